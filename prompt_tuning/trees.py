@@ -1,0 +1,111 @@
+"""Small functions on nested dicts of arrays: flat names, regular expressions, layer-by-layer names."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.types import Flat, Params
+
+_STACKED = re.compile(r'(^|/)layers(/|$)')
+_LAYER = re.compile(r'(^|/)layers_(\d+)(/|$)')
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> Flat:
+  """Returns `tree` as one dict of '/'-joined paths, in sorted order."""
+  flat = {}
+  for key in sorted(tree):
+    value = tree[key]
+    path = f'{prefix}/{key}' if prefix else key
+    if isinstance(value, Mapping):
+      flat.update(flatten(value, path))
+    else:
+      flat[path] = value
+  return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> Params:
+  """Returns the nested dict of '/'-joined paths: the inverse of `flatten`."""
+  tree: Params = {}
+  for path, value in flat.items():
+    *parents, leaf = path.split('/')
+    node = tree
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[leaf] = value
+  return tree
+
+
+def is_stacked(path: str) -> bool:
+  """Says whether `path` names an array of all layers, as it stands inside the scan."""
+  return _STACKED.search(path) is not None
+
+
+def layer_name(path: str, layer: int) -> str:
+  """Returns the checkpoint's name of one layer of a stacked path: `a/layers/b`, 3 -> `a/layers_3/b`."""
+  return _STACKED.sub(rf'\g<1>layers_{layer}\g<2>', path, count=1)
+
+
+def split_layer_name(name: str) -> tuple[str, int | None]:
+  """Returns the stacked path and the layer of a checkpoint's name, or the name itself and None."""
+  match = _LAYER.search(name)
+  if match is None:
+    return name, None
+  return _LAYER.sub(r'\g<1>layers\g<3>', name, count=1), int(match.group(2))
+
+
+def unstack(flat: Mapping[str, Any]) -> Flat:
+  """Returns arrays under the checkpoint's names, layer by layer: `[L, ...]` becomes L entries."""
+  named = {}
+  for path, value in flat.items():
+    if is_stacked(path):
+      named.update({layer_name(path, i): value[i] for i in range(value.shape[0])})
+    else:
+      named[path] = value
+  return named
+
+
+def stack(named: Mapping[str, Any]) -> Flat:
+  """Returns arrays under stacked paths: the inverse of `unstack`.
+
+  Raises:
+    ValueError: layers of a path are missing.
+  """
+  flat: Flat = {}
+  layers: dict[str, dict[int, Any]] = {}
+  for name, value in named.items():
+    path, layer = split_layer_name(name)
+    if layer is None:
+      flat[name] = value
+    else:
+      layers.setdefault(path, {})[layer] = value
+  for path, found in layers.items():
+    missing = sorted(set(range(max(found) + 1)) - set(found))
+    if missing:
+      raise ValueError(f'{path} lacks layers {missing}. Give every layer from 0 to {max(found)}.')
+    flat[path] = np.stack([found[i] for i in range(len(found))])
+  return flat
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+  """Says whether one of the regular expressions matches the whole of `name`."""
+  return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def map_named(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> Params:
+  """Returns the tree of `function(path, leaf)`."""
+  return unflatten({path: function(path, leaf) for path, leaf in flatten(tree).items()})
+
+
+def count(tree: Mapping[str, Any]) -> int:
+  """Returns how many numbers the tree holds."""
+  return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())
+
+
+def nearest(name: str, known: Sequence[str] | Iterable[str]) -> str:
+  """Returns the end of an error message that names the nearest known names, or nothing."""
+  import difflib  # noqa: PLC0415 (only needed when something went wrong)
+
+  close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+  return f' Did you mean {" or ".join(close)}?' if close else ''
