@@ -1,0 +1,238 @@
+"""Vocabularies: text to token ids and back. The only file that imports sentencepiece and tokenizers.
+
+Every vocabulary has
+  encode(text) -> list of ids, without the end token,
+  decode(ids) -> text up to the first end token,
+  size, pad_id, eos_id, bos_id (None where the model has none).
+Two vocabularies are equal when they read the same file content in the same way; all can be pickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Protocol
+
+from prompt_tuning import storage
+
+_FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model')
+_USER_DEFINED = 4  # of SentencePiece's piece types: found in a text as it stands
+
+
+class Vocabulary(Protocol):
+  """What the rest of the package asks of a vocabulary."""
+
+  size: int
+  pad_id: int
+  eos_id: int
+  bos_id: int | None
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of `text`, without the end token."""
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text of `ids` up to the first end token."""
+
+
+class _FileVocabulary:
+  """A vocabulary read from one file: pickled as the content, equal by its digest and settings.
+
+  Attributes:
+    path: where the file was read from.
+    digest: SHA-256 of its content.
+  """
+
+  def __init__(self, path: str, content: bytes, settings: dict):
+    self.path = str(path)
+    self.digest = hashlib.sha256(content).hexdigest()
+    self._content = content
+    self._settings = settings
+    self._open()
+
+  def _open(self) -> None:
+    raise NotImplementedError
+
+  def __getstate__(self) -> dict:
+    return {'path': self.path, 'digest': self.digest, '_content': self._content, '_settings': self._settings}
+
+  def __setstate__(self, state: dict) -> None:
+    self.__dict__.update(state)
+    self._open()
+
+  def __eq__(self, other: object) -> bool:
+    return type(other) is type(self) and (other.digest, other._settings) == (self.digest, self._settings)
+
+  def __hash__(self) -> int:
+    return hash(self.digest)
+
+  def __repr__(self) -> str:
+    return f'{type(self).__name__}({self.path!r})'
+
+
+class SentencePieceVocabulary(_FileVocabulary):
+  """A SentencePiece model with T5's sentinels `<extra_id_0>`, … as its last ids, the first of them last.
+
+  Args:
+    path: the model file, local or `gs://`.
+    extra_ids: how many sentinels are appended to the file's pieces.
+  """
+
+  def __init__(self, path: str, extra_ids: int = 100):
+    super().__init__(path, storage.read_bytes(path), {'extra_ids': extra_ids})
+
+  def _open(self) -> None:
+    import sentencepiece  # noqa: PLC0415 (pickles and `--help` stay light)
+
+    # Fields of a serialised message that follow it are merged into it: here, more pieces.
+    sentinels = b''.join(_piece(f'▁<extra_id_{i}>') for i in reversed(range(self._settings['extra_ids'])))
+    self._model = sentencepiece.SentencePieceProcessor()
+    try:
+      self._model.LoadFromSerializedProto(self._content + sentinels)
+    except RuntimeError as error:
+      raise ValueError(f'{self.path} is not a SentencePiece model (found {len(self._content)} bytes that begin with '
+                       f'{self._content[:8]!r}). Give the path of a .model file.') from error
+    self.size = self._model.GetPieceSize()
+    self.eos_id = self._model.eos_id()
+    self.pad_id = max(0, self._model.pad_id())
+    self.bos_id = None if self._model.bos_id() < 0 else self._model.bos_id()
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of `text`, without the end token."""
+    return self._model.EncodeAsIds(text)
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text of `ids` up to the first end token; an id past the vocabulary is an unknown piece."""
+    unknown = self._model.unk_id()
+    return self._model.DecodeIds([i if 0 <= i < self.size else unknown for i in _until_eos(ids, self.eos_id)])
+
+
+class TokenizersVocabulary(_FileVocabulary):
+  """A `tokenizer.json` of the tokenizers library. The special tokens it would add are left out.
+
+  Args:
+    path: the file, local or `gs://`.
+    eos: text of the end token.
+    pad: text of the padding token; None where the model has none: the end token's id is used.
+    bos: text of the begin token; None where the model has none.
+  """
+
+  def __init__(self, path: str, eos: str = '</s>', pad: str | None = '<pad>', bos: str | None = None):
+    super().__init__(path, storage.read_bytes(path), {'eos': eos, 'pad': pad, 'bos': bos})
+
+  def _open(self) -> None:
+    import tokenizers  # noqa: PLC0415 (pickles and `--help` stay light)
+
+    try:
+      self._tokenizer = tokenizers.Tokenizer.from_buffer(self._content)
+    except Exception as error:  # the library raises plain exceptions
+      raise ValueError(f'{self.path} is not a tokenizer file ({error}). '
+                       'Give the path of a tokenizer.json of the tokenizers library.') from error
+    self._tokenizer.no_truncation()
+    self._tokenizer.no_padding()
+    self.size = self._tokenizer.get_vocab_size()
+    self.eos_id = self._id('eos')
+    self.pad_id = self.eos_id if self._settings['pad'] is None else self._id('pad')
+    self.bos_id = None if self._settings['bos'] is None else self._id('bos')
+
+  def _id(self, role: str) -> int:
+    token = self._settings[role]
+    found = self._tokenizer.token_to_id(token)
+    if found is None:
+      raise ValueError(f'{self.path} has no token {token!r}, which was given as {role}. '
+                       f'Give {role}= one of the tokens that the file names.')
+    return found
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids of `text`, without the end token."""
+    return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the text of `ids` up to the first end token."""
+    hidden = {self.pad_id, self.bos_id}
+    return self._tokenizer.decode([i for i in _until_eos(ids, self.eos_id) if i not in hidden],
+                                  skip_special_tokens=False)
+
+
+class PassThroughVocabulary:
+  """Texts are token ids with blanks between them: for models without a tokenizer.
+
+  Attributes:
+    size: ids are 0..size − 1.
+    pad_id, eos_id: as T5 has them, unless given.
+  """
+
+  bos_id = None
+
+  def __init__(self, size: int, eos_id: int = 1, pad_id: int = 0):
+    self.size, self.eos_id, self.pad_id = size, eos_id, pad_id
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the ids that the text spells, without the end token."""
+    try:
+      ids = [int(word) for word in text.split()]
+    except ValueError as error:
+      raise ValueError(f'The text {text[:40]!r} is not a list of token ids with blanks between them. Write ids, or '
+                       "choose the model's own tokenizer file as vocabulary.") from error
+    wrong = [i for i in ids if not 0 <= i < self.size]
+    if wrong:
+      raise ValueError(f'The text names the token ids {wrong[:5]}, but the vocabulary has 0..{self.size - 1}.')
+    return ids
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """Returns the ids up to the first end token as text, without padding."""
+    return ' '.join(str(i) for i in _until_eos(ids, self.eos_id) if i != self.pad_id)
+
+  def __eq__(self, other: object) -> bool:
+    return type(other) is type(self) and vars(other) == vars(self)
+
+  def __hash__(self) -> int:
+    return hash((self.size, self.eos_id, self.pad_id))
+
+  def __repr__(self) -> str:
+    return f'PassThroughVocabulary({self.size})'
+
+
+def load_vocabulary(path: str) -> Vocabulary:
+  """Returns the vocabulary of a model folder, or of one vocabulary file.
+
+  A folder's `tokenizer.json` is preferred; its `tokenizer_config.json` may name the special tokens.
+
+  Raises:
+    FileNotFoundError: there is none; the message lists what was looked for.
+  """
+  candidates = [str(path)] if str(path).endswith(('.json', '.model')) else [storage.join(path, f) for f in _FILES]
+  for candidate in candidates:
+    if storage.exists(candidate):
+      return _open_file(candidate)
+  raise FileNotFoundError(f'{path} holds no vocabulary: looked for {", ".join(candidates)}. '
+                          "Copy the model's tokenizer file there, or give its path as the vocabulary.")
+
+
+def _open_file(path: str) -> Vocabulary:
+  if path.endswith('.model'):
+    return SentencePieceVocabulary(path)
+  config = storage.join(path.removesuffix('tokenizer.json').rstrip('/') or '.', 'tokenizer_config.json')
+  if not path.endswith('tokenizer.json') or not storage.exists(config):
+    return TokenizersVocabulary(path)
+  try:
+    named = json.loads(storage.read_bytes(config))
+  except ValueError as error:
+    raise ValueError(f'{config} is not JSON ({error}). Mend it, or remove it if the end token is </s>.') from error
+  tokens = {role: _token_text(named.get(f'{role}_token')) for role in ('eos', 'pad', 'bos')}
+  return TokenizersVocabulary(path, eos=tokens['eos'] or '</s>', pad=tokens['pad'], bos=tokens['bos'])
+
+
+def _token_text(entry: str | dict | None) -> str | None:
+  return entry.get('content') if isinstance(entry, dict) else entry
+
+
+def _until_eos(ids: Iterable[int], eos_id: int) -> list[int]:
+  ids = [int(i) for i in ids]
+  return ids[:ids.index(eos_id)] if eos_id in ids else ids
+
+
+def _piece(text: str) -> bytes:
+  """Returns one user-defined piece as a serialised field of SentencePiece's ModelProto."""
+  name = text.encode()
+  # Fields of the piece: 1 its text, 3 its type; the score, field 2, is 0 by default.
+  piece = bytes([1 << 3 | 2, len(name)]) + name + bytes([3 << 3, _USER_DEFINED])
+  return bytes([1 << 3 | 2, len(piece)]) + piece  # field 1 of the model: pieces

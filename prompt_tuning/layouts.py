@@ -1,0 +1,155 @@
+"""Where things stand in a sequence, as data.
+
+A layout turns the token ids of an example into arrays; `assemble` puts examples into the rows of a batch, one
+or (packed) several to a row. Prompt first, after BOS, before EOS or after the text, padded left or right: all
+are arrays of the same names, and the model needs no other mask for any of them.
+
+Arrays of one stack, `[B, T]`:
+  tokens: token ids; 0 where there is none.
+  prompt_slots: -1 for a token, else the index into the prompt's vectors.
+  segments: 0 is padding; 1, 2, … count the examples of a row.
+  positions: 0, 1, … within a segment.
+The decoder's have also:
+  targets, loss_weights: what each position shall predict, and how much that counts.
+  memory_segments: which encoder segment a position reads.
+Beside the stacks: `prompt_ids` `[B, G]`, the prompt that each of a row's G segments uses, and `example_ids`
+`[B]`, the row's number in the whole stream (dropout depends on it, so not on the batch it stands in).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.types import Batch
+
+Placement = Callable[[int, int], np.ndarray]
+Example = dict[str, dict[str, np.ndarray]]
+
+
+def before(count: int, length: int) -> np.ndarray:
+  """Puts the prompt in front of the text. Returns the slots `[length + count]`."""
+  return _insert(count, length, 0)
+
+
+def after_bos(count: int, length: int) -> np.ndarray:
+  """Puts the prompt behind the first token."""
+  return _insert(count, length, min(1, count))
+
+
+def before_eos(count: int, length: int) -> np.ndarray:
+  """Puts the prompt in front of the last token, at each row's own end."""
+  return _insert(count, length, max(0, count - 1))
+
+
+def after_eos(count: int, length: int) -> np.ndarray:
+  """Puts the prompt behind the last token, at each row's own end."""
+  return _insert(count, length, count)
+
+
+PLACEMENTS: Mapping[str, Placement] = {f.__name__: f for f in (before, after_bos, before_eos, after_eos)}
+
+
+def _insert(count: int, length: int, at: int) -> np.ndarray:
+  slots = np.full(count + length, -1, np.int32)
+  slots[at:at + length] = np.arange(length)
+  return slots
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How an encoder-decoder model's examples are laid out.
+
+  Attributes:
+    prompt_length: P, how many prompt vectors the encoder reads; 0 is none.
+    placement: where they stand among the input's tokens: a function `(count of tokens, P) -> slots`.
+    start_id: the token that the decoder starts with.
+  """
+
+  prompt_length: int = 0
+  placement: Placement = before
+  start_id: int = 0
+
+  def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
+              prompt_id: int = 0) -> Example:
+    """Lays one example out.
+
+    Args:
+      inputs: token ids of the encoder's text, end token included where the model expects one.
+      targets: token ids to predict; the decoder reads them shifted right.
+      prompt_length: the length of this example's own prompt, where rows differ; 0 is no prompt.
+      prompt_id: which of the batch's prompts this example uses.
+
+    Returns:
+      1-D arrays of the example's own length for each stack.
+    """
+    length = self.prompt_length if prompt_length is None else prompt_length
+    inputs, targets = np.asarray(inputs, np.int32), np.asarray(targets, np.int32)
+    slots = self.placement(len(inputs), length)
+    tokens = np.zeros(len(slots), np.int32)
+    tokens[slots < 0] = inputs
+    return {
+      'encoder': {'tokens': tokens, 'prompt_slots': slots},
+      'decoder': {
+        'tokens': np.concatenate([[self.start_id], targets[:-1]]).astype(np.int32)[:len(targets)],
+        'targets': targets,
+        'loss_weights': np.ones(len(targets), np.float32),
+      },
+      'prompt': {'id': np.asarray(prompt_id, np.int32)},
+    }
+
+
+_ENCODER = {'tokens': (0, np.int32), 'prompt_slots': (-1, np.int32), 'segments': (0, np.int32),
+            'positions': (0, np.int32)}
+_DECODER = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
+            'segments': (0, np.int32), 'positions': (0, np.int32), 'memory_segments': (0, np.int32)}
+
+
+def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, side: str = 'right',
+             first_id: int = 0) -> Batch:
+  """Puts examples into the rows of one batch.
+
+  Args:
+    rows: each row's examples; several are packed behind one another, none is a row of padding.
+    lengths: T for 'encoder' and S for 'decoder'.
+    side: where the padding stands, 'right' or 'left'.
+    first_id: the number of the first row in the whole stream.
+
+  Returns:
+    The batch, as the module's docstring describes it.
+
+  Raises:
+    ValueError: a row is longer than `lengths` allow.
+  """
+  count = len(rows)
+  batch: Batch = {
+    stack: {name: np.full((count, lengths[stack]), fill, dtype) for name, (fill, dtype) in fields.items()}
+    for stack, fields in (('encoder', _ENCODER), ('decoder', _DECODER))}
+  batch['prompt_ids'] = np.zeros((count, max([1, *map(len, rows)])), np.int32)
+  batch['example_ids'] = np.arange(first_id, first_id + count, dtype=np.int32)
+  for b, examples in enumerate(rows):
+    for stack in ('encoder', 'decoder'):
+      _fill_row(batch[stack], b, [example[stack] for example in examples], side, stack)
+    for g, example in enumerate(examples):
+      batch['prompt_ids'][b, g] = example['prompt']['id']
+  return batch
+
+
+def _fill_row(arrays: dict[str, Any], b: int, examples: Sequence[Mapping[str, np.ndarray]], side: str,
+              stack: str) -> None:
+  capacity = arrays['tokens'].shape[1]
+  total = sum(len(example['tokens']) for example in examples)
+  if total > capacity:
+    raise ValueError(f'A row of the {stack} holds {total} positions, but its length is {capacity}. '
+                     'Truncate the text, or raise the task feature lengths.')
+  at = capacity - total if side == 'left' else 0
+  for segment, example in enumerate(examples, start=1):
+    span = slice(at, at + len(example['tokens']))
+    for name, values in example.items():
+      arrays[name][b, span] = values
+    arrays['segments'][b, span] = segment
+    arrays['positions'][b, span] = np.arange(len(example['tokens']))
+    if stack == 'decoder':
+      arrays['memory_segments'][b, span] = segment
+    at = span.stop

@@ -1,0 +1,107 @@
+"""Attention over blocks of keys and values, and the rule of who sees whom."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from prompt_tuning.conditioning import Visibility
+from prompt_tuning.types import Array
+
+HIDDEN = -1e10  # added to a logit that must not count; finite, so that a row that sees nothing stays finite
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Block:
+  """Keys and values that queries may attend to, beside or in front of their own.
+
+  A block with fewer rows than the queries is shared: each of its rows serves equally many rows of queries
+  behind one another (the beams of an example read one memory), without a copy for each.
+
+  Attributes:
+    keys: [B, H, S, K], or fewer rows.
+    values: as `keys`.
+    bias: broadcastable to [B, H, T, S], added to the logits; None adds nothing.
+  """
+
+  keys: Array
+  values: Array
+  bias: Array | None = None
+
+
+def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None) -> Array:
+  """Returns softmax(query · keys + bias) · values over all blocks together.
+
+  Logits are not scaled by the head width: T5 folds that into its initialiser, other families scale the query.
+  They are taken in float32.
+
+  Args:
+    query: [B, H, T, K].
+    blocks: joined before the softmax, without copying them behind one another.
+    dropout: [B, H, 1, S] factors on the attention weights, S counting all blocks.
+  """
+  logits = []
+  for block in blocks:
+    products = _product('bhtk,bhsk->bhts', query, block.keys, preferred_element_type=jnp.float32)
+    logits.append(products if block.bias is None else products + block.bias)
+  weights = jax.nn.softmax(logits[0] if len(logits) == 1 else jnp.concatenate(logits, axis=-1), axis=-1)
+  weights = checkpoint_name(weights, 'attention_weights')
+  if dropout is not None:
+    weights = weights * dropout
+  weights = weights.astype(query.dtype)
+  out, start = 0, 0
+  for block in blocks:
+    length = block.keys.shape[2]
+    part = weights if len(blocks) == 1 else weights[..., start:start + length]
+    out = out + _product('bhts,bhsk->bhtk', part, block.values)
+    start += length
+  return out
+
+
+def _product(formula: str, of_queries: Array, of_block: Array, **options) -> Array:
+  rows, block_rows = of_queries.shape[0], of_block.shape[0]
+  if rows == block_rows:
+    return jnp.einsum(formula, of_queries, of_block, **options)
+  _, heads, length, inner = of_queries.shape
+  grouped = of_queries.reshape(block_rows, -1, heads, length, inner).swapaxes(1, 2)
+  joined = grouped.reshape(block_rows, heads, -1, inner)  # the rows that share stand as one row's queries
+  out = jnp.einsum(formula, joined, of_block, **options)
+  return out.reshape(block_rows, heads, -1, length, out.shape[-1]).swapaxes(1, 2).reshape(
+    rows, heads, length, out.shape[-1])
+
+
+def hide(visible: Array) -> Array:
+  """Returns the bias of a mask: 0 where `visible`, else `HIDDEN`."""
+  return jnp.where(visible, 0.0, HIDDEN).astype(jnp.float32)
+
+
+def self_visible(layout: Mapping[str, Array], *, causal: bool, visibility: Visibility) -> Array:
+  """Says who sees whom within one stack.
+
+  Args:
+    layout: the stack's part of a batch; each array [B, T].
+    causal: a position sees itself and what stands before it.
+    visibility: what the prompt's positions see beside themselves.
+
+  Returns:
+    [B, 1, T, T] booleans, queries before keys.
+  """
+  segments = layout['segments']
+  visible = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0)
+  if causal:
+    index = jnp.arange(segments.shape[1])
+    visible &= index[:, None] >= index[None, :]
+  if visibility != Visibility():
+    prompt = layout['prompt_slots'] >= 0
+    seen = jnp.where(prompt[:, None, :], visibility.prompt, visibility.input)
+    own = jnp.eye(segments.shape[1], dtype=bool)
+    visible &= ~prompt[:, :, None] | seen | own
+  return visible[:, None]
+
+
+def cross_visible(memory_segments: Array, segments: Array) -> Array:
+  """Says which positions [B, T] of the encoder each decoder position [B, S] reads: [B, 1, S, T] booleans."""
+  return ((memory_segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0))[:, None]

@@ -1,0 +1,162 @@
+"""T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020; Shazeer 2020; Xue et al. 2021): the family's config and module."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.models.attention import cross_visible, hide, self_visible
+from prompt_tuning.models.stack import REMATERIALISE, Stack, StackConfig, Surroundings
+from prompt_tuning.types import Array, Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+  """The shape of a T5.
+
+  Attributes:
+    vocab_size: V, rows of the embedding.
+    width: D.
+    heads: H.
+    head_dim: K; H·K may differ from D.
+    mlp_dim: F.
+    encoder_layers: layers of the encoder.
+    decoder_layers: layers of the decoder.
+    mlp_activations: ('gelu', 'linear') for 1.1 and mT5, ('relu',) for 1.0.
+    tied: the output layer is the embedding, and the decoder's output is scaled by D^-0.5 (1.0).
+    relative_buckets: buckets of the relative position bias.
+    relative_max_distance: distance at which the last bucket starts.
+    dropout_rate: share of activations dropped in training.
+    dtype: type of the activations.
+    rematerialise: 'none' keeps what the backward pass needs, 'full' only each layer's input.
+  """
+
+  vocab_size: int
+  width: int
+  heads: int
+  head_dim: int
+  mlp_dim: int
+  encoder_layers: int
+  decoder_layers: int
+  mlp_activations: tuple[str, ...] = ('gelu', 'linear')
+  tied: bool = False
+  relative_buckets: int = 32
+  relative_max_distance: int = 128
+  dropout_rate: float = 0.0
+  dtype: Any = jnp.float32
+  rematerialise: str = 'none'
+
+  def __post_init__(self) -> None:
+    object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
+    if self.rematerialise not in REMATERIALISE:
+      raise ValueError(f'rematerialise is {self.rematerialise!r}; choose one of {", ".join(REMATERIALISE)}.')
+
+  def stack(self, *, cross: bool) -> StackConfig:
+    """Returns the shape of the decoder (`cross`) or the encoder."""
+    return StackConfig(
+      layers=self.decoder_layers if cross else self.encoder_layers, causal=cross, cross=cross,
+      outputs=self.vocab_size if cross and not self.tied else 0,
+      **{name: getattr(self, name) for name in (
+        'width', 'heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'relative_buckets', 'relative_max_distance',
+        'dropout_rate', 'dtype', 'rematerialise')})
+
+
+def fill_prompt(x: Array, layout: Mapping[str, Array], prompt_ids: Array, given: StackConditioning) -> Array:
+  """Puts the prompt's vectors into the prompt positions of `x` [B, T, D]: one gather.
+
+  Args:
+    x: embedded tokens.
+    layout: the stack's part of a batch.
+    prompt_ids: [B, G], which prompt each segment of a row uses.
+    given: `prompt` is [N, P, D].
+  """
+  if given.prompt is None:
+    return x
+  slots = layout['prompt_slots']
+  count, length, width = given.prompt.shape
+  rows = jnp.maximum(slots, 0)
+  if count > 1:
+    segments = jnp.maximum(layout['segments'] - 1, 0)
+    rows = rows + length * jnp.take_along_axis(prompt_ids, segments, axis=1)
+  vectors = given.prompt.reshape(-1, width).astype(x.dtype)[rows]
+  return jnp.where((slots >= 0)[..., None], vectors, x)
+
+
+class T5(nn.Module):
+  """An encoder-decoder that reads a batch of `layouts.assemble` and a Conditioning.
+
+  Attributes:
+    config: the model's shape.
+  """
+
+  config: T5Config
+
+  def setup(self) -> None:
+    config = self.config
+    self.token_embedder = nn.Embed(config.vocab_size, config.width, dtype=config.dtype,
+                                   embedding_init=nn.initializers.normal(1.0))
+    self.encoder = Stack(config.stack(cross=False))
+    self.decoder = Stack(config.stack(cross=True))
+
+  def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
+               dropout: Array | None = None) -> Array:
+    """Returns logits [B, S, V] in float32, aligned with the batch's targets.
+
+    Args:
+      batch: as `layouts` describes it.
+      conditioning: what the model is handed; its `parameters` are merged by the caller.
+      dropout: [B] random keys, or None.
+    """
+    memory = self.encode(batch, conditioning, dropout=dropout)
+    return self.decode(batch, memory, conditioning, dropout=dropout)
+
+  def encode(self, batch: Batch, conditioning: Conditioning, *, dropout: Array | None = None) -> Array:
+    """Returns the encoder's output [B, T, D]."""
+    layout, given = batch['encoder'], conditioning.encoder
+    x = fill_prompt(self.token_embedder(layout['tokens']), layout, batch['prompt_ids'], given)
+    visible = self_visible(layout, causal=False, visibility=given.visibility)
+    x, _ = self.encoder(x, Surroundings(hide(visible), dropout=dropout))
+    return x
+
+  def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, *,
+             dropout: Array | None = None) -> Array:
+    """Returns logits [B, S, V] of all target positions, given the encoder's output [B, T, D]."""
+    layout = batch['decoder']
+    x = self.token_embedder(layout['tokens'])
+    if dropout is not None:
+      dropout = jax.vmap(lambda key: jax.random.fold_in(key, 1))(dropout)  # not the encoder's masks again
+    around = Surroundings(
+      hide(self_visible(layout, causal=True, visibility=Visibility())), memory=memory, dropout=dropout,
+      memory_bias=hide(cross_visible(layout['memory_segments'], batch['encoder']['segments'])))
+    x, _ = self.decoder(x, around)
+    return self._logits(x)
+
+  def decode_next(self, tokens: Array, index: Array, cache: tuple[Array, Array], memory: tuple[Array, Array],
+                  memory_bias: Array) -> tuple[Array, tuple[Array, Array]]:
+    """Runs the decoder on one more token of each row.
+
+    Args:
+      tokens: [B·N] the last token of each of N sequences for each of B inputs.
+      index: [] how many tokens stand before it.
+      cache: keys and values [L, B·N, H, S, K] of the tokens before; places from `index` on are ignored.
+      memory: keys and values [L, B, H, T, K] of the encoder's output.
+      memory_bias: [B·N, 1, 1, T].
+
+    Returns:
+      Logits [B·N, V], and this token's keys and values [L, B·N, H, 1, K].
+    """
+    x = self.token_embedder(tokens[:, None])
+    places = jnp.arange(cache[0].shape[3])
+    around = Surroundings(hide(jnp.ones((1, 1, 1, 1), bool)), memory_bias=memory_bias,
+                          front_bias=hide(places < index)[None, None, None, :])
+    x, own = self.decoder(x, around, index=index[None], front=cache, memory=memory, collect=True)
+    return self._logits(x)[:, 0], own
+
+  def _logits(self, x: Array) -> Array:
+    if self.config.tied:
+      x = self.token_embedder.attend(x * self.config.width**-0.5)
+    return x.astype(jnp.float32)
