@@ -1,4 +1,4 @@
-"""What may be handed to a frozen model while it runs.
+"""What may be handed to a frozen model while it runs, and what makes it.
 
 A tuning method makes a `Conditioning` out of its trained tensors, a model reads it. The model knows no
 method and the method knows no model.
@@ -6,11 +6,12 @@ method and the method knows no model.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
-from prompt_tuning.types import Array
+from prompt_tuning.layouts import Layout
+from prompt_tuning.types import Array, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +49,37 @@ class Conditioning:
   Attributes:
     encoder: for the encoder stack.
     decoder: for the decoder stack.
-    parameters: retrained copies of frozen parameters, as `tuning.retrained` stores them: stacked path ->
-      [L or chosen layers, ...].
-    layers: the layers that the copies of a path stand for; a path that is absent here is replaced whole.
+    parameters: retrained copies of frozen parameters, by the checkpoint's names, layer by layer.
   """
 
   encoder: StackConditioning = StackConditioning()
   decoder: StackConditioning = StackConditioning()
   parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  layers: Mapping[str, tuple[int, ...]] = dataclasses.field(
-    default_factory=dict, metadata={'static': True})
+
+
+class Frozen(Protocol):
+  """What a method may ask of the frozen model when it makes its first trained tensors.
+
+  Attributes:
+    width: D.
+    params: the frozen parameters, layers stacked.
+  """
+
+  width: int
+  params: Params
+
+
+class Method(Protocol):
+  """A tuning method: owns the trained tensors φ and turns them into a Conditioning.
+
+  φ is a nested dict whose '/'-joined paths are the names that files, logs and regular expressions use.
+  """
+
+  def layout(self) -> Layout:
+    """Returns how examples are laid out for this method."""
+
+  def initialise(self, key: Array, model: Frozen) -> Params:
+    """Returns φ before the first step. Raises ValueError where it does not fit the model."""
+
+  def condition(self, trained: Params) -> Conditioning:
+    """Returns what the model is handed; differentiable in `trained`."""

@@ -160,3 +160,15 @@ class T5(nn.Module):
     if self.config.tied:
       x = self.token_embedder.attend(x * self.config.width**-0.5)
     return x.astype(jnp.float32)
+
+
+def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array) -> tuple[Array, Array]:
+  """Returns every decoder layer's keys and values of the encoder's output [B, T, D]: [L, B, H, T, K] twice."""
+  attention = params['decoder']['layers']['encoder_decoder_attention']
+
+  def project(kernel: Array) -> Array:
+    layers = jnp.einsum('btd,ldm->lbtm', memory, kernel.astype(memory.dtype))
+    heads = layers.reshape(*layers.shape[:3], config.heads, config.head_dim)
+    return heads.swapaxes(2, 3)  # [L, B, T, H, K] -> [L, B, H, T, K]
+
+  return project(attention['key']['kernel']), project(attention['value']['kernel'])

@@ -1,0 +1,182 @@
+"""Prompt tuning (Lester, Al-Rfou and Constant 2021): P trained vectors among a frozen model's embedded input.
+
+  logits = model([p_1; …; p_P; embed(x)]),    ∂loss/∂p only.
+
+Initialisers are functions `(key, shape) -> array`, as Flax's own are; `shape` is (P, D). Not for teaching a model
+what it has never seen: a prompt selects among what the frozen model can do.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from prompt_tuning import layouts
+from prompt_tuning.conditioning import Conditioning, Frozen, StackConditioning, Visibility
+from prompt_tuning.types import Array, Params
+
+Initializer = Callable[..., Array]
+PATH = 'encoder/prompt/prompt/prompt'  # the name that files of earlier tools use
+
+
+class Encoder(Protocol):
+  """A vocabulary: turns text into token ids."""
+
+  def encode(self, text: str) -> Sequence[int]: ...
+
+
+class Prompt(nn.Module):
+  """The prompt's vectors.
+
+  Attributes:
+    length: P, how many vectors.
+    prompt_init: first values, a function `(key, shape) -> array`.
+    dtype: type of the vectors that the model is handed; they are trained in float32.
+  """
+
+  length: int
+  prompt_init: Initializer = nn.initializers.uniform(0.5)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, width: int) -> Array:
+    """Returns [P, D] for the model's width D."""
+    return self.param('prompt', self.prompt_init, (self.length, width)).astype(self.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptTuning:
+  """The method: a prompt among the encoder's input.
+
+  Attributes:
+    prompt: the vectors.
+    placement: where they stand, a function of `layouts`.
+    visibility: what they see.
+  """
+
+  prompt: Prompt
+  placement: layouts.Placement = layouts.before
+  visibility: Visibility = Visibility()
+
+  def layout(self) -> layouts.Layout:
+    """Returns a layout with a slot for every vector."""
+    return layouts.Layout(self.prompt.length, self.placement)
+
+  def initialise(self, key: Array, model: Frozen) -> Params:
+    """Returns φ: `encoder/prompt/prompt/prompt` [P, D]."""
+    return {'encoder': {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
+
+  def condition(self, trained: Params) -> Conditioning:
+    """Hands the one prompt to the encoder as [1, P, D]."""
+    vectors = self.prompt.apply({'params': trained['encoder']['prompt']['prompt']},
+                                trained['encoder']['prompt']['prompt']['prompt'].shape[-1])
+    return Conditioning(encoder=StackConditioning(prompt=vectors[None], visibility=self.visibility))
+
+
+def from_array(prompt: Array) -> Initializer:
+  """Starts from given vectors [P, D].
+
+  Raises:
+    ValueError: (when called) the shape asked for is another.
+  """
+
+  def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    del key
+    _check_shape('The given array holds', prompt, shape)
+    return jnp.asarray(prompt, dtype)
+
+  return initialise
+
+
+def from_sample_of_embeddings(embeddings: Array, population_size: int | None = 5000) -> Initializer:
+  """Starts from rows of the embedding drawn at random, without replacement unless more are needed than there are.
+
+  Args:
+    embeddings: [V, D].
+    population_size: draw from this many first rows (SentencePiece sorts by frequency); None is all.
+  """
+  population = len(embeddings) if population_size is None else population_size
+  if not 0 < population <= len(embeddings):
+    raise ValueError(f'population_size is {population}, but the embedding has {len(embeddings)} rows. '
+                     f'Choose 1 to {len(embeddings)}.')
+
+  def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    _check_width(embeddings, shape)
+    rows = jax.random.choice(key, population, (shape[0],), replace=shape[0] > population)
+    return jnp.asarray(np.asarray(embeddings)[np.asarray(rows)], dtype)
+
+  return initialise
+
+
+def from_embedded_list(embeddings: Array, vocab: Encoder, texts: Sequence[str],
+                       initializer: Initializer = nn.initializers.uniform(0.5)) -> Initializer:
+  """Starts with one vector for each text, the mean of its tokens' embeddings: class labels, for example.
+
+  Args:
+    embeddings: [V, D].
+    vocab: encodes the texts, without an end token.
+    texts: at most P of them.
+    initializer: makes the rows that are left.
+
+  Raises:
+    ValueError: (when called) there are more texts than vectors, or a text has no token.
+  """
+
+  def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    if len(texts) > shape[0]:
+      raise ValueError(f'{len(texts)} texts shall start a prompt of {shape[0]} vectors. '
+                       f'Set PROMPT_LENGTH to at least {len(texts)}, or give fewer texts.')
+    means = [np.mean(_embed(embeddings, vocab, text), axis=0) for text in texts]
+    return _fill(key, np.array(means), embeddings, shape, initializer, dtype)
+
+  return initialise
+
+
+def from_embedded_string(embeddings: Array, vocab: Encoder, text: str,
+                         initializer: Initializer = nn.initializers.uniform(0.5)) -> Initializer:
+  """Starts with the embeddings of a text's tokens, one vector a token, cut at P.
+
+  Args:
+    embeddings: [V, D].
+    vocab: encodes the text, without an end token.
+    text: a prompt in words.
+    initializer: makes the rows behind the text.
+  """
+
+  def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    return _fill(key, _embed(embeddings, vocab, text)[:shape[0]], embeddings, shape, initializer, dtype)
+
+  return initialise
+
+
+def _embed(embeddings: Array, vocab: Encoder, text: str) -> np.ndarray:
+  ids = list(vocab.encode(text))
+  if not ids:
+    raise ValueError(f'The text {text!r} has no token in this vocabulary. Give another text.')
+  return np.asarray(embeddings)[np.array(ids)]
+
+
+def _fill(key: Array, rows: np.ndarray, embeddings: Array, shape: Sequence[int], initializer: Initializer,
+          dtype: Any) -> Array:
+  _check_width(embeddings, shape)
+  rest = initializer(key, tuple(shape), dtype)
+  return jnp.concatenate([jnp.asarray(rows, dtype), rest[len(rows):]])
+
+
+def _check_width(embeddings: Array, shape: Sequence[int]) -> None:
+  if embeddings.shape[-1] != shape[-1]:
+    raise ValueError(f'The embedding is {embeddings.shape[-1]} wide, but the model {shape[-1]}. '
+                     'Take the embedding of the same model.')
+
+
+def _check_shape(what: str, prompt: Array, shape: Sequence[int]) -> None:
+  if tuple(prompt.shape) == tuple(shape):
+    return
+  length, width = shape
+  advice = (f'Set PROMPT_LENGTH={prompt.shape[0]}, or choose another.'
+            if prompt.ndim == 2 and prompt.shape[1] == width else 'Choose one that was trained for this model.')
+  raise ValueError(f'{what} {tuple(prompt.shape)}, but the run asks for {length} vectors of width {width}. {advice}')

@@ -1,0 +1,55 @@
+"""Retrained parameters: copies of those frozen parameters whose names match regular expressions.
+
+  θ' = θ with θ'_name = φ_name for every matched name; only φ is trained.
+
+The pattern `.*` is full fine-tuning or pretraining, `.*layer_norm.*` the norms only (Lu et al. 2021). The copies
+cost memory: two more copies of each matched tensor for Adam. Where a few vectors do, prefer a prompt.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from absl import logging
+
+from prompt_tuning import trees
+from prompt_tuning.conditioning import Conditioning, Frozen
+from prompt_tuning.layouts import Layout
+from prompt_tuning.types import Array, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrained:
+  """The method: parameters chosen by name are trained, starting from the frozen ones.
+
+  Attributes:
+    patterns: regular expressions, each matched against whole names, layer by layer, such as
+      `encoder/layers_3/mlp/wo/kernel`.
+  """
+
+  patterns: Sequence[str] = ('.*',)
+
+  def layout(self) -> Layout:
+    """Returns the plain layout: no prompt."""
+    return Layout()
+
+  def initialise(self, key: Array, model: Frozen) -> Params:
+    """Returns copies of the matched parameters under the checkpoint's names.
+
+    Raises:
+      ValueError: a pattern matches nothing.
+    """
+    del key
+    named = trees.unstack(trees.flatten(model.params))
+    for pattern in self.patterns:
+      found = [name for name in named if trees.matches(name, [pattern])]
+      if not found:
+        raise ValueError(f'The pattern {pattern!r} matches no parameter.{trees.nearest(pattern, named)} '
+                         'Patterns must match a whole name, as model-info.txt lists them.')
+      logging.info('Retrained: %r matches %d parameters', pattern, len(found))
+    return trees.unflatten({
+      name: jnp.array(value, jnp.float32) for name, value in named.items() if trees.matches(name, self.patterns)})
+
+  def condition(self, trained: Params) -> Conditioning:
+    """Hands the copies to the model."""
+    return Conditioning(parameters=trees.flatten(trained))
