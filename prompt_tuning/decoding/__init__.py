@@ -1,0 +1,11 @@
+"""Decoding: beam search over any `step` from token ids to logits.
+
+`step(ids [B, N] int32, index scalar int32, cache) -> (logits [B, N, V], cache)` runs the decoder on the newest
+token of each of N sequences of each row; `index` counts the tokens before it. `cache` is a pytree whose leaves
+have B at axis 1 and N at axis 2. What is constant during decoding is closed over by `step`. Every function
+here can be traced: jit the whole of it, with `step` made inside.
+"""
+
+from prompt_tuning.decoding.beam_search import UNFILLED, beam_search
+
+__all__ = ['UNFILLED', 'beam_search']

@@ -1,0 +1,229 @@
+"""Beam search with T5X's brevity penalty, or with the penalty and stopping rule of transformers.
+
+Both keep N live beams, look at the best 2N continuations at every step and collect the best N finished sequences:
+
+                     T5X                               transformers
+  score              logprob / ((5 + length)/6)^alpha  logprob / length^alpha
+  may finish         all 2N continuations, by EOS      the best N of the 2N, by EOS or by reaching max_length
+  a row stops when   its N finished beams are full and the bound on what its live beams can reach is no better
+                     than the worst of them, or, with early_stopping=True, as soon as they are full
+  length in bound    max_length + 1                    the present length; with 'never' and alpha > 0, max_length
+  nothing finished   the live beams, by logprob        cannot happen
+
+A length counts the generated tokens and the EOS. With one beam this is not greedy decoding: the second-best
+continuation finishes the sequence if it is EOS.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from prompt_tuning.decoding.cache import Cache, Step, check_cache, reorder, run_step
+from prompt_tuning.types import Array
+
+UNFILLED = -1.0e7  # the score of a beam that holds no sequence
+
+
+def beam_search(
+  step: Step,
+  cache: Cache,
+  *,
+  batch_size: int,
+  max_length: int,
+  eos_id: int,
+  num_decodes: int = 1,
+  alpha: float = 0.6,
+  start_id: int = 0,
+  pad_id: int = 0,
+  penalty: Literal['t5x', 'transformers'] = 't5x',
+  early_stopping: bool | Literal['never'] = False,
+) -> tuple[Array, Array]:
+  """Returns the N best sequences of each row, best last, and their scores.
+
+  A row's result does not depend on the other rows.
+
+  Args:
+    step: (ids [B, N], index, cache) -> (logits [B, N, V], cache).
+    cache: leaves [L, B, N, ...].
+    batch_size: B.
+    max_length: S, how many tokens a sequence may have, EOS included.
+    eos_id: the token that ends a sequence.
+    num_decodes: N, the beams.
+    alpha: strength of the length penalty; larger favours longer sequences.
+    start_id: what the decoder reads first.
+    pad_id: what fills a sequence after EOS.
+    penalty: whose score and stopping rule, see the top of this file.
+    early_stopping: when transformers' form stops: at N finished (True), when improving is unlikely (False) or when it
+      is impossible ('never').
+
+  Returns:
+    tokens [B, N, S] and scores [B, N] in increasing order. Where fewer than N sequences finished, the first
+    ones are all `pad_id` with the score UNFILLED.
+  """
+  rules = _rules(penalty, alpha, max_length, early_stopping)
+  check_cache(cache, batch_size, num_decodes)
+
+  def unfinished(state: _State) -> Array:
+    return (state.index < max_length) & ~jnp.all(state.done)
+
+  def advance(state: _State) -> _State:
+    logits, cache = run_step(step, state.ids, state.index, state.cache)
+    log_probs, parents, ids = _continuations(state.log_probs, logits)  # [B, 2N] each
+    tokens = _take(state.tokens, parents).at[:, :, state.index].set(ids)
+    length = state.index + 1
+    ends = rules.ends(ids, eos_id, length)
+
+    log_probs_alive = jnp.where(ends, log_probs + UNFILLED, log_probs)
+    alive_log_probs, alive = lax.top_k(log_probs_alive, num_decodes)
+
+    counts = ends & rules.eligible(num_decodes) & (log_probs > UNFILLED) & ~state.done[:, None]
+    scores = jnp.where(counts, log_probs / rules.penalty(length), UNFILLED)
+    finished_scores, best = lax.top_k(jnp.concatenate([state.finished_scores, scores], axis=1), num_decodes)
+    finished_tokens = _take(jnp.concatenate([state.finished_tokens, tokens], axis=1), best)
+
+    bound = alive_log_probs[:, 0] / rules.penalty(rules.hoped_length(length))
+    full = finished_scores[:, -1] > UNFILLED
+    return _State(
+      index=length,
+      ids=_take(ids, alive),
+      tokens=_take(tokens, alive),
+      log_probs=alive_log_probs,
+      finished_tokens=finished_tokens,
+      finished_scores=finished_scores,
+      done=state.done | (full & (rules.stops_when_full | (finished_scores[:, -1] >= bound))),
+      cache=reorder(cache, _take(parents, alive)),
+    )
+
+  state = _first_state(cache, batch_size, num_decodes, max_length, start_id, pad_id)
+  return _best_last(lax.while_loop(unfinished, advance, state), pad_id)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+  """Where the search stands. Beams are in decreasing order of log probability or score.
+
+  Attributes:
+    index: how many tokens the live beams have.
+    ids: [B, N] the live beams' newest tokens, which the next step reads.
+    tokens: [B, N, S] the live beams.
+    log_probs: [B, N] of the live beams; UNFILLED or less where a beam is not live.
+    finished_tokens: [B, N, S] the best finished sequences.
+    finished_scores: [B, N] UNFILLED where there is none.
+    done: [B] rows whose finished sequences are final.
+    cache: the model's, in the order of the live beams.
+  """
+
+  index: Array
+  ids: Array
+  tokens: Array
+  log_probs: Array
+  finished_tokens: Array
+  finished_scores: Array
+  done: Array
+  cache: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _T5X:
+  """Score and stopping rule of T5X."""
+
+  alpha: float
+  max_length: int
+  stops_when_full: bool = False
+
+  def penalty(self, length: Array | int) -> Array:
+    return ((5.0 + length) / 6.0) ** self.alpha
+
+  def ends(self, ids: Array, eos_id: int, length: Array) -> Array:
+    del length
+    return ids == eos_id
+
+  def eligible(self, num_decodes: int) -> Array:
+    return jnp.ones(2 * num_decodes, bool)
+
+  def hoped_length(self, length: Array) -> Array | int:
+    del length
+    return self.max_length + 1  # T5X counts the start token here, and only here
+
+
+@dataclasses.dataclass(frozen=True)
+class _Transformers:
+  """Score and stopping rule of transformers."""
+
+  alpha: float
+  max_length: int
+  early_stopping: bool | str
+
+  @property
+  def stops_when_full(self) -> bool:
+    return self.early_stopping is True
+
+  def penalty(self, length: Array | int) -> Array:
+    return jnp.asarray(length, jnp.float32) ** self.alpha
+
+  def ends(self, ids: Array, eos_id: int, length: Array) -> Array:
+    return (ids == eos_id) | (length == self.max_length)
+
+  def eligible(self, num_decodes: int) -> Array:
+    return jnp.arange(2 * num_decodes) < num_decodes
+
+  def hoped_length(self, length: Array) -> Array | int:
+    return self.max_length if self.early_stopping == 'never' and self.alpha > 0 else length
+
+
+def _rules(penalty: str, alpha: float, max_length: int, early_stopping: bool | str) -> _T5X | _Transformers:
+  """Returns the rules of a form; raises ValueError for a form that does not exist."""
+  if early_stopping not in (True, False, 'never'):
+    raise ValueError(f"early_stopping is {early_stopping!r}. Give True, False or 'never'.")
+  if penalty == 'transformers':
+    return _Transformers(alpha, max_length, early_stopping)
+  if penalty != 't5x':
+    raise ValueError(f"The penalty is {penalty!r}. Give 't5x' or 'transformers'.")
+  if early_stopping:
+    raise ValueError(
+      f"early_stopping is {early_stopping!r}, but T5X's penalty has one stopping rule. "
+      "Leave early_stopping out, or give penalty='transformers'.")
+  return _T5X(alpha, max_length)
+
+
+def _first_state(
+  cache: Cache, batch_size: int, num_decodes: int, max_length: int, start_id: int, pad_id: int) -> _State:
+  """Returns one live beam a row, holding nothing."""
+  padding = jnp.full((batch_size, num_decodes, max_length), pad_id, jnp.int32)
+  unfilled = jnp.full((batch_size, num_decodes), UNFILLED, jnp.float32)
+  return _State(
+    index=jnp.int32(0),
+    ids=jnp.full((batch_size, num_decodes), start_id, jnp.int32),
+    tokens=padding,
+    log_probs=unfilled.at[:, 0].set(0.0),
+    finished_tokens=padding,
+    finished_scores=unfilled,
+    done=jnp.zeros(batch_size, bool),
+    cache=cache,
+  )
+
+
+def _continuations(log_probs: Array, logits: Array) -> tuple[Array, Array, Array]:
+  """Returns the best 2N continuations of N beams [B, N]: their log probabilities, beams and tokens, [B, 2N] each."""
+  batch_size, num_decodes, vocabulary = logits.shape
+  log_probs = log_probs[:, :, None] + jax.nn.log_softmax(logits)
+  best, positions = lax.top_k(log_probs.reshape(batch_size, num_decodes * vocabulary), 2 * num_decodes)
+  return best, positions // vocabulary, positions % vocabulary
+
+
+def _take(beams: Array, order: Array) -> Array:
+  """Returns the beams `order` [B, M] of each row of [B, N, ...]."""
+  return jax.vmap(lambda row, chosen: row.at[chosen].get(mode='promise_in_bounds'))(beams, order)
+
+
+def _best_last(state: _State, pad_id: int) -> tuple[Array, Array]:
+  """Returns the finished sequences, or the live ones of rows where none finished, in increasing order of score."""
+  finished = state.finished_scores[:, :1] > UNFILLED  # [B, 1]
+  scores = jnp.where(finished, state.finished_scores, jnp.maximum(state.log_probs, UNFILLED))
+  tokens = jnp.where(finished[:, :, None], state.finished_tokens, state.tokens)
+  tokens = jnp.where(scores[:, :, None] > UNFILLED, tokens, pad_id)
+  return tokens[:, ::-1], scores[:, ::-1]

@@ -1,0 +1,48 @@
+"""What the decoders ask of the caller's `cache` and `step`, and the one thing they do to a cache."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from prompt_tuning.types import Array
+
+Cache = Any  # a pytree of arrays [L, B, N, ...]
+Step = Callable[[Array, Array, Cache], tuple[Array, Cache]]
+
+
+def check_cache(cache: Cache, batch_size: int, num_decodes: int) -> None:
+  """Raises ValueError where a leaf of the cache lacks B at axis 1 or N at axis 2."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(cache):
+    if leaf.shape[1:3] != (batch_size, num_decodes):
+      raise ValueError(
+        f'The cache has {jax.tree_util.keystr(path)} of shape {leaf.shape}, but {batch_size} rows of {num_decodes} '
+        f'decodes want [L, {batch_size}, {num_decodes}, ...]. Make the cache for this batch_size and num_decodes, and '
+        'close `step` over what does not change.')
+
+
+def run_step(step: Step, ids: Array, index: Array, cache: Cache) -> tuple[Array, Cache]:
+  """Returns float32 logits [B, N, V] and the new cache; raises ValueError where `step` gives another shape."""
+  logits, cache = step(ids, index, cache)
+  if logits.ndim != 3 or logits.shape[:2] != ids.shape:
+    raise ValueError(
+      f'`step` gave logits of shape {logits.shape} for ids of shape {ids.shape}. Return [B, N, V]: '
+      'the logits of the one next token of every decode.')
+  return logits.astype('float32'), cache
+
+
+def reorder(cache: Cache, parents: Array) -> Cache:
+  """Returns the cache with decode n of row b taken from decode `parents[b, n]`.
+
+  Args:
+    cache: leaves [L, B, N, ...].
+    parents: [B, N] which decode of its row each new decode continues.
+  """
+  if parents.shape[1] == 1:  # nothing to choose from: spare the copy
+    return cache
+  return jax.tree.map(lambda leaf: jax.vmap(_choose, in_axes=(1, 0), out_axes=1)(leaf, parents), cache)
+
+
+def _choose(leaf: Array, parents: Array) -> Array:
+  """Returns the decodes `parents` [N] of one row's `leaf` [L, N, ...]."""
+  return leaf.at[:, parents].get(mode='promise_in_bounds')

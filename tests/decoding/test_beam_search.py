@@ -1,0 +1,150 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy_decoder import EOS, ToyDecoder
+
+from prompt_tuning import decoding
+
+
+def searcher(toy, batch_size, num_decodes, **settings):
+  """A compiled beam search of some of a toy's rows."""
+  run = jax.jit(functools.partial(
+    decoding.beam_search, toy.step, batch_size=batch_size, eos_id=EOS, num_decodes=num_decodes, **settings))
+  return lambda rows=slice(None): jax.tree.map(np.asarray, run(toy.cache(num_decodes, rows)))
+
+
+def expect(candidates, score, beams, length, pad=0):
+  """The best sequences among candidates (log probability, tokens), best last, and their scores."""
+  scored = sorted((score(log_prob, len(tokens)), tokens) for log_prob, tokens in candidates)[-beams:]
+  scored = [(decoding.UNFILLED, ())] * (beams - len(scored)) + scored
+  tokens = [list(tokens) + [pad] * (length - len(tokens)) for _, tokens in scored]
+  return np.array(tokens), np.array([score for score, _ in scored])
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.6, 2.0])
+def test_beams_for_every_prefix_find_the_best_finished_sequences_of_t5x(alpha):
+  beams = 54  # 27 prefixes of 3 tokens have 108 continuations, of which the best 2N count; 40 of all end in EOS
+  toy = ToyDecoder(rows=2, vocabulary=4)
+  tokens, scores = searcher(toy, 2, beams, max_length=4, alpha=alpha)()
+  for row in range(2):
+    finished = [(log_prob, found) for log_prob, found in toy.sequences(row, 4) if found[-1] == EOS]
+    wanted = expect(finished, lambda log_prob, n: log_prob / ((5 + n) / 6) ** alpha, beams, 4)
+    np.testing.assert_array_equal(tokens[row], wanted[0])
+    np.testing.assert_allclose(scores[row], wanted[1], atol=1e-5)
+
+
+@pytest.mark.parametrize('alpha', [0.0, 1.0])
+@pytest.mark.parametrize('early_stopping', [True, False, 'never'])
+def test_beams_for_every_prefix_find_the_best_sequences_of_transformers(alpha, early_stopping):
+  toy = ToyDecoder(rows=2, vocabulary=3, seed=1)
+  run = searcher(toy, 2, 16, max_length=3, alpha=alpha, penalty='transformers', early_stopping=early_stopping)
+  tokens, scores = run()
+  for row in range(2):
+    wanted = expect(toy.sequences(row, 3), lambda log_prob, n: log_prob / n**alpha, 16, 3)  # 15 sequences, one hole
+    np.testing.assert_array_equal(tokens[row], wanted[0])
+    np.testing.assert_allclose(scores[row], wanted[1], atol=1e-5)
+
+
+@pytest.mark.parametrize('settings', [
+  {}, {'alpha': -1.0}, {'penalty': 'transformers'}, {'penalty': 'transformers', 'early_stopping': True}])
+def test_a_row_gives_the_same_alone_and_in_a_batch(settings):
+  toy = ToyDecoder(rows=5, vocabulary=11, seed=2)
+  tokens, scores = searcher(toy, 5, 3, max_length=8, **settings)()
+  run_alone = searcher(toy, 1, 3, max_length=8, **settings)
+  for row in range(5):
+    alone = run_alone(slice(row, row + 1))
+    np.testing.assert_array_equal(alone[0][0], tokens[row])
+    np.testing.assert_allclose(alone[1][0], scores[row], rtol=1e-6)
+
+
+def test_scores_are_those_of_the_tokens_so_the_cache_follows_its_beam():
+  toy = ToyDecoder(rows=3, vocabulary=7, seed=3)
+  tokens, scores = searcher(toy, 3, 4, max_length=9, alpha=1.0, penalty='transformers')()
+  for row, decode in np.ndindex(3, 4):
+    found = tokens[row, decode]
+    length = list(found).index(EOS) + 1 if EOS in found else 9
+    np.testing.assert_allclose(scores[row, decode], toy.log_probs(row, found[:length]).mean(), rtol=1e-5)
+
+
+def test_without_any_finished_sequence_t5x_gives_the_live_beams_by_log_probability():
+  toy = ToyDecoder(rows=2, vocabulary=5, seed=4, eos_logit=-1e9)
+  tokens, scores = searcher(toy, 2, 4, max_length=2)()
+  for row in range(2):
+    alive = [(log_prob, found) for log_prob, found in toy.sequences(row, 2) if EOS not in found]
+    wanted = expect(alive, lambda log_prob, n: log_prob, 4, 2)
+    np.testing.assert_array_equal(tokens[row], wanted[0])
+    np.testing.assert_allclose(scores[row], wanted[1], rtol=1e-5)
+
+
+def from_table(table):
+  """A step that reads the next token's probabilities from table[index][token before]."""
+  table = jnp.log(jnp.asarray(table, jnp.float32))
+  return lambda ids, index, cache: (table[index, ids], cache)
+
+
+def test_one_beam_ends_on_eos_as_the_second_best_continuation():
+  step = from_table([[[0.0, 0.4, 0.6]] * 3, [[0.0, 0.1, 0.9]] * 3])
+  tokens, scores = decoding.beam_search(step, {}, batch_size=1, max_length=2, eos_id=EOS, alpha=0.0)
+  assert tokens.tolist() == [[[EOS, 0]]]  # greedy decoding takes 2, 2
+  np.testing.assert_allclose(scores, np.log([[0.4]]), rtol=1e-6)
+
+
+def steps_taken(step, **settings):
+  """How many steps a search runs, and its tokens."""
+  indices = []
+
+  def counted(ids, index, cache):
+    jax.debug.callback(lambda i: indices.append(int(i)), index)
+    return step(ids, index, cache)
+
+  tokens, _ = decoding.beam_search(counted, {}, eos_id=EOS, **settings)
+  jax.effects_barrier()
+  return len(indices), tokens.tolist()
+
+
+def test_the_loop_stops_when_no_live_beam_can_win():
+  step = from_table([[[0.02, 0.0, 0.98]] * 3, [[0.01, 0.98, 0.01]] * 3] + [[[0.3, 0.3, 0.4]] * 3] * 18)
+  steps, tokens = steps_taken(step, batch_size=2, max_length=20)
+  assert steps == 2
+  assert tokens == [[[2, EOS] + [0] * 18]] * 2
+
+
+def test_early_stopping_decides_when_the_search_gives_up():
+  # a poor sequence is finished at once, a better one only when it is long
+  step = from_table([[[0.0, 0.55, 0.45]] * 3] + [[[0.0, 0.1, 0.9]] * 3] * 6)
+  found = {
+    rule: steps_taken(step, batch_size=1, max_length=7, alpha=1.0, penalty='transformers', early_stopping=rule)
+    for rule in (True, False, 'never')}
+  ended, endless = [[[EOS] + [0] * 6]], [[[2] * 7]]
+  assert found == {True: (1, ended), False: (1, ended), 'never': (7, endless)}
+
+
+def test_what_follows_eos_is_the_pad_id():
+  step = from_table([[[0.0, 0.9, 0.1]] * 3] * 4)
+  tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=4, eos_id=EOS, pad_id=9)
+  assert tokens.tolist() == [[[EOS, 9, 9, 9]]]
+
+
+def test_the_first_step_reads_the_start_id():
+  step = from_table([[[0.2, 0.0, 0.1, 0.7]] * 3 + [[0.2, 0.0, 0.7, 0.1]]])
+  for start_id, wanted in ((0, 3), (3, 2)):
+    tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=1, eos_id=EOS, start_id=start_id)
+    assert tokens.tolist() == [[[wanted]]]
+
+
+def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
+  sizes = {'batch_size': 2, 'max_length': 3, 'eos_id': EOS, 'num_decodes': 4}
+  toy = ToyDecoder(rows=2, vocabulary=5)
+  with pytest.raises(ValueError, match=r"'google'\. Give 't5x' or 'transformers'"):
+    decoding.beam_search(toy.step, toy.cache(4), **sizes, penalty='google')
+  with pytest.raises(ValueError, match="early_stopping is 'always'"):
+    decoding.beam_search(toy.step, toy.cache(4), **sizes, penalty='transformers', early_stopping='always')
+  with pytest.raises(ValueError, match='Leave early_stopping out'):
+    decoding.beam_search(toy.step, toy.cache(4), **sizes, early_stopping=True)
+  with pytest.raises(ValueError, match=r"\['state'\] of shape \(1, 2, 3, 5\)"):
+    decoding.beam_search(toy.step, toy.cache(3), **sizes)
+  with pytest.raises(ValueError, match=r'logits of shape \(2, 5\) for ids of shape \(2, 4\)'):
+    decoding.beam_search(lambda ids, index, cache: (jnp.zeros((2, 5)), cache), toy.cache(4), **sizes)
