@@ -1,4 +1,4 @@
-"""Decoding: beam search over any `step` from token ids to logits.
+"""Decoding: beam search, sampling and greedy, over any `step` from token ids to logits.
 
 `step(ids [B, N] int32, index scalar int32, cache) -> (logits [B, N, V], cache)` runs the decoder on the newest
 token of each of N sequences of each row; `index` counts the tokens before it. `cache` is a pytree whose leaves
@@ -7,5 +7,6 @@ here can be traced: jit the whole of it, with `step` made inside.
 """
 
 from prompt_tuning.decoding.beam_search import UNFILLED, beam_search
+from prompt_tuning.decoding.sampling import greedy, temperature_sample
 
-__all__ = ['UNFILLED', 'beam_search']
+__all__ = ['UNFILLED', 'beam_search', 'greedy', 'temperature_sample']

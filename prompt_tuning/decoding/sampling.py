@@ -1,0 +1,196 @@
+"""Sampling with temperature, top-k or top-p, and greedy decoding.
+
+  p(token) = softmax(logits / temperature), cut to the k likeliest tokens, or to the smallest set of likeliest
+  tokens whose probabilities reach topp (Holtzman et al. 2019, The Curious Case of Neural Text Degeneration).
+
+The noise of a token is a function of (key, row, decode, index), so that a row's sample depends neither on the batch
+around it nor on when the other rows end.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from prompt_tuning.decoding.cache import Cache, Step, check_cache, run_step
+from prompt_tuning.types import Array
+
+_COLDEST = 1e-4  # T5X takes temperatures up to this for zero
+_CUT = -1.0e7  # the logit of a token that top-k or top-p leaves out
+_BITS_OF_ONE = 0x3F800000  # 1.0 as the bit pattern of a float32
+
+# (logits [B, N, V], index) -> the tokens [B, N] to continue with and their log probabilities [B, N]
+Choose = Callable[[Array, Array], tuple[Array, Array]]
+
+
+def temperature_sample(
+  step: Step,
+  cache: Cache,
+  key: Array | None,
+  *,
+  batch_size: int,
+  max_length: int,
+  eos_id: int,
+  temperature: float = 1.0,
+  topk: int = 0,
+  topp: float = 0.0,
+  num_decodes: int = 1,
+  start_id: int = 0,
+  pad_id: int = 0,
+  row_ids: Array | None = None,
+) -> tuple[Array, Array]:
+  """Returns N sampled sequences of each row, likeliest last, and their scores.
+
+  Args:
+    step: (ids [B, N], index, cache) -> (logits [B, N, V], cache).
+    cache: leaves [L, B, N, ...].
+    key: of the noise; may be None at temperature 0.
+    batch_size: B.
+    max_length: S, how many tokens a sequence may have, EOS included.
+    eos_id: the token that ends a sequence.
+    temperature: at 1e-4 or less the likeliest token is taken.
+    topk: how many tokens may be drawn, 0 for all.
+    topp: the probability that the tokens that may be drawn reach together, 0 for all. Not with topk.
+    num_decodes: N, the samples of each row.
+    start_id: what the decoder reads first.
+    pad_id: what fills a sequence after EOS.
+    row_ids: [B] numbers that tell the rows' noise apart, 0..B-1 where absent. Give a data set's example numbers for
+      samples that do not depend on the batches it is cut into.
+
+  Returns:
+    tokens [B, N, S] and scores [B, N] in increasing order: the log probability of the sequence under the
+    distribution it was drawn from, as T5X gives it, so 0 at temperature 0 and with topk=1.
+  """
+  _check(key, temperature, topk, topp)
+  check_cache(cache, batch_size, num_decodes)
+  if temperature <= _COLDEST:
+    choose = _likeliest
+  else:
+    row_ids = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
+    choose = _sampler(key, row_ids, num_decodes, temperature, topk, topp)
+  tokens, scores = _decode(step, cache, choose, (batch_size, num_decodes, max_length), eos_id, start_id, pad_id)
+  order = jnp.argsort(scores, axis=1)
+  return jnp.take_along_axis(tokens, order[:, :, None], axis=1), jnp.take_along_axis(scores, order, axis=1)
+
+
+def greedy(
+  step: Step,
+  cache: Cache,
+  *,
+  batch_size: int,
+  max_length: int,
+  eos_id: int,
+  start_id: int = 0,
+  pad_id: int = 0,
+) -> tuple[Array, Array]:
+  """Returns the sequence of likeliest tokens of each row, [B, 1, S], and zeros [B, 1], as T5X scores it."""
+  return temperature_sample(
+    step, cache, None, batch_size=batch_size, max_length=max_length, eos_id=eos_id, temperature=0.0,
+    start_id=start_id, pad_id=pad_id)
+
+
+def _decode(
+  step: Step,
+  cache: Cache,
+  choose: Choose,
+  shape: tuple[int, int, int],
+  eos_id: int,
+  start_id: int,
+  pad_id: int,
+) -> tuple[Array, Array]:
+  """Returns tokens [B, N, S] and log probabilities [B, N] of sequences grown by `choose`, for a shape (B, N, S)."""
+  max_length = shape[2]
+
+  def unfinished(state: tuple[Any, ...]) -> Array:
+    index, _, _, _, ended, _ = state
+    return (index < max_length) & ~jnp.all(ended)
+
+  def advance(state: tuple[Any, ...]) -> tuple[Any, ...]:
+    index, ids, tokens, log_probs, ended, cache = state
+    logits, cache = run_step(step, ids, index, cache)
+    ids, added = choose(logits, index)
+    ids = jnp.where(ended, pad_id, ids)
+    log_probs = jnp.where(ended, log_probs, log_probs + added)
+    return index + 1, ids, tokens.at[:, :, index].set(ids), log_probs, ended | (ids == eos_id), cache
+
+  ids = jnp.full(shape[:2], start_id, jnp.int32)
+  tokens = jnp.full(shape, pad_id, jnp.int32)
+  state = (jnp.int32(0), ids, tokens, jnp.zeros(shape[:2], jnp.float32), jnp.zeros(shape[:2], bool), cache)
+  _, _, tokens, log_probs, _, _ = lax.while_loop(unfinished, advance, state)
+  return tokens, log_probs
+
+
+def _likeliest(logits: Array, index: Array) -> tuple[Array, Array]:
+  """Returns the likeliest tokens, which are certain at temperature 0."""
+  del index
+  return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.zeros(logits.shape[:2], jnp.float32)
+
+
+def _sampler(key: Array, row_ids: Array, num_decodes: int, temperature: float, topk: int, topp: float) -> Choose:
+  """Returns the function that draws one token for every decode."""
+
+  def draw(row: Array, decode: Array, index: Array, logits: Array) -> Array:
+    noise = key
+    for number in (row, decode, index):
+      noise = jax.random.fold_in(noise, number)
+    return jax.random.categorical(noise, logits).astype(jnp.int32)
+
+  over_decodes = jax.vmap(draw, in_axes=(None, 0, None, 0))
+  over_rows = jax.vmap(over_decodes, in_axes=(0, None, None, 0))
+
+  def choose(logits: Array, index: Array) -> tuple[Array, Array]:
+    logits = logits / temperature
+    if topk:
+      logits = keep_topk(logits, topk)
+    if topp:
+      logits = keep_topp(logits, topp)
+    ids = over_rows(row_ids, jnp.arange(num_decodes), index, logits)
+    log_probs = jax.nn.log_softmax(logits)
+    return ids, jnp.take_along_axis(log_probs, ids[:, :, None], axis=-1)[:, :, 0]
+
+  return choose
+
+
+def keep_topk(logits: Array, count: int) -> Array:
+  """Returns logits [..., V] with all but the `count` largest cut; tokens equal to the last of them stay too."""
+  smallest = lax.top_k(logits, min(count, logits.shape[-1]))[0][..., -1:]
+  return jnp.where(logits >= smallest, logits, _CUT)
+
+
+def keep_topp(logits: Array, mass: float) -> Array:
+  """Returns logits [..., V] with all cut but the smallest set of likeliest tokens whose probabilities reach `mass`.
+
+  The least probability that stays is found by bisection over the bit patterns of [0, 1], which have the order
+  of the numbers: exact in 30 sums, where sorting 32 rows of 250,000 tokens takes 20 times as long on a CPU.
+  """
+  probabilities = jax.nn.softmax(logits)
+
+  def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    low, high = bounds
+    middle = low + (high - low) // 2
+    reached = jnp.sum(probabilities, axis=-1, keepdims=True, where=probabilities >= _from_bits(middle)) >= mass
+    return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+  low = jnp.zeros((*logits.shape[:-1], 1), jnp.int32)  # from here on, all together reach `mass`
+  high = jnp.full_like(low, _BITS_OF_ONE + 1)  # from here on there is none
+  least, _ = lax.fori_loop(0, 30, halve, (low, high))
+  return jnp.where(probabilities >= _from_bits(least), logits, _CUT)
+
+
+def _from_bits(bits: Array) -> Array:
+  """Returns the float32 numbers of int32 bit patterns."""
+  return lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _check(key: Array | None, temperature: float, topk: int, topp: float) -> None:
+  """Raises ValueError for settings that contradict one another or cannot be drawn from."""
+  if topk and topp:
+    raise ValueError(f'topk is {topk} and topp is {topp}, but one cut is made at most. Set one of them to 0.')
+  if topk < 0 or not 0 <= topp <= 1 or temperature < 0:
+    raise ValueError(
+      f'temperature is {temperature}, topk {topk} and topp {topp}. '
+      'Give a temperature and a topk of 0 or more, and a topp from 0 to 1.')
+  if key is None and temperature > _COLDEST:
+    raise ValueError(f'Sampling at temperature {temperature} has no key. Give one, or the temperature 0.')
