@@ -1,0 +1,102 @@
+"""Optimizers as optax transformations that know the step at which the run starts.
+
+A frozen checkpoint brings its step (1,100,000 for the LM-adapted T5s), and T5X counts on from there: learning rate
+and Adafactor's decay depend on the global step.
+"""
+
+import dataclasses
+from typing import Protocol
+
+import jax.numpy as jnp
+import optax
+
+from prompt_tuning.training.schedules import Schedule, create_schedule
+
+
+class Optimizer(Protocol):
+  """Makes an optax transformation.
+
+  Attributes:
+    learning_rate: a number, or a schedule over global steps.
+  """
+
+  learning_rate: float | Schedule
+
+  def build(self, start_step: int) -> optax.GradientTransformation:
+    """Returns the transformation whose first update is the global step `start_step`."""
+
+
+def rate_at(optimizer: Optimizer, step: int) -> float:
+  """Returns the learning rate of a global step."""
+  rate = optimizer.learning_rate
+  return float(rate(jnp.asarray(step)) if callable(rate) else rate)
+
+
+def _shifted(rate: float | Schedule, start_step: int) -> float | Schedule:
+  return (lambda count: rate(count + start_step)) if callable(rate) else rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Adafactor:
+  """Adafactor (Shazeer and Stern 2018) with the settings of prompt tuning.
+
+  With t = global step + 1 and β = 1 − t^(−decay_rate):
+    v ← β v + (1 − β)(g² + 1e-30),  u = g / √v,  u ← u / max(1, rms(u) / clipping_threshold),
+    p ← (1 − weight_decay_rate) p − rate · u.
+  v is factored into row and column means where the two largest dimensions are at least `min_dim_size_to_factor`.
+
+  Attributes:
+    learning_rate: a number, or a schedule over global steps.
+    decay_rate: exponent of the decay of v.
+    step_offset: taken off the global step in the decay.
+    multiply_by_parameter_scale: multiply the rate by max(rms(p), 1e-3).
+    weight_decay_rate: share of p taken off each step, not multiplied by the rate.
+    factored: whether v may be factored.
+    min_dim_size_to_factor: see above.
+    clipping_threshold: of the update's root mean square.
+    beta1: momentum of the update, or None.
+  """
+
+  learning_rate: float | Schedule = dataclasses.field(default_factory=create_schedule)
+  decay_rate: float = 0.8
+  step_offset: int = 0
+  multiply_by_parameter_scale: bool = False
+  weight_decay_rate: float | None = 1e-5
+  factored: bool = True
+  min_dim_size_to_factor: int = 128
+  clipping_threshold: float | None = 1.0
+  beta1: float | None = None
+
+  def build(self, start_step: int) -> optax.GradientTransformation:
+    """Returns the transformation whose first update is the global step `start_step`."""
+    return optax.adafactor(
+      _shifted(self.learning_rate, start_step), decay_rate=self.decay_rate,
+      decay_offset=self.step_offset - start_step,
+      multiply_by_parameter_scale=self.multiply_by_parameter_scale, weight_decay_rate=self.weight_decay_rate,
+      factored=self.factored, min_dim_size_to_factor=self.min_dim_size_to_factor,
+      clipping_threshold=self.clipping_threshold, momentum=self.beta1, eps=1e-30)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW:
+  """AdamW (Loshchilov and Hutter 2019), after clipping the gradient's global norm.
+
+  Attributes:
+    learning_rate: a number, or a schedule over global steps.
+    b1: decay of the mean of gradients.
+    b2: decay of the mean of squares.
+    weight_decay: share of p taken off each step, multiplied by the rate.
+    clip: largest global norm of the gradient; None does not clip.
+  """
+
+  learning_rate: float | Schedule = 1e-3
+  b1: float = 0.9
+  b2: float = 0.999
+  weight_decay: float = 0.0
+  clip: float | None = None
+
+  def build(self, start_step: int) -> optax.GradientTransformation:
+    """Returns the transformation whose first update is the global step `start_step`."""
+    adam = optax.adamw(_shifted(self.learning_rate, start_step), b1=self.b1, b2=self.b2,
+                       weight_decay=self.weight_decay)
+    return adam if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), adam)
