@@ -40,6 +40,7 @@ def beam_search(
   pad_id: int = 0,
   penalty: Literal['t5x', 'transformers'] = 't5x',
   early_stopping: bool | Literal['never'] = False,
+  active: Array | None = None,
 ) -> tuple[Array, Array]:
   """Returns the N best sequences of each row, best last, and their scores.
 
@@ -58,6 +59,7 @@ def beam_search(
     penalty: whose score and stopping rule, see the top of this file.
     early_stopping: when transformers' form stops: at N finished (True), when improving is unlikely (False) or when it
       is impossible ('never').
+    active: [B] booleans, the rows to decode; all where absent. The others come back unfilled and delay no one.
 
   Returns:
     tokens [B, N, S] and scores [B, N] in increasing order. Where fewer than N sequences finished, the first
@@ -97,7 +99,8 @@ def beam_search(
       cache=reorder(cache, _take(parents, alive)),
     )
 
-  state = _first_state(cache, batch_size, num_decodes, max_length, start_id, pad_id)
+  active = jnp.ones(batch_size, bool) if active is None else jnp.asarray(active)
+  state = _first_state(cache, active, num_decodes, max_length, start_id, pad_id)
   return _best_last(lax.while_loop(unfinished, advance, state), pad_id)
 
 
@@ -191,18 +194,19 @@ def _rules(penalty: str, alpha: float, max_length: int, early_stopping: bool | s
 
 
 def _first_state(
-  cache: Cache, batch_size: int, num_decodes: int, max_length: int, start_id: int, pad_id: int) -> _State:
-  """Returns one live beam a row, holding nothing."""
+  cache: Cache, active: Array, num_decodes: int, max_length: int, start_id: int, pad_id: int) -> _State:
+  """Returns one live beam, holding nothing, for each active row."""
+  batch_size = len(active)
   padding = jnp.full((batch_size, num_decodes, max_length), pad_id, jnp.int32)
   unfilled = jnp.full((batch_size, num_decodes), UNFILLED, jnp.float32)
   return _State(
     index=jnp.int32(0),
     ids=jnp.full((batch_size, num_decodes), start_id, jnp.int32),
     tokens=padding,
-    log_probs=unfilled.at[:, 0].set(0.0),
+    log_probs=unfilled.at[:, 0].set(jnp.where(active, 0.0, UNFILLED)),
     finished_tokens=padding,
     finished_scores=unfilled,
-    done=jnp.zeros(batch_size, bool),
+    done=~active,
     cache=cache,
   )
 

@@ -40,6 +40,7 @@ def temperature_sample(
   start_id: int = 0,
   pad_id: int = 0,
   row_ids: Array | None = None,
+  active: Array | None = None,
 ) -> tuple[Array, Array]:
   """Returns N sampled sequences of each row, likeliest last, and their scores.
 
@@ -58,6 +59,7 @@ def temperature_sample(
     pad_id: what fills a sequence after EOS.
     row_ids: [B] numbers that tell the rows' noise apart, 0..B-1 where absent. Give a data set's example numbers for
       samples that do not depend on the batches it is cut into.
+    active: [B] booleans, the rows to decode; all where absent. The others come back empty and delay no one.
 
   Returns:
     tokens [B, N, S] and scores [B, N] in increasing order: the log probability of the sequence under the
@@ -70,7 +72,9 @@ def temperature_sample(
   else:
     row_ids = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
     choose = _sampler(key, row_ids, num_decodes, temperature, topk, topp)
-  tokens, scores = _decode(step, cache, choose, (batch_size, num_decodes, max_length), eos_id, start_id, pad_id)
+  ended = jnp.zeros(batch_size, bool) if active is None else ~jnp.asarray(active)
+  ended = jnp.broadcast_to(ended[:, None], (batch_size, num_decodes))
+  tokens, scores = _decode(step, cache, choose, ended, max_length, eos_id, start_id, pad_id)
   order = jnp.argsort(scores, axis=1)
   return jnp.take_along_axis(tokens, order[:, :, None], axis=1), jnp.take_along_axis(scores, order, axis=1)
 
@@ -84,24 +88,25 @@ def greedy(
   eos_id: int,
   start_id: int = 0,
   pad_id: int = 0,
+  active: Array | None = None,
 ) -> tuple[Array, Array]:
   """Returns the sequence of likeliest tokens of each row, [B, 1, S], and zeros [B, 1], as T5X scores it."""
   return temperature_sample(
     step, cache, None, batch_size=batch_size, max_length=max_length, eos_id=eos_id, temperature=0.0,
-    start_id=start_id, pad_id=pad_id)
+    start_id=start_id, pad_id=pad_id, active=active)
 
 
 def _decode(
   step: Step,
   cache: Cache,
   choose: Choose,
-  shape: tuple[int, int, int],
+  ended: Array,
+  max_length: int,
   eos_id: int,
   start_id: int,
   pad_id: int,
 ) -> tuple[Array, Array]:
-  """Returns tokens [B, N, S] and log probabilities [B, N] of sequences grown by `choose`, for a shape (B, N, S)."""
-  max_length = shape[2]
+  """Returns tokens [B, N, S] and log probabilities [B, N] of sequences grown by `choose` but for the `ended` [B, N]."""
 
   def unfinished(state: tuple[Any, ...]) -> Array:
     index, _, _, _, ended, _ = state
@@ -115,9 +120,9 @@ def _decode(
     log_probs = jnp.where(ended, log_probs, log_probs + added)
     return index + 1, ids, tokens.at[:, :, index].set(ids), log_probs, ended | (ids == eos_id), cache
 
-  ids = jnp.full(shape[:2], start_id, jnp.int32)
-  tokens = jnp.full(shape, pad_id, jnp.int32)
-  state = (jnp.int32(0), ids, tokens, jnp.zeros(shape[:2], jnp.float32), jnp.zeros(shape[:2], bool), cache)
+  ids = jnp.full(ended.shape, start_id, jnp.int32)
+  tokens = jnp.full((*ended.shape, max_length), pad_id, jnp.int32)
+  state = (jnp.int32(0), ids, tokens, jnp.zeros(ended.shape, jnp.float32), ended, cache)
   _, _, tokens, log_probs, _, _ = lax.while_loop(unfinished, advance, state)
   return tokens, log_probs
 

@@ -112,6 +112,19 @@ def test_the_loop_stops_when_no_live_beam_can_win():
   assert tokens == [[[2, EOS] + [0] * 18]] * 2
 
 
+def test_a_row_that_is_not_active_comes_back_unfilled_and_does_not_delay_the_others():
+  def step(ids, index, cache):  # row 0 ends at its second token, row 1 never
+    ends = jnp.where((jnp.arange(2) == 0) & (index == 1), EOS, 2)
+    return jnp.where(jnp.arange(4) == ends[:, None, None], 0.0, -50.0) + jnp.zeros((*ids.shape, 1)), cache
+
+  for settings in ({}, {'penalty': 'transformers'}):
+    shape = {'batch_size': 2, 'max_length': 20, **settings}
+    assert steps_taken(step, **shape)[0] == 20
+    steps, tokens = steps_taken(step, **shape, active=np.array([True, False]))
+    assert steps == 2
+    assert tokens == [[[2, EOS] + [0] * 18], [[0] * 20]]
+
+
 def test_early_stopping_decides_when_the_search_gives_up():
   # a poor sequence is finished at once, a better one only when it is long
   step = from_table([[[0.0, 0.55, 0.45]] * 3] + [[[0.0, 0.1, 0.9]] * 3] * 6)

@@ -122,6 +122,14 @@ def test_sampling_stops_when_all_rows_have_ended():
   assert tokens.tolist() == [[[3, 3, EOS] + [7] * 27]] * 2
 
 
+def test_a_row_that_is_not_active_comes_back_empty():
+  tokens, scores = decoding.greedy(
+    constant([0.1, 0.1, 0.7, 0.1]), {}, batch_size=3, max_length=4, eos_id=EOS, pad_id=9,
+    active=np.array([True, False, True]))
+  assert tokens.tolist() == [[[2] * 4], [[9] * 4], [[2] * 4]]
+  assert scores.tolist() == [[0.0]] * 3
+
+
 @pytest.mark.parametrize('mass', [0.05, 0.5, 0.9, 0.999])
 def test_topp_keeps_the_smallest_set_that_reaches_the_mass(mass):
   logits = np.random.default_rng(9).normal(size=(3, 2, 50)).astype('float32') * 3
