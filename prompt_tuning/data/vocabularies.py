@@ -73,20 +73,21 @@ class SentencePieceVocabulary(_FileVocabulary):
 
   Args:
     path: the model file, local or `gs://`.
-    extra_ids: how many sentinels are appended to the file's pieces.
+    extra_ids: how many sentinels there are; those that the file lacks are appended to its pieces.
   """
 
   def __init__(self, path: str, extra_ids: int = 100):
     super().__init__(path, storage.read_bytes(path), {'extra_ids': extra_ids})
 
   def _open(self) -> None:
-    import sentencepiece  # noqa: PLC0415 (pickles and `--help` stay light)
+    import sentencepiece
 
     # Fields of a serialised message that follow it are merged into it: here, more pieces.
-    sentinels = b''.join(_piece(f'▁<extra_id_{i}>') for i in reversed(range(self._settings['extra_ids'])))
+    sentinels = [f'▁<extra_id_{i}>'.encode() for i in reversed(range(self._settings['extra_ids']))]
+    added = b''.join(_piece(sentinel) for sentinel in sentinels if sentinel not in self._content)
     self._model = sentencepiece.SentencePieceProcessor()
     try:
-      self._model.LoadFromSerializedProto(self._content + sentinels)
+      self._model.LoadFromSerializedProto(self._content + added)
     except RuntimeError as error:
       raise ValueError(f'{self.path} is not a SentencePiece model (found {len(self._content)} bytes that begin with '
                        f'{self._content[:8]!r}). Give the path of a .model file.') from error
@@ -119,7 +120,7 @@ class TokenizersVocabulary(_FileVocabulary):
     super().__init__(path, storage.read_bytes(path), {'eos': eos, 'pad': pad, 'bos': bos})
 
   def _open(self) -> None:
-    import tokenizers  # noqa: PLC0415 (pickles and `--help` stay light)
+    import tokenizers
 
     try:
       self._tokenizer = tokenizers.Tokenizer.from_buffer(self._content)
@@ -230,9 +231,8 @@ def _until_eos(ids: Iterable[int], eos_id: int) -> list[int]:
   return ids[:ids.index(eos_id)] if eos_id in ids else ids
 
 
-def _piece(text: str) -> bytes:
+def _piece(name: bytes) -> bytes:
   """Returns one user-defined piece as a serialised field of SentencePiece's ModelProto."""
-  name = text.encode()
   # Fields of the piece: 1 its text, 3 its type; the score, field 2, is 0 by default.
   piece = bytes([1 << 3 | 2, len(name)]) + name + bytes([3 << 3, _USER_DEFINED])
   return bytes([1 << 3 | 2, len(piece)]) + piece  # field 1 of the model: pieces
