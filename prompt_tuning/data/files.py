@@ -1,0 +1,194 @@
+"""Tasks from JSONL and TSV files, without writing Python.
+
+A JSONL file has one JSON object a line, its keys are the columns. A TSV file names its columns in the first
+line; its values are separated by tabs, as they stand, without quoting. A template such as
+"sst2 sentence: {text}" makes a text of an example's columns.
+"""
+
+import hashlib
+import json
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_tuning import storage, trees
+from prompt_tuning.data import metrics as metric_functions
+from prompt_tuning.data.tasks import FILE_ENDINGS, Example, Metric, Task
+
+Row = tuple[int, dict[str, Any]]  # number of the line, columns
+
+
+class FileTask(Task):
+  """A task whose examples are the lines of a file. Each keeps its columns beside 'inputs' and 'targets'.
+
+  Splits: 'all' is the whole of `path`. With a fraction, 'train' and 'validation' divide it by a hash of the
+  inputs, so that equal inputs stay on one side and lines may come and go without moving others. With a file for
+  validation, 'train' is the whole of `path`.
+
+  Args:
+    path: a .jsonl or .tsv file, local or `gs://`.
+    inputs: template of the input text.
+    targets: template of the target text.
+    labels: what the columns that `targets` names stand for, such as {'0': 'negative', '1': 'positive'}.
+    validation: the share of examples for validation, or the path of another file.
+    test: the path of a file for the split 'test'.
+    metrics: functions, or names that `metrics.get` knows.
+    name: what the task is called; the path, unless given.
+  """
+
+  def __init__(self, path: str, *, inputs: str = '{inputs}', targets: str = '{targets}',
+               labels: Mapping[str, str] | None = None, validation: float | str = 0.1, test: str | None = None,
+               metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None):
+    fill = _Filler(inputs, targets, labels)
+    everything = [fill(path, row) for row in read_table(path)]
+    splits = {'train': everything, 'all': everything}
+    if isinstance(validation, str):
+      splits['validation'] = [fill(validation, row) for row in read_table(validation)]
+    else:
+      if not 0 <= validation < 1:
+        raise ValueError(f'{path} is given the validation share {validation}. Give one from 0 to below 1, or a file.')
+      for split, wanted in (('train', False), ('validation', True)):
+        splits[split] = [e for e in everything if (_share(e['inputs']) < validation) == wanted]
+    if test is not None:
+      splits['test'] = [fill(test, row) for row in read_table(test)]
+    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
+    super().__init__(name or str(path), splits, functions, source=str(path))
+
+
+def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
+  """Returns what a file gives to predict: of a JSONL or TSV file its lines, of any other each line as a text.
+
+  Args:
+    path: the file, local or `gs://`.
+    inputs: template of the input text, for JSONL and TSV.
+  """
+  if str(path).endswith(FILE_ENDINGS):
+    fill = _Filler(inputs, None, None)
+    return [fill(path, row) for row in read_table(path)]
+  return [{'inputs': text} for _, text in _lines(path)]
+
+
+def read_table(path: str) -> list[Row]:
+  """Returns the number and the columns of every line of a JSONL or TSV file; blank lines are passed over.
+
+  Raises:
+    ValueError: a line cannot be read, or there is none; the message names file and line.
+  """
+  if not str(path).endswith(FILE_ENDINGS):
+    raise ValueError(f'{path} is neither a .jsonl nor a .tsv file. Rename it, or convert it to one of them.')
+  lines = [(number, line) for number, line in _lines(path) if line.strip()]
+  if str(path).endswith('.tsv'):
+    rows = _tsv_rows(path, lines)
+  else:
+    rows = [(number, _json_object(path, number, line)) for number, line in lines]
+  if not rows:
+    raise ValueError(f'{path} holds no example. Write one JSON object a line, or (TSV) the names of the columns and '
+                     'then one example a line.')
+  return rows
+
+
+class _Filler:
+  """Makes 'inputs' and 'targets' of an example's columns."""
+
+  def __init__(self, inputs: str, targets: str | None, labels: Mapping[str, str] | None):
+    templates = {'inputs': inputs} | ({} if targets is None else {'targets': targets})
+    self._templates = {key: _parse(key, template) for key, template in templates.items()}
+    self._labels = labels
+
+  def __call__(self, path: str, row: Row) -> Example:
+    number, columns = row
+    texts = {}
+    for key, parts in self._templates.items():
+      texts[key] = ''
+      for words, column in parts:
+        value = '' if column is None else _text(path, number, columns, column)
+        if column is not None and key == 'targets' and self._labels is not None:
+          value = self._label(path, number, column, value)
+        texts[key] += words + value
+    return columns | texts
+
+  def _label(self, path: str, number: int, column: str, value: str) -> str:
+    if value not in self._labels:
+      raise ValueError(f'{path}:{number}: column {column!r} holds {value!r}, but the label map knows '
+                       f'{", ".join(map(repr, self._labels))}. Mend the line, or add the label to the map.')
+    return self._labels[value]
+
+
+def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
+  """Returns the template's pieces: words, and the column that follows them (None at the end)."""
+  try:
+    parts = list(string.Formatter().parse(template))
+  except ValueError as error:
+    raise ValueError(f'The template {template!r} for {key} cannot be read: {error}. Write columns as {{text}}, and '
+                     'braces of the text itself twice.') from error
+  columns = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
+  if not columns or not all(name and not spec and not conversion for name, spec, conversion in columns):
+    raise ValueError(f'The template {template!r} for {key} names no column, or one with a colon or an exclamation '
+                     'mark. Write the names of columns in braces, as in "sentence: {text}".')
+  return [(words, name) for words, name, _, _ in parts]
+
+
+def _text(path: str, number: int, columns: Mapping[str, Any], column: str) -> str:
+  if column not in columns:
+    raise ValueError(f'{path}:{number}: there is no column {column!r}; found {", ".join(columns) or "none"}.'
+                     f'{trees.nearest(column, columns)} Name a column that the file has in the template.')
+  value = columns[column]
+  if isinstance(value, str):
+    return value
+  if value is None or isinstance(value, dict | list):
+    kind = 'null' if value is None else 'an object' if isinstance(value, dict) else 'a list'
+    raise ValueError(f'{path}:{number}: column {column!r} is {kind}; wanted a text, a number, true or false. '
+                     'Mend the line or take it out.')
+  return json.dumps(value)  # JSON's spelling, true and not True, is what label maps are written in
+
+
+def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
+  try:
+    found = json.loads(line)
+  except ValueError as error:
+    raise ValueError(f'{path}:{number}: not JSON ({error}); found {line.strip()[:60]!r}. '
+                     'Write one JSON object a line.') from error
+  if not isinstance(found, dict):
+    raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, wanted a JSON object such as '
+                     '{"inputs": "…", "targets": "…"}.')
+  return found
+
+
+def _tsv_rows(path: str, lines: Sequence[tuple[int, str]]) -> list[Row]:
+  if not lines:
+    return []
+  names = lines[0][1].split('\t')
+  if len(set(names)) < len(names):
+    raise ValueError(f'{path}:{lines[0][0]}: the first line names a column twice ({", ".join(names)}). '
+                     'Give each column its own name.')
+  rows = []
+  for number, line in lines[1:]:
+    values = line.split('\t')
+    if len(values) != len(names):
+      raise ValueError(f'{path}:{number}: found {len(values)} columns, but the first line names {len(names)} '
+                       f'({", ".join(names)}). Separate them by single tabs, with none inside a value.')
+    rows.append((number, dict(zip(names, values, strict=True))))
+  return rows
+
+
+def _lines(path: str) -> list[tuple[int, str]]:
+  """Returns the lines with their numbers from 1; only line feeds end a line."""
+  try:
+    content = storage.read_bytes(path)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
+  content = content.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write
+  parts = content.removesuffix(b'\n').split(b'\n') if content else []
+  lines = []
+  for number, part in enumerate(parts, start=1):
+    try:
+      lines.append((number, part.decode().removesuffix('\r')))
+    except UnicodeDecodeError as error:
+      raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
+                       'Save the file as UTF-8.') from error
+  return lines
+
+
+def _share(text: str) -> float:
+  """Returns a number in [0, 1) that depends on the text alone."""
+  return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32

@@ -1,0 +1,224 @@
+"""Tasks on short lists of integers, which a small model learns in minutes (Petrov, Torr and Bibi 2023).
+
+Each maps a list x of length L with entries 1..D to a list y of the same length; r = x[0] is the operand:
+
+  SortAscending, SortDescending  the sorted list
+  Add1                           x_i + 1
+  InverseBinary                  (x_i + 1) mod 2, with entries 0..1
+  Modulo                         x_i mod r
+  LessThan, MoreThanEqual        x_i where x_i < r (where x_i >= r), else 0
+  Divisible, NotDivisible        x_i where r divides x_i (where it does not), else 0
+  DoubleHistogram                how often x_i occurs in x
+  FilterAtLeastNTimes            x_i where it occurs at least r times, else 0
+  A+B                            B(A(x)), from left to right
+
+r is one of 2..D/2 for Modulo, Divisible, NotDivisible and FilterAtLeastNTimes; entries of `A+B` are 1..D.
+Inputs and targets are texts such as "3 1 2 6 5 4". Nothing in them says which task it is.
+
+Training lists are drawn without end: example i is a function of the seed and i alone. Half the draws with more
+than L/2 different values are thrown away. A quarter of all lists, by a hash of their entries, never occurs in
+training; the validation split is drawn from that quarter.
+"""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.data import metrics
+from prompt_tuning.data.tasks import Example, Mixture, Task
+
+LENGTH = 6
+LARGEST = 6
+VALIDATION_EXAMPLES = 3200
+MIXTURE = 'IntegerMixture'
+PRETRAINED = ('SortAscending', 'SortDescending', 'Add1', 'Modulo', 'LessThan', 'Divisible', 'InverseBinary')
+_BLOCK = 4096  # lists drawn at once
+_ENDLESS = 2**40
+_VALIDATION_SEED = 2**32  # no training seed is this large
+
+Lists = np.ndarray  # [n, L]
+
+
+def _operand(x: Lists) -> Lists:
+  return x[:, :1]
+
+
+def _divisor(x: Lists) -> Lists:
+  if not x[:, 0].all():
+    raise ValueError('A list that begins with 0 cannot be divided by its first entry. '
+                     'Compose tasks so that none gives such a list to Modulo, Divisible or NotDivisible.')
+  return x[:, :1]
+
+
+def _occurrences(x: Lists) -> Lists:
+  return (x[:, :, None] == x[:, None, :]).sum(-1)  # [n, L, L] -> [n, L]
+
+
+_FUNCTIONS: dict[str, Callable[[Lists], Lists]] = {
+  'SortAscending': lambda x: np.sort(x, axis=1),
+  'SortDescending': lambda x: -np.sort(-x, axis=1),
+  'Add1': lambda x: x + 1,
+  'InverseBinary': lambda x: (x + 1) % 2,
+  'Modulo': lambda x: x % _divisor(x),
+  'LessThan': lambda x: np.where(x < _operand(x), x, 0),
+  'MoreThanEqual': lambda x: np.where(x >= _operand(x), x, 0),
+  'Divisible': lambda x: np.where(x % _divisor(x) == 0, x, 0),
+  'NotDivisible': lambda x: np.where(x % _divisor(x) != 0, x, 0),
+  'DoubleHistogram': _occurrences,
+  'FilterAtLeastNTimes': lambda x: np.where(_occurrences(x) >= _operand(x), x, 0),
+}
+NAMES = tuple(_FUNCTIONS)
+_SMALL_OPERAND = ('Modulo', 'Divisible', 'NotDivisible', 'FilterAtLeastNTimes')
+
+
+def apply(name: str, x: Lists) -> Lists:
+  """Returns the lists y `[n, L]` that the task `name`, simple or composed with '+', makes of `x`.
+
+  Raises:
+    ValueError: there is no such task.
+  """
+  for part in _parts(name):
+    x = _FUNCTIONS[part](x)
+  return x
+
+
+def task(name: str, *, length: int = LENGTH, largest: int = LARGEST) -> Task:
+  """Returns an integer task: an endless 'train' split and a 'validation' split of 3200 lists.
+
+  Args:
+    name: one of `NAMES`, or several joined with '+'.
+    length: L.
+    largest: D.
+  """
+  train = Draws(name, length=length, largest=largest)
+  apply(name, train.block(0))  # a composition that cannot be computed is an error now
+  return Task(name, {'train': train, 'validation': HeldOut(train)}, metrics=(metrics.accuracy,))
+
+
+def mixture(*, length: int = LENGTH, largest: int = LARGEST) -> Mixture:
+  """Returns the equal mixture of the tasks that the shipped model was pretrained on."""
+  return Mixture(MIXTURE, tuple(task(name, length=length, largest=largest) for name in PRETRAINED))
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+  """An endless sequence of examples of one task.
+
+  Attributes:
+    name: the task's name.
+    length: L.
+    largest: D.
+    seed: of the draws; `draw` gives the sequence of another one.
+    held_out: draw from the quarter of all lists that training never shows.
+  """
+
+  name: str
+  length: int = LENGTH
+  largest: int = LARGEST
+  seed: int = 0
+  held_out: bool = False
+
+  def __post_init__(self):
+    _parts(self.name)
+    if self.length < 2 or self.largest < 4:
+      raise ValueError(f'{self.name} is given lists of {self.length} entries up to {self.largest}. '
+                       'Give a length of at least 2 and a largest entry of at least 4.')
+
+  def draw(self, seed: int) -> 'Draws':
+    """Returns the sequence of another seed."""
+    return dataclasses.replace(self, seed=seed)
+
+  def __len__(self) -> int:
+    return _ENDLESS
+
+  def __getitem__(self, index: int) -> Example:
+    texts = _texts(self, index // _BLOCK)
+    inputs, targets = texts[index % _BLOCK]
+    return {'inputs': inputs, 'targets': targets}
+
+  def block(self, number: int) -> Lists:
+    """Returns lists number·4096 … of the sequence, `[4096, L]`."""
+    # The counter-based generator gives every block its own stream without drawing those before it.
+    # The name is part of the key, so that the tasks of a mixture do not all see the same lists.
+    key = zlib.crc32(self.name.encode()) << 64 | self.seed
+    random = np.random.Philox(key=key, counter=[0, 0, 0, number])
+    return np.concatenate(list(self._accepted(random)))[:_BLOCK]
+
+  def _accepted(self, random: np.random.Philox) -> Iterator[Lists]:
+    count = 0
+    while count < _BLOCK:
+      x = self._candidates(random)
+      in_order = np.sort(x, axis=1)
+      different = 1 + (in_order[:, 1:] != in_order[:, :-1]).sum(1)
+      thrown_away = (different > self.length / 2) & (_draw(random, 0, 1, len(x)) == 0)
+      accepted = x[~thrown_away & (is_held_out(x) == self.held_out)]
+      if len(accepted) == 0:
+        raise ValueError(f'Of {len(x)} lists for {self.name}, none falls on the side of the split that was asked for: '
+                         f'there are too few lists of length {self.length}. Give a larger length.')
+      count += len(accepted)
+      yield accepted
+
+  def _candidates(self, random: np.random.Philox) -> Lists:
+    low, high = (0, 1) if self.name == 'InverseBinary' else (1, self.largest)
+    x = _draw(random, low, high, (3 * _BLOCK, self.length))
+    if self.name in _SMALL_OPERAND:
+      x[:, 0] = _draw(random, 2, self.largest // 2, len(x))
+    return x
+
+
+class HeldOut:
+  """The validation split of a task: the first 3200 of its held-out lists, the same for every run."""
+
+  def __init__(self, train: Draws):
+    self._draws = dataclasses.replace(train, seed=_VALIDATION_SEED, held_out=True)
+
+  def __len__(self) -> int:
+    return VALIDATION_EXAMPLES
+
+  def __getitem__(self, index: int) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    return self._draws[index]
+
+
+def is_held_out(x: Lists) -> np.ndarray:
+  """Says of each list whether it belongs to the quarter that training never shows: `[n, L]` -> `[n]`.
+
+  It depends on the entries alone: not on the task, the process or the machine.
+  """
+  state = np.zeros(len(x), np.uint64)
+  for column in x.T:
+    # One round of SplitMix64 for each entry; the products wrap around on purpose.
+    state = state + column.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    state = state ^ (state >> np.uint64(31))
+  return state % np.uint64(4) == 0
+
+
+def _draw(random: np.random.Philox, low: int, high: int, size: int | tuple[int, ...]) -> np.ndarray:
+  # NumPy keeps the raw bits of a bit generator for ever, but not what its `Generator` makes of them.
+  return low + (random.random_raw(size) % np.uint64(high - low + 1)).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=32)
+def _texts(draws: Draws, number: int) -> list[tuple[str, str]]:
+  x = draws.block(number)
+  return list(zip(_spell(x), _spell(apply(draws.name, x)), strict=True))
+
+
+def _spell(lists: Lists) -> list[str]:
+  return [' '.join(map(str, entries)) for entries in lists.tolist()]
+
+
+def _parts(name: str) -> list[str]:
+  parts = name.split('+')
+  for part in parts:
+    if part not in _FUNCTIONS:
+      raise ValueError(f'{name!r} names the integer task {part!r}, which does not exist.'
+                       f'{trees.nearest(part, NAMES)} Give one of {", ".join(NAMES)}, joined with + if several.')
+  return parts
