@@ -1,0 +1,37 @@
+import numpy as np
+
+from prompt_tuning import layouts
+from prompt_tuning.data import packing
+
+
+def example(inputs, targets):
+  """An example of `inputs` and `targets` tokens, all of them its own mark."""
+  return layouts.Layout().example([inputs * 10 + targets] * inputs, [1] * targets)
+
+
+def test_each_example_goes_into_the_first_row_with_room_in_both_stacks():
+  examples = [example(4, 1), example(3, 1), example(2, 4), example(3, 1), example(1, 1)]
+  rows = packing.pack(examples, {'encoder': 7, 'decoder': 4}, most=3)
+  marks = [[int(e['encoder']['tokens'][0]) for e in row] for row in rows]
+  # 24: its targets do not fit behind the first two. 31: the first row is full, the second has no room for targets.
+  assert marks == [[41, 31], [24], [31, 11]]
+
+
+def test_a_row_holds_no_more_examples_than_allowed():
+  rows = packing.pack([example(1, 1)] * 5, {'encoder': 9, 'decoder': 9}, most=2)
+  assert [len(row) for row in rows] == [2, 2, 1]
+
+
+def test_one_example_a_row_is_no_packing():
+  examples = [example(1, 1), example(2, 1)]
+  assert packing.pack(examples, {'encoder': 9, 'decoder': 9}, most=1) == [[examples[0]], [examples[1]]]
+
+
+def test_packing_loses_and_doubles_nothing():
+  random = np.random.default_rng(0)
+  examples = [example(int(t), int(s)) for t, s in random.integers(1, 9, size=(200, 2))]
+  rows = packing.pack(examples, {'encoder': 16, 'decoder': 12}, most=5)
+  assert sorted(id(e) for row in rows for e in row) == sorted(map(id, examples))
+  for row in rows:
+    assert sum(len(e['encoder']['tokens']) for e in row) <= 16
+    assert sum(len(e['decoder']['tokens']) for e in row) <= 12
