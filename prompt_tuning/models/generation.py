@@ -28,9 +28,9 @@ class Greedy:
 
   num_decodes: int = 1
 
-  def __call__(self, step: Any, cache: Any, key: Array, **shape: Any) -> tuple[Array, Array]:
+  def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
     """Returns tokens [B, 1, S] and scores [B, 1], see `decoding.greedy`."""
-    del key
+    del key, row_ids
     if self.num_decodes != 1:
       raise ValueError(f'Greedy decoding gives one sequence, but num_decodes is {self.num_decodes}. '
                        'Use BeamSearch or Sampling for several.')
@@ -53,9 +53,9 @@ class Sampling:
   topp: float = 0.0
   num_decodes: int = 1
 
-  def __call__(self, step: Any, cache: Any, key: Array, **shape: Any) -> tuple[Array, Array]:
+  def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
     """Returns tokens [B, N, S] and scores [B, N]."""
-    return decoding.temperature_sample(step, cache, key, **dataclasses.asdict(self), **shape)
+    return decoding.temperature_sample(step, cache, key, row_ids=row_ids, **dataclasses.asdict(self), **shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +74,9 @@ class BeamSearch:
   penalty: str = 't5x'
   early_stopping: bool | str = False
 
-  def __call__(self, step: Any, cache: Any, key: Array, **shape: Any) -> tuple[Array, Array]:
+  def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
     """Returns tokens [B, N, S] and scores [B, N], best last."""
-    del key
+    del key, row_ids
     return decoding.beam_search(step, cache, **dataclasses.asdict(self), **shape)
 
 
@@ -118,5 +118,7 @@ def generate(module: T5, params: Params, batch: Batch, conditioning: Conditionin
       for part, new in zip(cache, own, strict=True))
     return logits.reshape(rows, count, -1), written
 
-  return sampler(step, cache, key, batch_size=rows, max_length=max_length, eos_id=eos_id, start_id=pad_id,
-                 pad_id=pad_id)
+  # Rows that only fill the batch must not keep the loop going.
+  active = jnp.any(batch['encoder']['segments'] > 0, axis=1)
+  return sampler(step, cache, key, batch['example_ids'], batch_size=rows, max_length=max_length, eos_id=eos_id,
+                 start_id=pad_id, pad_id=pad_id, active=active)

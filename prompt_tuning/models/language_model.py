@@ -121,9 +121,9 @@ class LanguageModel:
     for start in range(0, len(inputs), batch_size):
       part = inputs[start:start + batch_size]
       chosen = prompt[start:start + batch_size] if isinstance(prompt, (list, tuple)) else prompt
-      batch, conditioning = self._batch(part, [[] for _ in part], chosen)
-      tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed + start),
-                           sampler=sampler, max_length=max_length, eos_id=self.eos_id)
+      batch, conditioning = self._batch(part, [[] for _ in part], chosen, first_id=start)
+      tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
+                           max_length=max_length, eos_id=self.eos_id)
       for ids in np.asarray(tokens)[:len(part), -1]:
         answers.append(self.vocabulary.decode(ids.tolist()) if given_text else self._until_end(ids))
     return answers
@@ -157,7 +157,8 @@ class LanguageModel:
                          'embedding. Use the vocabulary that belongs to this model.')
     return rows
 
-  def _batch(self, inputs: Texts, targets: Sequence[Sequence[int]], prompt: Any) -> tuple[Batch, Conditioning]:
+  def _batch(self, inputs: Texts, targets: Sequence[Sequence[int]], prompt: Any,
+             first_id: int = 0) -> tuple[Batch, Conditioning]:
     rows = self._rows(inputs)
     if len(rows) != len(targets):
       raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
@@ -170,7 +171,7 @@ class LanguageModel:
     examples += [[]] * (rows_to_fill - len(examples))
     lengths = {stack: bucket(max([len(row[0][stack]['tokens']) for row in examples if row]))
                for stack in ('encoder', 'decoder')}
-    return layouts.assemble(examples, lengths), conditioning
+    return layouts.assemble(examples, lengths, first_id=first_id), conditioning
 
 
 def collect_prompts(prompt: Any, count: int, width: int) -> tuple[list[tuple[int, int, Any]], Conditioning]:

@@ -43,6 +43,7 @@ class StackConfig:
     relative_buckets: buckets of T5's relative position bias; 0 is no such bias.
     relative_max_distance: distance at which the last bucket starts.
     outputs: V, width of an output layer behind the last norm; 0 is none.
+    output_scale: factor on what the last norm gives.
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations; norms and softmax are computed in float32.
     rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
@@ -59,6 +60,7 @@ class StackConfig:
   relative_buckets: int = 0
   relative_max_distance: int = 128
   outputs: int = 0
+  output_scale: float = 1.0
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
@@ -268,6 +270,8 @@ class Stack(nn.Module):
     x, own = scan(Layer(config, name='layers'), x, Scanned(jnp.arange(config.layers), front, memory), around)
     x = RMSNorm(config.dtype, name=f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
+    if config.output_scale != 1.0:
+      x = x * config.output_scale
     if config.outputs:
       x = nn.Dense(config.outputs, use_bias=False, dtype=config.dtype, name='logits_dense')(x)
     return x, own

@@ -27,7 +27,8 @@ class T5Config:
     encoder_layers: layers of the encoder.
     decoder_layers: layers of the decoder.
     mlp_activations: ('gelu', 'linear') for 1.1 and mT5, ('relu',) for 1.0.
-    tied: the output layer is the embedding, and the decoder's output is scaled by D^-0.5 (1.0).
+    tied: the output layer is the embedding (1.0).
+    scaled: the decoder's output is multiplied by D^-0.5 before the output layer (1.0).
     relative_buckets: buckets of the relative position bias.
     relative_max_distance: distance at which the last bucket starts.
     dropout_rate: share of activations dropped in training.
@@ -44,6 +45,7 @@ class T5Config:
   decoder_layers: int
   mlp_activations: tuple[str, ...] = ('gelu', 'linear')
   tied: bool = False
+  scaled: bool = False
   relative_buckets: int = 32
   relative_max_distance: int = 128
   dropout_rate: float = 0.0
@@ -60,6 +62,7 @@ class T5Config:
     return StackConfig(
       layers=self.decoder_layers if cross else self.encoder_layers, causal=cross, cross=cross,
       outputs=self.vocab_size if cross and not self.tied else 0,
+      output_scale=self.width**-0.5 if cross and self.scaled else 1.0,
       **{name: getattr(self, name) for name in (
         'width', 'heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'relative_buckets', 'relative_max_distance',
         'dropout_rate', 'dtype', 'rematerialise')})
@@ -157,9 +160,7 @@ class T5(nn.Module):
     return self._logits(x)[:, 0], own
 
   def _logits(self, x: Array) -> Array:
-    if self.config.tied:
-      x = self.token_embedder.attend(x * self.config.width**-0.5)
-    return x.astype(jnp.float32)
+    return (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
 
 
 def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array) -> tuple[Array, Array]:

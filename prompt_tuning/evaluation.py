@@ -1,0 +1,119 @@
+"""Judging a frozen model with what was trained for it: the loss of given targets, and metrics of its own answers."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.conditioning import Conditioning
+from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.inference import generate_answers
+from prompt_tuning.layouts import Layout
+from prompt_tuning.losses import cross_entropy
+from prompt_tuning.models.generation import Sampler
+from prompt_tuning.models.language_model import LanguageModel, apply_model
+from prompt_tuning.types import Array, Batch, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What came out of evaluating one task.
+
+  Attributes:
+    task: the task's name.
+    metrics: name -> value, in the task's order.
+    lines: one dict for each example: 'input', 'target', 'prediction'.
+    truncated: how many inputs and targets were longer than the lengths, of how many examples.
+  """
+
+  task: str
+  metrics: Mapping[str, float]
+  lines: Sequence[Mapping[str, Any]]
+  truncated: Mapping[str, int]
+
+
+def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task, *, sampler: Sampler,
+             split: str = 'validation', lengths: Mapping[str, int] | None = None, batch_size: int = 32,
+             num_examples: int | None = None, max_length: int | None = None, seed: int = 0) -> Evaluation:
+  """Lets the model answer a split's inputs and compares with the targets.
+
+  Args:
+    model: the frozen model, with a vocabulary.
+    conditioning: what it is handed.
+    layout: how examples are laid out.
+    task: gives examples and metrics.
+    sampler: how tokens are chosen; the best sequence counts.
+    split: which examples.
+    lengths: most tokens of 'inputs' and 'targets'; what is absent is the longest found.
+    batch_size: rows run together.
+    num_examples: only so many, from the first.
+    max_length: the most tokens of an answer; None is the targets' length.
+    seed: for samplers that draw.
+
+  Raises:
+    ValueError: the task has no metric, no such split or no example.
+  """
+  if not task.metrics:
+    raise ValueError(f'The task {task.name} has no metric. Name some, such as metrics=("accuracy",).')
+  batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
+                         num_examples=num_examples)
+  answers = generate_answers(model, conditioning, batches, sampler=sampler, seed=seed,
+                             max_length=max_length or batches.lengths['decoder'])
+  examples = [example for _, part in batches for example in part]
+  lines = []
+  for example, (tokens, _) in zip(examples, answers, strict=True):
+    lines.append({'input': _text(model, example['inputs']), 'target': _text(model, example['targets']),
+                  'prediction': model.vocabulary.decode(tokens[-1].tolist())})
+  targets = [line['target'] for line in lines]
+  predictions = [line['prediction'] for line in lines]
+  metrics: dict[str, float] = {}
+  for metric in task.metrics:
+    metrics.update(metric(targets, predictions))
+  return Evaluation(task.name, metrics, lines, batches.truncated)
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'z_loss', 'label_smoothing'))
+def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning, *, z_loss: float,
+          label_smoothing: float) -> dict[str, Array]:
+  logits = apply_model(module, params, batch, conditioning)
+  decoder = batch['decoder']
+  return cross_entropy(logits, decoder['targets'], decoder['loss_weights'], z_loss=z_loss,
+                       label_smoothing=label_smoothing)[1]
+
+
+def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task | Mixture, *,
+                  split: str = 'validation', lengths: Mapping[str, int], batch_size: int = 32,
+                  steps: int | None = None, z_loss: float = 0.0, label_smoothing: float = 0.0) -> dict[str, float]:
+  """Returns the loss and accuracy of given targets, averaged over their tokens.
+
+  Args:
+    model: the frozen model.
+    conditioning: what it is handed.
+    layout: how examples are laid out.
+    task: a task, or a mixture, whose tasks count with all their examples.
+    split: which examples.
+    lengths: most tokens of 'inputs' and 'targets'.
+    batch_size: rows run together.
+    steps: at most so many batches of each task.
+    z_loss: as in training.
+    label_smoothing: as in training.
+  """
+  module = model.module.clone(config=dataclasses.replace(model.module.config, dropout_rate=0.0))
+  total: dict[str, float] = {}
+  for each in task.tasks if isinstance(task, Mixture) else (task,):
+    limit = None if steps is None else steps * batch_size
+    batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
+                           num_examples=limit)
+    for batch, _ in batches:
+      sums = _sums(module, model.params, batch, conditioning, z_loss=z_loss, label_smoothing=label_smoothing)
+      for name, value in sums.items():
+        total[name] = total.get(name, 0.0) + float(value)
+  return {'loss': total['loss'] / total['weights'], 'accuracy': total['correct'] / total['weights']}
+
+
+def _text(model: LanguageModel, value: Any) -> str:
+  return value if isinstance(value, str) else model.vocabulary.decode(np.asarray(value).tolist())

@@ -1,0 +1,197 @@
+"""Using what was trained: saved prompts and other trained tensors, and answers for whole files."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning import layouts, storage, trees
+from prompt_tuning.checkpoints.prompt_files import read_prompt, write_numpy_prompt
+from prompt_tuning.checkpoints.state import read_state, write_state
+from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.data.pipeline import EvalBatches, eval_batches
+from prompt_tuning.models.generation import Sampler, generate
+from prompt_tuning.models.language_model import LanguageModel, score_batch
+from prompt_tuning.prompts import PATH
+from prompt_tuning.types import Array, Flat
+
+BEST, LAST = 'best.safetensors', 'last.safetensors'  # in a run's folder
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedPrompt:
+  """A trained prompt, with what a model must know to use it.
+
+  Attributes:
+    vectors: [P, D].
+    placement: where they stand among the input's tokens.
+    visibility: what they see.
+    about: what else the file says: model, task, step, metrics.
+  """
+
+  vectors: Array
+  placement: layouts.Placement = layouts.before
+  visibility: Visibility = Visibility()
+  about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def layout(self) -> layouts.Layout:
+    """Returns how examples are laid out for this prompt."""
+    return layouts.Layout(len(self.vectors), self.placement)
+
+  def save(self, path: str) -> None:
+    """Writes the prompt: as NumPy `[P, D]` where `path` ends in `.npy` (which keeps the vectors only), else as a
+    safetensors file with everything.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    if str(path).endswith('.npy'):
+      write_numpy_prompt(path, self.vectors)
+    else:
+      about = {**self.about, 'placement': self.placement.__name__, 'visibility': dataclasses.asdict(self.visibility)}
+      write_state(path, {PATH: self.vectors}, about)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """Trained tensors read from a file: what `evaluate` and `infer` hand to the frozen model.
+
+  Attributes:
+    tensors: name -> array.
+    about: the file's metadata.
+  """
+
+  tensors: Flat
+  about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def prompt(self) -> SavedPrompt | None:
+    """Returns the prompt among the tensors, if there is one."""
+    if PATH not in self.tensors:
+      return None
+    name = self.about.get('placement', 'before')
+    if name not in layouts.PLACEMENTS:
+      raise ValueError(f'The prompt was saved with the unknown placement {name!r}.'
+                       f'{trees.nearest(name, layouts.PLACEMENTS)}')
+    return SavedPrompt(self.tensors[PATH], layouts.PLACEMENTS[name], Visibility(**self.about.get('visibility', {})),
+                       self.about)
+
+  def layout(self) -> layouts.Layout:
+    """Returns how examples are laid out."""
+    prompt = self.prompt()
+    return layouts.Layout() if prompt is None else prompt.layout()
+
+  def conditioning(self, model: LanguageModel) -> Conditioning:
+    """Returns what the model is handed.
+
+    Raises:
+      ValueError: the tensors do not fit the model.
+    """
+    prompt = self.prompt()
+    encoder = StackConditioning()
+    if prompt is not None:
+      if prompt.vectors.shape[1] != model.width:
+        raise ValueError(f'The prompt has shape {tuple(prompt.vectors.shape)}, but the model wants [P, {model.width}]. '
+                         'Choose one that was trained for this model.')
+      encoder = StackConditioning(prompt=jnp.asarray(prompt.vectors)[None], visibility=prompt.visibility)
+    rest = {name: array for name, array in self.tensors.items() if name != PATH}
+    return Conditioning(encoder=encoder, parameters=rest)
+
+
+def load_trained(path: str) -> Trained:
+  """Returns the trained tensors of a file, or of a run's folder (the best if the run kept one, else the last).
+
+  Raises:
+    FileNotFoundError: there is nothing at `path`.
+    ValueError: the file is damaged.
+  """
+  if not storage.is_remote(path) and os.path.isdir(path):
+    found = [name for name in (BEST, LAST) if os.path.exists(os.path.join(path, name))]
+    if not found:
+      raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the MODEL_DIR of a run that has saved '
+                              'something, or a prompt file.')
+    path = os.path.join(path, found[0])
+  if str(path).endswith('.safetensors'):
+    return Trained(*read_state(path))
+  return Trained({PATH: read_prompt(path)})
+
+
+def load_prompt(path: str) -> SavedPrompt:
+  """Returns a prompt from a `.npy` file, a file of `SavedPrompt.save`, or a run's folder.
+
+  Raises:
+    FileNotFoundError: there is nothing at `path`.
+    ValueError: the file is damaged or holds no prompt.
+  """
+  prompt = load_trained(path).prompt()
+  if prompt is None:
+    raise ValueError(f'{path} holds retrained parameters, no prompt. Use `load_trained`, or `eval` with it.')
+  return prompt
+
+
+def generate_answers(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, *, sampler: Sampler,
+                     max_length: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields tokens [N, S] and scores [N] for each example in turn, the best last."""
+  for batch, examples in batches:
+    tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
+                              max_length=max_length, eos_id=model.eos_id)
+    yield from zip(np.asarray(tokens)[:len(examples)], np.asarray(scores)[:len(examples)], strict=True)
+
+
+def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str, Any]], *, sampler: Sampler,
+          lengths: Mapping[str, int] | None = None, batch_size: int = 32, mode: str = 'predict',
+          max_length: int = 64, seed: int = 0) -> Iterator[dict[str, Any]]:
+  """Yields a line of output for each example, in order, in the shape of T5X's inference files.
+
+  Args:
+    model: the frozen model, with a vocabulary.
+    trained: what it is handed.
+    examples: with 'inputs', and with 'targets' where they are scored.
+    sampler: how tokens are chosen.
+    lengths: most tokens of 'inputs' and 'targets'; what is absent is the longest found.
+    batch_size: rows run together.
+    mode: 'predict', 'predict_with_aux' (adds scores) or 'score' (log-likelihood of the targets).
+    max_length: the most tokens of an answer.
+    seed: for samplers that draw.
+
+  Raises:
+    ValueError: the mode is unknown, or targets are missing.
+  """
+  if mode not in ('predict', 'predict_with_aux', 'score'):
+    raise ValueError(f'The mode is {mode!r}. Choose predict, predict_with_aux or score.')
+  if mode == 'score' and any('targets' not in example for example in examples):
+    raise ValueError('The mode score needs targets, but an example has none. Add them, or use the mode predict.')
+  conditioning = trained.conditioning(model)
+  batches = eval_batches(examples, model.vocabulary, trained.layout(), batch_size=batch_size, lengths=lengths)
+  if mode == 'score':
+    for batch, part in batches:
+      scores = np.asarray(score_batch(model.module, model.params, batch, conditioning))
+      for example, score in zip(part, scores[:len(part)].tolist(), strict=True):
+        yield {**_given(example), 'score': score}
+    return
+  answers = generate_answers(model, conditioning, batches, sampler=sampler, max_length=max_length, seed=seed)
+  for example, (tokens, scores) in zip(examples, answers, strict=True):
+    line = {**_given(example), 'prediction': model.vocabulary.decode(tokens[-1].tolist())}
+    if mode == 'predict_with_aux':
+      line['aux'] = {'scores': float(scores[-1])}
+    yield line
+
+
+def write_lines(path: str, lines: Iterator[Mapping[str, Any]]) -> int:
+  """Writes JSON lines so that the file is there whole or not at all; returns how many."""
+  count = 0
+  with storage.open_for_writing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+    for line in lines:
+      file.write(json.dumps(line, ensure_ascii=False) + '\n')
+      count += 1
+  return count
+
+
+def _given(example: Mapping[str, Any]) -> dict[str, Any]:
+  text = {name: value for name, value in example.items() if isinstance(value, (str, int, float, bool))}
+  return {'inputs': {'inputs_pretokenized': text.pop('inputs', ''), **(
+    {'targets_pretokenized': text.pop('targets')} if 'targets' in text else {}), **text}}

@@ -1,0 +1,148 @@
+"""Reads a frozen model from a folder of any supported format, and writes one."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning import layouts, storage, trees
+from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
+from prompt_tuning.checkpoints.loading import load, save
+from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
+from prompt_tuning.data.vocabularies import load_vocabulary
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.models.t5_formats import hugging_face_rules, infer_config, read_config, write_config
+from prompt_tuning.types import Flat, Params
+
+_SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')
+_VOCABULARY_FILES = ('tokenizer.json', 'tokenizer_config.json', 'spiece.model', 'sentencepiece.model')
+
+
+def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.float32, vocabulary: Any = None,
+               config: T5Config | None = None, ignore: Iterable[str] = (), **changes: Any) -> LanguageModel:
+  """Returns the frozen model of a checkpoint.
+
+  Args:
+    path: a Hugging Face folder (with `config.json`), a T5X checkpoint (local or `gs://`), or the name of a model
+      that comes with the package.
+    dtype: type of the parameters, such as `jnp.bfloat16`; None is float32.
+    activation_dtype: type of the activations.
+    vocabulary: a vocabulary; None looks for one in the folder.
+    config: the model's shape; None reads it from the folder.
+    ignore: regular expressions of parameter names of the checkpoint that are not read, such as a prompt's.
+    changes: other fields of the config, such as `dropout_rate` and `rematerialise`.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint at `path`.
+    ValueError: it is damaged or of another shape; the message names what disagrees.
+  """
+  path = find_model(path)
+  reader = open_checkpoint(path)
+  if isinstance(reader, HuggingFaceFolder):
+    stored = read_config(reader.config, reader.names(), reader.path)
+    config = stored if config is None else _agreed(config, stored, reader.path)
+    rules = hugging_face_rules(config)
+  else:
+    names = {name: found for name, found in reader.names().items() if not trees.matches(name, ignore)}
+    config, rules = config or infer_config(names, reader.path), None
+  config = dataclasses.replace(config, dtype=activation_dtype, **changes)
+  module = T5(config)
+  params = load(reader, parameter_shapes(module), rules, dtype=dtype, ignore=ignore)
+  if vocabulary is None and _has_vocabulary(path):
+    vocabulary = load_vocabulary(path)
+  return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0)
+
+
+def random_model(config: T5Config, *, seed: int = 0, vocabulary: Any = None) -> LanguageModel:
+  """Returns a model with fresh parameters, for pretraining and for benchmarks."""
+  module = T5(config)
+  params = jax.jit(lambda key: module.init(key, _example_batch())['params'])(jax.random.key(seed))
+  return LanguageModel(module, params, vocabulary, 'random')
+
+
+def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface', params: Params | None = None) -> None:
+  """Writes a model, with its vocabulary's files where they are known.
+
+  Args:
+    model: what is written.
+    folder: where to; T5X's layout makes `folder/checkpoint_<step>`.
+    layout: 'huggingface' or 't5x'.
+    params: other parameters than the model's own, such as retrained ones.
+
+  Raises:
+    ValueError: the layout is unknown.
+  """
+  params = model.params if params is None else params
+  if layout == 't5x':
+    write_t5x(folder, model.step, save(params))
+  elif layout == 'huggingface':
+    config = model.module.config
+    write_huggingface(folder, write_config(config), save(params, hugging_face_rules(config)))
+  else:
+    raise ValueError(f'The layout {layout!r} is unknown. Give "huggingface" or "t5x".')
+  source = getattr(model.vocabulary, 'path', '')
+  for name in _VOCABULARY_FILES:
+    found = os.path.join(os.path.dirname(source), name)
+    if source and os.path.exists(found):
+      shutil.copyfile(found, os.path.join(folder, name))
+
+
+def find_model(path: str) -> str:
+  """Returns the folder of a model that comes with the package, or `path` itself."""
+  shipped = os.path.join(_SHIPPED, str(path))
+  if not os.path.exists(path) and '/' not in str(path) and os.path.isdir(shipped):
+    return shipped
+  return str(path)
+
+
+def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
+  """Returns the reader of whatever checkpoint stands at `path`.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  if not storage.is_remote(path):
+    if not os.path.exists(path):
+      shipped = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
+      raise FileNotFoundError(f'{path}: there is no such folder.{trees.nearest(path, shipped)} Give a T5X checkpoint, '
+                              'a Hugging Face folder, or the name of a model that comes with the package '
+                              f'({", ".join(shipped) or "none is installed"}).')
+    if os.path.exists(os.path.join(path, 'config.json')):
+      return HuggingFaceFolder(path)
+  return T5XCheckpoint(path)
+
+
+def load_embedding(path: str, name: str = 'token_embedder/embedding') -> Any:
+  """Returns the embedding [V, D] of a checkpoint, without reading the rest."""
+  reader = open_checkpoint(find_model(path))
+  theirs = {'token_embedder/embedding': 'shared.weight'} if isinstance(reader, HuggingFaceFolder) else {}
+  return reader.read(theirs.get(name, name))
+
+
+def parameter_shapes(module: T5) -> Flat:
+  """Returns stacked path -> shape and type of every parameter, without making any."""
+  return trees.flatten(jax.eval_shape(module.init, jax.random.key(0), _example_batch())['params'])
+
+
+def _example_batch() -> Any:
+  return layouts.assemble([[layouts.Layout().example([1], [1])]], {'encoder': 1, 'decoder': 1})
+
+
+def _has_vocabulary(path: str) -> bool:
+  return os.path.isdir(path) and any(os.path.exists(os.path.join(path, name)) for name in _VOCABULARY_FILES)
+
+
+def _agreed(asked: T5Config, stored: T5Config, path: str) -> T5Config:
+  shape = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers',
+           'mlp_activations', 'tied', 'relative_buckets', 'relative_max_distance')
+  wrong = [f'{name}: {getattr(stored, name)} in the folder, {getattr(asked, name)} asked for'
+           for name in shape if getattr(asked, name) != getattr(stored, name)]
+  if wrong:
+    raise ValueError(f'{path}/config.json is another model than the run asks for ({"; ".join(wrong)}). '
+                     'Choose the model file of that size.')
+  return dataclasses.replace(asked, scaled=stored.scaled)

@@ -1,0 +1,289 @@
+"""The training loop: data, state, step, figures, evaluation, saving. Read it from top to bottom."""
+
+import dataclasses
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from prompt_tuning import inference, storage, trees
+from prompt_tuning.conditioning import Method
+from prompt_tuning.data.pipeline import TrainBatches
+from prompt_tuning.data.prefetch import Prefetched
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.evaluation import evaluate, evaluate_loss
+from prompt_tuning.models.generation import BeamSearch, Sampler
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.training import run_files
+from prompt_tuning.training.metric_log import MetricLog
+from prompt_tuning.training.optimizers import Adafactor, Optimizer, rate_at
+from prompt_tuning.training.step import Loss, TrainState, averages, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluations:
+  """What is evaluated while a run trains.
+
+  Attributes:
+    task: judged by its own metrics and loss; None is the task that is trained.
+    split: which examples.
+    period: steps from one evaluation to the next.
+    loss_steps: batches of given targets for the loss; 0 is none.
+    examples: answer only so many; 0 answers none, None all.
+    lengths: most tokens of 'inputs' and 'targets'; None is as in training.
+    sampler: how tokens are chosen.
+    objective: the metric, or 'loss', that tells which prompt is best; None is the first metric.
+    patience: stop after so many evaluations without a better one; None never stops early.
+  """
+
+  task: Task | Mixture | None = None
+  split: str = 'validation'
+  period: int = 1000
+  loss_steps: int = 20
+  examples: int | None = None
+  lengths: Mapping[str, int] | None = None
+  sampler: Sampler = BeamSearch()
+  objective: str | None = None
+  patience: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Saving:
+  """How often a run's state is saved.
+
+  Attributes:
+    period: steps from one save to the next.
+    keep: how many states are kept, the best and last trained tensors aside; None keeps all.
+  """
+
+  period: int = 1000
+  keep: int | None = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A run that has ended.
+
+  Attributes:
+    folder: its MODEL_DIR.
+    step: the last global step.
+    trained: φ, flat: name -> array.
+    metrics: of the last evaluation: 'task/metric' -> value.
+    best: of the best evaluation, or None.
+  """
+
+  folder: str
+  step: int
+  trained: Mapping[str, np.ndarray]
+  metrics: Mapping[str, float]
+  best: Mapping[str, Any] | None
+
+  @property
+  def prompt(self) -> inference.SavedPrompt:
+    """The last prompt; `inference.load_prompt(folder)` gives the best."""
+    return inference.load_prompt(os.path.join(self.folder, inference.LAST))
+
+
+def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
+          train_steps: int, optimizer: Optimizer = Adafactor(), loss: Loss = Loss(), batch_size: int = 128,
+          microbatches: int | None = None, seed: int | None = None, packed: bool = False, split: str = 'train',
+          evaluations: Evaluations = Evaluations(), saving: Saving = Saving(), log_period: int = 10,
+          config_text: str = '', quiet: bool = False) -> Run:
+  """Trains a method's tensors for a frozen model; goes on where the run in `model_dir` stopped.
+
+  A run that was killed at any moment and started again ends with the same bits as one that was not.
+
+  Args:
+    model: the frozen model, with a vocabulary. Its step is where the run starts.
+    method: what is trained.
+    task: what it learns.
+    lengths: most tokens of 'inputs' and 'targets', end token included; the prompt comes on top.
+    model_dir: the run's folder, see `run_files`.
+    train_steps: the global step at which the run ends: the model's step and the run's own.
+    optimizer: updates the trained tensors.
+    loss: what is minimised.
+    batch_size: rows in a batch.
+    microbatches: run a batch in so many parts.
+    seed: of first values, data order and dropout; None draws one, and the run's state keeps it.
+    packed: put several examples into a row where they fit.
+    split: the examples to learn from.
+    evaluations: what is evaluated, and how often.
+    saving: how often the state is saved.
+    log_period: steps from one line of figures to the next.
+    config_text: written to `config.gin`.
+    quiet: print nothing.
+
+  Returns:
+    The ended run.
+
+  Raises:
+    ValueError: something does not fit; the message says what to change.
+    FloatingPointError: the loss became infinite or NaN; the last good state is kept.
+    OSError: the folder cannot be written.
+  """
+  if train_steps <= model.step:
+    raise ValueError(f'TRAIN_STEPS is {train_steps}, but the model starts at step {model.step}: it counts all steps, '
+                     f'those of the checkpoint too. Set TRAIN_STEPS to {model.step} plus the steps you want.')
+  if microbatches and batch_size % microbatches:
+    raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
+                     'Choose a number that divides it.')
+  run_files.prepare(model_dir)
+  saved = run_files.read_newest(model_dir)
+  if seed is None:
+    seed = saved[2]['run']['seed'] if saved else secrets.randbits(31)
+  layout = method.layout()
+  identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
+              'method': type(method).__name__, 'placement': layout.placement.__name__,
+              'prompt_length': layout.prompt_length, 'batch_size': batch_size, 'lengths': dict(lengths),
+              'packed': packed, 'optimizer': type(optimizer).__name__, 'seed': seed}
+
+  # --- Data ---------------------------------------------------------------------------------------------------
+  source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
+                        packed=packed, split=split)
+  batches = Prefetched(source)
+
+  # --- State --------------------------------------------------------------------------------------------------
+  trained = method.initialise(jax.random.key(seed), model)
+  transformation = optimizer.build(model.step)
+  state = TrainState(jnp.asarray(model.step, jnp.int32), trained, transformation.init(trained))
+  best: dict[str, Any] | None = None
+  stale = 0  # evaluations since the best
+  metrics: dict[str, float] = {}
+  if saved:
+    step, arrays, metadata = saved
+    run_files.check_same_run(model_dir, metadata['run'], identity)
+    state = TrainState(jnp.asarray(step, jnp.int32), run_files.restore(state.trained, arrays, 'trained'),
+                       run_files.restore(state.optimizer, arrays, 'optimizer'))
+    batches.restore(metadata['data'])
+    best, stale, metrics = metadata['best'], metadata['stale'], metadata['metrics']
+  run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
+  if config_text:
+    storage.write_bytes(os.path.join(model_dir, 'config.gin'), config_text.encode())
+  run_step = jax.jit(make_step(model.module, method, transformation, loss=loss, microbatches=microbatches, seed=seed),
+                     donate_argnums=1)
+
+  # --- Steps --------------------------------------------------------------------------------------------------
+  step = int(state.step)
+  with MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) as log:
+    log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
+            f'{trees.count(state.trained):,} trained numbers, {trees.count(model.params):,} frozen, in {model_dir}')
+    pending: list[dict[str, Any]] = []
+    began, examples = time.monotonic(), 0
+    stopped = evaluations.patience is not None and stale >= evaluations.patience
+    while step < train_steps and not stopped:
+      batch = next(batches)
+      state, sums = run_step(model.params, state, batch)
+      step += 1
+      pending.append(sums)
+      examples += int(batch['decoder']['segments'].max(axis=1).sum())
+      passed = step - model.step
+      last = step == train_steps
+      evaluating = passed % evaluations.period == 0 or last
+      saves = passed % saving.period == 0 or last
+      if passed % log_period == 0 or evaluating or saves:
+        figures = _figures(pending, step, model_dir)
+        elapsed = max(time.monotonic() - began, 1e-9)
+        figures.update(learning_rate=rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
+                       examples_per_second=examples / elapsed)
+        log.write(step, figures)
+        log.show(step, figures)
+        pending, examples, began = [], 0, time.monotonic()
+      if evaluating:
+        metrics = _evaluate(model, method, state, task, lengths, batch_size, loss, evaluations, model_dir, step, log)
+        name, value, better = _objective(metrics, evaluations.objective, best)
+        if better:
+          best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
+          run_files.save_best(model_dir, trees.flatten(state.trained), _about(method, identity, best, step))
+        else:
+          stale += 1
+        stopped = evaluations.patience is not None and stale >= evaluations.patience
+        if stopped:
+          log.say(f'Stopped early: {name} has not improved in {stale} evaluations; best {best["value"]:.4g} '
+                  f'at step {best["step"]}.')
+        began = time.monotonic()
+      if saves or stopped:
+        run_files.save(model_dir, step, trained=trees.flatten(state.trained), optimizer=state.optimizer,
+                       metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
+                                 'metrics': metrics},
+                       about=_about(method, identity, best, step), keep=saving.keep)
+        began = time.monotonic()
+    batches.close()
+    cut = batches.truncated
+    if cut['inputs'] or cut['targets']:
+      log.say(f'Of {cut["examples"]} training examples read, {cut["inputs"]} inputs and {cut["targets"]} targets were '
+              f'longer than {dict(lengths)} and were cut. Raise TASK_FEATURE_LENGTHS to keep them whole.')
+  return Run(model_dir, step, jax.device_get(trees.flatten(state.trained)), metrics, best)
+
+
+def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[str, float]:
+  """Returns the averages since the last line; stops the run where a loss is not finite."""
+  sums = jax.device_get(pending)
+  bad = next((i for i, each in enumerate(sums) if not np.isfinite(each['loss'] + each['gradient_norm'])), None)
+  if bad is not None:
+    kept = run_files.saved_steps(model_dir)
+    where = (f'The last good state is {os.path.dirname(run_files.checkpoint_path(model_dir, kept[-1]))}.'
+             if kept else 'No state had been saved yet.')
+    raise FloatingPointError(
+      f'The loss became {float(sums[bad]["loss"])} (gradient norm {float(sums[bad]["gradient_norm"])}) at step '
+      f'{step - len(sums) + bad + 1}. {where} Lower the learning rate, or look at the data of that step.')
+  total = {name: float(sum(each[name] for each in sums)) for name in sums[0]}
+  return {**averages(total), 'gradient_norm': total['gradient_norm'] / len(sums)}
+
+
+def _evaluate(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture,
+              lengths: Mapping[str, int], batch_size: int, loss: Loss, evaluations: Evaluations, model_dir: str,
+              step: int, log: MetricLog) -> dict[str, float]:
+  """Returns 'task/metric' -> value, and writes figures and answers."""
+  judged = evaluations.task or task
+  conditioning, layout = method.condition(state.trained), method.layout()
+  common = {'split': evaluations.split, 'batch_size': batch_size}
+  metrics: dict[str, float] = {}
+  for each in judged.tasks if isinstance(judged, Mixture) else (judged,):
+    name = os.path.basename(each.name)
+    if evaluations.loss_steps:
+      values = evaluate_loss(model, conditioning, layout, each, lengths=lengths, steps=evaluations.loss_steps,
+                             z_loss=loss.z_loss, label_smoothing=loss.label_smoothing, **common)
+      log.write(step, values, folder=f'training_eval/{name}')
+      metrics[f'{name}/loss'] = values['loss']
+    if evaluations.examples != 0 and each.metrics:
+      result = evaluate(model, conditioning, layout, each, sampler=evaluations.sampler,
+                        lengths=evaluations.lengths or lengths, num_examples=evaluations.examples, **common)
+      log.write(step, result.metrics, folder=f'inference_eval/{name}')
+      metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
+      inference.write_lines(os.path.join(model_dir, 'inference_eval', f'{name}-{step:06}.jsonl'), iter(result.lines))
+      if result.truncated['inputs'] or result.truncated['targets']:
+        logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
+                        result.truncated['inputs'], result.truncated['targets'], result.truncated['examples'],
+                        dict(evaluations.lengths or lengths))
+  log.say(f'step {step}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
+  return metrics
+
+
+def _objective(metrics: Mapping[str, float], wanted: str | None,
+               best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
+  """Returns the name and value that tell how good a step is, the larger the better, and if it is the best."""
+  if not metrics:
+    return 'step', 0.0, True
+  of_loss = [name for name in metrics if name.endswith('/loss')]
+  names = [name for name in metrics if name.split('/', 1)[1] == wanted or name == wanted] if wanted else (
+    [name for name in metrics if name not in of_loss] or of_loss)
+  if not names:
+    raise ValueError(f'The objective {wanted!r} is not among the metrics.{trees.nearest(wanted or "", metrics)} '
+                     f'There are {", ".join(metrics)}.')
+  values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
+  name, value = names[0], sum(values) / len(values)
+  lower = name in of_loss
+  better = best is None or (value < best['value'] if lower else value > best['value'])
+  return name, value, better
+
+
+def _about(method: Method, identity: Mapping[str, Any], best: Mapping[str, Any] | None, step: int) -> dict[str, Any]:
+  visibility = getattr(method, 'visibility', None)
+  return {**identity, 'step': step, 'best': best,
+          **({'visibility': dataclasses.asdict(visibility)} if visibility is not None else {})}

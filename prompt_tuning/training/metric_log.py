@@ -1,0 +1,124 @@
+"""Where figures go while a run trains: `metrics.jsonl`, TensorBoard folders and the terminal.
+
+`metrics.jsonl` is the truth: one object a line, with its step. A resumed run first drops the lines of steps that it
+will run again.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_tuning import storage
+
+FILE = 'metrics.jsonl'
+
+
+class MetricLog:
+  """Writes figures of one run.
+
+  Args:
+    folder: the run's folder.
+    start_step: where the run (re)starts; lines of later steps are dropped.
+    total_steps: where it ends, for the time that is left.
+    quiet: print nothing.
+  """
+
+  def __init__(self, folder: str, *, start_step: int, total_steps: int, quiet: bool = False):
+    self._path = os.path.join(folder, FILE)
+    self._folder = folder
+    self._writers: dict[str, Any] = {}
+    _drop_later(self._path, start_step)
+    self._file = open(self._path, 'a', encoding='utf-8')
+    self._progress = _Progress(start_step, total_steps, quiet)
+
+  def write(self, step: int, values: Mapping[str, float], *, folder: str = 'train') -> None:
+    """Writes figures of a step under a TensorBoard folder, such as `train` or `inference_eval/sst2`."""
+    self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
+    self._file.flush()
+    writer = self._writers.get(folder)
+    if writer is None:
+      import tensorboardX  # slow where torch is installed: only when there is something to write
+
+      writer = self._writers[folder] = tensorboardX.SummaryWriter(os.path.join(self._folder, folder))
+    for name, value in values.items():
+      writer.add_scalar(name, value, step)
+    writer.flush()
+
+  def show(self, step: int, values: Mapping[str, float]) -> None:
+    """Moves the progress line on."""
+    self._progress.show(step, values)
+
+  def say(self, text: str) -> None:
+    """Prints a line of its own."""
+    self._progress.say(text)
+
+  def close(self) -> None:
+    """Ends the progress line and closes all files."""
+    self._progress.close()
+    self._file.close()
+    for writer in self._writers.values():
+      writer.close()
+
+  def __enter__(self) -> 'MetricLog':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+
+def _drop_later(path: str, step: int) -> None:
+  if not os.path.exists(path):
+    return
+  kept = []
+  with open(path, encoding='utf-8') as file:
+    for line in file:
+      try:
+        if json.loads(line)['step'] <= step:
+          kept.append(line)
+      except (ValueError, KeyError):
+        continue  # the last line of a run that was killed while it wrote
+  storage.write_bytes(path, ''.join(kept).encode())
+
+
+class _Progress:
+  """One line that moves where there is a terminal, plain lines a few seconds apart where there is none."""
+
+  def __init__(self, start_step: int, total_steps: int, quiet: bool):
+    self._quiet, self._start, self._total = quiet, start_step, total_steps
+    self._last, self._bar = 0.0, None
+    if not quiet and sys.stderr.isatty():
+      from rich.console import Console
+      from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+      self._bar = Progress(
+        TextColumn('step {task.completed}/{task.total}'), BarColumn(), TextColumn('{task.fields[figures]}'),
+        TextColumn('ETA'), TimeRemainingColumn(), console=Console(stderr=True), transient=False)
+      self._task = self._bar.add_task('train', total=total_steps, completed=start_step, figures='')
+      self._bar.start()
+
+  def show(self, step: int, values: Mapping[str, float]) -> None:
+    if self._quiet:
+      return
+    text = (f'loss {values["loss"]:.4f}  accuracy {100 * values["accuracy"]:.1f} %  '
+            f'{values["steps_per_second"]:.3g} steps/s  {values["examples_per_second"]:.3g} examples/s')
+    if self._bar is not None:
+      self._bar.update(self._task, completed=step, figures=text)
+    elif time.monotonic() - self._last > 5 or step == self._total:
+      self._last = time.monotonic()
+      left = (self._total - step) / max(values['steps_per_second'], 1e-9)
+      print(f'step {step}/{self._total}  {text}  ETA {left:.0f} s', file=sys.stderr, flush=True)
+
+  def say(self, text: str) -> None:
+    if self._quiet:
+      return
+    if self._bar is not None:
+      self._bar.console.print(text, markup=False, highlight=False)
+    else:
+      print(text, file=sys.stderr, flush=True)
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.stop()

@@ -1,0 +1,167 @@
+"""The files of a run's folder (MODEL_DIR).
+
+  config.gin                                    the resolved configuration
+  model-info.txt                                every parameter: shape, trained or frozen, counts
+  checkpoint_{step}/state.safetensors           all that a resumed run needs
+  numpy_checkpoints/checkpoint_{step}/…         each trained tensor as NumPy, under its dotted name
+  last.safetensors, best.safetensors            the trained tensors to use
+  metrics.jsonl, train/, inference_eval/, …     figures
+  inference_eval/{task}-{step}.jsonl            what the model answered
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning import storage, trees
+from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
+from prompt_tuning.checkpoints.state import read_state, write_state
+from prompt_tuning.inference import BEST, LAST
+from prompt_tuning.types import Array, Flat, Params
+
+STATE = 'state.safetensors'
+_CHECKPOINT = re.compile(r'checkpoint_(\d+)')
+
+
+def prepare(folder: str) -> None:
+  """Makes the run's folder.
+
+  Raises:
+    OSError: it cannot be made or written.
+  """
+  try:
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise type(error)(f'MODEL_DIR={folder} cannot be written ({error.strerror or error}). '
+                      'Give a folder that this user may write.') from error
+
+
+def checkpoint_path(folder: str, step: int) -> str:
+  """Returns where the state of a step is saved."""
+  return os.path.join(folder, f'checkpoint_{step}', STATE)
+
+
+def saved_steps(folder: str) -> list[int]:
+  """Returns the steps whose state is there, in order."""
+  if not os.path.isdir(folder):
+    return []
+  found = [int(match.group(1)) for match in map(_CHECKPOINT.fullmatch, os.listdir(folder)) if match]
+  return sorted(step for step in found if os.path.exists(checkpoint_path(folder, step)))
+
+
+def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Mapping[str, Any],
+         about: Mapping[str, Any], keep: int | None) -> None:
+  """Saves a run's state, then the trained tensors, then deletes what `keep` does not keep.
+
+  Args:
+    folder: the run's.
+    step: the global step.
+    trained: φ, flat.
+    optimizer: the optimizer's state.
+    metadata: what else a resumed run needs.
+    about: what the file of trained tensors says of itself.
+    keep: how many states to keep; None keeps all.
+  """
+  arrays = {f'trained/{name}': array for name, array in trained.items()}
+  arrays.update({f'optimizer/{name}': array for name, array in _named_leaves(optimizer).items()})
+  write_state(checkpoint_path(folder, step), jax.device_get(arrays), {**metadata, 'step': step})
+  numpy_folder = os.path.join(folder, 'numpy_checkpoints', f'checkpoint_{step}')
+  for name, array in trained.items():
+    if array.ndim == 2:
+      write_numpy_prompt(os.path.join(numpy_folder, name.replace('/', '.')), np.asarray(array))
+  write_state(os.path.join(folder, LAST), jax.device_get(dict(trained)), {**about, 'step': step})
+  if keep is not None:
+    for old in saved_steps(folder)[:-keep]:
+      for path in (f'checkpoint_{old}', os.path.join('numpy_checkpoints', f'checkpoint_{old}')):
+        shutil.rmtree(os.path.join(folder, path), ignore_errors=True)
+
+
+def save_best(folder: str, trained: Flat, about: Mapping[str, Any]) -> None:
+  """Saves the trained tensors that were best so far."""
+  write_state(os.path.join(folder, BEST), jax.device_get(dict(trained)), about)
+
+
+def read_newest(folder: str) -> tuple[int, Flat, dict[str, Any]] | None:
+  """Returns step, arrays and metadata of the newest state, or None where there is none.
+
+  Raises:
+    ValueError: the state is damaged.
+  """
+  steps = saved_steps(folder)
+  if not steps:
+    return None
+  path = checkpoint_path(folder, steps[-1])
+  try:
+    arrays, metadata = read_state(path)
+  except ValueError as error:
+    raise ValueError(f'{error} To go on from an older state, delete the folder {os.path.dirname(path)}.') from error
+  return steps[-1], arrays, metadata
+
+
+def restore(template: Any, arrays: Flat, prefix: str) -> Any:
+  """Returns `template`'s tree with the saved arrays in it.
+
+  Raises:
+    ValueError: names or shapes are not those that were saved.
+  """
+  wanted = {f'{prefix}/{name}': leaf for name, leaf in _named_leaves(template).items()}
+  found = {name: array for name, array in arrays.items() if name.startswith(f'{prefix}/')}
+  wrong = sorted(set(wanted) ^ set(found)) or [
+    f'{name} {found[name].shape} instead of {wanted[name].shape}' for name in wanted
+    if found[name].shape != wanted[name].shape]
+  if wrong:
+    raise ValueError(f'The saved state does not fit this run: {", ".join(wrong[:5])}. '
+                     'Choose another MODEL_DIR, or the settings with which the run began.')
+  leaves, tree = jax.tree.flatten(template)
+  return jax.tree.unflatten(tree, [
+    jax.numpy.asarray(found[name], leaf.dtype) for name, leaf in zip(wanted, leaves, strict=True)])
+
+
+def check_same_run(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+  """Compares what a saved run says of itself with the run that shall go on.
+
+  Raises:
+    ValueError: they are not the same run.
+  """
+  wrong = [f'{name}: {saved.get(name)!r} there, {value!r} here'
+           for name, value in json.loads(json.dumps(wanted)).items() if saved.get(name) != value]
+  if wrong:
+    raise ValueError(f'MODEL_DIR={folder} holds another run ({"; ".join(wrong)}). '
+                     'Choose another MODEL_DIR, or the settings with which that run began.')
+
+
+def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> None:
+  """Writes `model-info.txt`: the trained tensors, then the frozen parameters by the checkpoint's names."""
+  lines = [f'Trained {name} size {array.size} shape {tuple(array.shape)} {array.dtype}'
+           for name, array in trained.items()]
+  named = _frozen_shapes(frozen)
+  lines += [f'Frozen {name} size {int(np.prod(shape))} shape {shape} {dtype}'
+            for name, (shape, dtype) in named.items() if name not in trained]
+  total = sum(array.size for array in trained.values())
+  lines += ['', f'Trained numbers: {total}', f'Frozen numbers: {trees.count(frozen)}',
+            f'The run starts at step {step}.', '']
+  storage.write_bytes(os.path.join(folder, 'model-info.txt'), '\n'.join(lines).encode())
+
+
+def _frozen_shapes(frozen: Params) -> dict[str, tuple[tuple[int, ...], Any]]:
+  named: dict[str, tuple[tuple[int, ...], Any]] = {}
+  for path, array in trees.flatten(frozen).items():
+    if trees.is_stacked(path):
+      named.update({trees.layer_name(path, i): (tuple(array.shape[1:]), array.dtype) for i in range(array.shape[0])})
+    else:
+      named[path] = (tuple(array.shape), array.dtype)
+  return named
+
+
+def _named_leaves(tree: Any) -> dict[str, Array]:
+  paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in paths}
