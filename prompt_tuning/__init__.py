@@ -1,0 +1,37 @@
+"""Adapts frozen language models with a few kilobytes of trained tensors.
+
+  import prompt_tuning as pt
+
+  model = pt.load_model('t5_integers')
+  run = pt.tune(model, 'SortDescending', steps=600)
+  model.predict(['3 1 2 6 5 4'], prompt=run.prompt)
+
+Importing the package loads no JAX: every name below is loaded when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = '0.1.0'
+
+_HOME = {
+  'load_model': 'models.loading', 'save_model': 'models.loading', 'random_model': 'models.loading',
+  'LanguageModel': 'models.language_model', 'T5Config': 'models.t5',
+  'Greedy': 'models.generation', 'Sampling': 'models.generation', 'BeamSearch': 'models.generation',
+  'Prompt': 'prompts', 'PromptTuning': 'prompts', 'Retrained': 'tuning.retrained',
+  'SavedPrompt': 'inference', 'load_prompt': 'inference',
+  'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',
+  'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',
+  'tune': 'api', 'evaluate': 'api',
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+  if name in _HOME:
+    return getattr(importlib.import_module(f'prompt_tuning.{_HOME[name]}'), name)
+  raise AttributeError(f'prompt_tuning has no attribute {name!r}. It offers {", ".join(__all__)}.')
+
+
+def __dir__() -> list[str]:
+  return [*globals(), *__all__]

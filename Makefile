@@ -1,0 +1,33 @@
+# make demo   tunes a prompt for the shipped model, on two CPU cores in about two minutes, installing included
+# make test   passes the fast tests
+# make slow   passes the tests that need minutes
+# make lint   checks the style
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test slow lint clean
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+
+# One stamp for each set of extras: what is installed is not installed again.
+.venv/installed-%: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+demo: .venv/installed-plots
+	$(BIN)/python -m prompt_tuning.scripts.demo
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+slow: .venv/installed-test
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,114 @@
+"""The short way: `tune` and `evaluate` with defaults that learn."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_tuning import conditioning, inference, prompts
+from prompt_tuning.data import metrics as metric_functions
+from prompt_tuning.data import tasks
+from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.layouts import Layout
+from prompt_tuning.models.generation import Greedy, Sampler
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.training import loop
+from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.training.schedules import create_schedule
+
+Examples = str | tasks.Task | tasks.Mixture | Sequence[Mapping[str, Any]] | Sequence[tuple[Any, Any]]
+
+
+def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Method | None = None,
+         prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float = 0.3,
+         validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
+         seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
+  """Tunes a prompt, or what another method trains, for a frozen model.
+
+  Args:
+    model: the frozen model.
+    examples: what it learns: a task or its name, the path of a .jsonl or .tsv file with the columns `inputs` and
+      `targets`, or a list of such dicts or of pairs; texts or token ids.
+    method: what is trained; None is a prompt that starts from sampled rows of the embedding.
+    prompt_length: P, where no method is given.
+    steps: how many steps.
+    batch_size: examples a step.
+    learning_rate: of Adafactor, constant.
+    validation: what it is judged by; None is the task's own validation split, if it has one.
+    lengths: most tokens of 'inputs' and 'targets'; None is the longest of the first thousand examples.
+    model_dir: the run's folder; None is a new temporary one. A run that is there is gone on with.
+    seed: of first values, order and dropout.
+    quiet: print nothing.
+    **settings: further arguments of `training.loop.train`, such as `optimizer`, `evaluations` and `packed`.
+
+  Returns:
+    The run; `.prompt` is the last prompt, `.metrics` what the last evaluation found.
+  """
+  task = as_task(examples, 'train')
+  judged = None if validation is None else as_task(validation, 'validation')
+  if method is None:
+    rows = model.embeddings()
+    method = prompts.PromptTuning(prompts.Prompt(
+      prompt_length, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
+  if lengths is None:
+    lengths = _longest(model, task)
+  if 'evaluations' not in settings:
+    splits = (judged or task).splits if isinstance(judged or task, tasks.Task) else {'validation': ()}
+    has_validation = 'validation' in splits
+    settings['evaluations'] = loop.Evaluations(
+      task=judged, split='validation' if has_validation else 'train', period=max(1, steps // 4), loss_steps=4,
+      examples=200, sampler=Greedy())
+  return loop.train(
+    model=model, method=method, task=task, lengths=lengths, train_steps=model.step + steps, batch_size=batch_size,
+    model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'), seed=seed, quiet=quiet,
+    **{'optimizer': Adafactor(create_schedule(base_learning_rate=learning_rate)), **settings})
+
+
+def evaluate(model: LanguageModel, examples: Examples, prompt: inference.SavedPrompt | None = None, *,
+             sampler: Sampler = Greedy(), split: str = 'validation', batch_size: int = 32,
+             num_examples: int | None = None) -> dict[str, float]:
+  """Returns the task's metrics of a frozen model, with a prompt or without.
+
+  Args:
+    model: the frozen model.
+    examples: as for `tune`.
+    prompt: what helps the model.
+    sampler: how tokens are chosen.
+    split: which examples of a task; lists of examples are judged whole.
+    batch_size: rows run together.
+    num_examples: only so many, from the first.
+  """
+  from prompt_tuning.evaluation import evaluate as judge
+
+  task = as_task(examples, split)
+  trained = inference.Trained({}) if prompt is None else inference.Trained({prompts.PATH: prompt.vectors}, {
+    'placement': prompt.placement.__name__,
+    'visibility': {'input': prompt.visibility.input, 'prompt': prompt.visibility.prompt}})
+  found: dict[str, float] = {}
+  for each in task.tasks if isinstance(task, tasks.Mixture) else (task,):
+    result = judge(model, trained.conditioning(model), trained.layout(), each, sampler=sampler, split=split,
+                   batch_size=batch_size, num_examples=num_examples)
+    prefix = f'{each.name}/' if isinstance(task, tasks.Mixture) else ''
+    found.update({prefix + name: value for name, value in result.metrics.items()})
+  return found
+
+
+def as_task(examples: Examples, split: str) -> tasks.Task | tasks.Mixture:
+  """Returns a task of whatever users give as examples; lists become the split of that name."""
+  if isinstance(examples, (tasks.Task, tasks.Mixture)):
+    return examples
+  if isinstance(examples, str):
+    return tasks.get(examples)
+  rows = [dict(e) if isinstance(e, Mapping) else {'inputs': e[0], 'targets': e[1]} for e in examples]
+  if not rows:
+    raise ValueError('The list of examples is empty. Give at least one example.')
+  return tasks.Task('examples', {split: rows}, (metric_functions.get('accuracy'),))
+
+
+def _longest(model: LanguageModel, task: tasks.Task | tasks.Mixture) -> dict[str, int]:
+  found = {'inputs': 1, 'targets': 1}
+  for each in task.tasks if isinstance(task, tasks.Mixture) else (task,):
+    examples = each.split('train')
+    lengths = eval_batches(examples, model.vocabulary, Layout(), batch_size=1,
+                           num_examples=min(1000, len(examples))).lengths
+    found = {'inputs': max(found['inputs'], lengths['encoder']), 'targets': max(found['targets'], lengths['decoder'])}
+  return found
