@@ -1,0 +1,132 @@
+"""One safetensors file with a digest of every array: the trained tensors of a run, or its whole state.
+
+The file's only metadata entry, `state`, is `<sha256 of the rest> <JSON>`, where the JSON holds `version`,
+`digests` (array name -> sha256 of its type, shape and bytes) and the caller's `metadata`. So a flipped bit
+anywhere is found when the file is read. It is one entry because safetensors writes several in random order,
+and equal states should be equal files.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_tuning import storage
+from prompt_tuning.checkpoints import writing
+from prompt_tuning.types import Array, Flat
+
+_ENTRY = 'state'
+_VERSION = 1
+_DTYPES = {
+  'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': jnp.bfloat16,
+  'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8,
+  'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16, 'U8': np.uint8, 'BOOL': np.bool_,
+}
+
+
+def write_state(path: str, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:
+  """Writes arrays and JSON values into one file; equal arguments give equal bytes.
+
+  Args:
+    path: the file; an old one is replaced only when the new one is complete.
+    arrays: name -> array of numbers.
+    metadata: name -> value that JSON can hold.
+
+  Raises:
+    ValueError: a value cannot be stored.
+    OSError: the file cannot be written; the old one, if any, is as it was.
+  """
+  arrays = {name: dense(path, name, arrays[name]) for name in sorted(arrays)}
+  text = _to_json(path, {
+    'version': _VERSION,
+    'digests': {name: _digest(array) for name, array in arrays.items()},
+    'metadata': dict(metadata),
+  })
+  entry = f'{hashlib.sha256(text.encode()).hexdigest()} {text}'
+  with writing.whole_file(path) as temporary:
+    safetensors.numpy.save_file(arrays, temporary, metadata={_ENTRY: entry})
+
+
+def read_state(path: str) -> tuple[Flat, dict[str, Any]]:
+  """Returns the arrays and the metadata of a file of `write_state`, verified. `path` may be `gs://`.
+
+  Raises:
+    FileNotFoundError: there is nothing at `path`.
+    ValueError: the file is no such state, or damaged.
+  """
+  content = storage.read_bytes(path)
+  try:
+    stored = dict(safetensors.deserialize(content))
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'{path} is truncated or not a safetensors file ({error}). '
+                     'Give a file that a run has saved, or an older one.') from error
+  state = _read_entry(path, content)
+  arrays = {name: _array(path, name, fields) for name, fields in stored.items()}
+  _verify(path, arrays, state['digests'])
+  return arrays, state['metadata']
+
+
+def dense(path: str, name: str, array: Array) -> np.ndarray:
+  """Returns `array` in memory order and byte order of this machine, as safetensors needs it: it writes raw bytes."""
+  array = np.asarray(array)
+  native = array.dtype.newbyteorder('=')
+  if native not in [np.dtype(dtype) for dtype in _DTYPES.values()]:
+    raise ValueError(f'{path} cannot hold {name}: its type is {array.dtype}, and only numbers are stored. '
+                     'Convert it first.')
+  return array.astype(native, order='C', copy=False)
+
+
+def numpy_dtype(path: str, name: str, stored: str) -> np.dtype:
+  """Returns the NumPy type of safetensors' `stored`, e.g. 'BF16'."""
+  if stored not in _DTYPES:
+    raise ValueError(f'{path} holds {name} as {stored}; this package reads {", ".join(_DTYPES)}. '
+                     'Convert the file to one of these.')
+  return np.dtype(_DTYPES[stored])
+
+
+def _array(path: str, name: str, fields: Mapping[str, Any]) -> np.ndarray:
+  return np.frombuffer(fields['data'], numpy_dtype(path, name, fields['dtype'])).reshape(fields['shape'])
+
+
+def _read_entry(path: str, content: bytes) -> dict[str, Any]:
+  length = int.from_bytes(content[:8], 'little')  # safetensors: length of the header, header, arrays
+  entry = (json.loads(content[8:8 + length]).get('__metadata__') or {}).get(_ENTRY)
+  if entry is None:
+    raise ValueError(f'{path} is a safetensors file without digests, so no state or prompt of this package. '
+                     'Give a file that a run has saved.')
+  digest, _, text = entry.partition(' ')
+  if hashlib.sha256(text.encode()).hexdigest() != digest:
+    raise ValueError(f'{path} is damaged: its metadata has changed since it was written. Use an older file.')
+  state = json.loads(text)
+  if state['version'] != _VERSION:
+    raise ValueError(f'{path} has version {state["version"]} of the state format; this package reads {_VERSION}. '
+                     'Read it with a newer version of the package.')
+  return state
+
+
+def _verify(path: str, arrays: Flat, digests: Mapping[str, str]) -> None:
+  if arrays.keys() != digests.keys():
+    differing = ', '.join(sorted(arrays.keys() ^ digests.keys()))
+    raise ValueError(f'{path} is damaged: {differing} is not as its list of digests says. Use an older file.')
+  for name, array in arrays.items():
+    if _digest(array) != digests[name]:
+      raise ValueError(f'{path} is damaged: the array {name} has changed since it was written. Use an older file.')
+
+
+def _digest(array: np.ndarray) -> str:
+  digest = hashlib.sha256(f'{array.dtype.name} {array.shape}\n'.encode())
+  digest.update(array.reshape(-1).view(np.uint8))
+  return digest.hexdigest()
+
+
+def _to_json(path: str, value: dict[str, Any]) -> str:
+  try:
+    return json.dumps(value)
+  except TypeError as error:
+    raise ValueError(f'{path} cannot hold this metadata: {error}. '
+                     'Give numbers, text, lists and dicts; arrays go with the arrays.') from error

@@ -1,0 +1,41 @@
+"""What the tests of file formats share: copies that may be damaged, and a disk that is soon full."""
+
+import contextlib
+import os
+import pathlib
+import resource
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def writable_copy(tmp_path):
+  """Copies a folder of golden data, which is read-only, into a fresh folder of the same name."""
+
+  def copy(source: pathlib.Path) -> pathlib.Path:
+    target = tmp_path / 'copy' / source.name
+    for parent, _, files in os.walk(source):
+      folder = target / os.path.relpath(parent, source)
+      folder.mkdir(parents=True)
+      for name in files:
+        shutil.copyfile(os.path.join(parent, name), folder / name)
+    return target
+
+  return copy
+
+
+@pytest.fixture
+def full_disk():
+  """A context in which no file can grow beyond some bytes, as if the disk were full."""
+
+  @contextlib.contextmanager
+  def limit(size: int):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+      yield
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+  return limit
