@@ -1,0 +1,101 @@
+"""A prompt by itself: a NumPy array `[P, D]`, with or without the ending `.npy`, or a run's safetensors file.
+
+NumPy files are parsed here rather than by `np.load`, so that nothing is unpickled and no header makes
+the reader allocate more than the file holds.
+"""
+
+import io
+import math
+import os
+import re
+
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning import storage
+from prompt_tuning.checkpoints import state, writing
+from prompt_tuning.types import Array
+
+_MAGIC = b'\x93NUMPY'
+_PROMPT = re.compile(r'(.*/)?prompt/prompt/prompt')  # the parameter's path, as earlier tools named it
+
+
+def read_prompt(path: str) -> np.ndarray:
+  """Returns a prompt `[P, D]` in float32. `path` may be `gs://`.
+
+  Raises:
+    FileNotFoundError: there is nothing at `path`.
+    ValueError: the file holds no prompt, or is damaged.
+  """
+  if not storage.is_remote(path):
+    _require_file(path)
+  content = storage.read_bytes(path)
+  if content.startswith(_MAGIC):
+    array = _parse_numpy(path, content)
+  elif content[8:9] == b'{':  # safetensors: eight bytes of length, then JSON
+    array = _from_state(path)
+  else:
+    raise ValueError(f'{path} starts with {content[:6]!r}: neither NumPy ({_MAGIC!r}) nor safetensors. '
+                     'Give an array [prompt length, width] that np.save wrote, or the prompt.safetensors of a run.')
+  return _checked(path, array)
+
+
+def write_numpy_prompt(path: str, prompt: Array) -> None:
+  """Writes a prompt `[P, D]` as NumPy float32 under exactly this name, which need not end in `.npy`.
+
+  Raises:
+    ValueError: it is no prompt.
+    OSError: the file cannot be written; the old one, if any, is as it was.
+  """
+  content = io.BytesIO()
+  np.lib.format.write_array(content, _checked(path, np.asarray(prompt)), allow_pickle=False)
+  with writing.whole_file(path) as temporary, open(temporary, 'wb') as file:
+    file.write(content.getbuffer())
+
+
+def _require_file(path: str) -> None:
+  if os.path.isdir(path):
+    raise ValueError(f'{path} is a folder, wanted a file. Give the prompt in it, such as prompt.safetensors.')
+  if not os.path.exists(path):
+    hint = f' Did you mean {path}.npy?' if os.path.exists(f'{path}.npy') else ''
+    raise FileNotFoundError(f'{path}: there is no such prompt file.{hint}')
+
+
+def _parse_numpy(path: str, content: bytes) -> np.ndarray:
+  file = io.BytesIO(content)
+  try:
+    version = np.lib.format.read_magic(file)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = read_header(file)
+  except Exception as error:  # NumPy reads the header as Python source, which fails in several ways
+    raise ValueError(f'{path} is truncated or damaged: its NumPy header cannot be read ({error}). '
+                     'Copy or save the file again.') from error
+  if dtype.hasobject:
+    raise ValueError(f'{path} holds Python objects, which are never loaded because loading runs code. '
+                     'Save the prompt as an array of float32.')
+  found, promised = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
+  if found != promised:
+    raise ValueError(f'{path} holds {found} bytes of numbers, but its header promises {promised} for shape {shape} '
+                     f'of {dtype}: the file is {"truncated" if found < promised else "damaged"}. '
+                     'Copy or save it again.')
+  array = np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order='F' if fortran_order else 'C')
+  # NumPy writes bfloat16 as two nameless bytes.
+  return array.view(jnp.bfloat16) if dtype == np.dtype('V2') else array
+
+
+def _from_state(path: str) -> np.ndarray:
+  arrays, _ = state.read_state(path)
+  prompts = [name for name in arrays if _PROMPT.fullmatch(name)]
+  if len(prompts) != 1:
+    raise ValueError(f'{path} holds {", ".join(sorted(arrays)) or "nothing"}; wanted one array whose name ends in '
+                     'prompt/prompt/prompt. Give the prompt.safetensors of a run that tuned a prompt.')
+  return arrays[prompts[0]]
+
+
+def _checked(path: str, array: np.ndarray) -> np.ndarray:
+  if not np.issubdtype(array.dtype, np.floating) and array.dtype != jnp.bfloat16:
+    raise ValueError(f'{path}: found numbers of type {array.dtype}, wanted floating point. Save them as float32.')
+  if array.ndim != 2 or 0 in array.shape:
+    raise ValueError(f'{path}: found shape {array.shape}, wanted [prompt length, width]. '
+                     'Save one vector for each prompt position.')
+  return np.ascontiguousarray(array, np.float32)
