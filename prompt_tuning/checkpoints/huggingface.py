@@ -1,0 +1,167 @@
+"""Folders of Hugging Face models: `config.json` and safetensors, in one file or in shards.
+
+Safetensors carry no checksum: a missing or short file is found, a flipped bit in an array is not.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_tuning import storage, trees
+from prompt_tuning.checkpoints import state, writing
+from prompt_tuning.types import Array, Flat
+
+_CONFIG = 'config.json'
+_SINGLE = 'model.safetensors'
+_INDEX = 'model.safetensors.index.json'
+_PICKLES = ('.bin', '.pt', '.pth', '.ckpt')
+
+
+class HuggingFaceFolder:
+  """Reads the arrays of a local folder, one by one.
+
+  Attributes:
+    path: the folder.
+    config: the content of `config.json`.
+  """
+
+  def __init__(self, path: str):
+    """Reads the configuration and the headers of the files.
+
+    Raises:
+      FileNotFoundError: a file is absent.
+      ValueError: a file is damaged, or the arrays are pickled.
+      OSError: the folder is not on this machine.
+    """
+    self.path = str(path)
+    if storage.is_remote(self.path):
+      raise OSError(f'{self.path}: Hugging Face folders are read from a local disk only. Copy the folder and give its '
+                    'local path.')
+    self.config = _read_json(os.path.join(self.path, _CONFIG))
+    weight_map = _read_weight_map(self.path)
+    self._files = {}
+    for file in sorted(set(weight_map.values())) or [_SINGLE]:
+      opened = _open(os.path.join(self.path, file))
+      self._files.update(dict.fromkeys(opened.keys(), opened))
+    for name, file in weight_map.items():
+      if name not in self._files:
+        raise ValueError(f'{os.path.join(self.path, file)} lacks the array {name}, which {_INDEX} places there. '
+                         'Download the folder again.')
+
+  def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns name -> shape and type, without reading the arrays."""
+    headers = {name: opened.get_slice(name) for name, opened in self._files.items()}
+    return {name: (tuple(header.get_shape()), state.numpy_dtype(self.path, name, header.get_dtype()))
+            for name, header in headers.items()}
+
+  def read(self, name: str) -> np.ndarray:
+    """Returns one array.
+
+    Raises:
+      KeyError: the folder has no such array.
+      ValueError: it cannot be read.
+    """
+    if name not in self._files:
+      raise KeyError(f'{self.path} holds no array {name}.{trees.nearest(name, self._files)}')
+    try:
+      return self._files[name].get_tensor(name)
+    except safetensors.SafetensorError as error:
+      raise ValueError(f'{self.path}: the array {name} cannot be read: {error}. Download the folder again.') from error
+
+
+def write_huggingface(folder: str, config: Mapping[str, Any], named: Mapping[str, Array], *,
+                      shard_bytes: int = 2 * 10**9) -> None:
+  """Writes a folder that transformers loads: one safetensors file, or shards of at most `shard_bytes` and an index.
+
+  Args:
+    folder: a local folder that is absent or empty.
+    config: the content of `config.json`.
+    named: name -> array.
+    shard_bytes: an array larger than this gets a shard of its own.
+
+  Raises:
+    FileExistsError: the folder holds something.
+    OSError: it cannot be written; nothing is left of it.
+  """
+  shards = list(_split(named, shard_bytes))
+  files = [_SINGLE] if len(shards) == 1 else [
+    f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
+  with writing.whole_folder(folder) as temporary:
+    for file, names in zip(files, shards, strict=True):
+      arrays = {name: state.dense(folder, name, named[name]) for name in names}
+      # transformers refuses a file whose metadata does not name the framework.
+      safetensors.numpy.save_file(arrays, os.path.join(temporary, file), metadata={'format': 'pt'})
+    if len(shards) > 1:
+      _write_json(os.path.join(temporary, _INDEX), {
+        'metadata': {'total_size': sum(_size(array) for array in named.values())},
+        'weight_map': {name: file for file, names in zip(files, shards, strict=True) for name in names}})
+    _write_json(os.path.join(temporary, _CONFIG), config)
+
+
+def _read_weight_map(folder: str) -> dict[str, str]:
+  """Returns name -> shard, or nothing where all arrays are in one file."""
+  path = os.path.join(folder, _INDEX)
+  if os.path.exists(os.path.join(folder, _SINGLE)):
+    return {}
+  if os.path.exists(path):
+    weight_map = _read_json(path).get('weight_map')
+    if not weight_map or not all(os.path.basename(file) == file for file in weight_map.values()):
+      raise ValueError(f'{path} has no "weight_map" of array names and files of this folder. Download it again.')
+    return weight_map
+  pickles = sorted(name for name in os.listdir(folder) if name.endswith(_PICKLES))
+  if pickles:
+    raise ValueError(
+      f'{folder} holds its arrays as {", ".join(pickles)}: Python pickles, which are never loaded because loading runs '
+      f'code. Wanted {_SINGLE} or {_INDEX}. Convert it where you trust it: python -c "from transformers import '
+      'AutoModelForSeq2SeqLM as M; M.from_pretrained(\'FOLDER\').save_pretrained(\'NEW_FOLDER\')", or download the '
+      'safetensors revision.')
+  raise FileNotFoundError(f'{folder} holds neither {_SINGLE} nor {_INDEX}. Download the files of the model.')
+
+
+def _read_json(path: str) -> dict[str, Any]:
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'{path} is absent; wanted a Hugging Face folder with {_CONFIG} and {_SINGLE}. '
+                            'Check the path.')
+  try:
+    value = json.loads(storage.read_bytes(path))
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON: {error}. Download it again.') from error
+  if not isinstance(value, dict):
+    raise ValueError(f'{path} holds a {type(value).__name__}, wanted an object of names. Download it again.')
+  return value
+
+
+def _write_json(path: str, value: Mapping[str, Any]) -> None:
+  with open(path, 'w', encoding='utf-8') as file:
+    file.write(json.dumps(value, indent=2, sort_keys=True) + '\n')
+
+
+def _open(path: str) -> Any:
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'{path} is absent, although {_INDEX} names it. Download it.')
+  try:
+    # Mapped files would count as resident memory.
+    return safetensors.safe_open(path, framework='numpy', backend='pread')
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'{path} is truncated or not a safetensors file ({error}). Download it again.') from error
+
+
+def _split(named: Flat, shard_bytes: int) -> Iterator[list[str]]:
+  """Gives the names of one shard after another."""
+  shard, size = [], 0
+  for name, array in named.items():
+    if shard and size + _size(array) > shard_bytes:
+      yield shard
+      shard, size = [], 0
+    shard.append(name)
+    size += _size(array)
+  yield shard
+
+
+def _size(array: Array) -> int:
+  return array.size * array.dtype.itemsize
