@@ -1,0 +1,219 @@
+"""Turns a checkpoint into the stacked parameters of a model, and back, by a table of names.
+
+    Rule('encoder/layers_{i}/mlp/wo/kernel', 'encoder.block.{i}.layer.1.DenseReluDense.wo.weight', transpose=True)
+
+T5X's names are ours, so its table is None.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.types import Flat, Params
+
+_LISTED = 30  # names in one message
+
+
+class Reader(Protocol):
+  """What reads a checkpoint: see `prompt_tuning.checkpoints`."""
+
+  path: str
+
+  def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]: ...
+
+  def read(self, name: str) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """One row of a table of names.
+
+  Several rules may have the same `ours`: the first whose name the checkpoint holds is read, the others must hold
+  the same numbers. `save` uses the first.
+
+  Attributes:
+    ours: our name, with `layers_{i}` where it is one of a stack.
+    theirs: the checkpoint's name, with `{i}` for the layer.
+    transpose: theirs is `[out, in]`.
+  """
+
+  ours: str
+  theirs: str
+  transpose: bool = False
+
+  @property
+  def path(self) -> str:
+    """The stacked path that `ours` is a layer of."""
+    return self.ours.replace('layers_{i}', 'layers')
+
+  def their_name(self, layer: int | None) -> str:
+    """Returns the checkpoint's name of one layer."""
+    return self.theirs if layer is None else self.theirs.replace('{i}', str(layer))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+  """What the checkpoint holds of one stacked array: one layer, or all where it is not stacked."""
+
+  ours: str
+  candidates: tuple[tuple[str, bool], ...]  # their name, whether to transpose
+  shape: tuple[int, ...]
+
+  def found_in(self, known: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Returns the candidates that the checkpoint holds; all but the first are duplicates."""
+    return [candidate for candidate in self.candidates if candidate[0] in known]
+
+
+def load(reader: Reader, shapes: Mapping[str, jax.ShapeDtypeStruct], rules: Sequence[Rule] | None = None, *,
+         dtype: Any = None, ignore: Iterable[str] = ()) -> Params:
+  """Returns the parameters, nested and stacked, on the default device.
+
+  Beside what it returns it needs at most the size of the largest stacked array: each is filled layer by layer,
+  the largest first, and on the CPU the filled buffer becomes the JAX array without a copy.
+
+  Args:
+    reader: the checkpoint.
+    shapes: stacked path -> shape and type of every parameter of the model.
+    rules: the table of names; None where the checkpoint's names are ours.
+    dtype: type of floating-point parameters; None takes that of `shapes`.
+    ignore: regular expressions of checkpoint names, matched whole, that are skipped.
+
+  Raises:
+    ValueError: names of the checkpoint and of the model do not agree, or shapes; or an array is damaged.
+  """
+  pieces, ignore = _pieces(shapes, rules), tuple(ignore)
+  known = {name: found for name, found in reader.names().items() if not trees.matches(name, ignore)}
+  _require_agreement(reader.path, known, [piece for row in pieces.values() for piece in row])
+  flat = {}
+  for path in sorted(shapes, key=lambda path: -math.prod(shapes[path].shape)):
+    wanted = shapes[path].dtype
+    if dtype is not None and jnp.issubdtype(wanted, jnp.floating):
+      wanted = dtype
+    sources = [piece.found_in(known) for piece in pieces[path]]
+    flat[path] = _read_array(reader, path, sources, jax.ShapeDtypeStruct(shapes[path].shape, wanted))
+  return trees.unflatten({path: flat[path] for path in sorted(flat)})
+
+
+def save(params: Params, rules: Sequence[Rule] | None = None) -> Flat:
+  """Returns arrays under the checkpoint's names, layer by layer: the inverse of `load`.
+
+  They are views of one copy on the host (on the CPU, of the parameters themselves); rows that need it are
+  transposed.
+
+  Raises:
+    ValueError: no rule names one of the parameters.
+  """
+  flat = trees.flatten(params)
+  pieces = _pieces(flat, rules)
+  nameless = [path for path, row in pieces.items() if not all(piece.candidates for piece in row)]
+  if nameless:
+    raise ValueError(f'The table of names has no rule for {_listed(nameless)}. Add one for each.')
+  named = {}
+  for path, row in pieces.items():
+    array = np.asarray(flat[path])
+    for i, piece in enumerate(row):
+      name, transpose = piece.candidates[0]
+      part = array[i, ...] if trees.is_stacked(path) else array
+      named[name] = part.T if transpose else part
+  return named
+
+
+def _pieces(shapes: Mapping[str, Any], rules: Sequence[Rule] | None) -> dict[str, list[_Piece]]:
+  """Returns stacked path -> what stands for it in the checkpoint, layer by layer."""
+  by_path: dict[str, list[Rule]] = {}
+  for rule in rules or ():
+    by_path.setdefault(rule.path, []).append(rule)
+  pieces = {}
+  for path, array in shapes.items():
+    stacked = trees.is_stacked(path)
+    shape = tuple(array.shape[1:] if stacked else array.shape)
+    pieces[path] = []
+    for layer in range(array.shape[0]) if stacked else [None]:
+      ours = path if layer is None else trees.layer_name(path, layer)
+      candidates = [(rule.their_name(layer), rule.transpose) for rule in by_path.get(path, ())]
+      pieces[path].append(_Piece(ours, tuple(candidates) if rules is not None else ((ours, False),), shape))
+  return pieces
+
+
+def _require_agreement(path: str, known: Mapping[str, tuple[tuple[int, ...], np.dtype]], pieces: list[_Piece]) -> None:
+  understood = {name for piece in pieces for name, _ in piece.candidates}
+  unknown = [name for name in known if name not in understood]
+  missing, differing = [], []
+  for piece in pieces:
+    found = piece.found_in(known)
+    if not found:
+      missing.append(piece.candidates[0][0] if piece.candidates else f'{piece.ours} (no rule names it)')
+    for name, transpose in found:
+      shape, dtype = known[name]
+      wanted = piece.shape[::-1] if transpose else piece.shape
+      if tuple(shape) != wanted:
+        differing.append(f'{name}: found {tuple(shape)}, wanted {wanted}')
+      elif not jnp.issubdtype(dtype, jnp.floating):
+        differing.append(f'{name}: found numbers of type {dtype}, wanted floating point')
+  problems = []
+  if unknown:
+    problems.append(f'Arrays that the model does not know: {_listed(_join_layers(unknown))}.')
+  if missing:
+    problems.append(f'Parameters of the model that the checkpoint lacks: {_listed(_join_layers(missing))}.')
+  if differing:
+    problems.append(f'Arrays of another shape or type: {_listed(differing)}.')
+  if problems:
+    raise ValueError('\n'.join([
+      f'{path} does not fit the model.', *problems,
+      'Choose the model configuration that belongs to the checkpoint, or ignore names that are not needed.']))
+
+
+def _read_array(reader: Reader, path: str, sources: list[list[tuple[str, bool]]],
+                wanted: jax.ShapeDtypeStruct) -> jax.Array:
+  filled = _aligned_empty(wanted.shape, jnp.dtype(wanted.dtype))
+  for i, (first, *duplicates) in enumerate(sources):
+    part = filled[i, ...] if trees.is_stacked(path) else filled
+    part[...] = _read_oriented(reader, *first)
+    for duplicate in duplicates:
+      if not np.array_equal(part, _read_oriented(reader, *duplicate).astype(part.dtype, copy=False)):
+        raise ValueError(f'{reader.path}: {duplicate[0]} differs from {first[0]}, but the model uses one for both. '
+                         'Choose the model configuration that keeps them apart.')
+  return jax.device_put(filled).block_until_ready()
+
+
+def _read_oriented(reader: Reader, name: str, transpose: bool) -> np.ndarray:
+  array = reader.read(name)
+  return array.T if transpose else array
+
+
+def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+  """Returns an array at an address that JAX adopts on the CPU instead of copying the array."""
+  alignment, size = 64, math.prod(shape) * dtype.itemsize
+  memory = np.empty(size + alignment, np.uint8)
+  start = -memory.ctypes.data % alignment
+  return memory[start:start + size].view(dtype).reshape(shape)
+
+
+def _join_layers(names: list[str]) -> list[str]:
+  """Returns names that differ in their first number only as one: `layers_{2..5}/mlp/wo/kernel`."""
+  joined: dict[str, list[int]] = {}
+  for name in names:
+    number = re.search(r'\d+', name)
+    pattern = f'{name[:number.start()]}\0{name[number.end():]}' if number else name
+    joined.setdefault(pattern, []).append(int(number.group()) if number else 0)
+  return [pattern.replace('\0', _ranges(numbers)) for pattern, numbers in joined.items()]
+
+
+def _ranges(numbers: list[int]) -> str:
+  first, last = min(numbers), max(numbers)
+  if first == last:
+    return str(first)
+  whole = len(numbers) == last - first + 1
+  return f'{{{first}..{last}}}' if whole else f'{{{",".join(map(str, sorted(numbers)))}}}'
+
+
+def _listed(names: list[str]) -> str:
+  rest = f' and {len(names) - _LISTED} more' if len(names) > _LISTED else ''
+  return ', '.join(names[:_LISTED]) + rest
