@@ -32,7 +32,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
     prompt_length: P, where no method is given.
     steps: how many steps.
     batch_size: examples a step.
-    learning_rate: of Adafactor, constant.
+    learning_rate: of Adafactor; it falls linearly to 0 at the last step.
     validation: what it is judged by; None is the task's own validation split, if it has one.
     lengths: most tokens of 'inputs' and 'targets'; None is the longest of the first thousand examples.
     model_dir: the run's folder; None is a new temporary one. A run that is there is gone on with.
@@ -57,10 +57,11 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
     settings['evaluations'] = loop.Evaluations(
       task=judged, split='validation' if has_validation else 'train', period=max(1, steps // 4), loss_steps=4,
       examples=200, sampler=Greedy())
+  schedule = create_schedule('linear_decay', learning_rate, warmup_steps=model.step, total_steps=model.step + steps)
   return loop.train(
     model=model, method=method, task=task, lengths=lengths, train_steps=model.step + steps, batch_size=batch_size,
     model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'), seed=seed, quiet=quiet,
-    **{'optimizer': Adafactor(create_schedule(base_learning_rate=learning_rate)), **settings})
+    **{'optimizer': Adafactor(schedule), **settings})
 
 
 def evaluate(model: LanguageModel, examples: Examples, prompt: inference.SavedPrompt | None = None, *,

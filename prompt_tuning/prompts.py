@@ -107,7 +107,7 @@ def from_sample_of_embeddings(embeddings: Array, population_size: int | None = 5
   def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
     _check_width(embeddings, shape)
     rows = jax.random.choice(key, population, (shape[0],), replace=shape[0] > population)
-    return jnp.asarray(np.asarray(embeddings)[np.asarray(rows)], dtype)
+    return jnp.asarray(embeddings)[rows].astype(dtype)
 
   return initialise
 

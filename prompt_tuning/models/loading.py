@@ -65,6 +65,32 @@ def random_model(config: T5Config, *, seed: int = 0, vocabulary: Any = None) -> 
   return LanguageModel(module, params, vocabulary, 'random')
 
 
+def model_of_arrays(named: Flat, path: str, *, vocabulary: Any = None) -> LanguageModel:
+  """Returns the model that arrays under the checkpoint's names make up: a run that trained every parameter.
+
+  Raises:
+    ValueError: some are missing.
+  """
+  config = infer_config({name: (array.shape, array.dtype) for name, array in named.items()}, path)
+  module = T5(config)
+  params = load(_Arrays(path, named), parameter_shapes(module))
+  return LanguageModel(module, params, vocabulary, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arrays:
+  """Arrays in memory, read like a checkpoint."""
+
+  path: str
+  arrays: Flat
+
+  def names(self) -> dict[str, Any]:
+    return {name: (tuple(array.shape), array.dtype) for name, array in self.arrays.items()}
+
+  def read(self, name: str) -> Any:
+    return self.arrays[name]
+
+
 def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface', params: Params | None = None) -> None:
   """Writes a model, with its vocabulary's files where they are known.
 
