@@ -184,7 +184,7 @@ def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str
 def write_lines(path: str, lines: Iterator[Mapping[str, Any]]) -> int:
   """Writes JSON lines so that the file is there whole or not at all; returns how many."""
   count = 0
-  with storage.open_for_writing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+  with storage.whole_file(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
     for line in lines:
       file.write(json.dumps(line, ensure_ascii=False) + '\n')
       count += 1

@@ -1,15 +1,18 @@
-"""Reads and writes whole files: a file is either there complete, or not there.
+"""Reads and writes whole files and folders: they are either there complete, or not there.
 
 Local paths are written as temporary, synced and renamed. `gs://` objects are read anonymously over HTTPS.
 """
 
 import contextlib
 import os
+import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-_TEMPORARY = '.tmp'
+# safetensors says "(os error 28)", tensorstore "[os_error_code='28']": neither raises an OSError.
+_NUMBER = re.compile(r"os[_ ]error(?:_code=')?\s*(\d+)")
 
 
 def is_remote(path: str) -> bool:
@@ -53,27 +56,82 @@ def write_bytes(path: str, content: bytes) -> None:
   Raises:
     OSError: the disk is full or the folder cannot be written; the old file, if any, is as it was.
   """
-  with open_for_writing(path) as temporary, open(temporary, 'wb') as file:
+  with whole_file(path) as temporary, open(temporary, 'wb') as file:
     file.write(content)
 
 
 @contextlib.contextmanager
-def open_for_writing(path: str) -> Iterator[str]:
-  """Gives the path of a temporary file that takes the name `path` when the block ends without an error."""
-  if is_remote(path):
-    raise OSError(f'{path}: writing to an object store is not supported yet. Give a local folder.')
+def whole_file(path: str) -> Iterator[str]:
+  """Gives the path of a temporary file that takes the name `path` when the block ends without an error.
+
+  Raises:
+    OSError: the file cannot be written; the old one, if any, is as it was and no temporary is left.
+  """
+  _require_local(path)
   folder = os.path.dirname(os.path.abspath(path))
-  os.makedirs(folder, exist_ok=True)
-  temporary = f'{path}{_TEMPORARY}-{os.getpid()}'
+  temporary = f'{path}.tmp-{os.getpid()}'
+  with _explained(path):
+    try:
+      os.makedirs(folder, exist_ok=True)
+      yield temporary
+      os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes files that only their owner may read
+      _sync(temporary)
+      os.replace(temporary, path)
+      _sync(folder)
+    except BaseException:
+      with contextlib.suppress(FileNotFoundError):
+        os.remove(temporary)
+      raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: str) -> Iterator[str]:
+  """Gives a temporary folder that takes the name `path` when the block ends without an error.
+
+  Raises:
+    FileExistsError: `path` is there already and not empty.
+    OSError: the folder cannot be written; nothing is left of it.
+  """
+  _require_local(path)
+  path = os.path.abspath(path)
+  if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
+    raise FileExistsError(f'{path} exists already and is never overwritten. Remove it, or choose another name.')
+  temporary = f'{path}.tmp-{os.getpid()}'
+  with _explained(path):
+    try:
+      os.makedirs(temporary)
+      yield temporary
+      _sync_all(temporary)
+      os.rename(temporary, path)
+      _sync(os.path.dirname(path))
+    except BaseException:
+      shutil.rmtree(temporary, ignore_errors=True)
+      raise
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
   try:
-    yield temporary
-    _sync(temporary)
-    os.replace(temporary, path)
-    _sync(folder)
-  except BaseException:
-    with contextlib.suppress(FileNotFoundError):
-      os.remove(temporary)
-    raise
+    yield
+  except Exception as error:
+    number = error.errno if isinstance(error, OSError) else _error_number(error)
+    if number is None:
+      raise
+    raise OSError(number, f'{path} cannot be written: {os.strerror(number)}. What was there before is as it was. '
+                          'Make room or choose another place.') from error
+
+
+def _error_number(error: Exception) -> int | None:
+  match = _NUMBER.search(str(error))
+  return int(match.group(1)) if match else None
+
+
+def _sync_all(folder: str) -> None:
+  for parent, _, files in os.walk(folder):
+    for name in files:
+      os.chmod(os.path.join(parent, name), 0o666 & ~_umask())
+      _sync(os.path.join(parent, name))
+    _sync(parent)
 
 
 def _sync(path: str) -> None:
@@ -82,6 +140,17 @@ def _sync(path: str) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+def _umask() -> int:
+  mask = os.umask(0)
+  os.umask(mask)
+  return mask
+
+
+def _require_local(path: str) -> None:
+  if is_remote(path):
+    raise OSError(f'{path}: writing to an object store is not supported yet. Give a local folder.')
 
 
 def _open_remote(path: str, method: str = 'GET'):

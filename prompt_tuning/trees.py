@@ -105,7 +105,7 @@ def count(tree: Mapping[str, Any]) -> int:
 
 def nearest(name: str, known: Sequence[str] | Iterable[str]) -> str:
   """Returns the end of an error message that names the nearest known names, or nothing."""
-  import difflib  # noqa: PLC0415 (only needed when something went wrong)
+  import difflib  # only needed when something went wrong
 
   close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
   return f' Did you mean {" or ".join(close)}?' if close else ''

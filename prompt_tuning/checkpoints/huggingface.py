@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning import storage, trees
-from prompt_tuning.checkpoints import state, writing
+from prompt_tuning.checkpoints import state
 from prompt_tuning.types import Array, Flat
 
 _CONFIG = 'config.json'
@@ -91,7 +91,7 @@ def write_huggingface(folder: str, config: Mapping[str, Any], named: Mapping[str
   shards = list(_split(named, shard_bytes))
   files = [_SINGLE] if len(shards) == 1 else [
     f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
-  with writing.whole_folder(folder) as temporary:
+  with storage.whole_folder(folder) as temporary:
     for file, names in zip(files, shards, strict=True):
       arrays = {name: state.dense(folder, name, named[name]) for name in names}
       # transformers refuses a file whose metadata does not name the framework.

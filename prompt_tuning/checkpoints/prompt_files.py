@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import storage
-from prompt_tuning.checkpoints import state, writing
+from prompt_tuning.checkpoints import state
 from prompt_tuning.types import Array
 
 _MAGIC = b'\x93NUMPY'
@@ -49,7 +49,7 @@ def write_numpy_prompt(path: str, prompt: Array) -> None:
   """
   content = io.BytesIO()
   np.lib.format.write_array(content, _checked(path, np.asarray(prompt)), allow_pickle=False)
-  with writing.whole_file(path) as temporary, open(temporary, 'wb') as file:
+  with storage.whole_file(path) as temporary, open(temporary, 'wb') as file:
     file.write(content.getbuffer())
 
 

@@ -17,7 +17,6 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning import storage
-from prompt_tuning.checkpoints import writing
 from prompt_tuning.types import Array, Flat
 
 _ENTRY = 'state'
@@ -48,7 +47,7 @@ def write_state(path: str, arrays: Mapping[str, Array], metadata: Mapping[str, A
     'metadata': dict(metadata),
   })
   entry = f'{hashlib.sha256(text.encode()).hexdigest()} {text}'
-  with writing.whole_file(path) as temporary:
+  with storage.whole_file(path) as temporary:
     safetensors.numpy.save_file(arrays, temporary, metadata={_ENTRY: entry})
 
 

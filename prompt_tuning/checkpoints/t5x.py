@@ -22,7 +22,6 @@ import numpy as np
 import tensorstore
 
 from prompt_tuning import storage, trees
-from prompt_tuning.checkpoints import writing
 from prompt_tuning.types import Array
 
 _VERSION = 3
@@ -103,7 +102,7 @@ def write_t5x(folder: str, step: int, named: Mapping[str, Array]) -> str:
     OSError: it cannot be written; nothing is left of it.
   """
   path = os.path.join(folder, f'checkpoint_{step}')
-  with writing.whole_folder(path) as temporary:
+  with storage.whole_folder(path) as temporary:
     target = {name: _write_array(temporary, f'target.{name.replace("/", ".")}', np.asarray(array))
               for name, array in named.items()}
     tree = {'version': _VERSION, 'optimizer': {

@@ -50,7 +50,8 @@ def main() -> None:
     prompt.save(path)
     before, after = (pt.evaluate(model, name, each, sampler=sampler)['accuracy']
                      for each in (None, pt.load_prompt(path)))
-    rows.append(f'| {name} | `{name}.npy` | {LENGTH} | {BATCH} | {STEPS} | accuracy | {before:.2f} % | {after:.2f} % |')
+    rows.append(f'| {name} | `{name}.npy` | {LENGTH} | {BATCH} | {STEPS} | accuracy '
+                f'| {before:.2f} % | {after:.2f} % |')
     print(rows[-1], flush=True)
   head = _HEAD.format(numbers=LENGTH * model.width, size=os.path.getsize(path))
   storage.write_bytes(os.path.join(folder, 'README.md'), (head + '\n'.join(rows) + '\n').encode())
