@@ -72,7 +72,7 @@ class Layout:
   start_id: int = 0
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
-              prompt_id: int = 0) -> Example:
+              prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
     """Lays one example out.
 
     Args:
@@ -80,6 +80,7 @@ class Layout:
       targets: token ids to predict; the decoder reads them shifted right.
       prompt_length: the length of this example's own prompt, where rows differ; 0 is no prompt.
       prompt_id: which of the batch's prompts this example uses.
+      loss_weight: how much each of its targets counts.
 
     Returns:
       1-D arrays of the example's own length for each stack.
@@ -94,7 +95,7 @@ class Layout:
       'decoder': {
         'tokens': np.concatenate([[self.start_id], targets[:-1]]).astype(np.int32)[:len(targets)],
         'targets': targets,
-        'loss_weights': np.ones(len(targets), np.float32),
+        'loss_weights': np.full(len(targets), loss_weight, np.float32),
       },
       'prompt': {'id': np.asarray(prompt_id, np.int32)},
     }

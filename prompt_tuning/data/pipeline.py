@@ -33,7 +33,8 @@ class Preprocessor:
   """Turns examples into laid-out token ids, and counts what it had to cut.
 
   The end token is appended after trimming, as SeqIO does: a text that is too long loses its last tokens, never
-  its end token. An array of ids is taken as it is, with an end token if it lacks one.
+  its end token. An array of ids is taken as it is, with an end token if it lacks one. An example's `loss_weight`,
+  if it has one, says how much its targets count.
 
   Attributes:
     truncated: how many 'inputs' and 'targets' were cut, of how many 'examples'.
@@ -52,7 +53,8 @@ class Preprocessor:
   def __call__(self, example: Example) -> layouts.Example:
     """Returns the example laid out."""
     self.truncated['examples'] += 1
-    return self._layout.example(self._ids(example, 'inputs'), self._ids(example, 'targets'))
+    return self._layout.example(self._ids(example, 'inputs'), self._ids(example, 'targets'),
+                                loss_weight=float(example.get('loss_weight', 1.0)))
 
   def _ids(self, example: Example, feature: str) -> list[int]:
     if feature not in example:
