@@ -87,7 +87,7 @@ def from_array(prompt: Array) -> Initializer:
   def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
     del key
     _check_shape('The given array holds', prompt, shape)
-    return jnp.asarray(prompt, dtype)
+    return jnp.array(prompt, dtype)  # a copy: training gives the memory of its first values away
 
   return initialise
 
@@ -123,10 +123,12 @@ def from_embedded_list(embeddings: Array, vocab: Encoder, texts: Sequence[str],
     initializer: makes the rows that are left.
 
   Raises:
-    ValueError: (when called) there are more texts than vectors, or a text has no token.
+    ValueError: (when called) there is no text, or more than vectors, or one without a token.
   """
 
   def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+    if not texts:
+      raise ValueError('There is no text to start from. Give at least one, or choose another initialiser.')
     if len(texts) > shape[0]:
       raise ValueError(f'{len(texts)} texts shall start a prompt of {shape[0]} vectors. '
                        f'Set PROMPT_LENGTH to at least {len(texts)}, or give fewer texts.')
