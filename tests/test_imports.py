@@ -1,0 +1,119 @@
+"""The import layers of docs/design.md, proved on the source; and that importing the package loads nothing heavy."""
+
+import ast
+import functools
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import prompt_tuning
+
+ROOT = pathlib.Path(prompt_tuning.__file__).parent
+
+# Part of the package -> its layer; what is not listed is a program (layer 5), which nothing below may import.
+LAYERS = {name: layer for layer, names in enumerate((
+  ('types', 'conditioning', 'trees', 'storage', 'layouts', 'sharding', 'multihost'),
+  ('tuning', 'decoding', 'losses', 'checkpoints', 'data', 'prompts'),
+  ('models',),
+  ('evaluation', 'inference'),
+  ('training', 'serving', 'reports', 't5x_plugin'),
+)) for name in names}
+PROGRAMS = 5
+PARTS = 1  # parts do not import each other
+
+# A heavy or optional library -> the only files that may import it.
+HOMES = {
+  'gin': ('launch.py',),
+  'tensorstore': ('checkpoints/t5x.py',),
+  'safetensors': ('checkpoints/huggingface.py', 'checkpoints/state.py'),
+  'sentencepiece': ('data/vocabularies.py',),
+  'tokenizers': ('data/vocabularies.py', 'scripts/make_integer_tokenizer.py'),
+  'grain': ('data/pipeline.py',),
+  'seqio': ('data/seqio_tasks.py',),
+  'tensorflow': (),
+  'tensorflow_datasets': (),
+  'torch': (),
+  'transformers': (),
+  'matplotlib': ('reports.py',),
+  'tensorboardX': ('training/metric_log.py',),
+  'rich': ('training/metric_log.py',),
+  't5x': ('t5x_plugin/',),
+  'flaxformer': ('t5x_plugin/',),
+}
+
+
+@functools.cache
+def sources() -> dict[str, ast.Module]:
+  """Returns the package's files: path below the package -> parsed source."""
+  return {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in sorted(ROOT.rglob('*.py'))}
+
+
+def imported(tree: ast.Module) -> list[str]:
+  """Returns the dotted names of everything a file imports, also inside functions."""
+  names = []
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names += [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, 'imports are absolute'
+      names += [f'{node.module}.{alias.name}' for alias in node.names]
+  return names
+
+
+def part_of(file: str) -> str:
+  return file.split('/')[0].removesuffix('.py')
+
+
+def edges() -> list[tuple[str, str, str]]:
+  """Returns (file, its part, the part that it imports) for every import inside the package."""
+  found = []
+  for file, tree in sources().items():
+    for name in imported(tree):
+      if name.startswith('prompt_tuning.'):
+        found.append((file, part_of(file), name.split('.')[1]))
+  return found
+
+
+def test_imports_go_downward_or_stay_inside_a_part():
+  wrong = [f'{file} imports {target}' for file, part, target in edges()
+           if part != '__init__' and LAYERS.get(target, PROGRAMS) > LAYERS.get(part, PROGRAMS)]
+  assert not wrong
+
+
+def test_parts_do_not_import_each_other():
+  wrong = [f'{file} imports {target}' for file, part, target in edges()
+           if LAYERS.get(part) == LAYERS.get(target) == PARTS and part != target]
+  assert not wrong
+
+
+@pytest.mark.parametrize('library', HOMES)
+def test_a_heavy_library_is_imported_in_its_home_only(library):
+  users = [file for file, tree in sources().items() if any(name.split('.')[0] == library for name in imported(tree))]
+  homes = HOMES[library]
+  assert [file for file in users if file not in homes and not file.startswith(tuple(h for h in homes if h[-1] == '/'))
+          ] == []
+
+
+def test_methods_know_no_model_and_models_no_method():
+  known = {part: {target for _, each, target in edges() if each == part} for part in ('models', 'tuning', 'prompts')}
+  assert not known['models'] & {'tuning', 'prompts'}
+  assert 'models' not in known['tuning'] | known['prompts']
+
+
+def test_importing_the_package_loads_neither_jax_nor_tensorflow():
+  code = ('import sys, prompt_tuning; dir(prompt_tuning)\n'
+          'print([name for name in ("jax", "numpy", "flax", "tensorflow", "grain") if name in sys.modules])')
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == '[]'
+
+
+def test_every_public_name_can_be_loaded():
+  for name in prompt_tuning.__all__:
+    assert getattr(prompt_tuning, name) is not None
+
+
+def test_an_unknown_public_name_is_answered_with_those_that_exist():
+  with pytest.raises(AttributeError, match=r"no attribute 'tuen'.* It offers .*tune"):
+    prompt_tuning.tuen  # noqa: B018

@@ -1,0 +1,71 @@
+"""Where things stand in a row, against arrays written by hand."""
+
+import numpy as np
+import pytest
+
+from prompt_tuning import layouts
+from prompt_tuning.layouts import Layout, assemble
+
+
+@pytest.mark.parametrize(('placement', 'slots'), [
+  (layouts.before, [0, 1, -1, -1, -1]),
+  (layouts.after_bos, [-1, 0, 1, -1, -1]),
+  (layouts.before_eos, [-1, -1, 0, 1, -1]),
+  (layouts.after_eos, [-1, -1, -1, 0, 1]),
+])
+def test_a_placement_says_where_the_prompt_stands_among_the_tokens(placement, slots):
+  example = Layout(2, placement).example([7, 8, 9], [5])
+  assert example['encoder']['prompt_slots'].tolist() == slots
+  tokens = example['encoder']['tokens']
+  assert tokens[np.array(slots) < 0].tolist() == [7, 8, 9]
+  assert layouts.PLACEMENTS[placement.__name__] is placement
+
+
+@pytest.mark.parametrize('placement', layouts.PLACEMENTS.values())
+def test_a_placement_holds_for_a_text_without_tokens(placement):
+  assert Layout(2, placement).example([], [5])['encoder']['prompt_slots'].tolist() == [0, 1]
+
+
+def test_the_decoder_reads_the_targets_shifted_right():
+  decoder = Layout(start_id=3).example([7], [5, 6, 1])['decoder']
+  assert decoder['tokens'].tolist() == [3, 5, 6]
+  assert decoder['targets'].tolist() == [5, 6, 1]
+  assert decoder['loss_weights'].tolist() == [1, 1, 1]
+  assert Layout().example([7], [])['decoder']['tokens'].tolist() == []
+
+
+def test_packed_rows_count_segments_and_begin_positions_anew():
+  layout = Layout(1)
+  batch = assemble([[layout.example([7, 8], [5, 1]), layout.example([9], [6], prompt_id=2)], []],
+                   {'encoder': 7, 'decoder': 4}, first_id=40)
+  encoder, decoder = batch['encoder'], batch['decoder']
+  assert encoder['tokens'].tolist() == [[0, 7, 8, 0, 9, 0, 0], [0] * 7]
+  assert encoder['prompt_slots'].tolist() == [[0, -1, -1, 0, -1, -1, -1], [-1] * 7]
+  assert encoder['segments'].tolist() == [[1, 1, 1, 2, 2, 0, 0], [0] * 7]
+  assert encoder['positions'].tolist() == [[0, 1, 2, 0, 1, 0, 0], [0] * 7]
+  assert decoder['tokens'].tolist() == [[0, 5, 0, 0], [0] * 4]
+  assert decoder['targets'].tolist() == [[5, 1, 6, 0], [0] * 4]
+  assert decoder['loss_weights'].tolist() == [[1, 1, 1, 0], [0] * 4]
+  assert decoder['segments'].tolist() == decoder['memory_segments'].tolist() == [[1, 1, 2, 0], [0] * 4]
+  assert batch['prompt_ids'].tolist() == [[0, 2], [0, 0]]
+  assert batch['example_ids'].tolist() == [40, 41]
+
+
+def test_left_padding_moves_rows_but_not_their_positions():
+  batch = assemble([[Layout(1).example([7, 8], [5])]], {'encoder': 5, 'decoder': 3}, side='left')
+  assert batch['encoder']['tokens'].tolist() == [[0, 0, 0, 7, 8]]
+  assert batch['encoder']['prompt_slots'].tolist() == [[-1, -1, 0, -1, -1]]
+  assert batch['encoder']['positions'].tolist() == [[0, 0, 0, 1, 2]]
+  assert batch['decoder']['targets'].tolist() == [[0, 0, 5]]
+
+
+def test_rows_of_one_batch_may_have_prompts_of_different_lengths():
+  layout = Layout(2)
+  rows = [[layout.example([7], [5])], [layout.example([7], [5], prompt_length=0)]]
+  slots = assemble(rows, {'encoder': 3, 'decoder': 1})['encoder']['prompt_slots']
+  assert slots.tolist() == [[0, 1, -1], [-1, -1, -1]]
+
+
+def test_a_row_that_is_too_long_is_an_error_that_says_what_to_change():
+  with pytest.raises(ValueError, match=r'A row of the encoder holds 5 positions, but its length is 4. Truncate'):
+    assemble([[Layout(2).example([7, 8, 9], [5])]], {'encoder': 4, 'decoder': 1})

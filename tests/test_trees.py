@@ -1,0 +1,56 @@
+"""Nested dicts, their flat names, and names of one layer."""
+
+import numpy as np
+import pytest
+
+from prompt_tuning import trees
+
+STACKED = {'encoder/layers/mlp/wo/kernel': np.arange(6).reshape(3, 2), 'encoder/norm/scale': np.array([7.0])}
+
+
+def test_flat_names_and_nested_dicts_are_inverse():
+  tree = {'b': {'c': 1, 'a': {'z': 2}}, 'a': 3}
+  assert trees.flatten(tree) == {'a': 3, 'b/a/z': 2, 'b/c': 1}
+  assert trees.unflatten(trees.flatten(tree)) == tree
+
+
+def test_stacked_arrays_and_arrays_of_each_layer_are_inverse():
+  named = trees.unstack(STACKED)
+  assert list(named) == [f'encoder/layers_{i}/mlp/wo/kernel' for i in range(3)] + ['encoder/norm/scale']
+  assert named['encoder/layers_2/mlp/wo/kernel'].tolist() == [4, 5]
+  again = trees.stack(dict(reversed(named.items())))
+  assert {name: array.tolist() for name, array in again.items()} == {
+    name: array.tolist() for name, array in STACKED.items()}
+
+
+def test_ten_layers_and_more_are_stacked_by_number_not_by_spelling():
+  named = {f'layers_{i}/scale': np.array([i]) for i in range(12)}
+  assert trees.stack(named)['layers/scale'][:, 0].tolist() == list(range(12))
+
+
+def test_a_missing_layer_is_named():
+  with pytest.raises(ValueError, match=r'layers/scale lacks layers \[1\]. Give every layer from 0 to 2'):
+    trees.stack({'layers_0/scale': np.zeros(1), 'layers_2/scale': np.zeros(1)})
+
+
+def test_a_layers_name_and_the_stacked_path_are_inverse():
+  assert trees.layer_name('encoder/layers/mlp/wo', 11) == 'encoder/layers_11/mlp/wo'
+  assert trees.split_layer_name('encoder/layers_11/mlp/wo') == ('encoder/layers/mlp/wo', 11)
+  assert trees.split_layer_name('encoder/norm/scale') == ('encoder/norm/scale', None)
+  assert not trees.is_stacked('encoder/my_layers/scale')
+
+
+def test_patterns_must_match_a_whole_name():
+  assert trees.matches('encoder/norm/scale', ['x', '.*/scale'])
+  assert not trees.matches('encoder/norm/scale', ['norm', 'encoder'])
+
+
+def test_numbers_are_counted_and_mapped_by_name():
+  tree = {'a': np.zeros((3, 2)), 'b': {'c': np.zeros(4)}}
+  assert trees.count(tree) == 10
+  assert trees.map_named(lambda name, leaf: (name, leaf.size), tree) == {'a': ('a', 6), 'b': {'c': ('b/c', 4)}}
+
+
+def test_the_nearest_name_ends_a_message_where_there_is_one():
+  assert trees.nearest('acuracy', ['accuracy', 'bleu']) == ' Did you mean accuracy?'
+  assert trees.nearest('zzzz', ['accuracy']) == ''
