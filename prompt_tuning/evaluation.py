@@ -102,14 +102,13 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     z_loss: as in training.
     label_smoothing: as in training.
   """
-  module = model.module.clone(config=dataclasses.replace(model.module.config, dropout_rate=0.0))
   total: dict[str, float] = {}
   for each in task.tasks if isinstance(task, Mixture) else (task,):
     limit = None if steps is None else steps * batch_size
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                            num_examples=limit)
     for batch, _ in batches:
-      sums = _sums(module, model.params, batch, conditioning, z_loss=z_loss, label_smoothing=label_smoothing)
+      sums = _sums(model.module, model.params, batch, conditioning, z_loss=z_loss, label_smoothing=label_smoothing)
       for name, value in sums.items():
         total[name] = total.get(name, 0.0) + float(value)
   return {'loss': total['loss'] / total['weights'], 'accuracy': total['correct'] / total['weights']}
