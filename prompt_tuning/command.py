@@ -1,0 +1,182 @@
+"""The command line: `prompt-tuning train ...`, which is also `python3 -m prompt_tuning.train ...`.
+
+Reads the flags and hands them to `launch`. Nothing heavy is imported before the flags are known to be right, so that
+`--help` answers at once.
+"""
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+
+PROGRAMS = {
+  'train': 'tunes a prompt for a frozen model, or retrains parts of it',
+  'eval': "judges a frozen model and a prompt by a task's metrics",
+  'infer': 'answers a file of inputs',
+}
+# Further subcommands: name -> (what it does, module whose main(argv) runs it).
+SUBCOMMANDS: dict[str, tuple[str, str]] = {}
+TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
+
+_EXAMPLES = {
+  'train': """\
+  prompt-tuning train \\
+    --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
+    --gin_file=prompt_tuning/configs/runs/prompt_finetune.gin \\
+    --gin.INITIAL_CHECKPOINT_PATH="'/models/t5-v1_1-small'" --gin.MIXTURE_OR_TASK_NAME="'reviews.jsonl'" \\
+    --gin.TASK_FEATURE_LENGTHS="{'inputs': 128, 'targets': 8}" --gin.TRAIN_STEPS=1000 --gin.MODEL_DIR="'runs/reviews'"
+""",
+  'eval': """\
+  prompt-tuning eval \\
+    --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
+    --gin_file=prompt_tuning/configs/runs/prompt_eval.gin \\
+    --gin.CHECKPOINT_PATH="'/models/t5-v1_1-small'" --gin.PROMPT_FILE="'runs/reviews'" \\
+    --gin.MIXTURE_OR_TASK_NAME="'reviews.jsonl'" --gin.utils.DatasetConfig.split="'validation'" \\
+    --gin.EVAL_OUTPUT_DIR="'runs/reviews_eval'"
+""",
+  'infer': """\
+  prompt-tuning infer \\
+    --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
+    --gin_file=prompt_tuning/configs/runs/prompt_infer.gin \\
+    --gin.CHECKPOINT_PATH="'/models/t5-v1_1-small'" --gin.PROMPT_FILE="'runs/reviews'" \\
+    --gin.MIXTURE_OR_TASK_NAME="'questions.txt'" --gin.TASK_FEATURE_LENGTHS="{'inputs': 128, 'targets': 8}" \\
+    --gin.INFER_OUTPUT_DIR="'runs/reviews_answers'"
+""",
+}
+_HOSTS = ('multiprocess_gpu', 'coordinator_address', 'process_count', 'process_index', 'shard_id')
+_TRUE = ('1', 'true', 't', 'yes', 'y')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs `prompt-tuning SUBCOMMAND ...`; returns the exit status."""
+  argv = list(sys.argv[1:] if argv is None else argv)
+  known = [*PROGRAMS, *SUBCOMMANDS]
+  if not argv or argv[0] in ('-h', '--help'):
+    print('usage: prompt-tuning SUBCOMMAND ...   (SUBCOMMAND --help says more)\n')
+    for name, summary in [*PROGRAMS.items(), *((name, entry[0]) for name, entry in SUBCOMMANDS.items())]:
+      print(f'  {name:10} {summary}')
+    return 0 if argv else 2
+  name, *rest = argv
+  if name in PROGRAMS:
+    return run(name, rest)
+  if name in SUBCOMMANDS:
+    return importlib.import_module(SUBCOMMANDS[name][1]).main(rest) or 0
+  print(f'prompt-tuning: there is no subcommand {name!r}.{_nearest(name, known)} '
+        f'Give one of {", ".join(known)}.', file=sys.stderr)
+  return 2
+
+
+def run(program: str, argv: Sequence[str] | None = None) -> int:
+  """Runs one program; returns the exit status: 0, or 2 after a message that says what to change."""
+  try:
+    flags = parse_flags(program, sys.argv[1:] if argv is None else argv)
+  except ValueError as error:
+    print(f'prompt-tuning {program}: {error}', file=sys.stderr)
+    return 2
+  try:
+    if os.getcwd() not in sys.path and '' not in sys.path:
+      sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
+    from prompt_tuning import launch
+
+    launch.run(program, flags)
+  except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    if os.environ.get(TRACEBACK):
+      raise
+    print(f'\nprompt-tuning {program}: {error}\n(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
+    return 2
+  return 0
+
+
+def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
+  """Returns the flags of a program; `gin_bindings` holds `--gin.NAME=VALUE` as NAME=VALUE, in order.
+
+  Raises:
+    ValueError: a flag is unknown or cannot be used; the message gives the right form.
+  """
+  parser = _parser(program)
+  flags, unknown = parser.parse_known_args(_join_overrides(argv))
+  if unknown:
+    raise ValueError(_advise(unknown[0], parser))
+  if flags.shard_id == '0':
+    flags.shard_id = None
+  several = [name for name in _HOSTS if getattr(flags, name) not in (None, False)
+             and (name, getattr(flags, name)) not in (('process_count', '1'), ('process_index', '0'))]
+  if several:
+    raise ValueError(f'--{several[0]} asks for several hosts or shards, which this version does not run yet. '
+                     'Leave it out: one process uses one machine.')
+  if not flags.gin_file:
+    raise ValueError(f'No --gin_file is given, so there is nothing to run. For example:\n\n{_EXAMPLES[program]}')
+  flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
+  return flags
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog=f'prompt-tuning {program}', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+    description=f'{PROGRAMS[program].capitalize()}. Everything is set by gin files and overrides of their values;\n'
+                'docs/configuration.md lists the names.',
+    epilog=f'example:\n{_EXAMPLES[program]}')
+  add = parser.add_argument
+  add('--gin_file', action='append', default=[], metavar='PATH', help='a gin file; repeat it, later files win')
+  add('--gin_search_paths', default='', metavar='A,B', help='folders in which gin files are looked for first')
+  add('--gin.NAME', dest='_', metavar='VALUE',
+      help='override one value, in gin syntax: a text has quotes of its own, as in --gin.MODEL_DIR="\'runs/a\'"')
+  add('--gin_bindings', action='append', default=[], metavar='NAME=VALUE', help='the same in another form')
+  add('--dry_run', action='store_true', help='build everything, print the plan and stop')
+  add('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data, for SeqIO tasks')
+  hosts = parser.add_argument_group('accepted for existing scripts')
+  if program == 'train':
+    hosts.add_argument('--seqio_additional_cache_dirs', metavar='A,B', help='where SeqIO looks for cached tasks')
+    hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=lambda text: text.lower() in _TRUE,
+                       help='several hosts: not yet')
+    hosts.add_argument('--nomultiprocess_gpu', dest='multiprocess_gpu', action='store_false', help=argparse.SUPPRESS)
+    for name in ('coordinator_address', 'process_count', 'process_index'):
+      hosts.add_argument(f'--{name}', help='several hosts: not yet')
+  if program == 'infer':
+    hosts.add_argument('--shard_id', help='several shards: not yet')
+  parser.set_defaults(**{name: None for name in _HOSTS}, seqio_additional_cache_dirs=None)
+  return parser
+
+
+def _join_overrides(argv: Sequence[str]) -> list[str]:
+  """Returns the arguments with `--gin_bindings=NAME=VALUE` for `--gin.NAME=VALUE` and `--gin.NAME VALUE`."""
+  joined, rest = [], list(argv)
+  while rest:
+    arg = rest.pop(0)
+    match = re.fullmatch(r'--?gin\.([^=\s]+)(?:=(.*))?', arg, re.DOTALL)
+    if match and match.group(2) is None and rest and not rest[0].startswith('--'):
+      joined.append(f'--gin_bindings={match.group(1)}={rest.pop(0)}')
+    elif match and match.group(2) is not None:
+      joined.append(f'--gin_bindings={match.group(1)}={match.group(2)}')
+    else:
+      joined.append(arg)
+  return joined
+
+
+def _advise(arg: str, parser: argparse.ArgumentParser) -> str:
+  """Returns what to write instead of an unknown argument."""
+  name, _, value = arg.lstrip('-').partition('=')
+  value = value or 'VALUE'
+  if not arg.startswith('-'):
+    return f'The argument {arg!r} belongs to no flag. Write --NAME=VALUE without blanks around the equals sign.'
+  if name.startswith('gin.'):
+    return f'{arg} has no value. Write --{name}=VALUE'
+  if re.fullmatch(r'[A-Z][A-Z0-9_]*', name):
+    literal = value if re.fullmatch(r'[\d._]+|True|False|None|[\[({\'"].*', value) else f'"\'{value}\'"'
+    return f'--{name} is not a flag but a value of the gin files. Write --gin.{name}={literal}'
+  if '.' in name:
+    return f'--{name} is not a flag. To set a value of the gin files, write --gin.{name}={value}'
+  known = [option.lstrip('-') for action in parser._actions for option in action.option_strings]
+  return f'There is no flag --{name}.{_nearest(name, known)} `{parser.prog} --help` lists them.'
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+  from prompt_tuning import trees  # loads JAX: only when something went wrong
+
+  return trees.nearest(name, known)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

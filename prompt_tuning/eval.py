@@ -1,0 +1,8 @@
+"""Judges a frozen model and a prompt: `python3 -m prompt_tuning.eval --help`."""
+
+import sys
+
+from prompt_tuning import command
+
+if __name__ == '__main__':
+  sys.exit(command.run('eval'))

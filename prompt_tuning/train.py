@@ -1,0 +1,8 @@
+"""Tunes a prompt, or retrains parts of a model: `python3 -m prompt_tuning.train --help`."""
+
+import sys
+
+from prompt_tuning import command
+
+if __name__ == '__main__':
+  sys.exit(command.run('train'))
