@@ -1,0 +1,82 @@
+"""`architectures.…`: the shape of the frozen model."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+
+from prompt_tuning.models.t5 import T5Config
+
+__all__ = ['T5']
+_REMATERIALISE = {'none': 'none', 'minimal': 'none', 'legacy': 'none', 'full': 'full'}
+_SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers')
+
+
+@dataclasses.dataclass(frozen=True)
+class T5:
+  """A T5. Without any of the first seven the shape is read from the checkpoint.
+
+  Attributes:
+    vocab_size: V.
+    width: D.
+    heads: H.
+    head_dim: K.
+    mlp_dim: F.
+    encoder_layers: layers of the encoder.
+    decoder_layers: layers of the decoder.
+    mlp_activations: ('gelu', 'linear') for 1.1 and mT5, ('relu',) for 1.0.
+    tied: the output layer is the embedding (1.0).
+    relative_buckets: buckets of the relative position bias.
+    relative_max_distance: distance at which the last bucket starts.
+    dropout_rate: share of activations dropped in training.
+    dtype: type of the activations.
+    rematerialise: 'none' or 'full'; T5X's 'minimal' and 'legacy' mean 'none'.
+    scale: of the weights that a new model starts from: 1.0.
+    activation_partitioning_dims: a hint for several devices: 1.
+  """
+
+  vocab_size: int | None = None
+  width: int | None = None
+  heads: int | None = None
+  head_dim: int | None = None
+  mlp_dim: int | None = None
+  encoder_layers: int | None = None
+  decoder_layers: int | None = None
+  mlp_activations: tuple[str, ...] = ('gelu', 'linear')
+  tied: bool = False
+  relative_buckets: int = 32
+  relative_max_distance: int = 128
+  dropout_rate: float = 0.0
+  dtype: Any = 'bfloat16'
+  rematerialise: str = 'none'
+  scale: float = 1.0
+  activation_partitioning_dims: int = 1
+
+  def __post_init__(self) -> None:
+    if self.rematerialise not in _REMATERIALISE:
+      raise ValueError(f'LAYER_REMAT is {self.rematerialise!r}. Give one of {", ".join(_REMATERIALISE)}.')
+    if self.scale != 1.0:
+      raise ValueError(f'SCALE is {self.scale}, but new models start from weights of scale 1.0 only. Leave it out.')
+    if self.activation_partitioning_dims != 1:
+      raise ValueError(f'ACTIVATION_PARTITIONING_DIMS is {self.activation_partitioning_dims}, but this version runs a '
+                       'model on one device. Leave it out.')
+
+  def changes(self) -> dict[str, Any]:
+    """Returns what is chosen for every model, whatever its shape."""
+    return {'dropout_rate': self.dropout_rate, 'rematerialise': _REMATERIALISE[self.rematerialise]}
+
+  def config(self) -> T5Config | None:
+    """Returns the config, or None where the checkpoint tells the shape.
+
+    Raises:
+      ValueError: a part of the shape is missing.
+    """
+    missing = [name for name in _SHAPE if getattr(self, name) is None]
+    if len(missing) == len(_SHAPE):
+      return None
+    if missing:
+      raise ValueError(f'architectures.T5 lacks {", ".join(missing)}. Give the whole shape, as the files of '
+                       'configs/models/sizes do, or nothing of it, to read it from the checkpoint.')
+    shape = {name: getattr(self, name) for name in (
+      *_SHAPE, 'mlp_activations', 'tied', 'relative_buckets', 'relative_max_distance')}
+    return T5Config(**shape, **self.changes(), scaled=self.tied, dtype=jnp.dtype(self.dtype))

@@ -1,0 +1,93 @@
+"""`infer_script.infer`: a run that answers a file."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from prompt_tuning import inference, storage
+from prompt_tuning.data.tasks import Example, Mixture
+from prompt_tuning.t5x_names.files import is_table
+from prompt_tuning.t5x_names.models import EncoderDecoderModel
+from prompt_tuning.t5x_names.partitioning import PjitPartitioner
+from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig
+
+__all__ = ['infer']
+
+
+@dataclasses.dataclass(frozen=True)
+class infer:
+  """A run that answers the inputs of a file or of a task's split.
+
+  Attributes:
+    model: the frozen model and its prompt.
+    dataset_cfg: the inputs: a .jsonl, .tsv or text file (a text a line), or a task and split.
+    restore_checkpoint_cfg: where the model is read from.
+    output_dir: where the answers are written.
+    mode: 'predict', 'predict_with_aux' (with scores) or 'score' (log-likelihoods of given targets).
+    checkpoint_period: accepted; answers are written when all are there.
+    shard_id: 0.
+    num_shards: 1.
+    partitioner: how the model is spread over devices.
+    fallback_init_rng: seed of a prompt that is made anew; None forbids that.
+    random_seed: of samplers that draw.
+  """
+
+  model: EncoderDecoderModel
+  dataset_cfg: DatasetConfig
+  restore_checkpoint_cfg: RestoreCheckpointConfig
+  output_dir: str
+  mode: str = 'predict'
+  checkpoint_period: int = 100
+  shard_id: int = 0
+  num_shards: int = 1
+  partitioner: PjitPartitioner = PjitPartitioner()
+  fallback_init_rng: int | None = None
+  random_seed: int = 0
+
+  def __post_init__(self) -> None:
+    if (self.shard_id, self.num_shards) != (0, 1):
+      raise ValueError(f'infer_script.infer has shard {self.shard_id} of {self.num_shards}, but this version answers a '
+                       'file whole. Cut the file into parts, or leave both out.')
+
+  @property
+  def restore(self) -> RestoreCheckpointConfig:
+    """Where the model is read from."""
+    return self.restore_checkpoint_cfg
+
+  @property
+  def data(self) -> DatasetConfig:
+    """The examples that it reads."""
+    return self.dataset_cfg
+
+  def examples(self) -> Sequence[Example]:
+    """Returns what is answered."""
+    cfg, name = self.dataset_cfg, self.dataset_cfg.mixture_or_task_name
+    if isinstance(name, str) and (storage.is_remote(name) or os.path.isfile(name)):
+      if is_table(name) and self.mode == 'score':
+        return cfg.files.task(name).split('all')
+      return cfg.files.questions(name)
+    task = cfg.task()
+    if isinstance(task, Mixture):
+      raise ValueError(f'{task.name} is a mixture. Give one of its tasks: {", ".join(t.name for t in task.tasks)}.')
+    return task.split(cfg.split)
+
+  def run(self, config_text: str) -> str:
+    """Answers and writes; returns the path of the answers."""
+    cfg, examples = self.dataset_cfg, self.examples()
+    model = self.model.load(self.restore)
+    trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
+    lengths = cfg.task_feature_lengths
+    lines = inference.infer(
+      model, trained, examples, sampler=self.model.sampler(), lengths=lengths, batch_size=cfg.batch_size,
+      mode=self.mode, max_length=(lengths or {}).get('targets', 64), seed=self.random_seed)
+    path = self.files()[0]
+    count = inference.write_lines(path, lines)
+    storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
+    print(f'Wrote {count} answers: {path}')
+    return path
+
+  def files(self) -> list[str]:
+    """Returns what it writes."""
+    name, _ = os.path.splitext(os.path.basename(str(self.dataset_cfg.mixture_or_task_name)))
+    return [storage.join(self.output_dir, file) for file in (
+      f'{name}-{self.mode}.jsonl-00000-of-00001', 'config.gin')]

@@ -1,0 +1,48 @@
+"""`train_prompts.…`: where the prompt's vectors stand among the input."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from prompt_tuning import layouts
+from prompt_tuning.conditioning import Visibility
+from prompt_tuning.prompts import PromptTuning
+from prompt_tuning.t5x_names import prompts
+
+__all__ = ['Prompt', 'prefix_prompt', 'prefix_prompt_after_bos', 'suffix_prompt']
+
+
+def prefix_prompt() -> layouts.Placement:
+  """In front of the input."""
+  return layouts.before
+
+
+def prefix_prompt_after_bos() -> layouts.Placement:
+  """Behind the input's first token."""
+  return layouts.after_bos
+
+
+def suffix_prompt(before_eos: bool = False) -> layouts.Placement:
+  """At the end of the input, behind or in front of its end token."""
+  return layouts.before_eos if before_eos else layouts.after_eos
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+  """The method: a prompt among the encoder's input.
+
+  Attributes:
+    prompt: the vectors.
+    combine: where they stand: one of the functions above.
+    see_input: the prompt's positions see the input.
+    see_prompt: they see one another.
+  """
+
+  prompt: prompts.Prompt
+  combine: Callable[[], layouts.Placement] = prefix_prompt
+  see_input: bool = True
+  see_prompt: bool = True
+
+  def build(self, model: Any) -> PromptTuning:
+    """Returns the tuning method for a model."""
+    return PromptTuning(self.prompt.build(model), self.combine(), Visibility(self.see_input, self.see_prompt))

@@ -1,0 +1,161 @@
+"""`utils.…`: data sets, checkpoints, the learning rate."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+
+from prompt_tuning.data import tasks
+from prompt_tuning.t5x_names.files import FileTask, is_table
+from prompt_tuning.training.schedules import create_schedule as create_learning_rate_scheduler
+
+__all__ = ['CheckpointConfig', 'DatasetConfig', 'RestoreCheckpointConfig', 'SaveCheckpointConfig',
+           'create_learning_rate_scheduler']
+_NO_PROMPT = ((r'^.*prompt.*$', None),)
+_TYPES = ('float32', 'bfloat16', 'float16')
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+  """Which examples, and how they become batches.
+
+  Attributes:
+    mixture_or_task_name: a task's name, or the path of a .jsonl or .tsv file (for `infer` also of a text file).
+    task_feature_lengths: most tokens of 'inputs' and 'targets', end token included; None is the longest found, which
+      training cannot use.
+    split: 'train', 'validation', …
+    batch_size: rows in a batch.
+    shuffle: training always shuffles, evaluation never does: accepted where it says so.
+    seed: of the order of training, where the run has no seed of its own.
+    pack: put several examples into a row where they fit (training only).
+    use_cached: whether SeqIO tasks are read from their cache; other tasks have none.
+    module: a Python module to import first, which adds tasks.
+    files: how the lines of a file become examples.
+  """
+
+  mixture_or_task_name: str | tasks.Task | tasks.Mixture
+  task_feature_lengths: Mapping[str, int] | None = None
+  split: str = 'train'
+  batch_size: int = 128
+  shuffle: bool = True
+  seed: int | None = None
+  pack: bool = False
+  use_cached: bool = False
+  module: str | None = None
+  files: FileTask = FileTask()
+
+  def __post_init__(self) -> None:
+    lengths = self.task_feature_lengths
+    if lengths is not None and (not isinstance(lengths, Mapping) or set(lengths) != {'inputs', 'targets'}):
+      raise ValueError(f'TASK_FEATURE_LENGTHS is {lengths!r}. Give both lengths, as in '
+                       "{'inputs': 512, 'targets': 8}.")
+    if not isinstance(self.batch_size, int) or self.batch_size < 1:
+      raise ValueError(f'The batch size is {self.batch_size!r}. Set BATCH_SIZE to at least 1.')
+
+  def task(self) -> tasks.Task | tasks.Mixture:
+    """Returns the task.
+
+    Raises:
+      ImportError: the module that should add it cannot be imported.
+      ValueError: there is none of this name.
+    """
+    name = self.mixture_or_task_name
+    if isinstance(name, (tasks.Task, tasks.Mixture)):
+      return name
+    if self.module:
+      import_tasks(self.module)
+    return self.files.task(name) if is_table(name) else tasks.get(name)
+
+
+def import_tasks(name: str) -> None:
+  """Imports a user's module of tasks."""
+  try:
+    importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
+      raise ImportError(f'MIXTURE_OR_TASK_MODULE={name} cannot be imported: {error}. Install what it needs.') from error
+    advice = ('SeqIO tasks are not part of this version: write the examples to a .jsonl file and give its path as '
+              'MIXTURE_OR_TASK_NAME' if name.startswith('prompt_tuning.data') else
+              'Start the program in the folder that holds it, or install it')
+    raise ImportError(f'MIXTURE_OR_TASK_MODULE={name}: there is no such module. {advice}.') from error
+
+
+@dataclasses.dataclass(frozen=True)
+class SaveCheckpointConfig:
+  """How a run's state is saved.
+
+  Attributes:
+    period: steps from one save to the next.
+    keep: how many states are kept; None keeps all.
+    dtype: 'float32': what a run trains is saved as it is, so that it can go on exactly.
+  """
+
+  period: int = 1000
+  keep: int | None = 1
+  dtype: str = 'float32'
+
+  def __post_init__(self) -> None:
+    if self.dtype != 'float32':
+      raise ValueError(f'utils.SaveCheckpointConfig.dtype is {self.dtype!r}, but what a run trains is saved as '
+                       'float32, so that it goes on with the same bits. Leave it out.')
+    if self.period < 1 or (self.keep is not None and self.keep < 1):
+      raise ValueError(f'utils.SaveCheckpointConfig has period {self.period} and keep {self.keep}. '
+                       'Give at least 1 for each (keep=None keeps all).')
+
+
+@dataclasses.dataclass(frozen=True)
+class RestoreCheckpointConfig:
+  """Where the frozen model is read from.
+
+  Attributes:
+    path: a T5X checkpoint (local or `gs://`), a Hugging Face folder, or the name of a model that comes with the
+      package; None or [] starts from random weights.
+    mode: 'specific' (this checkpoint) or 'latest' (the newest in the folder).
+    dtype: type of the frozen parameters in memory.
+    assignment_map: pairs (regular expression, None): what is matched is not read from the checkpoint. () reads the
+      checkpoint's own prompt.
+    fallback_to_scratch: whether a prompt that the checkpoint lacks is made anew.
+  """
+
+  path: str | Sequence[str] | None = None
+  mode: str = 'specific'
+  dtype: str = 'float32'
+  assignment_map: Sequence[tuple[str, str | None]] | None = _NO_PROMPT
+  fallback_to_scratch: bool = True
+
+  def __post_init__(self) -> None:
+    if self.mode not in ('specific', 'latest'):
+      raise ValueError(f"utils.RestoreCheckpointConfig.mode is {self.mode!r}. Give 'specific' for the checkpoint at "
+                       "`path`, or 'latest' for the newest in that folder; start one program for each of several.")
+    if str(self.dtype) not in _TYPES:
+      raise ValueError(f'utils.RestoreCheckpointConfig.dtype is {self.dtype!r}. Give one of {", ".join(_TYPES)}.')
+    renamed = [pair for pair in self.assignment_map or () if len(pair) != 2 or pair[1] is not None]
+    if renamed:
+      raise ValueError(f'utils.RestoreCheckpointConfig.assignment_map holds {renamed[0]!r}. Only pairs (regular '
+                       'expression, None) are read here: names are not mapped to others.')
+
+  @property
+  def source(self) -> str | None:
+    """The one path, or None."""
+    if isinstance(self.path, str) or not self.path:
+      return self.path or None
+    if len(self.path) > 1:
+      raise ValueError(f'utils.RestoreCheckpointConfig.path names {len(self.path)} checkpoints. Give one.')
+    return self.path[0]
+
+  @property
+  def ignored(self) -> tuple[str, ...]:
+    """Regular expressions of names that are not read."""
+    return tuple(pattern for pattern, _ in self.assignment_map or ())
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """Both.
+
+  Attributes:
+    restore: where the frozen model is read from.
+    save: how the run's state is saved.
+  """
+
+  restore: RestoreCheckpointConfig
+  save: SaveCheckpointConfig = SaveCheckpointConfig()
