@@ -1,0 +1,211 @@
+"""The plan of a run: what it would load, train, batch and write, found without reading the frozen model's weights."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
+from prompt_tuning.conditioning import Method
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.models import loading
+from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.models.t5_formats import infer_config, read_config
+from prompt_tuning.prompts import PromptTuning
+from prompt_tuning.types import Flat, Params
+
+
+class Outline:
+  """A frozen model of which only shapes are known; its embedding is read where a prompt starts from it.
+
+  Attributes:
+    path: where it is.
+    config: its shape.
+    step: the step of its checkpoint.
+    vocabulary: its vocabulary.
+    params: shapes and types, layers stacked.
+  """
+
+  def __init__(self, path: str, config: T5Config, dtype: Any, step: int, vocabulary: Any):
+    self.path, self.config, self.step, self.vocabulary = path, config, step, vocabulary
+    shapes = loading.parameter_shapes(T5(config))
+    self.params: Params = trees.unflatten({
+      name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in shapes.items()})
+    self.width = config.width
+
+  @functools.cache  # noqa: B019 (a program looks at one model)
+  def embeddings(self) -> Any:
+    """Returns the embedding [V, D]."""
+    return loading.load_embedding(self.path)
+
+
+def show(run: Any) -> None:
+  """Prints the plan of a run, an object of `t5x_names`.
+
+  Raises:
+    ValueError: something is missing or does not fit; the plan is printed as far as it goes.
+  """
+  problems: list[str] = []
+  attempt = functools.partial(_attempt, problems)
+  print(f'Plan of {type(run).__name__}; nothing is run and nothing written.')
+  outline = attempt(lambda: read_outline(run))
+  if outline is not None:
+    _show_model(run, outline)
+    if hasattr(run, 'trainer_cls'):
+      attempt(lambda: _show_training(run, outline))
+    else:
+      attempt(lambda: _show_prompt(run, outline))
+  attempt(lambda: _show_data(run, outline))
+  print('Files:\n' + '\n'.join(f'  {path}' for path in run.files()))
+  if problems:
+    raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {problem}' for problem in problems))
+  print('The run can start: leave out --dry_run.')
+
+
+def _attempt(problems: list[str], function: Callable[[], Any]) -> Any:
+  try:
+    return function()
+  except (ValueError, OSError, ImportError) as error:
+    problems.append(str(error))
+    return None
+
+
+def read_outline(run: Any) -> Outline:
+  """Returns the outline of a run's frozen model."""
+  restore, architecture = run.restore, run.model.module
+  config, path, step = architecture.config(), restore.source, 0
+  if path is None and config is None:
+    raise ValueError('There is no checkpoint to read the shape of the model from. Set INITIAL_CHECKPOINT_PATH, or '
+                     'choose a model file with a size.')
+  missing = None
+  if path is not None:
+    try:
+      reader = loading.open_checkpoint(loading.find_model(path))
+      step = getattr(reader, 'step', 0) or 0
+      config = config or _stored_config(reader, restore.ignored)
+    except (ValueError, OSError) as error:
+      if config is None:
+        raise
+      missing = error
+  outline = Outline(path or 'random', config, jnp.dtype(restore.dtype), step, None)
+  if missing is not None:
+    _show_model(run, outline)
+    raise missing
+  outline.vocabulary = run.model.vocabulary(path or '')
+  return outline
+
+
+def _stored_config(reader: Any, ignored: tuple[str, ...]) -> T5Config:
+  if isinstance(reader, HuggingFaceFolder):
+    return read_config(reader.config, reader.names(), reader.path)
+  patterns = (*ignored, r'.*/prompt/prompt')
+  return infer_config({name: found for name, found in reader.names().items() if not trees.matches(name, patterns)},
+                      reader.path)
+
+
+def _show_model(run: Any, outline: Outline) -> None:
+  config, frozen = outline.config, trees.flatten(outline.params)
+  print(f'Frozen model: {outline.path}, from step {outline.step}: {config.encoder_layers}+{config.decoder_layers} '
+        f'layers, {config.heads} heads of {config.head_dim}, width {config.width}, MLP {config.mlp_dim}, vocabulary '
+        f'{config.vocab_size}\n  {trees.count(frozen):,} frozen parameters, {_size(_bytes(frozen))} as '
+        f'{jnp.dtype(run.restore.dtype)}')
+
+
+def _show_training(run: Any, outline: Outline) -> None:
+  method = run.model.method(outline)
+  trained = trees.flatten(_first_values(method, outline))
+  optimizer = jax.eval_shape(run.optimizer.build(outline.step).init, trained)
+  state = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(optimizer))}
+  total = _bytes(trees.flatten(outline.params)) + 2 * _bytes(trained) + _bytes(state)
+  print(f'Trained by {type(method).__name__}: {trees.count(trained):,} numbers')
+  for name, array in list(trained.items())[:5]:
+    print(f'  {name} {tuple(array.shape)}')
+  if len(trained) > 5:
+    print(f'  … and {len(trained) - 5} more')
+  print(f'Memory: frozen {_size(_bytes(trees.flatten(outline.params)))}, trained {_size(_bytes(trained))}, gradients '
+        f'the same, {type(run.optimizer).__name__} {_size(_bytes(state))}: {_size(total)}, and the activations of one '
+        'microbatch')
+  end = run.end(outline.step)
+  if end <= outline.step:
+    raise ValueError(f'TRAIN_STEPS is {end}, but the checkpoint is at step {outline.step}: it counts all steps. Set '
+                     f'TRAIN_STEPS to {outline.step} plus the steps you want.')
+  print(f'Steps: {outline.step} to {end}, evaluated every {run.eval_period}, saved every '
+        f'{run.checkpoint_cfg.save.period}')
+  _show_batches(run.data.task_feature_lengths, run.data.batch_size, method.layout().prompt_length,
+                run.trainer_cls().num_microbatches)
+
+
+def _show_prompt(run: Any, outline: Outline) -> None:
+  found = run.model.trained(outline, run.restore, seed=run.fallback_init_rng)
+  found.conditioning(outline)
+  print('Handed to the model: ' + (', '.join(
+    f'{name} {tuple(array.shape)}' for name, array in list(found.tensors.items())[:5]) or 'nothing'))
+  if run.data.task_feature_lengths is not None:
+    _show_batches(run.data.task_feature_lengths, run.data.batch_size, found.layout().prompt_length, None)
+
+
+def _show_batches(lengths: Any, batch_size: int, prompt_length: int, microbatches: int | None) -> None:
+  rows = batch_size // (microbatches or 1)
+  if rows * (microbatches or 1) != batch_size:
+    raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
+                     'Choose a number that divides it.')
+  print(f'Batches: {microbatches or 1} x encoder [{rows}, {lengths["inputs"] + prompt_length}], decoder '
+        f'[{rows}, {lengths["targets"]}]')
+
+
+def _show_data(run: Any, outline: Outline | None) -> None:
+  if hasattr(run, 'examples'):
+    print(f'Inputs: {len(run.examples())} of {run.data.mixture_or_task_name}')
+    return
+  task = run.data.task()
+  if hasattr(run, 'evaluations'):
+    run.evaluations(task)
+  for each in task.tasks if isinstance(task, Mixture) else (task,):
+    print(f'Task {each.name}: {_splits(each)}')
+    each.split(run.data.split)
+    if outline is not None and outline.vocabulary is not None:
+      _show_example(each, run.data.split, outline)
+
+
+def _splits(task: Task) -> str:
+  return ', '.join(f'{name} {"endless" if hasattr(examples, "draw") else len(examples)}'
+                   for name, examples in task.splits.items())
+
+
+def _show_example(task: Task, split: str, outline: Outline) -> None:
+  example = task.split(split)[0]
+  for feature in ('inputs', 'targets'):
+    value = example[feature]
+    if isinstance(value, str):
+      print(f'  {feature}: {value[:60]!r}, {len(outline.vocabulary.encode(value)) + 1} tokens')
+
+
+def _first_values(method: Method, outline: Outline) -> Params:
+  if isinstance(method, PromptTuning):
+    return method.initialise(jax.random.key(0), outline)
+
+  def initialise(params: Params) -> Params:
+    return method.initialise(jax.random.key(0), _Shapes(outline.width, params))
+
+  return jax.eval_shape(initialise, outline.params)
+
+
+class _Shapes:
+  def __init__(self, width: int, params: Params):
+    self.width, self.params = width, params
+
+
+def _bytes(flat: Flat) -> int:
+  return sum(int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize for array in flat.values())
+
+
+def _size(count: int) -> str:
+  for unit in ('bytes', 'kB', 'MB', 'GB'):
+    if count < 1000 or unit == 'GB':
+      return f'{count:.3g} {unit}' if unit != 'GB' or count < 1000 else f'{count:,.0f} {unit}'
+    count /= 1000
+  return ''

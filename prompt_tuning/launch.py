@@ -1,0 +1,236 @@
+"""From flags to a run: reads gin files and overrides, checks them, and builds the run that they describe.
+
+The only file that imports gin. What can be configured is registered once, from `t5x_names`, under the names that users
+type; so overrides on the command line always resolve, and our own gin files need no imports. `gin_files` finds the
+files and rewrites those that were written for T5X.
+"""
+
+import argparse
+import difflib
+import functools
+import inspect
+import os
+import re
+import tokenize
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import gin
+
+from prompt_tuning import compilation, dry_run, gin_files, trees
+from prompt_tuning.t5x_names import (
+  adafactor,
+  architectures,
+  decoding,
+  eval_script,
+  files,
+  infer_script,
+  linen_initializers,
+  models,
+  partitioning,
+  prompts,
+  retrained,
+  seqio,
+  train_prompts,
+  train_script,
+  trainer,
+  utils,
+)
+
+# What stands before a dot in gin files -> the module that has the names behind it.
+MODULES: dict[str, ModuleType] = {
+  'adafactor': adafactor, 'architectures': architectures, 'decoding': decoding, 'eval_script': eval_script,
+  'files': files, 'infer_script': infer_script, 'flax.linen.initializers': linen_initializers, 'models': models,
+  'partitioning': partitioning, 'prompt_tuning.prompts': prompts, 'retrained': retrained, 'seqio': seqio,
+  'train_prompts': train_prompts, 'train_script': train_script, 'trainer': trainer, 'utils': utils,
+}
+ROOTS = {'train': 'train_script.train', 'eval': 'eval_script.evaluate', 'infer': 'infer_script.infer'}
+_RUN_FILES = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}
+_LIBRARIES: list[gin_files.Library] = []  # the last one is being read; gin's file reader must find it
+# A macro that need not be set where the other one is.
+_INSTEAD = {'TRAIN_STEPS': 'TRAIN_STEPS_RELATIVE'}
+
+
+def run(program: str, flags: argparse.Namespace) -> None:
+  """Builds the run that the flags describe, and runs it, or prints its plan.
+
+  Raises:
+    ValueError, OSError, ImportError: the message says what to change.
+  """
+  described, config_text = build(program, flags)
+  if flags.tfds_data_dir:
+    os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
+  if flags.dry_run:
+    dry_run.show(described)
+    return
+  compilation.use_cache()
+  described.run(config_text)
+
+
+def build(program: str, flags: argparse.Namespace) -> tuple[Any, str]:
+  """Returns the run, an object of `t5x_names`, and the resolved configuration as text."""
+  _register()
+  gin.clear_config()
+  library = gin_files.Library(flags.gin_search_paths)
+  _LIBRARIES.append(library)
+  for path in flags.gin_file:
+    _parse_file(path, library)
+  for binding in flags.gin_bindings:
+    _parse_binding(gin_files.mend(binding))
+  _check_root(program)
+  _check_macros(flags.gin_bindings, library)
+  try:
+    return gin.get_configurable(ROOTS[program])(), gin.config_str()
+  except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
+    raise _explained(error) from error
+
+
+def names() -> dict[str, list[str]]:
+  """Returns what can be configured: the name as users type it -> its parameters."""
+  found = {}
+  for module, values in MODULES.items():
+    typed = module.removeprefix('flax.').removeprefix('prompt_tuning.')
+    for name, value in _configurables(values):
+      found[f'{typed}.{name}'] = list(inspect.signature(value).parameters)
+  return found
+
+
+@functools.cache
+def _register() -> None:
+  for module, values in MODULES.items():
+    for name, value in _configurables(values):
+      *owners, last = name.split('.')
+      gin.external_configurable(value, last, '.'.join([module, *owners]))
+  # In front of gin's own readers, which complain about what they do not find.
+  gin.config._FILE_READERS.insert(
+    0, (lambda path: _LIBRARIES[-1].open(path), lambda path: path.startswith(gin_files.PREFIX)))
+
+
+def _configurables(module: ModuleType) -> Iterator[tuple[str, Any]]:
+  """Gives name and object of what `__all__` of a module lists, and of the static methods of its classes."""
+  for name in module.__all__:
+    value = getattr(module, name)
+    yield name, value
+    if inspect.isclass(value):
+      yield from ((f'{name}.{method}', getattr(value, method)) for method, member in vars(value).items()
+                  if isinstance(member, staticmethod))
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _parse_file(path: str, library: gin_files.Library) -> None:
+  try:
+    gin.parse_config_file(gin_files.PREFIX + library.find(path))
+  except (SyntaxError, tokenize.TokenError) as error:
+    raise _unreadable(error, path) from error
+  except (ValueError, KeyError, NameError, AttributeError, OSError, ImportError, RuntimeError) as error:
+    raise _explained(error) from error
+
+
+def _parse_binding(binding: str) -> None:
+  name, _, value = binding.partition('=')
+  try:
+    gin.parse_config(binding)
+  except (SyntaxError, tokenize.TokenError) as error:
+    raise ValueError(f'--gin.{name}={value} cannot be read: the value is not gin syntax. A text has quotes of its own, '
+                     f'as in --gin.{name}="\'{value.strip(chr(34) + chr(39))}\'".') from error
+  except (ValueError, KeyError, NameError, AttributeError) as error:
+    raise _explained(error, f'--gin.{name}') from error
+
+
+def _unreadable(error: Exception, path: str) -> ValueError:
+  message, place = (error.args + (None,))[:2] if error.args else (str(error), None)
+  where = f'{place[0] or path}:{place[1]}' if isinstance(place, tuple) and len(place) > 2 else path
+  text = place[3].strip() if isinstance(place, tuple) and len(place) > 3 and place[3] else ''
+  return ValueError(f'{where}: cannot be read as gin: {message} {text!r}. Texts need quotes, names have none.')
+
+
+def _explained(error: Exception, place: str = '') -> Exception:
+  """Returns an error of the same kind whose message says where, what, and which name is near."""
+  text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  text = text.split('\n  In call to configurable')[0].split('\n  No values supplied by Gin')[0]
+  where = re.search(r'\n  In file "([^"]+)", line (\d+)', text)
+  place = place or (f'{where.group(1)}:{where.group(2)}' if where else '')
+  text = text.split('\n  In ')[0]
+  known = names()
+  for pattern, answer in (
+      (r"No configurable matching (?:reference )?'@?([^'(]+)", lambda m: _unknown_name(m[1], known)),
+      (r"Couldn't resolve selector ([\w.]+);", lambda m: _unknown_name(m[1], known)),
+      (r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'",
+       lambda m: _unknown_parameter(*m.groups(), known)),
+      (r"'(\w+)' was not provided by an import", lambda m: f'this file does not import {m[1]}. Add the import.'),
+      (r"Ambiguous selector '([^']+)', matches (\[.*\])", lambda m: f'{m[1]} may mean {m[2]}. Write more of the name.'),
+      (r"missing \d+ required .* arguments?: (.*)", lambda m: f'{_owner(error)} lacks {m[1]}. Set it in a gin file.')):
+    match = re.search(pattern, text)
+    if match:
+      text = answer(match)
+      break
+  kind = next((kind for kind in (FileNotFoundError, OSError, ImportError) if isinstance(error, kind)), ValueError)
+  return kind(f'{place}: {text}' if place else text)
+
+
+def _owner(error: Exception) -> str:
+  match = re.search(r"In call to configurable '([^']+)'", str(error))
+  return match[1] if match else 'The configuration'
+
+
+def _unknown_name(name: str, known: dict[str, list[str]]) -> str:
+  # A long name is compared with names of as many parts.
+  parts = name.count('.') + 1
+  short = {'.'.join(each.split('.')[-parts:]): each for each in known}
+  close = [short[each] for each in difflib.get_close_matches(name, short, n=3, cutoff=0.5)]
+  hint = f' Did you mean {" or ".join(close)}?' if close else ''
+  return f'There is no {name}.{hint} docs/configuration.md lists the names.'
+
+
+def _unknown_parameter(name: str, parameter: str, known: dict[str, list[str]]) -> str:
+  owner = next((each for each in known if f'.{each}'.endswith(f'.{name}')), name)
+  parameters = known.get(owner, [])
+  return (f'{name} has no parameter {parameter}.{trees.nearest(parameter, parameters)} '
+          f'It has {", ".join(parameters)}.')
+
+
+# --- Checking --------------------------------------------------------------------------------------------------------
+
+
+def _check_root(program: str) -> None:
+  """Sees to it that the files describe a run of this program."""
+  described = {name for name, root in ROOTS.items() if gin.get_bindings(root, resolve_references=False)}
+  if program in described:
+    return
+  found = f' They describe a run of {" and ".join(sorted(described))}.' if described else ''
+  raise ValueError(f'None of the gin files says how to {program}.{found} Add --gin_file=prompt_tuning/configs/runs/'
+                   f'{_RUN_FILES[program]}.gin')
+
+
+def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
+  """Finds macros that are needed and not set, and macros on the command line that nothing uses."""
+  config = gin.config._CONFIG
+  macro = gin.get_configurable('gin.macro')
+  needed = {ref.scopes[-1]: None for ref in gin.config.iterate_references(config, to=macro)}
+  values = {scope: values['value'] for (scope, name), values in config.items() if name == 'gin.macro'}
+  unset = {name for name, value in values.items() if repr(value) == '%gin.REQUIRED'}
+  missing = [name for name in needed if (name not in values or name in unset)
+             and values.get(_INSTEAD.get(name, '')) is None]
+  for name in needed:
+    if name not in values and name not in missing:
+      gin.parse_config(f'{name} = None')
+  if missing:
+    raise ValueError('\n'.join(_missing(missing, set(values) - unset - library.macros(), library)))
+  used = set(needed) | {name for binding in bindings for name in gin_files.macros(binding)} | library.macros()
+  for binding in bindings:
+    name = binding.partition('=')[0].strip()
+    if re.fullmatch(r'\w+', name) and name not in used:
+      raise ValueError(f'--gin.{name} sets nothing: no gin file of this run uses {name}.'
+                       f'{trees.nearest(name, sorted(used))} docs/configuration.md lists the names.')
+
+
+def _missing(missing: Sequence[str], unused: set[str], library: gin_files.Library) -> Iterator[str]:
+  yield f'{", ".join(missing)} {"is" if len(missing) == 1 else "are"} not set:'
+  for name in missing:
+    slips = difflib.get_close_matches(name, sorted(unused), n=1, cutoff=0.8)
+    example = gin_files.EXAMPLES.get(name, f'--gin.{name}=VALUE')
+    yield (f'  {name}, which {library.user_of(name)} needs, for example {example}'
+           + (f' ({slips[0]} is set, but nothing uses it: a slip?)' if slips else ''))
