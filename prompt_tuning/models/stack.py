@@ -5,6 +5,7 @@ layers is scanned with the weights.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -153,14 +154,14 @@ class Attention(nn.Module):
     values = checkpoint_name(self._split(self.value(x)), 'value')
     return keys, values
 
-  def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None) -> Array:
-    """Attends from `x` [B, T, D] to the blocks; returns [B, T, D]."""
+  def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None, *, site: int) -> Array:
+    """Attends from `x` [B, T, D] to the blocks; returns [B, T, D]. `site` is of `drop`."""
     query = checkpoint_name(self._split(self.query(x)), 'query')
     factors = None
     if dropout is not None and self.config.dropout_rate:
       count = sum(block.keys.shape[2] for block in blocks)
       ones = jnp.ones((x.shape[0], self.config.heads, 1, count), query.dtype)
-      factors = drop(ones, dropout, self.config.dropout_rate, site=0, over=(1, 3))
+      factors = drop(ones, dropout, self.config.dropout_rate, site=site, over=(1, 3))
     heads = attend(query, blocks, dropout=factors)
     return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1))  # [B, H, T, K] -> [B, T, H·K]
 
@@ -175,7 +176,7 @@ class MLP(nn.Module):
   config: StackConfig
 
   @nn.compact
-  def __call__(self, x: Array, dropout: Array | None) -> Array:
+  def __call__(self, x: Array, dropout: Array | None, *, site: int) -> Array:
     activations = self.config.mlp_activations
     names = ['wi'] if len(activations) == 1 else [f'wi_{i}' for i in range(len(activations))]
     initialise = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
@@ -185,7 +186,7 @@ class MLP(nn.Module):
     for name, activation in zip(names, activations, strict=True):
       products = checkpoint_name(dense(self.config.mlp_dim, name)(x), 'mlp_hidden')
       hidden = hidden * ACTIVATIONS[activation](products)
-    hidden = drop(hidden, dropout, self.config.dropout_rate, site=1, over=(2,))
+    hidden = drop(hidden, dropout, self.config.dropout_rate, site=site, over=(2,))
     return dense(self.config.width, 'wo')(hidden)
 
 
@@ -201,7 +202,7 @@ class Layer(nn.Module):
     keys = around.dropout
     if keys is not None:
       keys = jax.vmap(lambda key: jax.random.fold_in(key, scanned.layer))(keys)
-    site = iter(range(2, 9))
+    site = itertools.count()
     residual = lambda x, y: x + drop(y, keys, config.dropout_rate, site=next(site), over=(2,))
     name = 'self_attention' if config.cross else 'attention'
     x = checkpoint_name(x, 'attention_input')
@@ -211,16 +212,16 @@ class Layer(nn.Module):
     blocks = [Block(*own, around.bias)]
     if scanned.front is not None:
       blocks.insert(0, Block(*scanned.front, around.front_bias))
-    x = residual(x, attention(normed, blocks, keys))
+    x = residual(x, attention(normed, blocks, keys, site=next(site)))
     if config.cross:
       x = checkpoint_name(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
       memory = scanned.memory if around.memory is None else attention.keys_values(around.memory)
       normed = RMSNorm(config.dtype, name='pre_cross_attention_layer_norm')(x)
-      x = residual(x, attention(normed, [Block(*memory, around.memory_bias)], keys))
+      x = residual(x, attention(normed, [Block(*memory, around.memory_bias)], keys, site=next(site)))
     x = checkpoint_name(x, 'mlp_input')
     normed = RMSNorm(config.dtype, name='pre_mlp_layer_norm')(x)
-    return residual(x, MLP(config, name='mlp')(normed, keys)), own
+    return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site))), own
 
 
 class Stack(nn.Module):

@@ -13,6 +13,8 @@ from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.stack import REMATERIALISE, Stack, StackConfig, Surroundings
 from prompt_tuning.types import Array, Batch
 
+_DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0
+
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:
@@ -131,7 +133,7 @@ class T5(nn.Module):
     layout = batch['decoder']
     x = self.token_embedder(layout['tokens'])
     if dropout is not None:
-      dropout = jax.vmap(lambda key: jax.random.fold_in(key, 1))(dropout)  # not the encoder's masks again
+      dropout = jax.vmap(lambda key: jax.random.fold_in(key, _DECODER))(dropout)
     around = Surroundings(
       hide(self_visible(layout, causal=True, visibility=Visibility())), memory=memory, dropout=dropout,
       memory_bias=hide(cross_visible(layout['memory_segments'], batch['encoder']['segments'])))
