@@ -1,0 +1,119 @@
+"""The model against outputs of T5X and Flaxformer, from the checkpoints that they wrote."""
+
+import functools
+import json
+
+import golden_models
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning.losses import cross_entropy, log_likelihood
+from prompt_tuning.models.generation import BeamSearch, Greedy, generate
+from prompt_tuning.models.positions import relative_buckets
+
+CASES = {  # name -> (model, folder, prefix of the golden names)
+  'a': ('tiny', 'a_plain_tiny', ''),
+  'b': ('tiny', 'b_prompt_tiny', ''),
+  'd plain': ('small', 'd_small', 'plain_'),
+  'd prompt': ('small', 'd_small', 'prompt_'),
+}
+
+
+@functools.cache
+def outputs(shared, case):
+  """Returns everything that T5X gives for the case's batch, computed here, and what T5X gave."""
+  name, folder, prefix = CASES[case]
+  model = golden_models.t5x_model(shared, name)
+  golden = np.load(shared / 't5x' / folder / 'golden.npz')
+  prompt = None if case in ('a', 'd plain') else golden['prompt']
+  batch = golden_models.make_batch(golden['encoder_input_tokens'], golden['decoder_target_tokens'],
+                                   0 if prompt is None else len(prompt))
+
+  @jax.jit
+  def run(params, batch, prompt):
+    conditioning = golden_models.conditioning_of(prompt)
+    apply = functools.partial(model.module.apply, {'params': params})
+    memory = apply(batch, conditioning, method='encode')
+    logits = apply(batch, memory, conditioning, method='decode')
+    scored = (logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
+    _, sums = cross_entropy(*scored, z_loss=1e-4)
+    return {'encoder_outputs': memory, 'logits': logits, 'score_batch': log_likelihood(*scored), **sums}
+
+  wanted = {field: golden[prefix + field] for field in ('encoder_outputs', 'logits', 'score_batch', 'loss')}
+  return batch, jax.device_get(run(model.params, batch, prompt)), wanted
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_logits_equal_t5xs(shared, case):
+  batch, found, wanted = outputs(shared, case)
+  real = batch['decoder']['segments'] > 0
+  np.testing.assert_allclose(found['logits'][real], wanted['logits'][real], atol=2e-4)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_encoder_outputs_equal_t5xs(shared, case):
+  batch, found, wanted = outputs(shared, case)
+  real = batch['encoder']['segments'] > 0  # T5X sets what is padding to 0
+  np.testing.assert_allclose(found['encoder_outputs'][real], wanted['encoder_outputs'][real], atol=2e-4)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_losses_and_scores_equal_t5xs(shared, case):
+  _, found, wanted = outputs(shared, case)
+  np.testing.assert_allclose(found['score_batch'], wanted['score_batch'], atol=2e-4)
+  np.testing.assert_allclose(found['loss'], wanted['loss'], rtol=1e-5)
+
+
+@pytest.mark.parametrize('case', ['a', 'b'])
+def test_the_figures_of_the_loss_equal_t5xs(shared, case):
+  _, found, _ = outputs(shared, case)
+  wanted = json.loads((shared / 't5x' / CASES[case][1] / 'loss_metrics.json').read_text())
+  np.testing.assert_allclose(found['z_loss'], wanted['z_loss'], rtol=1e-5)
+  np.testing.assert_allclose(found['loss'] - found['z_loss'], wanted['cross_ent_loss'], rtol=1e-5)
+  np.testing.assert_allclose(found['loss'] / found['weights'], wanted['loss_per_nonpadding_target_token'], rtol=1e-5)
+  assert found['correct'] == wanted['accuracy'] == 0
+
+
+def test_the_prompts_gradient_equals_t5xs(shared):
+  model = golden_models.t5x_model(shared, 'tiny')
+  golden = np.load(shared / 't5x/b_prompt_tiny/golden.npz')
+  batch = golden_models.make_batch(golden['encoder_input_tokens'], golden['decoder_target_tokens'], 5)
+
+  @jax.jit
+  @jax.grad
+  def gradient(prompt, params, batch):
+    logits = model.module.apply({'params': params}, batch, golden_models.conditioning_of(prompt))
+    return cross_entropy(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'], z_loss=1e-4)[0]
+
+  found = gradient(golden['prompt'], model.params, batch)
+  scale = np.abs(golden['prompt_grad']).max()
+  np.testing.assert_allclose(found / scale, golden['prompt_grad'] / scale, atol=1e-5)
+
+
+@pytest.mark.parametrize(('name', 'sampler'), [
+  ('greedy_temp0', Greedy()),
+  ('beam1_a06', BeamSearch()),
+  ('beam4_a06', BeamSearch(4)),
+  ('beam4_a00', BeamSearch(4, alpha=0.0)),
+])
+def test_decodes_equal_t5xs_with_prompted_and_plain_rows_in_one_batch(shared, name, sampler):
+  model = golden_models.t5x_model(shared, 'small')
+  golden = np.load(shared / 't5x/d_small/golden.npz')
+  inputs = golden['encoder_input_tokens']
+  batch, conditioning = golden_models.make_generation_batch(
+    [*inputs, *inputs], [None] * 4 + [golden['prompt']] * 4, model.width)
+  tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(0), sampler=sampler,
+                            max_length=12)
+  for kind, found_tokens, found_scores in (('plain', tokens[:4], scores[:4]), ('prompt', tokens[4:], scores[4:])):
+    np.testing.assert_array_equal(found_tokens, golden[f'{kind}_{name}_tokens'])
+    np.testing.assert_allclose(found_scores, golden[f'{kind}_{name}_scores'], atol=1e-4)
+
+
+@pytest.mark.parametrize(('buckets', 'max_distance'), [(32, 128), (4, 8), (8, 16)])
+@pytest.mark.parametrize('kind', ['bidirectional', 'causal'])
+def test_relative_position_buckets_equal_flaxformers(shared, buckets, max_distance, kind):
+  golden = np.load(shared / 't5x/f_misc/relative_position_buckets.npz')
+  found = relative_buckets(golden['relative_position'], buckets=buckets, max_distance=max_distance,
+                           bidirectional=kind == 'bidirectional')
+  np.testing.assert_array_equal(found, golden[f'buckets_{buckets}_{max_distance}_{kind}'])
