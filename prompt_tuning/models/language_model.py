@@ -44,6 +44,15 @@ def score_batch(module: T5, params: Params, batch: Batch, conditioning: Conditio
 
 
 @dataclasses.dataclass(frozen=True)
+class _Row:
+  """One text as ids: what stood in an array of `length`, from `start` on, without the padding around it."""
+
+  ids: list[int]
+  start: int
+  length: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class LanguageModel:
   """A frozen model with its vocabulary.
 
@@ -86,19 +95,17 @@ class LanguageModel:
     Returns:
       [B, S, V] float32, aligned with the targets as given; 0 at padding.
     """
-    rows = self._rows(targets)
-    batch, conditioning = self._batch(inputs, [ids for ids, _ in rows], prompt)
+    rows = self._rows(targets, 'targets')
+    batch, conditioning = self._batch(inputs, [row.ids for row in rows], prompt)
     logits = np.asarray(apply_model(self.module, self.params, batch, conditioning))
-    length = max(start + len(ids) for ids, start in rows)
-    length = targets.shape[1] if isinstance(targets, np.ndarray) else length
-    aligned = np.zeros((len(rows), length, logits.shape[-1]), np.float32)
-    for b, (ids, start) in enumerate(rows):
-      aligned[b, start:start + len(ids)] = logits[b, :len(ids)]
+    aligned = np.zeros((len(rows), max(row.length for row in rows), logits.shape[-1]), np.float32)
+    for b, row in enumerate(rows):
+      aligned[b, row.start:row.start + len(row.ids)] = logits[b, :len(row.ids)]
     return aligned
 
   def score(self, inputs: Texts, targets: Texts, prompt: Any = None) -> np.ndarray:
     """Returns [B], the log-likelihood of each target given its input."""
-    batch, conditioning = self._batch(inputs, [ids for ids, _ in self._rows(targets)], prompt)
+    batch, conditioning = self._batch(inputs, [row.ids for row in self._rows(targets, 'targets')], prompt)
     return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(inputs)]
 
   def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
@@ -116,6 +123,8 @@ class LanguageModel:
     Returns:
       A text for each input, or, where ids were given, an array of ids without the end token.
     """
+    if inputs is None:
+      self._rows(inputs, 'inputs')
     answers = []
     given_text = len(inputs) > 0 and isinstance(inputs[0], str)
     for start in range(0, len(inputs), batch_size):
@@ -132,41 +141,47 @@ class LanguageModel:
     ends = np.flatnonzero(ids == self.eos_id)
     return ids[:ends[0]] if len(ends) else ids
 
-  def _rows(self, texts: Texts) -> list[tuple[list[int], int]]:
-    """Returns each row's ids, and how much padding stood before them."""
+  def _rows(self, texts: Texts, what: str) -> list[_Row]:
     if texts is None:
-      raise ValueError('This model reads an input with its encoder, but inputs is None. Give texts or token ids.')
+      raise ValueError(f'{what} is None, but this model reads inputs with its encoder and targets with its decoder. '
+                       'Give texts or token ids.')
     if isinstance(texts, str):
-      raise ValueError('Found one text where a list of texts was wanted. Write [text].')
+      raise ValueError(f'Found one text where a list of texts was wanted as {what}. Write [text].')
+    if len(texts) == 0:
+      raise ValueError(f'{what} is empty. Give at least one row.')
     rows = []
     for text in texts:
       if isinstance(text, str):
         if self.vocabulary is None:
           raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
                            'Give load_model(..., vocabulary=...).')
-        rows.append(([*self.vocabulary.encode(text), self.eos_id], 0))
+        ids = [*self.vocabulary.encode(text), self.eos_id]
+        rows.append(_Row(ids, 0, len(ids)))
         continue
       ids = np.asarray(text, np.int32)
+      if ids.ndim != 1:
+        raise ValueError(f'Found one row of token ids where a list of rows was wanted as {what}. Write [ids].')
       real = np.flatnonzero(ids)
       first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 0)
-      rows.append((ids[first:last].tolist(), first))
+      rows.append(_Row(ids[first:last].tolist(), first, len(ids)))
     size = self.module.config.vocab_size
-    for b, (ids, _) in enumerate(rows):
-      if any(not 0 <= i < size for i in ids):
-        raise ValueError(f'Row {b} holds the token id {max(ids, key=abs)}, but the model has {size} rows in its '
+    for b, row in enumerate(rows):
+      wrong = [i for i in row.ids if not 0 <= i < size]
+      if wrong:
+        raise ValueError(f'Row {b} of {what} holds the token id {wrong[0]}, but the model has {size} rows in its '
                          'embedding. Use the vocabulary that belongs to this model.')
     return rows
 
   def _batch(self, inputs: Texts, targets: Sequence[Sequence[int]], prompt: Any,
              first_id: int = 0) -> tuple[Batch, Conditioning]:
-    rows = self._rows(inputs)
+    rows = self._rows(inputs, 'inputs')
     if len(rows) != len(targets):
       raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
     chosen, conditioning = collect_prompts(prompt, len(rows), self.width)
     examples = []
-    for (ids, _), target, (prompt_id, length, placement) in zip(rows, targets, chosen, strict=True):
+    for row, target, (prompt_id, length, placement) in zip(rows, targets, chosen, strict=True):
       layout = layouts.Layout(placement=placement)
-      examples.append([layout.example(ids, target, prompt_length=length, prompt_id=prompt_id)])
+      examples.append([layout.example(row.ids, target, prompt_length=length, prompt_id=prompt_id)])
     rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few programs
     examples += [[]] * (rows_to_fill - len(examples))
     lengths = {stack: bucket(max([len(row[0][stack]['tokens']) for row in examples if row]))
