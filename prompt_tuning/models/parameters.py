@@ -14,6 +14,9 @@ def merge(frozen: Params, retrained: Mapping[str, Array]) -> Params:
   Args:
     frozen: θ, layers stacked.
     retrained: the checkpoint's name -> copy.
+
+  Raises:
+    ValueError: a copy has another name or shape than the model's parameters.
   """
   if not retrained:
     return frozen
@@ -21,8 +24,7 @@ def merge(frozen: Params, retrained: Mapping[str, Array]) -> Params:
   chosen: dict[str, dict[int | None, Array]] = {}
   for name, value in retrained.items():
     path, layer = trees.split_layer_name(name)
-    if path not in flat:
-      raise ValueError(f'The model has no parameter {name}.{trees.nearest(path, flat)}')
+    _require_place(name, path, layer, value, flat)
     chosen.setdefault(path, {})[layer] = value
   for path, copies in chosen.items():
     if None in copies:
@@ -33,3 +35,14 @@ def merge(frozen: Params, retrained: Mapping[str, Array]) -> Params:
     everything = len(layers) == flat[path].shape[0]
     flat[path] = stacked if everything else flat[path].at[jnp.array(layers)].set(stacked)
   return trees.unflatten(flat)
+
+
+def _require_place(name: str, path: str, layer: int | None, value: Array, flat: Mapping[str, Array]) -> None:
+  if path not in flat or trees.is_stacked(path) != (layer is not None):
+    raise ValueError(f'The model has no parameter {name}.{trees.nearest(path, flat)}')
+  if layer is not None and layer >= flat[path].shape[0]:
+    raise ValueError(f'The model has no parameter {name}. It has {flat[path].shape[0]} layers there, counted from 0.')
+  wanted = flat[path].shape if layer is None else flat[path].shape[1:]
+  if value.shape != wanted:
+    raise ValueError(f'{name} has shape {tuple(value.shape)}, but the model wants {tuple(wanted)}. '
+                     'Take what was trained for this model.')

@@ -120,7 +120,14 @@ class T5(nn.Module):
     return self.decode(batch, memory, conditioning, dropout=dropout)
 
   def encode(self, batch: Batch, conditioning: Conditioning, *, dropout: Array | None = None) -> Array:
-    """Returns the encoder's output [B, T, D]."""
+    """Returns the encoder's output [B, T, D].
+
+    Raises:
+      ValueError: the Conditioning holds what this model cannot honour.
+    """
+    if conditioning.decoder.prompt is not None:
+      raise ValueError('T5 is handed conditioning.decoder.prompt, but its decoder has no prompt positions. '
+                       'Put the prompt into conditioning.encoder.')
     layout, given = batch['encoder'], conditioning.encoder
     x = fill_prompt(self.token_embedder(layout['tokens']), layout, batch['prompt_ids'], given)
     visible = self_visible(layout, causal=False, visibility=given.visibility)
