@@ -15,8 +15,12 @@ from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.models import loading
 from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.models.t5_formats import infer_config, read_config
-from prompt_tuning.prompts import PromptTuning
+from prompt_tuning.prompts import PATH, PromptTuning
+from prompt_tuning.training import run_files
 from prompt_tuning.types import Flat, Params
+
+_SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers', 'mlp_activations',
+          'tied', 'relative_buckets')
 
 
 class Outline:
@@ -26,12 +30,13 @@ class Outline:
     path: where it is.
     config: its shape.
     step: the step of its checkpoint.
-    vocabulary: its vocabulary.
+    missing: why its checkpoint cannot be read; None if it can.
+    vocabulary: its vocabulary, once it is read.
     params: shapes and types, layers stacked.
   """
 
-  def __init__(self, path: str, config: T5Config, dtype: Any, step: int, vocabulary: Any):
-    self.path, self.config, self.step, self.vocabulary = path, config, step, vocabulary
+  def __init__(self, path: str, config: T5Config, dtype: Any, *, step: int = 0, missing: Exception | None = None):
+    self.path, self.config, self.step, self.missing, self.vocabulary = path, config, step, missing, None
     shapes = loading.parameter_shapes(T5(config))
     self.params: Params = trees.unflatten({
       name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in shapes.items()})
@@ -39,7 +44,9 @@ class Outline:
 
   @functools.cache  # noqa: B019 (a program looks at one model)
   def embeddings(self) -> Any:
-    """Returns the embedding [V, D]."""
+    """Returns the embedding [V, D]; zeros that take no memory where it cannot be read."""
+    if self.missing is not None:
+      return np.broadcast_to(np.zeros((), np.float32), (self.config.vocab_size, self.width))
     return loading.load_embedding(self.path)
 
 
@@ -54,15 +61,19 @@ def show(run: Any) -> None:
   print(f'Plan of {type(run).__name__}; nothing is run and nothing written.')
   outline = attempt(lambda: read_outline(run))
   if outline is not None:
+    if outline.missing is not None:
+      problems.append(str(outline.missing))
     _show_model(run, outline)
-    if hasattr(run, 'trainer_cls'):
-      attempt(lambda: _show_training(run, outline))
-    else:
-      attempt(lambda: _show_prompt(run, outline))
+    outline.vocabulary = attempt(lambda: run.model.vocabulary(run.restore.source or ''))
+    show = _show_training if hasattr(run, 'trainer_cls') else _show_prompt
+    attempt(lambda: show(run, outline))
   attempt(lambda: _show_data(run, outline))
-  print('Files:\n' + '\n'.join(f'  {path}' for path in run.files()))
+  steps = run_files.saved_steps(run.model_dir) if hasattr(run, 'model_dir') else []
+  if steps:
+    print(f'{run.model_dir} holds a run that was saved at step {steps[-1]}: it is gone on with.')
+  print('Files:\n' + '\n'.join(f'  {path}' for path in run.files()), flush=True)
   if problems:
-    raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {problem}' for problem in problems))
+    raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {each}' for each in dict.fromkeys(problems)))
   print('The run can start: leave out --dry_run.')
 
 
@@ -86,17 +97,14 @@ def read_outline(run: Any) -> Outline:
     try:
       reader = loading.open_checkpoint(loading.find_model(path))
       step = getattr(reader, 'step', 0) or 0
-      config = config or _stored_config(reader, restore.ignored)
+      stored = _stored_config(reader, restore.ignored)
+      _check_shape(config or stored, stored, path)
+      config = config or stored
     except (ValueError, OSError) as error:
       if config is None:
         raise
       missing = error
-  outline = Outline(path or 'random', config, jnp.dtype(restore.dtype), step, None)
-  if missing is not None:
-    _show_model(run, outline)
-    raise missing
-  outline.vocabulary = run.model.vocabulary(path or '')
-  return outline
+  return Outline(path or 'random', config, jnp.dtype(restore.dtype), step=step, missing=missing)
 
 
 def _stored_config(reader: Any, ignored: tuple[str, ...]) -> T5Config:
@@ -107,9 +115,18 @@ def _stored_config(reader: Any, ignored: tuple[str, ...]) -> T5Config:
                       reader.path)
 
 
+def _check_shape(asked: T5Config, stored: T5Config, path: str) -> None:
+  wrong = [f'{name}: {getattr(stored, name)} there, {getattr(asked, name)} asked for' for name in _SHAPE
+           if getattr(asked, name) != getattr(stored, name)]
+  if wrong:
+    raise ValueError(f'{path} is another model than the run asks for ({"; ".join(wrong)}). Choose the model file of '
+                     'its size, or models/from_checkpoint_prompt.gin.')
+
+
 def _show_model(run: Any, outline: Outline) -> None:
   config, frozen = outline.config, trees.flatten(outline.params)
-  print(f'Frozen model: {outline.path}, from step {outline.step}: {config.encoder_layers}+{config.decoder_layers} '
+  step = outline.step if outline.missing is None else 'unknown'
+  print(f'Frozen model: {outline.path}, step {step}: {config.encoder_layers}+{config.decoder_layers} '
         f'layers, {config.heads} heads of {config.head_dim}, width {config.width}, MLP {config.mlp_dim}, vocabulary '
         f'{config.vocab_size}\n  {trees.count(frozen):,} frozen parameters, {_size(_bytes(frozen))} as '
         f'{jnp.dtype(run.restore.dtype)}')
@@ -130,11 +147,11 @@ def _show_training(run: Any, outline: Outline) -> None:
         f'the same, {type(run.optimizer).__name__} {_size(_bytes(state))}: {_size(total)}, and the activations of one '
         'microbatch')
   end = run.end(outline.step)
-  if end <= outline.step:
+  if end <= outline.step and outline.missing is None:
     raise ValueError(f'TRAIN_STEPS is {end}, but the checkpoint is at step {outline.step}: it counts all steps. Set '
                      f'TRAIN_STEPS to {outline.step} plus the steps you want.')
-  print(f'Steps: {outline.step} to {end}, evaluated every {run.eval_period}, saved every '
-        f'{run.checkpoint_cfg.save.period}')
+  start = outline.step if outline.missing is None else 'unknown'
+  print(f'Steps: {start} to {end}, evaluated every {run.eval_period}, saved every {run.checkpoint_cfg.save.period}')
   _show_batches(run.data.task_feature_lengths, run.data.batch_size, method.layout().prompt_length,
                 run.trainer_cls().num_microbatches)
 
@@ -185,6 +202,8 @@ def _show_example(task: Task, split: str, outline: Outline) -> None:
 
 
 def _first_values(method: Method, outline: Outline) -> Params:
+  if isinstance(method, PromptTuning) and outline.missing is not None:
+    return {PATH: jax.ShapeDtypeStruct((method.layout().prompt_length, outline.width), np.float32)}
   if isinstance(method, PromptTuning):
     return method.initialise(jax.random.key(0), outline)
 

@@ -47,6 +47,7 @@ MODULES: dict[str, ModuleType] = {
 }
 ROOTS = {'train': 'train_script.train', 'eval': 'eval_script.evaluate', 'infer': 'infer_script.infer'}
 _RUN_FILES = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}
+_IN_GIN = '\n  In call to configurable'  # what gin adds to the messages of errors
 _LIBRARIES: list[gin_files.Library] = []  # the last one is being read; gin's file reader must find it
 # A macro that need not be set where the other one is.
 _INSTEAD = {'TRAIN_STEPS': 'TRAIN_STEPS_RELATIVE'}
@@ -61,11 +62,16 @@ def run(program: str, flags: argparse.Namespace) -> None:
   described, config_text = build(program, flags)
   if flags.tfds_data_dir:
     os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
-  if flags.dry_run:
-    dry_run.show(described)
-    return
-  compilation.use_cache()
-  described.run(config_text)
+  try:
+    if flags.dry_run:
+      dry_run.show(described)
+    else:
+      compilation.use_cache()
+      described.run(config_text)
+  except (ValueError, TypeError, OSError, ImportError) as error:
+    if _IN_GIN in str(error):  # something that gin makes when it is needed
+      raise _explained(error) from error
+    raise
 
 
 def build(program: str, flags: argparse.Namespace) -> tuple[Any, str]:
@@ -150,7 +156,7 @@ def _unreadable(error: Exception, path: str) -> ValueError:
 def _explained(error: Exception, place: str = '') -> Exception:
   """Returns an error of the same kind whose message says where, what, and which name is near."""
   text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-  text = text.split('\n  In call to configurable')[0].split('\n  No values supplied by Gin')[0]
+  text = text.split(_IN_GIN)[0].split('\n  No values supplied by Gin')[0]
   where = re.search(r'\n  In file "([^"]+)", line (\d+)', text)
   place = place or (f'{where.group(1)}:{where.group(2)}' if where else '')
   text = text.split('\n  In ')[0]
@@ -220,8 +226,13 @@ def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
   if missing:
     raise ValueError('\n'.join(_missing(missing, set(values) - unset - library.macros(), library)))
   used = set(needed) | {name for binding in bindings for name in gin_files.macros(binding)} | library.macros()
+  scopes = {scope for ref in gin.config.iterate_references(config) for scope in ref.scopes}
   for binding in bindings:
     name = binding.partition('=')[0].strip()
+    for scope in name.split('/')[:-1]:
+      if scope not in scopes:
+        raise ValueError(f'--gin.{name} sets nothing: no gin file of this run uses the scope {scope}/.'
+                         f'{trees.nearest(scope, sorted(scopes - set(needed)))}')
     if re.fullmatch(r'\w+', name) and name not in used:
       raise ValueError(f'--gin.{name} sets nothing: no gin file of this run uses {name}.'
                        f'{trees.nearest(name, sorted(used))} docs/configuration.md lists the names.')

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 from typing import Any
 
 from prompt_tuning import storage
@@ -18,8 +19,8 @@ def SentencePieceVocabulary(sentencepiece_model_file: str | None = None, extra_i
   """Names a vocabulary.
 
   Args:
-    sentencepiece_model_file: a SentencePiece model, local or `gs://`, or a `tokenizer.json`; None takes the one in the
-      checkpoint's folder.
+    sentencepiece_model_file: a SentencePiece model, local or `gs://`, a `tokenizer.json`, a folder with one of them, or
+      the name of a model that comes with the package; None takes the one in the checkpoint's folder.
     extra_ids: how many sentinels there are; those that the file lacks are appended.
     default: the file to take where the checkpoint's folder has none.
   """
@@ -46,7 +47,8 @@ def PassThroughVocabulary(size: int, eos_id: int = 1) -> Recipe:
 
 @functools.lru_cache(maxsize=4)
 def _open(path: str, extra_ids: int) -> vocabularies.Vocabulary:
-  if path.endswith('.json'):
+  path = find_model(path)
+  if path.endswith('.json') or os.path.isdir(path):
     return vocabularies.load_vocabulary(path)
   try:
     return vocabularies.SentencePieceVocabulary(path, extra_ids)

@@ -61,6 +61,7 @@ class train:
   log_period: int = 10
 
   def __post_init__(self) -> None:
+    self.trainer_cls()  # its mistakes are found now
     if self.use_hardware_rng:
       raise ValueError('USE_HARDWARE_RNG is True, but runs use the software generator only, so that they can be '
                        'repeated. Leave it out.')

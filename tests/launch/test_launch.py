@@ -1,0 +1,196 @@
+"""From gin files and overrides to a run: what slips are answered, and what the facade accepts and refuses."""
+
+import re
+
+import pytest
+
+FILES = ('--gin_file=models/t5_1_1_prompt.gin', '--gin_file=runs/prompt_finetune.gin')
+SET = ("--gin.MODEL_DIR='run'", "--gin.INITIAL_CHECKPOINT_PATH='there'", '--gin.TRAIN_STEPS=80',
+       "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}")
+
+
+@pytest.fixture
+def train(build, toy_shape):
+  """Returns a function `(*overrides) -> the run`."""
+  return lambda *overrides: build('train', *FILES, *toy_shape, *SET, *overrides)
+
+
+@pytest.mark.parametrize('override, answer', [
+  ('--gin.TRAIN_STEP=5', r'sets nothing: no gin file of this run uses TRAIN_STEP\. Did you mean TRAIN_STEPS'),
+  ('--gin.utils.SaveCheckpointConfig.kep=5', r'SaveCheckpointConfig has no parameter kep\. Did you mean keep\?'),
+  ('--gin.utils.SaveChekpointConfig.keep=5', r'no utils\.SaveChekpointConfig\. Did you mean utils\.SaveCheck'),
+  ('--gin.util.SaveCheckpointConfig.keep=5', r'no util\.SaveCheckpointConfig\. Did you mean utils\.SaveCheck'),
+  ('--gin.MODEL=@models.EncoderDecodrModel()', r'Did you mean models\.EncoderDecoderModel'),
+  ('--gin.trian/utils.DatasetConfig.pack=True', r'no gin file of this run uses the scope trian/\. Did you mean train'),
+  ('--gin.MODEL_DIR=/tmp/x', r"""as in --gin\.MODEL_DIR="'/tmp/x'"\.$"""),
+  ('--gin.MODEL_DIR=runs', r"""as in --gin\.MODEL_DIR="'runs'"\.$"""),
+  ('--gin.TASK_FEATURE_LENGTHS={', r'--gin\.TASK_FEATURE_LENGTHS=\{ cannot be read'),
+  ('--gin.Prompt.length=5', r"Prompt may mean .*train_prompts\.Prompt.*Write more of the name"),
+])
+def test_a_slip_in_an_override_names_the_flag_and_the_nearest_name(override, answer, train):
+  with pytest.raises(ValueError, match=answer) as caught:
+    train(override)
+  assert str(caught.value).startswith(override.split('=')[0])
+
+
+@pytest.mark.parametrize('text, answer', [
+  ("utils.SaveCheckpointConfig:\n  period = 3\n  kep = 5\n", r':4: utils\.SaveCheckpointConfig has no parameter kep'),
+  ("MODEL_DIR = /tmp\n", r":2: cannot be read as gin: .*'MODEL_DIR = /tmp'"),
+  ("MODEL = @models.EncodrDecoderModel()\n", r':2: There is no models\.EncodrDecoderModel'),
+  ("import no_such_module_here\n", r":2: No module named 'no_such_module_here'"),
+])
+def test_a_slip_in_a_file_names_its_line(text, answer, build, tmp_path):
+  path = tmp_path / 'mine.gin'
+  path.write_text(f'# mine\n{text}')
+  with pytest.raises((ValueError, ImportError), match=re.escape(str(path)) + answer):
+    build('train', f'--gin_file={path}')
+
+
+def test_what_is_required_is_named_with_its_file_and_an_example(build, toy_shape):
+  with pytest.raises(ValueError) as caught:
+    build('train', *FILES, *toy_shape, *SET[1:], '--gin.MODEL_DR=5')
+  first, line = str(caught.value).splitlines()
+  assert first == 'MODEL_DIR is not set:'
+  assert 'which prompt_tuning/configs/runs/finetune.gin needs' in line
+  assert 'for example --gin.MODEL_DIR="\'runs/first\'"' in line
+  assert 'MODEL_DR is set, but nothing uses it: a slip?' in line
+
+
+def test_a_value_marked_as_required_in_a_users_file_must_be_set(build, toy_shape, tmp_path):
+  (tmp_path / 'mine.gin').write_text('MODEL_DIR = %gin.REQUIRED\n')
+  files = (*FILES, f'--gin_file={tmp_path}/mine.gin')
+  with pytest.raises(ValueError, match='MODEL_DIR is not set'):
+    build('train', *files, *toy_shape, *SET[1:])
+  assert build('train', *files, *toy_shape, *SET).model_dir == 'run'
+
+
+def test_the_steps_of_the_run_itself_can_be_given_instead_of_global_ones(build, toy_shape):
+  described = build('train', *FILES, *toy_shape, *SET[:2], *SET[3:], '--gin.TRAIN_STEPS_RELATIVE=7')
+  assert described.end(1_100_000) == 1_100_007
+  assert build('train', *FILES, *toy_shape, *SET).end(1_100_000) == 80
+
+
+def test_files_of_another_program_are_answered_with_the_right_file(build, toy_shape):
+  with pytest.raises(ValueError, match=r'how to eval\. They describe a run of train\. Add .*runs/prompt_eval\.gin'):
+    build('eval', *FILES, *toy_shape, *SET)
+
+
+def test_a_run_without_a_model_file_is_told_which_to_add(build):
+  with pytest.raises(ValueError, match=r'MODEL, which .*finetune.gin needs, for example --gin_file=.*from_checkpoint'):
+    build('train', FILES[1], *SET)
+
+
+def test_later_files_and_overrides_win(train, build, toy_shape, tmp_path):
+  (tmp_path / 'mine.gin').write_text('BATCH_SIZE = 6\nEVAL_PERIOD = 4\n')
+  described = build('train', *FILES, f'--gin_file={tmp_path}/mine.gin', *toy_shape, *SET, '--gin.EVAL_PERIOD=5')
+  assert (described.data.batch_size, described.eval_period) == (6, 5)
+
+
+def test_defaults_are_those_of_prompt_tuning(train):
+  described = train()
+  assert (described.data.batch_size, described.data.split, described.data.pack) == (128, 'train', False)
+  assert (described.eval_period, described.eval_steps, described.random_seed) == (1000, 20, None)
+  assert (described.checkpoint_cfg.save.period, described.checkpoint_cfg.save.keep) == (1000, 1)
+  assert described.restore.ignored == ('^.*prompt.*$',)
+  assert described.optimizer.learning_rate(1_100_000) == pytest.approx(0.3)
+  adafactor = described.optimizer
+  assert (adafactor.decay_rate, adafactor.step_offset, adafactor.multiply_by_parameter_scale) == (0.8, 0, False)
+  assert (adafactor.weight_decay_rate, adafactor.min_dim_size_to_factor) == (1e-5, 128)
+  assert described.model.module.config().dropout_rate == 0.1
+  assert described.model.prompt().prompt.length == 100
+  loss = described.model.loss()
+  assert (loss.z_loss, loss.label_smoothing, loss.normalizing_factor) == (1e-4, 0.0, None)
+  sampler = described.model.sampler()
+  assert (type(sampler).__name__, sampler.num_decodes, sampler.alpha, sampler.penalty) == ('BeamSearch', 1, 0.6, 't5x')
+
+
+@pytest.mark.parametrize('override, answer', [
+  ('--gin.partitioning.PjitPartitioner.num_partitions=2', 'runs a model on one device'),
+  ('--gin.partitioning.PjitPartitioner.model_parallel_submesh=(4, 4, 1, 2)', 'runs a model on one device'),
+  ('--gin.ACTIVATION_PARTITIONING_DIMS=2', 'ACTIVATION_PARTITIONING_DIMS is 2'),
+  ('--gin.SCALE=0.5', 'SCALE is 0.5'),
+  ("--gin.LAYER_REMAT='some'", "LAYER_REMAT is 'some'. Give one of none, minimal"),
+  ('--gin.USE_HARDWARE_RNG=True', 'USE_HARDWARE_RNG is True'),
+  ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'goes on with the same bits'),
+  ('--gin.utils.SaveCheckpointConfig.keep=0', 'Give at least 1'),
+  ("--gin.utils.RestoreCheckpointConfig.mode='all'", "mode is 'all'"),
+  ("--gin.utils.RestoreCheckpointConfig.dtype='int8'", "dtype is 'int8'"),
+  ("--gin.utils.RestoreCheckpointConfig.assignment_map=(('a', 'b'),)", 'names are not mapped to others'),
+  ('--gin.train/utils.DatasetConfig.shuffle=False', 'training always shuffles'),
+  ('--gin.BATCH_SIZE=0', 'batch size is 0'),
+  ('--gin.TASK_FEATURE_LENGTHS=None', 'Training needs the lengths'),
+  ("--gin.TASK_FEATURE_LENGTHS={'inputs': 9}", 'Give both lengths'),
+  ("--gin.utils.create_learning_rate_scheduler.factors='constnat'", "unknown factor 'constnat'. Did you mean constant"),
+])
+def test_what_is_not_supported_is_a_clear_error(override, answer, train):
+  with pytest.raises(ValueError, match=re.escape(answer)) as caught:
+    train(override)
+  assert 'configurable' not in str(caught.value)  # gin's words
+
+
+@pytest.mark.parametrize('override, answer', [
+  ('--gin.JSON_WRITE_N_RESULTS=5', 'JSON_WRITE_N_RESULTS is set'),
+  ('--gin.infer_eval/utils.DatasetConfig.batch_size=3', 'evaluations use that of training'),
+  ("--gin.infer_eval/utils.DatasetConfig.split='test'", 'judged by one task and split'),
+  ("--gin.utils.DatasetConfig.mixture_or_task_name='Ad1'", 'There is no task'),
+  ("--gin.MIXTURE_OR_TASK_MODULE='prompt_tuning.data.glue'", 'SeqIO tasks are not part of this version'),
+  ("--gin.MIXTURE_OR_TASK_MODULE='no_such_module_here'", 'there is no such module. Start the program in the folder'),
+])
+def test_what_cannot_be_evaluated_or_found_is_a_clear_error(override, answer, train):
+  described = train(override)
+  with pytest.raises((ValueError, ImportError), match=re.escape(answer)):
+    described.evaluations(described.data.task())
+
+
+def test_one_seed_decides_all(train):
+  assert train('--gin.RANDOM_SEED=3').seed == 3
+  assert train('--gin.train/utils.DatasetConfig.seed=4').seed == 4
+  with pytest.raises(ValueError, match=r'RANDOM_SEED is 3 and train/utils\.DatasetConfig\.seed 4'):
+    train('--gin.RANDOM_SEED=3', '--gin.train/utils.DatasetConfig.seed=4').seed  # noqa: B018
+
+
+@pytest.mark.parametrize('patterns, answer', [
+  (['.*'], 'which matches'), (['.*layer_norm.*', '.*/prompt/.*'], 'which matches'), (['.*bias.*'], 'which matches'),
+  (['promt'], 'does not match encoder/prompt/prompt/prompt')])
+def test_a_pattern_that_means_more_or_less_than_the_prompt_is_an_error(patterns, answer, train, toy_model):
+  with pytest.raises(ValueError, match=f'PROMPT_REGEX is .* {answer}.*PROMPT=@retrained.Retrained'):
+    train(f'--gin.PROMPT_REGEX={patterns}').model.method(toy_model)
+
+
+def test_parameters_can_be_retrained_instead_of_a_prompt(train, toy_model):
+  method = train('--gin.PROMPT=@retrained.Retrained', "--gin.retrained.Retrained.patterns=['.*layer_norm.*']"
+                 ).model.method(toy_model)
+  assert type(method).__name__ == 'Retrained'
+  assert method.patterns == ['.*layer_norm.*']
+
+
+@pytest.mark.parametrize('overrides, placement', [
+  ([], 'before'), (['--gin.train_prompts.Prompt.combine=@train_prompts.prefix_prompt_after_bos'], 'after_bos'),
+  (['--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'], 'after_eos'),
+  (['--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt',
+    '--gin.train_prompts.suffix_prompt.before_eos=True'], 'before_eos')])
+def test_the_prompt_stands_where_it_is_told(overrides, placement, train, toy_model):
+  method = train(*overrides, '--gin.train_prompts.Prompt.see_input=False').model.method(toy_model)
+  assert method.layout().placement.__name__ == placement
+  assert (method.visibility.input, method.visibility.prompt) == (False, True)
+
+
+def test_the_scale_of_uniform_first_values_can_be_set(train, toy_model):
+  import jax
+  import numpy as np
+
+  method = train('--gin.prompt_init/linen.initializers.uniform.scale=0.01').model.method(toy_model)
+  values = np.asarray(method.initialise(jax.random.key(0), toy_model)['encoder']['prompt']['prompt']['prompt'])
+  assert 0 <= values.min() < values.max() < 0.01
+
+
+def test_the_resolved_configuration_builds_the_same_run(build, toy_shape, tmp_path):
+  from prompt_tuning import command, launch
+
+  flags = command.parse_flags('train', [*FILES, *toy_shape, *SET, '--gin.PROMPT_LENGTH=6', '--gin.RANDOM_SEED=3'])
+  first, text = launch.build('train', flags)
+  (tmp_path / 'config.gin').write_text(text)
+  again = build('train', f'--gin_file={tmp_path}/config.gin')
+  assert (again.seed, again.model_dir, again.model.prompt().prompt.length) == (3, 'run', 6)
+  assert again.model.module == first.model.module
+  assert again.checkpoint_cfg == first.checkpoint_cfg
