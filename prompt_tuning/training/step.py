@@ -99,7 +99,7 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
       (gradient, sums), _ = jax.lax.scan(add, zeros, parts)
     scale = loss.scale(sums['weights'])
     gradient = jax.tree.map(lambda g: g * scale, gradient)
-    sums = {**sums, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.global_norm(gradient)}
+    sums = {**sums, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient)}
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
     trained = optax.apply_updates(state.trained, updates)
     return TrainState(state.step + 1, trained, optimizer_state), sums
