@@ -86,6 +86,9 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
       raise
     print(f'\nprompt-tuning {program}: {error}\n(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print(f'\nprompt-tuning {program}: interrupted. The same command goes on from what was saved.', file=sys.stderr)
+    return 130
   return 0
 
 

@@ -14,7 +14,7 @@ from prompt_tuning.data.tasks import Mixture
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.seqio import Evaluator
-from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig
+from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig, check_folder
 
 __all__ = ['evaluate']
 
@@ -40,6 +40,9 @@ class evaluate:
   inference_evaluator_cls: Callable[[], Evaluator] = Evaluator
   partitioner: PjitPartitioner = PjitPartitioner()
   fallback_init_rng: int | None = None
+
+  def __post_init__(self) -> None:
+    check_folder('EVAL_OUTPUT_DIR', self.output_dir)
 
   @property
   def restore(self) -> RestoreCheckpointConfig:

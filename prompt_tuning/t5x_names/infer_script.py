@@ -9,7 +9,7 @@ from prompt_tuning.data.tasks import Example, Mixture
 from prompt_tuning.t5x_names.files import is_table
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
-from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig
+from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig, check_folder
 
 __all__ = ['infer']
 
@@ -45,6 +45,9 @@ class infer:
   random_seed: int = 0
 
   def __post_init__(self) -> None:
+    check_folder('INFER_OUTPUT_DIR', self.output_dir)
+    if self.mode not in ('predict', 'predict_with_aux', 'score'):
+      raise ValueError(f'infer_script.infer.mode is {self.mode!r}. Give predict, predict_with_aux or score.')
     if (self.shard_id, self.num_shards) != (0, 1):
       raise ValueError(f'infer_script.infer has shard {self.shard_id} of {self.num_shards}, but this version answers a '
                        'file whole. Cut the file into parts, or leave both out.')

@@ -1,6 +1,7 @@
 """`models.…`: the frozen model with all that is decided about it."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -95,6 +96,9 @@ class EncoderDecoderModel:
                          'choose a model file with a size.')
       model = loading.random_model(config, seed=seed or 0, vocabulary=vocabulary)
     else:
+      if any(os.path.exists(os.path.join(path, name)) for name in (inference.BEST, inference.LAST)):
+        raise ValueError(f'{path} is the folder of a run, which holds what was trained, not the frozen model. Give the '
+                         'model that it was trained for as the checkpoint, and this folder as PROMPT_FILE.')
       # A prompt that the checkpoint holds is read by `trained`, not as part of the model.
       model = loading.load_model(
         path, dtype=jnp.dtype(restore.dtype), activation_dtype=jnp.dtype(self.module.dtype), vocabulary=vocabulary,

@@ -9,7 +9,7 @@ from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.seqio import Evaluator
 from prompt_tuning.t5x_names.trainer import Trainer
-from prompt_tuning.t5x_names.utils import CheckpointConfig, DatasetConfig, RestoreCheckpointConfig
+from prompt_tuning.t5x_names.utils import CheckpointConfig, DatasetConfig, RestoreCheckpointConfig, check_folder
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Optimizer
 
@@ -61,6 +61,7 @@ class train:
   log_period: int = 10
 
   def __post_init__(self) -> None:
+    check_folder('MODEL_DIR', self.model_dir)
     self.trainer_cls()  # its mistakes are found now
     if self.use_hardware_rng:
       raise ValueError('USE_HARDWARE_RNG is True, but runs use the software generator only, so that they can be '

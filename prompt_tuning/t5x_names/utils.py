@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 
+from prompt_tuning import storage
 from prompt_tuning.data import tasks
 from prompt_tuning.t5x_names.files import FileTask, is_table
 from prompt_tuning.training.schedules import create_schedule as create_learning_rate_scheduler
@@ -77,6 +79,23 @@ def import_tasks(name: str) -> None:
               'MIXTURE_OR_TASK_NAME' if name.startswith('prompt_tuning.data') else
               'Start the program in the folder that holds it, or install it')
     raise ImportError(f'MIXTURE_OR_TASK_MODULE={name}: there is no such module. {advice}.') from error
+
+
+def check_folder(macro: str, folder: str) -> None:
+  """Sees to it that a run can write its results, before it works for them.
+
+  Raises:
+    OSError: the folder is no local one, or cannot be written.
+  """
+  if storage.is_remote(folder):
+    raise OSError(f'{macro}={folder}: writing to an object store is not supported yet. Give a local folder, and copy '
+                  'it afterwards.')
+  parent = os.path.abspath(folder)
+  while not os.path.exists(parent):
+    parent = os.path.dirname(parent)
+  if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+    raise OSError(f'{macro}={folder} cannot be written: {parent} is no folder that this user may write. '
+                  'Give another folder.')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,8 +81,9 @@ def test_every_name_of_the_published_interface_is_on_the_page(shared):
   interface = (shared.parent / 'public_interface.md').read_text()
   macros = set(re.findall(r'\b[A-Z][A-Z]+(?:_[A-Z]+)+\b', interface)) - {'VALUE'}
   flags = set(re.findall(r'`(--[a-z_]+)`', interface))
-  bindings = {f'{owner}.{name}' for owner, inner in re.findall(r'`([\w/.]+)\.\{([^`}]+)\}', interface)
-              for name in re.findall(r'(?:^|,\s+)([a-z_.]+)', without_remarks(inner)) if not owner.startswith('prompt_init')}
+  owners = [(owner, without_remarks(inner)) for owner, inner in re.findall(r'`([\w/.]+)\.\{([^`}]+)\}', interface)
+            if not owner.startswith('prompt_init')]  # its braces are nested
+  bindings = {f'{owner}.{name}' for owner, inner in owners for name in re.findall(r'(?:^|,\s+)([a-z_.]+)', inner)}
   shell = {'TFDS_DATA_DIR', 'EVAL_DIR', 'MODEL_SIZE'}  # variables of the demo scripts
   missing = [name for name in sorted(macros - shell | flags | bindings) if name not in PAGE]
   assert missing == []

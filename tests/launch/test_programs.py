@@ -142,3 +142,37 @@ def test_a_folder_without_a_vocabulary_says_where_to_put_one(build, toy_folder):
     "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.EVAL_OUTPUT_DIR='out'")
   with pytest.raises(FileNotFoundError, match=r'holds no vocabulary .* --gin\.seqio\.SentencePieceVocabulary'):
     described.model.load(described.restore)
+
+
+def test_a_model_is_judged_by_itself_where_there_is_no_prompt(build, toy_folder):
+  described = build(
+    'eval', *FROM_CHECKPOINT, '--gin_file=runs/eval.gin', f"--gin.CHECKPOINT_PATH='{toy_folder}'", '--gin.PROMPT=None',
+    "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.EVAL_OUTPUT_DIR='out'")
+  assert described.model.trained(None, described.restore).tensors == {}
+
+
+@pytest.mark.parametrize('folder, answer', [
+  ('gs://bucket/run', 'writing to an object store is not supported yet'), ('{file}/run', 'cannot be written')])
+@pytest.mark.parametrize('program, macro', [('train', 'MODEL_DIR'), ('eval', 'EVAL_OUTPUT_DIR'),
+                                            ('infer', 'INFER_OUTPUT_DIR')])
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(program, macro, folder, answer, run, tmp_path):
+  (tmp_path / 'file').write_text('')
+  folder = folder.format(file=tmp_path / 'file')
+  checkpoint = 'INITIAL_CHECKPOINT_PATH' if program == 'train' else 'CHECKPOINT_PATH'
+  run_file = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}[program]
+  status, _, errors = run(
+    program, *FROM_CHECKPOINT, f'--gin_file=runs/{run_file}.gin', f"--gin.{checkpoint}='there'", LENGTHS,
+    "--gin.MIXTURE_OR_TASK_NAME='Add1'", f"--gin.{macro}='{folder}'",
+    *(['--gin.TRAIN_STEPS=2'] if program == 'train' else ["--gin.PROMPT_FILE='prompt'"]))
+  assert status == 2
+  assert f'{macro}={folder}' in errors
+  assert answer in errors
+
+
+def test_the_folder_of_a_run_is_no_frozen_model(build, tmp_path):
+  (tmp_path / 'last.safetensors').write_bytes(b'')
+  described = build(
+    'eval', *FROM_CHECKPOINT, '--gin_file=runs/prompt_eval.gin', f"--gin.CHECKPOINT_PATH='{tmp_path}'",
+    f"--gin.PROMPT_FILE='{tmp_path}'", "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.EVAL_OUTPUT_DIR='out'")
+  with pytest.raises(ValueError, match=r'is the folder of a run, .* and this folder as PROMPT_FILE'):
+    described.model.load(described.restore)
