@@ -15,12 +15,11 @@ Each was tuned by `python3 -m prompt_tuning.scripts.make_integer_prompts` from s
 the share of 3200 lists, which training never shows, whose answer is right in every number.
 
     prompt-tuning eval \\
-      --gin_file=prompt_tuning/configs/models/t5_integers.gin \\
-      --gin_file=prompt_tuning/configs/prompts/from_file.gin \\
+      --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
       --gin_file=prompt_tuning/configs/runs/prompt_eval.gin \\
-      --gin.MIXTURE_OR_TASK_NAME="'SortDescending'" \\
-      --gin.PROMPT_FILE="'prompt_tuning/pretrained_prompts/t5_integers/SortDescending.npy'" \\
-      --gin.EVAL_OUTPUT_DIR="'runs/eval'"
+      --gin.CHECKPOINT_PATH="'t5_integers'" --gin.MIXTURE_OR_TASK_NAME="'SortDescending'" \\
+      --gin.PROMPT_FILE="'prompt_tuning/pretrained_prompts/t5_integers/SortDescending.npy'" --gin.PROMPT_LENGTH={length} \\
+      --gin.utils.DatasetConfig.split="'validation'" --gin.EVAL_OUTPUT_DIR="'runs/eval'"
 
 gives the last column's number again. A prompt is {numbers} numbers in {size:,} bytes.
 
@@ -53,7 +52,7 @@ def main() -> None:
     rows.append(f'| {name} | `{name}.npy` | {LENGTH} | {BATCH} | {STEPS} | accuracy '
                 f'| {before:.2f} % | {after:.2f} % |')
     print(rows[-1], flush=True)
-  head = _HEAD.format(numbers=LENGTH * model.width, size=os.path.getsize(path))
+  head = _HEAD.format(length=LENGTH, numbers=LENGTH * model.width, size=os.path.getsize(path))
   storage.write_bytes(os.path.join(folder, 'README.md'), (head + '\n'.join(rows) + '\n').encode())
 
 
