@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from prompt_tuning import layouts, storage, trees
 from prompt_tuning.checkpoints.prompt_files import read_prompt, write_numpy_prompt
@@ -167,6 +168,10 @@ def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str
     raise ValueError('The mode score needs targets, but an example has none. Add them, or use the mode predict.')
   conditioning = trained.conditioning(model)
   batches = eval_batches(examples, model.vocabulary, trained.layout(), batch_size=batch_size, lengths=lengths)
+  cut = batches.truncated
+  if cut['inputs'] or cut['targets']:
+    logging.warning('Of %d examples, %d inputs and %d targets are longer than %s and were cut.', cut['examples'],
+                    cut['inputs'], cut['targets'], dict(lengths or {}))
   if mode == 'score':
     for batch, part in batches:
       scores = np.asarray(score_batch(model.module, model.params, batch, conditioning))
