@@ -46,8 +46,8 @@ class Loss:
 
   def __post_init__(self) -> None:
     factor = self.normalizing_factor
-    if isinstance(factor, str) and factor != 'tokens':
-      raise ValueError(f'The loss normalizing factor is {factor!r}. Give None, a number, or "tokens".')
+    if factor not in (None, 'tokens') and (isinstance(factor, str) or factor <= 0):
+      raise ValueError(f'The loss normalizing factor is {factor!r}. Give None, a number above 0, or "tokens".')
 
   def scale(self, weights: Array) -> Array:
     """Returns what the summed loss and gradient are multiplied by, given the sum of weights."""

@@ -1,0 +1,135 @@
+"""One training step: whose gradients it takes, and that cutting or packing a batch changes none of them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prompt_tuning import layouts, prompts, trees
+from prompt_tuning.training.step import Loss, TrainState, averages, make_step
+from prompt_tuning.tuning.retrained import Retrained
+
+P = 2
+METHOD = prompts.PromptTuning(prompts.Prompt(P), layouts.before_eos)
+EXAMPLES = [METHOD.layout().example(inputs, targets, loss_weight=weight) for inputs, targets, weight in (
+  ([7, 8, 9, 1], [5, 6, 1], 1.0), ([10, 1], [11, 1], 0.5), ([12, 13, 14, 1], [16, 17, 1], 1.0), ([4, 3, 1], [1], 2.0))]
+APART = layouts.assemble([[example] for example in EXAMPLES], {'encoder': 7, 'decoder': 3})
+
+
+@pytest.fixture(scope='module')
+def gradients(tiny):
+  """Returns a function that gives a batch's gradient and sums, with the step compiled once for each setting."""
+  trained = METHOD.initialise(jax.random.key(1), tiny)
+  remember = optax.trace(0.0)  # its state is the gradient
+
+  @functools.cache
+  def compiled(dropout_rate, **settings):
+    module = tiny.module.clone(config=dataclasses.replace(tiny.module.config, dropout_rate=dropout_rate))
+    return jax.jit(make_step(module, METHOD, remember, **settings))
+
+  def run(batch, step=0, dropout_rate=0.0, **settings):
+    state = TrainState(jnp.int32(step), trained, remember.init(trained))
+    state, sums = compiled(dropout_rate, **settings)(tiny.params, state, batch)
+    return np.asarray(trees.flatten(state.optimizer.trace)[prompts.PATH]), jax.device_get(sums)
+
+  return run
+
+
+def assert_same(found, wanted):
+  np.testing.assert_allclose(found[0], wanted[0], atol=1e-5 * np.abs(wanted[0]).max())
+  for name in wanted[1]:
+    np.testing.assert_allclose(found[1][name], wanted[1][name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize('dropout_rate', [0.0, 0.3])
+def test_four_microbatches_are_one_batch_also_with_dropout(gradients, dropout_rate):
+  whole = gradients(APART, dropout_rate=dropout_rate)
+  assert_same(gradients(APART, dropout_rate=dropout_rate, microbatches=4), whole)
+
+
+def test_packed_rows_give_the_loss_and_gradient_of_unpacked_ones(gradients):
+  first, second, third, fourth = EXAMPLES
+  packed = layouts.assemble([[], [fourth, first], [second, third]], {'encoder': 12, 'decoder': 6})
+  assert_same(gradients(packed), gradients(APART))
+
+
+def test_dropout_changes_with_the_step_and_not_with_the_row_that_an_example_stands_in(gradients):
+  first, again, later = (gradients(APART, step=step, dropout_rate=0.3)[0] for step in (0, 0, 1))
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - later).max() > 0.01 * np.abs(first).max()
+  turned = jax.tree.map(lambda x: x[::-1], APART)  # rows keep their numbers
+  np.testing.assert_allclose(gradients(turned, dropout_rate=0.3)[0], first, atol=1e-5 * np.abs(first).max())
+
+
+def test_loss_weights_weigh_the_targets_gradients(gradients):
+  total, sums = gradients(APART)
+  parts = [gradients(layouts.assemble([[e] if i == b else [] for i, e in enumerate(EXAMPLES)],
+                                      {'encoder': 7, 'decoder': 3})) for b in range(4)]
+  np.testing.assert_allclose(sum(part for part, _ in parts), total, atol=1e-5 * np.abs(total).max())
+  assert [float(part['weights']) for _, part in parts] == [3, 1, 3, 2]
+  assert sums['weights'] == 9
+
+
+def test_padding_rows_add_nothing(gradients):
+  batch = layouts.assemble([[], [], [], []], {'encoder': 7, 'decoder': 3})
+  gradient, sums = gradients(batch)
+  assert not gradient.any() and sums['loss'] == 0
+
+
+@pytest.mark.parametrize(('factor', 'scale'), [(None, 1.0), (4, 0.25), ('tokens', 0.2)])
+def test_the_summed_loss_is_divided_by_the_normalizing_factor(factor, scale):
+  np.testing.assert_allclose(Loss(normalizing_factor=factor).scale(jnp.float32(5)), scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize('factor', ['token', 0, -1.0])
+def test_a_normalizing_factor_that_cannot_be_is_an_error(factor):
+  with pytest.raises(ValueError, match=r'loss normalizing factor is .*. Give None, a number above 0, or "tokens"'):
+    Loss(normalizing_factor=factor)
+
+
+def test_people_read_averages_over_tokens():
+  found = averages({'loss': 10.0, 'z_loss': 2.0, 'correct': 3.0, 'weights': 4.0})
+  assert found == {'loss': 2.5, 'z_loss': 0.5, 'accuracy': 0.75}
+
+
+def products(jaxpr):
+  """Yields the shapes of everything that is a matrix product or a sum into rows, at any depth."""
+  for eqn in jaxpr.eqns:
+    if eqn.primitive.name in ('dot_general', 'scatter-add'):
+      yield from (out.aval.shape for out in eqn.outvars)
+    for value in jax.tree.leaves(eqn.params, is_leaf=lambda x: hasattr(x, 'eqns') or hasattr(x, 'jaxpr')):
+      inner = getattr(value, 'jaxpr', value)
+      if hasattr(inner, 'eqns'):
+        yield from products(inner)
+
+
+def traced(tiny, method):
+  optimizer = optax.adam(0.1)
+  trained = jax.eval_shape(lambda: method.initialise(jax.random.key(0), tiny))
+  state = TrainState(jnp.int32(0), trained, jax.eval_shape(optimizer.init, trained))
+  step = make_step(tiny.module, method, optimizer)
+  return jax.make_jaxpr(step, return_shape=True)(tiny.params, state, APART)
+
+
+def test_no_gradient_of_a_frozen_weight_is_ever_computed(tiny):
+  weights = {shape for leaf in trees.unstack(trees.flatten(tiny.params)).values() if leaf.ndim == 2
+             for shape in (leaf.shape, leaf.shape[::-1])}
+  for_prompt, _ = traced(tiny, METHOD)
+  found = set(products(for_prompt.jaxpr))
+  assert (4, 7, 15) in found, 'the forward pass is seen: [B, T, D] times [D, H·K]'
+  assert not found & weights
+  for_everything, _ = traced(tiny, Retrained())
+  kernels = {shape for shape in weights if shape not in ((3, 6), (6, 3))}  # of position biases gathered
+  seen = set(products(for_everything.jaxpr)) & kernels
+  assert {frozenset(shape) for shape in seen} == {frozenset(shape) for shape in kernels}
+
+
+def test_a_step_gives_back_nothing_larger_than_what_is_trained(tiny):
+  _, (state, sums) = traced(tiny, METHOD)
+  assert [leaf.shape for leaf in jax.tree.leaves(state.trained)] == [(P, 12)]
+  assert sum(leaf.size for leaf in jax.tree.leaves(state)) == 3 * P * 12 + 2  # φ, Adam's two, and two counters
+  assert all(leaf.shape == () for leaf in jax.tree.leaves(sums))
