@@ -41,7 +41,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
     **settings: further arguments of `training.loop.train`, such as `optimizer`, `evaluations` and `packed`.
 
   Returns:
-    The run; `.prompt` is the last prompt, `.metrics` what the last evaluation found.
+    The run; `.prompt` is the best prompt, `.metrics` what the last evaluation found.
   """
   task = as_task(examples, 'train')
   judged = None if validation is None else as_task(validation, 'validation')
