@@ -13,7 +13,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--task', default='SortDescending', help='an integer task, such as Add1 or SortAscending')
   parser.add_argument('--model_dir', default='runs/demo', help='the folder of the run; a run there is gone on with')
-  parser.add_argument('--steps', type=int, default=600)
+  parser.add_argument('--steps', type=int, default=1000)
   parser.add_argument('--prompt_length', type=int, default=10)
   options = parser.parse_args()
 
