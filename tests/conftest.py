@@ -1,7 +1,9 @@
 """What every test shares: two CPU cores, strict JAX, the golden data beside the project, and a tiny model."""
 
 import atexit
+import contextlib
 import os
+import resource
 import shutil
 import tempfile
 
@@ -43,3 +45,19 @@ def tiny():
   config = T5Config(vocab_size=29, width=12, heads=3, head_dim=5, mlp_dim=14, encoder_layers=2, decoder_layers=3,
                     relative_buckets=6, relative_max_distance=9)
   return random_model(config, vocabulary=PassThroughVocabulary(29))
+
+
+@pytest.fixture
+def full_disk():
+  """A context in which no file can grow beyond some bytes, as if the disk were full."""
+
+  @contextlib.contextmanager
+  def limit(size: int):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+      yield
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+  return limit

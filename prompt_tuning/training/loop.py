@@ -1,5 +1,6 @@
 """The training loop: data, state, step, figures, evaluation, saving. Read it from top to bottom."""
 
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -10,47 +11,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from prompt_tuning import inference, storage, trees
 from prompt_tuning.conditioning import Method
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.evaluation import evaluate, evaluate_loss
-from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.training import run_files
+from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits
 from prompt_tuning.training.metric_log import MetricLog
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, rate_at
 from prompt_tuning.training.step import Loss, TrainState, averages, make_step
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluations:
-  """What is evaluated while a run trains.
-
-  Attributes:
-    task: judged by its own metrics and loss; None is the task that is trained.
-    split: which examples.
-    period: steps from one evaluation to the next.
-    loss_steps: batches of given targets for the loss; 0 is none.
-    examples: answer only so many; 0 answers none, None all.
-    lengths: most tokens of 'inputs' and 'targets'; None is as in training.
-    sampler: how tokens are chosen.
-    objective: the metric, or 'loss', that tells which prompt is best; None is the first metric.
-    patience: stop after so many evaluations without a better one; None never stops early.
-  """
-
-  task: Task | Mixture | None = None
-  split: str = 'validation'
-  period: int = 1000
-  loss_steps: int = 20
-  examples: int | None = None
-  lengths: Mapping[str, int] | None = None
-  sampler: Sampler = BeamSearch()
-  objective: str | None = None
-  patience: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +32,18 @@ class Saving:
   Attributes:
     period: steps from one save to the next.
     keep: how many states are kept, the best and last trained tensors aside; None keeps all.
+
+  Raises:
+    ValueError: the period or `keep` is not above 0.
   """
 
   period: int = 1000
   keep: int | None = 1
+
+  def __post_init__(self) -> None:
+    if self.period < 1 or (self.keep is not None and self.keep < 1):
+      raise ValueError(f'A state shall be saved every {self.period} steps and {self.keep} be kept. '
+                       'Give numbers of at least 1 for period and keep, or keep=None for all.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +66,8 @@ class Run:
 
   @property
   def prompt(self) -> inference.SavedPrompt:
-    """The last prompt; `inference.load_prompt(folder)` gives the best."""
-    return inference.load_prompt(os.path.join(self.folder, inference.LAST))
+    """The prompt of the best evaluation; the last one where nothing was evaluated."""
+    return inference.load_prompt(self.folder)
 
 
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
@@ -124,7 +104,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   Raises:
     ValueError: something does not fit; the message says what to change.
-    FloatingPointError: the loss became infinite or NaN; the last good state is kept.
+    FloatingPointError: the loss or what is trained became infinite or NaN; the last good state is kept.
     OSError: the folder cannot be written.
   """
   if train_steps <= model.step:
@@ -133,6 +113,10 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   if microbatches and batch_size % microbatches:
     raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
                      'Choose a number that divides it.')
+  if model.vocabulary is None:
+    raise ValueError('The model was loaded without a vocabulary, so examples cannot be read. '
+                     'Give load_model(..., vocabulary=...).')
+  require_splits(task, split, evaluations)
   run_files.prepare(model_dir)
   saved = run_files.read_newest(model_dir)
   if seed is None:
@@ -151,26 +135,28 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
   transformation = optimizer.build(model.step)
-  state = TrainState(jnp.asarray(model.step, jnp.int32), trained, transformation.init(trained))
+  state = TrainState(jnp.int32(model.step), trained, transformation.init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best
   metrics: dict[str, float] = {}
   if saved:
     step, arrays, metadata = saved
     run_files.check_same_run(model_dir, metadata['run'], identity)
-    state = TrainState(jnp.asarray(step, jnp.int32), run_files.restore(state.trained, arrays, 'trained'),
-                       run_files.restore(state.optimizer, arrays, 'optimizer'))
+    state = dataclasses.replace(state, step=jnp.int32(step),
+                                trained=run_files.restore(state.trained, arrays, 'trained'),
+                                optimizer=run_files.restore(state.optimizer, arrays, 'optimizer'))
     batches.restore(metadata['data'])
     best, stale, metrics = metadata['best'], metadata['stale'], metadata['metrics']
   run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
   if config_text:
     storage.write_bytes(os.path.join(model_dir, 'config.gin'), config_text.encode())
-  run_step = jax.jit(make_step(model.module, method, transformation, loss=loss, microbatches=microbatches, seed=seed),
+  run_step = jax.jit(make_step(model.module, method, transformation, loss=loss, microbatches=microbatches),
                      donate_argnums=1)
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)
-  with MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) as log:
+  log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet)
+  with log, contextlib.closing(batches):
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained numbers, {trees.count(model.params):,} frozen, in {model_dir}')
     pending: list[dict[str, Any]] = []
@@ -195,8 +181,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         log.show(step, figures)
         pending, examples, began = [], 0, time.monotonic()
       if evaluating:
-        metrics = _evaluate(model, method, state, task, lengths, batch_size, loss, evaluations, model_dir, step, log)
-        name, value, better = _objective(metrics, evaluations.objective, best)
+        metrics = judge(model, method, state, task, lengths, batch_size, loss, evaluations, model_dir, step, log)
+        name, value, better = compare(metrics, evaluations.objective, best)
         if better:
           best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
           run_files.save_best(model_dir, trees.flatten(state.trained), _about(method, identity, best, step))
@@ -213,7 +199,6 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                                  'metrics': metrics},
                        about=_about(method, identity, best, step), keep=saving.keep)
         began = time.monotonic()
-    batches.close()
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:
       log.say(f'Of {cut["examples"]} training examples read, {cut["inputs"]} inputs and {cut["targets"]} targets were '
@@ -222,65 +207,20 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
 
 def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[str, float]:
-  """Returns the averages since the last line; stops the run where a loss is not finite."""
+  """Returns the averages since the last line; stops the run where a figure is not finite."""
   sums = jax.device_get(pending)
-  bad = next((i for i, each in enumerate(sums) if not np.isfinite(each['loss'] + each['gradient_norm'])), None)
-  if bad is not None:
-    kept = run_files.saved_steps(model_dir)
-    where = (f'The last good state is {os.path.dirname(run_files.checkpoint_path(model_dir, kept[-1]))}.'
-             if kept else 'No state had been saved yet.')
-    raise FloatingPointError(
-      f'The loss became {float(sums[bad]["loss"])} (gradient norm {float(sums[bad]["gradient_norm"])}) at step '
-      f'{step - len(sums) + bad + 1}. {where} Lower the learning rate, or look at the data of that step.')
+  watched = {'loss': 'loss', 'gradient_norm': 'norm of the gradient', 'trained_norm': 'norm of what is trained'}
+  for i, each in enumerate(sums):
+    if not all(np.isfinite(each[name]) for name in watched):
+      kept = run_files.saved_steps(model_dir)
+      where = (f'The last good state is {os.path.dirname(run_files.checkpoint_path(model_dir, kept[-1]))}.'
+               if kept else 'No state had been saved yet.')
+      found = ', '.join(f'{text} {float(each[name]):.4g}' for name, text in watched.items())
+      raise FloatingPointError(f'Training broke down at step {step - len(sums) + i + 1}: {found}. {where} '
+                               'Lower the learning rate, or look at the data of that step.')
   total = {name: float(sum(each[name] for each in sums)) for name in sums[0]}
-  return {**averages(total), 'gradient_norm': total['gradient_norm'] / len(sums)}
-
-
-def _evaluate(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture,
-              lengths: Mapping[str, int], batch_size: int, loss: Loss, evaluations: Evaluations, model_dir: str,
-              step: int, log: MetricLog) -> dict[str, float]:
-  """Returns 'task/metric' -> value, and writes figures and answers."""
-  judged = evaluations.task or task
-  conditioning, layout = method.condition(state.trained), method.layout()
-  common = {'split': evaluations.split, 'batch_size': batch_size}
-  metrics: dict[str, float] = {}
-  for each in judged.tasks if isinstance(judged, Mixture) else (judged,):
-    name = os.path.basename(each.name)
-    if evaluations.loss_steps:
-      values = evaluate_loss(model, conditioning, layout, each, lengths=lengths, steps=evaluations.loss_steps,
-                             z_loss=loss.z_loss, label_smoothing=loss.label_smoothing, **common)
-      log.write(step, values, folder=f'training_eval/{name}')
-      metrics[f'{name}/loss'] = values['loss']
-    if evaluations.examples != 0 and each.metrics:
-      result = evaluate(model, conditioning, layout, each, sampler=evaluations.sampler,
-                        lengths=evaluations.lengths or lengths, num_examples=evaluations.examples, **common)
-      log.write(step, result.metrics, folder=f'inference_eval/{name}')
-      metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
-      inference.write_lines(os.path.join(model_dir, 'inference_eval', f'{name}-{step:06}.jsonl'), iter(result.lines))
-      if result.truncated['inputs'] or result.truncated['targets']:
-        logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
-                        result.truncated['inputs'], result.truncated['targets'], result.truncated['examples'],
-                        dict(evaluations.lengths or lengths))
-  log.say(f'step {step}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
-  return metrics
-
-
-def _objective(metrics: Mapping[str, float], wanted: str | None,
-               best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
-  """Returns the name and value that tell how good a step is, the larger the better, and if it is the best."""
-  if not metrics:
-    return 'step', 0.0, True
-  of_loss = [name for name in metrics if name.endswith('/loss')]
-  names = [name for name in metrics if name.split('/', 1)[1] == wanted or name == wanted] if wanted else (
-    [name for name in metrics if name not in of_loss] or of_loss)
-  if not names:
-    raise ValueError(f'The objective {wanted!r} is not among the metrics.{trees.nearest(wanted or "", metrics)} '
-                     f'There are {", ".join(metrics)}.')
-  values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
-  name, value = names[0], sum(values) / len(values)
-  lower = name in of_loss
-  better = best is None or (value < best['value'] if lower else value > best['value'])
-  return name, value, better
+  return {**averages(total), 'gradient_norm': total['gradient_norm'] / len(sums),
+          'trained_norm': float(sums[-1]['trained_norm'])}
 
 
 def _about(method: Method, identity: Mapping[str, Any], best: Mapping[str, Any] | None, step: int) -> dict[str, Any]:

@@ -60,7 +60,9 @@ def saved_steps(folder: str) -> list[int]:
 
 def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Mapping[str, Any],
          about: Mapping[str, Any], keep: int | None) -> None:
-  """Saves a run's state, then the trained tensors, then deletes what `keep` does not keep.
+  """Saves the trained tensors, then the run's state, then deletes what `keep` does not keep.
+
+  The state comes last: where it is there, all else of its step is, too, wherever a run was killed.
 
   Args:
     folder: the run's.
@@ -71,14 +73,14 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
     about: what the file of trained tensors says of itself.
     keep: how many states to keep; None keeps all.
   """
-  arrays = {f'trained/{name}': array for name, array in trained.items()}
-  arrays.update({f'optimizer/{name}': array for name, array in _named_leaves(optimizer).items()})
-  write_state(checkpoint_path(folder, step), jax.device_get(arrays), {**metadata, 'step': step})
   numpy_folder = os.path.join(folder, 'numpy_checkpoints', f'checkpoint_{step}')
   for name, array in trained.items():
     if array.ndim == 2:
       write_numpy_prompt(os.path.join(numpy_folder, name.replace('/', '.')), np.asarray(array))
   write_state(os.path.join(folder, LAST), jax.device_get(dict(trained)), {**about, 'step': step})
+  arrays = {f'trained/{name}': array for name, array in trained.items()}
+  arrays.update({f'optimizer/{name}': array for name, array in _named_leaves(optimizer).items()})
+  write_state(checkpoint_path(folder, step), jax.device_get(arrays), {**metadata, 'step': step})
   if keep is not None:
     for old in saved_steps(folder)[:-keep]:
       for path in (f'checkpoint_{old}', os.path.join('numpy_checkpoints', f'checkpoint_{old}')):
@@ -147,8 +149,8 @@ def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> N
   lines += [f'Frozen {name} size {int(np.prod(shape))} shape {shape} {dtype}'
             for name, (shape, dtype) in named.items() if name not in trained]
   total = sum(array.size for array in trained.values())
-  lines += ['', f'Trained numbers: {total}', f'Frozen numbers: {trees.count(frozen)}',
-            f'The run starts at step {step}.', '']
+  still = sum(int(np.prod(shape)) for name, (shape, _) in named.items() if name not in trained)
+  lines += ['', f'Trained numbers: {total}', f'Frozen numbers: {still}', f'The run starts at step {step}.', '']
   storage.write_bytes(os.path.join(folder, 'model-info.txt'), '\n'.join(lines).encode())
 
 

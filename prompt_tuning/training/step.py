@@ -23,11 +23,13 @@ class TrainState:
     step: [] the global step.
     trained: φ.
     optimizer: the optimizer's state, about φ only.
+    seed: [] of the dropout. A value, so that a run with another seed needs no other program.
   """
 
   step: Array
   trained: Params
   optimizer: Any
+  seed: Array = dataclasses.field(default_factory=lambda: jnp.uint32(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,49 +62,50 @@ Step = Callable[[Params, TrainState, Batch], tuple[TrainState, dict[str, Array]]
 
 
 def make_step(module: Any, method: Method, optimizer: optax.GradientTransformation, *, loss: Loss = Loss(),
-              microbatches: int | None = None, seed: int = 0) -> Step:
+              microbatches: int | None = None) -> Step:
   """Returns the function `(θ, state, batch) -> (state, sums to report)`; compile it with `jax.jit`.
 
   Args:
-    module: the frozen model; its config's dropout rate is used.
+    module: the frozen model; its config's dropout rate is used. A row's mask depends on the seed, the step and the
+      row's number in the stream only.
     method: turns φ into a Conditioning.
     optimizer: updates φ.
     loss: what is minimised.
     microbatches: run the batch in so many parts, one after the other; None is 1.
-    seed: of the dropout. A row's mask depends on the seed, the step and the row's number in the stream only.
   """
 
-  def summed_loss(trained: Params, params: Params, batch: Batch, step: Array) -> tuple[Array, dict[str, Array]]:
+  def summed_loss(trained: Params, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
     conditioning = method.condition(trained)
     keys = None
     if module.config.dropout_rate:
-      key = jax.random.fold_in(jax.random.key(seed), step)
       keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch['example_ids'])
     logits = module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning, dropout=keys)
     decoder = batch['decoder']
     return cross_entropy(logits, decoder['targets'], decoder['loss_weights'], z_loss=loss.z_loss,
                          label_smoothing=loss.label_smoothing)
 
-  def gradients(trained: Params, params: Params, batch: Batch, step: Array) -> tuple[Params, dict[str, Array]]:
-    return jax.grad(summed_loss, has_aux=True)(trained, params, batch, step)
+  def gradients(trained: Params, params: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
+    return jax.grad(summed_loss, has_aux=True)(trained, params, batch, key)
 
   def run(params: Params, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
     if microbatches is None or microbatches == 1:
-      gradient, sums = gradients(state.trained, params, batch, state.step)
+      gradient, sums = gradients(state.trained, params, batch, key)
     else:
       parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
       first = jax.tree.map(lambda x: x[0], parts)
-      shapes = jax.eval_shape(gradients, state.trained, params, first, state.step)
+      shapes = jax.eval_shape(gradients, state.trained, params, first, key)
       zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
       add = lambda total, part: (
-        jax.tree.map(jnp.add, total, gradients(state.trained, params, part, state.step)), None)
+        jax.tree.map(jnp.add, total, gradients(state.trained, params, part, key)), None)
       (gradient, sums), _ = jax.lax.scan(add, zeros, parts)
     scale = loss.scale(sums['weights'])
     gradient = jax.tree.map(lambda g: g * scale, gradient)
-    sums = {**sums, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient)}
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
     trained = optax.apply_updates(state.trained, updates)
-    return TrainState(state.step + 1, trained, optimizer_state), sums
+    sums = {**sums, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient),
+            'trained_norm': optax.tree.norm(trained)}
+    return TrainState(state.step + 1, trained, optimizer_state, state.seed), sums
 
   return run
 

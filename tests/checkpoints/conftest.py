@@ -1,9 +1,7 @@
-"""What the tests of file formats share: copies that may be damaged, and a disk that is soon full."""
+"""What the tests of file formats share: copies that may be damaged."""
 
-import contextlib
 import os
 import pathlib
-import resource
 import shutil
 
 import pytest
@@ -23,19 +21,3 @@ def writable_copy(tmp_path):
     return target
 
   return copy
-
-
-@pytest.fixture
-def full_disk():
-  """A context in which no file can grow beyond some bytes, as if the disk were full."""
-
-  @contextlib.contextmanager
-  def limit(size: int):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-      yield
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-  return limit

@@ -1,0 +1,119 @@
+"""Evaluations while a run trains: what is judged and when, and which step was the best so far."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from prompt_tuning import inference, trees
+from prompt_tuning.conditioning import Method
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.evaluation import evaluate, evaluate_loss
+from prompt_tuning.models.generation import BeamSearch, Sampler
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.training.metric_log import MetricLog
+from prompt_tuning.training.step import Loss, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluations:
+  """What is evaluated while a run trains.
+
+  Attributes:
+    task: judged by its own metrics and loss; None is the task that is trained.
+    split: which examples.
+    period: steps from one evaluation to the next.
+    loss_steps: batches of given targets for the loss; 0 is none.
+    examples: answer only so many; 0 answers none, None all.
+    lengths: most tokens of 'inputs' and 'targets'; None is as in training.
+    sampler: how tokens are chosen.
+    objective: the metric, or 'loss', that tells which prompt is best; None is the first metric.
+    patience: stop after so many evaluations without a better one; None never stops early.
+
+  Raises:
+    ValueError: the period is not above 0.
+  """
+
+  task: Task | Mixture | None = None
+  split: str = 'validation'
+  period: int = 1000
+  loss_steps: int = 20
+  examples: int | None = None
+  lengths: Mapping[str, int] | None = None
+  sampler: Sampler = BeamSearch()
+  objective: str | None = None
+  patience: int | None = None
+
+  def __post_init__(self) -> None:
+    if self.period < 1:
+      raise ValueError(f'EVAL_PERIOD is {self.period}. Give a number of steps of at least 1.')
+
+
+def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -> None:
+  """Raises ValueError now where the splits to learn from or to evaluate would be missed only after many steps."""
+  judged = evaluations.task or task
+  for each in task.tasks if isinstance(task, Mixture) else (task,):
+    each.split(split)
+  for each in judged.tasks if isinstance(judged, Mixture) else (judged,):
+    if evaluations.loss_steps or (evaluations.examples != 0 and each.metrics):
+      each.split(evaluations.split)
+
+
+def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture, lengths: Mapping[str, int],
+          batch_size: int, loss: Loss, evaluations: Evaluations, model_dir: str, step: int,
+          log: MetricLog) -> dict[str, float]:
+  """Returns 'task/metric' -> value, and writes figures and answers."""
+  judged = evaluations.task or task
+  conditioning, layout = method.condition(state.trained), method.layout()
+  common = {'split': evaluations.split, 'batch_size': batch_size}
+  metrics: dict[str, float] = {}
+  for each in judged.tasks if isinstance(judged, Mixture) else (judged,):
+    name = os.path.basename(each.name)
+    if evaluations.loss_steps:
+      values = evaluate_loss(model, conditioning, layout, each, lengths=lengths, steps=evaluations.loss_steps,
+                             z_loss=loss.z_loss, label_smoothing=loss.label_smoothing, **common)
+      log.write(step, values, folder=f'training_eval/{name}')
+      metrics[f'{name}/loss'] = values['loss']
+    if evaluations.examples != 0 and each.metrics:
+      result = evaluate(model, conditioning, layout, each, sampler=evaluations.sampler,
+                        lengths=evaluations.lengths or lengths, num_examples=evaluations.examples, **common)
+      log.write(step, result.metrics, folder=f'inference_eval/{name}')
+      metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
+      inference.write_lines(os.path.join(model_dir, 'inference_eval', f'{name}-{step:06}.jsonl'), iter(result.lines))
+      if result.truncated['inputs'] or result.truncated['targets']:
+        logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
+                        result.truncated['inputs'], result.truncated['targets'], result.truncated['examples'],
+                        dict(evaluations.lengths or lengths))
+  log.say(f'step {step}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
+  return metrics
+
+
+def compare(metrics: Mapping[str, float], wanted: str | None,
+            best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
+  """Returns the name and value that tell how good a step is, and if it is the best so far.
+
+  A loss is the better the smaller it is, every other metric the larger. Over several tasks it is their mean.
+
+  Args:
+    metrics: 'task/metric' -> value.
+    wanted: the metric, with or without its task; None is the first that is no loss.
+    best: what was best so far.
+
+  Raises:
+    ValueError: there is no such metric.
+  """
+  if not metrics:
+    return 'step', 0.0, True
+  of_loss = [name for name in metrics if name.endswith('/loss')]
+  names = [name for name in metrics if name.split('/', 1)[1] == wanted or name == wanted] if wanted else (
+    [name for name in metrics if name not in of_loss] or of_loss)
+  if not names:
+    raise ValueError(f'The objective {wanted!r} is not among the metrics.{trees.nearest(wanted or "", metrics)} '
+                     f'There are {", ".join(metrics)}.')
+  values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
+  name, value = names[0], sum(values) / len(values)
+  lower = name in of_loss
+  better = best is None or (value < best['value'] if lower else value > best['value'])
+  return name, value, better

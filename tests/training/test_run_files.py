@@ -1,0 +1,142 @@
+"""What stands in a run's folder, and that nothing of it is lost when something goes wrong."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from prompt_tuning import inference, prompts, trees
+from prompt_tuning.checkpoints.state import read_state
+from prompt_tuning.training import loop, run_files
+from prompt_tuning.tuning.retrained import Retrained
+
+
+def names_in(folder):
+  return sorted(str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob('*')
+                if path.is_file() and 'events' not in path.name)
+
+
+@pytest.fixture(scope='module')
+def ended(train_tiny, tmp_path_factory):
+  """A run that has ended, and its folder."""
+  folder = tmp_path_factory.mktemp('ended')
+  return train_tiny(folder, config_text='X = 1\n'), folder
+
+
+def test_a_runs_folder_holds_these_files_and_no_temporary_ones(ended):
+  _, folder = ended
+  assert names_in(folder) == [
+    'best.safetensors', 'checkpoint_106/state.safetensors', 'config.gin', 'inference_eval/turn-000103.jsonl',
+    'inference_eval/turn-000106.jsonl', 'last.safetensors', 'metrics.jsonl', 'model-info.txt',
+    'numpy_checkpoints/checkpoint_106/encoder.prompt.prompt.prompt']
+  assert (folder / 'config.gin').read_text() == 'X = 1\n'
+
+
+def test_the_numpy_checkpoint_the_last_file_and_the_state_hold_what_was_trained(ended):
+  run, folder = ended
+  vectors = run.trained[prompts.PATH]
+  path = folder / 'numpy_checkpoints/checkpoint_106/encoder.prompt.prompt.prompt'
+  np.testing.assert_array_equal(np.load(path, allow_pickle=False), vectors)
+  last = inference.load_prompt(str(folder / 'last.safetensors'))
+  np.testing.assert_array_equal(last.vectors, vectors)
+  assert last.about['model'] == 'toy' and last.about['step'] == 106
+  arrays, metadata = read_state(folder / 'checkpoint_106/state.safetensors')
+  np.testing.assert_array_equal(arrays[f'trained/{prompts.PATH}'], vectors)
+  assert metadata['step'] == 106 and metadata['run']['seed'] == 5 and metadata['data']['rows'] == 6 * 4
+
+
+def test_model_info_lists_every_parameter_and_counts_them(ended, tiny):
+  _, folder = ended
+  lines = (folder / 'model-info.txt').read_text().splitlines()
+  assert lines[0] == 'Trained encoder/prompt/prompt/prompt size 36 shape (3, 12) float32'
+  frozen = {line.split()[1]: line for line in lines if line.startswith('Frozen ') and 'numbers' not in line}
+  named = trees.unstack(trees.flatten(tiny.params))
+  assert frozen == {
+    name: f'Frozen {name} size {array.size} shape {array.shape} float32' for name, array in named.items()}
+  assert lines[-3:] == ['Trained numbers: 36', 'Frozen numbers: 9192', 'The run starts at step 100.']
+
+
+def test_model_info_counts_a_retrained_parameter_as_trained_only(tiny, tmp_path):
+  trained = trees.flatten(Retrained(['encoder/layers_1/mlp/wo/kernel']).initialise(None, tiny))
+  run_files.write_model_info(tmp_path, tiny.params, trained, 0)
+  text = (tmp_path / 'model-info.txt').read_text()
+  assert text.count('encoder/layers_1/mlp/wo/kernel') == 1
+  assert f'Trained numbers: {14 * 12}\nFrozen numbers: {9192 - 14 * 12}\n' in text
+
+
+def test_answers_of_an_evaluation_are_lines_of_input_target_and_prediction(ended, task):
+  _, folder = ended
+  lines = [json.loads(line) for line in open(folder / 'inference_eval/turn-000106.jsonl')]
+  assert [(line['input'], line['target']) for line in lines] == [
+    (example['inputs'], example['targets']) for example in task.split('validation')]
+  assert all(isinstance(line['prediction'], str) for line in lines)
+
+
+def test_as_many_states_are_kept_as_asked_for(train_tiny, tmp_path):
+  for keep, kept in ((2, [104, 106]), (None, [101, 102, 103, 104, 105, 106])):
+    folder = tmp_path / str(keep)
+    train_tiny(folder, saving=loop.Saving(2 if keep else 1, keep), evaluations={'examples': 0, 'loss_steps': 0})
+    assert run_files.saved_steps(folder) == kept
+    assert sorted(path.name for path in (folder / 'numpy_checkpoints').iterdir()) == [f'checkpoint_{n}' for n in kept]
+
+
+@pytest.mark.parametrize('damage', [
+  lambda content: content[:-20], lambda content: content[:3000] + b'\0' + content[3001:], lambda content: b''])
+def test_a_damaged_newest_state_is_an_error_that_names_it_and_says_how_to_go_on(train_tiny, tmp_path, damage):
+  saving, evaluations = loop.Saving(1, keep=2), {'examples': 0, 'loss_steps': 0}
+  run = train_tiny(tmp_path, saving=saving, evaluations=evaluations, train_steps=103)
+  newest = tmp_path / 'checkpoint_103/state.safetensors'
+  newest.write_bytes(damage(newest.read_bytes()))
+  with pytest.raises(ValueError, match=rf'^{newest} .*from an older state, delete the folder .*checkpoint_103'):
+    train_tiny(tmp_path, saving=saving, evaluations=evaluations, train_steps=103)
+  newest.unlink()
+  again = train_tiny(tmp_path, saving=saving, evaluations=evaluations, train_steps=103)
+  np.testing.assert_array_equal(again.trained[prompts.PATH], run.trained[prompts.PATH])
+
+
+def test_a_full_disk_while_saving_leaves_the_old_state_good(train_tiny, full_disk, tmp_path):
+  settings = {'method': prompts.PromptTuning(prompts.Prompt(150)), 'packed': False, 'dropout_rate': 0.0,
+              'saving': loop.Saving(1, keep=1), 'evaluations': {'examples': 0, 'loss_steps': 0}}
+  first = train_tiny(tmp_path, train_steps=101, **settings)
+  with full_disk(6000), pytest.raises(OSError, match=r'cannot be written: .*too large.* Make room or choose another'):
+    train_tiny(tmp_path, train_steps=103, **settings)
+  assert run_files.saved_steps(tmp_path) == [101]
+  np.testing.assert_array_equal(inference.load_prompt(str(tmp_path)).vectors, first.trained[prompts.PATH])
+  assert not [name for name in names_in(tmp_path) if 'tmp' in name]
+  assert train_tiny(tmp_path, train_steps=103, **settings).step == 103
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for folder in (tmp_path / 'file', tmp_path / 'file/run'):
+    with pytest.raises(OSError, match=rf'MODEL_DIR={folder} cannot be written \(.*\). Give a folder that this'):
+      run_files.prepare(str(folder))
+
+
+def test_a_folder_of_somebody_else_is_an_error_that_names_it(tmp_path):
+  tmp_path.chmod(0o500)
+  root = os.geteuid() == 0
+  if root:
+    os.seteuid(65534)  # root may write everywhere
+  try:
+    with pytest.raises(PermissionError, match=rf'MODEL_DIR={tmp_path}/run cannot be written \(Permission denied\)'):
+      run_files.prepare(str(tmp_path / 'run'))
+  finally:
+    if root:
+      os.seteuid(0)
+
+
+def test_a_state_of_other_tensors_is_refused(tmp_path):
+  arrays = {'trained/a': np.zeros(3), 'trained/b': np.zeros(2)}
+  with pytest.raises(ValueError, match=r'does not fit this run: trained/b, trained/c. Choose another MODEL_DIR'):
+    run_files.restore({'a': np.zeros(3), 'c': np.zeros(2)}, arrays, 'trained')
+  with pytest.raises(ValueError, match=r'does not fit this run: trained/b \(2,\) instead of \(4,\)'):
+    run_files.restore({'a': np.zeros(3), 'b': np.zeros(4)}, arrays, 'trained')
+
+
+def test_a_folder_without_a_state_holds_no_run(tmp_path):
+  assert run_files.read_newest(str(tmp_path / 'absent')) is None
+  (tmp_path / 'checkpoint_7').mkdir()  # a run that was killed while it saved its first state
+  assert run_files.read_newest(str(tmp_path)) is None
