@@ -9,6 +9,8 @@ import tempfile
 
 os.environ.setdefault('NPROC', '16')  # simulated devices hang on few cores without it
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Toy programs compile in seconds and run in microseconds: XLA need not try hard. Set it to 0 to test what users run.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   # Several runs of one test compile the same step: the second takes it from here, programs that tests start too.
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='prompt_tuning_tests_')
@@ -38,13 +40,9 @@ def shared() -> pathlib.Path:
 @pytest.fixture(scope='session')
 def tiny():
   """A random T5 1.1 whose every dimension differs from the others, with token ids as its texts."""
-  from prompt_tuning.data.vocabularies import PassThroughVocabulary
-  from prompt_tuning.models.loading import random_model
-  from prompt_tuning.models.t5 import T5Config
+  import toy_run
 
-  config = T5Config(vocab_size=29, width=12, heads=3, head_dim=5, mlp_dim=14, encoder_layers=2, decoder_layers=3,
-                    relative_buckets=6, relative_max_distance=9)
-  return random_model(config, vocabulary=PassThroughVocabulary(29))
+  return toy_run.model()
 
 
 @pytest.fixture

@@ -3,13 +3,16 @@
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
+import toy_run
+from toy_run import TASK
 
 from prompt_tuning import inference, prompts, trees
 from prompt_tuning.checkpoints.state import read_state
-from prompt_tuning.training import loop, run_files
+from prompt_tuning.training import run_files
 from prompt_tuning.tuning.retrained import Retrained
 
 
@@ -19,10 +22,10 @@ def names_in(folder):
 
 
 @pytest.fixture(scope='module')
-def ended(train_tiny, tmp_path_factory):
+def ended(tmp_path_factory):
   """A run that has ended, and its folder."""
   folder = tmp_path_factory.mktemp('ended')
-  return train_tiny(folder, config_text='X = 1\n'), folder
+  return toy_run.train(folder, config_text='X = 1\n'), folder
 
 
 def test_a_runs_folder_holds_these_files_and_no_temporary_ones(ended):
@@ -66,46 +69,50 @@ def test_model_info_counts_a_retrained_parameter_as_trained_only(tiny, tmp_path)
   assert f'Trained numbers: {14 * 12}\nFrozen numbers: {9192 - 14 * 12}\n' in text
 
 
-def test_answers_of_an_evaluation_are_lines_of_input_target_and_prediction(ended, task):
+def test_answers_of_an_evaluation_are_lines_of_input_target_and_prediction(ended):
   _, folder = ended
   lines = [json.loads(line) for line in open(folder / 'inference_eval/turn-000106.jsonl')]
   assert [(line['input'], line['target']) for line in lines] == [
-    (example['inputs'], example['targets']) for example in task.split('validation')]
+    (example['inputs'], example['targets']) for example in TASK.split('validation')]
   assert all(isinstance(line['prediction'], str) for line in lines)
 
 
-def test_as_many_states_are_kept_as_asked_for(train_tiny, tmp_path):
-  for keep, kept in ((2, [104, 106]), (None, [101, 102, 103, 104, 105, 106])):
-    folder = tmp_path / str(keep)
-    train_tiny(folder, saving=loop.Saving(2 if keep else 1, keep), evaluations={'examples': 0, 'loss_steps': 0})
-    assert run_files.saved_steps(folder) == kept
-    assert sorted(path.name for path in (folder / 'numpy_checkpoints').iterdir()) == [f'checkpoint_{n}' for n in kept]
+def save(folder, step, trained, optimizer, keep=1):
+  run_files.save(str(folder), step, trained={prompts.PATH: trained}, optimizer={'v': optimizer},
+                 metadata={'run': 'this'}, about={}, keep=keep)
+
+
+@pytest.mark.parametrize(('keep', 'kept'), [(1, [4]), (2, [3, 4]), (None, [1, 2, 3, 4])])
+def test_as_many_states_are_kept_as_asked_for(tmp_path, keep, kept):
+  for step in (1, 2, 3, 4):
+    save(tmp_path, step, np.full((3, 2), step, np.float32), np.zeros(3), keep)
+  assert run_files.saved_steps(str(tmp_path)) == kept
+  numpy_folders = (tmp_path / 'numpy_checkpoints').iterdir()
+  assert sorted(path.name for path in numpy_folders) == [f'checkpoint_{step}' for step in kept]
+  assert (inference.load_prompt(str(tmp_path)).vectors == 4).all()
 
 
 @pytest.mark.parametrize('damage', [
-  lambda content: content[:-20], lambda content: content[:3000] + b'\0' + content[3001:], lambda content: b''])
-def test_a_damaged_newest_state_is_an_error_that_names_it_and_says_how_to_go_on(train_tiny, tmp_path, damage):
-  saving, evaluations = loop.Saving(1, keep=2), {'examples': 0, 'loss_steps': 0}
-  run = train_tiny(tmp_path, saving=saving, evaluations=evaluations, train_steps=103)
-  newest = tmp_path / 'checkpoint_103/state.safetensors'
+  lambda content: content[:-20], lambda content: content[:-50] + b'\0' + content[-49:], lambda content: b''])
+def test_a_damaged_newest_state_is_an_error_that_names_it_and_says_how_to_go_on(ended, tmp_path, damage):
+  shutil.copytree(ended[1], tmp_path / 'run')
+  newest = tmp_path / 'run/checkpoint_106/state.safetensors'
   newest.write_bytes(damage(newest.read_bytes()))
-  with pytest.raises(ValueError, match=rf'^{newest} .*from an older state, delete the folder .*checkpoint_103'):
-    train_tiny(tmp_path, saving=saving, evaluations=evaluations, train_steps=103)
-  newest.unlink()
-  again = train_tiny(tmp_path, saving=saving, evaluations=evaluations, train_steps=103)
-  np.testing.assert_array_equal(again.trained[prompts.PATH], run.trained[prompts.PATH])
+  with pytest.raises(ValueError, match=rf'^{newest} .*from an older state, delete the folder .*checkpoint_106'):
+    toy_run.train(tmp_path / 'run')
 
 
-def test_a_full_disk_while_saving_leaves_the_old_state_good(train_tiny, full_disk, tmp_path):
-  settings = {'method': prompts.PromptTuning(prompts.Prompt(150)), 'packed': False, 'dropout_rate': 0.0,
-              'saving': loop.Saving(1, keep=1), 'evaluations': {'examples': 0, 'loss_steps': 0}}
-  first = train_tiny(tmp_path, train_steps=101, **settings)
-  with full_disk(6000), pytest.raises(OSError, match=r'cannot be written: .*too large.* Make room or choose another'):
-    train_tiny(tmp_path, train_steps=103, **settings)
-  assert run_files.saved_steps(tmp_path) == [101]
-  np.testing.assert_array_equal(inference.load_prompt(str(tmp_path)).vectors, first.trained[prompts.PATH])
-  assert not [name for name in names_in(tmp_path) if 'tmp' in name]
-  assert train_tiny(tmp_path, train_steps=103, **settings).step == 103
+def test_a_full_disk_while_saving_leaves_the_old_state_good(full_disk, tmp_path):
+  old, new = np.zeros((2000, 3), np.float32), np.ones((2000, 3), np.float32)
+  save(tmp_path, 1, old, old)
+  for trained, optimizer in ((new, new[:0]), (new[:3], new)):  # no room for what is trained, or for the state
+    with full_disk(6000), pytest.raises(OSError, match=r'cannot be written: .*too large.* Make room or choose another'):
+      save(tmp_path, 2, trained, optimizer)
+    step, arrays, _ = run_files.read_newest(str(tmp_path))
+    assert step == 1 and not arrays[f'trained/{prompts.PATH}'].any() and not arrays['optimizer/v'].any()
+    assert not [name for name in names_in(tmp_path) if 'tmp' in name]
+  save(tmp_path, 2, new, new)
+  assert run_files.saved_steps(str(tmp_path)) == [2]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
