@@ -77,8 +77,12 @@ class PromptTuning:
     return Conditioning(encoder=StackConditioning(prompt=vectors[None], visibility=self.visibility))
 
 
-def from_array(prompt: Array) -> Initializer:
+def from_array(prompt: Array, source: str = 'The given array') -> Initializer:
   """Starts from given vectors [P, D].
+
+  Args:
+    prompt: the vectors.
+    source: where they come from, for messages.
 
   Raises:
     ValueError: (when called) the shape asked for is another.
@@ -86,7 +90,7 @@ def from_array(prompt: Array) -> Initializer:
 
   def initialise(key: Array, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
     del key
-    _check_shape('The given array holds', prompt, shape)
+    _check_shape(source, prompt, shape)
     return jnp.array(prompt, dtype)  # a copy: training gives the memory of its first values away
 
   return initialise
@@ -175,10 +179,11 @@ def _check_width(embeddings: Array, shape: Sequence[int]) -> None:
                      'Take the embedding of the same model.')
 
 
-def _check_shape(what: str, prompt: Array, shape: Sequence[int]) -> None:
+def _check_shape(source: str, prompt: Array, shape: Sequence[int]) -> None:
   if tuple(prompt.shape) == tuple(shape):
     return
   length, width = shape
   advice = (f'Set PROMPT_LENGTH={prompt.shape[0]}, or choose another.'
             if prompt.ndim == 2 and prompt.shape[1] == width else 'Choose one that was trained for this model.')
-  raise ValueError(f'{what} {tuple(prompt.shape)}, but the run asks for {length} vectors of width {width}. {advice}')
+  raise ValueError(f'{source} holds {tuple(prompt.shape)}, but the run asks for {length} vectors of width {width}. '
+                   f'{advice}')

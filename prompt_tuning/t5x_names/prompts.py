@@ -75,7 +75,8 @@ def t5x_load(checkpoint_path: str, variable_path: str = 'token_embedder/embeddin
 
 def from_array(prompt: Any) -> Recipe:
   """Starts from given vectors."""
-  return Recipe(lambda model: library.from_array(made(prompt, model)), file=getattr(prompt, 'file', None))
+  file = getattr(prompt, 'file', None)
+  return Recipe(lambda model: library.from_array(made(prompt, model), file or 'The given array'), file=file)
 
 
 def from_sample_of_embeddings(embeddings: Any, population_size: int | None = 5000) -> Recipe:
