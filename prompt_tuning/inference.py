@@ -54,8 +54,13 @@ class SavedPrompt:
     if str(path).endswith('.npy'):
       write_numpy_prompt(path, self.vectors)
     else:
-      about = {**self.about, 'placement': self.placement.__name__, 'visibility': dataclasses.asdict(self.visibility)}
-      write_state(path, {PATH: self.vectors}, about)
+      trained = self.as_trained()
+      write_state(path, trained.tensors, trained.about)
+
+  def as_trained(self) -> 'Trained':
+    """Returns the prompt as the tensors of a file."""
+    about = {**self.about, 'placement': self.placement.__name__, 'visibility': dataclasses.asdict(self.visibility)}
+    return Trained({PATH: self.vectors}, about)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +123,10 @@ def load_trained(path: str) -> Trained:
     path = os.path.join(path, found[0])
   if str(path).endswith('.safetensors'):
     return Trained(*read_state(path))
-  return Trained({PATH: read_prompt(path)})
+  vectors = read_prompt(path)
+  if storage.read_bytes(path).startswith(b'\x93NUMPY'):
+    return Trained({PATH: vectors})
+  return Trained(*read_state(path))  # by another name; it also says where the prompt stands
 
 
 def load_prompt(path: str) -> SavedPrompt:

@@ -123,9 +123,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     seed = saved[2]['run']['seed'] if saved else secrets.randbits(31)
   layout = method.layout()
   identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
-              'method': type(method).__name__, 'placement': layout.placement.__name__,
-              'prompt_length': layout.prompt_length, 'batch_size': batch_size, 'lengths': dict(lengths),
-              'packed': packed, 'optimizer': type(optimizer).__name__, 'seed': seed}
+              **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
+              'optimizer': type(optimizer).__name__, 'seed': seed}
 
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
@@ -185,7 +184,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         name, value, better = compare(metrics, evaluations.objective, best)
         if better:
           best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
-          run_files.save_best(model_dir, trees.flatten(state.trained), _about(method, identity, best, step))
+          run_files.save_best(model_dir, trees.flatten(state.trained), {**identity, 'step': step, 'best': best})
         else:
           stale += 1
         stopped = evaluations.patience is not None and stale >= evaluations.patience
@@ -197,7 +196,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         run_files.save(model_dir, step, trained=trees.flatten(state.trained), optimizer=state.optimizer,
                        metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
                                  'metrics': metrics},
-                       about=_about(method, identity, best, step), keep=saving.keep)
+                       about={**identity, 'best': best}, keep=saving.keep)
         began = time.monotonic()
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:
@@ -223,7 +222,9 @@ def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[s
           'trained_norm': float(sums[-1]['trained_norm'])}
 
 
-def _about(method: Method, identity: Mapping[str, Any], best: Mapping[str, Any] | None, step: int) -> dict[str, Any]:
-  visibility = getattr(method, 'visibility', None)
-  return {**identity, 'step': step, 'best': best,
-          **({'visibility': dataclasses.asdict(visibility)} if visibility is not None else {})}
+def describe(method: Method) -> dict[str, Any]:
+  """Returns what the files of a run say of the method: what a reader needs to use the trained tensors."""
+  layout, visibility = method.layout(), getattr(method, 'visibility', None)
+  return {'method': type(method).__name__, 'placement': layout.placement.__name__,
+          'prompt_length': layout.prompt_length,
+          **({} if visibility is None else {'visibility': dataclasses.asdict(visibility)})}

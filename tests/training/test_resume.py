@@ -12,6 +12,7 @@ from toy_run import TASK
 
 from prompt_tuning import prompts
 from prompt_tuning.checkpoints.state import read_state
+from prompt_tuning.conditioning import Visibility
 from prompt_tuning.data import metrics
 from prompt_tuning.tuning.retrained import Retrained
 
@@ -109,6 +110,7 @@ def test_retrained_parameters_resume_with_the_same_bits_and_leave_the_frozen_one
   ({'batch_size': 5}, r'holds another run \(batch_size: 4 there, 5 here\). Choose another MODEL_DIR'),
   ({'seed': 6}, r'seed: 5 there, 6 here'),
   ({'method': prompts.PromptTuning(prompts.Prompt(2))}, r'prompt_length: 3 there, 2 here'),
+  ({'method': prompts.PromptTuning(prompts.Prompt(3), visibility=Visibility(input=False))}, r'visibility: .* there'),
   ({'changes': {'path': 'models/other'}}, r"model: 'toy' there, 'other' here"),
 ])
 def test_the_folder_of_another_run_is_refused_and_left_as_it_is(straight, settings, message):

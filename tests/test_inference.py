@@ -1,0 +1,111 @@
+"""Saved prompts, and answers for whole files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from prompt_tuning import inference, layouts
+from prompt_tuning.checkpoints.state import write_state
+from prompt_tuning.conditioning import Visibility
+from prompt_tuning.inference import SavedPrompt, Trained, infer, load_prompt, load_trained
+from prompt_tuning.models.generation import Greedy
+
+PROMPT = SavedPrompt(np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32), layouts.before_eos,
+                     Visibility(input=False), {'model': 'toy', 'step': 7})
+EXAMPLES = [{'inputs': '7 8 9', 'targets': '5 6', 'source': 'a'}, {'inputs': '3', 'targets': '4'},
+            {'inputs': '10 11', 'targets': '12'}]
+
+
+@pytest.mark.parametrize('name', ['prompt.safetensors', 'prompt', 'prompt.bin'])
+def test_a_saved_prompt_comes_back_with_its_place_and_what_it_sees_whatever_the_file_is_called(tmp_path, name):
+  PROMPT.save(str(tmp_path / name))
+  found = load_prompt(str(tmp_path / name))
+  np.testing.assert_array_equal(found.vectors, PROMPT.vectors)
+  assert (found.placement, found.visibility) == (layouts.before_eos, Visibility(input=False))
+  assert found.about['model'] == 'toy' and found.about['step'] == 7
+
+
+def test_a_numpy_prompt_keeps_the_vectors_only(tmp_path):
+  PROMPT.save(str(tmp_path / 'prompt.npy'))
+  np.testing.assert_array_equal(np.load(tmp_path / 'prompt.npy'), PROMPT.vectors)
+  found = load_prompt(str(tmp_path / 'prompt.npy'))
+  np.testing.assert_array_equal(found.vectors, PROMPT.vectors)
+  assert (found.placement, found.visibility) == (layouts.before, Visibility())
+
+
+def test_a_runs_folder_gives_its_best_prompt_or_else_its_last(tmp_path):
+  SavedPrompt(np.full((1, 2), 1, np.float32)).save(str(tmp_path / 'last.safetensors'))
+  assert (load_prompt(str(tmp_path)).vectors == 1).all()
+  SavedPrompt(np.full((1, 2), 2, np.float32)).save(str(tmp_path / 'best.safetensors'))
+  assert (load_prompt(str(tmp_path)).vectors == 2).all()
+
+
+def test_a_folder_without_a_prompt_is_an_error(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'holds neither best.safetensors nor last.safetensors. Give the M'):
+    load_prompt(str(tmp_path))
+
+
+def test_retrained_parameters_are_no_prompt(tmp_path):
+  write_state(str(tmp_path / 'a.safetensors'), {'encoder/encoder_norm/scale': np.ones(12)}, {})
+  with pytest.raises(ValueError, match=r'a.safetensors holds retrained parameters, no prompt. Use `load_trained`'):
+    load_prompt(str(tmp_path / 'a.safetensors'))
+  assert list(load_trained(str(tmp_path / 'a.safetensors')).tensors) == ['encoder/encoder_norm/scale']
+
+
+def test_a_placement_of_another_program_is_an_error():
+  with pytest.raises(ValueError, match=r"unknown placement 'behind_eos'. Did you mean"):
+    Trained({inference.PATH: PROMPT.vectors}, {'placement': 'behind_eos'}).prompt()
+
+
+def test_a_prompt_of_another_width_is_an_error(tiny):
+  with pytest.raises(ValueError, match=r'The prompt has shape \(3, 7\), but the model wants \[P, 12\]. Choose one'):
+    Trained({inference.PATH: np.zeros((3, 7))}).conditioning(tiny)
+
+
+def answers(tiny, mode, **settings):
+  return list(infer(tiny, PROMPT.as_trained(), EXAMPLES, sampler=Greedy(), mode=mode, batch_size=4, max_length=4,
+                    lengths={'inputs': 5, 'targets': 5}, **settings))
+
+
+def test_answers_stand_in_the_shape_of_t5xs_files_and_are_the_models(tiny):
+  lines = answers(tiny, 'predict')
+  assert [line['inputs'] for line in lines] == [
+    {'inputs_pretokenized': '7 8 9', 'targets_pretokenized': '5 6', 'source': 'a'},
+    {'inputs_pretokenized': '3', 'targets_pretokenized': '4'},
+    {'inputs_pretokenized': '10 11', 'targets_pretokenized': '12'}]
+  wanted = tiny.predict([example['inputs'] for example in EXAMPLES], PROMPT, max_length=4)
+  assert [line['prediction'] for line in lines] == wanted
+  assert all(set(line) == {'inputs', 'prediction'} for line in lines)
+
+
+def test_scores_of_answers_stand_beside_them(tiny):
+  plain, scored = answers(tiny, 'predict'), answers(tiny, 'predict_with_aux')
+  assert [line | {'aux': {'scores': 0.0}} for line in plain] == scored  # T5X scores greedy answers with 0
+
+
+def test_scores_of_targets_are_their_log_likelihoods(tiny):
+  found = [line['score'] for line in answers(tiny, 'score')]
+  wanted = tiny.score([e['inputs'] for e in EXAMPLES], [e['targets'] for e in EXAMPLES], PROMPT)
+  np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_an_unknown_mode_and_missing_targets_are_errors(tiny):
+  with pytest.raises(ValueError, match=r"The mode is 'guess'. Choose predict, predict_with_aux or score"):
+    answers(tiny, 'guess')
+  with pytest.raises(ValueError, match=r'needs targets, but an example has none. Add them, or use the mode predict'):
+    list(infer(tiny, PROMPT.as_trained(), [{'inputs': '3'}], sampler=Greedy(), mode='score'))
+
+
+def test_lines_are_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'out/answers.jsonl'
+  assert inference.write_lines(str(path), iter([{'a': 'ä'}, {'a': 2}])) == 2
+  assert [json.loads(line) for line in path.read_text().splitlines()] == [{'a': 'ä'}, {'a': 2}]
+
+  def broken():
+    yield {'a': 3}
+    raise RuntimeError('the model is gone')
+
+  with pytest.raises(RuntimeError):
+    inference.write_lines(str(path), broken())
+  assert 'ä' in path.read_text() and [file.name for file in path.parent.iterdir()] == ['answers.jsonl']
