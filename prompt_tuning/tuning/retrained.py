@@ -7,6 +7,7 @@ cost memory: two more copies of each matched tensor for Adam. Where a few vector
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -24,10 +25,23 @@ class Retrained:
 
   Attributes:
     patterns: regular expressions, each matched against whole names, layer by layer, such as
-      `encoder/layers_3/mlp/wo/kernel`.
+      `encoder/layers_3/mlp/wo/kernel`. One by itself may be given as text.
+
+  Raises:
+    ValueError: a pattern is no regular expression.
   """
 
-  patterns: Sequence[str] = ('.*',)
+  patterns: Sequence[str] | str = ('.*',)
+
+  def __post_init__(self) -> None:
+    patterns = (self.patterns,) if isinstance(self.patterns, str) else tuple(self.patterns)
+    object.__setattr__(self, 'patterns', patterns)
+    for pattern in patterns:
+      try:
+        re.compile(pattern)
+      except re.error as error:
+        raise ValueError(f'The pattern {pattern!r} is no regular expression ({error}). '
+                         'Write .* where any text may stand.') from error
 
   def layout(self) -> Layout:
     """Returns the plain layout: no prompt."""

@@ -1,0 +1,121 @@
+"""What every tuning method must do. A new method is one line in METHODS."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from prompt_tuning import layouts, prompts, trees
+from prompt_tuning.conditioning import Visibility
+from prompt_tuning.inference import load_trained
+from prompt_tuning.losses import cross_entropy
+from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.training import run_files
+from prompt_tuning.training.loop import describe
+from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.tuning.retrained import Retrained
+
+METHODS = {  # the name of a case -> the method
+  'prompt before': prompts.PromptTuning(prompts.Prompt(2)),
+  'prompt after_bos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_bos),
+  'prompt before_eos': prompts.PromptTuning(prompts.Prompt(2), layouts.before_eos),
+  'prompt after_eos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_eos),
+  'prompt that sees nothing': prompts.PromptTuning(prompts.Prompt(2), visibility=Visibility(False, False)),
+  'retrained norms': Retrained('.*(norm|layer_norm)/scale'),
+  'retrained layer': Retrained(['decoder/layers_1/self_attention/(value|out)/kernel', 'encoder/relpos_bias/.*']),
+}
+TEXTS = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]))
+OPTIMIZER = optax.adam(0.1)
+
+every_method = pytest.mark.parametrize('method', METHODS.values(), ids=METHODS)
+
+
+def batch_of(layout):
+  return layouts.assemble([[layout.example(*each)] for each in TEXTS], {'encoder': 7, 'decoder': 3})
+
+
+def initialised(method, model):
+  return method.initialise(jax.random.key(1), model)
+
+
+@functools.cache
+def compiled_step(method, module):
+  return jax.jit(make_step(module, method, OPTIMIZER))
+
+
+def stepped(method, model):
+  """Returns φ and the optimizer's state before and after one training step."""
+  trained = initialised(method, model)
+  state = TrainState(jnp.int32(0), trained, OPTIMIZER.init(trained))
+  return state, compiled_step(method, model.module)(model.params, state, batch_of(method.layout()))[0]
+
+
+@every_method
+def test_first_values_depend_on_the_key_alone_and_have_names(tiny, method):
+  first, again = trees.flatten(initialised(method, tiny)), trees.flatten(initialised(method, tiny))
+  assert first and all(isinstance(name, str) for name in first)
+  for name in first:
+    np.testing.assert_array_equal(first[name], again[name])
+    assert first[name].dtype == jnp.float32
+
+
+@every_method
+def test_first_values_are_the_methods_own_and_may_be_given_away(tiny, method):
+  before = jax.device_get(tiny.params)
+  for leaf in jax.tree.leaves(initialised(method, tiny)):
+    leaf.delete()  # what becomes of a donated array
+  jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(tiny.params))
+
+
+@every_method
+def test_every_trained_number_changes_the_output(tiny, method):
+
+  @jax.jit
+  @jax.grad
+  def gradient(trained, params, batch):
+    logits = apply_model(tiny.module, params, batch, method.condition(trained))
+    return cross_entropy(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])[0]
+
+  found = gradient(initialised(method, tiny), tiny.params, batch_of(method.layout()))
+  for name, array in trees.flatten(found).items():
+    array = np.asarray(array)
+    if 'rel_embedding' in name:  # distances that these short texts do not have
+      array = array[:, np.abs(array).max(axis=0) > 0]
+    assert array.size and (array != 0).all(), name
+
+
+@every_method
+def test_a_step_trains_every_tensor_and_nothing_else(tiny, method):
+  frozen = jax.device_get(tiny.params)
+  before, after = stepped(method, tiny)
+  assert jax.tree.map(jnp.shape, before.trained) == jax.tree.map(jnp.shape, after.trained)
+  for name, array in trees.flatten(after.trained).items():
+    assert (np.asarray(array) != np.asarray(trees.flatten(before.trained)[name])).any(), name
+  jax.tree.map(np.testing.assert_array_equal, frozen, jax.device_get(tiny.params))
+
+
+@every_method
+def test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits(tiny, method, tmp_path):
+  _, state = stepped(method, tiny)
+  wanted = apply_model(tiny.module, tiny.params, batch_of(method.layout()), method.condition(state.trained))
+  run_files.save(str(tmp_path), 1, trained=trees.flatten(state.trained), optimizer=state.optimizer, metadata={},
+                 about=json.loads(json.dumps(describe(method))), keep=1)
+
+  saved = load_trained(str(tmp_path))
+  found = apply_model(tiny.module, tiny.params, batch_of(saved.layout()), saved.conditioning(tiny))
+  np.testing.assert_array_equal(found, wanted)
+
+  _, arrays, _ = run_files.read_newest(str(tmp_path))
+  fresh = initialised(method, tiny)
+  resumed = dataclasses.replace(
+    state, trained=run_files.restore(fresh, arrays, 'trained'),
+    optimizer=run_files.restore(OPTIMIZER.init(fresh), arrays, 'optimizer'))
+  step, batch = compiled_step(method, tiny.module), batch_of(method.layout())
+  ends = [step(tiny.params, each, batch)[0] for each in (state, resumed)]
+  jax.tree.map(np.testing.assert_array_equal, ends[0].trained, ends[1].trained)
+  jax.tree.map(np.testing.assert_array_equal, ends[0].optimizer, ends[1].optimizer)
