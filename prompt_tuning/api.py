@@ -33,7 +33,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
     steps: how many steps.
     batch_size: examples a step.
     learning_rate: of Adafactor; it falls linearly to 0 at the last step.
-    validation: what it is judged by; None is the task's own validation split, if it has one.
+    validation: what it is judged by; None is the task's own validation split, or what it learns if there is none.
     lengths: most tokens of 'inputs' and 'targets'; None is the longest of the first thousand examples.
     model_dir: the run's folder; None is a new temporary one. A run that is there is gone on with.
     seed: of first values, order and dropout.
@@ -52,8 +52,9 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
   if lengths is None:
     lengths = _longest(model, task)
   if 'evaluations' not in settings:
-    splits = (judged or task).splits if isinstance(judged or task, tasks.Task) else {'validation': ()}
-    has_validation = 'validation' in splits
+    found = judged or task
+    has_validation = all(len(each.splits.get('validation', ())) > 0
+                         for each in (found.tasks if isinstance(found, tasks.Mixture) else (found,)))
     settings['evaluations'] = loop.Evaluations(
       task=judged, split='validation' if has_validation else 'train', period=max(1, steps // 4), loss_steps=4,
       examples=200, sampler=Greedy())
@@ -64,7 +65,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
     **{'optimizer': Adafactor(schedule), **settings})
 
 
-def evaluate(model: LanguageModel, examples: Examples, prompt: inference.SavedPrompt | None = None, *,
+def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
              sampler: Sampler = Greedy(), split: str = 'validation', batch_size: int = 32,
              num_examples: int | None = None) -> dict[str, float]:
   """Returns the task's metrics of a frozen model, with a prompt or without.
@@ -72,7 +73,7 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: inference.SavedPr
   Args:
     model: the frozen model.
     examples: as for `tune`.
-    prompt: what helps the model.
+    prompt: what helps the model: a saved prompt, an array [P, D], or `inference.Trained` tensors.
     sampler: how tokens are chosen.
     split: which examples of a task; lists of examples are judged whole.
     batch_size: rows run together.
@@ -81,9 +82,12 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: inference.SavedPr
   from prompt_tuning.evaluation import evaluate as judge
 
   task = as_task(examples, split)
-  trained = inference.Trained({}) if prompt is None else inference.Trained({prompts.PATH: prompt.vectors}, {
-    'placement': prompt.placement.__name__,
-    'visibility': {'input': prompt.visibility.input, 'prompt': prompt.visibility.prompt}})
+  if prompt is None:
+    trained = inference.Trained({})
+  elif isinstance(prompt, inference.Trained):
+    trained = prompt
+  else:
+    trained = (prompt if isinstance(prompt, inference.SavedPrompt) else inference.SavedPrompt(prompt)).as_trained()
   found: dict[str, float] = {}
   for each in task.tasks if isinstance(task, tasks.Mixture) else (task,):
     result = judge(model, trained.conditioning(model), trained.layout(), each, sampler=sampler, split=split,

@@ -1,0 +1,104 @@
+"""The short way, as the README shows it: tune, evaluate, save, load, predict."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import toy_run
+
+import prompt_tuning as pt
+from prompt_tuning import inference, layouts, prompts
+from prompt_tuning.data.integers import Draws
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.training.evaluations import Evaluations
+
+PAIRS = [('7 8 9', '9 8 7'), ('3 4', '4 3'), ('10', '10'), ('5 6 7', '7 6 5')]
+QUICK = {'steps': 4, 'batch_size': 2, 'prompt_length': 3, 'quiet': True}
+
+
+@pytest.fixture(scope='module')
+def run(tiny, tmp_path_factory):
+  """A run on pairs, in a folder of its own."""
+  return pt.tune(tiny, PAIRS, model_dir=str(tmp_path_factory.mktemp('run')), **QUICK)
+
+
+def test_tuning_on_pairs_gives_a_prompt_that_starts_from_the_embedding(tiny, run):
+  assert run.step == 4 and run.prompt.vectors.shape == (3, 12)
+  assert set(run.metrics) == {'examples/loss', 'examples/accuracy'}
+  fresh = prompts.from_sample_of_embeddings(tiny.embeddings(), 29)
+  first = prompts.PromptTuning(prompts.Prompt(3, fresh)).initialise(jax.random.key(0), tiny)
+  difference = np.abs(run.trained[prompts.PATH] - np.asarray(first['encoder']['prompt']['prompt']['prompt']))
+  assert 0 < difference.max() < 4 * 0.3  # four steps of at most the rate
+
+
+def test_dicts_ids_and_files_are_the_same_examples(tiny, run, tmp_path):
+  ids = [{'inputs': np.array([int(i) for i in inputs.split()]), 'targets': [int(i) for i in targets.split()]}
+         for inputs, targets in PAIRS]
+  path = tmp_path / 'pairs.jsonl'
+  path.write_text('\n'.join(json.dumps({'inputs': inputs, 'targets': targets}) for inputs, targets in PAIRS))
+  from_ids = pt.tune(tiny, ids, model_dir=str(tmp_path / 'ids'), **QUICK)
+  np.testing.assert_array_equal(from_ids.trained[prompts.PATH], run.trained[prompts.PATH])
+  # No line is left for validation: the run is judged by what it learns.
+  file = pt.FileTask(str(path), name='examples', validation=0.0)
+  from_file = pt.tune(tiny, file, model_dir=str(tmp_path / 'file'), **QUICK)
+  np.testing.assert_array_equal(from_file.trained[prompts.PATH], run.trained[prompts.PATH])
+
+
+def test_a_saved_prompt_answers_as_the_run_does(tiny, run, tmp_path):
+  run.prompt.save(str(tmp_path / 'mine.safetensors'))
+  texts = [inputs for inputs, _ in PAIRS]
+  wanted = tiny.predict(texts, run.prompt, max_length=4)
+  assert tiny.predict(texts, pt.load_prompt(str(tmp_path / 'mine.safetensors')), max_length=4) == wanted
+  assert tiny.predict(texts, pt.load_prompt(run.folder), max_length=4) == wanted
+  assert tiny.predict(texts, max_length=4) != wanted
+
+
+def test_evaluate_takes_a_prompt_in_every_form(tiny, run):
+  judged = [pt.evaluate(tiny, PAIRS, prompt, batch_size=2) for prompt in (
+    run.prompt, np.asarray(run.prompt.vectors), inference.load_trained(run.folder))]
+  assert judged[0] == judged[1] == judged[2] and set(judged[0]) == {'accuracy'}
+  assert pt.evaluate(tiny, PAIRS) == {'accuracy': 0.0}
+
+
+def test_evaluate_names_the_tasks_of_a_mixture(tiny):
+  other = Task('other', toy_run.TASK.splits, toy_run.TASK.metrics)
+  assert set(pt.evaluate(tiny, Mixture('both', (toy_run.TASK, other)))) == {'turn/accuracy', 'other/accuracy'}
+
+
+def test_a_run_in_the_same_folder_is_gone_on_with_and_settings_reach_the_loop(tiny, run):
+  again = pt.tune(tiny, PAIRS, model_dir=run.folder, **QUICK)
+  np.testing.assert_array_equal(again.trained[prompts.PATH], run.trained[prompts.PATH])
+  with pytest.raises(ValueError, match=r'holds another run \(batch_size: 2 there, 4 here'):
+    pt.tune(tiny, PAIRS, model_dir=run.folder, **QUICK | {'batch_size': 4})
+
+
+def test_another_method_and_validation_examples_can_be_given(tiny, tmp_path):
+  method = pt.PromptTuning(pt.Prompt(3), layouts.after_eos)
+  run = pt.tune(tiny, PAIRS, method=method, validation=PAIRS[:1], model_dir=str(tmp_path), **QUICK)
+  assert run.prompt.placement is layouts.after_eos
+  assert run.prompt.about['best']['objective'] == 'examples/accuracy'
+  assert len((tmp_path / 'inference_eval/examples-000004.jsonl').read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(('examples', 'message'), [
+  ([], r'The list of examples is empty. Give at least one'),
+  ('SortDescnding', r"There is no task 'SortDescnding'. Did you mean SortDescending"),
+  ([{'inputs': '3'}], r"An example has no 'targets'"),
+])
+def test_examples_that_cannot_be_read_are_errors(tiny, tmp_path, examples, message):
+  with pytest.raises(ValueError, match=message):
+    pt.tune(tiny, examples, model_dir=str(tmp_path / 'run'), **QUICK)
+  assert not list(tmp_path.rglob('*.safetensors'))
+
+
+def test_an_endless_task_without_a_validation_split_is_judged_by_its_first_examples(tiny, tmp_path):
+  endless = Task('endless', {'train': Draws('SortAscending', length=3, largest=4)}, toy_run.TASK.metrics)
+  run = pt.tune(tiny, endless, model_dir=str(tmp_path), lengths={'inputs': 8, 'targets': 8}, **QUICK)
+  assert set(run.metrics) == {'endless/loss', 'endless/accuracy'}
+
+
+def test_the_default_evaluations_may_be_replaced(tiny, tmp_path):
+  nothing = Evaluations(examples=0, loss_steps=0)
+  run = pt.tune(tiny, PAIRS, model_dir=str(tmp_path), evaluations=nothing, **QUICK)
+  assert run.metrics == {}

@@ -1,0 +1,82 @@
+"""Evaluation against the model's own answers and logits, one text at a time."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.conditioning import Conditioning
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.evaluation import evaluate, evaluate_loss
+from prompt_tuning.layouts import Layout
+from prompt_tuning.models.generation import Greedy
+
+EXAMPLES = [{'inputs': '7 8 9', 'targets': '5 6'}, {'inputs': '3', 'targets': '4'},
+            {'inputs': '10 11', 'targets': '12'}]
+LENGTHS = {'inputs': 7, 'targets': 7}  # not a multiple of 8, as users give them
+
+
+def words(targets, predictions):
+  return {'words': float(sum(len(text.split()) for text in predictions)), 'count': float(len(targets))}
+
+
+def first_is_right(targets, predictions):
+  return {'first': float(targets[0] == predictions[0])}
+
+
+TASK = Task('three', {'validation': EXAMPLES}, (words, first_is_right))
+
+
+def judged(model, task=TASK, **settings):
+  return evaluate(model, Conditioning(), Layout(), task, sampler=Greedy(), lengths=LENGTHS, batch_size=2, **settings)
+
+
+def test_metrics_are_those_of_the_models_answers_to_every_example(tiny):
+  found = judged(tiny, max_length=4)
+  wanted = tiny.predict([example['inputs'] for example in EXAMPLES], max_length=4)
+  assert [line['prediction'] for line in found.lines] == wanted
+  assert [(line['input'], line['target']) for line in found.lines] == [(e['inputs'], e['targets']) for e in EXAMPLES]
+  assert dict(found.metrics) == {**words(['a'] * 3, wanted), 'first': 0.0}
+  assert found.task == 'three'
+
+
+def test_ids_are_judged_as_texts_and_as_many_examples_as_asked_for(tiny):
+  ids = [{name: [int(i) for i in text.split()] for name, text in example.items()} for example in EXAMPLES]
+  found = judged(tiny, dataclasses.replace(TASK, splits={'validation': ids}), num_examples=2, max_length=4)
+  assert [(line['input'], line['target']) for line in found.lines] == [('7 8 9', '5 6'), ('3', '4')]
+  assert found.metrics['count'] == 2
+
+
+def test_a_task_without_metrics_or_the_split_is_an_error(tiny):
+  with pytest.raises(ValueError, match=r'The task three has no metric. Name some'):
+    judged(tiny, dataclasses.replace(TASK, metrics=()))
+  with pytest.raises(ValueError, match=r"has no split 'test'"):
+    judged(tiny, split='test')
+
+
+def of_targets(model, examples):
+  """Returns the sum of cross-entropies, of right tokens and of tokens, taken from the model's logits."""
+  loss = right = count = 0
+  for example in examples:
+    target = [*map(int, example['targets'].split()), 1]
+    logits = model.logits([example['inputs']], [example['targets']])[0]
+    loss -= np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))[range(len(target)), target].sum()
+    right += (logits.argmax(-1) == target).sum()
+    count += len(target)
+  return loss, right, count
+
+
+@pytest.mark.parametrize(('steps', 'seen'), [(None, 3), (1, 2)])
+def test_the_loss_is_the_mean_over_the_targets_tokens(tiny, steps, seen):
+  found = evaluate_loss(tiny, Conditioning(), Layout(), TASK, lengths=LENGTHS, batch_size=2, steps=steps)
+  loss, right, count = of_targets(tiny, EXAMPLES[:seen])
+  np.testing.assert_allclose([found['loss'], found['accuracy']], [loss / count, right / count], rtol=1e-5)
+
+
+def test_a_mixtures_loss_counts_every_token_of_its_tasks(tiny):
+  parts = [dataclasses.replace(TASK, splits={'validation': part}) for part in (EXAMPLES[:1], EXAMPLES[1:])]
+  found = evaluate_loss(tiny, Conditioning(), Layout(), Mixture('both', tuple(parts)), lengths=LENGTHS, batch_size=2)
+  loss, _, count = of_targets(tiny, EXAMPLES)
+  np.testing.assert_allclose(found['loss'], loss / count, rtol=1e-5)
