@@ -1,0 +1,44 @@
+"""Where figures go while a run trains."""
+
+import json
+
+import pytest
+
+from prompt_tuning.training.metric_log import MetricLog
+
+FIGURES = {'loss': 1.5, 'accuracy': 0.25, 'steps_per_second': 2.0, 'examples_per_second': 8.0}
+
+
+def test_figures_are_lines_with_step_and_folder(tmp_path):
+  with MetricLog(str(tmp_path), start_step=3, total_steps=9, quiet=True) as log:
+    log.write(4, {'loss': 1.5})
+    log.write(4, {'accuracy': 50.0}, folder='inference_eval/a')
+  assert [json.loads(line) for line in open(tmp_path / 'metrics.jsonl')] == [
+    {'step': 4, 'folder': 'train', 'loss': 1.5}, {'step': 4, 'folder': 'inference_eval/a', 'accuracy': 50.0}]
+
+
+def test_a_resumed_log_drops_lines_of_later_steps_and_torn_ones(tmp_path):
+  kept = ['{"step": 1, "folder": "train"}\n', '{"step": 2, "folder": "train"}\n']
+  dropped = ['{"step": 3, "folder": "train"}\n', '{"folder": 1}\n', '{"st']
+  (tmp_path / 'metrics.jsonl').write_text(''.join(kept + dropped))
+  MetricLog(str(tmp_path), start_step=2, total_steps=9, quiet=True).close()
+  assert (tmp_path / 'metrics.jsonl').read_text() == ''.join(kept)
+
+
+def test_plain_lines_say_how_far_and_how_long(tmp_path, capsys):
+  with MetricLog(str(tmp_path), start_step=0, total_steps=9) as log:
+    log.show(5, FIGURES)
+    log.show(6, FIGURES)  # too soon after the last
+    log.say('Something of its own.')
+  assert capsys.readouterr().err == (
+    'step 5/9  loss 1.5000  accuracy 25.0 %  2 steps/s  8 examples/s  ETA 2 s\nSomething of its own.\n')
+
+
+@pytest.mark.parametrize('quiet', [True, False])
+def test_a_terminal_gets_one_line_that_moves(tmp_path, capsys, monkeypatch, quiet):
+  monkeypatch.setattr('sys.stderr.isatty', lambda: True)
+  with MetricLog(str(tmp_path), start_step=0, total_steps=9, quiet=quiet) as log:
+    log.show(9, FIGURES)
+    log.say('[Not] markup.')
+  said = capsys.readouterr().err
+  assert said == '' if quiet else ('step 9/9' in said and 'loss 1.5000' in said and '[Not] markup.' in said)
