@@ -1,5 +1,6 @@
 """The short way: `tune` and `evaluate` with defaults that learn."""
 
+import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,6 +59,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
     settings['evaluations'] = loop.Evaluations(
       task=judged, split='validation' if has_validation else 'train', period=max(1, steps // 4), loss_steps=4,
       examples=200, sampler=Greedy())
+  elif judged is not None:
+    settings['evaluations'] = dataclasses.replace(settings['evaluations'], task=judged)
   schedule = create_schedule('linear_decay', learning_rate, warmup_steps=model.step, total_steps=model.step + steps)
   return loop.train(
     model=model, method=method, task=task, lengths=lengths, train_steps=model.step + steps, batch_size=batch_size,

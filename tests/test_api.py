@@ -98,7 +98,7 @@ def test_an_endless_task_without_a_validation_split_is_judged_by_its_first_examp
   assert set(run.metrics) == {'endless/loss', 'endless/accuracy'}
 
 
-def test_the_default_evaluations_may_be_replaced(tiny, tmp_path):
-  nothing = Evaluations(examples=0, loss_steps=0)
-  run = pt.tune(tiny, PAIRS, model_dir=str(tmp_path), evaluations=nothing, **QUICK)
-  assert run.metrics == {}
+def test_the_default_evaluations_may_be_replaced_but_for_the_task_that_is_given(tiny, tmp_path):
+  only_loss = Evaluations(examples=0)
+  run = pt.tune(tiny, PAIRS, validation=toy_run.TASK, model_dir=str(tmp_path), evaluations=only_loss, **QUICK)
+  assert set(run.metrics) == {'turn/loss'}

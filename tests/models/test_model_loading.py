@@ -84,7 +84,7 @@ def test_a_run_that_trained_every_parameter_is_a_model(tiny):
   found = model_of_arrays(named, 'run')
   jax.tree.map(np.testing.assert_array_equal, found.params, tiny.params)
   del named['decoder/decoder_norm/scale']
-  with pytest.raises(ValueError, match=r'run does not fit the model.*\n.* checkpoint lacks: decoder/decoder_norm/scale'):
+  with pytest.raises(ValueError, match=r'run does not fit the model.*\n.* lacks: decoder/decoder_norm/scale'):
     model_of_arrays(named, 'run')
 
 
