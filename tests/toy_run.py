@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import prompts
@@ -14,6 +15,7 @@ from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.training import loop
+from prompt_tuning.training.optimizers import Adafactor
 
 
 def _examples(count: int, seed: int) -> list[dict[str, str]]:
@@ -23,6 +25,7 @@ def _examples(count: int, seed: int) -> list[dict[str, str]]:
 
 
 TASK = Task('turn', {'train': _examples(10, 0), 'validation': _examples(3, 1)}, (metrics.accuracy,))
+OPTIMIZER = Adafactor(lambda step: jnp.where(step < 150, 0.3, jnp.inf))  # bursts after fifty steps
 EVALUATIONS = loop.Evaluations(period=3, loss_steps=1, sampler=Greedy())
 START = 100  # the step of the frozen model
 
@@ -50,7 +53,7 @@ def train(folder, *, evaluations=None, changes=None, dropout_rate=0.1, **setting
   fields = {'module': module, 'path': 'models/toy', 'step': START} | (changes or {})
   defaults = {
     'method': prompts.PromptTuning(prompts.Prompt(3)), 'task': TASK, 'lengths': {'inputs': 6, 'targets': 5},
-    'train_steps': START + 6, 'batch_size': 4, 'seed': 5, 'packed': True, 'saving': loop.Saving(2), 'log_period': 1,
-    'quiet': True}
+    'train_steps': START + 6, 'optimizer': OPTIMIZER, 'batch_size': 4, 'seed': 5, 'packed': True,
+    'saving': loop.Saving(2), 'log_period': 1, 'quiet': True}
   return loop.train(model=dataclasses.replace(model(), **fields), model_dir=str(folder),
                     evaluations=dataclasses.replace(EVALUATIONS, **(evaluations or {})), **(defaults | settings))

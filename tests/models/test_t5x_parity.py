@@ -95,7 +95,6 @@ def test_the_prompts_gradient_equals_t5xs(shared):
   ('greedy_temp0', Greedy()),
   ('beam1_a06', BeamSearch()),
   ('beam4_a06', BeamSearch(4)),
-  ('beam4_a00', BeamSearch(4, alpha=0.0)),
 ])
 def test_decodes_equal_t5xs_with_prompted_and_plain_rows_in_one_batch(shared, name, sampler):
   model = golden_models.t5x_model(shared, 'small')

@@ -15,10 +15,10 @@ sys.path.insert(0, {str(pathlib.Path(__file__).parents[1])!r})
 import toy_run
 from prompt_tuning.training import loop
 
-toy_run.train(sys.argv[1], train_steps=500, saving=loop.Saving(1, keep=2))
+toy_run.train(sys.argv[1], train_steps=140, saving=loop.Saving(1, keep=2))
 """
-FILES = ('checkpoint_500/state.safetensors', 'last.safetensors', 'best.safetensors',
-         'numpy_checkpoints/checkpoint_500/encoder.prompt.prompt.prompt')
+FILES = ('checkpoint_140/state.safetensors', 'last.safetensors', 'best.safetensors',
+         'numpy_checkpoints/checkpoint_140/encoder.prompt.prompt.prompt')
 
 
 @pytest.mark.slow
@@ -31,7 +31,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_files(tmp_path):
     before, process = states(), subprocess.Popen(command('killed'))
     while process.poll() is None and states() <= before:
       time.sleep(0.01)  # until it has saved a step of its own
-    time.sleep(random.uniform(0, 1.5))
+    time.sleep(random.uniform(0, 0.5))
     process.send_signal(signal.SIGKILL)
     kills += process.wait() == -signal.SIGKILL
   subprocess.run(command('killed'), check=True)
