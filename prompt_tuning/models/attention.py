@@ -24,16 +24,17 @@ class Block:
   Attributes:
     keys: [B, H, S, K], or fewer rows.
     values: as `keys`.
-    bias: broadcastable to [B, H, T, S], added to the logits; None adds nothing.
+    biases: each broadcastable to [B, H, T, S], added to the logits one by one: who sees whom [B, 1, T, S] and
+      positions [H, T, S] are together smaller than their sum.
   """
 
   keys: Array
   values: Array
-  bias: Array | None = None
+  biases: tuple[Array, ...] = ()
 
 
 def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None) -> Array:
-  """Returns softmax(query · keys + bias) · values over all blocks together.
+  """Returns softmax(query · keys + biases) · values over all blocks together.
 
   Logits are not scaled by the head width: T5 folds that into its initialiser, other families scale the query.
   They are taken in float32.
@@ -46,7 +47,7 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
   logits = []
   for block in blocks:
     products = _product('bhtk,bhsk->bhts', query, block.keys, preferred_element_type=jnp.float32)
-    logits.append(products if block.bias is None else products + block.bias)
+    logits.append(sum(block.biases, start=products))
   weights = jax.nn.softmax(logits[0] if len(logits) == 1 else jnp.concatenate(logits, axis=-1), axis=-1)
   weights = checkpoint_name(weights, 'attention_weights')
   if dropout is not None:

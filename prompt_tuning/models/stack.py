@@ -73,15 +73,15 @@ class Surroundings:
   """What every layer of a stack reads beside its input.
 
   Attributes:
-    bias: broadcastable to [B, H, T, T], for a layer's own keys.
-    front_bias: broadcastable to [B, H, T, S], for the keys in front.
+    biases: each broadcastable to [B, H, T, T], for a layer's own keys.
+    front_biases: each broadcastable to [B, H, T, S], for the keys in front.
     memory: [B, T, D], an encoder's output; None where `memory_blocks` are scanned.
     memory_bias: broadcastable to [B, 1, S, T].
     dropout: [B] random keys, one for each row; None for no dropout.
   """
 
-  bias: Array
-  front_bias: Array | None = None
+  biases: tuple[Array, ...]
+  front_biases: tuple[Array, ...] = ()
   memory: Array | None = None
   memory_bias: Array | None = None
   dropout: Array | None = None
@@ -209,16 +209,16 @@ class Layer(nn.Module):
     attention = Attention(config, name=name)
     normed = RMSNorm(config.dtype, name=f'pre_{name}_layer_norm')(x)
     own = attention.keys_values(normed)
-    blocks = [Block(*own, around.bias)]
+    blocks = [Block(*own, around.biases)]
     if scanned.front is not None:
-      blocks.insert(0, Block(*scanned.front, around.front_bias))
+      blocks.insert(0, Block(*scanned.front, around.front_biases))
     x = residual(x, attention(normed, blocks, keys, site=next(site)))
     if config.cross:
       x = checkpoint_name(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
       memory = scanned.memory if around.memory is None else attention.keys_values(around.memory)
       normed = RMSNorm(config.dtype, name='pre_cross_attention_layer_norm')(x)
-      x = residual(x, attention(normed, [Block(*memory, around.memory_bias)], keys, site=next(site)))
+      x = residual(x, attention(normed, [Block(*memory, (around.memory_bias,))], keys, site=next(site)))
     x = checkpoint_name(x, 'mlp_input')
     normed = RMSNorm(config.dtype, name='pre_mlp_layer_norm')(x)
     return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site))), own
@@ -253,12 +253,12 @@ class Stack(nn.Module):
     config = self.config
     if config.relative_buckets:
       index = jnp.arange(x.shape[1]) if index is None else index
-      biases = RelativeBias(config.heads, config.relative_buckets, config.relative_max_distance,
-                            bidirectional=not config.causal, name='relpos_bias')
-      around = dataclasses.replace(around, bias=around.bias + biases(index, index))
+      position_bias = RelativeBias(config.heads, config.relative_buckets, config.relative_max_distance,
+                                   bidirectional=not config.causal, name='relpos_bias')
+      around = dataclasses.replace(around, biases=(*around.biases, position_bias(index, index)))
       if front is not None:
-        front_bias = biases(index, jnp.arange(front[0].shape[3]))
-        around = dataclasses.replace(around, front_bias=around.front_bias + front_bias)
+        front_bias = position_bias(index, jnp.arange(front[0].shape[3]))
+        around = dataclasses.replace(around, front_biases=(*around.front_biases, front_bias))
 
     def body(layer: nn.Module, x: Array, scanned: Scanned, around: Surroundings):
       x, own = layer(x, scanned, around)

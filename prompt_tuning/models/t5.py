@@ -131,7 +131,7 @@ class T5(nn.Module):
     layout, given = batch['encoder'], conditioning.encoder
     x = fill_prompt(self.token_embedder(layout['tokens']), layout, batch['prompt_ids'], given)
     visible = self_visible(layout, causal=False, visibility=given.visibility)
-    x, _ = self.encoder(x, Surroundings(hide(visible), dropout=dropout))
+    x, _ = self.encoder(x, Surroundings((hide(visible),), dropout=dropout))
     return x
 
   def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, *,
@@ -142,7 +142,7 @@ class T5(nn.Module):
     if dropout is not None:
       dropout = jax.vmap(lambda key: jax.random.fold_in(key, _DECODER))(dropout)
     around = Surroundings(
-      hide(self_visible(layout, causal=True, visibility=Visibility())), memory=memory, dropout=dropout,
+      (hide(self_visible(layout, causal=True, visibility=Visibility())),), memory=memory, dropout=dropout,
       memory_bias=hide(cross_visible(layout['memory_segments'], batch['encoder']['segments'])))
     x, _ = self.decoder(x, around)
     return self._logits(x)
@@ -163,8 +163,8 @@ class T5(nn.Module):
     """
     x = self.token_embedder(tokens[:, None])
     places = jnp.arange(cache[0].shape[3])
-    around = Surroundings(hide(jnp.ones((1, 1, 1, 1), bool)), memory_bias=memory_bias,
-                          front_bias=hide(places < index)[None, None, None, :])
+    around = Surroundings((), memory_bias=memory_bias,
+                          front_biases=(hide(places < index)[None, None, None, :],))
     x, own = self.decoder(x, around, index=index[None], front=cache, memory=memory, collect=True)
     return self._logits(x)[:, 0], own
 

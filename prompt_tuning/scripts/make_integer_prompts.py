@@ -11,15 +11,16 @@ LENGTH, BATCH, STEPS = 10, 64, 1000
 
 _HEAD = """# Prompts for `t5_integers`
 
-Each was tuned by `python3 -m prompt_tuning.scripts.make_integer_prompts` from sampled rows of the embedding. Accuracy is
-the share of 3200 lists, which training never shows, whose answer is right in every number. The first 200 of them chose
-the best of four evaluations on the way.
+Each was tuned by `python3 -m prompt_tuning.scripts.make_integer_prompts` from sampled rows of the embedding. Accuracy
+is the share of 3200 lists, which training never shows, whose answer is right in every number. The first 200 of them
+chose the best of four evaluations on the way.
 
     prompt-tuning eval \\
       --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
       --gin_file=prompt_tuning/configs/runs/prompt_eval.gin \\
       --gin.CHECKPOINT_PATH="'t5_integers'" --gin.MIXTURE_OR_TASK_NAME="'SortDescending'" \\
-      --gin.PROMPT_FILE="'prompt_tuning/pretrained_prompts/t5_integers/SortDescending.npy'" --gin.PROMPT_LENGTH={length} \\
+      --gin.PROMPT_FILE="'prompt_tuning/pretrained_prompts/t5_integers/SortDescending.npy'" \\
+      --gin.PROMPT_LENGTH={length} \\
       --gin.utils.DatasetConfig.split="'validation'" --gin.EVAL_OUTPUT_DIR="'runs/eval'"
 
 gives the last column's number again. A prompt is {numbers} numbers in {size:,} bytes.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import inference, storage, trees
+from prompt_tuning import compilation, inference, storage, trees
 from prompt_tuning.conditioning import Method
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
@@ -161,9 +161,11 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     pending: list[dict[str, Any]] = []
     began, examples = time.monotonic(), 0
     stopped = evaluations.patience is not None and stale >= evaluations.patience
+    compiled = None
     while step < train_steps and not stopped:
       batch = next(batches)
-      state, sums = run_step(model.params, state, batch)
+      compiled = compiled or compilation.compile_step(run_step, model.params, state, batch)
+      state, sums = compiled(model.params, state, batch)
       step += 1
       pending.append(sums)
       examples += int(batch['decoder']['segments'].max(axis=1).sum())

@@ -44,10 +44,10 @@ def heads():
 
 def test_blocks_are_joined_before_the_softmax(heads):
   query, front, own = heads(2, 3, 4, 5), (heads(2, 3, 6, 5), heads(2, 3, 6, 5)), (heads(2, 3, 7, 5), heads(2, 3, 7, 5))
-  biases = heads(2, 3, 4, 6), heads(2, 1, 4, 7)
+  biases = (heads(2, 1, 4, 6), heads(3, 4, 6)), (heads(2, 1, 4, 7),)
   found = attend(query, [Block(*front, biases[0]), Block(*own, biases[1])])
   keys, values = (np.concatenate(parts, axis=2) for parts in zip(front, own, strict=True))
-  bias = np.concatenate([biases[0], np.broadcast_to(biases[1], (2, 3, 4, 7))], axis=3)
+  bias = np.concatenate([biases[0][0] + biases[0][1], np.broadcast_to(biases[1][0], (2, 3, 4, 7))], axis=3)
   logits = np.einsum('bhtk,bhsk->bhts', query, keys) + bias
   weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
   np.testing.assert_allclose(found, np.einsum('bhts,bhsk->bhtk', weights, values), atol=1e-5)
@@ -65,7 +65,7 @@ def test_a_block_with_fewer_rows_serves_the_rows_that_stand_behind_one_another(h
 def test_a_row_that_sees_nothing_stays_finite_and_hidden_keys_get_no_weight(heads):
   query, keys, values = heads(1, 1, 2, 5), heads(1, 1, 3, 5), heads(1, 1, 3, 5)
   visible = jnp.array([[True, False, False], [False, False, False]])
-  found = attend(query, [Block(keys, values, hide(visible))])
+  found = attend(query, [Block(keys, values, (hide(visible),))])
   np.testing.assert_array_equal(found[0, 0, 0], values[0, 0, 0])
   assert jnp.isfinite(found).all()
 
