@@ -161,7 +161,7 @@ def test_parameters_can_be_retrained_instead_of_a_prompt(train, toy_model):
   method = train('--gin.PROMPT=@retrained.Retrained', "--gin.retrained.Retrained.patterns=['.*layer_norm.*']"
                  ).model.method(toy_model)
   assert type(method).__name__ == 'Retrained'
-  assert method.patterns == ['.*layer_norm.*']
+  assert method.patterns == ('.*layer_norm.*',)
 
 
 @pytest.mark.parametrize('overrides, placement', [
