@@ -33,13 +33,14 @@ def lines(folder, kind='train'):
   return [line for line in found if line['folder'] == kind]
 
 
-def test_training_changes_the_prompt_and_no_frozen_number(tiny, tmp_path):
+def test_training_changes_the_prompt_and_no_frozen_number_and_says_nothing_when_quiet(tiny, tmp_path, capsys):
   before = jax.device_get(tiny.params)
   run = toy_run.train(tmp_path, evaluations={'examples': 0, 'loss_steps': 0})
   first = prompts.PromptTuning(prompts.Prompt(3)).initialise(jax.random.key(5), tiny)
   assert list(run.trained) == [prompts.PATH]
   assert (run.trained[prompts.PATH] != np.asarray(first['encoder']['prompt']['prompt']['prompt'])).all()
   jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(tiny.params))
+  assert capsys.readouterr().err == ''
   # Nothing was evaluated, so the last prompt is the best.
   assert run.metrics == {} and run.best['step'] == 106
   np.testing.assert_array_equal(run.prompt.vectors, run.trained[prompts.PATH])
@@ -161,8 +162,3 @@ def test_a_run_writes_its_figures_and_says_them_in_plain_lines_where_there_is_no
   assert [line['step'] for line in lines(tmp_path, 'inference_eval/turn')] == [103, 105]
   assert [line['step'] for line in lines(tmp_path, 'training_eval/turn')] == [103, 105]
   assert list((tmp_path / 'train').glob('events*')) and list((tmp_path / 'inference_eval/turn').glob('events*'))
-
-
-def test_a_quiet_run_says_nothing(tmp_path, capsys):
-  toy_run.train(tmp_path, train_steps=101)
-  assert capsys.readouterr().err == ''
