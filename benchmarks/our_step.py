@@ -1,0 +1,80 @@
+"""Contestant: the package's own training step. Started by train_step.py."""
+
+import argparse
+import statistics
+
+import contest
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sizes import SIZES
+
+from prompt_tuning import compilation, layouts, trees
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.prompts import Prompt, PromptTuning
+from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.training.step import TrainState, make_step
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--size', choices=SIZES, required=True)
+  parser.add_argument('--rematerialise', default='none')
+  parser.add_argument('--microbatches', type=int, default=1)
+  parser.add_argument('--cache', required=True, help='folder of compiled programs')
+  options = parser.parse_args()
+  size = SIZES[options.size]
+  compilation.use_cache(options.cache)  # as the programs do
+
+  random = np.random.default_rng(0)
+  layout = layouts.Layout(size.prompt)
+  ids = lambda length: random.integers(3, size.vocabulary, length)
+  batches = [
+    layouts.assemble([[layout.example(ids(size.inputs), ids(size.targets))] for _ in range(size.batch)],
+                     {'encoder': size.prompt + size.inputs, 'decoder': size.targets})
+    for _ in range(4)]
+
+  module = T5(T5Config(size.vocabulary, size.width, size.heads, size.head_dim, size.mlp_dim, size.layers, size.layers,
+                       rematerialise=options.rematerialise))
+  shapes = jax.eval_shape(module.init, jax.random.key(0), batches[0])['params']
+  params = trees.map_named(lambda _, leaf: small_numbers(leaf.shape), shapes)
+  method, optimizer = PromptTuning(Prompt(size.prompt)), Adafactor().build(0)
+  trained = method.initialise(jax.random.key(1), LanguageModel(module, params))
+  state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
+  run = compilation.compile_step(
+    jax.jit(make_step(module, method, optimizer, microbatches=options.microbatches), donate_argnums=1),
+    params, state, batches[0])
+  done = 0
+
+  def step() -> None:
+    nonlocal state, done
+    state, sums = run(params, state, batches[done % len(batches)])
+    done += 1
+    assert np.isfinite(float(sums['loss']))
+
+  product = jax.jit(jnp.dot)
+  tokens = size.batch * (size.prompt + size.inputs)
+
+  def matmul_rate() -> float:
+    """Returns FLOP/s of the better of the model's most common products: all tokens through the MLP's kernels."""
+    rates = []
+    for inner, outer in ((size.width, size.mlp_dim), (size.mlp_dim, size.width)):
+      left, right = small_numbers((tokens, inner)), small_numbers((inner, outer))
+      multiply = lambda left=left, right=right: product(left, right).block_until_ready()
+      multiply()
+      times = [contest.seconds(multiply) for _ in range(20)]
+      rates.append(2 * tokens * inner * outer / statistics.median(times))
+    return max(rates)
+
+  contest.serve(step, matmul_rate=matmul_rate)
+
+
+@jax.jit(static_argnums=0)
+def small_numbers(shape: tuple[int, ...]) -> jax.Array:
+  """Returns numbers between -0.05 and 0.05 without a temporary array, as the generators of random numbers need one."""
+  return 0.05 * jnp.sin(12.9898 * jnp.arange(np.prod(shape), dtype=jnp.float32)).reshape(shape)
+
+
+if __name__ == '__main__':
+  main()

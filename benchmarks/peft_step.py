@@ -1,0 +1,49 @@
+"""Contestant: the same training step by PEFT on torch. Started by train_step.py; needs the extra `peers`."""
+
+import argparse
+
+import contest
+import peft
+import torch
+import transformers
+from sizes import SIZES
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--size', choices=SIZES, required=True)
+  parser.add_argument('--rematerialise', default='none')
+  options = parser.parse_args()
+  size = SIZES[options.size]
+
+  config = transformers.T5Config(
+    vocab_size=size.vocabulary, d_model=size.width, d_kv=size.head_dim, d_ff=size.mlp_dim, num_layers=size.layers,
+    num_heads=size.heads, feed_forward_proj='gated-gelu', dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=0,
+    eos_token_id=1, tie_word_embeddings=False)
+  model = peft.get_peft_model(transformers.T5ForConditionalGeneration(config), peft.PromptTuningConfig(
+    task_type='SEQ_2_SEQ_LM', num_virtual_tokens=size.prompt, num_transformer_submodules=1))
+  model.train()
+  if options.rematerialise == 'full':
+    model.base_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
+  trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+  assert sum(parameter.numel() for parameter in trained) == size.prompt * size.width
+  optimizer = torch.optim.AdamW(trained, lr=1e-3)
+  ids = lambda length: torch.randint(3, size.vocabulary, (size.batch, length))
+  batches = [{'input_ids': ids(size.inputs), 'attention_mask': torch.ones(size.batch, size.inputs, dtype=torch.long),
+              'labels': ids(size.targets)} for _ in range(4)]
+  done = 0
+
+  def step() -> None:
+    nonlocal done
+    loss = model(**batches[done % len(batches)]).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    done += 1
+    assert torch.isfinite(loss)
+
+  contest.serve(step)
+
+
+if __name__ == '__main__':
+  main()

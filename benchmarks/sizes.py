@@ -1,0 +1,53 @@
+"""The models and batches of the benchmarks, as numbers only: both sides of a comparison read them."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """A T5 1.1 and a batch.
+
+  Attributes:
+    heads: H.
+    layers: L, of the encoder and again of the decoder.
+    width: D.
+    mlp_dim: F.
+    head_dim: K.
+    vocabulary: V.
+    batch: B.
+    inputs: tokens of an input.
+    targets: S.
+    prompt: P, in front of each input.
+  """
+
+  heads: int
+  layers: int
+  width: int
+  mlp_dim: int
+  head_dim: int = 64
+  vocabulary: int = 32128
+  batch: int = 8
+  inputs: int = 128
+  targets: int = 8
+  prompt: int = 100
+
+  def necessary_flops(self) -> float:
+    """Returns the FLOPs of a step that no way of computing it can avoid.
+
+    Forward and backward through activations: 4 for each parameter and token of a stack (no gradient of weights),
+    keys and values of cross-attention counted on the encoder's tokens, 12·B·H·T·S·K for each attention's two
+    products, and the output layer.
+    """
+    joined, length = self.heads * self.head_dim, self.prompt + self.inputs
+    projections, mlp = self.width * joined, 3 * self.width * self.mlp_dim
+    encoder_tokens, decoder_tokens = self.batch * length, self.batch * self.targets
+    parameters = 4 * self.layers * (
+      (4 * projections + mlp + 2 * projections) * encoder_tokens + (6 * projections + mlp) * decoder_tokens)
+    products = 12 * self.layers * self.batch * joined * (
+      length * length + self.targets * self.targets + self.targets * length)
+    return parameters + products + 4 * decoder_tokens * self.width * self.vocabulary
+
+
+SIZES = {'small': Size(heads=6, layers=8, width=512, mlp_dim=1024),
+         'base': Size(heads=12, layers=12, width=768, mlp_dim=2048),
+         'toy': Size(heads=2, layers=2, width=16, mlp_dim=32, head_dim=8, vocabulary=128, prompt=5, inputs=16)}
