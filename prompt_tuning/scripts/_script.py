@@ -1,0 +1,46 @@
+"""What the scripts share: flags, and one message instead of a stack trace where a user's input is wrong."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prompt_tuning.command import TRACEBACK
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def parser(name: str, description: str) -> argparse.ArgumentParser:
+  """Returns a parser for `python3 -m prompt_tuning.scripts.NAME`; `description` is the script's docstring."""
+  return argparse.ArgumentParser(
+    prog=f'python3 -m prompt_tuning.scripts.{name}', description=description, allow_abbrev=False,
+    formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def run(flags: argparse.ArgumentParser, argv: Sequence[str] | None,
+        body: Callable[[argparse.Namespace], int | None]) -> int:
+  """Runs `body` with the flags; returns its exit status (0 for None), or 2 after the message of a wrong input."""
+  options = flags.parse_args(argv)
+  try:
+    return body(options) or 0
+  except (ValueError, OSError) as error:
+    if os.environ.get(TRACEBACK):
+      raise
+    print(f'{flags.prog.rpartition(".")[2]}: {error}', file=sys.stderr)
+    return 2
+
+
+def write_array(path: str, array: Any) -> None:
+  """Writes an array as NumPy under exactly this name, whole or not at all; bfloat16, which NumPy lacks, as float32.
+
+  Raises:
+    OSError: the file cannot be written; the old one, if any, is as it was.
+  """
+  import numpy as np
+
+  from prompt_tuning import storage
+
+  array = np.asarray(array, np.float32 if array.dtype.name == 'bfloat16' else None)
+  with storage.whole_file(path) as temporary, open(temporary, 'wb') as file:
+    np.lib.format.write_array(file, array, allow_pickle=False)
