@@ -1,5 +1,6 @@
 """docs/configuration.md: each name in its tables is what the page says."""
 
+import importlib.util
 import pathlib
 import re
 
@@ -75,6 +76,13 @@ def test_every_binding_of_the_page_is_known(name):
   owner, _, parameter = typed.rpartition('.')
   known = launch.names()
   assert typed in known or parameter in known[owner]
+
+
+def test_a_script_is_there_exactly_where_the_page_says_supported():
+  for name, state in rows('Scripts'):
+    if name.startswith('`prompt_tuning.'):
+      there = importlib.util.find_spec(name.strip('`')) is not None
+      assert there == (state == 'supported'), name
 
 
 def test_every_name_of_the_published_interface_is_on_the_page(shared):
