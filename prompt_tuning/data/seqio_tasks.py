@@ -156,3 +156,54 @@ def _for_seqio(postprocess: Postprocess) -> Postprocess:
 
 def _training_examples(task: seqio.Task) -> float:
   return float(task.num_input_examples('train') or 0) if 'train' in task.splits else 0.0
+
+
+Cut = Callable[[np.ndarray, Mapping[str, int], int], Iterable[Example]]
+
+
+def add_text_task(name: str, dataset: str, cut: Cut, *, text: str = 'text', splits: Sequence[str] = ()) -> list[str]:
+  """Adds a task that makes examples of the tokens of running text, in all vocabularies.
+
+  Args:
+    name: of the task; `mt5_` and `byt5_` are put in front of it.
+    dataset: TFDS name, config and version.
+    cut: makes the examples, see `from_ids`.
+    text: the dataset's feature that holds the text.
+    splits: those that the task has; empty is all.
+
+  Returns:
+    the names that were added.
+  """
+  def take(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {'targets': example[text]}
+
+  for prefix, vocabulary in VOCABULARIES.items():
+    seqio.TaskRegistry.add(
+      f'{prefix}{name}', seqio.TfdsDataSource(dataset, splits=splits or None),
+      preprocessors=[seqio.map_over_dataset(take), seqio.preprocessors.tokenize, seqio.CacheDatasetPlaceholder(),
+                     from_ids(cut), seqio.preprocessors.append_eos_after_trim],
+      output_features={feature: seqio.Feature(vocabulary, add_eos=True) for feature in ('inputs', 'targets')})
+  return [f'{prefix}{name}' for prefix in VOCABULARIES]
+
+
+def from_ids(cut: Cut) -> Callable[..., tf.data.Dataset]:
+  """Returns the preprocessor of SeqIO that makes examples of token ids with a function over NumPy arrays.
+
+  Args:
+    cut: `(ids, lengths, size) -> examples`: from the tokens of a text, without end token, to dicts with the arrays
+      'inputs' and 'targets', likewise without. `lengths` is what the tokens of 'inputs' and 'targets' may be at most,
+      end token included; one that nobody set is absent. `size` is the vocabulary's.
+  """
+  def apply(dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature],
+            sequence_length: Mapping[str, int] | None = None) -> tf.data.Dataset:
+    size = output_features['targets'].vocabulary.vocab_size
+    lengths = {name: length for name, length in (sequence_length or {}).items() if length is not None}
+
+    def generate() -> Iterable[Example]:
+      for example in tfds.as_numpy(dataset):
+        yield from cut(example['targets'], lengths, size)
+
+    return tf.data.Dataset.from_generator(
+      generate, output_signature={name: tf.TensorSpec([None], tf.int32) for name in ('inputs', 'targets')})
+
+  return apply

@@ -1,0 +1,58 @@
+"""The metrics of SQuAD: exact match and F1 of answers, each the best over the accepted answers.
+
+Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (arXiv:1606.05250), section 6.1;
+the MRQA 2019 shared task (Fisch et al. 2019, arXiv:1910.09753) scores with the same.
+"""
+
+import collections
+import re
+import string
+from collections.abc import Sequence
+
+import numpy as np
+
+_PUNCTUATION = str.maketrans('', '', string.punctuation)
+_ARTICLES = re.compile(r'\b(a|an|the)\b')
+
+
+def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+  """Returns exact match and F1 in percent.
+
+  Args:
+    targets: of each question its accepted answers, at least one; a text is a single answer.
+    predictions: one answer for each question.
+
+  Returns:
+    'em': how many predictions equal an accepted answer once both are normalised.
+    'f1': the mean F1 of the words of prediction and answer, the best over the accepted answers.
+
+  Raises:
+    ValueError: there are not as many targets as predictions, none at all, or a question has no answer.
+  """
+  if len(targets) != len(predictions) or len(targets) == 0:
+    raise ValueError(f'The metric squad is given {len(targets)} targets and {len(predictions)} predictions. '
+                     'Give as many of one as of the other, and at least one.')
+  matches, overlaps = [], []
+  for number, (answers, prediction) in enumerate(zip(targets, predictions, strict=True)):
+    answers = [answers] if isinstance(answers, str) else list(answers)
+    if not answers:
+      raise ValueError(f'Question {number} has no accepted answer, wanted at least one. Leave out questions '
+                       'without an answer.')
+    matches.append(max(normalize(answer) == normalize(prediction) for answer in answers))
+    overlaps.append(max(word_f1(answer, prediction) for answer in answers))
+  return {'em': 100.0 * float(np.mean(matches)), 'f1': 100.0 * float(np.mean(overlaps))}
+
+
+def word_f1(answer: str, prediction: str) -> float:
+  """Returns the F1 of the words that both normalised texts have, as often as both have them: 0 to 1."""
+  wanted, found = normalize(answer).split(), normalize(prediction).split()
+  common = sum((collections.Counter(wanted) & collections.Counter(found)).values())
+  if common == 0:
+    return 0.0
+  precision, recall = common / len(found), common / len(wanted)
+  return 2 * precision * recall / (precision + recall)
+
+
+def normalize(text: str) -> str:
+  """Returns a text in lower case without punctuation and articles, its words parted by one blank."""
+  return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_PUNCTUATION)).split())
