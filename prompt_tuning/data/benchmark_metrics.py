@@ -1,0 +1,103 @@
+"""Metrics of GLUE and SuperGLUE: functions `(targets, predictions) -> {name: value}`, all values in percent.
+
+They read what `text_to_text` makes of texts: numbers of labels, where -1 is an answer that is no label and counts as
+wrong, or groups of them. Names and definitions are those of the benchmarks (Wang et al. 2018 and 2019), in the names
+that T5 gives them. A correlation without a value, as where all predictions are equal, is 0.
+"""
+
+import collections
+import re
+import string
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.data.metrics import _library, _mean, _pairs
+
+
+def matthews(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+  """Returns Matthews' correlation of labels; answers that are no label are one label more."""
+  _pairs(targets, predictions)
+  score = _library('sklearn.metrics', 'matthews_corrcoef').matthews_corrcoef
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of a single label
+    return {'matthews_corrcoef': 100.0 * float(score(list(targets), list(predictions)))}
+
+
+def binary_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+  """Returns the F1 of label 1 against label 0; an answer that is neither counts as the wrong one of the two."""
+  return {'f1': _binary_f1(_pairs(targets, predictions))}
+
+
+def mean_3class_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+  """Returns the mean of the F1 of labels 0, 1 and 2."""
+  _pairs(targets, predictions)
+  score = _library('sklearn.metrics', 'mean_3class_f1').f1_score
+  found = score(list(targets), list(predictions), labels=[0, 1, 2], average='macro', zero_division=0.0)
+  return {'mean_3class_f1': 100.0 * float(found)}
+
+
+def correlations(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+  """Returns Pearson's correlation of scores and Spearman's, of their ranks."""
+  _pairs(targets, predictions)
+  stats = _library('scipy.stats', 'pearson_corrcoef')
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # of equal scores
+    found = {name: function(targets, predictions)[0] if len(targets) > 1 else 0.0
+             for name, function in (('pearson', stats.pearsonr), ('spearman', stats.spearmanr))}
+  return {f'{name}_corrcoef': 100.0 * float(np.nan_to_num(value)) for name, value in found.items()}
+
+
+def multirc(targets: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+  """Returns MultiRC's two metrics of answers that belong to questions.
+
+  'f1' is F1 over all answers (F1a), 'exact_match' how many questions have all answers labelled right.
+
+  Args:
+    targets: dicts of 'label', 1 for an answer that is right, and 'group', the question.
+    predictions: dicts with 'label'.
+  """
+  pairs = [(target['label'], prediction['label']) for target, prediction in _pairs(targets, predictions)]
+  right: dict[str, bool] = collections.defaultdict(lambda: True)
+  for target, (wanted, found) in zip(targets, pairs, strict=True):
+    right[target['group']] &= wanted == found
+  return {'f1': _binary_f1(pairs), 'exact_match': _mean(list(right.values()))}
+
+
+def record(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
+  """Returns ReCoRD's two metrics, each the best over a query's answers: exact match 'em' and F1 of words 'f1'.
+
+  Texts are compared in lower case, without punctuation and articles. A query that comes several times, with one of
+  its answers each time, counts once, with the first prediction.
+
+  Args:
+    targets: dicts of 'answers', texts, and 'group', the query.
+    predictions: texts.
+  """
+  queries: dict[str, tuple[Sequence[str], str]] = {}
+  for target, prediction in _pairs(targets, predictions):
+    queries.setdefault(target['group'], (target['answers'], prediction))
+  best = [(max((float(_normal(answer) == _normal(text)) for answer in answers), default=0.0),
+           max((_words_f1(_normal(answer), _normal(text)) for answer in answers), default=0.0))
+          for answers, text in queries.values()]
+  return {'em': _mean([match for match, _ in best]), 'f1': _mean([overlap for _, overlap in best])}
+
+
+def _binary_f1(pairs: Sequence[tuple[int, int]]) -> float:
+  score = _library('sklearn.metrics', 'f1').f1_score
+  targets = [int(target == 1) for target, _ in pairs]
+  predictions = [int((target == 1) == (target == prediction)) for target, prediction in pairs]
+  return 100.0 * float(score(targets, predictions, zero_division=0.0))
+
+
+def _normal(text: str) -> list[str]:
+  """Returns the words by which SQuAD's and ReCoRD's metrics compare texts."""
+  text = ''.join(letter for letter in text.lower() if letter not in string.punctuation)
+  return re.sub(r'\b(a|an|the)\b', ' ', text).split()
+
+
+def _words_f1(answer: Sequence[str], text: Sequence[str]) -> float:
+  common = sum((collections.Counter(answer) & collections.Counter(text)).values())
+  return 2.0 * common / (len(answer) + len(text)) if common else 0.0
