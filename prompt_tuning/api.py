@@ -44,8 +44,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
   Returns:
     The run; `.prompt` is the best prompt, `.metrics` what the last evaluation found.
   """
-  task = as_task(examples, 'train')
-  judged = None if validation is None else as_task(validation, 'validation')
+  task = as_task(examples, 'train', model, lengths)
+  judged = None if validation is None else as_task(validation, 'validation', model, lengths)
   if method is None:
     rows = model.embeddings()
     method = prompts.PromptTuning(prompts.Prompt(
@@ -54,10 +54,14 @@ def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Metho
     lengths = _longest(model, task)
   if 'evaluations' not in settings:
     found = judged or task
-    has_validation = all(len(each.splits.get('validation', ())) > 0
-                         for each in (found.tasks if isinstance(found, tasks.Mixture) else (found,)))
+    try:
+      found.parts('validation')
+    except ValueError:
+      split = 'train'
+    else:
+      split = 'validation'
     settings['evaluations'] = loop.Evaluations(
-      task=judged, split='validation' if has_validation else 'train', period=max(1, steps // 4), loss_steps=4,
+      task=judged, split=split, period=max(1, steps // 4), loss_steps=4,
       examples=200, sampler=Greedy())
   elif judged is not None:
     settings['evaluations'] = dataclasses.replace(settings['evaluations'], task=judged)
@@ -84,7 +88,7 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   """
   from prompt_tuning.evaluation import evaluate as judge
 
-  task = as_task(examples, split)
+  task = as_task(examples, split, model)
   if prompt is None:
     trained = inference.Trained({})
   elif isinstance(prompt, inference.Trained):
@@ -92,7 +96,7 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   else:
     trained = (prompt if isinstance(prompt, inference.SavedPrompt) else inference.SavedPrompt(prompt)).as_trained()
   found: dict[str, float] = {}
-  for each in task.tasks if isinstance(task, tasks.Mixture) else (task,):
+  for each, _ in task.parts(split):
     result = judge(model, trained.conditioning(model), trained.layout(), each, sampler=sampler, split=split,
                    batch_size=batch_size, num_examples=num_examples)
     prefix = f'{each.name}/' if isinstance(task, tasks.Mixture) else ''
@@ -100,12 +104,13 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   return found
 
 
-def as_task(examples: Examples, split: str) -> tasks.Task | tasks.Mixture:
+def as_task(examples: Examples, split: str, model: LanguageModel,
+            lengths: Mapping[str, int] | None = None) -> tasks.Task | tasks.Mixture:
   """Returns a task of whatever users give as examples; lists become the split of that name."""
   if isinstance(examples, (tasks.Task, tasks.Mixture)):
     return examples
   if isinstance(examples, str):
-    return tasks.get(examples)
+    return tasks.get(examples, model.vocabulary, lengths)
   rows = [dict(e) if isinstance(e, Mapping) else {'inputs': e[0], 'targets': e[1]} for e in examples]
   if not rows:
     raise ValueError('The list of examples is empty. Give at least one example.')
@@ -114,7 +119,7 @@ def as_task(examples: Examples, split: str) -> tasks.Task | tasks.Mixture:
 
 def _longest(model: LanguageModel, task: tasks.Task | tasks.Mixture) -> dict[str, int]:
   found = {'inputs': 1, 'targets': 1}
-  for each in task.tasks if isinstance(task, tasks.Mixture) else (task,):
+  for each, _ in task.parts('train'):
     examples = each.split('train')
     lengths = eval_batches(examples, model.vocabulary, Layout(), batch_size=1,
                            num_examples=min(1000, len(examples))).lengths

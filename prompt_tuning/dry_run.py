@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import trees
+from prompt_tuning import inference, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.conditioning import Method
-from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.tasks import Task
 from prompt_tuning.models import loading
 from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.models.t5_formats import infer_config, read_config
@@ -178,12 +178,11 @@ def _show_data(run: Any, outline: Outline | None) -> None:
   if hasattr(run, 'examples'):
     print(f'Inputs: {len(run.examples())} of {run.data.mixture_or_task_name}')
     return
-  task = run.data.task()
+  task = run.task()
   if hasattr(run, 'evaluations'):
     run.evaluations(task)
-  for each in task.tasks if isinstance(task, Mixture) else (task,):
+  for each, _ in task.parts(run.data.split):
     print(f'Task {each.name}: {_splits(each)}')
-    each.split(run.data.split)
     if outline is not None and outline.vocabulary is not None:
       _show_example(each, run.data.split, outline)
 
@@ -197,8 +196,9 @@ def _show_example(task: Task, split: str, outline: Outline) -> None:
   example = task.split(split)[0]
   for feature in ('inputs', 'targets'):
     value = example[feature]
-    if isinstance(value, str):
-      print(f'  {feature}: {value[:60]!r}, {len(outline.vocabulary.encode(value)) + 1} tokens')
+    text = inference.text_of(example, feature, outline.vocabulary)
+    count = len(outline.vocabulary.encode(value)) + 1 if isinstance(value, str) else len(value)
+    print(f'  {feature}: {text[:60]!r}, {count} tokens')
 
 
 def _first_values(method: Method, outline: Outline) -> Params:

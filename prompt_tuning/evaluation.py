@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from prompt_tuning.conditioning import Conditioning
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.inference import generate_answers
+from prompt_tuning.inference import generate_answers, readable, score_targets, text_of
 from prompt_tuning.layouts import Layout
 from prompt_tuning.losses import cross_entropy
 from prompt_tuning.models.generation import Sampler
@@ -26,7 +25,8 @@ class Evaluation:
   Attributes:
     task: the task's name.
     metrics: name -> value, in the task's order.
-    lines: one dict for each example: 'input', 'target', 'prediction'.
+    lines: one dict for each example, as T5X writes them: 'input', 'target', and what the metrics asked for: the
+      model's 'output' and the 'prediction' that the task makes of it, or the target's 'score'.
     truncated: how many inputs and targets were longer than the lengths, of how many examples.
   """
 
@@ -57,22 +57,29 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
   Raises:
     ValueError: the task has no metric, no such split or no example.
   """
-  if not task.metrics:
+  if not (task.metrics or task.score_metrics):
     raise ValueError(f'The task {task.name} has no metric. Name some, such as metrics=("accuracy",).')
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                          num_examples=num_examples)
-  answers = generate_answers(model, conditioning, batches, sampler=sampler, seed=seed,
-                             max_length=max_length or batches.lengths['decoder'])
-  examples = [example for _, part in batches for example in part]
-  lines = []
-  for example, (tokens, _) in zip(examples, answers, strict=True):
-    lines.append({'input': _text(model, example['inputs']), 'target': _text(model, example['targets']),
-                  'prediction': model.vocabulary.decode(tokens[-1].tolist())})
-  targets = [line['target'] for line in lines]
-  predictions = [line['prediction'] for line in lines]
+  examples, vocabulary = batches.examples, model.vocabulary
+  lines: list[dict[str, Any]] = []
+  for example in examples:
+    target = task.value(text_of(example, 'targets', vocabulary), example, is_target=True)
+    lines.append({'input': readable(example, vocabulary), 'target': target})
+  if task.metrics:
+    answers = generate_answers(model, conditioning, batches, sampler=sampler, seed=seed,
+                               max_length=max_length or batches.lengths['decoder'])
+    for example, line, (tokens, _) in zip(examples, lines, answers, strict=True):
+      line['output'] = vocabulary.decode(tokens[-1].tolist())
+      line['prediction'] = task.value(line['output'], example, is_target=False)
+  if task.score_metrics:
+    for line, score in zip(lines, score_targets(model, conditioning, batches), strict=True):
+      line['score'] = score
   metrics: dict[str, float] = {}
-  for metric in task.metrics:
-    metrics.update(metric(targets, predictions))
+  targets = [line['target'] for line in lines]
+  for functions, compared in ((task.metrics, 'prediction'), (task.score_metrics, 'score')):
+    for metric in functions:
+      metrics.update(metric(targets, [line[compared] for line in lines]))
   return Evaluation(task.name, metrics, lines, batches.truncated)
 
 
@@ -94,7 +101,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     model: the frozen model.
     conditioning: what it is handed.
     layout: how examples are laid out.
-    task: a task, or a mixture, whose tasks count with all their examples.
+    task: a task, or a mixture, whose tasks that have the split count with all their examples.
     split: which examples.
     lengths: most tokens of 'inputs' and 'targets'.
     batch_size: rows run together.
@@ -103,7 +110,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     label_smoothing: as in training.
   """
   total: dict[str, float] = {}
-  for each in task.tasks if isinstance(task, Mixture) else (task,):
+  for each, _ in task.parts(split):
     limit = None if steps is None else steps * batch_size
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                            num_examples=limit)
@@ -112,7 +119,3 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
       for name, value in sums.items():
         total[name] = total.get(name, 0.0) + float(value)
   return {'loss': total['loss'] / total['weights'], 'accuracy': total['correct'] / total['weights']}
-
-
-def _text(model: LanguageModel, value: Any) -> str:
-  return value if isinstance(value, str) else model.vocabulary.decode(np.asarray(value).tolist())

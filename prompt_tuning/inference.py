@@ -151,6 +151,13 @@ def generate_answers(model: LanguageModel, conditioning: Conditioning, batches: 
     yield from zip(np.asarray(tokens)[:len(examples)], np.asarray(scores)[:len(examples)], strict=True)
 
 
+def score_targets(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches) -> Iterator[float]:
+  """Yields the log-likelihood of each example's target in turn."""
+  for batch, examples in batches:
+    scores = np.asarray(score_batch(model.module, model.params, batch, conditioning))
+    yield from scores[:len(examples)].tolist()
+
+
 def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str, Any]], *, sampler: Sampler,
           lengths: Mapping[str, int] | None = None, batch_size: int = 32, mode: str = 'predict',
           max_length: int = 64, seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -181,14 +188,12 @@ def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str
     logging.warning('Of %d examples, %d inputs and %d targets are longer than %s and were cut.', cut['examples'],
                     cut['inputs'], cut['targets'], dict(lengths or {}))
   if mode == 'score':
-    for batch, part in batches:
-      scores = np.asarray(score_batch(model.module, model.params, batch, conditioning))
-      for example, score in zip(part, scores[:len(part)].tolist(), strict=True):
-        yield {**_given(example), 'score': score}
+    for example, score in zip(examples, score_targets(model, conditioning, batches), strict=True):
+      yield {'inputs': readable(example, model.vocabulary), 'score': score}
     return
   answers = generate_answers(model, conditioning, batches, sampler=sampler, max_length=max_length, seed=seed)
   for example, (tokens, scores) in zip(examples, answers, strict=True):
-    line = {**_given(example), 'prediction': model.vocabulary.decode(tokens[-1].tolist())}
+    line = {'inputs': readable(example, model.vocabulary), 'prediction': model.vocabulary.decode(tokens[-1].tolist())}
     if mode == 'predict_with_aux':
       line['aux'] = {'scores': float(scores[-1])}
     yield line
@@ -199,12 +204,29 @@ def write_lines(path: str, lines: Iterator[Mapping[str, Any]]) -> int:
   count = 0
   with storage.whole_file(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
     for line in lines:
-      file.write(json.dumps(line, ensure_ascii=False) + '\n')
+      file.write(json.dumps(line, ensure_ascii=False, default=_as_python) + '\n')
       count += 1
   return count
 
 
-def _given(example: Mapping[str, Any]) -> dict[str, Any]:
-  text = {name: value for name, value in example.items() if isinstance(value, (str, int, float, bool))}
-  return {'inputs': {'inputs_pretokenized': text.pop('inputs', ''), **(
-    {'targets_pretokenized': text.pop('targets')} if 'targets' in text else {}), **text}}
+def text_of(example: Mapping[str, Any], feature: str, vocabulary: Any) -> str:
+  """Returns the text of an example's 'inputs' or 'targets', as it was before it became token ids if that is kept."""
+  value = example.get(f'{feature}_pretokenized', example.get(feature, ''))
+  if isinstance(value, bytes):
+    return value.decode()
+  return value if isinstance(value, str) else vocabulary.decode(np.asarray(value).tolist())
+
+
+def readable(example: Mapping[str, Any], vocabulary: Any) -> dict[str, Any]:
+  """Returns an example as T5X's files show it: its texts are `inputs_pretokenized` and `targets_pretokenized`."""
+  shown = {f'{feature}_pretokenized': text_of(example, feature, vocabulary)
+           for feature in ('inputs', 'targets') if feature in example}
+  hidden = ('inputs', 'targets', 'inputs_ends', 'targets_ends')
+  return shown | {name: value for name, value in example.items() if name not in hidden and name not in shown}
+
+
+def _as_python(value: Any) -> Any:
+  """Returns what JSON has instead of a value that it lacks."""
+  if isinstance(value, bytes):
+    return value.decode(errors='replace')
+  return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

@@ -59,9 +59,9 @@ def run(program: str, flags: argparse.Namespace) -> None:
   Raises:
     ValueError, OSError, ImportError: the message says what to change.
   """
-  described, config_text = build(program, flags)
   if flags.tfds_data_dir:
     os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
+  described, config_text = build(program, flags)
   try:
     if flags.dry_run:
       dry_run.show(described)

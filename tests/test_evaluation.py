@@ -37,7 +37,8 @@ def test_metrics_are_those_of_the_models_answers_to_every_example(tiny):
   found = judged(tiny, max_length=4)
   wanted = tiny.predict([example['inputs'] for example in EXAMPLES], max_length=4)
   assert [line['prediction'] for line in found.lines] == wanted
-  assert [(line['input'], line['target']) for line in found.lines] == [(e['inputs'], e['targets']) for e in EXAMPLES]
+  assert [(line['input']['inputs_pretokenized'], line['target']) for line in found.lines] == [
+    (e['inputs'], e['targets']) for e in EXAMPLES]
   assert dict(found.metrics) == {**words(['a'] * 3, wanted), 'first': 0.0}
   assert found.task == 'three'
 
@@ -45,7 +46,8 @@ def test_metrics_are_those_of_the_models_answers_to_every_example(tiny):
 def test_ids_are_judged_as_texts_and_as_many_examples_as_asked_for(tiny):
   ids = [{name: [int(i) for i in text.split()] for name, text in example.items()} for example in EXAMPLES]
   found = judged(tiny, dataclasses.replace(TASK, splits={'validation': ids}), num_examples=2, max_length=4)
-  assert [(line['input'], line['target']) for line in found.lines] == [('7 8 9', '5 6'), ('3', '4')]
+  assert [line['input']['inputs_pretokenized'] for line in found.lines] == ['7 8 9', '3']
+  assert [line['target'] for line in found.lines] == ['5 6', '4']
   assert found.metrics['count'] == 2
 
 

@@ -33,8 +33,9 @@ class Preprocessor:
   """Turns examples into laid-out token ids, and counts what it had to cut.
 
   The end token is appended after trimming, as SeqIO does: a text that is too long loses its last tokens, never
-  its end token. An array of ids is taken as it is, with an end token if it lacks one. An example's `loss_weight`,
-  if it has one, says how much its targets count.
+  its end token. An array of ids is taken as it is, with an end token if it lacks one. Where an example says
+  `inputs_ends` or `targets_ends` False, that part has no end token (as the start of a text that goes on). An
+  example's `loss_weight`, if it has one, says how much its targets count.
 
   Attributes:
     truncated: how many 'inputs' and 'targets' were cut, of how many 'examples'.
@@ -61,11 +62,12 @@ class Preprocessor:
       raise ValueError(f'An example has no {feature!r}; found {", ".join(map(repr, example)) or "nothing"}. '
                        'Give every example both inputs and targets.')
     ids = _token_ids(example[feature], self._vocabulary)
-    room = self._lengths.get(feature, len(ids) + 1) - 1
+    end = [self._vocabulary.eos_id] if example.get(f'{feature}_ends', True) else []
+    room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
       ids = ids[:room]
-    return [*ids, self._vocabulary.eos_id]
+    return ids + end
 
 
 class TrainBatches:
@@ -152,6 +154,7 @@ class EvalBatches:
   Iterating gives pairs `(batch, examples)`: the examples are those of the batch's first rows.
 
   Attributes:
+    examples: all of them.
     lengths: of the batch's arrays: T for 'encoder', S for 'decoder'.
     truncated: how many 'inputs' and 'targets' were cut, of how many 'examples'.
   """
@@ -159,7 +162,7 @@ class EvalBatches:
   def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, side: str):
     preprocess = Preprocessor(vocabulary, layout, lengths)
-    self._examples = examples
+    self.examples = examples
     # Where the targets shall be predicted, the decoder has only the end token.
     self._rows = [preprocess({'targets': ''} | example) for example in examples]
     self._batch_size, self._side = batch_size, side
@@ -177,7 +180,7 @@ class EvalBatches:
       span = slice(first, first + self._batch_size)
       rows = [[row] for row in self._rows[span]]
       rows += [[]] * (self._batch_size - len(rows))
-      yield layouts.assemble(rows, self.lengths, side=self._side, first_id=first), self._examples[span]
+      yield layouts.assemble(rows, self.lengths, side=self._side, first_id=first), self.examples[span]
 
 
 def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *, batch_size: int,
@@ -208,13 +211,13 @@ def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
   """Returns the endless stream of a split's examples, by index: shuffled anew every epoch, mixed by rates."""
   if not 0 <= seed < 2**32:
     raise ValueError(f'The seed of the data is {seed}. Give one from 0 to 2**32 - 1.')
-  tasks = task.tasks if isinstance(task, Mixture) else (task,)
-  endless = []
-  for t in tasks:
-    examples, own_seed = t.split(split), (seed + zlib.crc32(t.name.encode())) % 2**32
-    endless.append(examples.draw(own_seed) if hasattr(examples, 'draw') else Shuffled(examples, own_seed))
-  datasets = [grain.MapDataset.source(examples) for examples in endless]
-  return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights=task.rates)
+  datasets, rates = [], []
+  for part, rate in task.parts(split):
+    examples, own_seed = part.split(split), (seed + zlib.crc32(part.name.encode())) % 2**32
+    endless = examples.draw(own_seed) if hasattr(examples, 'draw') else Shuffled(examples, own_seed)
+    datasets.append(grain.MapDataset.source(endless))
+    rates.append(rate)
+  return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights=rates)
 
 
 class Shuffled:

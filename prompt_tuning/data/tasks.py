@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,10 @@ Example = dict[str, Any]
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 FILE_ENDINGS = ('.jsonl', '.tsv')
-_SEQIO_NAME = re.compile(r'_v\d+|^(taskless|task_index|mt5|byt5|super_glue|glue|mrqa|squad|c4|xsum|cnn_dailymail|dpr)_')
+# Names of SeqIO tasks -> the module of `prompt_tuning.data` that adds them.
+_SEQIO_MODULES = {
+  r'glue_.*_from_': 'glue_transfer', r'super_glue_|dpr_v': 'super_glue', r'glue_': 'glue',
+  r'squad|mrqa': 'qa', r'xsum_|cnn_dailymail_': 'summarization', r'c4_': 'c4'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +30,17 @@ class Task:
       seed and reads what it returns in order.
     metrics: functions `(targets, predictions) -> {name: value}`.
     source: what the examples were read from, for messages.
+    postprocess: `(text, example=…, is_target=…) -> value`: what metrics compare instead of a target's or an
+      answer's text.
+    score_metrics: functions `(targets, scores) -> {name: value}` of the targets' log-likelihoods.
   """
 
   name: str
   splits: Mapping[str, Sequence[Example]]
   metrics: tuple[Metric, ...] = ()
   source: str = ''
+  postprocess: Callable[..., Any] | None = None
+  score_metrics: tuple[Metric, ...] = ()
 
   def split(self, name: str) -> Sequence[Example]:
     """Returns the examples of one split.
@@ -47,6 +56,19 @@ class Task:
                        f'({_sizes(self.splits)}), or give more examples.')
     return examples
 
+  def parts(self, split: str) -> list[tuple['Task', float]]:
+    """Returns the tasks that give examples of a split, with their rates: this one.
+
+    Raises:
+      ValueError: there is no such split, or it is empty.
+    """
+    self.split(split)
+    return [(self, 1.0)]
+
+  def value(self, text: str, example: Example, *, is_target: bool) -> Any:
+    """Returns what metrics compare, of a target's or an answer's text."""
+    return text if self.postprocess is None else self.postprocess(text, example=example, is_target=is_target)
+
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
@@ -54,7 +76,7 @@ class Mixture:
 
   Attributes:
     name: what users type.
-    tasks: the tasks.
+    tasks: the tasks; a split of the mixture is that of those that have it.
     rates: of each task, the share of examples that it gives, up to a common factor; empty is equal shares.
   """
 
@@ -72,6 +94,20 @@ class Mixture:
     object.__setattr__(self, 'tasks', tuple(self.tasks))
     object.__setattr__(self, 'rates', rates)
 
+  def parts(self, split: str) -> list[tuple[Task, float]]:
+    """Returns the tasks that give examples of a split, with their rates.
+
+    Raises:
+      ValueError: no task has this split, or it is empty in one.
+    """
+    found = [(task, rate) for task, rate in zip(self.tasks, self.rates, strict=True) if split in task.splits]
+    if not found:
+      known = sorted({name for task in self.tasks for name in task.splits})
+      raise ValueError(f'No task of the mixture {self.name} has a split {split!r}. Choose one of {", ".join(known)}.')
+    for task, _ in found:
+      task.split(split)
+    return found
+
 
 _registry: dict[str, Task | Mixture] = {}
 
@@ -88,13 +124,19 @@ def add(task: Task | Mixture) -> Task | Mixture:
   return task
 
 
-def get(name: str) -> Task | Mixture:
-  """Returns the task or mixture of this name: one that was added, an integer task, or a JSONL or TSV file.
+def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = None) -> Task | Mixture:
+  """Returns the task or mixture of this name: one that was added here or to SeqIO, an integer task, or a file.
 
-  A file's columns must be called `inputs` and `targets`; `files.FileTask` reads others.
+  The columns of a JSONL or TSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
+
+  Args:
+    name: what users type.
+    vocabulary: the model's, which SeqIO tasks are tokenised with.
+    lengths: most tokens of 'inputs' and 'targets', for SeqIO tasks that cut their texts to them.
 
   Raises:
     ValueError: there is none; the message names the nearest.
+    ImportError: it needs SeqIO, which is not installed.
   """
   from prompt_tuning.data import files, integers  # they make tasks, so they import this module
 
@@ -106,19 +148,27 @@ def get(name: str) -> Task | Mixture:
     return integers.mixture()
   if any(part in integers.NAMES for part in name.split('+')):
     return integers.task(name)
-  if _SEQIO_NAME.search(name):
-    raise ValueError(f'There is no task {name!r} here; its name looks like a SeqIO task. {_seqio_advice()}')
   known = [*_registry, *integers.NAMES, integers.MIXTURE]
-  raise ValueError(f'There is no task {name!r}.{trees.nearest(name, known)} Give one of {", ".join(known)}, or the '
-                   'path of a .jsonl or .tsv file.')
+  if 'seqio' in sys.modules:  # some module has added tasks to it
+    from prompt_tuning.data import seqio_reading
+
+    if name in seqio_reading.names():
+      return seqio_reading.load(name, vocabulary, lengths)
+    known += seqio_reading.names()
+  nearest = trees.nearest(name, known)
+  module = next((module for pattern, module in _SEQIO_MODULES.items() if re.search(pattern, name)), None)
+  if module is not None and f'prompt_tuning.data.{module}' not in sys.modules:
+    raise ValueError(f'There is no task {name!r}; its name looks like one of prompt_tuning.data.{module}. '
+                     f'{_seqio_advice(module)}')
+  raise ValueError(f'There is no task {name!r}.{nearest} Give the name of a task (`prompt-tuning tasks` lists them), '
+                   'with MIXTURE_OR_TASK_MODULE set to the module that adds it, or the path of a .jsonl or .tsv file.')
 
 
-def _seqio_advice() -> str:
+def _seqio_advice(module: str) -> str:
   if importlib.util.find_spec('seqio') is None:
     return ('SeqIO tasks need `pip install prompt-tuning[seqio]`. Without it, write the examples to a .jsonl file '
             'with the columns inputs and targets and give its path.')
-  return ('SeqIO is installed, but this version reads no SeqIO task yet: write the examples to a .jsonl file with the '
-          'columns inputs and targets and give its path.')
+  return f"Set --gin.MIXTURE_OR_TASK_MODULE=\"'prompt_tuning.data.{module}'\"."
 
 
 def _sizes(splits: Mapping[str, Sequence[Example]]) -> str:

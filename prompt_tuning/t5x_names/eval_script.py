@@ -10,7 +10,7 @@ from absl import logging
 
 from prompt_tuning import evaluation as library
 from prompt_tuning import inference, storage
-from prompt_tuning.data.tasks import Mixture
+from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.seqio import Evaluator
@@ -54,16 +54,20 @@ class evaluate:
     """The examples that it reads."""
     return self.dataset_cfg
 
+  def task(self) -> Task | Mixture:
+    """Returns what it judges by."""
+    return self.dataset_cfg.task(self.model.vocabulary(self.restore.source or ''))
+
   def run(self, config_text: str) -> dict[str, Mapping[str, float]]:
     """Evaluates, prints and writes; returns task -> metrics."""
     cfg, evaluator = self.dataset_cfg, self.inference_evaluator_cls()
-    task = cfg.task()
+    task = self.task()
     model = self.model.load(self.restore)
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
     conditioning, layout = trained.conditioning(model), trained.layout()
     step = int(trained.about.get('step', model.step))
     found = {}
-    for each in task.tasks if isinstance(task, Mixture) else (task,):
+    for each, _ in task.parts(cfg.split):
       result = library.evaluate(
         model, conditioning, layout, each, sampler=self.model.sampler(), split=cfg.split,
         lengths=cfg.task_feature_lengths, batch_size=cfg.batch_size, num_examples=evaluator.num_examples)

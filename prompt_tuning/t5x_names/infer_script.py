@@ -69,7 +69,7 @@ class infer:
       if is_table(name) and self.mode == 'score':
         return cfg.files.task(name).split('all')
       return cfg.files.questions(name)
-    task = cfg.task()
+    task = cfg.task(self.model.vocabulary(self.restore.source or ''))
     if isinstance(task, Mixture):
       raise ValueError(f'{task.name} is a mixture. Give one of its tasks: {", ".join(t.name for t in task.tasks)}.')
     return task.split(cfg.split)

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
@@ -101,6 +102,15 @@ class train:
     optimizer = self.model.optimizer_def
     return optimizer if rate is None else dataclasses.replace(optimizer, learning_rate=rate)
 
+  @property
+  def vocabulary(self) -> Any:
+    """The model's vocabulary."""
+    return self.model.vocabulary(self.restore.source or '')
+
+  def task(self) -> Task | Mixture:
+    """Returns what it learns."""
+    return self.train_dataset_cfg.task(self.vocabulary)
+
   def end(self, start: int) -> int:
     """Returns the global step at which a run ends that starts from a checkpoint of step `start`."""
     return self.total_steps if self.relative_steps is None else start + self.relative_steps
@@ -123,25 +133,21 @@ class train:
       raise ValueError(f'An evaluation has the batch size {sizes.pop()}, but while training evaluations use that of '
                        f'training, {self.train_dataset_cfg.batch_size}. Set BATCH_SIZE for all.')
     evaluator = self.inference_evaluator_cls()
-    if evaluator.write_n_results is not None:
-      raise ValueError('JSON_WRITE_N_RESULTS is set, but a run writes all answers of its evaluations. Set '
-                       'EVALUATOR_NUM_EXAMPLES to answer fewer.')
     same = first is None or first.mixture_or_task_name == self.train_dataset_cfg.mixture_or_task_name
-    judged = task if same else first.task()
-    for each in judged.tasks if isinstance(judged, Mixture) else (judged,):
-      if first is not None:
-        each.split(first.split)  # rather now than after a thousand steps
+    judged = task if same else first.task(self.vocabulary)
+    if first is not None:
+      judged.parts(first.split)  # rather now than after a thousand steps
     return loop.Evaluations(
       task=None if same else judged, split=first.split if first else 'validation', period=self.eval_period,
       loss_steps=0 if self.train_eval_dataset_cfg is None else self.eval_steps,
       examples=0 if self.infer_eval_dataset_cfg is None else evaluator.num_examples,
-      lengths=first.task_feature_lengths if first else None, sampler=self.model.sampler(), objective=self.objective,
-      patience=self.patience)
+      written=evaluator.write_n_results, lengths=first.task_feature_lengths if first else None,
+      sampler=self.model.sampler(), objective=self.objective, patience=self.patience)
 
   def run(self, config_text: str) -> loop.Run:
     """Trains; goes on where the run in `model_dir` stopped."""
     cfg, save = self.train_dataset_cfg, self.checkpoint_cfg.save
-    task = cfg.task()
+    task = self.task()
     evaluations = self.evaluations(task)
     model = self.model.load(self.restore, seed=self.seed)
     return loop.train(

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prompt_tuning import storage
 from prompt_tuning.data import tasks
@@ -53,8 +54,8 @@ class DatasetConfig:
     if not isinstance(self.batch_size, int) or self.batch_size < 1:
       raise ValueError(f'The batch size is {self.batch_size!r}. Set BATCH_SIZE to at least 1.')
 
-  def task(self) -> tasks.Task | tasks.Mixture:
-    """Returns the task.
+  def task(self, vocabulary: Any) -> tasks.Task | tasks.Mixture:
+    """Returns the task; one of SeqIO is tokenised with the model's vocabulary.
 
     Raises:
       ImportError: the module that should add it cannot be imported.
@@ -65,7 +66,7 @@ class DatasetConfig:
       return name
     if self.module:
       import_tasks(self.module)
-    return self.files.task(name) if is_table(name) else tasks.get(name)
+    return self.files.task(name) if is_table(name) else tasks.get(name, vocabulary, self.task_feature_lengths)
 
 
 def import_tasks(name: str) -> None:
@@ -73,12 +74,15 @@ def import_tasks(name: str) -> None:
   try:
     importlib.import_module(name)
   except ModuleNotFoundError as error:
+    if error.name == 'seqio':
+      raise ImportError(f'MIXTURE_OR_TASK_MODULE={name} needs SeqIO: `pip install prompt-tuning[seqio]`.') from error
     if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
       raise ImportError(f'MIXTURE_OR_TASK_MODULE={name} cannot be imported: {error}. Install what it needs.') from error
-    advice = ('SeqIO tasks are not part of this version: write the examples to a .jsonl file and give its path as '
-              'MIXTURE_OR_TASK_NAME' if name.startswith('prompt_tuning.data') else
-              'Start the program in the folder that holds it, or install it')
-    raise ImportError(f'MIXTURE_OR_TASK_MODULE={name}: there is no such module. {advice}.') from error
+    raise ImportError(f'MIXTURE_OR_TASK_MODULE={name}: there is no such module. Start the program in the folder that '
+                      'holds it, or install it.') from error
+  except Exception as error:
+    raise ImportError(f'MIXTURE_OR_TASK_MODULE={name} cannot be imported: {type(error).__name__}: {error}. '
+                      'Mend the module.') from error
 
 
 def check_folder(macro: str, folder: str) -> None:

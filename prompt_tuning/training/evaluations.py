@@ -27,6 +27,7 @@ class Evaluations:
     period: steps from one evaluation to the next.
     loss_steps: batches of given targets for the loss; 0 is none.
     examples: answer only so many; 0 answers none, None all.
+    written: of the answers, how many are written; None is all.
     lengths: most tokens of 'inputs' and 'targets'; None is as in training.
     sampler: how tokens are chosen.
     objective: the metric, or 'loss', that tells which prompt is best; None is the first metric.
@@ -41,6 +42,7 @@ class Evaluations:
   period: int = 1000
   loss_steps: int = 20
   examples: int | None = None
+  written: int | None = None
   lengths: Mapping[str, int] | None = None
   sampler: Sampler = BeamSearch()
   objective: str | None = None
@@ -53,12 +55,9 @@ class Evaluations:
 
 def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -> None:
   """Raises ValueError now where the splits to learn from or to evaluate would be missed only after many steps."""
-  judged = evaluations.task or task
-  for each in task.tasks if isinstance(task, Mixture) else (task,):
-    each.split(split)
-  for each in judged.tasks if isinstance(judged, Mixture) else (judged,):
-    if evaluations.loss_steps or (evaluations.examples != 0 and each.metrics):
-      each.split(evaluations.split)
+  task.parts(split)
+  if evaluations.loss_steps or evaluations.examples != 0:
+    (evaluations.task or task).parts(evaluations.split)
 
 
 def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture, lengths: Mapping[str, int],
@@ -69,19 +68,20 @@ def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | 
   conditioning, layout = method.condition(state.trained), method.layout()
   common = {'split': evaluations.split, 'batch_size': batch_size}
   metrics: dict[str, float] = {}
-  for each in judged.tasks if isinstance(judged, Mixture) else (judged,):
+  for each, _ in judged.parts(evaluations.split):
     name = os.path.basename(each.name)
     if evaluations.loss_steps:
       values = evaluate_loss(model, conditioning, layout, each, lengths=lengths, steps=evaluations.loss_steps,
                              z_loss=loss.z_loss, label_smoothing=loss.label_smoothing, **common)
       log.write(step, values, folder=f'training_eval/{name}')
       metrics[f'{name}/loss'] = values['loss']
-    if evaluations.examples != 0 and each.metrics:
+    if evaluations.examples != 0 and (each.metrics or each.score_metrics):
       result = evaluate(model, conditioning, layout, each, sampler=evaluations.sampler,
                         lengths=evaluations.lengths or lengths, num_examples=evaluations.examples, **common)
       log.write(step, result.metrics, folder=f'inference_eval/{name}')
       metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
-      inference.write_lines(os.path.join(model_dir, 'inference_eval', f'{name}-{step:06}.jsonl'), iter(result.lines))
+      path = os.path.join(model_dir, 'inference_eval', f'{name}-{step:06}.jsonl')
+      inference.write_lines(path, iter(result.lines[:evaluations.written]))
       if result.truncated['inputs'] or result.truncated['targets']:
         logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
                         result.truncated['inputs'], result.truncated['targets'], result.truncated['examples'],

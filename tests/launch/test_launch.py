@@ -129,17 +129,15 @@ def test_what_is_not_supported_is_a_clear_error(override, answer, train):
 
 
 @pytest.mark.parametrize('override, answer', [
-  ('--gin.JSON_WRITE_N_RESULTS=5', 'JSON_WRITE_N_RESULTS is set'),
   ('--gin.infer_eval/utils.DatasetConfig.batch_size=3', 'evaluations use that of training'),
   ("--gin.infer_eval/utils.DatasetConfig.split='test'", 'judged by one task and split'),
   ("--gin.utils.DatasetConfig.mixture_or_task_name='Ad1'", 'There is no task'),
-  ("--gin.MIXTURE_OR_TASK_MODULE='prompt_tuning.data.glue'", 'SeqIO tasks are not part of this version'),
   ("--gin.MIXTURE_OR_TASK_MODULE='no_such_module_here'", 'there is no such module. Start the program in the folder'),
 ])
 def test_what_cannot_be_evaluated_or_found_is_a_clear_error(override, answer, train):
   described = train(override)
   with pytest.raises((ValueError, ImportError), match=re.escape(answer)):
-    described.evaluations(described.data.task())
+    described.evaluations(described.task())
 
 
 def test_one_seed_decides_all(train):

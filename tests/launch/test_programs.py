@@ -39,7 +39,7 @@ def test_a_run_trains_is_judged_and_answers_from_a_file_of_ones_own(run, toy_fol
            (tmp_path / f'judged/inference_eval/sums.jsonl-{figures["step"]:06}.jsonl').read_text().splitlines()]
   right = sum(line['prediction'].split() == line['target'].split() for line in lines)
   assert figures['accuracy'] == pytest.approx(100 * right / 20)
-  assert lines[1]['input'] == '3 8 12'
+  assert lines[1]['input']['inputs_pretokenized'] == '3 8 12'
 
   infer = ['infer', '--gin_file=runs/prompt_infer.gin', *use, f"--gin.INFER_OUTPUT_DIR='{tmp_path}/answers'",
            "--gin.utils.RestoreCheckpointConfig.dtype='float32'"]

@@ -72,7 +72,7 @@ def test_model_info_counts_a_retrained_parameter_as_trained_only(tiny, tmp_path)
 def test_answers_of_an_evaluation_are_lines_of_input_target_and_prediction(ended):
   _, folder = ended
   lines = [json.loads(line) for line in open(folder / 'inference_eval/turn-000106.jsonl')]
-  assert [(line['input'], line['target']) for line in lines] == [
+  assert [(line['input']['inputs_pretokenized'], line['target']) for line in lines] == [
     (example['inputs'], example['targets']) for example in TASK.split('validation')]
   assert all(isinstance(line['prediction'], str) for line in lines)
 

@@ -1,0 +1,62 @@
+"""Examples in ArrayRecord files: written once, read by index in any order."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import flax.serialization
+import numpy as np
+from array_record.python import array_record_module
+
+from prompt_tuning.data.tasks import Example
+
+_OPTIONS = 'group_size:1'  # examples are read one by one
+
+
+def encode(example: Example) -> bytes:
+  """Returns an example as bytes: texts, bytes, numbers, arrays, and lists and dicts of them."""
+  return flax.serialization.msgpack_serialize({key: _storable(value) for key, value in example.items()})
+
+
+def decode(record: bytes) -> Example:
+  """Returns the example that `encode` was given; lists stay lists, arrays of texts come back as lists."""
+  return flax.serialization.msgpack_restore(record)
+
+
+def write(path: str, examples: Iterable[Example]) -> int:
+  """Writes the examples in order; returns how many."""
+  writer = array_record_module.ArrayRecordWriter(os.fspath(path), _OPTIONS)
+  count = 0
+  for example in examples:
+    writer.write(encode(example))
+    count += 1
+  writer.close()
+  return count
+
+
+class Records(Sequence[Example]):
+  """The examples of a file that `write` made.
+
+  Attributes:
+    path: the file.
+  """
+
+  def __init__(self, path: str):
+    self.path = path
+    self._reader = array_record_module.ArrayRecordReader(path)
+
+  def __len__(self) -> int:
+    return self._reader.num_records()
+
+  def __getitem__(self, index: int | slice) -> Any:
+    if isinstance(index, slice):
+      return [self[i] for i in range(*index.indices(len(self)))]
+    if not -len(self) <= index < len(self):
+      raise IndexError(f'{self.path} holds {len(self)} examples, there is no number {index}.')
+    return decode(self._reader.read([index % len(self)])[0])
+
+
+def _storable(value: Any) -> Any:
+  if isinstance(value, np.ndarray) and value.dtype.kind in 'OSU':
+    return value.tolist()
+  return value

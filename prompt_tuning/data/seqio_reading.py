@@ -1,0 +1,256 @@
+"""Reads tasks and mixtures of SeqIO's registry.
+
+The model brings the vocabulary: whatever vocabulary a task was added with, its texts are tokenised with the model's.
+A split is run through its preprocessing once, into an ArrayRecord file in the user's cache, and read from there by
+index: so the order depends on the run's seed alone, and a place in it is a number. Examples are drawn at random once
+for all epochs where a preprocessing draws.
+
+A split of more than a million examples stays a stream, with a weaker promise: it is shuffled within SeqIO's buffer
+only, and a run that goes on reads, and drops, what it had read before.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging
+
+from prompt_tuning import storage
+from prompt_tuning.data import records
+from prompt_tuning.data.tasks import Example, Mixture, Task
+from prompt_tuning.data.vocabularies import Vocabulary
+
+LARGE = 1_000_000  # examples; a split with more is not written to a file
+_ENDLESS = 2**40
+_LOOKED_AT = 32  # first examples, by which changed preprocessing is noticed
+_VERSION = 1  # of the files
+_CUTS = ('append_eos_after_trim', 'append_eos_after_trim_impl')  # preprocessing that reads lengths only to cut
+
+
+def names() -> list[str]:
+  """Returns the names of all tasks and mixtures that were added to SeqIO."""
+  return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
+
+
+def load(name: str, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | None = None) -> Task | Mixture:
+  """Returns a task or mixture of SeqIO.
+
+  Args:
+    name: as it was added.
+    vocabulary: tokenises texts; None leaves each task its own.
+    lengths: most tokens of 'inputs' and 'targets', for preprocessing that makes examples of such lengths.
+
+  Raises:
+    ValueError: its data, its features or its preprocessing cannot be used.
+  """
+  if os.environ.get('TFDS_DATA_DIR'):
+    seqio.set_tfds_data_dir_override(os.environ['TFDS_DATA_DIR'])
+  found = seqio.get_mixture_or_task(name)
+  if isinstance(found, seqio.Task):
+    return _task(found, vocabulary, lengths)
+  parts = [(task, found.get_rate(task)) for task in found.tasks]
+  rated = [(task, rate or 1.0) for task, rate in parts]  # 0: for evaluation only, where rates do not count
+  return Mixture(name, tuple(_task(task, vocabulary, lengths) for task, _ in rated), tuple(rate for _, rate in rated))
+
+
+def _task(task: seqio.Task, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | None) -> Task:
+  missing = {'inputs', 'targets'} - set(task.output_features)
+  if missing:
+    raise ValueError(f'The SeqIO task {task.name} has the features {sorted(task.output_features)} and lacks '
+                     f'{sorted(missing)}. A model that reads an input and writes a target needs both.')
+  if task.predict_with_aux_metric_fns:
+    logging.warning('The SeqIO task %s has metrics of auxiliary values, which are left out here.', task.name)
+  if vocabulary is not None:
+    task = task.replace(output_features={key: _with_vocabulary(feature, vocabulary)
+                                         for key, feature in task.output_features.items()})
+  return Task(task.name, _Splits(task, vocabulary, lengths), tuple(task.predict_metric_fns),
+              source=f'the SeqIO task {task.name}', postprocess=task.postprocessor,
+              score_metrics=tuple(task.score_metric_fns))
+
+
+class _Splits(Mapping):
+  """Name of a split -> its examples, made when they are asked for."""
+
+  def __init__(self, task: seqio.Task, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | None):
+    self._task, self._vocabulary = task, vocabulary
+    self._lengths = dict(lengths or {}) if _reads_lengths(task) else None
+    self._made: dict[str, Sequence[Example]] = {}
+
+  def __iter__(self) -> Iterator[str]:
+    with _explained(self._task):
+      return iter(list(self._task.splits))
+
+  def __len__(self) -> int:
+    return len(list(iter(self)))
+
+  def __contains__(self, split: object) -> bool:
+    return split in list(self)
+
+  def __getitem__(self, split: str) -> Sequence[Example]:
+    if split not in self._made:
+      if split not in self:
+        raise KeyError(split)
+      with _explained(self._task):
+        size = self._task.num_input_examples(split)
+      make = _Stream if size is not None and size > LARGE else _materialised
+      self._made[split] = make(self._task, split, self._vocabulary, self._lengths)
+    return self._made[split]
+
+
+def _materialised(task: seqio.Task, split: str, vocabulary: Vocabulary | None,
+                  lengths: Mapping[str, int] | None) -> Sequence[Example]:
+  """Returns the examples of a split from a file, which is written first where it is not there."""
+  first = list(itertools.islice(_examples(task, split, lengths), _LOOKED_AT))
+  key = json.dumps([_VERSION, task.name, split, _described(vocabulary), lengths]).encode()
+  digest = hashlib.sha256(key + b''.join(map(records.encode, first))).hexdigest()[:16]
+  folder = os.path.join(cache_folder(), f'{task.name}-{split}-{digest}')
+  path = os.path.join(folder, 'examples.array_record')
+  if not os.path.exists(path):
+    logging.info('Preparing the split %s of %s, once.', split, task.name)
+    try:
+      with storage.whole_folder(folder) as temporary:
+        count = records.write(os.path.join(temporary, 'examples.array_record'), _examples(task, split, lengths))
+    except FileExistsError:  # another process was faster
+      return records.Records(path)
+    logging.info('%d examples: %s', count, folder)
+  return records.Records(path)
+
+
+def cache_folder() -> str:
+  """Returns where splits are kept: `prompt_tuning/tasks` in XDG_CACHE_HOME, or in ~/.cache."""
+  root = os.environ.get('XDG_CACHE_HOME', os.path.join(os.path.expanduser('~'), '.cache'))
+  return os.path.join(root, 'prompt_tuning', 'tasks')
+
+
+class _Stream(Sequence[Example]):
+  """The examples of a split that is too large for a file; see the module's text for what is promised."""
+
+  def __init__(self, task: seqio.Task, split: str, _: Any, lengths: Mapping[str, int] | None):
+    self._task, self._split, self._lengths = task, split, lengths
+
+  def __len__(self) -> int:
+    return self._task.num_input_examples(self._split)
+
+  def __getitem__(self, index: int) -> Example:
+    return next(itertools.islice(_examples(self._task, self._split, self._lengths), index, None))
+
+  def draw(self, seed: int) -> '_Drawn':
+    """Returns the examples without end, shuffled by the seed and the epoch."""
+    return _Drawn(lambda: itertools.chain.from_iterable(
+      _examples(self._task, self._split, self._lengths, seed=(seed + epoch) % 2**31) for epoch in itertools.count()))
+
+
+class _Drawn(Sequence[Example]):
+  def __init__(self, begin: Any):
+    self._begin, self._next = begin, None
+
+  def __len__(self) -> int:
+    return _ENDLESS
+
+  def __getitem__(self, index: int) -> Example:
+    if self._next is None or index < self._next:
+      self._examples, self._next = self._begin(), 0
+    for _ in range(index - self._next):
+      next(self._examples)
+    self._next = index + 1
+    return next(self._examples)
+
+
+def _examples(task: seqio.Task, split: str, lengths: Mapping[str, int] | None,
+              seed: int | None = None) -> Iterator[Example]:
+  """Gives the examples in order, or shuffled by a seed: all that the preprocessing left in them."""
+  endings = {f'{name}_ends': False for name, feature in task.output_features.items()
+             if not getattr(feature, 'add_eos', True)}
+
+  with _explained(task):
+    dataset = task.get_dataset(
+      lengths, split, shuffle=seed is not None, seed=seed or 0, trim_output_features=False,
+      use_cached=bool(task.cache_dir), try_in_mem_cache=False)
+    for example in tfds.as_numpy(dataset):
+      yield example | endings
+
+
+@contextlib.contextmanager
+def _explained(task: seqio.Task) -> Iterator[None]:
+  """Says what goes wrong in reading the data with the task's name and what to do."""
+  try:
+    yield
+  except Exception as error:  # of TFDS, TensorFlow, SeqIO, or of the task's own functions
+    advice = 'Mend the task, or its data.'
+    if isinstance(task.source, seqio.TfdsDataSource):
+      name, place = task.source.tfds_dataset.name, os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+      advice = (f'It reads {name} of TensorFlow Datasets from {place}. Set --tfds_data_dir to the folder that holds '
+                f'it, or fetch it: python3 -c "import tensorflow_datasets as t; t.load({name!r})".')
+    lines = [line.strip() for line in str(error).strip().splitlines()] or ['']
+    # TensorFlow's message about a user's function ends with what was raised there.
+    found = lines[-1] if lines[0] == 'in user code:' else f'{type(error).__name__}: {lines[0]}'
+    raise ValueError(f'The SeqIO task {task.name} gives no examples: {found[:300]}. {advice}') from error
+
+
+def _reads_lengths(task: seqio.Task) -> bool:
+  """Says whether the preprocessing makes examples of given lengths (and does not only cut to them)."""
+  return any(getattr(step, '__name__', '') not in _CUTS and 'sequence_length' in inspect.signature(step).parameters
+             for step in task.preprocessors)
+
+
+def _described(vocabulary: Vocabulary | None) -> str:
+  return f'{type(vocabulary).__name__} {getattr(vocabulary, "digest", vars(vocabulary) if vocabulary else "")}'
+
+
+def _with_vocabulary(feature: seqio.Feature, vocabulary: Vocabulary) -> seqio.Feature:
+  own = getattr(feature, 'vocabulary', None)
+  if own is None or isinstance(own, seqio.PassThroughVocabulary):
+    return feature
+  return dataclasses.replace(feature, vocabulary=_Adapted(vocabulary))
+
+
+class _Adapted(seqio.Vocabulary):
+  """A vocabulary of this package, as SeqIO calls it."""
+
+  def __init__(self, vocabulary: Vocabulary):
+    super().__init__()
+    self._vocabulary = vocabulary
+
+  @property
+  def eos_id(self) -> int:
+    return self._vocabulary.eos_id
+
+  @property
+  def bos_id(self) -> int | None:
+    return self._vocabulary.bos_id
+
+  @property
+  def pad_id(self) -> int:
+    return self._vocabulary.pad_id
+
+  @property
+  def unk_id(self) -> None:
+    return None
+
+  @property
+  def _base_vocab_size(self) -> int:
+    return self._vocabulary.size
+
+  def _encode(self, s: str) -> list[int]:
+    return self._vocabulary.encode(s)
+
+  def _decode(self, ids: Sequence[int]) -> str:
+    return self._vocabulary.decode(ids)
+
+  def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
+    encode = lambda text: np.asarray(self._vocabulary.encode(text.decode()), np.int32)
+    return tf.ensure_shape(tf.numpy_function(encode, [s], tf.int32), [None])
+
+  def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
+    decode = lambda found: self._vocabulary.decode(found.tolist()).encode()
+    return tf.ensure_shape(tf.numpy_function(decode, [ids], tf.string), [])
