@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-Example = dict[str, Any]
+from prompt_tuning.data.tasks import Example
+
 Preprocess = Callable[[Example], list[Example]]
 
 UNKNOWN = '<unk>'

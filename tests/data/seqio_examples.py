@@ -1,6 +1,7 @@
 """What the tests of tasks in SeqIO's registry share: reading examples, and judging answers as SeqIO does."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ def task_in(data_dir: Any, name: str) -> Iterator[seqio.Task]:
     task.source.tfds_dataset.override_data_dir(None)
 
 
+@functools.cache
 def read(data_dir: Any, name: str, split: str) -> list[dict[str, Any]]:
   """Returns the examples of a split with 'inputs' and 'targets' as texts: what preprocessing makes, not tokenised."""
   with task_in(data_dir, name) as task:
