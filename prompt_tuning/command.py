@@ -17,7 +17,9 @@ PROGRAMS = {
   'infer': 'answers a file of inputs',
 }
 # Further subcommands: name -> (what it does, module whose main(argv) runs it).
-SUBCOMMANDS: dict[str, tuple[str, str]] = {}
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+  'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
+}
 TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
 
 _EXAMPLES = {

@@ -1,6 +1,7 @@
 """Tasks: named examples with the metrics that judge them, and mixtures of tasks."""
 
 import dataclasses
+import importlib
 import importlib.util
 import re
 import sys
@@ -156,19 +157,44 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
       return seqio_reading.load(name, vocabulary, lengths)
     known += seqio_reading.names()
   nearest = trees.nearest(name, known)
-  module = next((module for pattern, module in _SEQIO_MODULES.items() if re.search(pattern, name)), None)
-  if module is not None and f'prompt_tuning.data.{module}' not in sys.modules:
-    raise ValueError(f'There is no task {name!r}; its name looks like one of prompt_tuning.data.{module}. '
-                     f'{_seqio_advice(module)}')
+  module = module_of(name)
+  if module is not None and module not in sys.modules:
+    raise ValueError(f'There is no task {name!r}; its name looks like one of {module}. {_seqio_advice(module)}')
   raise ValueError(f'There is no task {name!r}.{nearest} Give the name of a task (`prompt-tuning tasks` lists them), '
                    'with MIXTURE_OR_TASK_MODULE set to the module that adds it, or the path of a .jsonl or .tsv file.')
+
+
+def import_module(name: str) -> None:
+  """Imports a module that adds tasks.
+
+  Raises:
+    ImportError: it cannot be imported; the message says why.
+  """
+  try:
+    importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if error.name == 'seqio':
+      raise ImportError(f'The module of tasks {name} needs SeqIO: `pip install prompt-tuning[seqio]`.') from error
+    if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
+      raise ImportError(f'The module of tasks {name} cannot be imported: {error}. Install what it needs.') from error
+    raise ImportError(f'The module of tasks {name}: there is no such module. Start the program in the folder that '
+                      'holds it, or install it.') from error
+  except Exception as error:
+    raise ImportError(f'The module of tasks {name} cannot be imported: {type(error).__name__}: {error}. '
+                      'Mend the module.') from error
+
+
+def module_of(name: str) -> str | None:
+  """Returns the module of the package that adds a SeqIO task of such a name."""
+  found = next((module for pattern, module in _SEQIO_MODULES.items() if re.search(pattern, name)), None)
+  return None if found is None else f'prompt_tuning.data.{found}'
 
 
 def _seqio_advice(module: str) -> str:
   if importlib.util.find_spec('seqio') is None:
     return ('SeqIO tasks need `pip install prompt-tuning[seqio]`. Without it, write the examples to a .jsonl file '
             'with the columns inputs and targets and give its path.')
-  return f"Set --gin.MIXTURE_OR_TASK_MODULE=\"'prompt_tuning.data.{module}'\"."
+  return f"Set --gin.MIXTURE_OR_TASK_MODULE=\"'{module}'\"."
 
 
 def _sizes(splits: Mapping[str, Sequence[Example]]) -> str:

@@ -24,7 +24,7 @@ def run(flags: argparse.ArgumentParser, argv: Sequence[str] | None,
   options = flags.parse_args(argv)
   try:
     return body(options) or 0
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, ImportError) as error:
     if os.environ.get(TRACEBACK):
       raise
     print(f'{flags.prog.rpartition(".")[2]}: {error}', file=sys.stderr)

@@ -1,7 +1,6 @@
 """`utils.…`: data sets, checkpoints, the learning rate."""
 
 import dataclasses
-import importlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,24 +64,8 @@ class DatasetConfig:
     if isinstance(name, (tasks.Task, tasks.Mixture)):
       return name
     if self.module:
-      import_tasks(self.module)
+      tasks.import_module(self.module)
     return self.files.task(name) if is_table(name) else tasks.get(name, vocabulary, self.task_feature_lengths)
-
-
-def import_tasks(name: str) -> None:
-  """Imports a user's module of tasks."""
-  try:
-    importlib.import_module(name)
-  except ModuleNotFoundError as error:
-    if error.name == 'seqio':
-      raise ImportError(f'MIXTURE_OR_TASK_MODULE={name} needs SeqIO: `pip install prompt-tuning[seqio]`.') from error
-    if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
-      raise ImportError(f'MIXTURE_OR_TASK_MODULE={name} cannot be imported: {error}. Install what it needs.') from error
-    raise ImportError(f'MIXTURE_OR_TASK_MODULE={name}: there is no such module. Start the program in the folder that '
-                      'holds it, or install it.') from error
-  except Exception as error:
-    raise ImportError(f'MIXTURE_OR_TASK_MODULE={name} cannot be imported: {type(error).__name__}: {error}. '
-                      'Mend the module.') from error
 
 
 def check_folder(macro: str, folder: str) -> None:

@@ -1,0 +1,98 @@
+"""Lists tasks, and shows their examples as a model will see them.
+
+  prompt-tuning tasks                                    # the tasks of the package
+  prompt-tuning tasks 'taskless.*sst2'                   # those whose name the regular expression finds
+  prompt-tuning tasks --module=my.tasks                  # with those that a module of yours adds
+  prompt-tuning tasks reviews.jsonl --show=3             # three examples of a task, or of a .jsonl or .tsv file
+  prompt-tuning tasks glue_rte_v200 --show=3 --split=validation --tfds_data_dir=FOLDER --vocabulary=spiece.model
+
+A vocabulary, a file or the folder of a model, shows the token ids too.
+"""
+
+import argparse
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from prompt_tuning.scripts import _script
+
+MODULES = tuple(f'prompt_tuning.data.{name}' for name in (
+  'c4', 'glue', 'glue_transfer', 'qa', 'summarization', 'super_glue'))
+_SHOWN = 12  # token ids of a line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  flags = argparse.ArgumentParser(prog='prompt-tuning tasks', description=__doc__, allow_abbrev=False,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags.add_argument('pattern', nargs='?', default='', help='a regular expression; with --show the name of a task')
+  flags.add_argument('--module', action='append', default=[], help='a module that adds tasks; repeat it')
+  flags.add_argument('--all', action='store_true', help='list variants too: mt5_ and byt5_ in front, _examples behind')
+  flags.add_argument('--show', type=int, metavar='COUNT', help='show so many examples of one task')
+  flags.add_argument('--split', default='train', help='of the examples: train (the default), validation, …')
+  flags.add_argument('--vocabulary', metavar='PATH', help='a SentencePiece model, tokenizer.json, or model folder')
+  flags.add_argument('--lengths', type=_lengths, metavar='INPUTS,TARGETS', help='most tokens of each, as in 512,8')
+  flags.add_argument('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data')
+  return _script.run(flags, argv, lambda options: (_list if options.show is None else _show)(options))
+
+
+def _lengths(text: str) -> dict[str, int]:
+  inputs, targets = (int(part) for part in text.split(','))
+  return {'inputs': inputs, 'targets': targets}
+
+
+def _list(options: argparse.Namespace) -> None:
+  from prompt_tuning.data import integers, tasks
+
+  for module in (*options.module, *(MODULES if importlib.util.find_spec('seqio') else ())):
+    tasks.import_module(module)
+  names = [*integers.NAMES, integers.MIXTURE]
+  if 'seqio' in sys.modules:
+    from prompt_tuning.data import seqio_reading
+
+    names += seqio_reading.names()
+  else:
+    print('(SeqIO is not installed; GLUE and others need `pip install prompt-tuning[seqio]`.)', file=sys.stderr)
+  plain = lambda name: re.sub(r'^(mt5|byt5)_|_examples$', '', name)
+  found = [name for name in names if re.search(options.pattern, name)
+           and (options.all or plain(name) == name or plain(name) not in names)]
+  print('\n'.join(found) or f'No task has {options.pattern!r} in its name; `prompt-tuning tasks` lists all.')
+
+
+def _show(options: argparse.Namespace) -> None:
+  from prompt_tuning import layouts
+  from prompt_tuning.data import pipeline, tasks
+  from prompt_tuning.data.vocabularies import load_vocabulary
+  from prompt_tuning.inference import text_of
+  from prompt_tuning.models.loading import find_model
+
+  if options.tfds_data_dir:
+    os.environ['TFDS_DATA_DIR'] = options.tfds_data_dir
+  for module in (*options.module, *(m for m in MODULES if tasks.module_of(options.pattern) == m)):
+    tasks.import_module(module)
+  vocabulary = load_vocabulary(find_model(options.vocabulary)) if options.vocabulary else None
+  task = tasks.get(options.pattern, vocabulary, options.lengths)
+  for part, _ in task.parts(options.split):
+    examples = part.split(options.split)
+    count = 'endless' if hasattr(examples, 'draw') else f'{len(examples):,} examples'
+    print(f'{part.name}, {options.split}: {count}')
+    read = pipeline.Preprocessor(vocabulary, layouts.Layout(), options.lengths or {}) if vocabulary else None
+    for i in range(min(options.show, len(examples))):
+      example, features = examples[i], {'inputs': 'encoder', 'targets': 'decoder'}
+      laid_out = None if read is None else read(example)
+      for feature, stack in features.items():
+        ids = example[feature] if laid_out is None else laid_out[stack]['tokens' if stack == 'encoder' else 'targets']
+        print(f'  {i} {feature:8} {text_of(example, feature, vocabulary)!r}{_ids(ids)}')
+
+
+def _ids(ids: Sequence[int] | str) -> str:
+  if isinstance(ids, str):
+    return ''
+  shown = ' '.join(map(str, ids[:_SHOWN])) + (' …' if len(ids) > _SHOWN else '')
+  return f'  {len(ids)} tokens: {shown}'
+
+
+if __name__ == '__main__':
+  sys.exit(main())
