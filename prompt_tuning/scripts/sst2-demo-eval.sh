@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Judges a prompt for T5 1.1 base (LM-adapted) on SST-2's validation examples.
+#
+#   EVAL_DIR=runs/sst2_eval TFDS_DATA_DIR=/data/tfds PROMPT_FILE=sst2.npy ./sst2-demo-eval.sh [more arguments]
+#
+# Needs:
+#   EVAL_DIR       the folder for metrics and answers
+#   TFDS_DATA_DIR  the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0
+#   PROMPT_FILE    the prompt: a released one, which this package does not bring, or the MODEL_DIR of sst2-demo.sh
+# May be set:
+#   CHECKPOINT     the frozen model; default: the published one. A local copy starts sooner and needs no network
+#
+# Arguments are those of `prompt-tuning eval` and come last, so they win.
+set -euo pipefail
+
+: "${EVAL_DIR:?is not set. Set it to the folder for metrics and answers, such as EVAL_DIR=runs/sst2_eval}"
+: "${TFDS_DATA_DIR:?is not set. Set it to the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0}"
+: "${PROMPT_FILE:?is not set. Released prompts are no part of this package: download one and set PROMPT_FILE to it, or to \
+the MODEL_DIR of sst2-demo.sh}"
+CHECKPOINT="${CHECKPOINT:-gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000}"
+PROMPT_DIR="$(python3 -m prompt_tuning.scripts.find_module prompt_tuning)"
+
+python3 -m prompt_tuning.eval \
+  --gin_file="${PROMPT_DIR}/configs/models/t5_1_1_base_prompt.gin" \
+  --gin_file="${PROMPT_DIR}/configs/runs/prompt_eval.gin" \
+  --gin.CHECKPOINT_PATH="'${CHECKPOINT}'" \
+  --gin.PROMPT_FILE="'${PROMPT_FILE}'" \
+  --gin.MIXTURE_OR_TASK_NAME="'taskless_glue_sst2_v200_examples'" \
+  --gin.MIXTURE_OR_TASK_MODULE="'prompt_tuning.data.glue'" \
+  --gin.TASK_FEATURE_LENGTHS="{'inputs': 512, 'targets': 8}" \
+  --gin.utils.DatasetConfig.split="'validation'" \
+  --gin.USE_CACHED_TASKS=False \
+  --gin.EVAL_OUTPUT_DIR="'${EVAL_DIR}'" \
+  --tfds_data_dir="${TFDS_DATA_DIR}" \
+  "$@"

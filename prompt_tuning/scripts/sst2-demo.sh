@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Tunes a prompt of 100 vectors for T5 1.1 base (LM-adapted) on SST-2: 50,000 steps, from the checkpoint's 1,100,000 on.
+#
+#   MODEL_DIR=runs/sst2 TFDS_DATA_DIR=/data/tfds ./sst2-demo.sh [more arguments of `prompt-tuning train`]
+#
+# Needs:
+#   MODEL_DIR      the folder of the run; a run that is there is gone on with
+#   TFDS_DATA_DIR  the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0
+# May be set:
+#   CHECKPOINT     the frozen model; default: the published one. A local copy starts sooner and needs no network
+#
+# Arguments come last, so they win: --dry_run shows the plan, --gin.BATCH_SIZE=32 changes a value.
+set -euo pipefail
+
+: "${MODEL_DIR:?is not set. Set it to the folder of the run, such as MODEL_DIR=runs/sst2}"
+: "${TFDS_DATA_DIR:?is not set. Set it to the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0}"
+CHECKPOINT="${CHECKPOINT:-gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000}"
+PROMPT_DIR="$(python3 -m prompt_tuning.scripts.find_module prompt_tuning)"
+
+python3 -m prompt_tuning.train \
+  --gin_file="${PROMPT_DIR}/configs/models/t5_1_1_base_prompt.gin" \
+  --gin_file="${PROMPT_DIR}/configs/prompts/from_class_labels.gin" \
+  --gin_file="${PROMPT_DIR}/configs/runs/prompt_finetune.gin" \
+  --gin.CLASS_LABELS="['positive', 'negative']" \
+  --gin.MODEL_DIR="'${MODEL_DIR}'" \
+  --gin.MIXTURE_OR_TASK_NAME="'taskless_glue_sst2_v200_examples'" \
+  --gin.MIXTURE_OR_TASK_MODULE="'prompt_tuning.data.glue'" \
+  --gin.TASK_FEATURE_LENGTHS="{'inputs': 512, 'targets': 8}" \
+  --gin.INITIAL_CHECKPOINT_PATH="'${CHECKPOINT}'" \
+  --gin.TRAIN_STEPS=1_150_000 \
+  --gin.BATCH_SIZE=128 \
+  --gin.USE_CACHED_TASKS=False \
+  --tfds_data_dir="${TFDS_DATA_DIR}" \
+  "$@"
