@@ -7,7 +7,7 @@ import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sizes import SIZES
+from sizes import SIZES, Size
 
 from prompt_tuning import compilation, layouts, trees
 from prompt_tuning.models.language_model import LanguageModel
@@ -15,6 +15,7 @@ from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.prompts import Prompt, PromptTuning
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.types import Batch
 
 
 def main() -> None:
@@ -35,12 +36,10 @@ def main() -> None:
                      {'encoder': size.prompt + size.inputs, 'decoder': size.targets})
     for _ in range(4)]
 
-  module = T5(T5Config(size.vocabulary, size.width, size.heads, size.head_dim, size.mlp_dim, size.layers, size.layers,
-                       rematerialise=options.rematerialise))
-  shapes = jax.eval_shape(module.init, jax.random.key(0), batches[0])['params']
-  params = trees.map_named(lambda _, leaf: small_numbers(leaf.shape), shapes)
+  model = frozen_model(size, batches[0], options.rematerialise)
+  module, params = model.module, model.params
   method, optimizer = PromptTuning(Prompt(size.prompt)), Adafactor().build(0)
-  trained = method.initialise(jax.random.key(1), LanguageModel(module, params))
+  trained = method.initialise(jax.random.key(1), model)
   state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
   run = compilation.compile_step(
     jax.jit(make_step(module, method, optimizer, microbatches=options.microbatches), donate_argnums=1),
@@ -68,6 +67,14 @@ def main() -> None:
     return max(rates)
 
   contest.serve(step, matmul_rate=matmul_rate)
+
+
+def frozen_model(size: Size, batch: Batch, rematerialise: str = 'none') -> LanguageModel:
+  """Returns a T5 1.1 of a size whose numbers mean nothing."""
+  module = T5(T5Config(size.vocabulary, size.width, size.heads, size.head_dim, size.mlp_dim, size.layers, size.layers,
+                       rematerialise=rematerialise))
+  shapes = jax.eval_shape(module.init, jax.random.key(0), batch)['params']
+  return LanguageModel(module, trees.map_named(lambda _, leaf: small_numbers(leaf.shape), shapes))
 
 
 @jax.jit(static_argnums=0)
