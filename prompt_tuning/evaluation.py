@@ -95,7 +95,7 @@ def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning,
 def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task | Mixture, *,
                   split: str = 'validation', lengths: Mapping[str, int], batch_size: int = 32,
                   steps: int | None = None, z_loss: float = 0.0, label_smoothing: float = 0.0) -> dict[str, float]:
-  """Returns the loss and accuracy of given targets, averaged over their tokens.
+  """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens.
 
   Args:
     model: the frozen model.
@@ -118,4 +118,6 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
       sums = _sums(model.module, model.params, batch, conditioning, z_loss=z_loss, label_smoothing=label_smoothing)
       for name, value in sums.items():
         total[name] = total.get(name, 0.0) + float(value)
-  return {'loss': total['loss'] / total['weights'], 'accuracy': total['correct'] / total['weights']}
+  sums = {'loss': total['loss'], 'cross_ent_loss': total['loss'] - total['z_loss'], 'z_loss': total['z_loss'],
+          'accuracy': total['correct']}
+  return {name: value / total['weights'] for name, value in sums.items()}

@@ -1,10 +1,9 @@
 """`eval_script.evaluate`: a run that judges."""
 
+import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from absl import logging
 
@@ -15,6 +14,7 @@ from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.seqio import Evaluator
 from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig, check_folder
+from prompt_tuning.training import metric_log, run_files
 
 __all__ = ['evaluate']
 
@@ -66,6 +66,8 @@ class evaluate:
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
     conditioning, layout = trained.conditioning(model), trained.layout()
     step = int(trained.about.get('step', model.step))
+    storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
+    run_files.write_model_info(self.output_dir, model.params, trained.tensors, step)
     found = {}
     for each, _ in task.parts(cfg.split):
       result = library.evaluate(
@@ -73,7 +75,6 @@ class evaluate:
         lengths=cfg.task_feature_lengths, batch_size=cfg.batch_size, num_examples=evaluator.num_examples)
       found[each.name] = result.metrics
       self._write(os.path.basename(each.name), step, result, evaluator.write_n_results)
-    storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     print(f'Wrote {self.output_dir}')
     return found
 
@@ -86,13 +87,13 @@ class evaluate:
                       cut['examples'], cut['inputs'], cut['targets'])
     folder = storage.join(self.output_dir, 'inference_eval')
     inference.write_lines(storage.join(folder, f'{name}-{step:06}.jsonl'), iter(result.lines[:count]))
-    path = storage.join(folder, f'{name}-metrics.jsonl')
-    before = storage.read_bytes(path) if storage.exists(path) else b''
-    line: dict[str, Any] = {'step': step, **result.metrics}
-    storage.write_bytes(path, before + json.dumps(line).encode() + b'\n')
+    metric_log.append_metrics(self.output_dir, name, step, result.metrics)
+    with contextlib.closing(metric_log.open_tensorboard(storage.join(folder, name))) as writer:
+      metric_log.add_scalars(writer, step, result.metrics, judged=True)
 
   def files(self) -> list[str]:
     """Returns what it writes."""
     name = os.path.basename(str(self.dataset_cfg.mixture_or_task_name))
     return [storage.join(self.output_dir, file) for file in (
-      'config.gin', f'inference_eval/{name}-metrics.jsonl', f'inference_eval/{name}-{{step}}.jsonl')]
+      'config.gin', 'model-info.txt', f'inference_eval/{name}-metrics.jsonl', f'inference_eval/{name}-{{step}}.jsonl',
+      f'inference_eval/{name}/events*')]

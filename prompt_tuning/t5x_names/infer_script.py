@@ -85,6 +85,7 @@ class infer:
       mode=self.mode, max_length=(lengths or {}).get('targets', 64), seed=self.random_seed)
     path = self.files()[0]
     count = inference.write_lines(path, lines)
+    storage.write_bytes(f'{path}.COMPLETED', b'')
     storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     print(f'Wrote {count} answers: {path}')
     return path
@@ -92,5 +93,5 @@ class infer:
   def files(self) -> list[str]:
     """Returns what it writes."""
     name, _ = os.path.splitext(os.path.basename(str(self.dataset_cfg.mixture_or_task_name)))
-    return [storage.join(self.output_dir, file) for file in (
-      f'{name}-{self.mode}.jsonl-00000-of-00001', 'config.gin')]
+    answers = f'{name}-{self.mode}.jsonl-00000-of-00001'
+    return [storage.join(self.output_dir, file) for file in (answers, f'{answers}.COMPLETED', 'config.gin')]

@@ -162,4 +162,5 @@ class train:
     return [os.path.join(self.model_dir, name) for name in (
       'config.gin', 'model-info.txt', 'metrics.jsonl', 'checkpoint_{step}/state.safetensors',
       'numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt', 'last.safetensors', 'best.safetensors',
-      'train/events*', 'inference_eval/{task}-{step}.jsonl')]
+      'inference_eval/{task}-metrics.jsonl', 'inference_eval/{task}-{step}.jsonl', 'train/events*',
+      'training_eval/{task}/events*', 'inference_eval/{task}/events*')]

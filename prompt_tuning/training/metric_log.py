@@ -1,9 +1,11 @@
 """Where figures go while a run trains: `metrics.jsonl`, TensorBoard folders and the terminal.
 
 `metrics.jsonl` is the truth: one object a line, with its step. A resumed run first drops the lines of steps that it
-will run again.
+will run again. Beside it stand the files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and TensorBoard
+folders whose tags are `eval/{metric}` for what a task's metrics say, and the plain names for all else.
 """
 
+import glob
 import json
 import os
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 from prompt_tuning import storage
 
 FILE = 'metrics.jsonl'
+_JUDGED = 'inference_eval'
 
 
 class MetricLog:
@@ -30,7 +33,8 @@ class MetricLog:
     self._path = os.path.join(folder, FILE)
     self._folder = folder
     self._writers: dict[str, Any] = {}
-    _drop_later(self._path, start_step)
+    for path in (self._path, *glob.glob(os.path.join(glob.escape(folder), _JUDGED, f'*-{FILE}'))):
+      _drop_later(path, start_step)
     self._file = open(self._path, 'a', encoding='utf-8')
     self._progress = _Progress(start_step, total_steps, quiet)
 
@@ -38,14 +42,11 @@ class MetricLog:
     """Writes figures of a step under a TensorBoard folder, such as `train` or `inference_eval/sst2`."""
     self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
     self._file.flush()
-    writer = self._writers.get(folder)
-    if writer is None:
-      import tensorboardX  # slow where torch is installed: only when there is something to write
-
-      writer = self._writers[folder] = tensorboardX.SummaryWriter(os.path.join(self._folder, folder))
-    for name, value in values.items():
-      writer.add_scalar(name, value, step)
-    writer.flush()
+    if folder not in self._writers:
+      self._writers[folder] = open_tensorboard(os.path.join(self._folder, folder))
+    add_scalars(self._writers[folder], step, values, judged=folder.startswith(f'{_JUDGED}/'))
+    if folder.startswith(f'{_JUDGED}/'):
+      append_metrics(self._folder, folder.removeprefix(f'{_JUDGED}/'), step, values)
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
     """Moves the progress line on."""
@@ -67,6 +68,27 @@ class MetricLog:
 
   def __exit__(self, *_: object) -> None:
     self.close()
+
+
+def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float]) -> None:
+  """Adds a line to `folder/inference_eval/{task}-metrics.jsonl`."""
+  path = os.path.join(folder, _JUDGED, f'{task}-{FILE}')
+  before = storage.read_bytes(path) if os.path.exists(path) else b''
+  storage.write_bytes(path, before + json.dumps({'step': step, **values}).encode() + b'\n')
+
+
+def open_tensorboard(folder: str) -> Any:
+  """Returns a writer of TensorBoard's files."""
+  import tensorboardX  # slow where torch is installed: only when there is something to write
+
+  return tensorboardX.SummaryWriter(folder)
+
+
+def add_scalars(writer: Any, step: int, values: Mapping[str, float], *, judged: bool) -> None:
+  """Writes figures for TensorBoard; `judged` says that they are a task's metrics."""
+  for name, value in values.items():
+    writer.add_scalar(f'eval/{name}' if judged else name, value, step)
+  writer.flush()
 
 
 def _drop_later(path: str, step: int) -> None:

@@ -5,7 +5,9 @@
   checkpoint_{step}/state.safetensors           all that a resumed run needs
   numpy_checkpoints/checkpoint_{step}/…         each trained tensor as NumPy, under its dotted name
   last.safetensors, best.safetensors            the trained tensors to use
-  metrics.jsonl, train/, inference_eval/, …     figures
+  metrics.jsonl                                 all figures
+  train/, training_eval/{task}/, …              figures for TensorBoard
+  inference_eval/{task}-metrics.jsonl           what a task's metrics say
   inference_eval/{task}-{step}.jsonl            what the model answered
 """
 
@@ -142,15 +144,23 @@ def check_same_run(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, A
 
 
 def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> None:
-  """Writes `model-info.txt`: the trained tensors, then the frozen parameters by the checkpoint's names."""
-  lines = [f'Trained {name} size {array.size} shape {tuple(array.shape)} {array.dtype}'
+  """Writes `model-info.txt`: the trained tensors, then the frozen parameters by the checkpoint's names.
+
+  Args:
+    folder: where to.
+    frozen: the model's parameters, layers stacked.
+    trained: name -> array; one that replaces a frozen parameter is listed as trained only.
+    step: the step of what is listed.
+  """
+  named = {name: found for name, found in _frozen_shapes(frozen).items() if name not in trained}
+  lines = [f'Variable {name} size {array.size} shape {tuple(array.shape)} {array.dtype} trained'
            for name, array in trained.items()]
-  named = _frozen_shapes(frozen)
-  lines += [f'Frozen {name} size {int(np.prod(shape))} shape {shape} {dtype}'
-            for name, (shape, dtype) in named.items() if name not in trained]
+  lines += [f'Variable {name} size {int(np.prod(shape))} shape {shape} {dtype} frozen'
+            for name, (shape, dtype) in named.items()]
   total = sum(array.size for array in trained.values())
-  still = sum(int(np.prod(shape)) for name, (shape, _) in named.items() if name not in trained)
-  lines += ['', f'Trained numbers: {total}', f'Frozen numbers: {still}', f'The run starts at step {step}.', '']
+  still = sum(int(np.prod(shape)) for shape, _ in named.values())
+  lines += [f'Total number of parameters: {total + still}', '', f'Trained: {total}', f'Frozen: {still}',
+            f'Step: {step}', '']
   storage.write_bytes(os.path.join(folder, 'model-info.txt'), '\n'.join(lines).encode())
 
 

@@ -111,7 +111,8 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
 
 
 def averages(sums: Mapping[str, Any]) -> dict[str, float]:
-  """Returns what people read, of a step's sums: loss, accuracy and z-loss for each target token."""
+  """Returns what people read, of a step's sums: loss, its two parts and accuracy for each target token."""
   weights = max(float(sums['weights']), 1.0)
-  return {'loss': float(sums['loss']) / weights, 'z_loss': float(sums['z_loss']) / weights,
+  loss, z_loss = float(sums['loss']), float(sums['z_loss'])
+  return {'loss': loss / weights, 'cross_ent_loss': (loss - z_loss) / weights, 'z_loss': z_loss / weights,
           'accuracy': float(sums['correct']) / weights}

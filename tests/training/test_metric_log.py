@@ -17,6 +17,28 @@ def test_figures_are_lines_with_step_and_folder(tmp_path):
     {'step': 4, 'folder': 'train', 'loss': 1.5}, {'step': 4, 'folder': 'inference_eval/a', 'accuracy': 50.0}]
 
 
+def test_what_a_tasks_metrics_say_also_stands_in_a_file_of_its_own(tmp_path):
+  for start in (0, 4):  # the second run goes on at step 4
+    with MetricLog(str(tmp_path), start_step=start, total_steps=9, quiet=True) as log:
+      for step in (3, 6, 9)[start // 3:]:
+        log.write(step, {'f1': 10.0 * step}, folder='inference_eval/a')
+        log.write(step, {'loss': 1.5}, folder='training_eval/a')
+  assert [json.loads(line) for line in open(tmp_path / 'inference_eval/a-metrics.jsonl')] == [
+    {'step': 3, 'f1': 30.0}, {'step': 6, 'f1': 60.0}, {'step': 9, 'f1': 90.0}]
+  assert [path.name for path in (tmp_path / 'training_eval').iterdir()] == ['a']
+
+
+def test_tags_are_those_of_t5x(tmp_path):
+  with MetricLog(str(tmp_path), start_step=0, total_steps=9, quiet=True) as log:
+    for folder in ('train', 'training_eval/a', 'inference_eval/a'):
+      log.write(4, {'accuracy': 50.0}, folder=folder)
+  tags = {folder: next((tmp_path / folder).glob('events*')).read_bytes() for folder in (
+    'train', 'training_eval/a', 'inference_eval/a')}
+  assert {folder: (b'\x08accuracy' in text, b'eval/accuracy' in text)
+          for folder, text in tags.items()} == {
+    'train': (True, False), 'training_eval/a': (True, False), 'inference_eval/a': (False, True)}
+
+
 def test_a_resumed_log_drops_lines_of_later_steps_and_torn_ones(tmp_path):
   kept = ['{"step": 1, "folder": "train"}\n', '{"step": 2, "folder": "train"}\n']
   dropped = ['{"step": 3, "folder": "train"}\n', '{"folder": 1}\n', '{"st']

@@ -32,8 +32,8 @@ def test_a_runs_folder_holds_these_files_and_no_temporary_ones(ended):
   _, folder = ended
   assert names_in(folder) == [
     'best.safetensors', 'checkpoint_106/state.safetensors', 'config.gin', 'inference_eval/turn-000103.jsonl',
-    'inference_eval/turn-000106.jsonl', 'last.safetensors', 'metrics.jsonl', 'model-info.txt',
-    'numpy_checkpoints/checkpoint_106/encoder.prompt.prompt.prompt']
+    'inference_eval/turn-000106.jsonl', 'inference_eval/turn-metrics.jsonl', 'last.safetensors', 'metrics.jsonl',
+    'model-info.txt', 'numpy_checkpoints/checkpoint_106/encoder.prompt.prompt.prompt']
   assert (folder / 'config.gin').read_text() == 'X = 1\n'
 
 
@@ -53,12 +53,12 @@ def test_the_numpy_checkpoint_the_last_file_and_the_state_hold_what_was_trained(
 def test_model_info_lists_every_parameter_and_counts_them(ended, tiny):
   _, folder = ended
   lines = (folder / 'model-info.txt').read_text().splitlines()
-  assert lines[0] == 'Trained encoder/prompt/prompt/prompt size 36 shape (3, 12) float32'
-  frozen = {line.split()[1]: line for line in lines if line.startswith('Frozen ') and 'numbers' not in line}
+  assert lines[0] == 'Variable encoder/prompt/prompt/prompt size 36 shape (3, 12) float32 trained'
+  frozen = {line.split()[1]: line for line in lines if line.endswith(' frozen')}
   named = trees.unstack(trees.flatten(tiny.params))
   assert frozen == {
-    name: f'Frozen {name} size {array.size} shape {array.shape} float32' for name, array in named.items()}
-  assert lines[-3:] == ['Trained numbers: 36', 'Frozen numbers: 9192', 'The run starts at step 100.']
+    name: f'Variable {name} size {array.size} shape {array.shape} float32 frozen' for name, array in named.items()}
+  assert lines[-5:] == ['Total number of parameters: 9228', '', 'Trained: 36', 'Frozen: 9192', 'Step: 100']
 
 
 def test_model_info_counts_a_retrained_parameter_as_trained_only(tiny, tmp_path):
@@ -66,7 +66,7 @@ def test_model_info_counts_a_retrained_parameter_as_trained_only(tiny, tmp_path)
   run_files.write_model_info(tmp_path, tiny.params, trained, 0)
   text = (tmp_path / 'model-info.txt').read_text()
   assert text.count('encoder/layers_1/mlp/wo/kernel') == 1
-  assert f'Trained numbers: {14 * 12}\nFrozen numbers: {9192 - 14 * 12}\n' in text
+  assert f'Total number of parameters: 9192\n\nTrained: {14 * 12}\nFrozen: {9192 - 14 * 12}\n' in text
 
 
 def test_answers_of_an_evaluation_are_lines_of_input_target_and_prediction(ended):
