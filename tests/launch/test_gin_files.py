@@ -1,12 +1,15 @@
 """Gin files: where they are found, and what is made of those that were written for T5X."""
 
 import itertools
+import json
 import pathlib
 
 import pytest
 
 import prompt_tuning
-from prompt_tuning import gin_files
+from prompt_tuning import gin_files, trees
+from prompt_tuning.models import loading
+from prompt_tuning.models.t5 import T5
 
 CONFIGS = pathlib.Path(prompt_tuning.__file__).parent / 'configs'
 OWN = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.gin'))
@@ -48,6 +51,23 @@ def test_every_model_file_builds_at_toy_size(model, program, build, toy_shape):
   config = described.model.module.config()
   assert config is None if sizes else (config.width, config.heads, config.vocab_size) == (8, 2, 40)
   assert described.model.sampler().num_decodes == 1
+
+
+@pytest.mark.parametrize('size', ['small', 'base', 'large', 'xl', 'xxl'])
+def test_model_files_have_t5xs_parameters(size, build, shared):
+  model = build('train', *arguments('train', f'models/t5_1_1_{size}_prompt.gin', RUN['train'])).model
+  flat = loading.parameter_shapes(T5(model.module.config()))
+  found = {trees.layer_name(path, i): [*array.shape[1:]] for path, array in flat.items() if trees.is_stacked(path)
+           for i in range(array.shape[0])}
+  found.update({path: [*array.shape] for path, array in flat.items() if not trees.is_stacked(path)})
+  golden = shared / 't5x/f_misc'
+  wanted = json.loads((golden / 't5_1_1_sizes.json').read_text())[size]
+  assert (len(found), trees.count(flat)) == (wanted['count'], wanted['total_params'])
+  assert {name: found[name] for name in wanted['example']} == {
+    name: each['shape'] for name, each in wanted['example'].items()}
+  if size == 'small':  # of which T5X's whole list is there
+    names = json.loads((golden / 't5_1_1_small_params.json').read_text())
+    assert found == {name: each['shape'] for name, each in names.items()}
 
 
 @pytest.mark.parametrize('size, shape', {

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
+from prompt_tuning import trees
 from prompt_tuning.losses import cross_entropy, log_likelihood
-from prompt_tuning.models.generation import BeamSearch, Greedy, generate
+from prompt_tuning.models.generation import BeamSearch, Greedy, Sampling, generate
 from prompt_tuning.models.positions import relative_buckets
 
 CASES = {  # name -> (model, folder, prefix of the golden names)
@@ -18,6 +19,13 @@ CASES = {  # name -> (model, folder, prefix of the golden names)
   'd plain': ('small', 'd_small', 'plain_'),
   'd prompt': ('small', 'd_small', 'prompt_'),
 }
+
+
+@pytest.mark.parametrize(('name', 'folder'), [('tiny', 'a_plain_tiny'), ('small', 'd_small')])
+def test_parameters_have_t5xs_names_and_shapes(shared, name, folder):
+  found = trees.unstack(trees.flatten(golden_models.t5x_model(shared, name).params))
+  wanted = json.loads((shared / 't5x' / folder / 'param_shapes.json').read_text())
+  assert {name: [*array.shape] for name, array in found.items()} == wanted
 
 
 @functools.cache
@@ -95,6 +103,8 @@ def test_the_prompts_gradient_equals_t5xs(shared):
   ('greedy_temp0', Greedy()),
   ('beam1_a06', BeamSearch()),
   ('beam4_a06', BeamSearch(4)),
+  ('beam4_a00', BeamSearch(4, alpha=0.0)),
+  ('greedy_topk1', Sampling(topk=1)),
 ])
 def test_decodes_equal_t5xs_with_prompted_and_plain_rows_in_one_batch(shared, name, sampler):
   model = golden_models.t5x_model(shared, 'small')

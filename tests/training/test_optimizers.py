@@ -1,5 +1,7 @@
 """Adafactor and AdamW against trajectories of T5X and torch, and the files' own gradients."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,8 +44,20 @@ def relative_errors(found, wanted):
 def test_adafactor_takes_t5xs_steps(shared, name, settings):
   golden = np.load(shared / f't5x/f_misc/adafactor_{name}.npz')
   optimizer = Adafactor(float(golden['learning_rate']), **settings)
-  found, _ = run(optimizer, int(golden['start_step']), golden['param0'], golden['grads'])
+  found, state = run(optimizer, int(golden['start_step']), golden['param0'], golden['grads'])
   assert relative_errors(found, golden['params']).max() < 1e-4
+  for part in ('v', 'v_row', 'v_col', *(['m'] if 'beta1' in settings else [])):
+    kept = optax.tree.get(state, 'ema' if part == 'm' else part)
+    assert kept.shape == golden[part].shape
+    np.testing.assert_allclose(kept, golden[part], rtol=1e-4, atol=1e-7)
+
+
+def test_adafactors_settings_are_those_of_t5xs_prompt_tuning(shared):
+  wanted = json.loads((shared / 't5x/c_train_tiny/adafactor_hyper_params.json').read_text())
+  found = Adafactor(0.3)
+  for name in ('factored', 'multiply_by_parameter_scale', 'beta1', 'decay_rate', 'step_offset', 'clipping_threshold',
+               'weight_decay_rate', 'min_dim_size_to_factor'):
+    assert getattr(found, name) == wanted[name], name
 
 
 def test_a_step_offset_is_taken_off_the_global_step():

@@ -41,15 +41,16 @@ def tree_of(prompt):
 
 
 def errors(step, params, batch, state, wanted, forced=True):
-  """Returns how far each step ends from `wanted` [21, P, D], in parts of its norm, and the losses [20] before it."""
-  found, losses = [], []
+  """Returns how far each step ends from `wanted` [21, P, D], in parts of its norm, all that the steps report of the
+  loss before them, and the last state."""
+  found, reports = [], []
   for before, after in itertools.pairwise(wanted):
     if forced:
       state = dataclasses.replace(state, trained=tree_of(before))
     state, sums = step(params, state, batch)
-    losses.append(float(sums['scaled_loss']))
+    reports.append(jax.device_get(sums))
     found.append(np.linalg.norm(trees.flatten(state.trained)[prompts.PATH] - after) / np.linalg.norm(after))
-  return np.array(found), np.array(losses)
+  return np.array(found), {name: np.array([sums[name] for sums in reports]) for name in reports[0]}, state
 
 
 @functools.cache
@@ -68,19 +69,35 @@ def t5x_errors(shared, case, start, **how):
   trained = tree_of(golden['prompt0'])
   chosen = (jnp.int32(STARTS.index(start)), transformation.init(trained)[1])
   state = TrainState(jnp.int32(start), trained, chosen)
-  return (*errors(step, params, batch, state, golden[f'start{start}_prompts'], **how), golden[f'start{start}_loss'])
+  return (*errors(step, params, batch, state, golden[f'start{start}_prompts'], **how),
+          {name.removeprefix(f'start{start}_'): golden[name] for name in golden if name.startswith(f'start{start}_')})
 
 
 @pytest.mark.parametrize(('case', 'start'), CASES)
 def test_every_step_ends_where_t5xs_does(shared, case, start):
-  found, losses, wanted_losses = t5x_errors(shared, case, start)
+  found, sums, state, wanted = t5x_errors(shared, case, start)
   assert found.max() < 1e-4
-  np.testing.assert_allclose(losses, wanted_losses, rtol=1e-5)
+  np.testing.assert_allclose(sums['loss'], wanted['loss'], rtol=1e-5)
+  assert state.step == start + 20
+  second_moments = optax.tree.get(state.optimizer, 'v')
+  np.testing.assert_allclose(trees.flatten(second_moments)[prompts.PATH], wanted['final_v'], rtol=1e-3)
+  if case == 'c':  # the golden data of d lacks them
+    np.testing.assert_allclose(sums['z_loss'], wanted['z_loss'], rtol=1e-4)
+    np.testing.assert_allclose(sums['correct'] / sums['weights'], wanted['accuracy'], atol=1e-6)
+
+
+@pytest.mark.parametrize('start', STARTS)
+def test_the_loss_of_the_last_prompt_is_t5xs(shared, start):
+  step, transformation, batch, params, golden = t5x_step(shared, 'c')
+  trained = tree_of(golden[f'start{start}_prompts'][-1])
+  _, sums = step(params, TrainState(jnp.int32(start), trained, transformation.init(trained)), batch)
+  np.testing.assert_allclose(sums['loss'], golden[f'start{start}_loss_after_20'], rtol=1e-5)
 
 
 @pytest.mark.parametrize(('case', 'start'), CASES)
 def test_a_free_run_begins_on_t5xs_trajectory_and_learns_as_much(shared, case, start):
-  found, losses, wanted_losses = t5x_errors(shared, case, start, forced=False)
+  found, sums, _, wanted = t5x_errors(shared, case, start, forced=False)
+  losses, wanted_losses = sums['loss'], wanted['loss']
   assert found[:5].max() < 1e-4
   np.testing.assert_allclose(losses[:5], wanted_losses[:5], rtol=1e-4)
   assert losses[0] - losses.min() > 0.8 * (wanted_losses[0] - wanted_losses.min())
@@ -95,6 +112,6 @@ def test_every_step_with_adamw_ends_where_pefts_does(shared):
   step = jax.jit(make_step(model.module, prompts.PromptTuning(prompts.Prompt(5)), transformation, loss=loss))
   trained = tree_of(golden['prompts'][0])
   state = TrainState(jnp.int32(0), trained, transformation.init(trained))
-  found, losses = errors(step, model.params, batch, state, golden['prompts'])
+  found, sums, _ = errors(step, model.params, batch, state, golden['prompts'])
   assert found.max() < 1e-4
-  np.testing.assert_allclose(losses, golden['loss'][:20], rtol=1e-5)
+  np.testing.assert_allclose(sums['scaled_loss'], golden['loss'][:20], rtol=1e-5)
