@@ -18,11 +18,12 @@ HIDDEN = -1e10  # added to a logit that must not count; finite, so that a row th
 class Block:
   """Keys and values that queries may attend to, beside or in front of their own.
 
-  A block with fewer rows than the queries is shared: each of its rows serves equally many rows of queries
-  behind one another (the beams of an example read one memory), without a copy for each.
+  A block with fewer rows or heads than the queries is shared: each of its rows serves equally many rows of queries
+  behind one another (the beams of an example read one memory, all rows one prefix), each of its heads a group of
+  heads (grouped-query attention, Ainslie et al. 2023), without a copy for each.
 
   Attributes:
-    keys: [B, H, S, K], or fewer rows.
+    keys: [B, H, S, K], or fewer rows or heads.
     values: as `keys`.
     biases: each broadcastable to [B, H, T, S], added to the logits one by one: who sees whom [B, 1, T, S] and
       positions [H, T, S] are together smaller than their sum.
@@ -33,7 +34,7 @@ class Block:
   biases: tuple[Array, ...] = ()
 
 
-def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None) -> Array:
+def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None, cap: float = 0.0) -> Array:
   """Returns softmax(query · keys + biases) · values over all blocks together.
 
   Logits are not scaled by the head width: T5 folds that into its initialiser, other families scale the query.
@@ -43,10 +44,13 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
     query: [B, H, T, K].
     blocks: joined before the softmax, without copying them behind one another.
     dropout: [B, H, 1, S] factors on the attention weights, S counting all blocks.
+    cap: products are squashed to between -cap and cap by a tanh (Gemma 2); 0 leaves them.
   """
   logits = []
   for block in blocks:
     products = _product('bhtk,bhsk->bhts', query, block.keys, preferred_element_type=jnp.float32)
+    if cap:
+      products = cap * jnp.tanh(products / cap)
     logits.append(sum(block.biases, start=products))
   weights = jax.nn.softmax(logits[0] if len(logits) == 1 else jnp.concatenate(logits, axis=-1), axis=-1)
   weights = checkpoint_name(weights, 'attention_weights')
@@ -63,15 +67,16 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
 
 
 def _product(formula: str, of_queries: Array, of_block: Array, **options) -> Array:
-  rows, block_rows = of_queries.shape[0], of_block.shape[0]
-  if rows == block_rows:
+  """Multiplies [B, H, T, ·] with a block's [b, h, S, ·]: B/b rows of queries and H/h heads share what they read."""
+  (rows, heads, length, inner), (block_rows, block_heads) = of_queries.shape, of_block.shape[:2]
+  if (rows, heads) == (block_rows, block_heads):
     return jnp.einsum(formula, of_queries, of_block, **options)
-  _, heads, length, inner = of_queries.shape
-  grouped = of_queries.reshape(block_rows, -1, heads, length, inner).swapaxes(1, 2)
-  joined = grouped.reshape(block_rows, heads, -1, inner)  # the rows that share stand as one row's queries
-  out = jnp.einsum(formula, joined, of_block, **options)
-  return out.reshape(block_rows, heads, -1, length, out.shape[-1]).swapaxes(1, 2).reshape(
-    rows, heads, length, out.shape[-1])
+  sharing = (rows // block_rows, heads // block_heads)
+  # Those who share stand behind one another, as one row's and head's queries.
+  grouped = of_queries.reshape(block_rows, sharing[0], block_heads, sharing[1], length, inner).swapaxes(1, 2)
+  out = jnp.einsum(formula, grouped.reshape(block_rows, block_heads, -1, inner), of_block, **options)
+  out = out.reshape(block_rows, block_heads, *sharing, length, out.shape[-1]).swapaxes(1, 2)
+  return out.reshape(rows, heads, length, out.shape[-1])
 
 
 def hide(visible: Array) -> Array:
@@ -84,7 +89,8 @@ def self_visible(layout: Mapping[str, Array], *, causal: bool, visibility: Visib
 
   Args:
     layout: the stack's part of a batch; each array [B, T].
-    causal: a position sees itself and what stands before it.
+    causal: a position sees itself and what stands before it; where `layout` has `bidirectional`, those it marks
+      see one another (a prefix-LM).
     visibility: what the prompt's positions see beside themselves.
 
   Returns:
@@ -94,7 +100,11 @@ def self_visible(layout: Mapping[str, Array], *, causal: bool, visibility: Visib
   visible = (segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0)
   if causal:
     index = jnp.arange(segments.shape[1])
-    visible &= index[:, None] >= index[None, :]
+    before = index[:, None] >= index[None, :]
+    if 'bidirectional' in layout:
+      both = layout['bidirectional'] > 0
+      before = before | (both[:, :, None] & both[:, None, :])
+    visible &= before
   if visibility != Visibility():
     prompt = layout['prompt_slots'] >= 0
     seen = jnp.where(prompt[:, None, :], visibility.prompt, visibility.input)

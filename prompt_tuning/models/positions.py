@@ -1,6 +1,10 @@
-"""Relative position biases of T5 (Raffel et al. 2020, section 2.1)."""
+"""Positions: relative biases of T5 (Raffel et al. 2020, section 2.1), rotary angles (Su et al. 2021)."""
+
+import dataclasses
+import math
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.types import Array
@@ -43,13 +47,49 @@ class RelativeBias(nn.Module):
 
   @nn.compact
   def __call__(self, query_index: Array, key_index: Array) -> Array:
-    """Returns [H, T, S] for the indices `[T]` of the queries and `[S]` of the keys.
+    """Returns [H, T, S] for the indices `[T]` of the queries and `[S]` of the keys, or [B, H, T, S] where one has rows.
 
     Inside a segment differences of indices equal those of positions, so one array serves packed and padded
     rows alike.
     """
     table = self.param('rel_embedding', nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
                        (self.heads, self.buckets))
-    distance = key_index[None, :] - query_index[:, None]
-    return table[:, relative_buckets(distance, buckets=self.buckets, max_distance=self.max_distance,
+    distance = key_index[..., None, :] - query_index[..., :, None]
+    bias = table[:, relative_buckets(distance, buckets=self.buckets, max_distance=self.max_distance,
                                      bidirectional=self.bidirectional)]
+    return bias if distance.ndim == 2 else bias.swapaxes(0, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+  """Rotary positions of one layer.
+
+  Attributes:
+    base: θ: the longest wavelength is about 2π·base.
+    factor: positions are divided by it (linear scaling); with `original` only those of long wavelengths (Llama 3).
+    original: the length that the model was first trained at, for Llama 3's scaling; 0 is linear scaling.
+    low: wavelengths above `original / low` are scaled wholly.
+    high: those below `original / high` are not scaled.
+  """
+
+  base: float = 10000.0
+  factor: float = 1.0
+  original: int = 0
+  low: float = 1.0
+  high: float = 4.0
+
+  def frequencies(self, head_dim: int) -> np.ndarray:
+    """Returns [K/2], the angle that one position adds in each pair of a head's numbers."""
+    plain = self.base ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+    if not self.original:
+      return (plain / self.factor).astype(np.float32)
+    turns = self.original * plain / (2 * math.pi)  # in the original length
+    kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
+    return (kept * plain + (1 - kept) * plain / self.factor).astype(np.float32)
+
+
+def rotate(x: Array, angles: Array) -> Array:
+  """Turns the pairs (i, i + K/2) of `x` [B, H, T, K] by `angles` [B or 1, T, K/2]."""
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
+  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

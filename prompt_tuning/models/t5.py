@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
-from prompt_tuning.models.stack import REMATERIALISE, Stack, StackConfig, Surroundings
+from prompt_tuning.models.stack import REMATERIALISE, Front, Stack, StackConfig, Surroundings
 from prompt_tuning.types import Array, Batch
 
 _DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0
@@ -163,9 +163,9 @@ class T5(nn.Module):
     """
     x = self.token_embedder(tokens[:, None])
     places = jnp.arange(cache[0].shape[3])
-    around = Surroundings((), memory_bias=memory_bias,
-                          front_biases=(hide(places < index)[None, None, None, :],))
-    x, own = self.decoder(x, around, index=index[None], front=cache, memory=memory, collect=True)
+    before = Front(*cache, hide(places < index)[None, None, None, :], places)
+    around = Surroundings((), positions=index[None], memory_bias=memory_bias)
+    x, own = self.decoder(x, around, fronts=(before,), memory=memory, collect=True)
     return self._logits(x)[:, 0], own
 
   def _logits(self, x: Array) -> Array:
