@@ -1,6 +1,8 @@
 """docs/configuration.md: each name in its tables is what the page says."""
 
+import importlib
 import importlib.util
+import itertools
 import pathlib
 import re
 
@@ -12,7 +14,7 @@ from prompt_tuning import command, gin_files, launch
 ROOT = pathlib.Path(prompt_tuning.__file__).parent
 PAGE = (ROOT.parent / 'docs' / 'configuration.md').read_text()
 TEXTS = {path: path.read_text() for path in (ROOT / 'configs').rglob('*.gin')}
-STATES = ('supported', 'alias', 'clear error', 'not yet')
+STATES = ('supported', 'alias', 'clear error')
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -78,11 +80,40 @@ def test_every_binding_of_the_page_is_known(name):
   assert typed in known or parameter in known[owner]
 
 
-def test_a_script_is_there_exactly_where_the_page_says_supported():
+def test_every_script_of_the_page_is_there():
   for name, state in rows('Scripts'):
-    if name.startswith('`prompt_tuning.'):
-      there = importlib.util.find_spec(name.strip('`')) is not None
-      assert there == (state == 'supported'), name
+    name = name.strip('`')
+    there = importlib.util.find_spec(name) if name.startswith('prompt_tuning.') else ROOT / 'scripts' / name
+    assert there is not None and (name.startswith('prompt_tuning.') or there.exists()), name
+    assert state in ('supported', 'alias')
+
+
+def expanded(name: str) -> list[str]:
+  """Returns the names that braces stand for; a brace without commas stands for any word."""
+  brace = re.search(r'\{([^}]*)\}', name)
+  if brace is None:
+    return [name]
+  words = brace[1].split(',') if ',' in brace[1] else [r'\w+']
+  return [each for word in words for each in expanded(name[:brace.start()] + word + name[brace.end():])]
+
+
+@pytest.mark.parametrize('module, listed', [
+  (re.search(r'`(prompt_tuning\.data\.\w+)`', row[2])[1], re.findall('`([^`]+)`', row[0]))
+  for row in rows('Tasks') if len(row) == 3 and '`prompt_tuning.data.' in row[2]])
+def test_every_task_of_the_page_is_added_by_its_module(module, listed):
+  seqio = pytest.importorskip('seqio', reason='SeqIO is not installed: pip install prompt-tuning[seqio]')
+  importlib.import_module(module)
+  there = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+  for name in itertools.chain.from_iterable(map(expanded, listed)):
+    for full in (name, f'mt5_{name}', f'byt5_{name}', *([] if 'c4_' in name else [f'{name}_examples'])):
+      assert any(re.fullmatch(full, each) for each in there), full
+
+
+def test_every_task_of_the_published_interface_is_on_the_page(shared):
+  interface = (shared.parent / 'public_interface.md').read_text().partition('## Tasks')[2]
+  published = {name.strip('…') for name in re.findall('`([^`]+)`', interface)}
+  assert len(published) > 20
+  assert [name for name in sorted(published) if name not in PAGE] == []
 
 
 def test_every_name_of_the_published_interface_is_on_the_page(shared):

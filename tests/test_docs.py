@@ -1,0 +1,221 @@
+"""The commands and the Python of README.md and docs/ work: each is run in a folder of toys, in the page's order.
+
+Names of the pages (a model, a file of examples, a data folder) stand for toys that lie under these names; programs run
+with `--dry_run`. A command that no rule below knows fails.
+"""
+
+import ast
+import dataclasses
+import importlib
+import json
+import pathlib
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+
+import prompt_tuning as pt
+from prompt_tuning import command, inference
+from prompt_tuning.models.loading import find_model, save_model
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
+         *sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'prompt_tuning').rglob('README.md'))]
+# What the pages call something -> its toy. Longer names come first.
+TOYS = {
+  'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/', '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
+  '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
+  '/data/tfds': '{toys}/tfds'}
+# Numbers of the models that have a size in the pages' commands, made those of the toy.
+SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 24, 'EMBED_DIM': 96,
+         'MLP_DIM': 256, 'NUM_EMBEDDINGS': 32}
+# What Python blocks use and do not define, and numbers of them that would take long.
+GIVEN = {'ids': [[6, 4, 5, 1]], 'target_ids': [[4, 5, 6, 1]]}
+SHORTER = {'steps=600': 'steps=2', 'batch_size=64': 'batch_size=4'}
+COMMAND = re.compile(r'([A-Z_]+=\S+ )*(prompt-tuning|python3?|pip|make|pre-commit|\S*\.sh)( |$)')
+SEQIO = importlib.util.find_spec('seqio') is not None
+ROWS = [{'inputs': f'{i} 2 3', 'targets': f'{i}', 'text': f'{i} 2', 'label': i % 2} for i in range(30)]
+
+
+def blocks(page):
+  """Yields the indented and the fenced blocks of a page: their language, '' where none is given, and their text."""
+  pattern = re.compile(r'^```(\w*)\n([\s\S]*?)^```$|(?:^    .*\n(?:[ \t]*\n(?=    ))*)+', re.MULTILINE)
+  for match in pattern.finditer(page.read_text() + '\n'):
+    language, fenced = match.groups()
+    yield language or '', fenced if fenced is not None else re.sub('(?m)^    ', '', match[0])
+
+
+def kind(language, text):
+  """Says whether a block is commands, arguments for the command before it, Python, or something else."""
+  first = text.lstrip().split('\n')[0]
+  if language == 'python' or re.match(r'(import|from) \w', first):
+    return 'python'
+  if COMMAND.match(first):
+    return 'commands'
+  return 'arguments' if first.startswith('--gin') else 'other'
+
+
+def commands(text):
+  """Returns the words of each command of a block."""
+  lines = text.replace('\\\n', ' ').split('\n')
+  return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+@pytest.fixture(scope='session')
+def toys(tmp_path_factory):
+  """The toys that do not change: the small model as a T5X checkpoint, with a prompt inside and without; SST-2."""
+  folder = tmp_path_factory.mktemp('docs_toys')
+  model = dataclasses.replace(pt.load_model('t5_integers'), step=1_100_000)
+  save_model(model, str(folder / 't5x'), layout='t5x')
+  tokenizer = pathlib.Path(find_model('t5_integers')) / 'tokenizer.json'
+  shutil.copy(tokenizer, folder / 't5x/checkpoint_1100000')
+  save_prompt(folder / 'prompt.npy')
+  recreate = importlib.import_module('prompt_tuning.scripts.recreate_checkpoint')
+  assert recreate.main([f'--prompt={folder}/prompt.npy', f'--model={folder}/t5x/checkpoint_1100000', '--step=1150000',
+                        f'--output_dir={folder}/old']) == 0
+  shutil.copy(tokenizer, folder / 'old/checkpoint_1150000')
+  if SEQIO:
+    sys.path.insert(0, str(ROOT / 'tests/data'))
+    try:
+      import tfds_folders
+    finally:
+      sys.path.pop(0)
+    from tensorflow_datasets.text import glue
+
+    features = glue.Glue(config='sst2', version='2.0.0', data_dir=folder / 'none').info.features
+    rows = [{'sentence': '3 4', 'label': i % 2, 'idx': i} for i in range(3)]
+    tfds_folders.store(folder / 'tfds', 'glue/sst2:2.0.0', features, dict.fromkeys(
+      ('train', 'validation', 'test'), rows))
+  return folder
+
+
+def save_prompt(path):
+  inference.SavedPrompt(np.ones((100, 96), np.float32)).save(str(path))
+
+
+@pytest.fixture
+def place(tmp_path, toys, monkeypatch):
+  """The folder in which a page's commands run, with the package and what the pages name in it."""
+  (tmp_path / 'prompt_tuning').symlink_to(ROOT / 'prompt_tuning')
+  (tmp_path / 'runs/reviews').mkdir(parents=True)
+  save_prompt(tmp_path / 'runs/reviews/best.safetensors')
+  save_prompt(tmp_path / 'sst2.npy')
+  (tmp_path / 'reviews.jsonl').write_text('\n'.join(map(json.dumps, ROWS)))
+  (tmp_path / 'questions.txt').write_text('3 1 2\n4\n')
+  for name in ('reviews.tsv', 'train.tsv', 'validation.tsv'):
+    head = ['text\tlabel'] if name == 'reviews.tsv' else []
+    (tmp_path / name).write_text('\n'.join([*head, *(f'{row["text"]}\t{row["label"]}' for row in ROWS)]))
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  monkeypatch.setenv('TFDS_DATA_DIR', str(toys / 'tfds'))  # also: to be put back
+  monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
+  from prompt_tuning.data import tasks
+
+  monkeypatch.setattr(tasks, '_registry', dict(tasks._registry))
+  before = set(sys.modules)
+  if SEQIO:
+    import seqio
+
+    for name in ('c4', 'glue', 'glue_transfer', 'qa', 'summarization', 'super_glue'):
+      importlib.import_module(f'prompt_tuning.data.{name}')
+    before = set(sys.modules)
+    for registry in (seqio.TaskRegistry, seqio.MixtureRegistry):
+      monkeypatch.setattr(registry, '_REGISTRY', dict(registry._REGISTRY))
+  yield tmp_path
+  if SEQIO:
+    seqio.set_tfds_data_dir_override(None)
+  for name in set(sys.modules) - before:
+    if (tmp_path / f'{name}.py').exists():
+      del sys.modules[name]
+
+
+def run_command(words, toys):
+  """Runs a command of a page, or checks what it names; returns its exit status."""
+  line = shlex.join(words)
+  for name, toy in TOYS.items():
+    line = line.replace(name, toy.format(toys=toys, model=find_model('t5_integers')))
+  words = shlex.split(line)
+  variables = {}
+  while re.match(r'[A-Z_]+=', words[0]):
+    variables.update([words.pop(0).split('=', 1)])
+  program, *arguments = words
+  if program == 'prompt-tuning' and arguments[0] in command.PROGRAMS:
+    sized = any('t5_1_1_base_prompt' in each for each in arguments)
+    return command.run(arguments[0], [*arguments[1:], *(toy_sizes() if sized else []), '--dry_run'])
+  if program == 'prompt-tuning':
+    return command.main(arguments)
+  if program == 'python3' and arguments[:1] == ['-m']:
+    status = importlib.import_module(arguments[1]).main(arguments[2:])
+    return 0 if arguments[1].endswith('diff_checkpoints') and status == 1 else status  # they differ
+  if program == 'python3' and arguments[0] == '-c':
+    exec(arguments[1]) if 'load(' not in arguments[1] else ast.parse(arguments[1])  # no network here
+    return 0
+  if program == 'python' and arguments[0].startswith('benchmarks/'):
+    known = re.findall(r"add_argument\('(--\w+)'", (ROOT / arguments[0]).read_text())
+    return 0 if {each for each in arguments if each.startswith('--')} <= {*known} else 2
+  if program.endswith('.sh'):
+    text = pathlib.Path(program).read_text()
+    return 0 if set(re.findall(r'^: "\$\{(\w+):\?', text, re.MULTILINE)) == variables.keys() else 2
+  if program == 'make':
+    return 0 if re.search(rf'^{arguments[0]}:', (ROOT / 'Makefile').read_text(), re.MULTILINE) else 2
+  if program == 'pip' and arguments[0] == 'install':
+    extras = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['optional-dependencies']
+    named = re.fullmatch(r'\.(?:\[([\w,]+)\])?', arguments[1])
+    return 0 if named and set((named[1] or 'test').split(',')) <= extras.keys() else 2
+  if words == ['pre-commit', 'install']:
+    return 0 if (ROOT / '.pre-commit-config.yaml').exists() else 2
+  pytest.fail(f'No rule of this test knows the command {line!r}. Add one that runs it, or checks its names.')
+
+
+def toy_sizes():
+  return [f'--gin.{name}={value}' for name, value in SIZES.items()]
+
+
+def run_python(text):
+  """Writes a block that names its file, runs another."""
+  named = re.match(r'# (\w+\.py)\n', text)
+  if named:
+    pathlib.Path(named[1]).write_text(text)
+    return
+  for long, short in SHORTER.items():
+    text = text.replace(long, short)
+  for name, toy in TOYS.items():
+    text = text.replace(name, toy)
+  exec(compile(text, 'a block of a page', 'exec'), dict(GIVEN))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_says_to_run_works(page, place, toys, capsys):
+  last = None
+  for language, text in blocks(page):
+    found = kind(language, text)
+    if found == 'python':
+      run_python(text.replace('/models/t5_1_1_lm100k_base', f'{toys}/t5x'))
+      continue
+    if found == 'arguments':  # further ones for the last command that trains, and its table
+      assert last is not None
+      words = [each.replace('reviews.jsonl', 'reviews.tsv') for each in last]
+      todo = [words + shlex.split(text.replace('\\\n', ' '))]
+    else:
+      todo = commands(text) if found == 'commands' else []
+    for words in todo:
+      if not SEQIO and re.search('tfds|seqio|my_reviews|my_films', ' '.join(words)):
+        continue
+      status = run_command(words, toys)
+      assert status == 0, f'{shlex.join(words)}\n{capsys.readouterr()}'
+      last = words if words[:2] == ['prompt-tuning', 'train'] else last
+
+
+def test_every_page_that_is_linked_is_there():
+  for page in PAGES:
+    for target in re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text()):
+      assert (page.parent / target).exists(), f'{page.name}: {target}'
+
+
+def test_a_command_that_no_rule_knows_fails(toys):
+  with pytest.raises(pytest.fail.Exception, match='No rule of this test knows the command'):
+    run_command(['python3', 'elsewhere.py'], toys)
