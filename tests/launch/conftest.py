@@ -9,6 +9,11 @@ from prompt_tuning import command
 
 SHAPE = {'NUM_HEADS': 2, 'NUM_ENCODER_LAYERS': 3, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 5, 'EMBED_DIM': 8, 'MLP_DIM': 12,
          'NUM_EMBEDDINGS': 40}
+RUN_FILES = {'train': 'runs/prompt_finetune.gin', 'eval': 'runs/prompt_eval.gin', 'infer': 'runs/prompt_infer.gin'}
+NEEDED = {'train': {'MODEL_DIR': "'run'", 'INITIAL_CHECKPOINT_PATH': "'there'", 'TRAIN_STEPS': '80'},
+          'eval': {'CHECKPOINT_PATH': "'there'", 'EVAL_OUTPUT_DIR': "'out'", 'PROMPT_FILE': "'prompt'"},
+          'infer': {'CHECKPOINT_PATH': "'there'", 'INFER_OUTPUT_DIR': "'out'", 'PROMPT_FILE': "'prompt'"}}
+DATA = {'MIXTURE_OR_TASK_NAME': "'Add1'", 'TASK_FEATURE_LENGTHS': "{'inputs': 9, 'targets': 5}"}
 LENGTHS = "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}"
 
 
@@ -74,6 +79,20 @@ def build():
   from prompt_tuning import launch
 
   return lambda program, *arguments: launch.build(program, command.parse_flags(program, arguments))[0]
+
+
+@pytest.fixture
+def described(build, toy_shape):
+  """Returns a function `(program, *arguments) -> the run`, for a model of the shape of `toy_shape`."""
+
+  def describe(program, *arguments, files=()):
+    values = {**NEEDED[program], **DATA}
+    typed = {argument.partition('=')[0] for argument in arguments}
+    given = [f'--gin.{name}={value}' for name, value in values.items() if f'--gin.{name}' not in typed]
+    used = ('models/t5_1_1_prompt.gin', *files, RUN_FILES[program])
+    return build(program, *(f'--gin_file={file}' for file in used), *toy_shape, *given, *arguments)
+
+  return describe
 
 
 @pytest.fixture(scope='session')

@@ -70,6 +70,22 @@ def test_model_files_have_t5xs_parameters(size, build, shared):
     assert found == {name: each['shape'] for name, each in names.items()}
 
 
+@pytest.mark.parametrize('name', [name for name in OWN if name.startswith('runs/')])
+def test_every_run_file_builds_at_toy_size(name, build, toy_shape):
+  program = next((each for each in ('eval', 'infer') if name.endswith(f'{each}.gin')), 'train')
+  given = [each for each in arguments(program, 'models/t5_1_1_prompt.gin', name)
+           if name in RUN.values() or 'PROMPT_FILE' not in each]
+  described = build(program, *given, *toy_shape)
+  assert type(described).__name__ == {'train': 'train', 'eval': 'evaluate', 'infer': 'infer'}[program]
+  assert described.model.module.config().width == 8
+
+
+@pytest.mark.parametrize('name', [name for name in OWN if name.startswith('architectures/')])
+def test_every_architecture_file_builds_at_toy_size(name, build, toy_shape):
+  described = build('train', *arguments('train', 'models/prompt.gin', name, RUN['train']), *toy_shape)
+  assert (described.model.module.config().width, described.model.prompt().prompt.length) == (8, 100)
+
+
 @pytest.mark.parametrize('size, shape', {
   'small': (6, 8, 64, 512, 1024), 'base': (12, 12, 64, 768, 2048), 'large': (16, 24, 64, 1024, 2816),
   'xl': (32, 24, 64, 2048, 5120), 'xxl': (64, 24, 64, 4096, 10240)}.items())

@@ -1,0 +1,229 @@
+"""Every macro and binding of docs/configuration.md, overridden on the command line, has its effect on the run."""
+
+import os
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from test_configuration_page import names
+from test_programs import FROM_CHECKPOINT, LENGTHS
+
+from prompt_tuning.prompts import PATH
+
+RESTORE, SAVE, DATASET = (f'utils.{name}Config' for name in ('RestoreCheckpoint', 'SaveCheckpoint', 'Dataset'))
+RATE, UNIFORM = 'utils.create_learning_rate_scheduler', 'prompt_init/linen.initializers.uniform'
+INIT = 'prompt_init/prompts'
+SAMPLE = '--gin.models.EncoderDecoderModel.decode_fn=@decoding.temperature_sample'
+SUFFIX = '--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'
+
+
+def config(run):
+  return run.model.module.config()
+
+
+def rate(run):
+  return [float(run.optimizer.learning_rate(step)) for step in (1, 4, 8)]
+
+
+def prompt(run):
+  return run.model.prompt()
+
+
+def evaluations(run):
+  return run.evaluations(run.task())
+
+
+# Macro or binding -> (its value in gin, what of the run it sets, what that is then), and further arguments.
+TRAIN = {
+  'NUM_HEADS': ('3', lambda run: config(run).heads, 3),
+  'NUM_ENCODER_LAYERS': ('4', lambda run: config(run).encoder_layers, 4),
+  'NUM_DECODER_LAYERS': ('4', lambda run: config(run).decoder_layers, 4),
+  'HEAD_DIM': ('7', lambda run: config(run).head_dim, 7),
+  'EMBED_DIM': ('14', lambda run: config(run).width, 14),
+  'MLP_DIM': ('15', lambda run: config(run).mlp_dim, 15),
+  'NUM_EMBEDDINGS': ('41', lambda run: config(run).vocab_size, 41),
+  'ACTIVATION_DTYPE': ("'float16'", lambda run: config(run).dtype, np.float16),
+  'DROPOUT_RATE': ('0.25', lambda run: config(run).dropout_rate, 0.25),
+  'LAYER_REMAT': ("'full'", lambda run: config(run).rematerialise, 'full'),
+  'ARCHITECTURE': ('@architectures.T5()', lambda run: type(run.model.module).__name__, 'T5'),
+  'MODEL': ('@models.EncoderDecoderModel()', lambda run: type(run.model).__name__, 'EncoderDecoderModel'),
+  'OPTIMIZER': ('@adafactor.AdamW()', lambda run: type(run.optimizer).__name__, 'AdamW'),
+  'VOCABULARY': ('@seqio.PassThroughVocabulary()', lambda run: run.vocabulary.size, 40),
+  'Z_LOSS': ('0.5', lambda run: run.model.loss().z_loss, 0.5),
+  'LABEL_SMOOTHING': ('0.2', lambda run: run.model.loss().label_smoothing, 0.2),
+  'LOSS_NORMALIZING_FACTOR': ("'NUM_REAL_TARGET_TOKENS'", lambda run: run.model.loss().normalizing_factor, 'tokens'),
+  'PROMPT_LENGTH': ('6', lambda run: prompt(run).prompt.length, 6),
+  'MODEL_DIR': ("'other'", lambda run: run.model_dir, 'other'),
+  'MIXTURE_OR_TASK_NAME': ("'Modulo'", lambda run: run.task().name, 'Modulo'),
+  'TASK_FEATURE_LENGTHS': ("{'inputs': 7, 'targets': 3}", lambda run: run.data.task_feature_lengths['inputs'], 7),
+  'TRAIN_STEPS': ('90', lambda run: run.end(70), 90),
+  'TRAIN_STEPS_RELATIVE': ('9', lambda run: run.end(70), 79),
+  'INITIAL_CHECKPOINT_PATH': ("'elsewhere'", lambda run: run.restore.source, 'elsewhere'),
+  'BATCH_SIZE': ('16', lambda run: run.data.batch_size, 16),
+  'EVAL_STEPS': ('3', lambda run: evaluations(run).loss_steps, 3),
+  'EVAL_PERIOD': ('30', lambda run: evaluations(run).period, 30),
+  'RANDOM_SEED': ('12', lambda run: run.seed, 12),
+  'USE_CACHED_TASKS': ('False', lambda run: run.data.use_cached, False),
+  'EVALUATOR_NUM_EXAMPLES': ('11', lambda run: evaluations(run).examples, 11),
+  'JSON_WRITE_N_RESULTS': ('2', lambda run: evaluations(run).written, 2),
+  'EVALUATOR_USE_MEMORY_CACHE': ('False', lambda run: evaluations(run).examples, None),
+  'MIXTURE_OR_TASK_MODULE': ("'tasks_of_a_test'", lambda run: run.task().name, 'Add1'),
+  f'{SAVE}.period': ('500', lambda run: run.checkpoint_cfg.save.period, 500),
+  f'{SAVE}.keep': ('20', lambda run: run.checkpoint_cfg.save.keep, 20),
+  f'{SAVE}.dtype': ("'float32'", lambda run: run.checkpoint_cfg.save.dtype, 'float32'),
+  f'{RESTORE}.path': ("['one']", lambda run: run.restore.source, 'one'),
+  f'{RESTORE}.mode': ("'latest'", lambda run: run.restore.mode, 'latest'),
+  f'{RESTORE}.dtype': ("'bfloat16'", lambda run: run.restore.dtype, 'bfloat16'),
+  f'{RESTORE}.assignment_map': ('()', lambda run: run.restore.ignored, ()),
+  f'{RESTORE}.fallback_to_scratch': ('False', lambda run: run.restore.fallback_to_scratch, False),
+  'utils.RestoreChekcpointConfig': (None, lambda run: run.restore.dtype, 'float16',
+                                    "--gin.utils.RestoreChekcpointConfig.dtype='float16'"),
+  f'{DATASET}.mixture_or_task_name': ("'Modulo'", lambda run: run.task().name, 'Modulo'),
+  f'{DATASET}.task_feature_lengths': ("{'inputs': 7, 'targets': 3}",
+                                      lambda run: run.data.task_feature_lengths['targets'], 3),
+  f'{DATASET}.split': (None, lambda run: (run.data.split, evaluations(run).split), ('validation', 'train'),
+                       "--gin.train/utils.DatasetConfig.split='validation'",
+                       "--gin.train_eval/utils.DatasetConfig.split='train'",
+                       "--gin.infer_eval/utils.DatasetConfig.split='train'"),
+  f'{DATASET}.batch_size': ('8', lambda run: run.data.batch_size, 8),
+  f'{DATASET}.seed': ('21', lambda run: run.seed, 21),
+  f'{DATASET}.pack': (None, lambda run: run.data.pack, True, '--gin.train/utils.DatasetConfig.pack=True'),
+  f'{DATASET}.use_cached': ('False', lambda run: run.data.use_cached, False),
+  f'{DATASET}.module': ("'tasks_of_a_test'", lambda run: run.data.module, 'tasks_of_a_test'),
+  f'{RATE}.base_learning_rate': ('0.5', rate, [0.5, 0.5, 0.5]),
+  f'{RATE}.factors': ("'constant * linear_warmup'", rate, [0.3 / 1000, 1.2 / 1000, 2.4 / 1000]),
+  f'{RATE}.warmup_steps': ('4', rate, [0.075, 0.3, 0.3], f"--gin.{RATE}.factors='constant * linear_warmup'"),
+  f'{RATE}.total_steps': ('8', lambda run: rate(run)[2], 0.0, f"--gin.{RATE}.factors='constant * linear_decay'",
+                          f'--gin.{RATE}.warmup_steps=0'),
+  'trainer.Trainer.num_microbatches': ('4', lambda run: run.trainer_cls().num_microbatches, 4),
+  'partitioning.PjitPartitioner.num_partitions': ('1', lambda run: run.partitioner.num_partitions, 1),
+  'adafactor.Adafactor.decay_rate': ('0.7', lambda run: run.optimizer.decay_rate, 0.7),
+  'adafactor.Adafactor.step_offset': ('70', lambda run: run.optimizer.step_offset, 70),
+  'adafactor.Adafactor.multiply_by_parameter_scale': (
+    'True', lambda run: run.optimizer.multiply_by_parameter_scale, True),
+  'adafactor.Adafactor.weight_decay_rate': ('0.01', lambda run: run.optimizer.weight_decay_rate, 0.01),
+  'adafactor.Adafactor.factored': ('False', lambda run: run.optimizer.factored, False),
+  'adafactor.Adafactor.min_dim_size_to_factor': ('3', lambda run: run.optimizer.min_dim_size_to_factor, 3),
+  'adafactor.AdamW.learning_rate': (
+    '0.02', lambda run: run.optimizer.learning_rate, 0.02, '--gin.OPTIMIZER=@adafactor.AdamW()',
+    '--gin.trainer.Trainer.learning_rate_fn=None'),
+  'models.EncoderDecoderModel.predict_batch_with_aux.num_decodes': (
+    '3', lambda run: run.model.sampler().num_decodes, 3),
+  'models.EncoderDecoderModel.decode_fn': (
+    '@decoding.greedy', lambda run: type(run.model.sampler()).__name__, 'Greedy'),
+  'decoding.beam_search.alpha': ('0.8', lambda run: run.model.sampler().alpha, 0.8,
+                                 '--gin.models.EncoderDecoderModel.decode_fn=@decoding.beam_search'),
+  'decoding.beam_search.penalty': ("'transformers'", lambda run: run.model.sampler().penalty, 'transformers',
+                                   '--gin.models.EncoderDecoderModel.decode_fn=@decoding.beam_search'),
+  'decoding.temperature_sample.temperature': ('0.3', lambda run: run.model.sampler().temperature, 0.3, SAMPLE),
+  'decoding.temperature_sample.topp': ('0.4', lambda run: run.model.sampler().topp, 0.4, SAMPLE),
+  'decoding.temperature_sample.topk': ('6', lambda run: run.model.sampler().topk, 6, SAMPLE),
+  'prompts.Prompt.length': ('6', lambda run: prompt(run).prompt.length, 6),
+  'prompts.Prompt.dtype': ("'bfloat16'", lambda run: prompt(run).prompt.dtype, 'bfloat16'),
+  'train_prompts.Prompt.prompt': ('@prompts.Prompt()', lambda run: prompt(run).prompt.length, 100),
+  'train_prompts.Prompt.combine': ('@train_prompts.prefix_prompt_after_bos',
+                                   lambda run: prompt(run).combine().__name__, 'after_bos'),
+  'train_prompts.suffix_prompt.before_eos': ('True', lambda run: prompt(run).combine().__name__, 'before_eos', SUFFIX),
+  'train_prompts.Prompt.see_input': ('False', lambda run: prompt(run).see_input, False),
+  'train_prompts.Prompt.see_prompt': ('False', lambda run: prompt(run).see_prompt, False),
+  'PROMPT': ('@retrained.Retrained', lambda run: prompt(run).__class__.__name__, 'Retrained'),
+  'retrained.Retrained.patterns': ("['.*bias.*']", lambda run: prompt(run).patterns, ('.*bias.*',),
+                                   '--gin.PROMPT=@retrained.Retrained'),
+  'train_script.train.objective': ("'loss'", lambda run: evaluations(run).objective, 'loss'),
+  'train_script.train.patience': ('3', lambda run: evaluations(run).patience, 3),
+  'train_script.train.log_period': ('7', lambda run: run.log_period, 7),
+  'seqio.PassThroughVocabulary.size': ('39', lambda run: run.vocabulary.size, 39),
+  'architectures.T5.relative_buckets': ('6', lambda run: config(run).relative_buckets, 6),
+  'architectures.T5.relative_max_distance': ('16', lambda run: config(run).relative_max_distance, 16),
+  'architectures.T5.mlp_activations': ("('relu',)", lambda run: config(run).mlp_activations, ('relu',)),
+  'architectures.T5.tied': ('True', lambda run: config(run).tied, True),
+}
+EVAL = {
+  'CHECKPOINT_PATH': ("'elsewhere'", lambda run: run.restore.source, 'elsewhere'),
+  'EVAL_OUTPUT_DIR': ("'judged'", lambda run: run.output_dir, 'judged'),
+  'PROMPT_FILE': ("'other.npy'", lambda run: prompt(run).prompt.file, 'other.npy'),
+  f'{INIT}.np_load.path': ("'other.npy'", lambda run: prompt(run).prompt.file, 'other.npy'),
+  f'{DATASET}.split': ("'validation'", lambda run: run.data.split, 'validation'),
+  'eval_script.evaluate.fallback_init_rng': ('5', lambda run: run.fallback_init_rng, 5),
+}
+INFER = {
+  'INFER_OUTPUT_DIR': ("'answers'", lambda run: run.output_dir, 'answers'),
+  'infer_script.infer.mode': ("'score'", lambda run: run.mode, 'score'),
+  'infer_script.infer.fallback_init_rng': ('None', lambda run: run.fallback_init_rng, None),
+  'infer_script.infer.random_seed': ('4', lambda run: run.random_seed, 4),
+}
+# Names whose effect another test shows.
+ELSEWHERE = {
+  'SCALE': 'test_what_is_not_supported_is_a_clear_error',
+  'ACTIVATION_PARTITIONING_DIMS': 'test_what_is_not_supported_is_a_clear_error',
+  'USE_HARDWARE_RNG': 'test_what_is_not_supported_is_a_clear_error',
+  f'{DATASET}.shuffle': 'test_what_is_not_supported_is_a_clear_error',
+  'partitioning.PjitPartitioner.model_parallel_submesh': 'test_what_is_not_supported_is_a_clear_error',
+  'PROMPT_REGEX': 'test_a_pattern_that_means_more_or_less_than_the_prompt_is_an_error',
+  'CLASS_LABELS': 'test_every_prompt_file_makes_first_values',
+  'EMBEDDING_FILE': 'test_the_readme_may_give_an_embedding_file_where_the_checkpoint_would_be_read',
+  f'{UNIFORM}.scale': 'test_uniform_first_values_lie_below_the_scale',
+  f'{INIT}.from_sample_of_embeddings.population_size': 'test_sampled_first_values_are_rows_of_the_population',
+  f'{INIT}.from_samples_of_embeddings.population_size': 'test_sampled_first_values_are_rows_of_the_population',
+  f'{INIT}.from_embedded_list.texts': 'test_first_values_of_texts_are_their_embeddings',
+  f'{INIT}.from_embedded_string.text': 'test_first_values_of_texts_are_their_embeddings',
+  f'{INIT}.from_array.prompt': 'test_first_values_are_read_from_what_is_named',
+  f'{INIT}.t5x_load.checkpoint_path': 'test_first_values_are_read_from_what_is_named',
+  f'{INIT}.t5x_load.variable_path': 'test_first_values_are_read_from_what_is_named',
+  'prompts.Prompt.prompt_init': 'test_first_values_of_texts_are_their_embeddings',
+  'seqio.SentencePieceVocabulary.sentencepiece_model_file': 'test_a_vocabulary_is_the_file_that_is_named',
+  'seqio.SentencePieceVocabulary.extra_ids': 'test_a_vocabulary_is_the_file_that_is_named',
+}
+
+
+@pytest.mark.parametrize('program, name', [
+  *(('train', name) for name in TRAIN), *(('eval', name) for name in EVAL), *(('infer', name) for name in INFER)])
+def test_an_override_has_its_effect(program, name, described, tmp_path, monkeypatch):
+  (tmp_path / 'tasks_of_a_test.py').write_text('')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  value, effect, wanted, *more = {'train': TRAIN, 'eval': EVAL, 'infer': INFER}[program][name]
+  run = described(program, *more, *([] if value is None else [f'--gin.{name}={value}']))
+  assert effect(run) == pytest.approx(wanted) if isinstance(wanted, (float, list)) else effect(run) == wanted
+
+
+@pytest.mark.parametrize('name', [*names('Macros'), *names('Bindings')])
+def test_every_macro_and_binding_of_the_page_has_a_test_of_its_effect(name):
+  if name in {*TRAIN, *EVAL, *INFER}:
+    return
+  assert name in ELSEWHERE, f'{name} is on the page: show here what overriding it does'
+  tests = ''.join(path.read_text() for path in pathlib.Path(__file__).parent.glob('test_*.py'))
+  assert f'def {ELSEWHERE[name]}(' in tests
+
+
+def test_of_two_files_the_later_wins_whatever_their_order(described, tmp_path):
+  for name, steps in (('first', 3), ('second', 4)):
+    (tmp_path / f'{name}.gin').write_text(f'EVAL_PERIOD = {steps}\nutils.SaveCheckpointConfig.keep = {steps}\n')
+  for order in (['first', 'second'], ['second', 'first']):
+    run = described('train', *(f'--gin_file={tmp_path}/{name}.gin' for name in order))
+    wanted = 4 if order[-1] == 'second' else 3
+    assert (run.eval_period, run.checkpoint_cfg.save.keep) == (wanted, wanted)
+
+
+def test_of_one_flag_given_twice_the_later_wins(described):
+  assert described('train', '--gin.EVAL_PERIOD=3', '--gin_bindings=EVAL_PERIOD=4').eval_period == 4
+  assert described('train', '--gin_bindings=EVAL_PERIOD=4', '--gin.EVAL_PERIOD=3').eval_period == 3
+
+
+def test_the_folder_of_tfds_is_passed_on(run, monkeypatch):
+  monkeypatch.setenv('TFDS_DATA_DIR', 'before')
+  status, _, _ = run('train', '--gin_file=nowhere.gin', '--tfds_data_dir=/somewhere')
+  assert (status, os.environ['TFDS_DATA_DIR']) == (2, '/somewhere')
+
+
+def test_as_many_states_are_kept_as_asked_for(run, toy_t5x, tmp_path):
+  arguments = [*FROM_CHECKPOINT, '--gin_file=runs/prompt_finetune.gin', "--gin.MIXTURE_OR_TASK_NAME='Add1'", LENGTHS,
+               f"--gin.INITIAL_CHECKPOINT_PATH='{toy_t5x}'", '--gin.PROMPT_LENGTH=3', '--gin.BATCH_SIZE=2',
+               '--gin.TRAIN_STEPS=73', '--gin.EVALUATOR_NUM_EXAMPLES=2', '--gin.EVAL_STEPS=1',
+               f'--gin.{SAVE}.period=1']
+  for folder, more, wanted in (('twenty', [f'--gin.{SAVE}.keep=20'], {71, 72, 73}), ('one', [], {73})):
+    status, _, errors = run('train', *arguments, f"--gin.MODEL_DIR='{tmp_path}/{folder}'", *more)
+    assert status == 0, errors
+    found = {int(re.sub(r'\D', '', path.name)) for path in (tmp_path / folder).glob('checkpoint_*')}
+    assert found - {70} == wanted
+    assert np.load(tmp_path / folder / f'numpy_checkpoints/checkpoint_73/{PATH.replace("/", ".")}').shape == (3, 8)
