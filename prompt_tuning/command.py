@@ -18,6 +18,8 @@ PROGRAMS = {
 }
 # Further subcommands: name -> (what it does, module whose main(argv) runs it).
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
+  'convert': ('turns trained prompts and prefixes into other files: .npy, .safetensors, folders of Hugging Face PEFT',
+              'prompt_tuning.scripts.convert'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
 }
 TRACEBACK = 'PROMPT_TUNING_TRACEBACK'

@@ -42,7 +42,7 @@ class HuggingFaceFolder:
     if storage.is_remote(self.path):
       raise OSError(f'{self.path}: Hugging Face folders are read from a local disk only. Copy the folder and give its '
                     'local path.')
-    self.config = _read_json(os.path.join(self.path, _CONFIG))
+    self.config = read_json(os.path.join(self.path, _CONFIG))
     weight_map = _read_weight_map(self.path)
     self._files = {}
     for file in sorted(set(weight_map.values())) or [_SINGLE]:
@@ -93,14 +93,56 @@ def write_huggingface(folder: str, config: Mapping[str, Any], named: Mapping[str
     f'model-{i + 1:05d}-of-{len(shards):05d}.safetensors' for i in range(len(shards))]
   with storage.whole_folder(folder) as temporary:
     for file, names in zip(files, shards, strict=True):
-      arrays = {name: state.dense(folder, name, named[name]) for name in names}
-      # transformers refuses a file whose metadata does not name the framework.
-      safetensors.numpy.save_file(arrays, os.path.join(temporary, file), metadata={'format': 'pt'})
+      write_arrays(os.path.join(temporary, file), {name: state.dense(folder, name, named[name]) for name in names})
     if len(shards) > 1:
-      _write_json(os.path.join(temporary, _INDEX), {
+      write_json(os.path.join(temporary, _INDEX), {
         'metadata': {'total_size': sum(_size(array) for array in named.values())},
         'weight_map': {name: file for file, names in zip(files, shards, strict=True) for name in names}})
-    _write_json(os.path.join(temporary, _CONFIG), config)
+    write_json(os.path.join(temporary, _CONFIG), config)
+
+
+def read_arrays(path: str) -> Flat:
+  """Returns all arrays of one safetensors file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is damaged.
+  """
+  opened = _open(path)
+  try:
+    return {name: opened.get_tensor(name) for name in opened.keys()}
+  except safetensors.SafetensorError as error:
+    raise ValueError(f'{path}: an array cannot be read: {error}. Download it again.') from error
+
+
+def write_arrays(path: str, named: Mapping[str, np.ndarray]) -> None:
+  """Writes arrays, which must be as `state.dense` gives them, into one safetensors file as PyTorch programs want it."""
+  # transformers refuses a file whose metadata does not name the framework.
+  safetensors.numpy.save_file(dict(named), path, metadata={'format': 'pt'})
+
+
+def read_json(path: str, wanted: str = f'a Hugging Face folder with {_CONFIG} and {_SINGLE}') -> dict[str, Any]:
+  """Returns the object of a JSON file; `wanted` says in messages what its folder should be.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is no JSON object.
+  """
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'{path} is absent; wanted {wanted}. Check the path.')
+  try:
+    value = json.loads(storage.read_bytes(path))
+  except ValueError as error:
+    raise ValueError(f'{path} is not JSON: {error}. Download it again.') from error
+  if not isinstance(value, dict):
+    raise ValueError(f'{path} holds a {type(value).__name__}, wanted an object of names. Download it again.')
+  return value
+
+
+def write_json(path: str, value: Mapping[str, Any]) -> None:
+  """Writes a JSON object as transformers does: two blanks of indentation, names in order."""
+  with open(path, 'w', encoding='utf-8') as file:
+    file.write(json.dumps(value, indent=2, sort_keys=True) + '\n')
 
 
 def _read_weight_map(folder: str) -> dict[str, str]:
@@ -109,7 +151,7 @@ def _read_weight_map(folder: str) -> dict[str, str]:
   if os.path.exists(os.path.join(folder, _SINGLE)):
     return {}
   if os.path.exists(path):
-    weight_map = _read_json(path).get('weight_map')
+    weight_map = read_json(path).get('weight_map')
     if not weight_map or not all(os.path.basename(file) == file for file in weight_map.values()):
       raise ValueError(f'{path} has no "weight_map" of array names and files of this folder. Download it again.')
     return weight_map
@@ -121,24 +163,6 @@ def _read_weight_map(folder: str) -> dict[str, str]:
       'AutoModelForSeq2SeqLM as M; M.from_pretrained(\'FOLDER\').save_pretrained(\'NEW_FOLDER\')", or download the '
       'safetensors revision.')
   raise FileNotFoundError(f'{folder} holds neither {_SINGLE} nor {_INDEX}. Download the files of the model.')
-
-
-def _read_json(path: str) -> dict[str, Any]:
-  if not os.path.exists(path):
-    raise FileNotFoundError(f'{path} is absent; wanted a Hugging Face folder with {_CONFIG} and {_SINGLE}. '
-                            'Check the path.')
-  try:
-    value = json.loads(storage.read_bytes(path))
-  except ValueError as error:
-    raise ValueError(f'{path} is not JSON: {error}. Download it again.') from error
-  if not isinstance(value, dict):
-    raise ValueError(f'{path} holds a {type(value).__name__}, wanted an object of names. Download it again.')
-  return value
-
-
-def _write_json(path: str, value: Mapping[str, Any]) -> None:
-  with open(path, 'w', encoding='utf-8') as file:
-    file.write(json.dumps(value, indent=2, sort_keys=True) + '\n')
 
 
 def _open(path: str) -> Any:

@@ -16,7 +16,7 @@ from prompt_tuning import storage
 from prompt_tuning.checkpoints import state
 from prompt_tuning.types import Array
 
-_MAGIC = b'\x93NUMPY'
+MAGIC = b'\x93NUMPY'  # how a NumPy file starts
 _PROMPT = re.compile(r'(.*/)?prompt/prompt/prompt')  # the parameter's path, as earlier tools named it
 
 
@@ -30,12 +30,12 @@ def read_prompt(path: str) -> np.ndarray:
   if not storage.is_remote(path):
     _require_file(path)
   content = storage.read_bytes(path)
-  if content.startswith(_MAGIC):
+  if content.startswith(MAGIC):
     array = _parse_numpy(path, content)
   elif content[8:9] == b'{':  # safetensors: eight bytes of length, then JSON
     array = _from_state(path)
   else:
-    raise ValueError(f'{path} starts with {content[:6]!r}: neither NumPy ({_MAGIC!r}) nor safetensors. '
+    raise ValueError(f'{path} starts with {content[:6]!r}: neither NumPy ({MAGIC!r}) nor safetensors. '
                      'Give an array [prompt length, width] that np.save wrote, or the prompt.safetensors of a run.')
   return _checked(path, array)
 

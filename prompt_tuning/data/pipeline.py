@@ -170,7 +170,10 @@ class EvalBatches:
     longest = {name: max(len(row[stack]['tokens']) for row in self._rows) for name, stack in _STACKS.items()}
     longest['inputs'] -= layout.prompt_length
     found = {name: math.ceil(length / _MULTIPLE) * _MULTIPLE for name, length in longest.items()}
-    self.lengths = row_lengths(layout, found | dict(lengths))
+    given = dict(lengths)
+    if 'inputs' in given:  # rows of padding only would cost time and memory
+      given['inputs'] = min(given['inputs'], found['inputs'])
+    self.lengths = row_lengths(layout, found | given)
 
   def __len__(self) -> int:
     return math.ceil(len(self._rows) / self._batch_size)
@@ -193,8 +196,9 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: la
     vocabulary: for examples that are texts.
     layout: where tokens and prompt stand.
     batch_size: rows in a batch.
-    lengths: of 'inputs' and 'targets' in tokens, end token included; one that is absent is the longest found,
-      rounded up to a multiple of 8.
+    lengths: most tokens of 'inputs' and 'targets', end token included; one that is absent is the longest found,
+      rounded up to a multiple of 8. Inputs that are all shorter get no more room than that; the room for targets stays
+      as given, since answers may be as long.
     num_examples: read at most so many, from the first.
     side: of the padding.
   """

@@ -198,6 +198,14 @@ def test_lengths_that_are_not_given_are_the_longest_rounded_up():
   assert given.lengths == {'encoder': 5 + 3, 'decoder': 8}
 
 
+def test_inputs_get_no_more_room_than_the_longest_needs_but_answers_do():
+  examples = [{'inputs': '5 ' * 8, 'targets': '5'}, {'inputs': '5', 'targets': '5 5'}]
+  batches = pipeline.eval_batches(examples, VOCABULARY, layouts.Layout(prompt_length=3), batch_size=2,
+                                  lengths={'inputs': 512, 'targets': 20})
+  assert batches.lengths == {'encoder': 16 + 3, 'decoder': 20}
+  assert next(iter(batches))[0]['encoder']['tokens'].shape == (2, 19)
+
+
 def test_evaluation_may_be_limited():
   batches = pipeline.eval_batches(
     tasks.get('Add1').split('train'), VOCABULARY, layouts.Layout(), batch_size=4, num_examples=6)

@@ -1,0 +1,287 @@
+"""Adapters in the folders of Hugging Face PEFT: prompts and prefixes, read and written.
+
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. With N virtual tokens, L layers, H heads of keys
+and values and head width K, the array `prompt_embeddings` is
+
+  prompts   [N, D], or [2 N, D] for an encoder-decoder, whose last N rows nothing ever reads;
+  prefixes  [N, L * 2 * H * K], seen as [N, 2 L, H, K]: rows 2 s and 2 s + 1 are keys and values of slot s.
+
+A decoder-only model's layer i uses slot i. In an encoder-decoder PEFT hands decoder layer i the slot (2 i) mod L, so
+that for an even L half of the slots are never read; this file does the same, for the outputs to be the same.
+Whatever reparameterised a prompt or a prefix (an MLP, an LSTM) is in no file: only what came out of it.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning import storage
+from prompt_tuning.checkpoints.huggingface import read_arrays, read_json, write_arrays, write_json
+from prompt_tuning.types import Flat
+
+ENCODER_PROMPT, DECODER_PROMPT = 'encoder/prompt/prompt/prompt', 'decoder/prompt/prompt/prompt'
+PREFIX_KEYS, PREFIX_VALUES = 'decoder/prefix/keys', 'decoder/prefix/values'
+SEQ_2_SEQ, CAUSAL = 'SEQ_2_SEQ_LM', 'CAUSAL_LM'
+
+CONFIG, _ARRAYS = 'adapter_config.json', 'adapter_model.safetensors'
+_PICKLE = 'adapter_model.bin'
+_EMBEDDINGS = 'prompt_embeddings'
+_MULTITASK = 'MULTITASK_PROMPT_TUNING'
+_PROMPTS = ('PROMPT_TUNING', 'P_TUNING', 'CPT', _MULTITASK)
+_PREFIXES = ('PREFIX_TUNING', 'CARTRIDGE')
+_KEYS = {_MULTITASK: {_EMBEDDINGS, 'prefix_task_cols', 'prefix_task_rows'}}  # other kinds hold `_EMBEDDINGS` only
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+  """An adapter as PEFT has saved it.
+
+  Attributes:
+    folder: where it was read, for messages.
+    kind: PEFT's `peft_type`, such as 'PROMPT_TUNING'.
+    config: the content of `adapter_config.json`.
+    arrays: name -> float32 array, as in the file.
+  """
+
+  folder: str
+  kind: str
+  config: Mapping[str, Any]
+  arrays: Mapping[str, np.ndarray]
+
+  @property
+  def is_prefix(self) -> bool:
+    """Says whether it holds keys and values rather than input vectors."""
+    return self.kind in _PREFIXES
+
+  @property
+  def encoder_decoder(self) -> bool | None:
+    """What its task type says of the base model; None where it says nothing."""
+    return {SEQ_2_SEQ: True, CAUSAL: False}.get(self.config.get('task_type'))
+
+  def trained(self, *, encoder_decoder: bool | None = None, width: int | None = None, layers: int | None = None,
+              kv_heads: int | None = None, head_dim: int | None = None, task: int | None = None) -> Flat:
+    """Returns the trained tensors under this package's names.
+
+    Args:
+      encoder_decoder: whether the base model is one; None takes what the adapter's task type says.
+      width: D of the base model; None does not check it.
+      layers: L of the decoder. Of prefixes, this and the next two default to the adapter's config.
+      kv_heads: H, heads of keys and values.
+      head_dim: K.
+      task: of a multitask prompt, which task's prompt.
+
+    Returns:
+      `encoder/prompt/prompt/prompt` or, without an encoder, `decoder/prompt/prompt/prompt` [P, D];
+      or `decoder/prefix/keys` and `decoder/prefix/values` [L, P, H, K].
+
+    Raises:
+      ValueError: it is of another kind, or does not fit.
+    """
+    self._require_supported()
+    encoder_decoder = self._family(encoder_decoder)
+    if self.is_prefix:
+      return self._prefix(encoder_decoder, layers, kv_heads, head_dim)
+    if self.kind == 'CPT' and encoder_decoder:
+      raise ValueError(f'{self.folder} is a CPT adapter, which exists for decoder-only models, but the base model has '
+                       'an encoder. Give the model that it was trained for.')
+    return {ENCODER_PROMPT if encoder_decoder else DECODER_PROMPT: self._prompt(encoder_decoder, width, task)}
+
+  def _require_supported(self) -> None:
+    if self.kind not in _PROMPTS + _PREFIXES:
+      raise ValueError(f'{self.folder} is an adapter of type {self.kind}; prompts and prefixes can be read: '
+                       f'{", ".join(_PROMPTS + _PREFIXES)}. Give an adapter of one of these types.')
+    wanted = _KEYS.get(self.kind, {_EMBEDDINGS})
+    if self.arrays.keys() != wanted:
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds {", ".join(sorted(self.arrays)) or "nothing"}; of an adapter of '
+                       f'type {self.kind} wanted {", ".join(sorted(wanted))} and nothing else, since nothing is left '
+                       'out silently. Save the adapter without modules_to_save, or again.')
+
+  def _family(self, encoder_decoder: bool | None) -> bool:
+    said = self.encoder_decoder
+    if encoder_decoder is None and said is None:
+      raise ValueError(f'{self.folder}/{CONFIG} has the task_type {self.config.get("task_type")!r}, which does not say '
+                       'whether the base model is an encoder-decoder. Say it (--model or --stack of '
+                       '`prompt-tuning convert`).')
+    if None not in (encoder_decoder, said) and encoder_decoder != said:
+      raise ValueError(f'{self.folder}/{CONFIG} has the task_type {self.config["task_type"]}, but the base model '
+                       f'{"is an encoder-decoder" if encoder_decoder else "has no encoder"}. '
+                       'Give the model that the adapter was trained for.')
+    return said if encoder_decoder is None else encoder_decoder
+
+  def _prompt(self, encoder_decoder: bool, width: int | None, task: int | None) -> np.ndarray:
+    """Returns [P, D]."""
+    length = self._length()
+    prompt = self._matrix()
+    if len(prompt) not in ((length, 2 * length) if encoder_decoder else (length,)):
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds a prompt of {len(prompt)} rows; wanted {length}, the '
+                       f'num_virtual_tokens of {CONFIG}{", or twice as many" if encoder_decoder else ""}. '
+                       'Use the two files of one adapter.')
+    if width is not None and prompt.shape[1] != width:
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds vectors of width {prompt.shape[1]}, but the base model wants '
+                       f'{width}. Give the model that the adapter was trained for.')
+    if self.kind == _MULTITASK:
+      if len(prompt) != length:
+        raise ValueError(f'{self.folder} holds a multitask prompt of {len(prompt)} rows: PEFT trains it with {length} '
+                         'of them before the targets, and generates without these. Wanted a prompt of the encoder '
+                         'alone: train it with num_transformer_submodules=1.')
+      prompt = prompt * self._task_factor(task, prompt.shape)
+    return np.ascontiguousarray(prompt[:length])  # nothing reads the other rows, and no gradient reached them
+
+  def _task_factor(self, task: int | None, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the [P, D] that the shared prompt is multiplied with for one task."""
+    columns, rows = self.arrays['prefix_task_cols'], self.arrays['prefix_task_rows']  # [tasks, P, r], [tasks, r, D]
+    tasks, ranks = len(columns), columns.shape[-1]
+    if columns.shape != (tasks, shape[0], ranks) or rows.shape != (tasks, ranks, shape[1]):
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds prefix_task_cols {columns.shape} and prefix_task_rows '
+                       f'{rows.shape}; wanted [tasks, {shape[0]}, r] and [tasks, r, {shape[1]}]. Save it again.')
+    if task is None or not 0 <= task < tasks:
+      raise ValueError(f'{self.folder} holds the prompts of {tasks} tasks, and '
+                       f'{"none is chosen" if task is None else f"task {task} is none of them"}. '
+                       f'Choose 0 to {tasks - 1} (--task of `prompt-tuning convert`).')
+    return columns[task] @ rows[task]
+
+  def _prefix(self, encoder_decoder: bool, layers: int | None, kv_heads: int | None, head_dim: int | None) -> Flat:
+    if encoder_decoder and self.config.get('num_transformer_submodules') == 1:
+      raise ValueError(f'{self.folder}/{CONFIG} has num_transformer_submodules 1, with which PEFT itself cannot run a '
+                       'prefix of an encoder-decoder; wanted 2. Train it with 2, which is what PEFT sets by itself.')
+    layers, kv_heads, head_dim = self._geometry(layers, kv_heads, head_dim)
+    prefix, length = self._matrix(), self._length()
+    if prefix.shape != (length, 2 * layers * kv_heads * head_dim):
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds a prefix {list(prefix.shape)}; wanted [{length}, '
+                       f'{2 * layers * kv_heads * head_dim}] for {length} virtual tokens and {layers} layers of '
+                       f'{kv_heads} heads of width {head_dim}. Give the model that the adapter was trained for.')
+    slots = prefix.reshape(length, layers, 2, kv_heads, head_dim).transpose(2, 1, 0, 3, 4)  # [2, L, P, H, K]
+    keys, values = slots[:, _slots(layers, encoder_decoder)]
+    return {PREFIX_KEYS: np.ascontiguousarray(keys), PREFIX_VALUES: np.ascontiguousarray(values)}
+
+  def _geometry(self, layers: int | None, kv_heads: int | None, head_dim: int | None) -> tuple[int, int, int]:
+    """Returns L, H and K: the caller's, or else the config's, which must not disagree."""
+    heads, token_dim = self.config.get('num_attention_heads'), self.config.get('token_dim')
+    stored = {'number of layers': self.config.get('num_layers'), 'number of heads of keys and values': heads,
+              'head width': token_dim // heads if token_dim and heads else None}
+    given = dict(zip(stored, (layers, kv_heads, head_dim), strict=True))
+    for name, value in given.items():
+      if value is None and stored[name] is None:
+        raise ValueError(f'{self.folder}/{CONFIG} does not tell the {name} of its base model, without which a prefix '
+                         'cannot be read. Say it (--model of `prompt-tuning convert`).')
+      if None not in (value, stored[name]) and value != stored[name]:
+        raise ValueError(f'{self.folder}/{CONFIG} gives {stored[name]} as the {name}, but the base model has '
+                         f'{value}. Give the model that the adapter was trained for.')
+    return tuple(stored[name] if value is None else value for name, value in given.items())
+
+  def _length(self) -> int:
+    length = self.config.get('num_virtual_tokens')
+    if not isinstance(length, int) or length < 1:
+      raise ValueError(f'{self.folder}/{CONFIG} has num_virtual_tokens {length!r}; wanted the number of vectors. '
+                       'Save the adapter again.')
+    return length
+
+  def _matrix(self) -> np.ndarray:
+    array = self.arrays[_EMBEDDINGS]
+    if array.ndim != 2:
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds {_EMBEDDINGS} {list(array.shape)}; wanted one row for each '
+                       'virtual token. Save the adapter again.')
+    return array
+
+
+def read_adapter(folder: str) -> Adapter:
+  """Returns an adapter of any type; `Adapter.trained` then says whether it can be used.
+
+  Raises:
+    FileNotFoundError: the folder holds no adapter.
+    ValueError: a file is damaged, or the arrays are pickled.
+    OSError: the folder is not on this machine.
+  """
+  folder = str(folder)
+  if storage.is_remote(folder):
+    raise OSError(f'{folder}: adapters are read from a local disk only. Copy the folder and give its local path.')
+  inside = ', '.join(adapters_inside(folder))
+  config = read_json(os.path.join(folder, CONFIG),
+                     f'the folder of a PEFT adapter{f", of which there is {inside}" if inside else ""}')
+  if not isinstance(config.get('peft_type'), str):
+    raise ValueError(f'{folder}/{CONFIG} has the peft_type {config.get("peft_type")!r}; wanted a name such as '
+                     'PROMPT_TUNING. Save the adapter with PEFT again.')
+  path = os.path.join(folder, _ARRAYS)
+  if not os.path.exists(path):
+    if os.path.exists(os.path.join(folder, _PICKLE)):
+      raise ValueError(f'{folder} holds its arrays as {_PICKLE}: a Python pickle, which is never loaded because '
+                       f'loading runs code. Wanted {_ARRAYS}. Convert it where you trust it: load it with PEFT and '
+                       'call save_pretrained(\'NEW_FOLDER\', safe_serialization=True).')
+    raise FileNotFoundError(f'{folder} holds {CONFIG}, but no {_ARRAYS}. Copy it there.')
+  arrays = {name: np.asarray(array, np.float32) for name, array in read_arrays(path).items()}
+  return Adapter(folder, config['peft_type'], config, arrays)
+
+
+def adapters_inside(folder: str) -> list[str]:
+  """Returns the folders inside that hold adapters: where PEFT saves those that have a name of their own."""
+  return [os.path.join(folder, name) for name in (sorted(os.listdir(folder)) if os.path.isdir(folder) else ())
+          if os.path.exists(os.path.join(folder, name, CONFIG))]
+
+
+def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
+                  base_model_name_or_path: str | None = None) -> dict[str, Any]:
+  """Writes a folder that PEFT loads; returns its config.
+
+  Args:
+    folder: a local folder that is absent or empty.
+    trained: one prompt, or keys and values of a prefix, under the names that `Adapter.trained` gives.
+    task_type: 'SEQ_2_SEQ_LM' for an encoder-decoder, 'CAUSAL_LM' for a decoder-only model.
+    base_model_name_or_path: what PEFT is to call the base model.
+
+  Raises:
+    ValueError: PEFT has no form for these tensors.
+    FileExistsError: the folder holds something.
+    OSError: it cannot be written; nothing is left of it.
+  """
+  if task_type not in (SEQ_2_SEQ, CAUSAL):
+    raise ValueError(f'The task type is {task_type!r}; wanted {SEQ_2_SEQ} or {CAUSAL}. Choose by the base model.')
+  arrays = {name: np.asarray(array, np.float32) for name, array in trained.items()}
+  prompt = ENCODER_PROMPT if task_type == SEQ_2_SEQ else DECODER_PROMPT
+  if arrays.keys() == {prompt}:
+    config, embeddings = _prompt_form(arrays[prompt])
+  elif arrays.keys() == {PREFIX_KEYS, PREFIX_VALUES}:
+    config, embeddings = _prefix_form(arrays[PREFIX_KEYS], arrays[PREFIX_VALUES], task_type == SEQ_2_SEQ)
+  else:
+    raise ValueError(f'Found the tensors {", ".join(sorted(arrays)) or "(none)"}; an adapter of PEFT for {task_type} '
+                     f'holds {prompt}, or {PREFIX_KEYS} and {PREFIX_VALUES}, and nothing else. '
+                     'Keep the file of this package, which holds everything.')
+  config |= {'task_type': task_type, 'base_model_name_or_path': base_model_name_or_path, 'inference_mode': True}
+  with storage.whole_folder(folder) as temporary:
+    write_arrays(os.path.join(temporary, _ARRAYS), {_EMBEDDINGS: embeddings})
+    write_json(os.path.join(temporary, CONFIG), config)
+  return config
+
+
+def _prompt_form(prompt: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+  if prompt.ndim != 2 or 0 in prompt.shape:
+    raise ValueError(f'The prompt has shape {list(prompt.shape)}; wanted [P, D]. An adapter of PEFT holds one prompt.')
+  # One submodule: as many rows as vectors, none of them dead.
+  return {'peft_type': 'PROMPT_TUNING', 'num_virtual_tokens': len(prompt), 'token_dim': prompt.shape[1],
+          'num_transformer_submodules': 1}, np.ascontiguousarray(prompt)
+
+
+def _prefix_form(keys: np.ndarray, values: np.ndarray, encoder_decoder: bool) -> tuple[dict[str, Any], np.ndarray]:
+  if keys.shape != values.shape or keys.ndim != 4 or 0 in keys.shape:
+    raise ValueError(f'The prefix has keys {list(keys.shape)} and values {list(values.shape)}; wanted [L, P, H, K] of '
+                     'both. An adapter of PEFT holds one prefix.')
+  layers, length, heads, head_dim = keys.shape
+  order = _slots(layers, encoder_decoder)
+  by_layer = np.stack([keys, values], 1)  # [L, 2, P, H, K]
+  slots = np.zeros_like(by_layer)
+  slots[order] = by_layer
+  if not np.array_equal(slots[order], by_layer):
+    raise ValueError(f'The prefix has {layers} layers: in an encoder-decoder PEFT hands layer i the slot (2 i) mod '
+                     f'{layers} of its file, so layers i and i + {layers // 2} cannot differ there, and here they do. '
+                     'Wanted an odd number of layers. Keep the file of this package: PEFT cannot run this prefix.')
+  embeddings = slots.transpose(2, 0, 1, 3, 4).reshape(length, -1)  # [P, L * 2 * H * K]
+  return {'peft_type': 'PREFIX_TUNING', 'num_virtual_tokens': length, 'num_layers': layers, 'prefix_projection': False,
+          'num_attention_heads': heads, 'token_dim': heads * head_dim,
+          'num_transformer_submodules': 2 if encoder_decoder else 1}, np.ascontiguousarray(embeddings)
+
+
+def _slots(layers: int, encoder_decoder: bool) -> np.ndarray:
+  """Returns which slot of the file each layer uses, [L]."""
+  return np.arange(layers) * (2 if encoder_decoder else 1) % layers

@@ -1,0 +1,203 @@
+"""Turns what was trained into another file: prompts, and prefixes of the decoder.
+
+  prompt-tuning convert runs/reviews prompt.npy                                  # of a run, for NumPy
+  prompt-tuning convert prompt.npy peft/reviews --stack=encoder                  # for Hugging Face PEFT
+  prompt-tuning convert runs/prefix peft/prefix --model=/models/t5-v1_1-small    # its config.json tells the shape
+  prompt-tuning convert peft/reviews reviews.safetensors                         # from PEFT, for eval and infer
+
+SOURCE is a .npy file, a .safetensors file or the folder of a run, or the folder of a PEFT adapter (prompt tuning,
+p-tuning, CPT, multitask prompts, prefix tuning, cartridge). DESTINATION is what its name says: .npy, .safetensors,
+else a folder that PEFT loads. What a base model must tell, --model tells; a prompt needs to know its stack only.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.scripts import _script
+
+_ENCODER, _DECODER = 'encoder', 'decoder'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the command; returns its exit status."""
+  flags = argparse.ArgumentParser(prog='prompt-tuning convert', description=__doc__, allow_abbrev=False,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags.add_argument('source', metavar='SOURCE', help='what was trained')
+  flags.add_argument('destination', metavar='DESTINATION', help='what to write; a folder must be absent or empty')
+  flags.add_argument('--model', metavar='FOLDER', help='the base model, a Hugging Face folder; its config.json is read')
+  flags.add_argument('--stack', choices=(_ENCODER, _DECODER),
+                     help='which stack reads the prompt, instead of --model: the encoder of an encoder-decoder, or a '
+                          'decoder-only model')
+  flags.add_argument('--task', type=int, metavar='INDEX', help='of a multitask adapter, which prompt')
+  flags.add_argument('--base_model', metavar='NAME',
+                     help="what PEFT is to call the base model; default: the source's word, else that of --model")
+  return _script.run(flags, argv, _convert)
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+  """What is known of a base model; None is unknown.
+
+  Attributes:
+    encoder_decoder: whether it is one.
+    width: D.
+    layers: L of the decoder.
+    kv_heads: H, heads of keys and values.
+    head_dim: K.
+  """
+
+  encoder_decoder: bool | None = None
+  width: int | None = None
+  layers: int | None = None
+  kv_heads: int | None = None
+  head_dim: int | None = None
+
+
+def read_base(folder: str) -> Base:
+  """Returns what the `config.json` of a Hugging Face folder says.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it does not say it.
+  """
+  from prompt_tuning.checkpoints.huggingface import read_json
+
+  path = os.path.join(folder, 'config.json')
+  config = read_json(path, 'the Hugging Face folder of a base model')
+  config = config.get('text_config') or config
+
+  def first(*names: str, default: int | None = None) -> int:
+    value = next((config[name] for name in names if config.get(name) is not None), default)
+    if not isinstance(value, int):
+      raise ValueError(f'{path} has none of {", ".join(names)}, one of which describes the model. '
+                       'Give the folder of a language model.')
+    return value
+
+  width = first('d_model', 'hidden_size', 'n_embd')
+  heads = first('decoder_attention_heads', 'num_attention_heads', 'num_heads', 'n_head')
+  return Base(encoder_decoder=bool(config.get('is_encoder_decoder', False)), width=width,
+              layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
+              kv_heads=first('num_key_value_heads', default=heads),
+              head_dim=first('d_kv', 'head_dim', default=width // heads))
+
+
+def _convert(options: Any) -> None:
+  from prompt_tuning import trees
+  from prompt_tuning.checkpoints import peft, prompt_files, state
+
+  base = _base(options)
+  tensors, about = _read(options, base)
+  _require_fit(options.source, tensors, base)
+  if options.destination.endswith('.npy'):
+    if len(tensors) != 1 or not next(iter(tensors)).endswith('prompt/prompt/prompt'):
+      raise ValueError(f'{options.source} holds {", ".join(tensors)}; a .npy file holds one prompt and nothing else. '
+                       'Choose a destination that ends in .safetensors, or a folder.')
+    prompt_files.write_numpy_prompt(options.destination, next(iter(tensors.values())))
+    form = 'NumPy'
+  elif options.destination.endswith('.safetensors'):
+    state.write_state(options.destination, tensors, about)
+    form = 'this package'
+  else:
+    _require_plain(options.source, about)
+    name = options.base_model or about.get('base_model') or options.model
+    config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
+                                task_type=_task_type(options, tensors, about, base))
+    form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
+  print(f'Wrote {options.destination} ({form}):')
+  for name, array in trees.flatten(tensors).items():
+    print(f'  {name} {list(array.shape)}')
+
+
+def _base(options: Any) -> Base:
+  stack = None if options.stack is None else options.stack == _ENCODER
+  if options.model is None:
+    return Base(encoder_decoder=stack)
+  base = read_base(options.model)
+  if stack not in (None, base.encoder_decoder):
+    raise ValueError(f'--stack={options.stack} does not fit {options.model}, which is '
+                     f'{"an encoder-decoder" if base.encoder_decoder else "a decoder-only model"}. '
+                     'Leave out --stack: the model tells it.')
+  return base
+
+
+def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+  """Returns the tensors and what is known about them."""
+  from prompt_tuning import inference, storage
+  from prompt_tuning.checkpoints import peft, prompt_files
+
+  source = options.source
+  if not storage.exists(source):
+    raise FileNotFoundError(f'{source}: there is nothing. Give a prompt file, or the folder of a run or an adapter.')
+  if os.path.exists(os.path.join(source, peft.CONFIG)):
+    adapter = peft.read_adapter(source)
+    tensors = adapter.trained(**dataclasses.asdict(base), task=options.task)
+    about = {'peft_type': adapter.kind, 'task_type': adapter.config.get('task_type'),
+             'base_model': adapter.config.get('base_model_name_or_path')}
+    return tensors, about
+  if os.path.isdir(source):
+    if not any(os.path.exists(os.path.join(source, name)) for name in (inference.BEST, inference.LAST)):
+      inside = ' or '.join(peft.adapters_inside(source))
+      raise FileNotFoundError(f'{source} is a folder without {inference.BEST}, {inference.LAST} (of a run) and '
+                              f'{peft.CONFIG} (of an adapter). Give {inside or "one that has one of them, or a file"}.')
+  elif storage.read_bytes(source).startswith(prompt_files.MAGIC):
+    return {_numpy_name(options, base): prompt_files.read_prompt(source)}, {}
+  trained = inference.load_trained(source)
+  return trained.tensors, trained.about
+
+
+def _numpy_name(options: Any, base: Base) -> str:
+  """Returns the name of a prompt whose file holds no name."""
+  from prompt_tuning.checkpoints import peft
+
+  if base.encoder_decoder is None and not options.destination.endswith('.npy'):
+    raise ValueError(f'{options.source} holds a prompt, but not which stack reads it. Add --stack=encoder (of an '
+                     'encoder-decoder such as T5) or --stack=decoder (of a decoder-only model), or --model.')
+  return peft.DECODER_PROMPT if base.encoder_decoder is False else peft.ENCODER_PROMPT
+
+
+def _require_fit(source: str, tensors: Mapping[str, Any], base: Base) -> None:
+  """Raises an error where prompts and prefixes are not those of the base model, as far as it is known."""
+  from prompt_tuning.checkpoints import peft
+
+  if peft.ENCODER_PROMPT in tensors and base.encoder_decoder is False:
+    raise ValueError(f'{source} holds {peft.ENCODER_PROMPT}, but the base model is said to have no encoder. '
+                     'Give the model that it was trained for.')
+  wanted = dict.fromkeys((peft.ENCODER_PROMPT, peft.DECODER_PROMPT), (None, base.width))
+  wanted |= dict.fromkeys((peft.PREFIX_KEYS, peft.PREFIX_VALUES), (base.layers, None, base.kv_heads, base.head_dim))
+  for name, shape in wanted.items():
+    found = tensors[name].shape if name in tensors else shape
+    if len(found) != len(shape) or any(size not in (None, each) for each, size in zip(found, shape, strict=True)):
+      raise ValueError(f'{source} holds {name} {list(found)}, but the base model wants '
+                       f'[{", ".join("any" if size is None else str(size) for size in shape)}]. '
+                       'Give the model that it was trained for.')
+
+
+def _require_plain(source: str, about: Mapping[str, Any]) -> None:
+  """Raises an error for a prompt that stands or sees where PEFT cannot say it."""
+  placement, visibility = about.get('placement', 'before'), about.get('visibility', {})
+  if placement != 'before' or not all(visibility.values()):
+    raise ValueError(f'{source} holds a prompt with the placement {placement!r} and the visibility {dict(visibility)}; '
+                     'PEFT puts every prompt before the input, and both see one another. '
+                     'Keep the file of this package: with PEFT the outputs would differ.')
+
+
+def _task_type(options: Any, tensors: Mapping[str, Any], about: Mapping[str, Any], base: Base) -> str:
+  """Returns PEFT's word for the family of the base model."""
+  from prompt_tuning.checkpoints import peft
+
+  if base.encoder_decoder is not None:
+    return peft.SEQ_2_SEQ if base.encoder_decoder else peft.CAUSAL
+  if about.get('task_type') in (peft.SEQ_2_SEQ, peft.CAUSAL):
+    return about['task_type']
+  if peft.PREFIX_KEYS in tensors:
+    raise ValueError(f'{options.source} holds a prefix of a decoder, but not whether its model has an encoder too, '
+                     'which decides how PEFT stores it. Add --model=FOLDER, the base model.')
+  return peft.CAUSAL if peft.DECODER_PROMPT in tensors else peft.SEQ_2_SEQ
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,196 @@
+"""`prompt-tuning convert`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints.peft import read_adapter, write_adapter
+from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
+from prompt_tuning.checkpoints.state import read_state, write_state
+from prompt_tuning.conditioning import Visibility
+from prompt_tuning.inference import SavedPrompt, load_prompt
+from prompt_tuning.layouts import after_bos
+
+ENCODER, DECODER = 'encoder/prompt/prompt/prompt', 'decoder/prompt/prompt/prompt'
+KEYS, VALUES = 'decoder/prefix/keys', 'decoder/prefix/values'
+PROMPT = np.arange(12, dtype=np.float32).reshape(3, 4)
+PREFIX = {KEYS: np.arange(120, dtype=np.float32).reshape(3, 2, 4, 5),  # L=3, P=2, H=4, K=5
+          VALUES: -np.arange(120, dtype=np.float32).reshape(3, 2, 4, 5)}
+T5 = {'model_type': 't5', 'is_encoder_decoder': True, 'd_model': 4, 'd_kv': 5, 'num_heads': 4, 'num_layers': 7,
+      'num_decoder_layers': 3}
+LLAMA = {'model_type': 'llama', 'hidden_size': 4, 'num_attention_heads': 8, 'num_key_value_heads': 4, 'head_dim': 5,
+         'num_hidden_layers': 3}
+GPT2 = {'model_type': 'gpt2', 'n_embd': 20, 'n_head': 4, 'n_layer': 3}
+
+
+@pytest.fixture
+def refused(script):
+  """Runs the command with a wrong input and returns its message."""
+
+  def run(*arguments):
+    status, printed, message = script(*arguments)
+    assert (status, printed) == (2, '')
+    assert message.startswith('prompt-tuning convert: ')
+    return message
+
+  return run
+
+
+@pytest.fixture
+def base(tmp_path):
+  """Makes the folder of a base model."""
+
+  def make(config):
+    (tmp_path / 'base').mkdir()
+    (tmp_path / 'base' / 'config.json').write_text(json.dumps(config))
+    return tmp_path / 'base'
+
+  return make
+
+
+@pytest.fixture
+def numpy_prompt(tmp_path):
+  write_numpy_prompt(str(tmp_path / 'prompt'), PROMPT)  # a name without an ending, as earlier tools chose
+  return tmp_path / 'prompt'
+
+
+@pytest.fixture
+def saved_prefix(tmp_path):
+  write_state(str(tmp_path / 'prefix.safetensors'), PREFIX, {'step': 7})
+  return tmp_path / 'prefix.safetensors'
+
+
+def adapter(folder):
+  return read_adapter(folder).trained()
+
+
+def test_help_loads_nothing_heavy():
+  code = ('import sys\nfrom prompt_tuning.command import main\n'
+          'try:\n  main(["convert", "--help"])\n'
+          'finally:\n  print([m for m in ("jax", "numpy", "gin", "absl") if m in sys.modules])')
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  assert done.stdout.splitlines()[-1] == '[]'
+  assert all(flag in done.stdout for flag in ('--model', '--stack', '--task', '--base_model'))
+
+
+@pytest.mark.parametrize(('stack', 'name', 'task_type'), [('encoder', ENCODER, 'SEQ_2_SEQ_LM'),
+                                                          ('decoder', DECODER, 'CAUSAL_LM')])
+def test_a_prompt_goes_from_numpy_to_peft_and_back(script, tmp_path, numpy_prompt, stack, name, task_type):
+  status, printed, _ = script('convert', numpy_prompt, tmp_path / 'peft', f'--stack={stack}')
+  assert status == 0
+  assert printed == f'Wrote {tmp_path}/peft (PEFT, PROMPT_TUNING for {task_type}):\n  {name} [3, 4]\n'
+  np.testing.assert_array_equal(adapter(tmp_path / 'peft')[name], PROMPT)
+  assert script('convert', tmp_path / 'peft', tmp_path / 'a.safetensors')[0] == 0
+  arrays, about = read_state(str(tmp_path / 'a.safetensors'))
+  np.testing.assert_array_equal(arrays[name], PROMPT)
+  assert about == {'peft_type': 'PROMPT_TUNING', 'task_type': task_type, 'base_model': None}
+  assert script('convert', tmp_path / 'a.safetensors', tmp_path / 'b.npy')[0] == 0
+  np.testing.assert_array_equal(np.load(tmp_path / 'b.npy'), PROMPT, strict=True)
+
+
+def test_a_numpy_prompt_needs_its_stack_unless_it_stays_numpy(script, refused, tmp_path, numpy_prompt, base):
+  message = refused('convert', numpy_prompt, tmp_path / 'a.safetensors')
+  assert 'holds a prompt, but not which stack reads it. Add --stack=encoder' in message
+  assert script('convert', numpy_prompt, tmp_path / 'a.npy')[0] == 0
+  assert script('convert', numpy_prompt, tmp_path / 'a.safetensors', f'--model={base(LLAMA)}')[0] == 0
+  assert list(read_state(str(tmp_path / 'a.safetensors'))[0]) == [DECODER]
+
+
+def test_the_best_prompt_of_a_run_goes_to_peft(script, tmp_path, base):
+  SavedPrompt(PROMPT).save(str(tmp_path / 'run' / 'best.safetensors'))
+  SavedPrompt(PROMPT + 1).save(str(tmp_path / 'run' / 'last.safetensors'))
+  folder = base(T5)
+  assert script('convert', tmp_path / 'run', tmp_path / 'peft', f'--model={folder}')[0] == 0
+  np.testing.assert_array_equal(adapter(tmp_path / 'peft')[ENCODER], PROMPT)
+  assert read_adapter(tmp_path / 'peft').config['base_model_name_or_path'] == str(folder)
+  assert script('convert', tmp_path / 'run', tmp_path / 'named', '--base_model=t5-small')[0] == 0
+  assert read_adapter(tmp_path / 'named').config['base_model_name_or_path'] == 't5-small'
+
+
+def test_a_prompt_of_peft_is_ready_for_eval(script, shared, tmp_path):
+  source = shared / 'hf' / 'peft_t5_v11_ptuning_mlp' / 'adapter'
+  assert script('convert', source, tmp_path / 'a.safetensors', f'--model={shared}/hf/t5_v11')[0] == 0
+  prompt = load_prompt(str(tmp_path / 'a.safetensors'))
+  np.testing.assert_array_equal(prompt.vectors, read_adapter(source).arrays['prompt_embeddings'][:5])
+  assert prompt.about['peft_type'] == 'P_TUNING'
+
+
+@pytest.mark.parametrize(('config', 'task_type'), [(T5, 'SEQ_2_SEQ_LM'), (LLAMA, 'CAUSAL_LM'), (GPT2, 'CAUSAL_LM')])
+def test_a_prefix_goes_to_peft_and_back(script, tmp_path, saved_prefix, base, config, task_type):
+  assert script('convert', saved_prefix, tmp_path / 'peft', f'--model={base(config)}')[0] == 0
+  found = read_adapter(tmp_path / 'peft')
+  assert (found.kind, found.config['task_type']) == ('PREFIX_TUNING', task_type)
+  status, printed, _ = script('convert', tmp_path / 'peft', tmp_path / 'b.safetensors', f'--model={tmp_path}/base')
+  assert (status, f'{KEYS} [3, 2, 4, 5]' in printed) == (0, True)
+  arrays, _ = read_state(str(tmp_path / 'b.safetensors'))
+  for name, array in PREFIX.items():
+    np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_a_prefix_that_came_from_peft_goes_back_without_the_model(script, shared, tmp_path):
+  source = shared / 'hf' / 'peft_t5_v10_prefix_tuning' / 'adapter'
+  assert script('convert', source, tmp_path / 'a.safetensors')[0] == 0
+  assert script('convert', tmp_path / 'a.safetensors', tmp_path / 'peft')[0] == 0
+  assert read_adapter(tmp_path / 'peft').config['base_model_name_or_path'] == 't5_v10'
+  for name, array in adapter(source).items():
+    np.testing.assert_array_equal(adapter(tmp_path / 'peft')[name], array)
+
+
+def test_one_prompt_of_a_multitask_adapter_is_taken(script, refused, shared, tmp_path):
+  source = shared / 'hf' / 'peft_gpt2_multitask' / 'adapter'
+  assert '(--task of' in refused('convert', source, tmp_path / 'a.npy')
+  assert script('convert', source, tmp_path / 'a.npy', '--task=1')[0] == 0
+  np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), read_adapter(source).trained(task=1)[DECODER])
+
+
+def test_a_prefix_needs_its_model_for_peft(refused, tmp_path, saved_prefix):
+  assert 'not whether its model has an encoder too' in refused('convert', saved_prefix, tmp_path / 'peft')
+  assert 'holds one prompt and nothing else' in refused('convert', saved_prefix, tmp_path / 'a.npy')
+  assert os.listdir(tmp_path) == ['prefix.safetensors']
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+  ({'num_decoder_layers': 5}, f'{KEYS} [3, 2, 4, 5], but the base model wants [5, any, 4, 5]'),
+  ({'d_kv': 6}, f'{KEYS} [3, 2, 4, 5], but the base model wants [3, any, 4, 6]')])
+def test_a_prefix_of_another_model_is_refused(refused, tmp_path, saved_prefix, base, changes, message):
+  assert message in refused('convert', saved_prefix, tmp_path / 'peft', f'--model={base(T5 | changes)}')
+
+
+def test_a_prompt_of_another_model_is_refused(refused, tmp_path, numpy_prompt, base):
+  folder = base(GPT2)
+  message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={folder}')
+  assert f'{DECODER} [3, 4], but the base model wants [any, 20]' in message
+  message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={folder}', '--stack=encoder')
+  assert f'--stack=encoder does not fit {folder}, which is a decoder-only model' in message
+  SavedPrompt(PROMPT).save(str(tmp_path / 'a.safetensors'))
+  message = refused('convert', tmp_path / 'a.safetensors', tmp_path / 'peft', '--stack=decoder')
+  assert f'holds {ENCODER}, but the base model is said to have no encoder' in message
+
+
+@pytest.mark.parametrize('prompt', [SavedPrompt(PROMPT, placement=after_bos),
+                                    SavedPrompt(PROMPT, visibility=Visibility(input=False))])
+def test_a_prompt_that_peft_would_read_otherwise_is_refused(refused, script, tmp_path, prompt):
+  prompt.save(str(tmp_path / 'a.safetensors'))
+  message = refused('convert', tmp_path / 'a.safetensors', tmp_path / 'peft')
+  assert 'PEFT puts every prompt before the input' in message
+  assert script('convert', tmp_path / 'a.safetensors', tmp_path / 'b.safetensors')[0] == 0
+  assert load_prompt(str(tmp_path / 'b.safetensors')).placement == prompt.placement
+
+
+def test_what_is_not_there_is_named(refused, tmp_path, numpy_prompt):
+  assert f'{tmp_path}/none: there is nothing' in refused('convert', tmp_path / 'none', tmp_path / 'a.npy')
+  write_adapter(str(tmp_path / 'both' / 'default'), {ENCODER: PROMPT}, task_type='SEQ_2_SEQ_LM')
+  message = refused('convert', tmp_path / 'both', tmp_path / 'a.npy')
+  assert 'both is a folder without best.safetensors, last.safetensors (of a run) and adapter_config.json' in message
+  assert message.endswith(f'Give {tmp_path}/both/default.\n')
+  message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={tmp_path}')
+  assert f'{tmp_path}/config.json is absent; wanted the Hugging Face folder of a base model' in message
+
+
+def test_a_config_that_tells_no_shape_is_refused(refused, tmp_path, numpy_prompt, base):
+  message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={base({"model_type": "clip"})}')
+  assert 'config.json has none of d_model, hidden_size, n_embd' in message
