@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.add_argument('--vocabulary', metavar='PATH', help='a SentencePiece model, tokenizer.json, or model folder')
   flags.add_argument('--lengths', type=_lengths, metavar='INPUTS,TARGETS', help='most tokens of each, as in 512,8')
   flags.add_argument('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data')
+  if os.getcwd() not in sys.path and '' not in sys.path:
+    sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
   return _script.run(flags, argv, lambda options: (_list if options.show is None else _show)(options))
 
 
