@@ -52,18 +52,25 @@ class Evaluations:
     if self.period < 1:
       raise ValueError(f'EVAL_PERIOD is {self.period}. Give a number of steps of at least 1.')
 
+  @property
+  def anything(self) -> bool:
+    """Whether anything is evaluated at all."""
+    return self.loss_steps > 0 or self.examples != 0
+
 
 def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -> None:
   """Raises ValueError now where the splits to learn from or to evaluate would be missed only after many steps."""
   task.parts(split)
-  if evaluations.loss_steps or evaluations.examples != 0:
+  if evaluations.anything:
     (evaluations.task or task).parts(evaluations.split)
 
 
 def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture, lengths: Mapping[str, int],
           batch_size: int, loss: Loss, evaluations: Evaluations, model_dir: str, step: int,
           log: MetricLog) -> dict[str, float]:
-  """Returns 'task/metric' -> value, and writes figures and answers."""
+  """Returns 'task/metric' -> value, and writes figures and answers; nothing where nothing is evaluated."""
+  if not evaluations.anything:
+    return {}
   judged = evaluations.task or task
   conditioning, layout = method.condition(state.trained), method.layout()
   common = {'split': evaluations.split, 'batch_size': batch_size}

@@ -129,6 +129,13 @@ def test_the_best_step_is_told_by_the_objectives_mean_over_the_tasks(wanted, bes
   assert compare(metrics, wanted, None if best is None else {'value': best}) == found
 
 
+def test_where_nothing_is_evaluated_no_split_for_it_is_needed(tmp_path):
+  task = dataclasses.replace(TASK, splits={'train': TASK.split('train')})
+  run = toy_run.train(tmp_path, task=task, train_steps=103, evaluations={'examples': 0, 'loss_steps': 0})
+  assert (run.step, run.metrics) == (103, {})
+  np.testing.assert_array_equal(run.prompt.vectors, run.trained[prompts.PATH])
+
+
 def test_where_there_is_no_metric_the_loss_decides():
   assert compare({'a/loss': 1.0}, None, {'value': 2.0}) == ('a/loss', 1.0, True)
 
