@@ -10,6 +10,7 @@ import numpy as np
 
 from prompt_tuning import inference, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
+from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.conditioning import Method
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.models import loading
@@ -110,6 +111,7 @@ def read_outline(run: Any) -> Outline:
 def _stored_config(reader: Any, ignored: tuple[str, ...]) -> T5Config:
   if isinstance(reader, HuggingFaceFolder):
     return read_config(reader.config, reader.names(), reader.path)
+  reader = Layers(reader) if is_scanned(reader.names()) else reader
   patterns = (*ignored, r'.*/prompt/prompt')
   return infer_config({name: found for name, found in reader.names().items() if not trees.matches(name, patterns)},
                       reader.path)

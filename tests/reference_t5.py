@@ -52,8 +52,9 @@ def encode(params, shape: Shape, tokens, prompt=None, xp=np):
     rows, length = len(tokens), len(prompt)
     x = xp.concatenate([xp.broadcast_to(prompt, (rows, *prompt.shape)), x], axis=1)
     visible = xp.concatenate([xp.ones((rows, length), bool), visible], axis=1)
-  bias = _position_bias(params, 'encoder', shape, x.shape[1]) + xp.where(visible, 0, -1e10)[:, None, None, :]
+  mask = xp.where(visible, 0, -1e10)[:, None, None, :]
   for layer in _layers(params, 'encoder'):
+    bias = _position_bias(layer, 'encoder', shape, x.shape[1]) + mask
     h = _norm(layer, 'pre_attention_layer_norm', x, xp)
     x = x + _attend(layer, 'attention', shape, h, h, bias, xp)
     x = x + _feed_forward(layer, _norm(layer, 'pre_mlp_layer_norm', x, xp), xp)
@@ -64,9 +65,10 @@ def encode(params, shape: Shape, tokens, prompt=None, xp=np):
 def decode_logits(params, shape: Shape, memory, visible, tokens, xp=np):
   """Returns logits [B, S, V] of decoder inputs [B, S], each position reading itself and those before it."""
   x, length = params['token_embedder/embedding'][tokens], tokens.shape[1]
-  bias = _position_bias(params, 'decoder', shape, length) + np.triu(np.full((length, length), -1e10), 1)
+  mask = np.triu(np.full((length, length), -1e10), 1)
   memory_bias = xp.where(visible, 0, -1e10)[:, None, None, :]
   for layer in _layers(params, 'decoder'):
+    bias = _position_bias(layer, 'decoder', shape, length) + mask
     h = _norm(layer, 'pre_self_attention_layer_norm', x, xp)
     x = x + _attend(layer, 'self_attention', shape, h, h, bias, xp)
     h = _norm(layer, 'pre_cross_attention_layer_norm', x, xp)
@@ -79,9 +81,11 @@ def decode_logits(params, shape: Shape, memory, visible, tokens, xp=np):
 
 
 def _layers(params, stack):
+  """Gives the parameters of each layer, and the position biases that it uses: its own or its stack's."""
   for i in range(sum(name.startswith(f'{stack}/layers_') and name.endswith('mlp/wo/kernel') for name in params)):
     prefix = f'{stack}/layers_{i}/'
-    yield {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+    shared = {'relpos_bias/rel_embedding': params.get(f'{stack}/relpos_bias/rel_embedding')}
+    yield shared | {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
 
 
 def _norm(params, name, x, xp):
@@ -106,9 +110,9 @@ def _feed_forward(params, x, xp):
   return gate * (x @ params['mlp/wi_1/kernel']) @ params['mlp/wo/kernel']
 
 
-def _position_bias(params, stack, shape, length):
+def _position_bias(layer, stack, shape, length):
   """Returns [H, T, T]: half the buckets one distance each, the others growing with its logarithm."""
-  table = params[f'{stack}/relpos_bias/rel_embedding']  # [H, buckets]
+  table = layer['relpos_bias/rel_embedding']  # [H, buckets]
   distance = np.arange(length)[:, None] - np.arange(length)[None, :]  # how far the key lies behind the query
   buckets, offset = table.shape[1], 0
   if stack == 'encoder':  # half of the buckets for keys ahead

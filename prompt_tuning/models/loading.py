@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from prompt_tuning import layouts, storage, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import load, save
+from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
 from prompt_tuning.data.vocabularies import load_vocabulary
 from prompt_tuning.models.language_model import LanguageModel
@@ -48,6 +49,7 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
     config = stored if config is None else _agreed(config, stored, reader.path)
     rules = hugging_face_rules(config)
   else:
+    reader = Layers(reader) if is_scanned(reader.names()) else reader
     names = {name: found for name, found in reader.names().items() if not trees.matches(name, ignore)}
     config, rules = config or infer_config(names, reader.path), None
   config = dataclasses.replace(config, dtype=activation_dtype, **changes)

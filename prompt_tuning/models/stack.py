@@ -55,6 +55,7 @@ class StackConfig:
     windows: how far back each layer sees, itself included; 0 is without limit, empty is 0 for all.
     relative_buckets: buckets of T5's relative position bias; 0 is no such bias.
     relative_max_distance: distance at which the last bucket starts.
+    layer_biases: each layer has position biases of its own (umT5); else all share one.
     outputs: V, width of an output layer behind the last norm; 0 is none.
     output_scale: factor on what the last norm gives.
     dropout_rate: share of activations dropped in training.
@@ -83,6 +84,7 @@ class StackConfig:
   windows: tuple[int, ...] = ()
   relative_buckets: int = 0
   relative_max_distance: int = 128
+  layer_biases: bool = False
   outputs: int = 0
   output_scale: float = 1.0
   dropout_rate: float = 0.0
@@ -293,6 +295,8 @@ class Layer(nn.Module):
         y = norm(config, f'post_{name}_layer_norm')(y)
       return x + drop(y, keys, config.dropout_rate, site=next(site), over=(2,))
 
+    if config.layer_biases:
+      around = add_relative_biases(config, around, x.shape[1])
     name = self_attention_name(config)
     x = checkpoint_name(x, 'attention_input')
     attention = Attention(config, name=name)
@@ -321,6 +325,19 @@ class Layer(nn.Module):
       return ()
     distance = jnp.atleast_2d(queries)[:, :, None] - jnp.atleast_2d(keys)[:, None, :]
     return (hide(distance < layer['window'])[:, None],)
+
+
+def add_relative_biases(config: StackConfig, around: Surroundings, length: int) -> Surroundings:
+  """Returns the surroundings of a stack or layer of T positions with its learned biases for their distances."""
+  if not config.relative_buckets:
+    return around
+  relative = RelativeBias(config.heads, config.relative_buckets, config.relative_max_distance,
+                          bidirectional=not config.causal, name='relpos_bias')
+  index = jnp.arange(length)
+  return dataclasses.replace(
+    around, biases=(*around.biases, relative(index, index)),
+    front_biases=tuple((*biases, relative(around.positions, positions)) for biases, positions in zip(
+      around.front_biases, around.front_positions, strict=True)))
 
 
 def self_attention_name(config: StackConfig) -> str:
@@ -362,19 +379,12 @@ class Stack(nn.Module):
       [B, T, D] or [B, T, V], and [L, B, kv_heads, T, K] twice or None.
     """
     config = self.config
-    index = jnp.arange(x.shape[1])
-    positions = index if around.positions is None else around.positions
-    front_biases = [(front.bias,) for front in fronts]
-    biases = around.biases
-    if config.relative_buckets:
-      relative = RelativeBias(config.heads, config.relative_buckets, config.relative_max_distance,
-                              bidirectional=not config.causal, name='relpos_bias')
-      biases = (*biases, relative(index, index))
-      front_biases = [(bias, relative(positions, front.positions))
-                      for (bias,), front in zip(front_biases, fronts, strict=True)]
     around = dataclasses.replace(
-      around, biases=biases, positions=positions, front_biases=tuple(front_biases),
+      around, positions=jnp.arange(x.shape[1]) if around.positions is None else around.positions,
+      front_biases=tuple((front.bias,) for front in fronts),
       front_positions=tuple(front.positions for front in fronts))
+    if not config.layer_biases:
+      around = add_relative_biases(config, around, x.shape[1])
 
     def body(layer: nn.Module, x: Array, scanned: Scanned, around: Surroundings):
       x, own = layer(x, scanned, around)

@@ -33,6 +33,7 @@ class T5Config:
     scaled: the decoder's output is multiplied by D^-0.5 before the output layer (1.0).
     relative_buckets: buckets of the relative position bias.
     relative_max_distance: distance at which the last bucket starts.
+    layer_biases: each layer has position biases of its own (umT5); else those of a stack share one.
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations.
     rematerialise: 'none' keeps what the backward pass needs, 'full' only each layer's input.
@@ -50,6 +51,7 @@ class T5Config:
   scaled: bool = False
   relative_buckets: int = 32
   relative_max_distance: int = 128
+  layer_biases: bool = False
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
@@ -67,7 +69,7 @@ class T5Config:
       output_scale=self.width**-0.5 if cross and self.scaled else 1.0,
       **{name: getattr(self, name) for name in (
         'width', 'heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'relative_buckets', 'relative_max_distance',
-        'dropout_rate', 'dtype', 'rematerialise')})
+        'layer_biases', 'dropout_rate', 'dtype', 'rematerialise')})
 
 
 def fill_prompt(x: Array, layout: Mapping[str, Array], prompt_ids: Array, given: StackConditioning) -> Array:

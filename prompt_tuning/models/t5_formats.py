@@ -65,7 +65,9 @@ def infer_config(names: Mapping[str, tuple[tuple[int, ...], Any]], path: str) ->
   Raises:
     ValueError: the checkpoint is not an encoder-decoder T5.
   """
-  wanted = ['token_embedder/embedding', 'encoder/relpos_bias/rel_embedding',
+  own = 'encoder/layers_0/relpos_bias/rel_embedding'
+  relative = own if own in names else 'encoder/relpos_bias/rel_embedding'
+  wanted = ['token_embedder/embedding', relative,
             'encoder/layers_0/attention/query/kernel', 'decoder/layers_0/self_attention/query/kernel']
   missing = [name for name in wanted if name not in names]
   if missing:
@@ -74,7 +76,7 @@ def infer_config(names: Mapping[str, tuple[tuple[int, ...], Any]], path: str) ->
   layers = lambda stack: 1 + max(int(name.split('/')[1].removeprefix('layers_')) for name in names
                                  if name.startswith(f'{stack}/layers_'))
   vocab_size, width = shape['token_embedder/embedding']
-  heads, buckets = shape['encoder/relpos_bias/rel_embedding']
+  heads, buckets = shape[relative]
   gated = 'encoder/layers_0/mlp/wi_0/kernel' in names
   tied = 'decoder/logits_dense/kernel' not in names
   return T5Config(
@@ -82,7 +84,7 @@ def infer_config(names: Mapping[str, tuple[tuple[int, ...], Any]], path: str) ->
     head_dim=shape['encoder/layers_0/attention/query/kernel'][1] // heads,
     mlp_dim=shape['encoder/layers_0/mlp/wo/kernel'][0], encoder_layers=layers('encoder'),
     decoder_layers=layers('decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',), tied=tied,
-    scaled=tied, relative_buckets=buckets)
+    scaled=tied, relative_buckets=buckets, layer_biases=relative == own)
 
 
 def hugging_face_rules(config: T5Config) -> list[Rule]:
