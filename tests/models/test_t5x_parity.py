@@ -53,6 +53,16 @@ def outputs(shared, case):
 
 
 @pytest.mark.parametrize('case', CASES)
+def test_the_decoder_reads_and_is_judged_by_what_t5xs_is(shared, case):
+  batch, _, _ = outputs(shared, case)
+  golden, decoder = np.load(shared / 't5x' / CASES[case][1] / 'golden.npz'), batch['decoder']
+  np.testing.assert_array_equal(decoder['loss_weights'], golden['decoder_loss_weights'])
+  np.testing.assert_array_equal(decoder['targets'], golden['decoder_target_tokens'])
+  real = decoder['segments'] > 0
+  np.testing.assert_array_equal(decoder['tokens'][real], golden['decoder_input_tokens'][real])
+
+
+@pytest.mark.parametrize('case', CASES)
 def test_logits_equal_t5xs(shared, case):
   batch, found, wanted = outputs(shared, case)
   real = batch['decoder']['segments'] > 0
