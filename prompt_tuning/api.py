@@ -9,7 +9,6 @@ from prompt_tuning import conditioning, inference, prompts
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import tasks
 from prompt_tuning.data.pipeline import eval_batches
-from prompt_tuning.layouts import Layout
 from prompt_tuning.models.generation import Greedy, Sampler
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.training import loop
@@ -97,8 +96,8 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
     trained = (prompt if isinstance(prompt, inference.SavedPrompt) else inference.SavedPrompt(prompt)).as_trained()
   found: dict[str, float] = {}
   for each, _ in task.parts(split):
-    result = judge(model, trained.conditioning(model), trained.layout(), each, sampler=sampler, split=split,
-                   batch_size=batch_size, num_examples=num_examples)
+    result = judge(model, trained.conditioning(model), model.layout(trained.layout()), each, sampler=sampler,
+                   split=split, batch_size=batch_size, num_examples=num_examples)
     prefix = f'{each.name}/' if isinstance(task, tasks.Mixture) else ''
     found.update({prefix + name: value for name, value in result.metrics.items()})
   return found
@@ -121,7 +120,7 @@ def _longest(model: LanguageModel, task: tasks.Task | tasks.Mixture) -> dict[str
   found = {'inputs': 1, 'targets': 1}
   for each, _ in task.parts('train'):
     examples = each.split('train')
-    lengths = eval_batches(examples, model.vocabulary, Layout(), batch_size=1,
-                           num_examples=min(1000, len(examples))).lengths
-    found = {'inputs': max(found['inputs'], lengths['encoder']), 'targets': max(found['targets'], lengths['decoder'])}
+    texts = eval_batches(examples, model.vocabulary, model.layout(), batch_size=1,
+                         num_examples=min(1000, len(examples))).texts
+    found = {name: max(length, texts[name]) for name, length in found.items()}
   return found

@@ -35,10 +35,18 @@ class StackConditioning:
   Attributes:
     prompt: [N, P, D] vectors for the prompt positions of the layout.
     visibility: what the prompt positions see.
+    prefix: keys and values [L, N, kv_heads, P, K] in front of every layer's own in self-attention.
+    lengths: [N], how many of the P each of several prompts or prefixes has; None is P.
   """
 
   prompt: Array | None = None
   visibility: Visibility = dataclasses.field(default=Visibility(), metadata={'static': True})
+  prefix: tuple[Array, Array] | None = None
+  lengths: Array | None = None
+
+  def given(self) -> list[str]:
+    """Returns the names of what is handed over."""
+    return [name for name in ('prompt', 'prefix') if getattr(self, name) is not None]
 
 
 @jax.tree_util.register_dataclass
@@ -63,10 +71,12 @@ class Frozen(Protocol):
   Attributes:
     width: D.
     params: the frozen parameters, layers stacked.
+    prompted: the stack that prompts belong to: 'encoder', or 'decoder' where there is no other.
   """
 
   width: int
   params: Params
+  prompted: str
 
 
 class Method(Protocol):

@@ -14,9 +14,8 @@ from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.conditioning import Method
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.models import loading
-from prompt_tuning.models.t5 import T5, T5Config
-from prompt_tuning.models.t5_formats import infer_config, read_config
-from prompt_tuning.prompts import PATH, PromptTuning
+from prompt_tuning.models.t5_formats import infer_config
+from prompt_tuning.prompts import PROMPTS, PromptTuning
 from prompt_tuning.training import run_files
 from prompt_tuning.types import Flat, Params
 
@@ -34,11 +33,14 @@ class Outline:
     missing: why its checkpoint cannot be read; None if it can.
     vocabulary: its vocabulary, once it is read.
     params: shapes and types, layers stacked.
+    prompted: the stack that prompts belong to.
   """
 
-  def __init__(self, path: str, config: T5Config, dtype: Any, *, step: int = 0, missing: Exception | None = None):
+  def __init__(self, path: str, config: loading.Config, dtype: Any, *, step: int = 0, missing: Exception | None = None):
     self.path, self.config, self.step, self.missing, self.vocabulary = path, config, step, missing, None
-    shapes = loading.parameter_shapes(T5(config))
+    module = loading.module_of(config)
+    self.prompted = module.prompted
+    shapes = loading.parameter_shapes(module)
     self.params: Params = trees.unflatten({
       name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in shapes.items()})
     self.width = config.width
@@ -108,27 +110,32 @@ def read_outline(run: Any) -> Outline:
   return Outline(path or 'random', config, jnp.dtype(restore.dtype), step=step, missing=missing)
 
 
-def _stored_config(reader: Any, ignored: tuple[str, ...]) -> T5Config:
+def _stored_config(reader: Any, ignored: tuple[str, ...]) -> loading.Config:
   if isinstance(reader, HuggingFaceFolder):
-    return read_config(reader.config, reader.names(), reader.path)
+    return loading.read_config(reader)
   reader = Layers(reader) if is_scanned(reader.names()) else reader
   patterns = (*ignored, r'.*/prompt/prompt')
   return infer_config({name: found for name, found in reader.names().items() if not trees.matches(name, patterns)},
                       reader.path)
 
 
-def _check_shape(asked: T5Config, stored: T5Config, path: str) -> None:
-  wrong = [f'{name}: {getattr(stored, name)} there, {getattr(asked, name)} asked for' for name in _SHAPE
-           if getattr(asked, name) != getattr(stored, name)]
+def _check_shape(asked: loading.Config, stored: loading.Config, path: str) -> None:
+  shape = lambda config: {name: getattr(config, name, None) for name in _SHAPE}
+  wrong = [f'{name}: {there} there, {wanted} asked for' for (name, there), wanted in zip(
+    shape(stored).items(), shape(asked).values(), strict=True) if there != wanted]
   if wrong:
     raise ValueError(f'{path} is another model than the run asks for ({"; ".join(wrong)}). Choose the model file of '
                      'its size, or models/from_checkpoint_prompt.gin.')
 
 
+def _layers(config: loading.Config) -> str:
+  return str(config.layers) if hasattr(config, 'layers') else f'{config.encoder_layers}+{config.decoder_layers}'
+
+
 def _show_model(run: Any, outline: Outline) -> None:
   config, frozen = outline.config, trees.flatten(outline.params)
   step = outline.step if outline.missing is None else 'unknown'
-  print(f'Frozen model: {outline.path}, step {step}: {config.encoder_layers}+{config.decoder_layers} '
+  print(f'Frozen model: {outline.path}, step {step}: {_layers(config)} '
         f'layers, {config.heads} heads of {config.head_dim}, width {config.width}, MLP {config.mlp_dim}, vocabulary '
         f'{config.vocab_size}\n  {trees.count(frozen):,} frozen parameters, {_size(_bytes(frozen))} as '
         f'{jnp.dtype(run.restore.dtype)}')
@@ -205,19 +212,19 @@ def _show_example(task: Task, split: str, outline: Outline) -> None:
 
 def _first_values(method: Method, outline: Outline) -> Params:
   if isinstance(method, PromptTuning) and outline.missing is not None:
-    return {PATH: jax.ShapeDtypeStruct((method.layout().prompt_length, outline.width), np.float32)}
+    return {PROMPTS[outline.prompted]: jax.ShapeDtypeStruct((method.layout().prompt_length, outline.width), np.float32)}
   if isinstance(method, PromptTuning):
     return method.initialise(jax.random.key(0), outline)
 
   def initialise(params: Params) -> Params:
-    return method.initialise(jax.random.key(0), _Shapes(outline.width, params))
+    return method.initialise(jax.random.key(0), _Shapes(outline.width, params, outline.prompted))
 
   return jax.eval_shape(initialise, outline.params)
 
 
 class _Shapes:
-  def __init__(self, width: int, params: Params):
-    self.width, self.params = width, params
+  def __init__(self, width: int, params: Params, prompted: str):
+    self.width, self.params, self.prompted = width, params, prompted
 
 
 def _bytes(flat: Flat) -> int:

@@ -68,7 +68,7 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     lines.append({'input': readable(example, vocabulary), 'target': target})
   if task.metrics:
     answers = generate_answers(model, conditioning, batches, sampler=sampler, seed=seed,
-                               max_length=max_length or batches.lengths['decoder'])
+                               max_length=max_length or batches.texts['targets'])
     for example, line, (tokens, _) in zip(examples, lines, answers, strict=True):
       line['output'] = vocabulary.decode(tokens[-1].tolist())
       line['prediction'] = task.value(line['output'], example, is_target=False)

@@ -18,7 +18,7 @@ from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibili
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.models.generation import Sampler, generate
 from prompt_tuning.models.language_model import LanguageModel, score_batch
-from prompt_tuning.prompts import PATH
+from prompt_tuning.prompts import PATH, PROMPTS
 from prompt_tuning.types import Array, Flat
 
 BEST, LAST = 'best.safetensors', 'last.safetensors'  # in a run's folder
@@ -33,12 +33,14 @@ class SavedPrompt:
     placement: where they stand among the input's tokens.
     visibility: what they see.
     about: what else the file says: model, task, step, metrics.
+    path: the name of its tensor, which says whose stack it belongs to.
   """
 
   vectors: Array
   placement: layouts.Placement = layouts.before
   visibility: Visibility = Visibility()
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  path: str = PATH
 
   def layout(self) -> layouts.Layout:
     """Returns how examples are laid out for this prompt."""
@@ -60,7 +62,7 @@ class SavedPrompt:
   def as_trained(self) -> 'Trained':
     """Returns the prompt as the tensors of a file."""
     about = {**self.about, 'placement': self.placement.__name__, 'visibility': dataclasses.asdict(self.visibility)}
-    return Trained({PATH: self.vectors}, about)
+    return Trained({self.path: self.vectors}, about)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,14 +79,15 @@ class Trained:
 
   def prompt(self) -> SavedPrompt | None:
     """Returns the prompt among the tensors, if there is one."""
-    if PATH not in self.tensors:
+    path = next((path for path in PROMPTS.values() if path in self.tensors), None)
+    if path is None:
       return None
     name = self.about.get('placement', 'before')
     if name not in layouts.PLACEMENTS:
       raise ValueError(f'The prompt was saved with the unknown placement {name!r}.'
                        f'{trees.nearest(name, layouts.PLACEMENTS)}')
-    return SavedPrompt(self.tensors[PATH], layouts.PLACEMENTS[name], Visibility(**self.about.get('visibility', {})),
-                       self.about)
+    return SavedPrompt(self.tensors[path], layouts.PLACEMENTS[name], Visibility(**self.about.get('visibility', {})),
+                       self.about, path)
 
   def layout(self) -> layouts.Layout:
     """Returns how examples are laid out."""
@@ -97,15 +100,14 @@ class Trained:
     Raises:
       ValueError: the tensors do not fit the model.
     """
-    prompt = self.prompt()
-    encoder = StackConditioning()
+    prompt, given = self.prompt(), {}
     if prompt is not None:
       if prompt.vectors.shape[1] != model.width:
         raise ValueError(f'The prompt has shape {tuple(prompt.vectors.shape)}, but the model wants [P, {model.width}]. '
                          'Choose one that was trained for this model.')
-      encoder = StackConditioning(prompt=jnp.asarray(prompt.vectors)[None], visibility=prompt.visibility)
-    rest = {name: array for name, array in self.tensors.items() if name != PATH}
-    return Conditioning(encoder=encoder, parameters=rest)
+      given[model.prompted] = StackConditioning(prompt=jnp.asarray(prompt.vectors)[None], visibility=prompt.visibility)
+    rest = {name: array for name, array in self.tensors.items() if name not in PROMPTS.values()}
+    return Conditioning(**given, parameters=rest)
 
 
 def load_trained(path: str) -> Trained:
@@ -145,7 +147,7 @@ def load_prompt(path: str) -> SavedPrompt:
 def generate_answers(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, *, sampler: Sampler,
                      max_length: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Yields tokens [N, S] and scores [N] for each example in turn, the best last."""
-  for batch, examples in batches:
+  for batch, examples in batches.questions():
     tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
                               max_length=max_length, eos_id=model.eos_id)
     yield from zip(np.asarray(tokens)[:len(examples)], np.asarray(scores)[:len(examples)], strict=True)
@@ -182,7 +184,8 @@ def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str
   if mode == 'score' and any('targets' not in example for example in examples):
     raise ValueError('The mode score needs targets, but an example has none. Add them, or use the mode predict.')
   conditioning = trained.conditioning(model)
-  batches = eval_batches(examples, model.vocabulary, trained.layout(), batch_size=batch_size, lengths=lengths)
+  batches = eval_batches(examples, model.vocabulary, model.layout(trained.layout()), batch_size=batch_size,
+                         lengths=lengths)
   cut = batches.truncated
   if cut['inputs'] or cut['targets']:
     logging.warning('Of %d examples, %d inputs and %d targets are longer than %s and were cut.', cut['examples'],

@@ -12,6 +12,9 @@ Arrays of one stack, `[B, T]`:
 The decoder's have also:
   targets, loss_weights: what each position shall predict, and how much that counts.
   memory_segments: which encoder segment a position reads.
+A decoder-only model has the stack 'decoder' alone, with input and target in one row, and perhaps
+  bidirectional: 1 where the positions of a prefix-LM see one another.
+It has no `prompt_slots` where the prompt stands in front of the whole row: then the model runs it once for all rows.
 Beside the stacks: `prompt_ids` `[B, G]`, the prompt that each of a row's G segments uses, and `example_ids`
 `[B]`, the row's number in the whole stream (dropout depends on it, so not on the batch it stands in).
 """
@@ -70,6 +73,21 @@ class Layout:
   prompt_length: int = 0
   placement: Placement = before
   start_id: int = 0
+  stacks = ('encoder', 'decoder')
+  input_ends = True  # inputs have an end token
+  question_side = 'right'  # of the padding of rows that are to be answered
+
+  def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Returns how long the rows of each stack are for texts of at most `lengths` tokens of 'inputs' and 'targets'."""
+    return {'encoder': lengths['inputs'] + self.prompt_length, 'decoder': lengths['targets']}
+
+  def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Returns how long the rows of inputs are that are to be answered."""
+    return self.rows(lengths)
+
+  def question(self, inputs: Sequence[int], **prompt: Any) -> Example:
+    """Lays out an input that is to be answered."""
+    return self.example(inputs, [], **prompt)
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
               prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
@@ -101,10 +119,74 @@ class Layout:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class CausalLayout(Layout):
+  """How a decoder-only model's examples are laid out: the input, then the target, which it predicts.
+
+  Attributes:
+    prefix_lm: the input's positions see one another.
+  """
+
+  prefix_lm: bool = False
+  stacks = ('decoder',)
+  input_ends = False
+  question_side = 'left'  # so that every row's last token stands in the last column
+
+  @property
+  def in_front(self) -> bool:
+    """Whether the prompt stands in front of the whole row and sees nothing of it: then the row has no slots for it."""
+    return self.placement is before and not self.prefix_lm
+
+  def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Returns the length of the rows: the last token is predicted, not read."""
+    return {'decoder': self.question_rows(lengths)['decoder'] + lengths['targets'] - 1}
+
+  def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Returns the length of rows of inputs alone."""
+    return {'decoder': lengths['inputs'] + (0 if self.in_front else self.prompt_length)}
+
+  def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
+              prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
+    """Lays one example out; see `Layout.example`.
+
+    Raises:
+      ValueError: input and prompt are empty, so that nothing predicts the first target.
+    """
+    arranged = self._arranged(inputs, prompt_length)
+    count = len(arranged['tokens'])
+    targets = np.asarray(targets, np.int32)
+    if count == 0 and len(targets):
+      raise ValueError('An example has no input, and no begin token or prompt in its row, from which its first token '
+                       'could be predicted. Give an input.')
+    predicting = slice(count - 1, count - 1 + len(targets))
+    total = count + max(0, len(targets) - 1)
+    arrays = {name: np.concatenate([array, np.full(total - count, fill, np.int32)]) for (name, array), fill in zip(
+      arranged.items(), (0, -1), strict=True)}
+    arrays['tokens'][count:] = targets[:-1]
+    arrays |= {'targets': np.zeros(total, np.int32), 'loss_weights': np.zeros(total, np.float32)}
+    arrays['targets'][predicting] = targets
+    arrays['loss_weights'][predicting] = loss_weight
+    if self.prefix_lm:
+      arrays['bidirectional'] = (np.arange(total) < count).astype(np.int32)
+    if self.in_front:
+      del arrays['prompt_slots']
+    return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
+
+  def _arranged(self, inputs: Sequence[int], prompt_length: int | None) -> dict[str, np.ndarray]:
+    length = self.prompt_length if prompt_length is None else prompt_length
+    slots = self.placement(len(inputs), 0 if self.in_front else length)
+    tokens = np.zeros(len(slots), np.int32)
+    tokens[slots < 0] = np.asarray(inputs, np.int32)
+    return {'tokens': tokens, 'prompt_slots': slots}
+
+
 _ENCODER = {'tokens': (0, np.int32), 'prompt_slots': (-1, np.int32), 'segments': (0, np.int32),
             'positions': (0, np.int32)}
 _DECODER = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
             'segments': (0, np.int32), 'positions': (0, np.int32), 'memory_segments': (0, np.int32)}
+_CAUSAL = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
+           'segments': (0, np.int32), 'positions': (0, np.int32)}
+_OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32)}
 
 
 def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, side: str = 'right',
@@ -113,7 +195,7 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, s
 
   Args:
     rows: each row's examples; several are packed behind one another, none is a row of padding.
-    lengths: T for 'encoder' and S for 'decoder'.
+    lengths: T for 'encoder' and S for 'decoder'; a decoder-only model has the latter alone.
     side: where the padding stands, 'right' or 'left'.
     first_id: the number of the first row in the whole stream.
 
@@ -124,13 +206,16 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, s
     ValueError: a row is longer than `lengths` allow.
   """
   count = len(rows)
+  first = next((row[0] for row in rows if row), {})
+  fields = {'encoder': _ENCODER, 'decoder': _DECODER} if 'encoder' in lengths else {
+    'decoder': _CAUSAL | {name: _OPTIONAL[name] for name in first.get('decoder', ()) if name in _OPTIONAL}}
   batch: Batch = {
-    stack: {name: np.full((count, lengths[stack]), fill, dtype) for name, (fill, dtype) in fields.items()}
-    for stack, fields in (('encoder', _ENCODER), ('decoder', _DECODER))}
+    stack: {name: np.full((count, lengths[stack]), fill, dtype) for name, (fill, dtype) in wanted.items()}
+    for stack, wanted in fields.items()}
   batch['prompt_ids'] = np.zeros((count, max([1, *map(len, rows)])), np.int32)
   batch['example_ids'] = np.arange(first_id, first_id + count, dtype=np.int32)
   for b, examples in enumerate(rows):
-    for stack in ('encoder', 'decoder'):
+    for stack in lengths:
       _fill_row(batch[stack], b, [example[stack] for example in examples], side, stack)
     for g, example in enumerate(examples):
       batch['prompt_ids'][b, g] = example['prompt']['id']
@@ -151,6 +236,6 @@ def _fill_row(arrays: dict[str, Any], b: int, examples: Sequence[Mapping[str, np
       arrays[name][b, span] = values
     arrays['segments'][b, span] = segment
     arrays['positions'][b, span] = np.arange(len(example['tokens']))
-    if stack == 'decoder':
+    if 'memory_segments' in arrays:
       arrays['memory_segments'][b, span] = segment
     at = span.stop

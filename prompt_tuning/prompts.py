@@ -20,7 +20,9 @@ from prompt_tuning.conditioning import Conditioning, Frozen, StackConditioning, 
 from prompt_tuning.types import Array, Params
 
 Initializer = Callable[..., Array]
-PATH = 'encoder/prompt/prompt/prompt'  # the name that files of earlier tools use
+# Stack that a prompt belongs to -> the name of its tensor, which files of earlier tools use.
+PROMPTS = {stack: f'{stack}/prompt/prompt/prompt' for stack in ('encoder', 'decoder')}
+PATH = PROMPTS['encoder']
 
 
 class Encoder(Protocol):
@@ -50,7 +52,7 @@ class Prompt(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class PromptTuning:
-  """The method: a prompt among the encoder's input.
+  """The method: a prompt among the input, of the encoder, or of a model that has a decoder alone.
 
   Attributes:
     prompt: the vectors.
@@ -67,14 +69,15 @@ class PromptTuning:
     return layouts.Layout(self.prompt.length, self.placement)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
-    """Returns φ: `encoder/prompt/prompt/prompt` [P, D]."""
-    return {'encoder': {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
+    """Returns φ: `encoder/prompt/prompt/prompt` [P, D], or the same in the decoder."""
+    return {model.prompted: {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
 
   def condition(self, trained: Params) -> Conditioning:
-    """Hands the one prompt to the encoder as [1, P, D]."""
-    vectors = self.prompt.apply({'params': trained['encoder']['prompt']['prompt']},
-                                trained['encoder']['prompt']['prompt']['prompt'].shape[-1])
-    return Conditioning(encoder=StackConditioning(prompt=vectors[None], visibility=self.visibility))
+    """Hands the one prompt over as [1, P, D]."""
+    (stack, tree), = trained.items()
+    params = tree['prompt']['prompt']
+    vectors = self.prompt.apply({'params': params}, params['prompt'].shape[-1])
+    return Conditioning(**{stack: StackConditioning(prompt=vectors[None], visibility=self.visibility)})
 
 
 def from_array(prompt: Array, source: str = 'The given array') -> Initializer:

@@ -132,6 +132,7 @@ class Model:
   """All that a method may ask of a model."""
 
   width = D
+  prompted = 'encoder'
   params = {}  # noqa: RUF012
 
 

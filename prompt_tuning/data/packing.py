@@ -10,20 +10,20 @@ Row = list[layouts.Example]
 
 
 def pack(examples: Sequence[layouts.Example], lengths: Mapping[str, int], *, most: int) -> list[Row]:
-  """Returns rows that hold every example once: each goes into the first row with room for it in both stacks.
+  """Returns rows that hold every example once: each goes into the first row with room for it in every stack.
 
   Args:
     examples: laid out.
-    lengths: T for 'encoder' and S for 'decoder'.
+    lengths: of the rows of each stack.
     most: how many examples a row may hold; 1 is no packing.
   """
   if most == 1:
     return [[example] for example in examples]
-  capacity = np.array([lengths['encoder'], lengths['decoder'], most])
-  room = np.tile(capacity, (len(examples), 1))  # [rows that may be needed, 3]
+  capacity = np.array([*lengths.values(), most])
+  room = np.tile(capacity, (len(examples), 1))  # [rows that may be needed, stacks + 1]
   rows: list[Row] = []
   for example in examples:
-    size = [len(example['encoder']['tokens']), len(example['decoder']['tokens']), 1]
+    size = [*(len(example[stack]['tokens']) for stack in lengths), 1]
     # The row after the last one in use is empty, so the search always ends at most there.
     first = int(np.argmax((room[:len(rows) + 1] >= size).all(axis=1)))
     if first == len(rows):

@@ -26,7 +26,7 @@ from prompt_tuning.types import Batch
 BLOCK = 1024  # examples that are packed together
 _ENDLESS = 2**40  # the length of sequences without end
 _MULTIPLE = 8  # lengths found by looking are rounded up to it
-_STACKS = {'inputs': 'encoder', 'targets': 'decoder'}
+_FEATURES = ('inputs', 'targets')
 
 
 class Preprocessor:
@@ -42,7 +42,7 @@ class Preprocessor:
   """
 
   def __init__(self, vocabulary: Vocabulary, layout: layouts.Layout, lengths: Mapping[str, int]):
-    wrong = {name: length for name, length in lengths.items() if name not in _STACKS or length < 1}
+    wrong = {name: length for name, length in lengths.items() if name not in _FEATURES or length < 1}
     if wrong:
       raise ValueError(f'The feature lengths {wrong} cannot be used. Give lengths of at least 1 (the end token) for '
                        'inputs and targets.')
@@ -53,16 +53,23 @@ class Preprocessor:
 
   def __call__(self, example: Example) -> layouts.Example:
     """Returns the example laid out."""
-    self.truncated['examples'] += 1
-    return self._layout.example(self._ids(example, 'inputs'), self._ids(example, 'targets'),
-                                loss_weight=float(example.get('loss_weight', 1.0)))
+    inputs, targets = self.ids(example)
+    return self._layout.example(inputs, targets, loss_weight=float(example.get('loss_weight', 1.0)))
 
-  def _ids(self, example: Example, feature: str) -> list[int]:
+  def ids(self, example: Example) -> tuple[list[int], list[int]]:
+    """Returns the token ids of inputs and targets."""
+    self.truncated['examples'] += 1
+    inputs = self._ids(example, 'inputs', ends=self._layout.input_ends)
+    return inputs, self._ids(example, 'targets', ends=True)
+
+  def _ids(self, example: Example, feature: str, *, ends: bool) -> list[int]:
     if feature not in example:
       raise ValueError(f'An example has no {feature!r}; found {", ".join(map(repr, example)) or "nothing"}. '
                        'Give every example both inputs and targets.')
     ids = _token_ids(example[feature], self._vocabulary)
-    end = [self._vocabulary.eos_id] if example.get(f'{feature}_ends', True) else []
+    if feature == 'inputs' and isinstance(example[feature], str):
+      ids = [*getattr(self._vocabulary, 'start', ()), *ids]
+    end = [self._vocabulary.eos_id] if example.get(f'{feature}_ends', ends) else []
     room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
@@ -96,8 +103,9 @@ class TrainBatches:
     self._preprocess = Preprocessor(vocabulary, layout, lengths)
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._block_size = batch_size, side, block
-    # Each example of a row has its own prompt and at least one token: no more of them can fit.
-    fit = min(self.lengths['encoder'] // (layout.prompt_length + 1), self.lengths['decoder'])
+    # No more examples can fit into a row than such without text.
+    least = layout.example([0], [0])
+    fit = min(length // len(least[stack]['tokens']) for stack, length in self.lengths.items())
     self._most = max(1, fit) if packed else 1
     self._rows: list[Row] = []
     self._rows_block = -1  # which block `_rows` holds
@@ -151,10 +159,12 @@ class TrainBatches:
 class EvalBatches:
   """Batches of a finite sequence of examples, once and in order; the last is filled up with empty rows.
 
-  Iterating gives pairs `(batch, examples)`: the examples are those of the batch's first rows.
+  Iterating gives pairs `(batch, examples)`: the examples are those of the batch's first rows. `questions` gives the
+  same without targets, for answers to be generated.
 
   Attributes:
     examples: all of them.
+    texts: most tokens of 'inputs' and 'targets'.
     lengths: of the batch's arrays: T for 'encoder', S for 'decoder'.
     truncated: how many 'inputs' and 'targets' were cut, of how many 'examples'.
   """
@@ -164,26 +174,33 @@ class EvalBatches:
     preprocess = Preprocessor(vocabulary, layout, lengths)
     self.examples = examples
     # Where the targets shall be predicted, the decoder has only the end token.
-    self._rows = [preprocess({'targets': ''} | example) for example in examples]
-    self._batch_size, self._side = batch_size, side
+    self._ids = [preprocess.ids({'targets': ''} | example) for example in examples]
+    self._layout, self._batch_size, self._side = layout, batch_size, side
     self.truncated = dict(preprocess.truncated)
-    longest = {name: max(len(row[stack]['tokens']) for row in self._rows) for name, stack in _STACKS.items()}
-    longest['inputs'] -= layout.prompt_length
-    found = {name: math.ceil(length / _MULTIPLE) * _MULTIPLE for name, length in longest.items()}
-    given = dict(lengths)
-    if 'inputs' in given:  # rows of padding only would cost time and memory
-      given['inputs'] = min(given['inputs'], found['inputs'])
-    self.lengths = row_lengths(layout, found | given)
+    found = {name: math.ceil(max(len(ids[i]) for ids in self._ids) / _MULTIPLE) * _MULTIPLE
+             for i, name in enumerate(_FEATURES)}
+    self.texts = found | dict(lengths)  # rows of padding only would cost time and memory, but answers may be longer
+    self.texts['inputs'] = min(self.texts['inputs'], found['inputs'])
+    self.lengths = row_lengths(layout, self.texts)
 
   def __len__(self) -> int:
-    return math.ceil(len(self._rows) / self._batch_size)
+    return math.ceil(len(self._ids) / self._batch_size)
 
   def __iter__(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
-    for first in range(0, len(self._rows), self._batch_size):
+    return self._batches([self._layout.example(*ids) for ids in self._ids], self.lengths, self._side)
+
+  def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
+    """Gives the batches without targets, padded as the layout wants it for generating."""
+    rows = [self._layout.question(inputs) for inputs, _ in self._ids]
+    return self._batches(rows, self._layout.question_rows(self.texts), self._layout.question_side)
+
+  def _batches(self, laid_out: Sequence[layouts.Example], lengths: Mapping[str, int],
+               side: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
+    for first in range(0, len(laid_out), self._batch_size):
       span = slice(first, first + self._batch_size)
-      rows = [[row] for row in self._rows[span]]
+      rows = [[row] for row in laid_out[span]]
       rows += [[]] * (self._batch_size - len(rows))
-      yield layouts.assemble(rows, self.lengths, side=self._side, first_id=first), self.examples[span]
+      yield layouts.assemble(rows, lengths, side=side, first_id=first), self.examples[span]
 
 
 def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *, batch_size: int,
@@ -248,12 +265,12 @@ class Shuffled:
 
 
 def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str, int]:
-  """Returns T and S of the batch's arrays: the prompt's positions come on top of the inputs'."""
-  missing = set(_STACKS) - set(lengths)
+  """Returns T and S of the batch's arrays."""
+  missing = set(_FEATURES) - set(lengths)
   if missing:
     raise ValueError(f'The feature lengths {dict(lengths)} lack {sorted(missing)}. Give both, as in '
                      "{'inputs': 512, 'targets': 8}.")
-  return {'encoder': lengths['inputs'] + layout.prompt_length, 'decoder': lengths['targets']}
+  return layout.rows(lengths)
 
 
 def _token_ids(value: Any, vocabulary: Vocabulary) -> list[int]:

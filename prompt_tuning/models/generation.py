@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from flax import linen as nn
 
 from prompt_tuning import decoding
 from prompt_tuning.conditioning import Conditioning
-from prompt_tuning.models.attention import hide
 from prompt_tuning.models.parameters import merge
-from prompt_tuning.models.t5 import T5, memory_keys_values
 from prompt_tuning.types import Array, Batch, Params
 
 Sampler = Callable[..., tuple[Array, Array]]
@@ -81,14 +79,15 @@ class BeamSearch:
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'sampler', 'max_length', 'eos_id', 'pad_id'))
-def generate(module: T5, params: Params, batch: Batch, conditioning: Conditioning, key: Array, *,
+def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, key: Array, *,
              sampler: Sampler, max_length: int, eos_id: int = 1, pad_id: int = 0) -> tuple[Array, Array]:
   """Decodes an answer to each row of a batch. One program for each shape of the batch.
 
   Args:
-    module: the frozen model.
+    module: the frozen model. Its `begin` gives the function of one step, as `decoding` calls it, the cache that the
+      steps hand on, and which rows [B] are to be answered.
     params: its parameters.
-    batch: as `layouts` describes it, one segment a row; the decoder's part is not read.
+    batch: of `Layout.question`s, one segment a row, padded as the layout says.
     conditioning: what the model is handed.
     key: for samplers that draw.
     sampler: how tokens are chosen.
@@ -100,25 +99,7 @@ def generate(module: T5, params: Params, batch: Batch, conditioning: Conditionin
     Tokens [B, N, S] and scores [B, N], the best last.
   """
   params = merge(params, conditioning.parameters)
-  apply = functools.partial(module.apply, {'params': params})
-  config = module.config
-  output = apply(batch, conditioning, method='encode')
-  rows, count = output.shape[0], sampler.num_decodes
-  memory = memory_keys_values(config, params, output)
-  bias = hide(jnp.repeat(batch['encoder']['segments'] > 0, count, axis=0))[:, None, None, :]
-  # [L, B, N, H, S, K]: the sequences grown so far, N for each row
-  shape = (config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
-  cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-
-  def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-    joined = tuple(part.reshape(shape[0], rows * count, *shape[3:]) for part in cache)
-    logits, own = apply(ids.reshape(-1), index, joined, memory, bias, method='decode_next')
-    written = tuple(
-      jax.lax.dynamic_update_slice_in_dim(part, new.reshape(*shape[:4], 1, shape[5]), index, axis=4)
-      for part, new in zip(cache, own, strict=True))
-    return logits.reshape(rows, count, -1), written
-
-  # Rows that only fill the batch must not keep the loop going.
-  active = jnp.any(batch['encoder']['segments'] > 0, axis=1)
-  return sampler(step, cache, key, batch['example_ids'], batch_size=rows, max_length=max_length, eos_id=eos_id,
-                 start_id=pad_id, pad_id=pad_id, active=active)
+  # Rows that only fill the batch are not active: they must not keep the loop going.
+  step, cache, active = module.begin(params, batch, conditioning, count=sampler.num_decodes, max_length=max_length)
+  return sampler(step, cache, key, batch['example_ids'], batch_size=active.shape[0], max_length=max_length,
+                 eos_id=eos_id, start_id=pad_id, pad_id=pad_id, active=active)

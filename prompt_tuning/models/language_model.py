@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from prompt_tuning import layouts
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.generation import Greedy, Sampler, generate
 from prompt_tuning.models.parameters import merge
-from prompt_tuning.models.t5 import T5
 from prompt_tuning.types import Array, Batch, Params
 
 Texts = Sequence[str] | Sequence[Sequence[int]] | np.ndarray
@@ -31,13 +31,13 @@ def bucket(length: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames='module')
-def apply_model(module: T5, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
+def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
   """Returns the logits [B, S, V] of a batch's targets, without dropout."""
   return module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning)
 
 
 @functools.partial(jax.jit, static_argnames='module')
-def score_batch(module: T5, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
+def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
   """Returns [B], the log-likelihood of each row's targets."""
   logits = apply_model(module, params, batch, conditioning)
   return log_likelihood(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
@@ -64,7 +64,7 @@ class LanguageModel:
     step: the step of its checkpoint, 0 where it has none.
   """
 
-  module: T5
+  module: nn.Module
   params: Params
   vocabulary: Any = None
   path: str = ''
@@ -74,6 +74,15 @@ class LanguageModel:
   def width(self) -> int:
     """D."""
     return self.module.config.width
+
+  @property
+  def prompted(self) -> str:
+    """The stack that prompts belong to: 'encoder', or 'decoder' where there is no other."""
+    return self.module.prompted
+
+  def layout(self, asked: layouts.Layout = layouts.Layout()) -> layouts.Layout:
+    """Returns how this model's examples are laid out for what a method asks."""
+    return self.module.layout(asked)
 
   @property
   def eos_id(self) -> int:
@@ -88,25 +97,29 @@ class LanguageModel:
     """Scores every vocabulary entry at every target position.
 
     Args:
-      inputs: texts, or token ids, `[B, T]` padded with 0 on either side or a list of rows.
+      inputs: texts, or token ids, `[B, T]` padded with 0 on either side or a list of rows; None where a decoder-only
+        model has nothing but targets, the first of which then only stands in front.
       targets: likewise; texts get an end token.
       prompt: see the top of this file.
 
     Returns:
-      [B, S, V] float32, aligned with the targets as given; 0 at padding.
+      [B, S, V] float32, aligned with the targets as given; 0 at padding, and where nothing stood in front.
     """
     rows = self._rows(targets, 'targets')
-    batch, conditioning = self._batch(inputs, [row.ids for row in rows], prompt)
+    batch, conditioning = self._batch(*self._split(inputs, rows), prompt)
     logits = np.asarray(apply_model(self.module, self.params, batch, conditioning))
     aligned = np.zeros((len(rows), max(row.length for row in rows), logits.shape[-1]), np.float32)
     for b, row in enumerate(rows):
-      aligned[b, row.start:row.start + len(row.ids)] = logits[b, :len(row.ids)]
+      places = np.flatnonzero(batch['decoder']['loss_weights'][b])
+      end = row.start + len(row.ids)
+      aligned[b, end - len(places):end] = logits[b, places]
     return aligned
 
   def score(self, inputs: Texts, targets: Texts, prompt: Any = None) -> np.ndarray:
     """Returns [B], the log-likelihood of each target given its input."""
-    batch, conditioning = self._batch(inputs, [row.ids for row in self._rows(targets, 'targets')], prompt)
-    return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(inputs)]
+    rows = self._rows(targets, 'targets')
+    batch, conditioning = self._batch(*self._split(inputs, rows), prompt)
+    return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
 
   def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
               batch_size: int = 32, seed: int = 0) -> list[Any]:
@@ -124,13 +137,13 @@ class LanguageModel:
       A text for each input, or, where ids were given, an array of ids without the end token.
     """
     if inputs is None:
-      self._rows(inputs, 'inputs')
+      raise ValueError('inputs is None, so there is nothing to answer. Give texts or token ids.')
     answers = []
     given_text = len(inputs) > 0 and isinstance(inputs[0], str)
     for start in range(0, len(inputs), batch_size):
       part = inputs[start:start + batch_size]
       chosen = prompt[start:start + batch_size] if isinstance(prompt, (list, tuple)) else prompt
-      batch, conditioning = self._batch(part, [[] for _ in part], chosen, first_id=start)
+      batch, conditioning = self._batch(self._rows(part, 'inputs'), None, chosen, first_id=start)
       tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
                            max_length=max_length, eos_id=self.eos_id)
       for ids in np.asarray(tokens)[:len(part), -1]:
@@ -141,10 +154,18 @@ class LanguageModel:
     ends = np.flatnonzero(ids == self.eos_id)
     return ids[:ends[0]] if len(ends) else ids
 
+  def _split(self, inputs: Texts | None, targets: list[_Row]) -> tuple[list[_Row], list[list[int]]]:
+    """Returns inputs and targets; without inputs each target's first token stands for one."""
+    if inputs is not None:
+      return self._rows(inputs, 'inputs'), [row.ids for row in targets]
+    if self.prompted == 'encoder':
+      raise ValueError('inputs is None, but this model reads inputs with its encoder and targets with its decoder. '
+                       'Give texts or token ids.')
+    return [dataclasses.replace(row, ids=row.ids[:1]) for row in targets], [row.ids[1:] for row in targets]
+
   def _rows(self, texts: Texts, what: str) -> list[_Row]:
     if texts is None:
-      raise ValueError(f'{what} is None, but this model reads inputs with its encoder and targets with its decoder. '
-                       'Give texts or token ids.')
+      raise ValueError(f'{what} is None. Give texts or token ids.')
     if isinstance(texts, str):
       raise ValueError(f'Found one text where a list of texts was wanted as {what}. Write [text].')
     if len(texts) == 0:
@@ -155,7 +176,9 @@ class LanguageModel:
         if self.vocabulary is None:
           raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
                            'Give load_model(..., vocabulary=...).')
-        ids = [*self.vocabulary.encode(text), self.eos_id]
+        ends = what == 'targets' or self.layout().input_ends
+        starts = [] if what == 'targets' else getattr(self.vocabulary, 'start', [])
+        ids = [*starts, *self.vocabulary.encode(text), *([self.eos_id] if ends else [])]
         rows.append(_Row(ids, 0, len(ids)))
         continue
       ids = np.asarray(text, np.int32)
@@ -172,30 +195,36 @@ class LanguageModel:
                          'embedding. Use the vocabulary that belongs to this model.')
     return rows
 
-  def _batch(self, inputs: Texts, targets: Sequence[Sequence[int]], prompt: Any,
+  def _batch(self, rows: Sequence[_Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
              first_id: int = 0) -> tuple[Batch, Conditioning]:
-    rows = self._rows(inputs, 'inputs')
-    if len(rows) != len(targets):
+    """Returns the batch of inputs with their targets, or of inputs that are to be answered."""
+    if targets is not None and len(rows) != len(targets):
       raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
-    chosen, conditioning = collect_prompts(prompt, len(rows), self.width)
+    chosen, conditioning = collect_prompts(prompt, len(rows), self.width, self.prompted)
     examples = []
-    for row, target, (prompt_id, length, placement) in zip(rows, targets, chosen, strict=True):
-      layout = layouts.Layout(placement=placement)
-      examples.append([layout.example(row.ids, target, prompt_length=length, prompt_id=prompt_id)])
+    for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
+      layout, used = self.layout(layouts.Layout(placement=placement)), {'prompt_length': length, 'prompt_id': prompt_id}
+      examples.append([layout.question(row.ids, **used) if targets is None else
+                       layout.example(row.ids, targets[b], **used)])
+    if len({'prompt_slots' in row[0]['decoder'] for row in examples}) > 1:
+      raise ValueError('Some prompts of this batch stand in front and others within the text. Run them in separate '
+                       'batches.')
     rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few programs
     examples += [[]] * (rows_to_fill - len(examples))
-    lengths = {stack: bucket(max([len(row[0][stack]['tokens']) for row in examples if row]))
-               for stack in ('encoder', 'decoder')}
-    return layouts.assemble(examples, lengths, first_id=first_id), conditioning
+    lengths = {stack: bucket(max([len(row[0][stack]['tokens']) for row in examples if row])) for stack in layout.stacks}
+    side = layout.question_side if targets is None else 'right'
+    return layouts.assemble(examples, lengths, side=side, first_id=first_id), conditioning
 
 
-def collect_prompts(prompt: Any, count: int, width: int) -> tuple[list[tuple[int, int, Any]], Conditioning]:
+def collect_prompts(prompt: Any, count: int, width: int,
+                    stack: str = 'encoder') -> tuple[list[tuple[int, int, Any]], Conditioning]:
   """Gathers the prompts of a batch's rows.
 
   Args:
     prompt: one for all rows, a list with one (or None) for each, or None.
     count: B.
     width: D.
+    stack: which stack the prompts belong to.
 
   Returns:
     For each row which prompt it uses, that prompt's length (0 is none) and placement; and the Conditioning with
@@ -222,10 +251,15 @@ def collect_prompts(prompt: Any, count: int, width: int) -> tuple[list[tuple[int
   if len(seen) > 1:
     raise ValueError('The prompts of one batch see different things (their visibility differs). '
                      'Run them in separate batches.')
+  if stack == 'decoder' and any(each is None for each in rows):
+    vectors.append(jnp.zeros((0, width)))  # such rows use a prompt of length 0, which stands in front like the others
   longest = max(len(array) for array in vectors)
   table = jnp.stack([jnp.pad(array, ((0, longest - len(array)), (0, 0))) for array in vectors])
   numbers = {key: n for n, key in enumerate(distinct)}
-  chosen = [(0, 0, layouts.before) if each is None else
+  none = (len(vectors) - 1 if stack == 'decoder' else 0, 0, layouts.before)
+  chosen = [none if each is None else
             (numbers[id(each)], len(vectors[numbers[id(each)]]), getattr(each, 'placement', layouts.before))
             for each in rows]
-  return chosen, Conditioning(encoder=StackConditioning(prompt=table, visibility=seen.pop()))
+  lengths = None if len(vectors) == 1 else jnp.array([len(array) for array in vectors])
+  given = StackConditioning(prompt=table, lengths=lengths, visibility=seen.pop())
+  return chosen, Conditioning(**{stack: given})

@@ -10,22 +10,25 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning import layouts, storage, trees
+from prompt_tuning.checkpoints.fused import Parts, join
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
-from prompt_tuning.checkpoints.loading import load, save
+from prompt_tuning.checkpoints.loading import Rule, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
 from prompt_tuning.data.vocabularies import load_vocabulary
+from prompt_tuning.models import decoder_formats, t5_formats
+from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.t5 import T5, T5Config
-from prompt_tuning.models.t5_formats import hugging_face_rules, infer_config, read_config, write_config
 from prompt_tuning.types import Flat, Params
 
 _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')
+Config = T5Config | DecoderConfig
 _VOCABULARY_FILES = ('tokenizer.json', 'tokenizer_config.json', 'spiece.model', 'sentencepiece.model')
 
 
 def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.float32, vocabulary: Any = None,
-               config: T5Config | None = None, ignore: Iterable[str] = (), **changes: Any) -> LanguageModel:
+               config: Config | None = None, ignore: Iterable[str] = (), **changes: Any) -> LanguageModel:
   """Returns the frozen model of a checkpoint.
 
   Args:
@@ -44,26 +47,35 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   """
   path = find_model(path)
   reader = open_checkpoint(path)
+  ignore = tuple(ignore)
   if isinstance(reader, HuggingFaceFolder):
-    stored = read_config(reader.config, reader.names(), reader.path)
+    stored = read_config(reader)
     config = stored if config is None else _agreed(config, stored, reader.path)
-    rules = hugging_face_rules(config)
+    if isinstance(config, DecoderConfig):
+      reader, ignore = Parts(reader, decoder_formats.FUSED), (*ignore, *decoder_formats.BUFFERS)
+    rules = _hugging_face_rules(config)
   else:
     reader = Layers(reader) if is_scanned(reader.names()) else reader
     names = {name: found for name, found in reader.names().items() if not trees.matches(name, ignore)}
-    config, rules = config or infer_config(names, reader.path), None
+    config = config or t5_formats.infer_config(names, reader.path)
+    rules = None if isinstance(config, T5Config) else t5_formats.decoder_only_rules(parameter_shapes(module_of(config)))
   config = dataclasses.replace(config, dtype=activation_dtype, **changes)
-  module = T5(config)
+  module = module_of(config)
   params = load(reader, parameter_shapes(module), rules, dtype=dtype, ignore=ignore)
   if vocabulary is None and _has_vocabulary(path):
     vocabulary = load_vocabulary(path)
   return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0)
 
 
-def random_model(config: T5Config, *, seed: int = 0, vocabulary: Any = None) -> LanguageModel:
+def module_of(config: Config) -> T5 | DecoderOnly:
+  """Returns the module of a config."""
+  return T5(config) if isinstance(config, T5Config) else DecoderOnly(config)
+
+
+def random_model(config: Config, *, seed: int = 0, vocabulary: Any = None) -> LanguageModel:
   """Returns a model with fresh parameters, for pretraining and for benchmarks."""
-  module = T5(config)
-  params = jax.jit(lambda key: module.init(key, _example_batch())['params'])(jax.random.key(seed))
+  module = module_of(config)
+  params = jax.jit(lambda key: module.init(key, _example_batch(module))['params'])(jax.random.key(seed))
   return LanguageModel(module, params, vocabulary, 'random')
 
 
@@ -73,8 +85,8 @@ def model_of_arrays(named: Flat, path: str, *, vocabulary: Any = None) -> Langua
   Raises:
     ValueError: some are missing.
   """
-  config = infer_config({name: (array.shape, array.dtype) for name, array in named.items()}, path)
-  module = T5(config)
+  config = t5_formats.infer_config({name: (array.shape, array.dtype) for name, array in named.items()}, path)
+  module = module_of(config)
   params = load(_Arrays(path, named), parameter_shapes(module))
   return LanguageModel(module, params, vocabulary, path)
 
@@ -110,7 +122,8 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
     write_t5x(folder, model.step, save(params))
   elif layout == 'huggingface':
     config = model.module.config
-    write_huggingface(folder, write_config(config), save(params, hugging_face_rules(config)))
+    formats = t5_formats if isinstance(config, T5Config) else decoder_formats
+    write_huggingface(folder, formats.write_config(config), join(save(params, formats.hugging_face_rules(config))))
   else:
     raise ValueError(f'The layout {layout!r} is unknown. Give "huggingface" or "t5x".')
   source = getattr(model.vocabulary, 'path', '')
@@ -148,24 +161,44 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
 def load_embedding(path: str, name: str = 'token_embedder/embedding') -> Any:
   """Returns the embedding [V, D] of a checkpoint, without reading the rest."""
   reader = open_checkpoint(find_model(path))
-  theirs = {'token_embedder/embedding': 'shared.weight'} if isinstance(reader, HuggingFaceFolder) else {}
-  return reader.read(theirs.get(name, name))
+  if isinstance(reader, HuggingFaceFolder):
+    theirs = {rule.theirs for rule in _hugging_face_rules(read_config(reader)) if rule.ours == name}
+    name = next(iter(theirs & set(reader.names())), name)
+  return reader.read(name)
 
 
-def parameter_shapes(module: T5) -> Flat:
+def parameter_shapes(module: T5 | DecoderOnly) -> Flat:
   """Returns stacked path -> shape and type of every parameter, without making any."""
-  return trees.flatten(jax.eval_shape(module.init, jax.random.key(0), _example_batch())['params'])
+  return trees.flatten(jax.eval_shape(module.init, jax.random.key(0), _example_batch(module))['params'])
 
 
-def _example_batch() -> Any:
-  return layouts.assemble([[layouts.Layout().example([1], [1])]], {'encoder': 1, 'decoder': 1})
+def _example_batch(module: T5 | DecoderOnly) -> Any:
+  layout = module.layout(layouts.Layout())
+  return layouts.assemble([[layout.example([1], [1])]], dict.fromkeys(layout.stacks, 1))
+
+
+def read_config(folder: HuggingFaceFolder) -> Config:
+  """Returns the config that a Hugging Face folder describes."""
+  family = folder.config.get('model_type')
+  formats = t5_formats if family in t5_formats.FAMILIES else decoder_formats
+  return formats.read_config(folder.config, folder.names(), folder.path)
+
+
+def _hugging_face_rules(config: Config) -> list[Rule]:
+  return (t5_formats if isinstance(config, T5Config) else decoder_formats).hugging_face_rules(config)
 
 
 def _has_vocabulary(path: str) -> bool:
   return os.path.isdir(path) and any(os.path.exists(os.path.join(path, name)) for name in _VOCABULARY_FILES)
 
 
-def _agreed(asked: T5Config, stored: T5Config, path: str) -> T5Config:
+def _agreed(asked: Config, stored: Config, path: str) -> Config:
+  if type(asked) is not type(stored):
+    kinds = {T5Config: 'an encoder-decoder', DecoderConfig: 'a decoder-only model'}
+    raise ValueError(f'{path}/config.json describes {kinds[type(stored)]}, but the run asks for {kinds[type(asked)]}. '
+                     'Choose the model file of that family.')
+  if isinstance(asked, DecoderConfig):
+    return stored
   shape = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers',
            'mlp_activations', 'tied', 'relative_buckets', 'relative_max_distance')
   wrong = [f'{name}: {getattr(stored, name)} in the folder, {getattr(asked, name)} asked for'

@@ -1,6 +1,7 @@
 """T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020; Shazeer 2020; Xue et al. 2021): the family's config and module."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.layouts import Layout
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.stack import REMATERIALISE, Front, Stack, StackConfig, Surroundings
 from prompt_tuning.types import Array, Batch
@@ -101,6 +103,11 @@ class T5(nn.Module):
   """
 
   config: T5Config
+  prompted = 'encoder'  # the stack that a prompt belongs to
+
+  def layout(self, asked: Layout) -> Layout:
+    """Returns how this model's examples are laid out."""
+    return asked
 
   def setup(self) -> None:
     config = self.config
@@ -127,9 +134,11 @@ class T5(nn.Module):
     Raises:
       ValueError: the Conditioning holds what this model cannot honour.
     """
-    if conditioning.decoder.prompt is not None:
-      raise ValueError('T5 is handed conditioning.decoder.prompt, but its decoder has no prompt positions. '
-                       'Put the prompt into conditioning.encoder.')
+    useless = [f'decoder.{name}' for name in conditioning.decoder.given()]
+    useless += [f'encoder.{name}' for name in conditioning.encoder.given() if name != 'prompt']
+    if useless:
+      raise ValueError(f'T5 is handed conditioning.{useless[0]}, which it has no place for. '
+                       'Put a prompt into conditioning.encoder.')
     layout, given = batch['encoder'], conditioning.encoder
     x = fill_prompt(self.token_embedder(layout['tokens']), layout, batch['prompt_ids'], given)
     visible = self_visible(layout, causal=False, visibility=given.visibility)
@@ -169,6 +178,29 @@ class T5(nn.Module):
     around = Surroundings((), positions=index[None], memory_bias=memory_bias)
     x, own = self.decoder(x, around, fronts=(before,), memory=memory, collect=True)
     return self._logits(x)[:, 0], own
+
+  def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
+            max_length: int) -> tuple[Any, Any, Array]:
+    """Starts `count` answers to each row, see `generation.generate`; the decoder's part of the batch is not read."""
+    apply = functools.partial(self.apply, {'params': params})
+    config = self.config
+    output = apply(batch, conditioning, method='encode')
+    rows = output.shape[0]
+    memory = memory_keys_values(config, params, output)
+    bias = hide(jnp.repeat(batch['encoder']['segments'] > 0, count, axis=0))[:, None, None, :]
+    # [L, B, N, H, S, K]: the sequences grown so far, N for each row
+    shape = (config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
+    cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+
+    def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+      joined = tuple(part.reshape(shape[0], rows * count, *shape[3:]) for part in cache)
+      logits, own = apply(ids.reshape(-1), index, joined, memory, bias, method='decode_next')
+      written = tuple(
+        jax.lax.dynamic_update_slice_in_dim(part, new.reshape(*shape[:4], 1, shape[5]), index, axis=4)
+        for part, new in zip(cache, own, strict=True))
+      return logits.reshape(rows, count, -1), written
+
+    return step, cache, jnp.any(batch['encoder']['segments'] > 0, axis=1)
 
   def _logits(self, x: Array) -> Array:
     return (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)

@@ -3,14 +3,16 @@
 T5X's parameter names are ours; a T5X checkpoint holds no config, but its shapes tell almost all of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prompt_tuning.checkpoints.loading import Rule
+from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
 
 _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gelu': ('gelu',)}
-_FAMILIES = ('t5', 'mt5')
+FAMILIES = ('t5', 'mt5')
+_EMBEDDING = 'decoder/token_embedder/embedding'  # of a decoder-only T5
 
 
 def read_config(config: Mapping[str, Any], names: Mapping[str, Any], path: str) -> T5Config:
@@ -26,9 +28,9 @@ def read_config(config: Mapping[str, Any], names: Mapping[str, Any], path: str) 
     ValueError: it is another family, or uses what this family does not have here.
   """
   family = config.get('model_type')
-  if family not in _FAMILIES:
+  if family not in FAMILIES:
     raise ValueError(f'{path}/config.json describes a model of type {family!r}; supported are '
-                     f'{", ".join(_FAMILIES)}. Give the folder of a T5.')
+                     f'{", ".join(FAMILIES)}. Give the folder of a T5.')
   projection = config.get('feed_forward_proj', 'relu')
   if projection not in _ACTIVATIONS:
     raise ValueError(f'{path}/config.json asks for feed_forward_proj {projection!r}; supported are '
@@ -56,15 +58,17 @@ def write_config(config: T5Config) -> dict[str, Any]:
     'decoder_start_token_id': 0, 'pad_token_id': 0, 'eos_token_id': 1, 'dtype': 'float32'}
 
 
-def infer_config(names: Mapping[str, tuple[tuple[int, ...], Any]], path: str) -> T5Config:
+def infer_config(names: Mapping[str, tuple[tuple[int, ...], Any]], path: str) -> T5Config | DecoderConfig:
   """Returns the config that the shapes of a T5X checkpoint's parameters tell.
 
   What shapes do not tell is taken as every published T5 has it: the distance at which the last bucket starts (128),
   and the activation (GELU where the MLP is gated, else ReLU).
 
   Raises:
-    ValueError: the checkpoint is not an encoder-decoder T5.
+    ValueError: the checkpoint is not a T5.
   """
+  if _EMBEDDING in names:
+    return _infer_decoder_only(names)
   own = 'encoder/layers_0/relpos_bias/rel_embedding'
   relative = own if own in names else 'encoder/relpos_bias/rel_embedding'
   wanted = ['token_embedder/embedding', relative,
@@ -85,6 +89,26 @@ def infer_config(names: Mapping[str, tuple[tuple[int, ...], Any]], path: str) ->
     mlp_dim=shape['encoder/layers_0/mlp/wo/kernel'][0], encoder_layers=layers('encoder'),
     decoder_layers=layers('decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',), tied=tied,
     scaled=tied, relative_buckets=buckets, layer_biases=relative == own)
+
+
+def _infer_decoder_only(names: Mapping[str, tuple[tuple[int, ...], Any]]) -> DecoderConfig:
+  shape = {name: found[0] for name, found in names.items()}
+  heads, buckets = shape['decoder/relpos_bias/rel_embedding']
+  vocab_size, width = shape[_EMBEDDING]
+  gated, tied = 'decoder/layers_0/mlp/wi_0/kernel' in names, 'decoder/logits_dense/kernel' not in names
+  return DecoderConfig(
+    layers=1 + max(int(name.split('/')[1].removeprefix('layers_')) for name in names
+                   if name.startswith('decoder/layers_')),
+    width=width, heads=heads, head_dim=shape['decoder/layers_0/self_attention/query/kernel'][1] // heads,
+    mlp_dim=shape['decoder/layers_0/mlp/wo/kernel'][0], vocab_size=vocab_size, family='t5x', tied=tied,
+    mlp_activations=('gelu', 'linear') if gated else ('relu',), relative_buckets=buckets,
+    output_scale=width**-0.5 if tied else 1.0)
+
+
+def decoder_only_rules(paths: Iterable[str]) -> list[Rule]:
+  """Returns the table of names of T5X's decoder-only checkpoints: ours, but for the embedding."""
+  named = [path.replace('/layers/', '/layers_{i}/') for path in paths]
+  return [Rule(name, _EMBEDDING if name == 'token_embedder/embedding' else name) for name in named]
 
 
 def hugging_face_rules(config: T5Config) -> list[Rule]:

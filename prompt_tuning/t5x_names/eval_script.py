@@ -64,7 +64,7 @@ class evaluate:
     task = self.task()
     model = self.model.load(self.restore)
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
-    conditioning, layout = trained.conditioning(model), trained.layout()
+    conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
     step = int(trained.about.get('step', model.step))
     storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     run_files.write_model_info(self.output_dir, model.params, trained.tensors, step)

@@ -72,7 +72,7 @@ def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | 
   if not evaluations.anything:
     return {}
   judged = evaluations.task or task
-  conditioning, layout = method.condition(state.trained), method.layout()
+  conditioning, layout = method.condition(state.trained), model.layout(method.layout())
   common = {'split': evaluations.split, 'batch_size': batch_size}
   metrics: dict[str, float] = {}
   for each, _ in judged.parts(evaluations.split):

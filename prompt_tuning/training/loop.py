@@ -121,7 +121,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   saved = run_files.read_newest(model_dir)
   if seed is None:
     seed = saved[2]['run']['seed'] if saved else secrets.randbits(31)
-  layout = method.layout()
+  layout = model.layout(method.layout())
   identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
               **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
               'optimizer': type(optimizer).__name__, 'seed': seed}

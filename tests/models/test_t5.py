@@ -58,7 +58,7 @@ def test_an_unknown_rematerialisation_is_an_error():
 
 def test_a_prompt_for_the_decoder_is_refused_and_not_ignored(tiny):
   given = Conditioning(decoder=StackConditioning(PROMPT))
-  with pytest.raises(ValueError, match=r'T5 is handed conditioning.decoder.prompt, but .* conditioning.encoder'):
+  with pytest.raises(ValueError, match=r'T5 is handed conditioning.decoder.prompt, which .* conditioning.encoder'):
     tiny.module.apply({'params': tiny.params}, BATCH, given)
   with pytest.raises(ValueError, match=r'T5 is handed conditioning.decoder.prompt'):
     generate(tiny.module, tiny.params, BATCH, given, jax.random.key(0), sampler=Greedy(), max_length=2)

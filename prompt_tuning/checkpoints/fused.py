@@ -1,0 +1,57 @@
+"""Arrays that hold several of the model's side by side, as GPT-2's `c_attn` holds query, key and value.
+
+They are read as parts, `NAME[0/3]`, `NAME[1/3]`, …, cut along the last axis.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from prompt_tuning.checkpoints.loading import Reader
+from prompt_tuning.types import Flat
+
+_PART = re.compile(r'(.*)\[(\d+)/(\d+)\]')
+
+
+class Parts:
+  """A checkpoint whose fused arrays are read in parts; one that is not of that size is left whole.
+
+  Args:
+    reader: the checkpoint.
+    fused: regular expression of names -> how many parts.
+  """
+
+  def __init__(self, reader: Reader, fused: Mapping[str, int]):
+    self._reader, self._fused = reader, fused
+    self.path = reader.path
+
+  def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Returns name -> shape and type, without reading the arrays."""
+    found = {}
+    for name, (shape, dtype) in self._reader.names().items():
+      count = next((count for pattern, count in self._fused.items() if re.fullmatch(pattern, name)), 1)
+      if count == 1 or not shape or shape[-1] % count:
+        found[name] = (shape, dtype)
+      else:
+        found |= {f'{name}[{i}/{count}]': ((*shape[:-1], shape[-1] // count), dtype) for i in range(count)}
+    return found
+
+  def read(self, name: str) -> np.ndarray:
+    """Returns one array, or part of one."""
+    match = _PART.fullmatch(name)
+    if match is None:
+      return self._reader.read(name)
+    return np.split(self._reader.read(match[1]), int(match[3]), axis=-1)[int(match[2])]
+
+
+def join(named: Flat) -> Flat:
+  """Returns the arrays with parts put together again: the inverse of `Parts`."""
+  joined, parts = {}, {}
+  for name, array in named.items():
+    match = _PART.fullmatch(name)
+    if match is None:
+      joined[name] = array
+    else:
+      parts.setdefault(match[1], {})[int(match[2])] = array
+  return joined | {name: np.concatenate([found[i] for i in sorted(found)], axis=-1) for name, found in parts.items()}

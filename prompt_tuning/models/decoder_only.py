@@ -1,0 +1,201 @@
+"""Decoder-only models (GPT-2, Llama, Qwen 3, Gemma 2 and 3, T5X's decoder-only T5): config and module.
+
+What stands in front of every row is run, or given, as keys and values once, and shared by all rows: a learned prefix,
+or a prompt whose layout has no slots in the rows. Its keys and values do not depend on what follows.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.layouts import CausalLayout, Layout
+from prompt_tuning.models.attention import hide, self_visible
+from prompt_tuning.models.stack import REMATERIALISE, Front, Stack, StackConfig, Surroundings
+from prompt_tuning.models.t5 import fill_prompt
+from prompt_tuning.types import Array, Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig(StackConfig):
+  """The shape of a decoder-only model: that of its stack, and what stands around it.
+
+  Attributes:
+    vocab_size: V, rows of the embedding.
+    family: whose names and config a folder has; see `decoder_formats`.
+    tied: the output layer is the embedding.
+    position_count: rows of a learned position table; 0 is none.
+    embedding_scale: factor on embedded tokens, and on prompts, which stand for tokens.
+    output_cap: logits are squashed to below it (Gemma 2); 0 leaves them.
+    prefix_lm: the positions of an input see one another.
+  """
+
+  vocab_size: int = 0
+  family: str = 'llama'
+  tied: bool = False
+  position_count: int = 0
+  embedding_scale: float = 1.0
+  output_cap: float = 0.0
+  prefix_lm: bool = False
+
+  def __post_init__(self) -> None:
+    if self.rematerialise not in REMATERIALISE:
+      raise ValueError(f'rematerialise is {self.rematerialise!r}; choose one of {", ".join(REMATERIALISE)}.')
+    object.__setattr__(self, 'causal', True)
+    object.__setattr__(self, 'outputs', 0 if self.tied else self.vocab_size)
+
+
+class DecoderOnly(nn.Module):
+  """A language model that reads a batch of `layouts.assemble` and a Conditioning.
+
+  Attributes:
+    config: the model's shape.
+  """
+
+  config: DecoderConfig
+  prompted = 'decoder'  # the stack that a prompt belongs to
+
+  def setup(self) -> None:
+    config = self.config
+    embed = lambda rows: nn.Embed(rows, config.width, dtype=config.dtype, embedding_init=nn.initializers.normal(0.02))
+    self.token_embedder = embed(config.vocab_size)
+    if config.position_count:
+      self.position_embedder = embed(config.position_count)
+    self.decoder = Stack(config)
+
+  def layout(self, asked: Layout) -> CausalLayout:
+    """Returns how this model's examples are laid out: input and target in one row."""
+    return CausalLayout(asked.prompt_length, asked.placement, prefix_lm=self.config.prefix_lm)
+
+  def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
+               dropout: Array | None = None) -> Array:
+    """Returns logits [B, T, V] in float32, aligned with the batch's targets.
+
+    Args:
+      batch: as `layouts` describes it.
+      conditioning: what the model is handed; its `parameters` are merged by the caller.
+      dropout: [B] random keys, or None.
+    """
+    x, _, _, _ = self._read(batch, conditioning, dropout)
+    return self._logits(x)
+
+  def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], Array]:
+    """Runs the rows, which end with their last token (padded left), for decoding to go on from.
+
+    Returns:
+      Logits [B, V] behind the last token, all keys and values so far, and the last positions [B].
+    """
+    x, own, fronts, positions = self._read(batch, conditioning, None)
+    seen = hide(batch['decoder']['segments'] > 0)[:, None, None, :]
+    return self._logits(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
+
+  def decode_next(self, tokens: Array, positions: Array, fronts: list[Front]) -> tuple[Array, tuple[Array, Array]]:
+    """Runs one more token of each row.
+
+    Args:
+      tokens: [B].
+      positions: [B], where they stand.
+      fronts: what stands before them.
+
+    Returns:
+      Logits [B, V], and the tokens' keys and values [L, B, kv_heads, 1, K].
+    """
+    x = self._embed(tokens[:, None], positions[:, None])
+    x, own = self.decoder(x, Surroundings((), positions=positions[:, None]), fronts=fronts, collect=True)
+    return self._logits(x)[:, 0], own
+
+  def _read(self, batch: Batch, conditioning: Conditioning,
+            dropout: Array | None) -> tuple[Array, tuple[Array, Array], list[Front], Array]:
+    layout, given = batch['decoder'], conditioning.decoder
+    if conditioning.encoder.given() or len(given.given()) > 1:
+      found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
+                         *(f'decoder.{name}' for name in given.given())])
+      raise ValueError(f'A decoder-only model is handed {found}; it takes one of decoder.prompt and decoder.prefix.')
+    fronts, offset = self._fronts(batch, given)
+    positions = layout['positions'] + offset
+    vectors = self.token_embedder(layout['tokens'])
+    if 'prompt_slots' in layout:
+      vectors = fill_prompt(vectors, layout, batch['prompt_ids'], given)
+    visible = self_visible(layout, causal=True, visibility=given.visibility)
+    x, own = self.decoder(self._placed(vectors, positions),
+                          Surroundings((hide(visible),), positions=positions, dropout=dropout),
+                          fronts=fronts, collect=True)
+    return x, own, fronts, positions
+
+  def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
+    """Returns what stands in front of every row, and how many positions it takes."""
+    if given.prefix is not None:
+      keys, values = given.prefix
+      learned = True
+    elif given.prompt is not None and 'prompt_slots' not in batch['decoder']:
+      keys, values = self.run_prompt(given.prompt, given.visibility)
+      learned = False
+    else:
+      return [], 0
+    count, length = keys.shape[1], keys.shape[3]
+    index = jnp.arange(length)
+    if count == 1:
+      return [Front(keys, values, jnp.zeros((1, 1, 1, 1)), None if learned else index)], length
+    chosen = batch['prompt_ids'][:, 0]
+    lengths = jnp.full([count], length) if given.lengths is None else given.lengths
+    bias = hide(index < lengths[chosen][:, None])[:, None, None, :]
+    front = Front(keys[:, chosen], values[:, chosen], bias, None if learned else index)
+    return [front], lengths[chosen][:, None]
+
+  def run_prompt(self, prompt: Array, visibility: Visibility = Visibility()) -> tuple[Array, Array]:
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] at the front."""
+    index = jnp.arange(prompt.shape[1])
+    seen = index[:, None] >= index[None, :]
+    if not visibility.prompt:
+      seen = index[:, None] == index[None, :]
+    x = self._placed(prompt.astype(self.config.dtype), index)
+    _, own = self.decoder(x, Surroundings((hide(seen)[None, None],), positions=index), collect=True)
+    return own
+
+  def _embed(self, tokens: Array, positions: Array) -> Array:
+    return self._placed(self.token_embedder(tokens), positions)
+
+  def _placed(self, vectors: Array, positions: Array) -> Array:
+    """Returns vectors that stand for tokens as the stack reads them at their positions."""
+    config = self.config
+    x = vectors * jnp.asarray(config.embedding_scale, vectors.dtype) if config.embedding_scale != 1.0 else vectors
+    return x + self.position_embedder(positions) if config.position_count else x
+
+  def _logits(self, x: Array) -> Array:
+    logits = (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
+    cap = self.config.output_cap
+    return cap * jnp.tanh(logits / cap) if cap else logits
+
+  def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
+            max_length: int) -> tuple[Any, Any, Array]:
+    """Starts `count` answers to each row, see `generation.generate`; the rows are padded left."""
+    config = self.config
+    first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
+    rows = first.shape[0]
+    shape = (config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
+    cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)
+    spread = lambda of_rows: of_rows if of_rows is None or of_rows.ndim < 2 else jnp.repeat(
+      of_rows, count if of_rows.shape[0] > 1 else 1, axis=0)
+    fronts = [dataclasses.replace(front, bias=spread(front.bias), positions=spread(front.positions))
+              for front in fronts]
+    places = jnp.arange(max_length)
+
+    def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+      # What follows the input is known; from then on place i of the cache holds the i-th token of the answer.
+      joined = tuple(part.reshape(shape[0], rows * count, *shape[3:]) for part in cache)
+      grown = Front(*joined, hide((places > 0) & (places < index))[None, None, None, :],
+                    last[:, None] + places)
+      logits, own = self.apply({'params': params}, ids.reshape(-1), last + index, [*fronts, grown],
+                               method='decode_next')
+      logits = jnp.where(index == 0, first, logits)
+      written = tuple(
+        jax.lax.dynamic_update_slice_in_dim(part, new.reshape(*shape[:4], 1, shape[5]), index, axis=4)
+        for part, new in zip(cache, own, strict=True))
+      return logits.reshape(rows, count, -1), written
+
+    return step, cache, jnp.any(batch['decoder']['segments'] > 0, axis=1)

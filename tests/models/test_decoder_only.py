@@ -1,0 +1,212 @@
+"""Decoder-only models against transformers and T5X, and against themselves: padding, packing, shared prompts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning import layouts
+from prompt_tuning.checkpoints.loading import load
+from prompt_tuning.conditioning import Conditioning, StackConditioning
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.models import loading, t5_formats
+from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.generation import BeamSearch, Greedy, generate
+from prompt_tuning.models.positions import Rotary
+from prompt_tuning.training.step import Loss, TrainState, make_step
+
+FAMILIES = ('gpt2', 'llama', 'gemma2')
+
+
+@pytest.fixture(scope='module', params=FAMILIES)
+def published(request, shared):
+  """A model that transformers saved, with its outputs."""
+  folder = shared / 'hf' / request.param
+  return loading.load_model(str(folder)), dict(np.load(folder / 'golden.npz'))
+
+
+def rows_of(golden):
+  return [row[mask > 0] for row, mask in zip(golden['input_ids'], golden['attention_mask'], strict=True)]
+
+
+@pytest.mark.parametrize('side', ['right', 'left'])
+def test_logits_are_those_of_transformers(published, side):
+  model, golden = published
+  layout = model.layout()
+  batch = layouts.assemble([[layout.example(row, [5])] for row in rows_of(golden)], {'decoder': 10}, side=side)
+  wanted = golden['logits' if side == 'right' else 'left_logits']
+  real = batch['decoder']['segments'] > 0
+  found = model.module.apply({'params': model.params}, batch)
+  np.testing.assert_allclose(np.asarray(found)[real], wanted[real], atol=2e-4)
+
+
+def test_greedy_answers_and_beams_are_those_of_transformers(published):
+  model, golden = published
+  layout = model.layout()
+  batch = layouts.assemble([[layout.question(row)] for row in rows_of(golden)], {'decoder': 10}, side='left')
+  answer = lambda sampler: generate(model.module, model.params, batch, Conditioning(), jax.random.key(0),
+                                    sampler=sampler, max_length=12, eos_id=1)
+  tokens, _ = answer(Greedy())
+  for b, length in enumerate(golden['greedy_lens']):
+    assert np.asarray(tokens)[b, 0, :length].tolist() == golden['greedy_ids'][b, 10:10 + length].tolist()
+  for count in (3, 5):
+    if f'beam{count}_ids' not in golden:
+      continue
+    tokens, scores = answer(BeamSearch(count, 1.0, 'transformers'))
+    best_first = np.asarray(tokens)[:, ::-1].reshape(3 * count, -1)
+    for i, length in enumerate(golden[f'beam{count}_lens']):
+      assert best_first[i, :length].tolist() == golden[f'beam{count}_ids'][i, 10:10 + length].tolist()
+    np.testing.assert_allclose(np.asarray(scores)[:, ::-1].ravel(), golden[f'beam{count}_sequences_scores'], atol=1e-5)
+
+
+def test_a_model_that_is_written_is_read_as_the_same(published, tmp_path):
+  model, _ = published
+  loading.save_model(model, str(tmp_path / 'written'))
+  again = loading.load_model(str(tmp_path / 'written'))
+  assert again.module.config == model.module.config
+  jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+  np.testing.assert_array_equal(loading.load_embedding(str(tmp_path / 'written')), model.embeddings())
+
+
+@pytest.mark.parametrize('mode', ['causal', 'prefixlm'])
+@pytest.mark.parametrize('kind', ['plain', 'prompt'])
+def test_logits_are_those_of_t5xs_decoder_only_model(shared, mode, kind):
+  folder = shared / 't5x' / 'e_decoder_only'
+  arrays, golden = dict(np.load(folder / 'params.npz')), np.load(folder / 'golden.npz')
+  prompt = arrays.pop('decoder/prompt/prompt/prompt')
+  reader = loading._Arrays('golden', arrays)
+  config = dataclasses.replace(t5_formats.infer_config(reader.names(), 'golden'), relative_max_distance=16,
+                               prefix_lm=mode == 'prefixlm')
+  module = loading.module_of(config)
+  shapes = loading.parameter_shapes(module)
+  params = load(reader, shapes, t5_formats.decoder_only_rules(shapes))
+  layout = module.layout(layouts.Layout(5 if kind == 'prompt' else 0))
+  rows = []
+  for targets, inputs, seen in zip(golden['decoder_target_tokens'], golden['decoder_input_tokens'],
+                                   golden['decoder_causal_attention'], strict=True):
+    count, known = int((targets > 0).sum()), int(seen.sum())
+    example = layout.example(inputs[:known], [*inputs[known:count], targets[count - 1]])
+    rows.append([example])
+  batch = layouts.assemble(rows, {'decoder': 16 + 5})
+  given = StackConditioning(prompt=jnp.asarray(prompt)[None]) if kind == 'prompt' else StackConditioning()
+  found = np.asarray(module.apply({'params': params}, batch, Conditioning(decoder=given)))
+  wanted = golden[f'{mode}_{kind}_logits']
+  for b, targets in enumerate(golden['decoder_target_tokens']):
+    count = int((targets > 0).sum())
+    start = 5 if 'prompt_slots' in batch['decoder'] and kind == 'prompt' else 0
+    np.testing.assert_allclose(found[b, start:start + count], wanted[b, :count], atol=2e-4)
+
+
+# Every dimension differs from the others; grouped heads, norms of queries, windows, caps and two rotary bases.
+MIXED = DecoderConfig(
+  vocab_size=29, layers=3, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
+  query_scale=6**-0.5, rotary=(Rotary(100.0), Rotary(1000.0, 2.0), Rotary(500.0, 8.0, 16)), windows=(3, 0, 4),
+  query_norms=True, post_norms=True, norm_offset=1.0, attention_cap=4.0, output_cap=3.0, embedding_scale=1.5)
+LEARNED = DecoderConfig(
+  vocab_size=29, layers=2, width=12, heads=3, head_dim=5, mlp_dim=14, mlp_activations=('gelu',), norm='layer',
+  bias=True, query_scale=5**-0.5, position_count=40, tied=True, family='gpt2')
+
+
+@pytest.fixture(scope='module', params=[MIXED, LEARNED], ids=['rotary', 'learned'])
+def toy(request):
+  return loading.random_model(request.param, vocabulary=PassThroughVocabulary(29), seed=3)
+
+
+PROMPTS = [SavedPrompt(np.random.default_rng(i).normal(0, 1, (length, 12)).astype(np.float32))
+           for i, length in enumerate((4, 2))]
+INPUTS, TARGETS = ['5 6 7 8 9', '11', '20 3 4'], ['4 9', '12 13 14', '5']
+
+
+@pytest.mark.parametrize('placement', layouts.PLACEMENTS)
+def test_rows_that_use_different_prompts_and_none_equal_the_separate_runs(toy, placement):
+  prompts = [dataclasses.replace(prompt, placement=layouts.PLACEMENTS[placement]) for prompt in PROMPTS]
+  chosen = [prompts[0], prompts[1], None if placement == 'before' else prompts[0]]  # no prompt is one in front
+  together = toy.logits(INPUTS, TARGETS, prompt=chosen)
+  answers = toy.predict(INPUTS, prompt=chosen, max_length=6)
+  for b, prompt in enumerate(chosen):
+    alone = toy.logits(INPUTS[b:b + 1], TARGETS[b:b + 1], prompt=prompt)
+    np.testing.assert_allclose(together[b, :alone.shape[1]], alone[0], atol=1e-5)
+    assert toy.predict(INPUTS[b:b + 1], prompt=prompt, max_length=6) == answers[b:b + 1]
+
+
+def test_a_prompt_in_front_equals_one_that_runs_in_every_row(toy):
+  vectors = jnp.asarray(PROMPTS[0].vectors)[None]
+  shared, in_rows = toy.layout(layouts.Layout(4)), dataclasses.replace(toy.layout(layouts.Layout(4)), placement=first)
+  assert shared.in_front and not in_rows.in_front
+  ids = [([int(i) for i in text.split()], [int(i) for i in target.split()])
+         for text, target in zip(INPUTS, TARGETS, strict=True)]
+
+  def run(layout, length, vectors):
+    batch = layouts.assemble([[layout.example(*row)] for row in ids], {'decoder': length})
+    logits = toy.module.apply({'params': toy.params}, batch, Conditioning(decoder=StackConditioning(prompt=vectors)))
+    return logits[batch['decoder']['loss_weights'] > 0]
+
+  np.testing.assert_allclose(run(shared, 8, vectors), run(in_rows, 12, vectors), atol=1e-5)
+  gradient = lambda layout, length: jax.grad(lambda v: jnp.sum(run(layout, length, v)**2))(vectors)
+  np.testing.assert_allclose(gradient(shared, 8), gradient(in_rows, 12), rtol=1e-4, atol=1e-4)
+
+
+def first(count, length):
+  """A placement in front under another name, so that the prompt runs in the rows."""
+  return layouts.before(count, length)
+
+
+def test_packed_rows_equal_rows_of_their_own(toy):
+  layout = toy.layout(layouts.Layout(4))
+  examples = [layout.example([5, 6, 7], [8, 1]), layout.example([9], [3, 1]), layout.example([4, 4], [1])]
+  given = Conditioning(decoder=StackConditioning(prompt=jnp.asarray(PROMPTS[0].vectors)[None]))
+  read = lambda batch: np.asarray(toy.module.apply({'params': toy.params}, batch, given))[
+    batch['decoder']['loss_weights'] > 0]
+  alone = read(layouts.assemble([[example] for example in examples], {'decoder': 5}))
+  np.testing.assert_allclose(read(layouts.assemble([examples], {'decoder': 9})), alone, atol=1e-5)
+  np.testing.assert_allclose(read(layouts.assemble([examples], {'decoder': 12}, side='left')), alone, atol=1e-5)
+
+
+def test_teacher_forced_likeliest_tokens_are_the_greedy_answer(toy):
+  for prompt in (None, PROMPTS[0], dataclasses.replace(PROMPTS[0], placement=layouts.after_eos)):
+    for text in INPUTS:
+      given = [int(i) for i in text.split()]
+      ids = toy.predict([given], prompt=prompt, max_length=5)[0].tolist()
+      if all(ids):  # a list of ids that ends with 0 is taken as padded
+        logits = toy.logits([given], [ids], prompt=prompt)
+        assert np.argmax(logits[0], axis=-1).tolist() == ids
+
+
+def test_targets_alone_are_scored_from_their_second_token_on(toy):
+  logits = toy.logits(None, [[5, 6, 7]])
+  assert logits.shape == (1, 3, 29) and not logits[0, 0].any()
+  np.testing.assert_allclose(logits[0, 1:], toy.logits([[5]], [[6, 7]])[0], atol=1e-5)
+
+
+def test_every_kind_of_rematerialisation_gives_the_same_gradient(toy):
+  from prompt_tuning.prompts import Prompt, PromptTuning
+  from prompt_tuning.training.optimizers import Adafactor
+
+  layout, method = toy.layout(layouts.Layout(3)), PromptTuning(Prompt(3))
+  batch = layouts.assemble([[layout.example([5, 6], [7, 1])], [layout.example([8], [9, 1])]], {'decoder': 4})
+  trained = method.initialise(jax.random.key(0), toy)
+  after = []
+  for kind, microbatches in (('none', 1), ('full', 1), ('none', 2)):
+    module = toy.module.clone(config=dataclasses.replace(toy.module.config, rematerialise=kind))
+    optimizer = Adafactor().build(0)
+    step = make_step(module, method, optimizer, loss=Loss(), microbatches=microbatches)
+    state, sums = step(toy.params, TrainState(jnp.int32(0), trained, optimizer.init(trained), jnp.uint32(0)), batch)
+    after.append((float(sums['loss']), state.trained['decoder']['prompt']['prompt']['prompt']))
+  for loss, vectors in after[1:]:
+    assert loss == pytest.approx(after[0][0], rel=1e-5)
+    np.testing.assert_allclose(vectors, after[0][1], atol=1e-5)
+
+
+def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
+  with pytest.raises(ValueError, match=r'handed encoder.prompt; it takes one of decoder.prompt and decoder.prefix'):
+    toy.module.apply({'params': toy.params}, layouts.assemble([[toy.layout().example([5], [6])]], {'decoder': 1}),
+                     Conditioning(encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)))))
+  with pytest.raises(ValueError, match='An example has no input'):
+    toy.layout().example([], [3])
+  (tmp_path / 'config.json').write_text('{"model_type": "bloom"}')
+  (tmp_path / 'model.safetensors').write_bytes((shared / 'hf/gpt2/model.safetensors').read_bytes())
+  with pytest.raises(ValueError, match="a model of type 'bloom'; supported are t5, mt5, gpt2, llama"):
+    loading.load_model(str(tmp_path))
