@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import jax
 
+from prompt_tuning import trees
 from prompt_tuning.layouts import Layout
-from prompt_tuning.types import Array, Params
+from prompt_tuning.types import Array, Flat, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +37,19 @@ class StackConditioning:
     prompt: [N, P, D] vectors for the prompt positions of the layout.
     visibility: what the prompt positions see.
     prefix: keys and values [L, N, kv_heads, P, K] in front of every layer's own in self-attention.
+    memory_prefix: the same in front of what a decoder reads of an encoder.
     lengths: [N], how many of the P each of several prompts or prefixes has; None is P.
   """
 
   prompt: Array | None = None
   visibility: Visibility = dataclasses.field(default=Visibility(), metadata={'static': True})
   prefix: tuple[Array, Array] | None = None
+  memory_prefix: tuple[Array, Array] | None = None
   lengths: Array | None = None
 
   def given(self) -> list[str]:
     """Returns the names of what is handed over."""
-    return [name for name in ('prompt', 'prefix') if getattr(self, name) is not None]
+    return [name for name in ('prompt', 'prefix', 'memory_prefix') if getattr(self, name) is not None]
 
 
 @jax.tree_util.register_dataclass
@@ -78,6 +81,9 @@ class Frozen(Protocol):
   params: Params
   prompted: str
 
+  def prefix_shapes(self) -> Mapping[str, tuple[int, int, int]]:
+    """Returns layers, heads of keys and values, and their width for each attention: encoder, decoder, cross."""
+
 
 class Method(Protocol):
   """A tuning method: owns the trained tensors φ and turns them into a Conditioning.
@@ -93,3 +99,9 @@ class Method(Protocol):
 
   def condition(self, trained: Params) -> Conditioning:
     """Returns what the model is handed; differentiable in `trained`."""
+
+
+def exported(method: Method, trained: Params) -> Flat:
+  """Returns what files for use keep of φ: all of it, unless the method's `export` leaves out what only training needs.
+  """
+  return method.export(trained) if hasattr(method, 'export') else trees.flatten(trained)

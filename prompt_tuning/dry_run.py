@@ -39,7 +39,7 @@ class Outline:
   def __init__(self, path: str, config: loading.Config, dtype: Any, *, step: int = 0, missing: Exception | None = None):
     self.path, self.config, self.step, self.missing, self.vocabulary = path, config, step, missing, None
     module = loading.module_of(config)
-    self.prompted = module.prompted
+    self.prompted, self.prefix_shapes = module.prompted, module.prefix_shapes
     shapes = loading.parameter_shapes(module)
     self.params: Params = trees.unflatten({
       name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in shapes.items()})
@@ -217,14 +217,15 @@ def _first_values(method: Method, outline: Outline) -> Params:
     return method.initialise(jax.random.key(0), outline)
 
   def initialise(params: Params) -> Params:
-    return method.initialise(jax.random.key(0), _Shapes(outline.width, params, outline.prompted))
+    return method.initialise(jax.random.key(0), _Shapes(outline, params))
 
   return jax.eval_shape(initialise, outline.params)
 
 
 class _Shapes:
-  def __init__(self, width: int, params: Params, prompted: str):
-    self.width, self.params, self.prompted = width, params, prompted
+  def __init__(self, outline: Outline, params: Params):
+    self.width, self.params, self.prompted = outline.width, params, outline.prompted
+    self.prefix_shapes = outline.prefix_shapes
 
 
 def _bytes(flat: Flat) -> int:

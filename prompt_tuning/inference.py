@@ -19,6 +19,7 @@ from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.models.generation import Sampler, generate
 from prompt_tuning.models.language_model import LanguageModel, score_batch
 from prompt_tuning.prompts import PATH, PROMPTS
+from prompt_tuning.tuning.prefix import check_prefix, is_prefix, prefixes
 from prompt_tuning.types import Array, Flat
 
 BEST, LAST = 'best.safetensors', 'last.safetensors'  # in a run's folder
@@ -106,7 +107,12 @@ class Trained:
         raise ValueError(f'The prompt has shape {tuple(prompt.vectors.shape)}, but the model wants [P, {model.width}]. '
                          'Choose one that was trained for this model.')
       given[model.prompted] = StackConditioning(prompt=jnp.asarray(prompt.vectors)[None], visibility=prompt.visibility)
-    rest = {name: array for name, array in self.tensors.items() if name not in PROMPTS.values()}
+    prefix = {name: jnp.asarray(array) for name, array in self.tensors.items() if is_prefix(name)}
+    if prefix:
+      check_prefix(prefix, model.prefix_shapes())
+      found = prefixes(prefix)
+      given = {'encoder': found.encoder, 'decoder': found.decoder} | given
+    rest = {name: array for name, array in self.tensors.items() if name not in {*PROMPTS.values(), *prefix}}
     return Conditioning(**given, parameters=rest)
 
 

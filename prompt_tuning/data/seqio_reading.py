@@ -3,7 +3,7 @@
 The model brings the vocabulary: whatever vocabulary a task was added with, its texts are tokenised with the model's.
 A split is run through its preprocessing once, into an ArrayRecord file in the user's cache, and read from there by
 index: so the order depends on the run's seed alone, and a place in it is a number. Examples are drawn at random once
-for all epochs where a preprocessing draws.
+for all epochs where a preprocessing draws. SeqIO's own cache, whose tokens may be of another vocabulary, is not read.
 
 A split of more than a million examples stays a stream, with a weaker promise: it is shuffled within SeqIO's buffer
 only, and a run that goes on reads, and drops, what it had read before.
@@ -175,7 +175,7 @@ def _examples(task: seqio.Task, split: str, lengths: Mapping[str, int] | None,
   with _explained(task):
     dataset = task.get_dataset(
       lengths, split, shuffle=seed is not None, seed=seed or 0, trim_output_features=False,
-      use_cached=bool(task.cache_dir), try_in_mem_cache=False)
+      try_in_mem_cache=False)
     for example in tfds.as_numpy(dataset):
       yield example | endings
 

@@ -15,6 +15,7 @@ from flax import linen as nn
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.layouts import CausalLayout, Layout
 from prompt_tuning.models.attention import hide, self_visible
+from prompt_tuning.models.fronts import front_of, spread
 from prompt_tuning.models.stack import REMATERIALISE, Front, Stack, StackConfig, Surroundings
 from prompt_tuning.models.t5 import fill_prompt
 from prompt_tuning.types import Array, Batch
@@ -66,6 +67,11 @@ class DecoderOnly(nn.Module):
     if config.position_count:
       self.position_embedder = embed(config.position_count)
     self.decoder = Stack(config)
+
+  def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
+    """Returns layers, heads of keys and values, and their width for each attention."""
+    config = self.config
+    return {'decoder': (config.layers, config.kv_heads or config.heads, config.head_dim)}
 
   def layout(self, asked: Layout) -> CausalLayout:
     """Returns how this model's examples are laid out: input and target in one row."""
@@ -129,22 +135,13 @@ class DecoderOnly(nn.Module):
   def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
     """Returns what stands in front of every row, and how many positions it takes."""
     if given.prefix is not None:
-      keys, values = given.prefix
-      learned = True
+      front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=False)
     elif given.prompt is not None and 'prompt_slots' not in batch['decoder']:
-      keys, values = self.run_prompt(given.prompt, given.visibility)
-      learned = False
+      run = self.run_prompt(given.prompt, given.visibility)
+      front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
     else:
       return [], 0
-    count, length = keys.shape[1], keys.shape[3]
-    index = jnp.arange(length)
-    if count == 1:
-      return [Front(keys, values, jnp.zeros((1, 1, 1, 1)), None if learned else index)], length
-    chosen = batch['prompt_ids'][:, 0]
-    lengths = jnp.full([count], length) if given.lengths is None else given.lengths
-    bias = hide(index < lengths[chosen][:, None])[:, None, None, :]
-    front = Front(keys[:, chosen], values[:, chosen], bias, None if learned else index)
-    return [front], lengths[chosen][:, None]
+    return [front], offset
 
   def run_prompt(self, prompt: Array, visibility: Visibility = Visibility()) -> tuple[Array, Array]:
     """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] at the front."""
@@ -179,10 +176,7 @@ class DecoderOnly(nn.Module):
     shape = (config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
     cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
     first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)
-    spread = lambda of_rows: of_rows if of_rows is None or of_rows.ndim < 2 else jnp.repeat(
-      of_rows, count if of_rows.shape[0] > 1 else 1, axis=0)
-    fronts = [dataclasses.replace(front, bias=spread(front.bias), positions=spread(front.positions))
-              for front in fronts]
+    fronts = [spread(front, count) for front in fronts]
     places = jnp.arange(max_length)
 
     def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:

@@ -80,6 +80,10 @@ class LanguageModel:
     """The stack that prompts belong to: 'encoder', or 'decoder' where there is no other."""
     return self.module.prompted
 
+  def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
+    """Returns layers, heads of keys and values, and their width for each attention: encoder, decoder, cross."""
+    return self.module.prefix_shapes()
+
   def layout(self, asked: layouts.Layout = layouts.Layout()) -> layouts.Layout:
     """Returns how this model's examples are laid out for what a method asks."""
     return self.module.layout(asked)

@@ -134,6 +134,7 @@ class Surroundings:
     front_positions: of each front, or None.
     memory: [B, T, D], an encoder's output; None where `memory_blocks` are scanned.
     memory_bias: broadcastable to [B, 1, S, T].
+    memory_front_bias: broadcastable to [B, 1, S, P], for what stands in front of the memory.
     dropout: [B] random keys, one for each row; None for no dropout.
   """
 
@@ -143,6 +144,7 @@ class Surroundings:
   front_positions: tuple[Array | None, ...] = ()
   memory: Array | None = None
   memory_bias: Array | None = None
+  memory_front_bias: Array | None = None
   dropout: Array | None = None
 
 
@@ -155,11 +157,13 @@ class Scanned:
     layer: of `StackConfig.per_layer`.
     fronts: keys and values in front of the layer's own.
     memory: keys and values of the memory, where they were computed before.
+    memory_front: keys and values in front of the memory's.
   """
 
   layer: dict[str, Array]
   fronts: tuple[tuple[Array, Array], ...] = ()
   memory: tuple[Array, Array] | None = None
+  memory_front: tuple[Array, Array] | None = None
 
 
 class RMSNorm(nn.Module):
@@ -313,8 +317,10 @@ class Layer(nn.Module):
       attention = Attention(config, name='encoder_decoder_attention')
       memory = scanned.memory if around.memory is None else attention.keys_values(around.memory)
       normed = norm(config, 'pre_cross_attention_layer_norm')(x)
-      x = residual(x, attention(normed, [Block(*memory, (around.memory_bias,))], keys, site=next(site)),
-                   'cross_attention')
+      blocks = [Block(*memory, (around.memory_bias,))]
+      if scanned.memory_front is not None:
+        blocks.insert(0, Block(*scanned.memory_front, (around.memory_front_bias,)))
+      x = residual(x, attention(normed, blocks, keys, site=next(site)), 'cross_attention')
     x = checkpoint_name(x, 'mlp_input')
     normed = norm(config, 'pre_mlp_layer_norm')(x)
     return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site)), 'mlp'), own
@@ -363,7 +369,7 @@ class Stack(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
-               memory: tuple[Array, Array] | None = None,
+               memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
                collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the stack.
 
@@ -373,6 +379,7 @@ class Stack(nn.Module):
         positions are 0 to T-1 where they are not given.
       fronts: keys and values in front of each layer's own.
       memory: keys and values [L, B, H, S, K] of the memory, instead of `around.memory`.
+      memory_front: keys and values in front of the memory's, which have no positions.
       collect: also return each layer's own keys and values.
 
     Returns:
@@ -382,7 +389,8 @@ class Stack(nn.Module):
     around = dataclasses.replace(
       around, positions=jnp.arange(x.shape[1]) if around.positions is None else around.positions,
       front_biases=tuple((front.bias,) for front in fronts),
-      front_positions=tuple(front.positions for front in fronts))
+      front_positions=tuple(front.positions for front in fronts),
+      memory_front_bias=None if memory_front is None else memory_front.bias)
     if not config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
 
@@ -394,7 +402,8 @@ class Stack(nn.Module):
     scan = nn.scan(body, variable_axes={'params': 0}, split_rngs={'params': True},
                    in_axes=(0, nn.broadcast), length=config.layers)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
-    scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory)
+    scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
+                      None if memory_front is None else (memory_front.keys, memory_front.values))
     x, own = scan(Layer(config, name='layers'), x, scanned, around)
     x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from flax import linen as nn
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.layouts import Layout
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
+from prompt_tuning.models.fronts import front_of, spread
 from prompt_tuning.models.stack import REMATERIALISE, Front, Stack, StackConfig, Surroundings
 from prompt_tuning.types import Array, Batch
 
@@ -109,6 +110,13 @@ class T5(nn.Module):
     """Returns how this model's examples are laid out."""
     return asked
 
+  def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
+    """Returns layers, heads of keys and values, and their width for each attention."""
+    config = self.config
+    of = lambda layers: (layers, config.heads, config.head_dim)
+    return {'encoder': of(config.encoder_layers), 'decoder': of(config.decoder_layers),
+            'cross': of(config.decoder_layers)}
+
   def setup(self) -> None:
     config = self.config
     self.token_embedder = nn.Embed(config.vocab_size, config.width, dtype=config.dtype,
@@ -134,32 +142,37 @@ class T5(nn.Module):
     Raises:
       ValueError: the Conditioning holds what this model cannot honour.
     """
-    useless = [f'decoder.{name}' for name in conditioning.decoder.given()]
-    useless += [f'encoder.{name}' for name in conditioning.encoder.given() if name != 'prompt']
+    useless = [f'decoder.{name}' for name in conditioning.decoder.given() if name == 'prompt']
+    useless += [f'encoder.{name}' for name in conditioning.encoder.given() if name == 'memory_prefix']
     if useless:
       raise ValueError(f'T5 is handed conditioning.{useless[0]}, which it has no place for. '
                        'Put a prompt into conditioning.encoder.')
     layout, given = batch['encoder'], conditioning.encoder
     x = fill_prompt(self.token_embedder(layout['tokens']), layout, batch['prompt_ids'], given)
     visible = self_visible(layout, causal=False, visibility=given.visibility)
-    x, _ = self.encoder(x, Surroundings((hide(visible),), dropout=dropout))
+    fronts, offset = prefixed(given, batch)
+    around = Surroundings((hide(visible),), positions=layout['positions'] + offset, dropout=dropout)
+    x, _ = self.encoder(x, around, fronts=fronts)
     return x
 
   def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, *,
              dropout: Array | None = None) -> Array:
     """Returns logits [B, S, V] of all target positions, given the encoder's output [B, T, D]."""
-    layout = batch['decoder']
+    layout, given = batch['decoder'], conditioning.decoder
     x = self.token_embedder(layout['tokens'])
     if dropout is not None:
       dropout = jax.vmap(lambda key: jax.random.fold_in(key, _DECODER))(dropout)
+    fronts, offset = prefixed(given, batch)
     around = Surroundings(
-      (hide(self_visible(layout, causal=True, visibility=Visibility())),), memory=memory, dropout=dropout,
+      (hide(self_visible(layout, causal=True, visibility=Visibility())),), positions=layout['positions'] + offset,
+      memory=memory, dropout=dropout,
       memory_bias=hide(cross_visible(layout['memory_segments'], batch['encoder']['segments'])))
-    x, _ = self.decoder(x, around)
+    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch))
     return self._logits(x)
 
   def decode_next(self, tokens: Array, index: Array, cache: tuple[Array, Array], memory: tuple[Array, Array],
-                  memory_bias: Array) -> tuple[Array, tuple[Array, Array]]:
+                  memory_bias: Array, fronts: Sequence[Front] = (), offset: Array | int = 0,
+                  memory_front: Front | None = None) -> tuple[Array, tuple[Array, Array]]:
     """Runs the decoder on one more token of each row.
 
     Args:
@@ -168,15 +181,18 @@ class T5(nn.Module):
       cache: keys and values [L, B·N, H, S, K] of the tokens before; places from `index` on are ignored.
       memory: keys and values [L, B, H, T, K] of the encoder's output.
       memory_bias: [B·N, 1, 1, T].
+      fronts: a prefix.
+      offset: how many positions it takes.
+      memory_front: a prefix of the memory.
 
     Returns:
       Logits [B·N, V], and this token's keys and values [L, B·N, H, 1, K].
     """
     x = self.token_embedder(tokens[:, None])
     places = jnp.arange(cache[0].shape[3])
-    before = Front(*cache, hide(places < index)[None, None, None, :], places)
-    around = Surroundings((), positions=index[None], memory_bias=memory_bias)
-    x, own = self.decoder(x, around, fronts=(before,), memory=memory, collect=True)
+    before = Front(*cache, hide(places < index)[None, None, None, :], places + offset)
+    around = Surroundings((), positions=index[None] + offset, memory_bias=memory_bias)
+    x, own = self.decoder(x, around, fronts=(*fronts, before), memory=memory, memory_front=memory_front, collect=True)
     return self._logits(x)[:, 0], own
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
@@ -188,13 +204,20 @@ class T5(nn.Module):
     rows = output.shape[0]
     memory = memory_keys_values(config, params, output)
     bias = hide(jnp.repeat(batch['encoder']['segments'] > 0, count, axis=0))[:, None, None, :]
+    given = conditioning.decoder
+    fronts, offset = prefixed(given, batch)
+    fronts = [spread(front, count) for front in fronts]
+    if not isinstance(offset, int):
+      offset = jnp.repeat(offset, count, axis=0)
+    of_memory = spread(memory_front(given, batch), count)
     # [L, B, N, H, S, K]: the sequences grown so far, N for each row
     shape = (config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
     cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
 
     def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
       joined = tuple(part.reshape(shape[0], rows * count, *shape[3:]) for part in cache)
-      logits, own = apply(ids.reshape(-1), index, joined, memory, bias, method='decode_next')
+      logits, own = apply(ids.reshape(-1), index, joined, memory, bias, fronts, offset, of_memory,
+                          method='decode_next')
       written = tuple(
         jax.lax.dynamic_update_slice_in_dim(part, new.reshape(*shape[:4], 1, shape[5]), index, axis=4)
         for part, new in zip(cache, own, strict=True))
@@ -204,6 +227,21 @@ class T5(nn.Module):
 
   def _logits(self, x: Array) -> Array:
     return (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
+
+
+def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array | int]:
+  """Returns the prefix in front of a stack, and how many positions it takes."""
+  if given.prefix is None:
+    return [], 0
+  front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=True)
+  return [front], offset
+
+
+def memory_front(given: StackConditioning, batch: Batch) -> Front | None:
+  """Returns the prefix in front of what the decoder reads of the encoder."""
+  if given.memory_prefix is None:
+    return None
+  return front_of(given.memory_prefix, batch['prompt_ids'], given.lengths, placed=False)[0]
 
 
 def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array) -> tuple[Array, Array]:

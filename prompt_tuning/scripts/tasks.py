@@ -75,6 +75,9 @@ def _show(options: argparse.Namespace) -> None:
   for module in (*options.module, *(m for m in MODULES if tasks.module_of(options.pattern) == m)):
     tasks.import_module(module)
   vocabulary = load_vocabulary(find_model(options.vocabulary)) if options.vocabulary else None
+  if vocabulary is None and tasks.module_of(options.pattern):
+    raise ValueError(f'{options.pattern} is a SeqIO task, which needs a vocabulary to be read. Give --vocabulary=PATH, '
+                     'a SentencePiece model, tokenizer.json, or the folder of a model.')
   task = tasks.get(options.pattern, vocabulary, options.lengths)
   for part, _ in task.parts(options.split):
     examples = part.split(options.split)

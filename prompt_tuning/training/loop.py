@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import compilation, inference, storage, trees
-from prompt_tuning.conditioning import Method
+from prompt_tuning.conditioning import Method, exported
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.tasks import Mixture, Task
@@ -186,7 +186,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         name, value, better = compare(metrics, evaluations.objective, best)
         if better:
           best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
-          run_files.save_best(model_dir, trees.flatten(state.trained), {**identity, 'step': step, 'best': best})
+          run_files.save_best(model_dir, exported(method, state.trained), {**identity, 'step': step, 'best': best})
         else:
           stale += 1
         stopped = evaluations.patience is not None and stale >= evaluations.patience
@@ -198,7 +198,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         run_files.save(model_dir, step, trained=trees.flatten(state.trained), optimizer=state.optimizer,
                        metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
                                  'metrics': metrics},
-                       about={**identity, 'best': best}, keep=saving.keep)
+                       about={**identity, 'best': best}, keep=saving.keep, exported=exported(method, state.trained))
         began = time.monotonic()
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:

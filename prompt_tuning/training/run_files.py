@@ -61,7 +61,7 @@ def saved_steps(folder: str) -> list[int]:
 
 
 def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Mapping[str, Any],
-         about: Mapping[str, Any], keep: int | None) -> None:
+         about: Mapping[str, Any], keep: int | None, exported: Flat | None = None) -> None:
   """Saves the trained tensors, then the run's state, then deletes what `keep` does not keep.
 
   The state comes last: where it is there, all else of its step is, too, wherever a run was killed.
@@ -74,12 +74,14 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
     metadata: what else a resumed run needs.
     about: what the file of trained tensors says of itself.
     keep: how many states to keep; None keeps all.
+    exported: what files for use hold of φ; None is φ.
   """
+  exported = trained if exported is None else exported
   numpy_folder = os.path.join(folder, 'numpy_checkpoints', f'checkpoint_{step}')
-  for name, array in trained.items():
+  for name, array in exported.items():
     if array.ndim == 2:
       write_numpy_prompt(os.path.join(numpy_folder, name.replace('/', '.')), np.asarray(array))
-  write_state(os.path.join(folder, LAST), jax.device_get(dict(trained)), {**about, 'step': step})
+  write_state(os.path.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
   arrays = {f'trained/{name}': array for name, array in trained.items()}
   arrays.update({f'optimizer/{name}': array for name, array in _named_leaves(optimizer).items()})
   write_state(checkpoint_path(folder, step), jax.device_get(arrays), {**metadata, 'step': step})

@@ -60,7 +60,7 @@ def test_sampled_rows_are_those_that_a_run_of_the_same_seed_starts_from(script, 
     assert script('subsample_vocab', f'--embeddings_path={tmp_path}/embedding.npy', '--prompt_length=6',
                   f'--seed={seed}', f'--output_path={tmp_path}/{seed}.npy')[0] == 0
   method = prompts.PromptTuning(prompts.Prompt(6, prompts.from_sample_of_embeddings(EMBEDDING, None)))
-  start = method.initialise(jax.random.key(5), type('Model', (), {'width': 4}))
+  start = method.initialise(jax.random.key(5), type('Model', (), {'width': 4, 'prompted': 'encoder'}))
   np.testing.assert_array_equal(np.load(tmp_path / '5.npy'), start['encoder']['prompt']['prompt']['prompt'])
   assert not np.array_equal(np.load(tmp_path / '5.npy'), np.load(tmp_path / '6.npy'))
 

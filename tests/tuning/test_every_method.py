@@ -11,15 +11,19 @@ import optax
 import pytest
 
 from prompt_tuning import layouts, prompts, trees
-from prompt_tuning.conditioning import Visibility
+from prompt_tuning.conditioning import Visibility, exported
 from prompt_tuning.inference import load_trained
+from prompt_tuning.models import loading
+from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.models.positions import Rotary
 from prompt_tuning.training import run_files
 from prompt_tuning.training.loop import describe
 from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
 
-METHODS = {  # the name of a case -> the method
+METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'prompt before': prompts.PromptTuning(prompts.Prompt(2)),
   'prompt after_bos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_bos),
   'prompt before_eos': prompts.PromptTuning(prompts.Prompt(2), layouts.before_eos),
@@ -27,15 +31,37 @@ METHODS = {  # the name of a case -> the method
   'prompt that sees nothing': prompts.PromptTuning(prompts.Prompt(2), visibility=Visibility(False, False)),
   'retrained norms': Retrained('.*(norm|layer_norm)/scale'),
   'retrained layer': Retrained(['decoder/layers_1/self_attention/(value|out)/kernel', 'encoder/relpos_bias/.*']),
+  'prefix': Prefix(3),
+  'prefix of cross-attention': Prefix(2, attentions=('cross',)),
+  'prefix of a network': Prefix(2, attentions=('encoder', 'decoder'), hidden=3, width=4),
 }
+DECODER_METHODS = {  # the same for a model with a decoder alone
+  'decoder prompt before': prompts.PromptTuning(prompts.Prompt(2)),
+  'decoder prompt after_bos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_bos),
+  'decoder prompt after_eos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_eos),
+  'decoder prefix': Prefix(3),
+  'decoder prefix of a network': Prefix(2, hidden=3),
+  'decoder retrained norms': Retrained('.*(norm|layer_norm)/scale'),
+}
+DECODER_ONLY = loading.random_model(DecoderConfig(
+  vocab_size=29, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
+  query_scale=6**-0.5, rotary=(Rotary(), Rotary()), windows=(3, 0), query_norms=True), seed=1)
 TEXTS = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]))
 OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remembers the gradient
 
-every_method = pytest.mark.parametrize('method', METHODS.values(), ids=METHODS)
+every_method = pytest.mark.parametrize('method', [*METHODS.values(), *DECODER_METHODS.values()],
+                                       ids=[*METHODS, *DECODER_METHODS])
 
 
-def batch_of(layout):
-  return layouts.assemble([[layout.example(*each)] for each in TEXTS], {'encoder': 7, 'decoder': 3})
+@pytest.fixture
+def model(method, tiny):
+  """The frozen model that a method is tried on."""
+  return tiny if any(method is each for each in METHODS.values()) else DECODER_ONLY
+
+
+def batch_of(model, asked):
+  layout = model.layout(asked)
+  return layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.rows({'inputs': 5, 'targets': 3}))
 
 
 def initialised(method, model):
@@ -48,21 +74,21 @@ def compiled_step(method, module):
 
 
 @pytest.fixture(scope='module')
-def stepped(tiny):
+def stepped():
   """Returns a function that gives the state before and after one training step with a method."""
 
   @functools.cache
-  def run(method):
-    trained = initialised(method, tiny)
+  def run(method, model):
+    trained = initialised(method, model)
     state = TrainState(jnp.int32(0), trained, OPTIMIZER.init(trained))
-    return state, compiled_step(method, tiny.module)(tiny.params, state, batch_of(method.layout()))[0]
+    return state, compiled_step(method, model.module)(model.params, state, batch_of(model, method.layout()))[0]
 
   return run
 
 
 @every_method
-def test_first_values_depend_on_the_key_alone_and_have_names(tiny, method):
-  first, again = trees.flatten(initialised(method, tiny)), trees.flatten(initialised(method, tiny))
+def test_first_values_depend_on_the_key_alone_and_have_names(model, method):
+  first, again = trees.flatten(initialised(method, model)), trees.flatten(initialised(method, model))
   assert first and all(isinstance(name, str) for name in first)
   for name in first:
     np.testing.assert_array_equal(first[name], again[name])
@@ -70,16 +96,16 @@ def test_first_values_depend_on_the_key_alone_and_have_names(tiny, method):
 
 
 @every_method
-def test_first_values_are_the_methods_own_and_may_be_given_away(tiny, method):
-  before = jax.device_get(tiny.params)
-  for leaf in jax.tree.leaves(initialised(method, tiny)):
+def test_first_values_are_the_methods_own_and_may_be_given_away(model, method):
+  before = jax.device_get(model.params)
+  for leaf in jax.tree.leaves(initialised(method, model)):
     leaf.delete()  # what becomes of a donated array
-  jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(tiny.params))
+  jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(model.params))
 
 
 @every_method
-def test_every_trained_number_changes_the_output(stepped, method):
-  _, state = stepped(method)
+def test_every_trained_number_changes_the_output(model, stepped, method):
+  _, state = stepped(method, model)
   for name, array in trees.flatten(state.optimizer[0].trace).items():
     array = np.asarray(array)
     if 'rel_embedding' in name:  # these short texts do not have all distances
@@ -88,32 +114,32 @@ def test_every_trained_number_changes_the_output(stepped, method):
 
 
 @every_method
-def test_a_step_trains_every_tensor_and_nothing_else(tiny, stepped, method):
-  frozen = jax.device_get(tiny.params)
-  before, after = (trees.flatten(state.trained) for state in stepped(method))
+def test_a_step_trains_every_tensor_and_nothing_else(model, stepped, method):
+  frozen = jax.device_get(model.params)
+  before, after = (trees.flatten(state.trained) for state in stepped(method, model))
   assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
   for name, array in after.items():
     assert (np.asarray(array) != np.asarray(before[name])).any(), name
-  jax.tree.map(np.testing.assert_array_equal, frozen, jax.device_get(tiny.params))
+  jax.tree.map(np.testing.assert_array_equal, frozen, jax.device_get(model.params))
 
 
 @every_method
-def test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits(tiny, stepped, method, tmp_path):
-  _, state = stepped(method)
-  wanted = apply_model(tiny.module, tiny.params, batch_of(method.layout()), method.condition(state.trained))
+def test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits(model, stepped, method, tmp_path):
+  _, state = stepped(method, model)
+  wanted = apply_model(model.module, model.params, batch_of(model, method.layout()), method.condition(state.trained))
   run_files.save(str(tmp_path), 1, trained=trees.flatten(state.trained), optimizer=state.optimizer, metadata={},
-                 about=json.loads(json.dumps(describe(method))), keep=1)
+                 about=json.loads(json.dumps(describe(method))), keep=1, exported=exported(method, state.trained))
 
   saved = load_trained(str(tmp_path))
-  found = apply_model(tiny.module, tiny.params, batch_of(saved.layout()), saved.conditioning(tiny))
+  found = apply_model(model.module, model.params, batch_of(model, saved.layout()), saved.conditioning(model))
   np.testing.assert_array_equal(found, wanted)
 
   _, arrays, _ = run_files.read_newest(str(tmp_path))
-  fresh = initialised(method, tiny)
+  fresh = initialised(method, model)
   resumed = dataclasses.replace(
     state, trained=run_files.restore(fresh, arrays, 'trained'),
     optimizer=run_files.restore(OPTIMIZER.init(fresh), arrays, 'optimizer'))
-  step, batch = compiled_step(method, tiny.module), batch_of(method.layout())
-  ends = [step(tiny.params, each, batch)[0] for each in (state, resumed)]
+  step, batch = compiled_step(method, model.module), batch_of(model, method.layout())
+  ends = [step(model.params, each, batch)[0] for each in (state, resumed)]
   jax.tree.map(np.testing.assert_array_equal, ends[0].trained, ends[1].trained)
   jax.tree.map(np.testing.assert_array_equal, ends[0].optimizer, ends[1].optimizer)
