@@ -13,6 +13,7 @@ from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.conditioning import Method
 from prompt_tuning.data.tasks import Task
+from prompt_tuning.layouts import Layout
 from prompt_tuning.models import loading
 from prompt_tuning.models.t5_formats import infer_config
 from prompt_tuning.prompts import PROMPTS, PromptTuning
@@ -39,7 +40,7 @@ class Outline:
   def __init__(self, path: str, config: loading.Config, dtype: Any, *, step: int = 0, missing: Exception | None = None):
     self.path, self.config, self.step, self.missing, self.vocabulary = path, config, step, missing, None
     module = loading.module_of(config)
-    self.prompted, self.prefix_shapes = module.prompted, module.prefix_shapes
+    self.prompted, self.prefix_shapes, self.layout = module.prompted, module.prefix_shapes, module.layout
     shapes = loading.parameter_shapes(module)
     self.params: Params = trees.unflatten({
       name: jax.ShapeDtypeStruct(array.shape, dtype) for name, array in shapes.items()})
@@ -161,8 +162,7 @@ def _show_training(run: Any, outline: Outline) -> None:
                      f'TRAIN_STEPS to {outline.step} plus the steps you want.')
   start = outline.step if outline.missing is None else 'unknown'
   print(f'Steps: {start} to {end}, evaluated every {run.eval_period}, saved every {run.checkpoint_cfg.save.period}')
-  _show_batches(run.data.task_feature_lengths, run.data.batch_size, method.layout().prompt_length,
-                run.trainer_cls().num_microbatches)
+  _show_batches(run, outline.layout(method.layout()), run.trainer_cls().num_microbatches)
 
 
 def _show_prompt(run: Any, outline: Outline) -> None:
@@ -171,16 +171,17 @@ def _show_prompt(run: Any, outline: Outline) -> None:
   print('Handed to the model: ' + (', '.join(
     f'{name} {tuple(array.shape)}' for name, array in list(found.tensors.items())[:5]) or 'nothing'))
   if run.data.task_feature_lengths is not None:
-    _show_batches(run.data.task_feature_lengths, run.data.batch_size, found.layout().prompt_length, None)
+    _show_batches(run, outline.layout(found.layout()), None)
 
 
-def _show_batches(lengths: Any, batch_size: int, prompt_length: int, microbatches: int | None) -> None:
+def _show_batches(run: Any, layout: Layout, microbatches: int | None) -> None:
+  batch_size = run.data.batch_size
   rows = batch_size // (microbatches or 1)
   if rows * (microbatches or 1) != batch_size:
     raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
                      'Choose a number that divides it.')
-  print(f'Batches: {microbatches or 1} x encoder [{rows}, {lengths["inputs"] + prompt_length}], decoder '
-        f'[{rows}, {lengths["targets"]}]')
+  lengths = layout.rows(run.data.task_feature_lengths)
+  print(f'Batches: {microbatches or 1} x ' + ', '.join(f'{stack} [{rows}, {n}]' for stack, n in lengths.items()))
 
 
 def _show_data(run: Any, outline: Outline | None) -> None:

@@ -29,6 +29,7 @@ from prompt_tuning.t5x_names import (
   linen_initializers,
   models,
   partitioning,
+  prefix,
   prompts,
   retrained,
   seqio,
@@ -42,8 +43,8 @@ from prompt_tuning.t5x_names import (
 MODULES: dict[str, ModuleType] = {
   'adafactor': adafactor, 'architectures': architectures, 'decoding': decoding, 'eval_script': eval_script,
   'files': files, 'infer_script': infer_script, 'flax.linen.initializers': linen_initializers, 'models': models,
-  'partitioning': partitioning, 'prompt_tuning.prompts': prompts, 'retrained': retrained, 'seqio': seqio,
-  'train_prompts': train_prompts, 'train_script': train_script, 'trainer': trainer, 'utils': utils,
+  'partitioning': partitioning, 'prefix': prefix, 'prompt_tuning.prompts': prompts, 'retrained': retrained,
+  'seqio': seqio, 'train_prompts': train_prompts, 'train_script': train_script, 'trainer': trainer, 'utils': utils,
 }
 ROOTS = {'train': 'train_script.train', 'eval': 'eval_script.evaluate', 'infer': 'infer_script.infer'}
 _RUN_FILES = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}
