@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import seqio
 import tensorflow as tf
-from our_step import frozen_model
+from our_step import frozen_model, made
 from sizes import SIZES
 
 from prompt_tuning import compilation, layouts
@@ -55,7 +55,7 @@ def measure(size, steps: int) -> str:
   source = pipeline.TrainBatches(task, vocabulary, layouts.Layout(size.prompt), lengths=lengths, batch_size=size.batch)
   alone = statistics.median(contest.seconds(lambda: next(source)) for _ in range(300))
 
-  model = frozen_model(size, next(source))
+  model = frozen_model(made(size)[0], next(source))
   method, optimizer = PromptTuning(Prompt(size.prompt)), Adafactor().build(0)
   trained = method.initialise(jax.random.key(1), model)
   state = TrainState(jnp.int32(0), trained, optimizer.init(trained))

@@ -7,9 +7,11 @@ import contest
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from sizes import SIZES, Size
 
 from prompt_tuning import compilation, layouts, trees
+from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.prompts import Prompt, PromptTuning
@@ -28,16 +30,9 @@ def main() -> None:
   size = SIZES[options.size]
   compilation.use_cache(options.cache)  # as the programs do
 
-  random = np.random.default_rng(0)
-  layout = layouts.Layout(size.prompt)
-  ids = lambda length: random.integers(3, size.vocabulary, length)
-  batches = [
-    layouts.assemble([[layout.example(ids(size.inputs), ids(size.targets))] for _ in range(size.batch)],
-                     {'encoder': size.prompt + size.inputs, 'decoder': size.targets})
-    for _ in range(4)]
-
-  model = frozen_model(size, batches[0], options.rematerialise)
-  module, params = model.module, model.params
+  module, batches = made(size, options.rematerialise)
+  model = frozen_model(module, batches[0])
+  params = model.params
   method, optimizer = PromptTuning(Prompt(size.prompt)), Adafactor().build(0)
   trained = method.initialise(jax.random.key(1), model)
   state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
@@ -69,10 +64,29 @@ def main() -> None:
   contest.serve(step, matmul_rate=matmul_rate)
 
 
-def frozen_model(size: Size, batch: Batch, rematerialise: str = 'none') -> LanguageModel:
-  """Returns a T5 1.1 of a size whose numbers mean nothing."""
-  module = T5(T5Config(size.vocabulary, size.width, size.heads, size.head_dim, size.mlp_dim, size.layers, size.layers,
-                       rematerialise=rematerialise))
+def made(size: Size, rematerialise: str = 'none') -> tuple[nn.Module, list[Batch]]:
+  """Returns the model of a size, and batches for it."""
+  shape = dict(vocab_size=size.vocabulary, width=size.width, heads=size.heads, head_dim=size.head_dim,
+               mlp_dim=size.mlp_dim, rematerialise=rematerialise)
+  if size.family == 't5':
+    module = T5(T5Config(**shape, encoder_layers=size.layers, decoder_layers=size.layers))
+  else:
+    module = DecoderOnly(DecoderConfig(
+      **shape, layers=size.layers, mlp_activations=('gelu',), norm='layer', bias=True, tied=True, family='gpt2',
+      query_scale=size.head_dim**-0.5, position_count=1024))
+  random = np.random.default_rng(0)
+  layout = module.layout(layouts.Layout(size.prompt))
+  ids = lambda length: random.integers(3, size.vocabulary, length)
+  # Without targets of its own a text is its first token and all that follow.
+  lengths = {'inputs': size.inputs, 'targets': size.targets} if size.targets else {
+    'inputs': 1, 'targets': size.inputs - 1}
+  return module, [layouts.assemble(
+    [[layout.example(ids(lengths['inputs']), ids(lengths['targets']))] for _ in range(size.batch)],
+    layout.rows(lengths)) for _ in range(4)]
+
+
+def frozen_model(module: nn.Module, batch: Batch) -> LanguageModel:
+  """Returns a model whose numbers mean nothing."""
   shapes = jax.eval_shape(module.init, jax.random.key(0), batch)['params']
   return LanguageModel(module, trees.map_named(lambda _, leaf: small_numbers(leaf.shape), shapes))
 

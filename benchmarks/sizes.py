@@ -5,9 +5,10 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """A T5 1.1 and a batch.
+  """A T5 1.1, or a GPT-2, and a batch.
 
   Attributes:
+    family: 't5' or 'gpt2', which has `targets` 0: the loss is that of all text.
     heads: H.
     layers: L, of the encoder and again of the decoder.
     width: D.
@@ -30,6 +31,7 @@ class Size:
   inputs: int = 128
   targets: int = 8
   prompt: int = 100
+  family: str = 't5'
 
   def necessary_flops(self) -> float:
     """Returns the FLOPs of a step that no way of computing it can avoid.
@@ -38,6 +40,8 @@ class Size:
     keys and values of cross-attention counted on the encoder's tokens, 12·B·H·T·S·K for each attention's two
     products, and the output layer.
     """
+    if self.family == 'gpt2':
+      return self._necessary_flops_of_gpt2()
     joined, length = self.heads * self.head_dim, self.prompt + self.inputs
     projections, mlp = self.width * joined, 3 * self.width * self.mlp_dim
     encoder_tokens, decoder_tokens = self.batch * length, self.batch * self.targets
@@ -47,7 +51,18 @@ class Size:
       length * length + self.targets * self.targets + self.targets * length)
     return parameters + products + 4 * decoder_tokens * self.width * self.vocabulary
 
+  def _necessary_flops_of_gpt2(self) -> float:
+    """The same for a decoder alone: the prompt is run once, and each row attends to it."""
+    kernels = 4 * self.width * self.heads * self.head_dim + 2 * self.width * self.mlp_dim
+    tokens = self.batch * self.inputs
+    attended = self.batch * self.inputs * (self.prompt + self.inputs) + self.prompt**2
+    return (4 * self.layers * kernels * (tokens + self.prompt) + 12 * self.layers * self.width * attended
+            + 4 * tokens * self.width * self.vocabulary)
+
 
 SIZES = {'small': Size(heads=6, layers=8, width=512, mlp_dim=1024),
          'base': Size(heads=12, layers=12, width=768, mlp_dim=2048),
+         'gpt2': Size(heads=12, layers=12, width=768, mlp_dim=3072, vocabulary=50257, targets=0, family='gpt2'),
+         'toy_gpt2': Size(heads=2, layers=2, width=16, mlp_dim=64, head_dim=8, vocabulary=128, prompt=5, inputs=16,
+                          targets=0, family='gpt2'),
          'toy': Size(heads=2, layers=2, width=16, mlp_dim=32, head_dim=8, vocabulary=128, prompt=5, inputs=16)}

@@ -3,8 +3,9 @@
   python benchmarks/train_step.py                                  # where the extra `peers` is installed
   python benchmarks/train_step.py --peer_python path/to/python     # PEFT lives in an environment of its own
 
-T5 1.1, random weights, float32, batch 8, inputs 128, targets 8, P = 100, dropout 0. Each contestant is a process of
-its own; blocks of steps alternate, so that whatever else the machine does falls on all alike.
+T5 1.1 or GPT-2, random weights, float32, batch 8, inputs 128, targets 8 (GPT-2: loss on all text), P = 100, dropout 0.
+Each contestant is a process of its own; blocks of steps alternate, so that whatever else the machine does falls on all
+alike.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def table(name: str, times: dict[str, list[float]], rates: list[float], memory: 
   size = SIZES[name]
   needed = size.necessary_flops()
   rate = statistics.median(rates)
-  lines = [f'### T5 1.1 {name}', '',
+  lines = [f'### {"T5 1.1 " if size.family == "t5" else ""}{name}', '',
            f'{needed / 1e9:.0f} GFLOP are necessary for a step; matrix products ran at {rate / 1e9:.0f} GFLOP/s.', '',
            '| | s/step | examples/s | examples/s, PEFT = 1 | share of matmul rate | peak MB | peak, PEFT = 1 '
            '| peak MB, first start |', '|---|---|---|---|---|---|---|---|']
