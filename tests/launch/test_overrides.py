@@ -15,6 +15,7 @@ RESTORE, SAVE, DATASET = (f'utils.{name}Config' for name in ('RestoreCheckpoint'
 RATE, UNIFORM = 'utils.create_learning_rate_scheduler', 'prompt_init/linen.initializers.uniform'
 INIT = 'prompt_init/prompts'
 SAMPLE = '--gin.models.EncoderDecoderModel.decode_fn=@decoding.temperature_sample'
+PREFIX = '--gin.PROMPT=@prefix.Prefix'
 SUFFIX = '--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'
 
 
@@ -128,6 +129,12 @@ TRAIN = {
   'train_prompts.Prompt.see_input': ('False', lambda run: prompt(run).see_input, False),
   'train_prompts.Prompt.see_prompt': ('False', lambda run: prompt(run).see_prompt, False),
   'PROMPT': ('@retrained.Retrained', lambda run: prompt(run).__class__.__name__, 'Retrained'),
+  'prefix.Prefix.length': ('4', lambda run: prompt(run).length, 4, PREFIX),
+  'prefix.Prefix.init': ('@linen.initializers.ones_init()', lambda run: float(prompt(run).init(None, (1,))[0]), 1.0,
+                         PREFIX),
+  'prefix.Prefix.attentions': ("['cross']", lambda run: prompt(run).attentions, ('cross',), PREFIX),
+  'prefix.Prefix.hidden': ('5', lambda run: prompt(run).hidden, 5, PREFIX),
+  'prefix.Prefix.width': ('6', lambda run: prompt(run).width, 6, PREFIX),
   'retrained.Retrained.patterns': ("['.*bias.*']", lambda run: prompt(run).patterns, ('.*bias.*',),
                                    '--gin.PROMPT=@retrained.Retrained'),
   'train_script.train.objective': ("'loss'", lambda run: evaluations(run).objective, 'loss'),
