@@ -123,6 +123,7 @@ class DecoderOnly(nn.Module):
       raise ValueError(f'A decoder-only model is handed {found}; it takes one of decoder.prompt and decoder.prefix.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
+    self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
     vectors = self.token_embedder(layout['tokens'])
     if 'prompt_slots' in layout:
       vectors = fill_prompt(vectors, layout, batch['prompt_ids'], given)
@@ -153,6 +154,15 @@ class DecoderOnly(nn.Module):
     _, own = self.decoder(x, Surroundings((hide(seen)[None, None],), positions=index), collect=True)
     return own
 
+  def _require_positions(self, front: int, length: int, answer: int = 0) -> None:
+    """Raises ValueError where a row may reach beyond the position table, which JAX would not notice."""
+    count = self.config.position_count
+    if count and front + length + answer > count:
+      parts = ' + '.join(f'{number} of {what}' for number, what in (
+        (front, 'prompt or prefix'), (length, 'text'), (answer, 'answer')) if number)
+      raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
+                       f'{count}. Shorten the prompt, or the lengths of inputs and targets.')
+
   def _embed(self, tokens: Array, positions: Array) -> Array:
     return self._placed(self.token_embedder(tokens), positions)
 
@@ -171,8 +181,10 @@ class DecoderOnly(nn.Module):
             max_length: int) -> tuple[Any, Any, Array]:
     """Starts `count` answers to each row, see `generation.generate`; the rows are padded left."""
     config = self.config
+    in_rows = batch['decoder']['tokens'].shape[1]
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
+    self._require_positions(sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
     shape = (config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
     cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
     first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)

@@ -215,7 +215,10 @@ class LanguageModel:
                        'batches.')
     rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few programs
     examples += [[]] * (rows_to_fill - len(examples))
-    lengths = {stack: bucket(max([len(row[0][stack]['tokens']) for row in examples if row])) for stack in layout.stacks}
+    needed = {stack: max([len(row[0][stack]['tokens']) for row in examples if row]) for stack in layout.stacks}
+    # In long rows of a model with a position table, padding might not find room there.
+    room = getattr(self.module.config, 'position_count', 0) // 2 or 1 << 30
+    lengths = {stack: bucket(length) if bucket(length) <= room else length for stack, length in needed.items()}
     side = layout.question_side if targets is None else 'right'
     return layouts.assemble(examples, lengths, side=side, first_id=first_id), conditioning
 

@@ -210,3 +210,16 @@ def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
   (tmp_path / 'model.safetensors').write_bytes((shared / 'hf/gpt2/model.safetensors').read_bytes())
   with pytest.raises(ValueError, match="a model of type 'bloom'; supported are t5, mt5, gpt2, llama"):
     loading.load_model(str(tmp_path))
+
+
+def test_rows_beyond_the_position_table_are_a_clear_error():
+  model = loading.random_model(LEARNED)  # 40 positions
+  fits, too_long = np.ones((1, 30), np.int32), np.ones((1, 38), np.int32)
+  prompt = SavedPrompt(np.zeros((6, 12), np.float32))
+  assert model.logits(fits, [[5, 6, 7]], prompt=prompt).shape == (1, 3, 29)
+  with pytest.raises(ValueError, match=r'The rows need 46 positions \(6 of prompt or prefix \+ 40 of text\), but the '
+                                       r'model has a table of 40. Shorten the prompt'):
+    model.logits(too_long, [[5, 6, 7]], prompt=prompt)
+  with pytest.raises(ValueError, match=r'need 41 positions \(6 of prompt or prefix \+ 30 of text \+ 5 of answer\)'):
+    model.predict(fits, prompt=prompt, max_length=6)
+  assert len(model.predict(fits, prompt=prompt, max_length=5)) == 1

@@ -1,0 +1,87 @@
+"""Greedy decoding beside transformers' `generate`: GPT-2 small, random weights, 8 rows of 128 tokens, 64 new tokens.
+
+  python benchmarks/decoding.py                                  # where the extra `peers` is installed
+  python benchmarks/decoding.py --peer_python path/to/python
+
+Float32; both give all 64 tokens to every row. Each contestant is a process of its own; they take turns.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import statistics
+import sys
+
+import contest
+from sizes import SIZES
+
+NEW = 64
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--size', choices=[name for name, size in SIZES.items() if size.family == 'gpt2'], default='gpt2')
+  parser.add_argument('--blocks', type=int, default=5, help='turns of each contestant')
+  parser.add_argument('--peer_python', default=sys.executable, help='an interpreter that can import transformers')
+  parser.add_argument('--contestant', choices=['ours', 'transformers'], help=argparse.SUPPRESS)
+  options = parser.parse_args()
+  if options.contestant:
+    contest.serve({'ours': ours, 'transformers': transformers_generate}[options.contestant](SIZES[options.size]))
+    return
+  command = [str(pathlib.Path(__file__)), '--size', options.size, '--contestant']
+  with contextlib.ExitStack() as stack:
+    contestants = {name: stack.enter_context(contest.Contestant([python, *command, name])) for name, python in (
+      ('ours', sys.executable), ('transformers', options.peer_python))}
+    for contestant in contestants.values():
+      contestant.ask('steps 2')  # compiles
+    times = contest.take_turns(contestants, blocks=options.blocks, steps=1)
+  print('| | s | tokens/s | tokens/s, transformers = 1 |\n|---|---|---|---|')
+  for name, seconds in times.items():
+    typical = statistics.median(seconds)
+    print(f'| {name} | {typical:.2f} | {SIZES[options.size].batch * NEW / typical:.0f} '
+          f'| {contest.paired_ratio(times["transformers"], seconds):.2f} |')
+
+
+def ours(size):
+  """Returns a function that decodes with this package."""
+  import jax
+  import numpy as np
+  from our_step import frozen_model, made
+
+  from prompt_tuning import layouts
+  from prompt_tuning.conditioning import Conditioning
+  from prompt_tuning.models.generation import Greedy, generate
+
+  module, batches = made(size)
+  model, layout, random = frozen_model(module, batches[0]), module.layout(layouts.Layout()), np.random.default_rng(0)
+  rows = [[layout.question(random.integers(3, size.vocabulary, size.inputs))] for _ in range(size.batch)]
+  batch = layouts.assemble(rows, {'decoder': size.inputs}, side=layout.question_side)
+
+  def decode() -> None:
+    tokens, _ = generate(module, model.params, batch, Conditioning(), jax.random.key(0), sampler=Greedy(),
+                         max_length=NEW, eos_id=-1)
+    assert np.asarray(tokens).shape == (size.batch, 1, NEW)
+
+  return decode
+
+
+def transformers_generate(size):
+  """Returns a function that decodes with transformers."""
+  import torch
+  import transformers
+
+  model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+    vocab_size=size.vocabulary, n_embd=size.width, n_head=size.heads, n_layer=size.layers, n_inner=size.mlp_dim)).eval()
+  ids = torch.randint(3, size.vocabulary, (size.batch, size.inputs))
+
+  def decode() -> None:
+    with torch.no_grad():
+      found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, min_new_tokens=NEW,
+                             do_sample=False, pad_token_id=0)
+    assert found.shape == (size.batch, size.inputs + NEW)
+
+  return decode
+
+
+if __name__ == '__main__':
+  main()
