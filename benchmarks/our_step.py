@@ -1,6 +1,7 @@
 """Contestant: the package's own training step. Started by train_step.py."""
 
 import argparse
+import dataclasses
 import statistics
 
 import contest
@@ -11,6 +12,7 @@ from flax import linen as nn
 from sizes import SIZES, Size
 
 from prompt_tuning import compilation, layouts, trees
+from prompt_tuning.conditioning import Visibility
 from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.t5 import T5, T5Config
@@ -25,15 +27,19 @@ def main() -> None:
   parser.add_argument('--size', choices=SIZES, required=True)
   parser.add_argument('--rematerialise', default='none')
   parser.add_argument('--microbatches', type=int, default=1)
+  parser.add_argument('--inputs', type=int, help="tokens of an input, instead of the size's")
+  parser.add_argument('--alone', action='store_true', help='the prompt does not see the input')
   parser.add_argument('--cache', required=True, help='folder of compiled programs')
   options = parser.parse_args()
   size = SIZES[options.size]
+  size = dataclasses.replace(size, inputs=options.inputs or size.inputs)
   compilation.use_cache(options.cache)  # as the programs do
 
-  module, batches = made(size, options.rematerialise)
+  method = PromptTuning(Prompt(size.prompt), visibility=Visibility(input=not options.alone))
+  module, batches = made(size, options.rematerialise, asked=method.layout())
   model = frozen_model(module, batches[0])
   params = model.params
-  method, optimizer = PromptTuning(Prompt(size.prompt)), Adafactor().build(0)
+  optimizer = Adafactor().build(0)
   trained = method.initialise(jax.random.key(1), model)
   state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
   run = compilation.compile_step(
@@ -64,7 +70,8 @@ def main() -> None:
   contest.serve(step, matmul_rate=matmul_rate)
 
 
-def made(size: Size, rematerialise: str = 'none') -> tuple[nn.Module, list[Batch]]:
+def made(size: Size, rematerialise: str = 'none', *,
+         asked: layouts.Layout | None = None) -> tuple[nn.Module, list[Batch]]:
   """Returns the model of a size, and batches for it."""
   shape = dict(vocab_size=size.vocabulary, width=size.width, heads=size.heads, head_dim=size.head_dim,
                mlp_dim=size.mlp_dim, rematerialise=rematerialise)
@@ -75,7 +82,7 @@ def made(size: Size, rematerialise: str = 'none') -> tuple[nn.Module, list[Batch
       **shape, layers=size.layers, mlp_activations=('gelu',), norm='layer', bias=True, tied=True, family='gpt2',
       query_scale=size.head_dim**-0.5, position_count=1024))
   random = np.random.default_rng(0)
-  layout = module.layout(layouts.Layout(size.prompt))
+  layout = module.layout(asked or layouts.Layout(size.prompt))
   ids = lambda length: random.integers(3, size.vocabulary, length)
   # Without targets of its own a text is its first token and all that follow.
   lengths = {'inputs': size.inputs, 'targets': size.targets} if size.targets else {

@@ -45,7 +45,7 @@ class SavedPrompt:
 
   def layout(self) -> layouts.Layout:
     """Returns how examples are laid out for this prompt."""
-    return layouts.Layout(len(self.vectors), self.placement)
+    return layouts.Layout(len(self.vectors), self.placement, alone=not self.visibility.input)
 
   def save(self, path: str) -> None:
     """Writes the prompt: as NumPy `[P, D]` where `path` ends in `.npy` (which keeps the vectors only), else as a

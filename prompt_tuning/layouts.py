@@ -14,7 +14,8 @@ The decoder's have also:
   memory_segments: which encoder segment a position reads.
 A decoder-only model has the stack 'decoder' alone, with input and target in one row, and perhaps
   bidirectional: 1 where the positions of a prefix-LM see one another.
-It has no `prompt_slots` where the prompt stands in front of the whole row: then the model runs it once for all rows.
+There are no `prompt_slots` where the prompt stands in front of the whole row and sees nothing of it: then the model
+runs it once for all rows.
 Beside the stacks: `prompt_ids` `[B, G]`, the prompt that each of a row's G segments uses, and `example_ids`
 `[B]`, the row's number in the whole stream (dropout depends on it, so not on the batch it stands in).
 """
@@ -68,18 +69,26 @@ class Layout:
     prompt_length: P, how many prompt vectors the encoder reads; 0 is none.
     placement: where they stand among the input's tokens: a function `(count of tokens, P) -> slots`.
     start_id: the token that the decoder starts with.
+    alone: the prompt sees nothing of the input.
   """
 
   prompt_length: int = 0
   placement: Placement = before
   start_id: int = 0
+  alone: bool = False
   stacks = ('encoder', 'decoder')
   input_ends = True  # inputs have an end token
   question_side = 'right'  # of the padding of rows that are to be answered
 
+  @property
+  def in_front(self) -> bool:
+    """Whether the prompt stands in front of the whole row and sees nothing of it: then the row has no slots for it."""
+    return self.placement is before and self.alone
+
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns how long the rows of each stack are for texts of at most `lengths` tokens of 'inputs' and 'targets'."""
-    return {'encoder': lengths['inputs'] + self.prompt_length, 'decoder': lengths['targets']}
+    slots = 0 if self.in_front else self.prompt_length
+    return {'encoder': lengths['inputs'] + slots, 'decoder': lengths['targets']}
 
   def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns how long the rows of inputs are that are to be answered."""
@@ -103,13 +112,9 @@ class Layout:
     Returns:
       1-D arrays of the example's own length for each stack.
     """
-    length = self.prompt_length if prompt_length is None else prompt_length
-    inputs, targets = np.asarray(inputs, np.int32), np.asarray(targets, np.int32)
-    slots = self.placement(len(inputs), length)
-    tokens = np.zeros(len(slots), np.int32)
-    tokens[slots < 0] = inputs
+    targets = np.asarray(targets, np.int32)
     return {
-      'encoder': {'tokens': tokens, 'prompt_slots': slots},
+      'encoder': self._arranged(inputs, prompt_length),
       'decoder': {
         'tokens': np.concatenate([[self.start_id], targets[:-1]]).astype(np.int32)[:len(targets)],
         'targets': targets,
@@ -117,6 +122,14 @@ class Layout:
       },
       'prompt': {'id': np.asarray(prompt_id, np.int32)},
     }
+
+  def _arranged(self, inputs: Sequence[int], prompt_length: int | None) -> dict[str, np.ndarray]:
+    """Returns the input's tokens with the prompt's slots among them."""
+    length = self.prompt_length if prompt_length is None else prompt_length
+    slots = self.placement(len(inputs), 0 if self.in_front else length)
+    tokens = np.zeros(len(slots), np.int32)
+    tokens[slots < 0] = np.asarray(inputs, np.int32)
+    return {'tokens': tokens} if self.in_front else {'tokens': tokens, 'prompt_slots': slots}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +147,8 @@ class CausalLayout(Layout):
 
   @property
   def in_front(self) -> bool:
-    """Whether the prompt stands in front of the whole row and sees nothing of it: then the row has no slots for it."""
-    return self.placement is before and not self.prefix_lm
+    """See `Layout.in_front`: in a causal model what stands in front sees nothing anyway."""
+    return self.placement is before and (self.alone or not self.prefix_lm)
 
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the length of the rows: the last token is predicted, not read."""
@@ -160,28 +173,18 @@ class CausalLayout(Layout):
                        'could be predicted. Give an input.')
     predicting = slice(count - 1, count - 1 + len(targets))
     total = count + max(0, len(targets) - 1)
-    arrays = {name: np.concatenate([array, np.full(total - count, fill, np.int32)]) for (name, array), fill in zip(
-      arranged.items(), (0, -1), strict=True)}
+    arrays = {name: np.concatenate([array, np.full(total - count, 0 if name == 'tokens' else -1, np.int32)])
+              for name, array in arranged.items()}
     arrays['tokens'][count:] = targets[:-1]
     arrays |= {'targets': np.zeros(total, np.int32), 'loss_weights': np.zeros(total, np.float32)}
     arrays['targets'][predicting] = targets
     arrays['loss_weights'][predicting] = loss_weight
     if self.prefix_lm:
       arrays['bidirectional'] = (np.arange(total) < count).astype(np.int32)
-    if self.in_front:
-      del arrays['prompt_slots']
     return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
-  def _arranged(self, inputs: Sequence[int], prompt_length: int | None) -> dict[str, np.ndarray]:
-    length = self.prompt_length if prompt_length is None else prompt_length
-    slots = self.placement(len(inputs), 0 if self.in_front else length)
-    tokens = np.zeros(len(slots), np.int32)
-    tokens[slots < 0] = np.asarray(inputs, np.int32)
-    return {'tokens': tokens, 'prompt_slots': slots}
 
-
-_ENCODER = {'tokens': (0, np.int32), 'prompt_slots': (-1, np.int32), 'segments': (0, np.int32),
-            'positions': (0, np.int32)}
+_ENCODER = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, np.int32)}
 _DECODER = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
             'segments': (0, np.int32), 'positions': (0, np.int32), 'memory_segments': (0, np.int32)}
 _CAUSAL = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
@@ -207,8 +210,9 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, s
   """
   count = len(rows)
   first = next((row[0] for row in rows if row), {})
-  fields = {'encoder': _ENCODER, 'decoder': _DECODER} if 'encoder' in lengths else {
-    'decoder': _CAUSAL | {name: _OPTIONAL[name] for name in first.get('decoder', ()) if name in _OPTIONAL}}
+  fields = {'encoder': _ENCODER, 'decoder': _DECODER} if 'encoder' in lengths else {'decoder': _CAUSAL}
+  fields = {stack: wanted | {name: _OPTIONAL[name] for name in first.get(stack, ()) if name in _OPTIONAL}
+            for stack, wanted in fields.items()}
   batch: Batch = {
     stack: {name: np.full((count, lengths[stack]), fill, dtype) for name, (fill, dtype) in wanted.items()}
     for stack, wanted in fields.items()}

@@ -65,8 +65,8 @@ class PromptTuning:
   visibility: Visibility = Visibility()
 
   def layout(self) -> layouts.Layout:
-    """Returns a layout with a slot for every vector."""
-    return layouts.Layout(self.prompt.length, self.placement)
+    """Returns a layout with a place for every vector."""
+    return layouts.Layout(self.prompt.length, self.placement, alone=not self.visibility.input)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `encoder/prompt/prompt/prompt` [P, D], or the same in the decoder."""

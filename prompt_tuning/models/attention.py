@@ -88,7 +88,7 @@ def self_visible(layout: Mapping[str, Array], *, causal: bool, visibility: Visib
   """Says who sees whom within one stack.
 
   Args:
-    layout: the stack's part of a batch; each array [B, T].
+    layout: the stack's part of a batch; each array [B, T]. Without `prompt_slots` there is no prompt among them.
     causal: a position sees itself and what stands before it; where `layout` has `bidirectional`, those it marks
       see one another (a prefix-LM).
     visibility: what the prompt's positions see beside themselves.
@@ -105,7 +105,7 @@ def self_visible(layout: Mapping[str, Array], *, causal: bool, visibility: Visib
       both = layout['bidirectional'] > 0
       before = before | (both[:, :, None] & both[:, None, :])
     visible &= before
-  if visibility != Visibility():
+  if visibility != Visibility() and 'prompt_slots' in layout:
     prompt = layout['prompt_slots'] >= 0
     seen = jnp.where(prompt[:, None, :], visibility.prompt, visibility.input)
     own = jnp.eye(segments.shape[1], dtype=bool)

@@ -75,7 +75,7 @@ class DecoderOnly(nn.Module):
 
   def layout(self, asked: Layout) -> CausalLayout:
     """Returns how this model's examples are laid out: input and target in one row."""
-    return CausalLayout(asked.prompt_length, asked.placement, prefix_lm=self.config.prefix_lm)
+    return CausalLayout(asked.prompt_length, asked.placement, alone=asked.alone, prefix_lm=self.config.prefix_lm)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None) -> Array:

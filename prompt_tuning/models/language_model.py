@@ -207,10 +207,11 @@ class LanguageModel:
     chosen, conditioning = collect_prompts(prompt, len(rows), self.width, self.prompted)
     examples = []
     for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
-      layout, used = self.layout(layouts.Layout(placement=placement)), {'prompt_length': length, 'prompt_id': prompt_id}
+      layout = self.layout(layouts.Layout(placement=placement, alone=not self._visibility(conditioning).input))
+      used = {'prompt_length': length, 'prompt_id': prompt_id}
       examples.append([layout.question(row.ids, **used) if targets is None else
                        layout.example(row.ids, targets[b], **used)])
-    if len({'prompt_slots' in row[0]['decoder'] for row in examples}) > 1:
+    if len({'prompt_slots' in row[0][self.prompted] for row in examples}) > 1:
       raise ValueError('Some prompts of this batch stand in front and others within the text. Run them in separate '
                        'batches.')
     rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few programs
@@ -221,6 +222,10 @@ class LanguageModel:
     lengths = {stack: bucket(length) if bucket(length) <= room else length for stack, length in needed.items()}
     side = layout.question_side if targets is None else 'right'
     return layouts.assemble(examples, lengths, side=side, first_id=first_id), conditioning
+
+
+  def _visibility(self, conditioning: Conditioning) -> Visibility:
+    return getattr(conditioning, self.prompted).visibility
 
 
 def collect_prompts(prompt: Any, count: int, width: int,
@@ -258,12 +263,13 @@ def collect_prompts(prompt: Any, count: int, width: int,
   if len(seen) > 1:
     raise ValueError('The prompts of one batch see different things (their visibility differs). '
                      'Run them in separate batches.')
-  if stack == 'decoder' and any(each is None for each in rows):
+  in_front = stack == 'decoder' or not next(iter(seen)).input
+  if in_front and any(each is None for each in rows):
     vectors.append(jnp.zeros((0, width)))  # such rows use a prompt of length 0, which stands in front like the others
   longest = max(len(array) for array in vectors)
   table = jnp.stack([jnp.pad(array, ((0, longest - len(array)), (0, 0))) for array in vectors])
   numbers = {key: n for n, key in enumerate(distinct)}
-  none = (len(vectors) - 1 if stack == 'decoder' else 0, 0, layouts.before)
+  none = (len(vectors) - 1 if in_front else 0, 0, layouts.before)
   chosen = [none if each is None else
             (numbers[id(each)], len(vectors[numbers[id(each)]]), getattr(each, 'placement', layouts.before))
             for each in rows]

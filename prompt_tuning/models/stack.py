@@ -135,6 +135,8 @@ class Surroundings:
     memory: [B, T, D], an encoder's output; None where `memory_blocks` are scanned.
     memory_bias: broadcastable to [B, 1, S, T].
     memory_front_bias: broadcastable to [B, 1, S, P], for what stands in front of the memory.
+    prompt_memory: [B, P, D], or [1, P, D] for all: an encoder's output of a prompt that was run by itself.
+    prompt_memory_bias: broadcastable to [B, 1, S, P].
     dropout: [B] random keys, one for each row; None for no dropout.
   """
 
@@ -145,6 +147,8 @@ class Surroundings:
   memory: Array | None = None
   memory_bias: Array | None = None
   memory_front_bias: Array | None = None
+  prompt_memory: Array | None = None
+  prompt_memory_bias: Array | None = None
   dropout: Array | None = None
 
 
@@ -320,6 +324,8 @@ class Layer(nn.Module):
       blocks = [Block(*memory, (around.memory_bias,))]
       if scanned.memory_front is not None:
         blocks.insert(0, Block(*scanned.memory_front, (around.memory_front_bias,)))
+      if around.prompt_memory is not None:
+        blocks.insert(0, Block(*attention.keys_values(around.prompt_memory), (around.prompt_memory_bias,)))
       x = residual(x, attention(normed, blocks, keys, site=next(site)), 'cross_attention')
     x = checkpoint_name(x, 'mlp_input')
     normed = norm(config, 'pre_mlp_layer_norm')(x)

@@ -133,11 +133,18 @@ class T5(nn.Module):
       conditioning: what the model is handed; its `parameters` are merged by the caller.
       dropout: [B] random keys, or None.
     """
-    memory = self.encode(batch, conditioning, dropout=dropout)
-    return self.decode(batch, memory, conditioning, dropout=dropout)
+    memory, of_prompt = self.read(batch, conditioning, dropout=dropout)
+    return self.decode(batch, memory, conditioning, of_prompt, dropout=dropout)
 
   def encode(self, batch: Batch, conditioning: Conditioning, *, dropout: Array | None = None) -> Array:
-    """Returns the encoder's output [B, T, D].
+    """Returns the encoder's output [B, T, D] of the rows."""
+    return self.read(batch, conditioning, dropout=dropout)[0]
+
+  def read(self, batch: Batch, conditioning: Conditioning, *,
+           dropout: Array | None = None) -> tuple[Array, Array | None]:
+    """Returns the encoder's output [B, T, D] of the rows, and that of prompts [N, P, D] that are run by themselves.
+
+    A prompt that stands in front and sees nothing of the input is run once for all rows, without dropout.
 
     Raises:
       ValueError: the Conditioning holds what this model cannot honour.
@@ -148,16 +155,35 @@ class T5(nn.Module):
       raise ValueError(f'T5 is handed conditioning.{useless[0]}, which it has no place for. '
                        'Put a prompt into conditioning.encoder.')
     layout, given = batch['encoder'], conditioning.encoder
-    x = fill_prompt(self.token_embedder(layout['tokens']), layout, batch['prompt_ids'], given)
-    visible = self_visible(layout, causal=False, visibility=given.visibility)
     fronts, offset = prefixed(given, batch)
+    x, of_prompt = self.token_embedder(layout['tokens']), None
+    if 'prompt_slots' in layout:
+      x = fill_prompt(x, layout, batch['prompt_ids'], given)
+    elif given.prompt is not None:
+      if given.prefix is not None or conditioning.decoder.memory_prefix is not None:
+        raise ValueError('T5 is handed a prompt that sees nothing of the input, and a prefix of the encoder or of '
+                         'cross-attention. Let the prompt see the input, or leave one out.')
+      of_prompt, run = self._run_prompt(given)
+      front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
+      fronts = [front]
+    visible = self_visible(layout, causal=False, visibility=given.visibility)
     around = Surroundings((hide(visible),), positions=layout['positions'] + offset, dropout=dropout)
     x, _ = self.encoder(x, around, fronts=fronts)
-    return x
+    return x, of_prompt
 
-  def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, *,
+  def _run_prompt(self, given: StackConditioning) -> tuple[Array, tuple[Array, Array]]:
+    """Returns output [N, P, D], and keys and values [L, N, H, P, K], of prompts by themselves."""
+    count, length, _ = given.prompt.shape
+    index = jnp.arange(length)
+    lengths = jnp.full([count], length) if given.lengths is None else given.lengths
+    seen = (index < lengths[:, None])[:, None, :]
+    if not given.visibility.prompt:
+      seen = seen & (index[:, None] == index[None, :])
+    return self.encoder(given.prompt.astype(self.config.dtype), Surroundings((hide(seen)[:, None],)), collect=True)
+
+  def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, of_prompt: Array | None = None, *,
              dropout: Array | None = None) -> Array:
-    """Returns logits [B, S, V] of all target positions, given the encoder's output [B, T, D]."""
+    """Returns logits [B, S, V] of all target positions, given what `read` returned."""
     layout, given = batch['decoder'], conditioning.decoder
     x = self.token_embedder(layout['tokens'])
     if dropout is not None:
@@ -167,6 +193,9 @@ class T5(nn.Module):
       (hide(self_visible(layout, causal=True, visibility=Visibility())),), positions=layout['positions'] + offset,
       memory=memory, dropout=dropout,
       memory_bias=hide(cross_visible(layout['memory_segments'], batch['encoder']['segments'])))
+    if of_prompt is not None:
+      chosen, bias = chosen_prompts(of_prompt, conditioning.encoder, batch)
+      around = dataclasses.replace(around, prompt_memory=chosen, prompt_memory_bias=bias)
     x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch))
     return self._logits(x)
 
@@ -200,7 +229,7 @@ class T5(nn.Module):
     """Starts `count` answers to each row, see `generation.generate`; the decoder's part of the batch is not read."""
     apply = functools.partial(self.apply, {'params': params})
     config = self.config
-    output = apply(batch, conditioning, method='encode')
+    output, of_prompt = apply(batch, conditioning, method='read')
     rows = output.shape[0]
     memory = memory_keys_values(config, params, output)
     bias = hide(jnp.repeat(batch['encoder']['segments'] > 0, count, axis=0))[:, None, None, :]
@@ -210,6 +239,9 @@ class T5(nn.Module):
     if not isinstance(offset, int):
       offset = jnp.repeat(offset, count, axis=0)
     of_memory = spread(memory_front(given, batch), count)
+    if of_prompt is not None:
+      chosen, seen = chosen_prompts(of_prompt, conditioning.encoder, batch)
+      of_memory = spread(Front(*memory_keys_values(config, params, chosen), seen), count)
     # [L, B, N, H, S, K]: the sequences grown so far, N for each row
     shape = (config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
     cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
@@ -242,6 +274,16 @@ def memory_front(given: StackConditioning, batch: Batch) -> Front | None:
   if given.memory_prefix is None:
     return None
   return front_of(given.memory_prefix, batch['prompt_ids'], given.lengths, placed=False)[0]
+
+
+def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> tuple[Array, Array]:
+  """Returns the encoder's output of the prompts [B, P, D] that rows use ([1, P, D] for all), and who sees it."""
+  count, length, _ = of_prompt.shape
+  if count == 1:
+    return of_prompt, jnp.zeros((1, 1, 1, 1))
+  chosen = batch['prompt_ids'][:, 0]
+  lengths = jnp.full([count], length) if given.lengths is None else given.lengths
+  return of_prompt[chosen], hide(jnp.arange(length) < lengths[chosen][:, None])[:, None, None, :]
 
 
 def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array) -> tuple[Array, Array]:

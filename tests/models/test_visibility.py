@@ -9,6 +9,7 @@ import pytest
 
 from prompt_tuning import layouts
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.inference import SavedPrompt
 
 P = 3
 SLOTS, TEXT = slice(1, 1 + P), [0, 4, 5]  # the prompt stands behind the first token
@@ -66,3 +67,44 @@ def test_vectors_see_one_another_where_only_the_input_is_hidden(tiny, prompt):
 def test_the_input_always_sees_the_prompt(tiny, prompt, visibility):
   first, second = (outputs(tiny, visibility, vectors) for vectors in (prompt, changed(prompt, 1)))
   assert (np.abs(first - second)[TEXT].max(axis=1) > 1e-3).all()
+
+
+PACKED = [([5, 6, 7, 1], [8, 1]), ([9, 1], [3, 4, 1]), ([11, 12, 1], [5, 1])]
+
+
+@pytest.mark.parametrize('among', [True, False])
+def test_a_prompt_that_sees_nothing_of_the_input_is_run_once_for_all_rows(tiny, among):
+  vectors = jnp.asarray(np.random.default_rng(0).normal(0, 1, (1, 4, 12)), jnp.float32)
+  visibility = Visibility(input=False, prompt=among)
+  in_rows, shared = layouts.Layout(4), layouts.Layout(4, alone=True)
+  assert shared.in_front and not in_rows.in_front
+
+  def run(layout, vectors, packed, side='right'):
+    examples = [layout.example(*each) for each in PACKED]
+    rows = [examples[:2], examples[2:]] if packed else [[each] for each in examples]
+    batch = layouts.assemble(rows, {'encoder': 16 if layout is in_rows else 8, 'decoder': 6}, side=side)
+    given = Conditioning(encoder=StackConditioning(prompt=vectors, visibility=visibility))
+    logits = tiny.module.apply({'params': tiny.params}, batch, given)
+    return logits[batch['decoder']['loss_weights'] > 0]
+
+  for packed, side in ((False, 'right'), (False, 'left'), (True, 'right')):
+    np.testing.assert_allclose(run(shared, vectors, packed, side), run(in_rows, vectors, packed, side), atol=1e-5)
+  gradient = lambda layout: jax.grad(lambda v: jnp.sum(run(layout, v, True)**2))(vectors)
+  np.testing.assert_allclose(gradient(shared), gradient(in_rows), rtol=1e-4, atol=1e-3)
+
+
+def test_rows_may_use_different_such_prompts_and_none(tiny):
+  random = np.random.default_rng(1)
+  prompts = [SavedPrompt(random.normal(0, 1, (length, 12)).astype(np.float32), visibility=Visibility(input=False))
+             for length in (4, 2)]
+  texts, targets, chosen = ['5 6 7', '9', '11 12'], ['8', '3 4', '5'], [*prompts, None]
+  together, answers = tiny.logits(texts, targets, prompt=chosen), tiny.predict(texts, prompt=chosen, max_length=5)
+  for b, prompt in enumerate(chosen):
+    alone = tiny.logits(texts[b:b + 1], targets[b:b + 1], prompt=prompt)
+    np.testing.assert_allclose(together[b, :alone.shape[1]], alone[0], atol=1e-5)
+    assert tiny.predict(texts[b:b + 1], prompt=prompt, max_length=5) == answers[b:b + 1]
+    if prompt is not None:
+      ids = tiny.predict([[int(i) for i in texts[b].split()] + [1]], prompt=prompt, max_length=5)[0]
+      if len(ids) and all(ids):
+        forced = tiny.logits([[int(i) for i in texts[b].split()] + [1]], [ids.tolist()], prompt=prompt)
+        assert np.argmax(forced[0], axis=-1).tolist() == ids.tolist()
