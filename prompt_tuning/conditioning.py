@@ -38,6 +38,7 @@ class StackConditioning:
     visibility: what the prompt positions see.
     prefix: keys and values [L, N, kv_heads, P, K] in front of every layer's own in self-attention.
     memory_prefix: the same in front of what a decoder reads of an encoder.
+    layer_prompts: [L, N, P, D], what stands at the input of every layer's attention in front of a causal stack.
     lengths: [N], how many of the P each of several prompts or prefixes has; None is P.
   """
 
@@ -45,11 +46,13 @@ class StackConditioning:
   visibility: Visibility = dataclasses.field(default=Visibility(), metadata={'static': True})
   prefix: tuple[Array, Array] | None = None
   memory_prefix: tuple[Array, Array] | None = None
+  layer_prompts: Array | None = None
   lengths: Array | None = None
 
   def given(self) -> list[str]:
     """Returns the names of what is handed over."""
-    return [name for name in ('prompt', 'prefix', 'memory_prefix') if getattr(self, name) is not None]
+    return [name for name in ('prompt', 'prefix', 'memory_prefix', 'layer_prompts')
+            if getattr(self, name) is not None]
 
 
 @jax.tree_util.register_dataclass

@@ -19,6 +19,7 @@ from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.models.generation import Sampler, generate
 from prompt_tuning.models.language_model import LanguageModel, score_batch
 from prompt_tuning.prompts import PATH, PROMPTS
+from prompt_tuning.tuning import layer_prompts
 from prompt_tuning.tuning.prefix import check_prefix, is_prefix, prefixes
 from prompt_tuning.types import Array, Flat
 
@@ -112,7 +113,16 @@ class Trained:
       check_prefix(prefix, model.prefix_shapes())
       found = prefixes(prefix)
       given = {'encoder': found.encoder, 'decoder': found.decoder} | given
-    rest = {name: array for name, array in self.tensors.items() if name not in {*PROMPTS.values(), *prefix}}
+    if layer_prompts.NAME in self.tensors:
+      vectors = self.tensors[layer_prompts.NAME]
+      layers = model.prefix_shapes().get('decoder', (0,))[0]
+      if model.prompted != 'decoder' or vectors.ndim != 3 or vectors.shape[::2] != (layers, model.width):
+        raise ValueError(f'{layer_prompts.NAME} has shape {tuple(vectors.shape)}: for a model of so many layers '
+                         f'and that width with a decoder alone; found {layers} layers of width {model.width}, prompted '
+                         f'in the {model.prompted}. Choose the model that they were trained for.')
+      given['decoder'] = layer_prompts.layer_prompts(self.tensors).decoder
+    used = {*PROMPTS.values(), *prefix, layer_prompts.NAME}
+    rest = {name: array for name, array in self.tensors.items() if name not in used}
     return Conditioning(**given, parameters=rest)
 
 

@@ -120,7 +120,8 @@ class DecoderOnly(nn.Module):
     if conditioning.encoder.given() or len(given.given()) > 1:
       found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
                          *(f'decoder.{name}' for name in given.given())])
-      raise ValueError(f'A decoder-only model is handed {found}; it takes one of decoder.prompt and decoder.prefix.')
+      raise ValueError(f'A decoder-only model is handed {found}; it takes one of '
+                       'decoder.prompt, decoder.prefix and decoder.layer_prompts.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
     self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
@@ -137,6 +138,9 @@ class DecoderOnly(nn.Module):
     """Returns what stands in front of every row, and how many positions it takes."""
     if given.prefix is not None:
       front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=False)
+    elif given.layer_prompts is not None:
+      run = self.run_layer_prompts(given.layer_prompts)
+      front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
     elif given.prompt is not None and 'prompt_slots' not in batch['decoder']:
       run = self.run_prompt(given.prompt, given.visibility)
       front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
@@ -152,6 +156,14 @@ class DecoderOnly(nn.Module):
       seen = index[:, None] == index[None, :]
     x = self._placed(prompt.astype(self.config.dtype), index)
     _, own = self.decoder(x, Surroundings((hide(seen)[None, None],), positions=index), collect=True)
+    return own
+
+  def run_layer_prompts(self, vectors: Array) -> tuple[Array, Array]:
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of what stands at its input [L, N, P, D]."""
+    index = jnp.arange(vectors.shape[2])
+    vectors = vectors.astype(self.config.dtype)
+    _, own = self.decoder(vectors[0], Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=index), inputs=vectors,
+                          collect=True)
     return own
 
   def _require_positions(self, front: int, length: int, answer: int = 0) -> None:

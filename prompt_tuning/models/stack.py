@@ -162,12 +162,14 @@ class Scanned:
     fronts: keys and values in front of the layer's own.
     memory: keys and values of the memory, where they were computed before.
     memory_front: keys and values in front of the memory's.
+    inputs: [L, B, T, D] instead of what the layer before has given.
   """
 
   layer: dict[str, Array]
   fronts: tuple[tuple[Array, Array], ...] = ()
   memory: tuple[Array, Array] | None = None
   memory_front: tuple[Array, Array] | None = None
+  inputs: Array | None = None
 
 
 class RMSNorm(nn.Module):
@@ -306,7 +308,7 @@ class Layer(nn.Module):
     if config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
     name = self_attention_name(config)
-    x = checkpoint_name(x, 'attention_input')
+    x = checkpoint_name(x if scanned.inputs is None else scanned.inputs, 'attention_input')
     attention = Attention(config, name=name)
     normed = norm(config, f'pre_{name}_layer_norm')(x)
     angles = turns(layer, around.positions)
@@ -376,7 +378,7 @@ class Stack(nn.Module):
   @nn.compact
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
                memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
-               collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
+               inputs: Array | None = None, collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the stack.
 
     Args:
@@ -386,6 +388,7 @@ class Stack(nn.Module):
       fronts: keys and values in front of each layer's own.
       memory: keys and values [L, B, H, S, K] of the memory, instead of `around.memory`.
       memory_front: keys and values in front of the memory's, which have no positions.
+      inputs: [L, B, T, D], what each layer reads instead of what the one before has given.
       collect: also return each layer's own keys and values.
 
     Returns:
@@ -409,7 +412,7 @@ class Stack(nn.Module):
                    in_axes=(0, nn.broadcast), length=config.layers)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
     scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
-                      None if memory_front is None else (memory_front.keys, memory_front.values))
+                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs)
     x, own = scan(Layer(config, name='layers'), x, scanned, around)
     x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))

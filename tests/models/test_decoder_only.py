@@ -201,7 +201,7 @@ def test_every_kind_of_rematerialisation_gives_the_same_gradient(toy):
 
 
 def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
-  with pytest.raises(ValueError, match=r'handed encoder.prompt; it takes one of decoder.prompt and decoder.prefix'):
+  with pytest.raises(ValueError, match=r'handed encoder.prompt; it takes one of decoder.prompt, decoder.prefix and'):
     toy.module.apply({'params': toy.params}, layouts.assemble([[toy.layout().example([5], [6])]], {'decoder': 1}),
                      Conditioning(encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)))))
   with pytest.raises(ValueError, match='An example has no input'):
@@ -223,3 +223,33 @@ def test_rows_beyond_the_position_table_are_a_clear_error():
   with pytest.raises(ValueError, match=r'need 41 positions \(6 of prompt or prefix \+ 30 of text \+ 5 of answer\)'):
     model.predict(fits, prompt=prompt, max_length=6)
   assert len(model.predict(fits, prompt=prompt, max_length=5)) == 1
+
+
+def test_layer_prompts_are_what_each_layer_makes_keys_and_values_of(toy):
+  vectors = jnp.asarray(np.random.default_rng(0).normal(0, 1, (toy.module.config.layers, 1, 4, 12)), jnp.float32)
+  keys, values = toy.module.apply({'params': toy.params}, vectors, method='run_layer_prompts')
+  config, layers = toy.module.config, toy.params['decoder']['layers']
+  for i in range(config.layers):
+    of = jax.tree.map(lambda array, i=i: np.asarray(array[i]), layers)
+    x, norm = np.asarray(vectors[i, 0]), of['pre_self_attention_layer_norm']
+    if config.norm == 'layer':
+      x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * norm['scale'] + norm['bias']
+    else:
+      x = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * (norm['scale'] + config.norm_offset)
+    dense = of['self_attention']['value']
+    made = (x @ dense['kernel'] + dense.get('bias', 0)).reshape(4, -1, config.head_dim).swapaxes(0, 1)
+    np.testing.assert_allclose(values[i, 0], made, atol=1e-5)
+  assert keys.shape == values.shape
+
+
+def test_in_a_model_of_one_layer_a_prompt_and_layer_prompts_are_the_same(toy):
+  config = dataclasses.replace(toy.module.config, layers=1, rotary=toy.module.config.rotary[:1],
+                               windows=toy.module.config.windows[:1])
+  model = loading.random_model(config, seed=2)
+  prompt = jnp.asarray(PROMPTS[0].vectors)[None]
+  layout = model.layout(layouts.Layout(4))
+  batch = layouts.assemble([[layout.example([5, 6, 7], [8, 9])], [layout.example([11], [3])]], {'decoder': 4})
+  run = lambda **given: model.module.apply({'params': model.params}, batch,
+                                           Conditioning(decoder=StackConditioning(**given)))
+  placed = model.module.apply({'params': model.params}, prompt, jnp.arange(4), method='_placed')
+  np.testing.assert_allclose(run(layer_prompts=placed[None]), run(prompt=prompt), atol=1e-5)

@@ -20,6 +20,7 @@ from prompt_tuning.models.positions import Rotary
 from prompt_tuning.training import run_files
 from prompt_tuning.training.loop import describe
 from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
 
@@ -41,6 +42,7 @@ DECODER_METHODS = {  # the same for a model with a decoder alone
   'decoder prompt after_eos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_eos),
   'decoder prefix': Prefix(3),
   'decoder prefix of a network': Prefix(2, hidden=3),
+  'layer prompts': LayerPrompts(2),
   'decoder retrained norms': Retrained('.*(norm|layer_norm)/scale'),
 }
 DECODER_ONLY = loading.random_model(DecoderConfig(
