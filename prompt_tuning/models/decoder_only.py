@@ -16,7 +16,9 @@ from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibili
 from prompt_tuning.layouts import CausalLayout, Layout
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import front_of, spread
-from prompt_tuning.models.stack import REMATERIALISE, Front, Stack, StackConfig, Surroundings
+from prompt_tuning.models.layers import Surroundings
+from prompt_tuning.models.stack import Front, Stack
+from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
 from prompt_tuning.models.t5 import fill_prompt
 from prompt_tuning.types import Array, Batch
 

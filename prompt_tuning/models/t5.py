@@ -13,7 +13,9 @@ from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibili
 from prompt_tuning.layouts import Layout
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import front_of, spread
-from prompt_tuning.models.stack import REMATERIALISE, Front, Stack, StackConfig, Surroundings
+from prompt_tuning.models.layers import Surroundings
+from prompt_tuning.models.stack import Front, Stack
+from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
 from prompt_tuning.types import Array, Batch
 
 _DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0

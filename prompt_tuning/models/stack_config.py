@@ -1,0 +1,89 @@
+"""The shape of a stack: what differs between families, as values."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning.models.positions import Rotary
+from prompt_tuning.types import Array
+
+# What a step's backward pass needs of a layer when weights are frozen: the rest is cheap to make again.
+_KEPT = ('attention_input', 'mlp_input', 'query', 'key', 'value', 'attention_weights', 'mlp_hidden')
+REMATERIALISE: dict[str, Any] = {
+  'none': jax.checkpoint_policies.save_only_these_names(*_KEPT),
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+  """The shape of a stack. What is not given is as T5 1.1 has it.
+
+  Attributes:
+    layers: L.
+    width: D.
+    heads: H.
+    head_dim: K.
+    mlp_dim: F.
+    kv_heads: heads of keys and values, each read by a group of H / kv_heads; 0 is H.
+    mlp_activations: one activation, or two whose outputs are multiplied (a gated MLP).
+    causal: a position sees only itself and what stands before it.
+    cross: each layer also attends to a memory (a decoder that reads an encoder).
+    norm: 'rms', or 'layer' (LayerNorm with a bias).
+    norm_epsilon: added to the variance.
+    norm_offset: added to the scale of RMS norms (Gemma's is stored without its 1).
+    post_norms: the outputs of attention and MLP are normed too (Gemma 2 and 3).
+    query_norms: queries and keys are normed (Qwen 3, Gemma 3).
+    bias: dense layers have biases (GPT-2).
+    query_scale: factor on queries.
+    attention_cap: attention logits are squashed to below it (Gemma 2); 0 leaves them.
+    rotary: rotary positions of each layer; empty is none.
+    windows: how far back each layer sees, itself included; 0 is without limit, empty is 0 for all.
+    relative_buckets: buckets of T5's relative position bias; 0 is no such bias.
+    relative_max_distance: distance at which the last bucket starts.
+    layer_biases: each layer has position biases of its own (umT5); else all share one.
+    outputs: V, width of an output layer behind the last norm; 0 is none.
+    output_scale: factor on what the last norm gives.
+    dropout_rate: share of activations dropped in training.
+    dtype: type of the activations; norms and softmax are computed in float32.
+    rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
+  """
+
+  layers: int
+  width: int
+  heads: int
+  head_dim: int
+  mlp_dim: int
+  kv_heads: int = 0
+  mlp_activations: tuple[str, ...] = ('gelu', 'linear')
+  causal: bool = False
+  cross: bool = False
+  norm: str = 'rms'
+  norm_epsilon: float = 1e-6
+  norm_offset: float = 0.0
+  post_norms: bool = False
+  query_norms: bool = False
+  bias: bool = False
+  query_scale: float = 1.0
+  attention_cap: float = 0.0
+  rotary: tuple[Rotary, ...] = ()
+  windows: tuple[int, ...] = ()
+  relative_buckets: int = 0
+  relative_max_distance: int = 128
+  layer_biases: bool = False
+  outputs: int = 0
+  output_scale: float = 1.0
+  dropout_rate: float = 0.0
+  dtype: Any = jnp.float32
+  rematerialise: str = 'none'
+
+  def per_layer(self) -> dict[str, Array]:
+    """Returns what differs between layers beside the weights; arrays with a leading [L]."""
+    found: dict[str, Array] = {'number': jnp.arange(self.layers)}
+    if self.rotary:
+      found['frequencies'] = jnp.stack([rotary.frequencies(self.head_dim) for rotary in self.rotary])
+    if any(self.windows):
+      found['window'] = jnp.array([window or 1 << 30 for window in self.windows], jnp.int32)
+    return found
