@@ -29,7 +29,7 @@ class DatasetConfig:
     shuffle: training always shuffles, evaluation never does: accepted where it says so.
     seed: of the order of training, where the run has no seed of its own.
     pack: put several examples into a row where they fit (training only).
-    use_cached: whether SeqIO tasks are read from their cache; other tasks have none.
+    use_cached: accepted; this package keeps its own files of SeqIO tasks.
     module: a Python module to import first, which adds tasks.
     files: how the lines of a file become examples.
   """
