@@ -6,21 +6,20 @@ that T5 gives them. A correlation without a value, as where all predictions are 
 """
 
 import collections
-import re
-import string
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from prompt_tuning.data.metrics import _library, _mean, _pairs
+from prompt_tuning.data import metrics
+from prompt_tuning.data.qa_metrics import normalize, word_f1
 
 
 def matthews(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
   """Returns Matthews' correlation of labels; answers that are no label are one label more."""
-  _pairs(targets, predictions)
-  score = _library('sklearn.metrics', 'matthews_corrcoef').matthews_corrcoef
+  metrics.pairs(targets, predictions)
+  score = metrics.library('sklearn.metrics', 'matthews_corrcoef').matthews_corrcoef
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # of a single label
     return {'matthews_corrcoef': 100.0 * float(score(list(targets), list(predictions)))}
@@ -28,21 +27,21 @@ def matthews(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, fl
 
 def binary_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
   """Returns the F1 of label 1 against label 0; an answer that is neither counts as the wrong one of the two."""
-  return {'f1': _binary_f1(_pairs(targets, predictions))}
+  return {'f1': _binary_f1(metrics.pairs(targets, predictions))}
 
 
 def mean_3class_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
   """Returns the mean of the F1 of labels 0, 1 and 2."""
-  _pairs(targets, predictions)
-  score = _library('sklearn.metrics', 'mean_3class_f1').f1_score
+  metrics.pairs(targets, predictions)
+  score = metrics.library('sklearn.metrics', 'mean_3class_f1').f1_score
   found = score(list(targets), list(predictions), labels=[0, 1, 2], average='macro', zero_division=0.0)
   return {'mean_3class_f1': 100.0 * float(found)}
 
 
 def correlations(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
   """Returns Pearson's correlation of scores and Spearman's, of their ranks."""
-  _pairs(targets, predictions)
-  stats = _library('scipy.stats', 'pearson_corrcoef')
+  metrics.pairs(targets, predictions)
+  stats = metrics.library('scipy.stats', 'pearson_corrcoef')
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # of equal scores
     found = {name: function(targets, predictions)[0] if len(targets) > 1 else 0.0
@@ -59,11 +58,11 @@ def multirc(targets: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[
     targets: dicts of 'label', 1 for an answer that is right, and 'group', the question.
     predictions: dicts with 'label'.
   """
-  pairs = [(target['label'], prediction['label']) for target, prediction in _pairs(targets, predictions)]
+  pairs = [(target['label'], prediction['label']) for target, prediction in metrics.pairs(targets, predictions)]
   right: dict[str, bool] = collections.defaultdict(lambda: True)
   for target, (wanted, found) in zip(targets, pairs, strict=True):
     right[target['group']] &= wanted == found
-  return {'f1': _binary_f1(pairs), 'exact_match': _mean(list(right.values()))}
+  return {'f1': _binary_f1(pairs), 'exact_match': metrics.mean(list(right.values()))}
 
 
 def record(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
@@ -77,27 +76,16 @@ def record(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> 
     predictions: texts.
   """
   queries: dict[str, tuple[Sequence[str], str]] = {}
-  for target, prediction in _pairs(targets, predictions):
+  for target, prediction in metrics.pairs(targets, predictions):
     queries.setdefault(target['group'], (target['answers'], prediction))
-  best = [(max((float(_normal(answer) == _normal(text)) for answer in answers), default=0.0),
-           max((_words_f1(_normal(answer), _normal(text)) for answer in answers), default=0.0))
+  best = [(max((float(normalize(answer) == normalize(text)) for answer in answers), default=0.0),
+           max((word_f1(answer, text) for answer in answers), default=0.0))
           for answers, text in queries.values()]
-  return {'em': _mean([match for match, _ in best]), 'f1': _mean([overlap for _, overlap in best])}
+  return {'em': metrics.mean([match for match, _ in best]), 'f1': metrics.mean([overlap for _, overlap in best])}
 
 
 def _binary_f1(pairs: Sequence[tuple[int, int]]) -> float:
-  score = _library('sklearn.metrics', 'f1').f1_score
+  score = metrics.library('sklearn.metrics', 'f1').f1_score
   targets = [int(target == 1) for target, _ in pairs]
   predictions = [int((target == 1) == (target == prediction)) for target, prediction in pairs]
   return 100.0 * float(score(targets, predictions, zero_division=0.0))
-
-
-def _normal(text: str) -> list[str]:
-  """Returns the words by which SQuAD's and ReCoRD's metrics compare texts."""
-  text = ''.join(letter for letter in text.lower() if letter not in string.punctuation)
-  return re.sub(r'\b(a|an|the)\b', ' ', text).split()
-
-
-def _words_f1(answer: Sequence[str], text: Sequence[str]) -> float:
-  common = sum((collections.Counter(answer) & collections.Counter(text)).values())
-  return 2.0 * common / (len(answer) + len(text)) if common else 0.0

@@ -19,12 +19,12 @@ Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
   """Returns how many predictions are the whole target; white space counts as one blank."""
-  return {'accuracy': _mean([_words(t) == _words(p) for t, p in _pairs(targets, predictions)])}
+  return {'accuracy': mean([_words(t) == _words(p) for t, p in pairs(targets, predictions)])}
 
 
 def sequence_match(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
   """Returns how many predictions equal their target exactly: texts to the letter, arrays to the id."""
-  return {'sequence_match': _mean([_exact(t) == _exact(p) for t, p in _pairs(targets, predictions)])}
+  return {'sequence_match': mean([_exact(t) == _exact(p) for t, p in pairs(targets, predictions)])}
 
 
 def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
@@ -33,7 +33,7 @@ def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[s
   A pair counts as many places as its longer side has, so words too many are as wrong as words missing.
   """
   right = places = 0
-  for target, prediction in _pairs(targets, predictions):
+  for target, prediction in pairs(targets, predictions):
     target, prediction = _words(target), _words(prediction)
     right += sum(t == p for t, p in zip(target, prediction, strict=False))
     places += max(len(target), len(prediction))
@@ -42,8 +42,8 @@ def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[s
 
 def f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
   """Returns the mean over the targets' labels of each label's F1 (macro); other predictions are wrong."""
-  _pairs(targets, predictions)
-  score = _library('sklearn.metrics', 'f1').f1_score
+  pairs(targets, predictions)
+  score = library('sklearn.metrics', 'f1').f1_score
   labels = sorted(set(targets))
   return {'f1': 100.0 * float(score(targets, predictions, labels=labels, average='macro', zero_division=0.0))}
 
@@ -60,27 +60,27 @@ class BinaryF1:
 
   def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
     """Returns the F1 of the positive label."""
-    _pairs(targets, predictions)
-    score = _library('sklearn.metrics', 'f1').f1_score
+    pairs(targets, predictions)
+    score = library('sklearn.metrics', 'f1').f1_score
     found = score([t == self.positive for t in targets], [p == self.positive for p in predictions], zero_division=0.0)
     return {'f1': 100.0 * float(found)}
 
 
 def bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
   """Returns sacrebleu's corpus BLEU with its default settings; a target may be several references."""
-  _pairs(targets, predictions)
+  pairs(targets, predictions)
   references = [[t] if isinstance(t, str) else list(t) for t in targets]
   most = max(map(len, references))
   streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
-  return {'bleu': float(_library('sacrebleu', 'bleu').corpus_bleu(list(predictions), streams).score)}
+  return {'bleu': float(library('sacrebleu', 'bleu').corpus_bleu(list(predictions), streams).score)}
 
 
 def rouge(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
   """Returns the mean F-measures of ROUGE-1, ROUGE-2 and ROUGE-Lsum, without stemming."""
   names = ('rouge1', 'rouge2', 'rougeLsum')
-  scorer = _library('rouge_score.rouge_scorer', 'rouge').RougeScorer(names)
-  scores = [scorer.score(target, prediction) for target, prediction in _pairs(targets, predictions)]
-  return {name: _mean([score[name].fmeasure for score in scores]) for name in names}
+  scorer = library('rouge_score.rouge_scorer', 'rouge').RougeScorer(names)
+  scores = [scorer.score(target, prediction) for target, prediction in pairs(targets, predictions)]
+  return {name: mean([score[name].fmeasure for score in scores]) for name in names}
 
 
 METRICS: dict[str, Metric] = {m.__name__: m for m in (accuracy, sequence_match, token_accuracy, f1, bleu, rouge)}
@@ -100,7 +100,8 @@ def get(name: str) -> Metric:
   return METRICS[name]
 
 
-def _library(module: str, metric: str) -> ModuleType:
+def library(module: str, metric: str) -> ModuleType:
+  """Returns a module that a metric needs; ImportError says how to install it."""
   try:
     return importlib.import_module(module)
   except ImportError as error:
@@ -108,7 +109,8 @@ def _library(module: str, metric: str) -> ModuleType:
                       '`pip install prompt-tuning[metrics]`.') from error
 
 
-def _pairs(targets: Sequence[Any], predictions: Sequence[Any]) -> list[tuple[Any, Any]]:
+def pairs(targets: Sequence[Any], predictions: Sequence[Any]) -> list[tuple[Any, Any]]:
+  """Returns targets with their predictions; ValueError where there are not as many, or none."""
   if len(targets) != len(predictions) or len(targets) == 0:
     raise ValueError(f'A metric is given {len(targets)} targets and {len(predictions)} predictions. '
                      'Give as many of one as of the other, and at least one.')
@@ -123,5 +125,6 @@ def _exact(value: Any) -> Any:
   return value if isinstance(value, str) else np.asarray(value).tolist()
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+  """Returns the mean in percent."""
   return 100.0 * float(np.mean(values))

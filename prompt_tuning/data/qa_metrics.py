@@ -9,7 +9,7 @@ import re
 import string
 from collections.abc import Sequence
 
-import numpy as np
+from prompt_tuning.data import metrics
 
 _PUNCTUATION = str.maketrans('', '', string.punctuation)
 _ARTICLES = re.compile(r'\b(a|an|the)\b')
@@ -29,18 +29,15 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
   Raises:
     ValueError: there are not as many targets as predictions, none at all, or a question has no answer.
   """
-  if len(targets) != len(predictions) or len(targets) == 0:
-    raise ValueError(f'The metric squad is given {len(targets)} targets and {len(predictions)} predictions. '
-                     'Give as many of one as of the other, and at least one.')
   matches, overlaps = [], []
-  for number, (answers, prediction) in enumerate(zip(targets, predictions, strict=True)):
+  for number, (answers, prediction) in enumerate(metrics.pairs(targets, predictions)):
     answers = [answers] if isinstance(answers, str) else list(answers)
     if not answers:
       raise ValueError(f'Question {number} has no accepted answer, wanted at least one. Leave out questions '
                        'without an answer.')
     matches.append(max(normalize(answer) == normalize(prediction) for answer in answers))
     overlaps.append(max(word_f1(answer, prediction) for answer in answers))
-  return {'em': 100.0 * float(np.mean(matches)), 'f1': 100.0 * float(np.mean(overlaps))}
+  return {'em': metrics.mean(matches), 'f1': metrics.mean(overlaps)}
 
 
 def word_f1(answer: str, prediction: str) -> float:
