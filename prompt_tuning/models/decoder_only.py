@@ -8,14 +8,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.layouts import CausalLayout, Layout
 from prompt_tuning.models.attention import hide, self_visible
-from prompt_tuning.models.fronts import front_of, spread
+from prompt_tuning.models.fronts import Cache, front_of, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
@@ -88,7 +87,7 @@ class DecoderOnly(nn.Module):
       conditioning: what the model is handed; its `parameters` are merged by the caller.
       dropout: [B] random keys, or None.
     """
-    x, _, _, _ = self._read(batch, conditioning, dropout)
+    x, _, _, _ = self._read(batch, conditioning, dropout, collect=False)
     return self._logits(x)
 
   def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], Array]:
@@ -97,7 +96,7 @@ class DecoderOnly(nn.Module):
     Returns:
       Logits [B, V] behind the last token, all keys and values so far, and the last positions [B].
     """
-    x, own, fronts, positions = self._read(batch, conditioning, None)
+    x, own, fronts, positions = self._read(batch, conditioning, None, collect=True)
     seen = hide(batch['decoder']['segments'] > 0)[:, None, None, :]
     return self._logits(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
 
@@ -116,8 +115,8 @@ class DecoderOnly(nn.Module):
     x, own = self.decoder(x, Surroundings((), positions=positions[:, None]), fronts=fronts, collect=True)
     return self._logits(x)[:, 0], own
 
-  def _read(self, batch: Batch, conditioning: Conditioning,
-            dropout: Array | None) -> tuple[Array, tuple[Array, Array], list[Front], Array]:
+  def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
+            collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
     if conditioning.encoder.given() or len(given.given()) > 1:
       found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
@@ -133,7 +132,7 @@ class DecoderOnly(nn.Module):
     visible = self_visible(layout, causal=True, visibility=given.visibility)
     x, own = self.decoder(self._placed(vectors, positions),
                           Surroundings((hide(visible),), positions=positions, dropout=dropout),
-                          fronts=fronts, collect=True)
+                          fronts=fronts, collect=collect)
     return x, own, fronts, positions
 
   def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
@@ -199,23 +198,18 @@ class DecoderOnly(nn.Module):
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
     self._require_positions(sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
-    shape = (config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
-    cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    shape = Cache(config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
     first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)
     fronts = [spread(front, count) for front in fronts]
     places = jnp.arange(max_length)
 
     def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
       # What follows the input is known; from then on place i of the cache holds the i-th token of the answer.
-      joined = tuple(part.reshape(shape[0], rows * count, *shape[3:]) for part in cache)
-      grown = Front(*joined, hide((places > 0) & (places < index))[None, None, None, :],
+      grown = Front(*shape.joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
                     last[:, None] + places)
       logits, own = self.apply({'params': params}, ids.reshape(-1), last + index, [*fronts, grown],
                                method='decode_next')
       logits = jnp.where(index == 0, first, logits)
-      written = tuple(
-        jax.lax.dynamic_update_slice_in_dim(part, new.reshape(*shape[:4], 1, shape[5]), index, axis=4)
-        for part, new in zip(cache, own, strict=True))
-      return logits.reshape(rows, count, -1), written
+      return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
-    return step, cache, jnp.any(batch['decoder']['segments'] > 0, axis=1)
+    return step, shape.empty(config.dtype), jnp.any(batch['decoder']['segments'] > 0, axis=1)

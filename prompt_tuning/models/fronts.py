@@ -1,7 +1,9 @@
 """Prefixes and prompts as keys and values in front of a stack's own, shared by all rows or chosen by each."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from prompt_tuning.models.attention import hide
@@ -22,14 +24,18 @@ def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array
   """
   keys, values = keys_values
   count, length = keys.shape[1], keys.shape[3]
-  index = jnp.arange(length)
-  positions = index if placed else None
+  positions = jnp.arange(length) if placed else None
   if count == 1:
     return Front(keys, values, jnp.zeros((1, 1, 1, 1)), positions), length
+  chosen, own, bias = choose(prompt_ids, lengths, count, length)
+  return Front(keys[:, chosen], values[:, chosen], bias, positions), own[:, None]
+
+
+def choose(prompt_ids: Array, lengths: Array | None, count: int, length: int) -> tuple[Array, Array, Array]:
+  """Returns which of N prompts each row uses [B], how long those are [B], and who sees their P places [B, 1, 1, P]."""
   chosen = prompt_ids[:, 0]
   own = jnp.full([count], length)[chosen] if lengths is None else lengths[chosen]
-  bias = hide(index < own[:, None])[:, None, None, :]
-  return Front(keys[:, chosen], values[:, chosen], bias, positions), own[:, None]
+  return chosen, own, hide(jnp.arange(length) < own[:, None])[:, None, None, :]
 
 
 def spread(front: Front | None, count: int) -> Front | None:
@@ -40,3 +46,38 @@ def spread(front: Front | None, count: int) -> Front | None:
   placed = front.positions is not None and front.positions.ndim > 1
   return dataclasses.replace(front, bias=repeat(front.bias),
                              positions=repeat(front.positions) if placed else front.positions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+  """The shape of the keys and values of N answers to each of B rows, which grow token by token.
+
+  Attributes:
+    layers: L.
+    rows: B.
+    count: N.
+    heads: of keys and values.
+    places: S.
+    head_dim: K.
+  """
+
+  layers: int
+  rows: int
+  count: int
+  heads: int
+  places: int
+  head_dim: int
+
+  def empty(self, dtype: Any) -> tuple[Array, Array]:
+    """Returns keys and values [L, B, N, heads, S, K] before the first token."""
+    return tuple(jnp.zeros(dataclasses.astuple(self), dtype) for _ in range(2))
+
+  def joined(self, cache: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Returns keys and values with all answers as rows, [L, B·N, heads, S, K]."""
+    return tuple(part.reshape(self.layers, -1, self.heads, self.places, self.head_dim) for part in cache)
+
+  def written(self, cache: tuple[Array, Array], own: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
+    """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] at a place."""
+    one = (self.layers, self.rows, self.count, self.heads, 1, self.head_dim)
+    return tuple(jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one), index, axis=4)
+                 for part, new in zip(cache, own, strict=True))

@@ -30,7 +30,7 @@ class Surroundings:
     front_biases: for each front, biases broadcastable to [B, H, T, S].
     positions: [T] or [B, T], where the input stands in its sequence.
     front_positions: of each front, or None.
-    memory: [B, T, D], an encoder's output; None where `memory_blocks` are scanned.
+    memory: [B, T, D], an encoder's output; None where its keys and values are scanned.
     memory_bias: broadcastable to [B, 1, S, T].
     memory_front_bias: broadcastable to [B, 1, S, P], for what stands in front of the memory.
     prompt_memory: [B, P, D], or [1, P, D] for all: an encoder's output of a prompt that was run by itself.

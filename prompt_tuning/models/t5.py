@@ -12,7 +12,7 @@ from flax import linen as nn
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.layouts import Layout
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
-from prompt_tuning.models.fronts import front_of, spread
+from prompt_tuning.models.fronts import Cache, choose, front_of, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
@@ -246,20 +246,14 @@ class T5(nn.Module):
     if of_prompt is not None:
       chosen, seen = chosen_prompts(of_prompt, conditioning.encoder, batch)
       of_memory = spread(Front(*memory_keys_values(config, params, chosen), seen), count)
-    # [L, B, N, H, S, K]: the sequences grown so far, N for each row
-    shape = (config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
-    cache = (jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
+    shape = Cache(config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
 
     def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-      joined = tuple(part.reshape(shape[0], rows * count, *shape[3:]) for part in cache)
-      logits, own = apply(ids.reshape(-1), index, joined, memory, bias, fronts, offset, of_memory,
+      logits, own = apply(ids.reshape(-1), index, shape.joined(cache), memory, bias, fronts, offset, of_memory,
                           method='decode_next')
-      written = tuple(
-        jax.lax.dynamic_update_slice_in_dim(part, new.reshape(*shape[:4], 1, shape[5]), index, axis=4)
-        for part, new in zip(cache, own, strict=True))
-      return logits.reshape(rows, count, -1), written
+      return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
-    return step, cache, jnp.any(batch['encoder']['segments'] > 0, axis=1)
+    return step, shape.empty(config.dtype), jnp.any(batch['encoder']['segments'] > 0, axis=1)
 
   def _logits(self, x: Array) -> Array:
     return (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
@@ -285,9 +279,8 @@ def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> 
   count, length, _ = of_prompt.shape
   if count == 1:
     return of_prompt, jnp.zeros((1, 1, 1, 1))
-  chosen = batch['prompt_ids'][:, 0]
-  lengths = jnp.full([count], length) if given.lengths is None else given.lengths
-  return of_prompt[chosen], hide(jnp.arange(length) < lengths[chosen][:, None])[:, None, None, :]
+  chosen, _, bias = choose(batch['prompt_ids'], given.lengths, count, length)
+  return of_prompt[chosen], bias
 
 
 def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array) -> tuple[Array, Array]:
