@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning import layouts, storage, trees
-from prompt_tuning.checkpoints.prompt_files import read_prompt, write_numpy_prompt
+from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
@@ -114,12 +114,7 @@ class Trained:
       found = prefixes(prefix)
       given = {'encoder': found.encoder, 'decoder': found.decoder} | given
     if layer_prompts.NAME in self.tensors:
-      vectors = self.tensors[layer_prompts.NAME]
-      layers = model.prefix_shapes().get('decoder', (0,))[0]
-      if model.prompted != 'decoder' or vectors.ndim != 3 or vectors.shape[::2] != (layers, model.width):
-        raise ValueError(f'{layer_prompts.NAME} has shape {tuple(vectors.shape)}: for a model of so many layers '
-                         f'and that width with a decoder alone; found {layers} layers of width {model.width}, prompted '
-                         f'in the {model.prompted}. Choose the model that they were trained for.')
+      layer_prompts.check_layer_prompts(self.tensors[layer_prompts.NAME], model)
       given['decoder'] = layer_prompts.layer_prompts(self.tensors).decoder
     used = {*PROMPTS.values(), *prefix, layer_prompts.NAME}
     rest = {name: array for name, array in self.tensors.items() if name not in used}
@@ -142,7 +137,7 @@ def load_trained(path: str) -> Trained:
   if str(path).endswith('.safetensors'):
     return Trained(*read_state(path))
   vectors = read_prompt(path)
-  if storage.read_bytes(path).startswith(b'\x93NUMPY'):
+  if storage.read_bytes(path).startswith(MAGIC):
     return Trained({PATH: vectors})
   return Trained(*read_state(path))  # by another name; it also says where the prompt stands
 

@@ -58,9 +58,9 @@ def load(name: str, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | 
   found = seqio.get_mixture_or_task(name)
   if isinstance(found, seqio.Task):
     return _task(found, vocabulary, lengths)
-  parts = [(task, found.get_rate(task)) for task in found.tasks]
-  rated = [(task, rate or 1.0) for task, rate in parts]  # 0: for evaluation only, where rates do not count
-  return Mixture(name, tuple(_task(task, vocabulary, lengths) for task, _ in rated), tuple(rate for _, rate in rated))
+  # A rate of 0 is that of a task for evaluation only, where rates do not count.
+  return Mixture(name, tuple(_task(task, vocabulary, lengths) for task in found.tasks),
+                 tuple(found.get_rate(task) or 1.0 for task in found.tasks))
 
 
 def _task(task: seqio.Task, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | None) -> Task:

@@ -1,7 +1,4 @@
-"""SeqIO tasks: read here, and added to SeqIO's registry. The only file that imports seqio and TensorFlow.
-
-A task of SeqIO is examples, preprocessing, postprocessing and metrics. Here the model brings the vocabulary: whatever
-vocabulary a task was added with, its texts are tokenised with the model's.
+"""Adds tasks and mixtures to SeqIO's registry; `seqio_reading` reads them. No other file imports seqio or TensorFlow.
 
 `add_tfds_task` adds a task over a TensorFlow Dataset whose preprocessing is a plain Python function.
 """

@@ -14,7 +14,8 @@ Example = dict[str, Any]
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 FILE_ENDINGS = ('.jsonl', '.tsv')
-# Names of SeqIO tasks -> the module of `prompt_tuning.data` that adds them.
+_PACKAGE = 'prompt_tuning.data'
+# Names of SeqIO tasks -> the module of the package that adds them.
 _SEQIO_MODULES = {
   r'glue_.*_from_': 'glue_transfer', r'super_glue_|dpr_v': 'super_glue', r'glue_': 'glue',
   r'squad|mrqa': 'qa', r'xsum_|cnn_dailymail_': 'summarization', r'c4_': 'c4'}
@@ -179,15 +180,20 @@ def import_module(name: str) -> None:
       raise ImportError(f'The module of tasks {name} cannot be imported: {error}. Install what it needs.') from error
     raise ImportError(f'The module of tasks {name}: there is no such module. Start the program in the folder that '
                       'holds it, or install it.') from error
-  except Exception as error:
+  except Exception as error:  # a module of the user's may raise anything; it is raised again with the module's name
     raise ImportError(f'The module of tasks {name} cannot be imported: {type(error).__name__}: {error}. '
                       'Mend the module.') from error
+
+
+def modules() -> list[str]:
+  """Returns the modules of the package that add SeqIO tasks."""
+  return [f'{_PACKAGE}.{module}' for module in sorted(_SEQIO_MODULES.values())]
 
 
 def module_of(name: str) -> str | None:
   """Returns the module of the package that adds a SeqIO task of such a name."""
   found = next((module for pattern, module in _SEQIO_MODULES.items() if re.search(pattern, name)), None)
-  return None if found is None else f'prompt_tuning.data.{found}'
+  return None if found is None else f'{_PACKAGE}.{found}'
 
 
 def _seqio_advice(module: str) -> str:

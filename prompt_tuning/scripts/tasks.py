@@ -18,8 +18,6 @@ from collections.abc import Sequence
 
 from prompt_tuning.scripts import _script
 
-MODULES = tuple(f'prompt_tuning.data.{name}' for name in (
-  'c4', 'glue', 'glue_transfer', 'qa', 'summarization', 'super_glue'))
 _SHOWN = 12  # token ids of a line
 
 
@@ -48,7 +46,7 @@ def _lengths(text: str) -> dict[str, int]:
 def _list(options: argparse.Namespace) -> None:
   from prompt_tuning.data import integers, tasks
 
-  for module in (*options.module, *(MODULES if importlib.util.find_spec('seqio') else ())):
+  for module in (*options.module, *(tasks.modules() if importlib.util.find_spec('seqio') else ())):
     tasks.import_module(module)
   names = [*integers.NAMES, integers.MIXTURE]
   if 'seqio' in sys.modules:
@@ -72,7 +70,7 @@ def _show(options: argparse.Namespace) -> None:
 
   if options.tfds_data_dir:
     os.environ['TFDS_DATA_DIR'] = options.tfds_data_dir
-  for module in (*options.module, *(m for m in MODULES if tasks.module_of(options.pattern) == m)):
+  for module in (*options.module, *filter(None, [tasks.module_of(options.pattern)])):
     tasks.import_module(module)
   vocabulary = load_vocabulary(find_model(options.vocabulary)) if options.vocabulary else None
   if vocabulary is None and tasks.module_of(options.pattern):

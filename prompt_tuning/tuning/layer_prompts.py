@@ -57,3 +57,16 @@ class LayerPrompts:
 def layer_prompts(named: Mapping[str, Any]) -> Conditioning:
   """Returns the Conditioning of vectors [L, P, D] by their name in files."""
   return Conditioning(decoder=StackConditioning(layer_prompts=jnp.asarray(named[NAME])[:, None]))
+
+
+def check_layer_prompts(vectors: Array, model: Frozen) -> None:
+  """Compares vectors [L, P, D] with what a model takes.
+
+  Raises:
+    ValueError: they are of another model.
+  """
+  layers, _, _ = model.prefix_shapes()['decoder']
+  if model.prompted != 'decoder' or vectors.ndim != 3 or vectors.shape[::2] != (layers, model.width):
+    raise ValueError(f'{NAME} has shape {tuple(vectors.shape)}, for a model with a decoder alone, of so many layers '
+                     f'and that width; this one has {layers} decoder layers of width {model.width} and is prompted in '
+                     f'the {model.prompted}. Choose the model that they were trained for.')
