@@ -186,7 +186,7 @@ def _show_batches(run: Any, layout: Layout, microbatches: int | None) -> None:
 
 def _show_data(run: Any, outline: Outline | None) -> None:
   if hasattr(run, 'examples'):
-    print(f'Inputs: {len(run.examples())} of {run.data.mixture_or_task_name}')
+    print(f'Inputs: {len(run.examples())} of {run.data.name}')
     return
   task = run.task()
   if hasattr(run, 'evaluations'):

@@ -26,6 +26,7 @@ from prompt_tuning.t5x_names import (
   eval_script,
   files,
   infer_script,
+  integers,
   linen_initializers,
   models,
   partitioning,
@@ -42,9 +43,10 @@ from prompt_tuning.t5x_names import (
 # What stands before a dot in gin files -> the module that has the names behind it.
 MODULES: dict[str, ModuleType] = {
   'adafactor': adafactor, 'architectures': architectures, 'decoding': decoding, 'eval_script': eval_script,
-  'files': files, 'infer_script': infer_script, 'flax.linen.initializers': linen_initializers, 'models': models,
-  'partitioning': partitioning, 'prefix': prefix, 'prompt_tuning.prompts': prompts, 'retrained': retrained,
-  'seqio': seqio, 'train_prompts': train_prompts, 'train_script': train_script, 'trainer': trainer, 'utils': utils,
+  'files': files, 'infer_script': infer_script, 'integers': integers,
+  'flax.linen.initializers': linen_initializers, 'models': models, 'partitioning': partitioning, 'prefix': prefix,
+  'prompt_tuning.prompts': prompts, 'retrained': retrained, 'seqio': seqio, 'train_prompts': train_prompts,
+  'train_script': train_script, 'trainer': trainer, 'utils': utils,
 }
 ROOTS = {'train': 'train_script.train', 'eval': 'eval_script.evaluate', 'infer': 'infer_script.infer'}
 _RUN_FILES = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}

@@ -24,6 +24,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -86,22 +87,31 @@ def apply(name: str, x: Lists) -> Lists:
   return x
 
 
-def task(name: str, *, length: int = LENGTH, largest: int = LARGEST) -> Task:
+def task(name: str, *, length: int = LENGTH, largest: int = LARGEST, zeros: int = 0, ends: bool = True) -> Task:
   """Returns an integer task: an endless 'train' split and a 'validation' split of 3200 lists.
 
   Args:
     name: one of `NAMES`, or several joined with '+'.
     length: L.
     largest: D.
+    zeros: this many zeros stand in front of the input: places for what steers the model.
+    ends: targets have an end token; without it, answers end where there is no more room.
   """
-  train = Draws(name, length=length, largest=largest)
+  train = Draws(name, length=length, largest=largest, zeros=zeros, ends=ends)
   apply(name, train.block(0))  # a composition that cannot be computed is an error now
   return Task(name, {'train': train, 'validation': HeldOut(train)}, metrics=(metrics.accuracy,))
 
 
-def mixture(*, length: int = LENGTH, largest: int = LARGEST) -> Mixture:
-  """Returns the equal mixture of the tasks that the shipped model was pretrained on."""
-  return Mixture(MIXTURE, tuple(task(name, length=length, largest=largest) for name in PRETRAINED))
+def mixture(**shape: Any) -> Mixture:
+  """Returns the equal mixture of the tasks that the shipped model was pretrained on; `shape` is of `task`."""
+  return Mixture(MIXTURE, tuple(task(name, **shape) for name in PRETRAINED))
+
+
+def overlap(first: str, second: str, *, length: int = LENGTH, largest: int = LARGEST) -> float:
+  """Returns the share, in %, of the second task's validation lists on which both tasks have the same answer."""
+  x = dataclasses.replace(Draws(second, length, largest), seed=_VALIDATION_SEED, held_out=True).block(0)
+  x = x[:VALIDATION_EXAMPLES]
+  return 100.0 * float((apply(first, x) == apply(second, x)).all(axis=1).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +124,8 @@ class Draws:
     largest: D.
     seed: of the draws; `draw` gives the sequence of another one.
     held_out: draw from the quarter of all lists that training never shows.
+    zeros: see `task`.
+    ends: see `task`.
   """
 
   name: str
@@ -121,6 +133,8 @@ class Draws:
   largest: int = LARGEST
   seed: int = 0
   held_out: bool = False
+  zeros: int = 0
+  ends: bool = True
 
   def __post_init__(self):
     _parts(self.name)
@@ -138,7 +152,7 @@ class Draws:
   def __getitem__(self, index: int) -> Example:
     texts = _texts(self, index // _BLOCK)
     inputs, targets = texts[index % _BLOCK]
-    return {'inputs': inputs, 'targets': targets}
+    return {'inputs': '0 ' * self.zeros + inputs, 'targets': targets, **({} if self.ends else {'targets_ends': False})}
 
   def block(self, number: int) -> Lists:
     """Returns lists number·4096 … of the sequence, `[4096, L]`."""
@@ -170,11 +184,11 @@ class Draws:
     return x
 
 
+@dataclasses.dataclass(frozen=True)
 class HeldOut:
   """The validation split of a task: the first 3200 of its held-out lists, the same for every run."""
 
-  def __init__(self, train: Draws):
-    self._draws = dataclasses.replace(train, seed=_VALIDATION_SEED, held_out=True)
+  train: Draws
 
   def __len__(self) -> int:
     return VALIDATION_EXAMPLES
@@ -182,7 +196,7 @@ class HeldOut:
   def __getitem__(self, index: int) -> Example:
     if not 0 <= index < len(self):
       raise IndexError(index)
-    return self._draws[index]
+    return dataclasses.replace(self.train, seed=_VALIDATION_SEED, held_out=True)[index]
 
 
 def is_held_out(x: Lists) -> np.ndarray:

@@ -139,6 +139,11 @@ def hugging_face_rules(config: DecoderConfig) -> list[Rule]:
           *([] if config.tied else [head])]
 
 
+def has_folders(config: DecoderConfig) -> bool:
+  """Says whether models of this family have a form in Hugging Face folders."""
+  return config.family in _READERS
+
+
 def write_config(config: DecoderConfig) -> dict[str, Any]:
   """Returns the `config.json` of a model: the inverse of `read_config`."""
   activation = next(name for name, ours in _ACTIVATIONS.items() if ours == config.mlp_activations[0])
@@ -148,7 +153,7 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
       'model_type': 'gpt2', 'architectures': ['GPT2LMHeadModel'], 'n_embd': config.width, 'n_head': config.heads,
       'n_layer': config.layers, 'n_inner': config.mlp_dim, 'n_positions': config.position_count,
       'activation_function': activation, 'layer_norm_epsilon': config.norm_epsilon}
-  if config.family not in _READERS:
+  if not has_folders(config):
     raise ValueError(f'A model of the family {config.family!r} has no form in Hugging Face folders. '
                      'Write it in the layout "t5x".')
   name = {'gemma2': 'Gemma2', 'gemma3': 'Gemma3'}.get(config.family, config.family.capitalize())

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -79,13 +79,24 @@ def random_model(config: Config, *, seed: int = 0, vocabulary: Any = None) -> La
   return LanguageModel(module, params, vocabulary, 'random')
 
 
-def model_of_arrays(named: Flat, path: str, *, vocabulary: Any = None) -> LanguageModel:
+def model_of_arrays(named: Flat, path: str, *, described: Mapping[str, Any] | None = None,
+                    vocabulary: Any = None) -> LanguageModel:
   """Returns the model that arrays under the checkpoint's names make up: a run that trained every parameter.
+
+  Args:
+    named: the arrays.
+    path: where they were read, for messages.
+    described: what `describe` said of the model; None infers the shape of a T5 from the arrays.
+    vocabulary: the model's.
 
   Raises:
     ValueError: some are missing.
   """
-  config = t5_formats.infer_config({name: (array.shape, array.dtype) for name, array in named.items()}, path)
+  if described:
+    stored = () if described['tie_word_embeddings'] else ('lm_head.weight',)
+    config = _formats(described).read_config(described, dict.fromkeys(stored), path)
+  else:
+    config = t5_formats.infer_config({name: (array.shape, array.dtype) for name, array in named.items()}, path)
   module = module_of(config)
   params = load(_Arrays(path, named), parameter_shapes(module))
   return LanguageModel(module, params, vocabulary, path)
@@ -179,9 +190,18 @@ def _example_batch(module: T5 | DecoderOnly) -> Any:
 
 def read_config(folder: HuggingFaceFolder) -> Config:
   """Returns the config that a Hugging Face folder describes."""
-  family = folder.config.get('model_type')
-  formats = t5_formats if family in t5_formats.FAMILIES else decoder_formats
-  return formats.read_config(folder.config, folder.names(), folder.path)
+  return _formats(folder.config).read_config(folder.config, folder.names(), folder.path)
+
+
+def describe(config: Config) -> dict[str, Any]:
+  """Returns the `config.json` of a model, for files that tell which model they belong to; {} where it has none."""
+  if isinstance(config, DecoderConfig) and not decoder_formats.has_folders(config):
+    return {}
+  return (t5_formats if isinstance(config, T5Config) else decoder_formats).write_config(config)
+
+
+def _formats(stored: Mapping[str, Any]) -> Any:
+  return t5_formats if stored.get('model_type') in t5_formats.FAMILIES else decoder_formats
 
 
 def _hugging_face_rules(config: Config) -> list[Rule]:

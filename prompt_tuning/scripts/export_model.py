@@ -29,7 +29,8 @@ def main() -> None:
   if options.model:
     model = loading.load_model(options.model, vocabulary=vocabulary)
   else:
-    model = loading.model_of_arrays(trained.tensors, options.run, vocabulary=vocabulary)
+    model = loading.model_of_arrays(trained.tensors, options.run, described=trained.about.get('model_config'),
+                                    vocabulary=vocabulary)
   params = merge(model.params, trained.conditioning(model).parameters)
   loading.save_model(model, options.output, layout=options.layout, params=params)
   print(f'Wrote {options.output}')

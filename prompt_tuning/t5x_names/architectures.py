@@ -5,9 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
 
-__all__ = ['T5']
+__all__ = ['GPT', 'T5']
 _REMATERIALISE = {'none': 'none', 'minimal': 'none', 'legacy': 'none', 'full': 'full'}
 _SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers')
 
@@ -53,8 +54,7 @@ class T5:
   activation_partitioning_dims: int = 1
 
   def __post_init__(self) -> None:
-    if self.rematerialise not in _REMATERIALISE:
-      raise ValueError(f'LAYER_REMAT is {self.rematerialise!r}. Give one of {", ".join(_REMATERIALISE)}.')
+    _check_rematerialise(self.rematerialise)
     if self.scale != 1.0:
       raise ValueError(f'SCALE is {self.scale}, but new models start from weights of scale 1.0 only. Leave it out.')
     if self.activation_partitioning_dims != 1:
@@ -80,3 +80,56 @@ class T5:
     shape = {name: getattr(self, name) for name in (
       *_SHAPE, 'mlp_activations', 'tied', 'relative_buckets', 'relative_max_distance')}
     return T5Config(**shape, **self.changes(), scaled=self.tied, dtype=jnp.dtype(self.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class GPT:
+  """A GPT-2: learned positions, LayerNorm in front of attention and MLP, GELU by tanh, biases.
+
+  Attributes:
+    vocab_size: V.
+    width: D.
+    heads: H, each of width D / H.
+    layers: L.
+    position_count: the longest row, what stands in front included.
+    mlp_dim: F; 0 is 4 D.
+    tied: the output layer is the embedding (GPT-2); else it has weights of its own, without bias (minGPT).
+    dropout_rate: share of activations dropped in training.
+    dtype: type of the activations.
+    rematerialise: as for `T5`.
+  """
+
+  vocab_size: int
+  width: int
+  heads: int
+  layers: int
+  position_count: int
+  mlp_dim: int = 0
+  tied: bool = True
+  dropout_rate: float = 0.0
+  dtype: Any = 'float32'
+  rematerialise: str = 'none'
+
+  def __post_init__(self) -> None:
+    _check_rematerialise(self.rematerialise)
+    if self.width % self.heads:
+      raise ValueError(f'architectures.GPT has width {self.width} and {self.heads} heads. Give a number of heads that '
+                       'divides the width.')
+
+  def changes(self) -> dict[str, Any]:
+    """Returns what is chosen for every model, whatever its shape."""
+    return {'dropout_rate': self.dropout_rate, 'rematerialise': _REMATERIALISE[self.rematerialise]}
+
+  def config(self) -> DecoderConfig:
+    """Returns the config."""
+    head_dim = self.width // self.heads
+    return DecoderConfig(
+      vocab_size=self.vocab_size, width=self.width, heads=self.heads, head_dim=head_dim, layers=self.layers,
+      mlp_dim=self.mlp_dim or 4 * self.width, mlp_activations=('gelu',), norm='layer', norm_epsilon=1e-5, bias=True,
+      query_scale=head_dim**-0.5, position_count=self.position_count, tied=self.tied, family='gpt2',
+      dtype=jnp.dtype(self.dtype), **self.changes())
+
+
+def _check_rematerialise(found: str) -> None:
+  if found not in _REMATERIALISE:
+    raise ValueError(f'LAYER_REMAT is {found!r}. Give one of {", ".join(_REMATERIALISE)}.')

@@ -93,7 +93,7 @@ class evaluate:
 
   def files(self) -> list[str]:
     """Returns what it writes."""
-    name = os.path.basename(str(self.dataset_cfg.mixture_or_task_name))
+    name = os.path.basename(self.dataset_cfg.name)
     return [storage.join(self.output_dir, file) for file in (
       'config.gin', 'model-info.txt', f'inference_eval/{name}-metrics.jsonl', f'inference_eval/{name}-{{step}}.jsonl',
       f'inference_eval/{name}/events*')]

@@ -123,11 +123,11 @@ class train:
     """
     given = [cfg for cfg in (self.train_eval_dataset_cfg, self.infer_eval_dataset_cfg) if cfg is not None]
     first = given[-1] if given else None
-    for name in ('mixture_or_task_name', 'split'):
-      if len({str(getattr(cfg, name)) for cfg in given}) > 1:
-        raise ValueError(f'train_eval/utils.DatasetConfig.{name} is {getattr(given[0], name)!r} and infer_eval/'
-                         f'utils.DatasetConfig.{name} {getattr(given[1], name)!r}, but a run is judged by one task and '
-                         'split. Set both alike.')
+    for name, field in (('name', 'mixture_or_task_name'), ('split', 'split')):
+      if len({getattr(cfg, name) for cfg in given}) > 1:
+        raise ValueError(f'train_eval/utils.DatasetConfig.{field} is {getattr(given[0], name)!r} and infer_eval/'
+                         f'utils.DatasetConfig.{field} {getattr(given[1], name)!r}, but a run is judged by one task '
+                         'and split. Set both alike.')
     sizes = {cfg.batch_size for cfg in given} - {self.train_dataset_cfg.batch_size}
     if sizes:
       raise ValueError(f'An evaluation has the batch size {sizes.pop()}, but while training evaluations use that of '

@@ -21,7 +21,8 @@ class DatasetConfig:
   """Which examples, and how they become batches.
 
   Attributes:
-    mixture_or_task_name: a task's name, or the path of a .jsonl or .tsv file (for `infer` also of a text file).
+    mixture_or_task_name: a task's name, or the path of a .jsonl or .tsv file (for `infer` also of a text file); or a
+      task or mixture itself, such as `@integers.Task()`.
     task_feature_lengths: most tokens of 'inputs' and 'targets', end token included; None is the longest found, which
       training cannot use.
     split: 'train', 'validation', …
@@ -52,6 +53,11 @@ class DatasetConfig:
                        "{'inputs': 512, 'targets': 8}.")
     if not isinstance(self.batch_size, int) or self.batch_size < 1:
       raise ValueError(f'The batch size is {self.batch_size!r}. Set BATCH_SIZE to at least 1.')
+
+  @property
+  def name(self) -> str:
+    """What the examples are called."""
+    return str(getattr(self.mixture_or_task_name, 'name', self.mixture_or_task_name))
 
   def task(self, vocabulary: Any) -> tasks.Task | tasks.Mixture:
     """Returns the task; one of SeqIO is tokenised with the model's vocabulary.

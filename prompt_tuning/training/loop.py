@@ -18,6 +18,7 @@ from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.training import run_files
 from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits
 from prompt_tuning.training.metric_log import MetricLog
@@ -126,6 +127,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
               **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
               'optimizer': type(optimizer).__name__, 'seed': seed}
 
+  about = {**identity, 'model_config': describe_model(model.module.config)}
+
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
                         packed=packed, split=split)
@@ -186,7 +189,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         name, value, better = compare(metrics, evaluations.objective, best)
         if better:
           best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
-          run_files.save_best(model_dir, exported(method, state.trained), {**identity, 'step': step, 'best': best})
+          run_files.save_best(model_dir, exported(method, state.trained), {**about, 'step': step, 'best': best})
         else:
           stale += 1
         stopped = evaluations.patience is not None and stale >= evaluations.patience
@@ -198,7 +201,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         run_files.save(model_dir, step, trained=trees.flatten(state.trained), optimizer=state.optimizer,
                        metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
                                  'metrics': metrics},
-                       about={**identity, 'best': best}, keep=saving.keep, exported=exported(method, state.trained))
+                       about={**about, 'best': best}, keep=saving.keep, exported=exported(method, state.trained))
         began = time.monotonic()
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:
@@ -229,4 +232,5 @@ def describe(method: Method) -> dict[str, Any]:
   layout, visibility = method.layout(), getattr(method, 'visibility', None)
   return {'method': type(method).__name__, 'placement': layout.placement.__name__,
           'prompt_length': layout.prompt_length,
+          **({'mode': method.mode} if hasattr(method, 'mode') else {}),
           **({} if visibility is None else {'visibility': dataclasses.asdict(visibility)})}

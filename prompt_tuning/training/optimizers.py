@@ -5,11 +5,14 @@ and Adafactor's decay depend on the global step.
 """
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Protocol
 
 import jax.numpy as jnp
 import optax
 
+from prompt_tuning import trees
 from prompt_tuning.training.schedules import Schedule, create_schedule
 
 
@@ -87,6 +90,7 @@ class AdamW:
     b2: decay of the mean of squares.
     weight_decay: share of p taken off each step, multiplied by the rate.
     clip: largest global norm of the gradient; None does not clip.
+    decayed: regular expressions of the names that weight decay applies to.
   """
 
   learning_rate: float | Schedule = 1e-3
@@ -94,9 +98,11 @@ class AdamW:
   b2: float = 0.999
   weight_decay: float = 0.0
   clip: float | None = None
+  decayed: Sequence[str] = ('.*',)
 
   def build(self, start_step: int) -> optax.GradientTransformation:
     """Returns the transformation whose first update is the global step `start_step`."""
+    chosen = functools.partial(trees.map_named, lambda name, _: trees.matches(name, self.decayed))
     adam = optax.adamw(_shifted(self.learning_rate, start_step), b1=self.b1, b2=self.b2,
-                       weight_decay=self.weight_decay)
+                       weight_decay=self.weight_decay, mask=chosen)
     return adam if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), adam)
