@@ -5,9 +5,11 @@ line; its values are separated by tabs, as they stand, without quoting. A templa
 "sst2 sentence: {text}" makes a text of an example's columns.
 """
 
+import gzip
 import hashlib
 import json
 import string
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,7 +50,7 @@ class FileTask(Task):
       if not 0 <= validation < 1:
         raise ValueError(f'{path} is given the validation share {validation}. Give one from 0 to below 1, or a file.')
       for split, wanted in (('train', False), ('validation', True)):
-        splits[split] = [e for e in everything if (_share(e['inputs']) < validation) == wanted]
+        splits[split] = [e for e in everything if (share(e['inputs']) < validation) == wanted]
     if test is not None:
       splits['test'] = [fill(test, row) for row in read_table(test)]
     functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
@@ -65,7 +67,7 @@ def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
   if str(path).endswith(FILE_ENDINGS):
     fill = _Filler(inputs, None, None)
     return [fill(path, row) for row in read_table(path)]
-  return [{'inputs': text} for _, text in _lines(path)]
+  return [{'inputs': text} for _, text in read_lines(path)]
 
 
 def read_table(path: str) -> list[Row]:
@@ -76,7 +78,7 @@ def read_table(path: str) -> list[Row]:
   """
   if not str(path).endswith(FILE_ENDINGS):
     raise ValueError(f'{path} is neither a .jsonl nor a .tsv file. Rename it, or convert it to one of them.')
-  lines = [(number, line) for number, line in _lines(path) if line.strip()]
+  lines = [(number, line) for number, line in read_lines(path) if line.strip()]
   if str(path).endswith('.tsv'):
     rows = _tsv_rows(path, lines)
   else:
@@ -171,12 +173,20 @@ def _tsv_rows(path: str, lines: Sequence[tuple[int, str]]) -> list[Row]:
   return rows
 
 
-def _lines(path: str) -> list[tuple[int, str]]:
-  """Returns the lines with their numbers from 1; only line feeds end a line."""
+def read_lines(path: str) -> list[tuple[int, str]]:
+  """Returns the lines of a text file, perhaps compressed (.gz), with their numbers from 1; only line feeds end a line.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not UTF-8, or its compression is damaged.
+  """
   try:
     content = storage.read_bytes(path)
+    content = gzip.decompress(content) if str(path).endswith('.gz') else content
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
+  except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    raise ValueError(f'{path} is not a whole gzip file ({error}). Copy it again, or unpack it.') from error
   content = content.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write
   parts = content.removesuffix(b'\n').split(b'\n') if content else []
   lines = []
@@ -189,6 +199,6 @@ def _lines(path: str) -> list[tuple[int, str]]:
   return lines
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
   """Returns a number in [0, 1) that depends on the text alone."""
   return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32

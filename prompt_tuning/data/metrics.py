@@ -69,10 +69,23 @@ class BinaryF1:
 def bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
   """Returns sacrebleu's corpus BLEU with its default settings; a target may be several references."""
   pairs(targets, predictions)
-  references = [[t] if isinstance(t, str) else list(t) for t in targets]
+  references = [_references(target) for target in targets]
   most = max(map(len, references))
   streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
-  return {'bleu': float(library('sacrebleu', 'bleu').corpus_bleu(list(predictions), streams).score)}
+  # `force` keeps it from doubting texts that come tokenised, as E2E's.
+  return {'bleu': float(library('sacrebleu', 'bleu').corpus_bleu(list(predictions), streams, force=True).score)}
+
+
+def sentence_bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+  """Returns the mean over the predictions of sacrebleu's sentence BLEU; a target may be several references.
+
+  The order is effective: n-grams longer than the prediction do not count. Else the settings are sacrebleu's own: its
+  tokenisation '13a' of both sides, case kept, smoothing 'exp'.
+  """
+  score = library('sacrebleu', 'sentence_bleu').sentence_bleu
+  found = [score(prediction, _references(target), use_effective_order=True).score
+           for target, prediction in pairs(targets, predictions)]
+  return {'sentence_bleu': float(np.mean(found))}
 
 
 def rouge(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -83,7 +96,8 @@ def rouge(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float
   return {name: mean([score[name].fmeasure for score in scores]) for name in names}
 
 
-METRICS: dict[str, Metric] = {m.__name__: m for m in (accuracy, sequence_match, token_accuracy, f1, bleu, rouge)}
+METRICS: dict[str, Metric] = {m.__name__: m for m in (
+  accuracy, sequence_match, token_accuracy, f1, bleu, sentence_bleu, rouge)}
 
 
 def get(name: str) -> Metric:
@@ -115,6 +129,10 @@ def pairs(targets: Sequence[Any], predictions: Sequence[Any]) -> list[tuple[Any,
     raise ValueError(f'A metric is given {len(targets)} targets and {len(predictions)} predictions. '
                      'Give as many of one as of the other, and at least one.')
   return list(zip(targets, predictions, strict=True))
+
+
+def _references(target: str | Sequence[str]) -> list[str]:
+  return [target] if isinstance(target, str) else list(target)
 
 
 def _words(value: Any) -> list:

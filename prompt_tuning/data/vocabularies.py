@@ -15,6 +15,7 @@ from typing import Protocol
 from prompt_tuning import storage
 
 _FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model')
+_SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>'}
 _USER_DEFINED = 4  # of SentencePiece's piece types: found in a text as it stands
 
 
@@ -206,6 +207,30 @@ def load_vocabulary(path: str) -> Vocabulary:
       return _open_file(candidate)
   raise FileNotFoundError(f'{path} holds no vocabulary: looked for {", ".join(candidates)}. '
                           "Copy the model's tokenizer file there, or give its path as the vocabulary.")
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> dict[str, str]:
+  """Returns the files of a byte-level BPE that is made for `texts`, name -> content; it can spell any other text too.
+
+  `<pad>` is 0 and `</s>`, the end token, 1. Pairs that occur once only are not merged, so few texts give fewer tokens.
+
+  Raises:
+    ValueError: `size` has no room for the bytes.
+  """
+  import tokenizers
+
+  least = len(_SPECIALS) + 256
+  if size < least:
+    raise ValueError(f'A tokenizer of {size} tokens was asked for, but the bytes and special tokens are {least}. '
+                     'Give a larger size.')
+  bytewise = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+  tokenizer.pre_tokenizer, tokenizer.decoder = bytewise, tokenizers.decoders.ByteLevel()
+  tokenizer.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
+    vocab_size=size, min_frequency=2, special_tokens=list(_SPECIALS.values()),
+    initial_alphabet=bytewise.alphabet(), show_progress=False))
+  return {'tokenizer.json': tokenizer.to_str(pretty=True) + '\n',
+          'tokenizer_config.json': json.dumps(_SPECIALS, indent=1) + '\n'}
 
 
 def _open_file(path: str) -> Vocabulary:

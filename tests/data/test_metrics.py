@@ -40,6 +40,13 @@ def test_bleu_takes_one_or_several_references():
   assert metrics.bleu([words], [changed])['bleu'] == pytest.approx(100 * (6 / 7 * 5 / 6 * 4 / 5 * 3 / 4) ** 0.25)
 
 
+def test_sentence_bleu_is_the_mean_and_counts_only_orders_that_a_prediction_has():
+  words = 'the cat sat on the mat today'
+  # Three words have no 4-gram: the mean is over 3 orders; shorter by one than the reference, hence exp(1 - 4 / 3).
+  found = metrics.sentence_bleu([[words, 'no'], 'a b c d'], [words, 'a b c'])['sentence_bleu']
+  assert found == pytest.approx((100 + 100 * np.exp(1 - 4 / 3)) / 2)
+
+
 def test_rouge_counts_shared_words_pairs_and_the_longest_common_subsequence():
   found = metrics.rouge(['a b c d'], ['a c d'])
   # Shared: 3 words of 3 and 4; 1 pair (c d) of 2 and 3; the subsequence a c d.
