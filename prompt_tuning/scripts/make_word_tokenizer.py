@@ -1,0 +1,36 @@
+"""Writes a tokenizer for table-to-text: a byte-level BPE of a file of pairs `meaning||text`, perhaps compressed (.gz).
+
+Nearly all words of the file become one token; a word that it lacks is spelt in pieces, so none is lost. It writes
+tokenizer.json and tokenizer_config.json, which name `<pad>` (0) and the end token `</s>` (1).
+"""
+
+import sys
+from collections.abc import Sequence
+
+from prompt_tuning.scripts import _script
+
+SIZE = 2048
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the script; returns the exit status."""
+  flags = _script.parser('make_word_tokenizer', __doc__)
+  flags.add_argument('--pairs', required=True, help='the file of pairs, local or gs://')
+  flags.add_argument('--output_dir', required=True, help='the folder that the two files are written into')
+  flags.add_argument('--size', type=int, default=SIZE, help='the most tokens; default %(default)s')
+  return _script.run(flags, argv, _make)
+
+
+def _make(options) -> None:
+  from prompt_tuning import storage
+  from prompt_tuning.data import table_to_text, vocabularies
+
+  texts = [text for pair in table_to_text.read_pairs(options.pairs) for text in pair]
+  for name, content in vocabularies.train_tokenizer(texts, options.size).items():
+    storage.write_bytes(storage.join(options.output_dir, name), content.encode())
+  found = vocabularies.load_vocabulary(options.output_dir)
+  print(f'Wrote {found.path}: {found.size} tokens')
+
+
+if __name__ == '__main__':
+  sys.exit(main())
