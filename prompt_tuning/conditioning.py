@@ -39,6 +39,7 @@ class StackConditioning:
     prefix: keys and values [L, N, kv_heads, P, K] in front of every layer's own in self-attention.
     memory_prefix: the same in front of what a decoder reads of an encoder.
     layer_prompts: [L, N, P, D], what stands at the input of every layer's attention in front of a causal stack.
+    added: [L - 1, N, P, D], added to the prompt at the input of every layer but the first, which reads `prompt`.
     lengths: [N], how many of the P each of several prompts or prefixes has; None is P.
   """
 
@@ -47,11 +48,12 @@ class StackConditioning:
   prefix: tuple[Array, Array] | None = None
   memory_prefix: tuple[Array, Array] | None = None
   layer_prompts: Array | None = None
+  added: Array | None = None
   lengths: Array | None = None
 
   def given(self) -> list[str]:
     """Returns the names of what is handed over."""
-    return [name for name in ('prompt', 'prefix', 'memory_prefix', 'layer_prompts')
+    return [name for name in ('prompt', 'prefix', 'memory_prefix', 'layer_prompts', 'added')
             if getattr(self, name) is not None]
 
 

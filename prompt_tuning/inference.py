@@ -19,7 +19,7 @@ from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.models.generation import Sampler, generate
 from prompt_tuning.models.language_model import LanguageModel, score_batch
 from prompt_tuning.prompts import PATH, PROMPTS
-from prompt_tuning.tuning import layer_prompts
+from prompt_tuning.tuning.layer_prompts import NAMES, check_layer_prompts, layer_prompts, layout_of
 from prompt_tuning.tuning.prefix import check_prefix, is_prefix, prefixes
 from prompt_tuning.types import Array, Flat
 
@@ -93,10 +93,19 @@ class Trained:
 
   def layout(self) -> layouts.Layout:
     """Returns how examples are laid out."""
-    prompt = self.prompt()
+    prompt, of_layers = self.prompt(), self._layer_prompts()
+    if of_layers:
+      return layout_of(next(iter(of_layers.values())).shape[1], self._mode())
     return layouts.Layout() if prompt is None else prompt.layout()
 
   def conditioning(self, model: LanguageModel) -> Conditioning:
+  def _layer_prompts(self) -> Flat:
+    return {name: array for name, array in self.tensors.items() if name in NAMES.values()}
+
+  def _mode(self) -> str:
+    """Returns the mode of layer prompts; an encoder's have but one."""
+    return self.about.get('mode', 'add' if NAMES['encoder'] in self.tensors else 'replace')
+
     """Returns what the model is handed.
 
     Raises:
@@ -113,10 +122,11 @@ class Trained:
       check_prefix(prefix, model.prefix_shapes())
       found = prefixes(prefix)
       given = {'encoder': found.encoder, 'decoder': found.decoder} | given
-    if layer_prompts.NAME in self.tensors:
-      layer_prompts.check_layer_prompts(self.tensors[layer_prompts.NAME], model)
-      given['decoder'] = layer_prompts.layer_prompts(self.tensors).decoder
-    used = {*PROMPTS.values(), *prefix, layer_prompts.NAME}
+    of_layers = self._layer_prompts()
+    if of_layers:
+      check_layer_prompts(of_layers, self._mode(), model)
+      given[model.prompted] = getattr(layer_prompts(of_layers, self._mode()), model.prompted)
+    used = {*PROMPTS.values(), *NAMES.values(), *prefix}
     rest = {name: array for name, array in self.tensors.items() if name not in used}
     return Conditioning(**given, parameters=rest)
 

@@ -11,14 +11,14 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.layouts import CausalLayout, Layout
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, spread
 from prompt_tuning.models.layers import Surroundings
+from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
-from prompt_tuning.models.t5 import fill_prompt
 from prompt_tuning.types import Array, Batch
 
 
@@ -118,7 +118,8 @@ class DecoderOnly(nn.Module):
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
             collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
-    if conditioning.encoder.given() or len(given.given()) > 1:
+    ways = [name for name in given.given() if name != 'added']  # to be there; `added` goes with a prompt
+    if conditioning.encoder.given() or len(ways) > 1:
       found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
                          *(f'decoder.{name}' for name in given.given())])
       raise ValueError(f'A decoder-only model is handed {found}; it takes one of '
@@ -126,13 +127,15 @@ class DecoderOnly(nn.Module):
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
     self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
-    vectors = self.token_embedder(layout['tokens'])
-    if 'prompt_slots' in layout:
-      vectors = fill_prompt(vectors, layout, batch['prompt_ids'], given)
+    vectors, rows = self.token_embedder(layout['tokens']), None
+    added = added_vectors(given, self.config.layers)
+    if 'prompt_slots' in layout and given.prompt is not None:
+      rows = prompt_rows(layout, batch['prompt_ids'], given)
+      vectors = fill_prompt(vectors, rows, given)
     visible = self_visible(layout, causal=True, visibility=given.visibility)
     x, own = self.decoder(self._placed(vectors, positions),
-                          Surroundings((hide(visible),), positions=positions, dropout=dropout),
-                          fronts=fronts, collect=collect)
+                          Surroundings((hide(visible),), positions=positions, added_rows=rows, dropout=dropout),
+                          fronts=fronts, added=None if rows is None else added, collect=collect)
     return x, own, fronts, positions
 
   def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
@@ -143,20 +146,21 @@ class DecoderOnly(nn.Module):
       run = self.run_layer_prompts(given.layer_prompts)
       front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
     elif given.prompt is not None and 'prompt_slots' not in batch['decoder']:
-      run = self.run_prompt(given.prompt, given.visibility)
+      run = self.run_prompt(given)
       front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
     else:
       return [], 0
     return [front], offset
 
-  def run_prompt(self, prompt: Array, visibility: Visibility = Visibility()) -> tuple[Array, Array]:
+  def run_prompt(self, given: StackConditioning) -> tuple[Array, Array]:
     """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] at the front."""
-    index = jnp.arange(prompt.shape[1])
+    index = jnp.arange(given.prompt.shape[1])
     seen = index[:, None] >= index[None, :]
-    if not visibility.prompt:
+    if not given.visibility.prompt:
       seen = index[:, None] == index[None, :]
-    x = self._placed(prompt.astype(self.config.dtype), index)
-    _, own = self.decoder(x, Surroundings((hide(seen)[None, None],), positions=index), collect=True)
+    x = self._placed(given.prompt.astype(self.config.dtype), index)
+    around = Surroundings((hide(seen)[None, None],), positions=index, added_rows=alone(given))
+    _, own = self.decoder(x, around, added=added_vectors(given, self.config.layers), collect=True)
     return own
 
   def run_layer_prompts(self, vectors: Array) -> tuple[Array, Array]:

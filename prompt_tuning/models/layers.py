@@ -35,6 +35,7 @@ class Surroundings:
     memory_front_bias: broadcastable to [B, 1, S, P], for what stands in front of the memory.
     prompt_memory: [B, P, D], or [1, P, D] for all: an encoder's output of a prompt that was run by itself.
     prompt_memory_bias: broadcastable to [B, 1, S, P].
+    added_rows: [B, T], which of the layer's `added` vectors each position gets; -1 is none.
     dropout: [B] random keys, one for each row; None for no dropout.
   """
 
@@ -47,6 +48,7 @@ class Surroundings:
   memory_front_bias: Array | None = None
   prompt_memory: Array | None = None
   prompt_memory_bias: Array | None = None
+  added_rows: Array | None = None
   dropout: Array | None = None
 
 
@@ -61,6 +63,7 @@ class Scanned:
     memory: keys and values of the memory, where they were computed before.
     memory_front: keys and values in front of the memory's.
     inputs: [L, B, T, D] instead of what the layer before has given.
+    added: [L, M, D], vectors that some positions get added to what the layer before has given.
   """
 
   layer: dict[str, Array]
@@ -68,6 +71,7 @@ class Scanned:
   memory: tuple[Array, Array] | None = None
   memory_front: tuple[Array, Array] | None = None
   inputs: Array | None = None
+  added: Array | None = None
 
 
 class RMSNorm(nn.Module):
@@ -108,6 +112,11 @@ def drop(x: Array, keys: Array | None, rate: float, *, site: int, over: Sequence
   keys = jax.vmap(lambda key: jax.random.fold_in(key, site))(keys)
   kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
   return x * (kept / (1 - rate)).astype(x.dtype)
+
+
+def gather(vectors: Array, rows: Array, dtype: Any) -> Array:
+  """Returns [B, T, D], the vectors [M, D] that `rows` [B, T] name; zeros at -1."""
+  return jnp.where((rows >= 0)[..., None], vectors.astype(dtype)[jnp.maximum(rows, 0)], 0)
 
 
 class Attention(nn.Module):
@@ -206,6 +215,8 @@ class Layer(nn.Module):
     if config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
     name = self_attention_name(config)
+    if scanned.added is not None:
+      x = x + gather(scanned.added, around.added_rows, x.dtype)
     x = checkpoint_name(x if scanned.inputs is None else scanned.inputs, 'attention_input')
     attention = Attention(config, name=name)
     normed = norm(config, f'pre_{name}_layer_norm')(x)

@@ -49,7 +49,8 @@ class Stack(nn.Module):
   @nn.compact
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
                memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
-               inputs: Array | None = None, collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
+               inputs: Array | None = None, added: Array | None = None,
+               collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the stack.
 
     Args:
@@ -60,6 +61,7 @@ class Stack(nn.Module):
       memory: keys and values [L, B, H, S, K] of the memory, instead of `around.memory`.
       memory_front: keys and values in front of the memory's, which have no positions.
       inputs: [L, B, T, D], what each layer reads instead of what the one before has given.
+      added: [L - 1, M, D], vectors for each layer but the first, which `around.added_rows` gives to positions.
       collect: also return each layer's own keys and values.
 
     Returns:
@@ -82,8 +84,10 @@ class Stack(nn.Module):
     scan = nn.scan(body, variable_axes={'params': 0}, split_rngs={'params': True},
                    in_axes=(0, nn.broadcast), length=config.layers)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
+    if added is not None:  # the first layer reads the prompt itself
+      added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
     scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
-                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs)
+                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added)
     x, own = scan(Layer(config, name='layers'), x, scanned, around)
     x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))

@@ -14,6 +14,7 @@ from prompt_tuning.layouts import Layout
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import Cache, choose, front_of, spread
 from prompt_tuning.models.layers import Surroundings
+from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
 from prompt_tuning.types import Array, Batch
@@ -77,27 +78,6 @@ class T5Config:
         'layer_biases', 'dropout_rate', 'dtype', 'rematerialise')})
 
 
-def fill_prompt(x: Array, layout: Mapping[str, Array], prompt_ids: Array, given: StackConditioning) -> Array:
-  """Puts the prompt's vectors into the prompt positions of `x` [B, T, D]: one gather.
-
-  Args:
-    x: embedded tokens.
-    layout: the stack's part of a batch.
-    prompt_ids: [B, G], which prompt each segment of a row uses.
-    given: `prompt` is [N, P, D].
-  """
-  if given.prompt is None:
-    return x
-  slots = layout['prompt_slots']
-  count, length, width = given.prompt.shape
-  rows = jnp.maximum(slots, 0)
-  if count > 1:
-    segments = jnp.maximum(layout['segments'] - 1, 0)
-    rows = rows + length * jnp.take_along_axis(prompt_ids, segments, axis=1)
-  vectors = given.prompt.reshape(-1, width).astype(x.dtype)[rows]
-  return jnp.where((slots >= 0)[..., None], vectors, x)
-
-
 class T5(nn.Module):
   """An encoder-decoder that reads a batch of `layouts.assemble` and a Conditioning.
 
@@ -152,7 +132,7 @@ class T5(nn.Module):
       ValueError: the Conditioning holds what this model cannot honour.
     """
     useless = [f'decoder.{name}' for name in conditioning.decoder.given()
-               if name in ('prompt', 'layer_prompts')]
+               if name in ('prompt', 'layer_prompts', 'added')]
     useless += [f'encoder.{name}' for name in conditioning.encoder.given()
                 if name in ('memory_prefix', 'layer_prompts')]
     if useless:
@@ -160,9 +140,11 @@ class T5(nn.Module):
                        'Put a prompt into conditioning.encoder.')
     layout, given = batch['encoder'], conditioning.encoder
     fronts, offset = prefixed(given, batch)
-    x, of_prompt = self.token_embedder(layout['tokens']), None
-    if 'prompt_slots' in layout:
-      x = fill_prompt(x, layout, batch['prompt_ids'], given)
+    x, rows, of_prompt = self.token_embedder(layout['tokens']), None, None
+    added = added_vectors(given, self.config.encoder_layers)
+    if 'prompt_slots' in layout and given.prompt is not None:
+      rows = prompt_rows(layout, batch['prompt_ids'], given)
+      x = fill_prompt(x, rows, given)
     elif given.prompt is not None:
       if given.prefix is not None or conditioning.decoder.memory_prefix is not None:
         raise ValueError('T5 is handed a prompt that sees nothing of the input, and a prefix of the encoder or of '
@@ -171,8 +153,8 @@ class T5(nn.Module):
       front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
       fronts = [front]
     visible = self_visible(layout, causal=False, visibility=given.visibility)
-    around = Surroundings((hide(visible),), positions=layout['positions'] + offset, dropout=dropout)
-    x, _ = self.encoder(x, around, fronts=fronts)
+    around = Surroundings((hide(visible),), positions=layout['positions'] + offset, added_rows=rows, dropout=dropout)
+    x, _ = self.encoder(x, around, fronts=fronts, added=None if rows is None else added)
     return x, of_prompt
 
   def _run_prompt(self, given: StackConditioning) -> tuple[Array, tuple[Array, Array]]:
@@ -183,7 +165,9 @@ class T5(nn.Module):
     seen = (index < lengths[:, None])[:, None, :]
     if not given.visibility.prompt:
       seen = seen & (index[:, None] == index[None, :])
-    return self.encoder(given.prompt.astype(self.config.dtype), Surroundings((hide(seen)[:, None],)), collect=True)
+    around = Surroundings((hide(seen)[:, None],), added_rows=alone(given))
+    return self.encoder(given.prompt.astype(self.config.dtype), around,
+                        added=added_vectors(given, self.config.encoder_layers), collect=True)
 
   def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, of_prompt: Array | None = None, *,
              dropout: Array | None = None) -> Array:

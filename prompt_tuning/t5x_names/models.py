@@ -18,6 +18,7 @@ from prompt_tuning.t5x_names import train_prompts
 from prompt_tuning.t5x_names.architectures import T5
 from prompt_tuning.t5x_names.recipe import made
 from prompt_tuning.t5x_names.utils import RestoreCheckpointConfig
+from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor, Optimizer
 from prompt_tuning.training.step import Loss
 
@@ -142,9 +143,7 @@ class EncoderDecoderModel:
       _check_length(chosen.prompt, found)
       return found
     method = self.method(model)
-    layout = method.layout()
-    about = {'placement': layout.placement.__name__, 'step': model.step, **(
-      {'visibility': dataclasses.asdict(method.visibility)} if hasattr(method, 'visibility') else {})}
+    about = {**loop.describe(method), 'step': model.step}
     if restore.source and not trees.matches(PATH, restore.ignored):
       reader = loading.open_checkpoint(loading.find_model(restore.source))
       if PATH in reader.names():

@@ -1,10 +1,12 @@
-"""Layer prompts: vectors that stand at the input of every layer's attention, for causal models (Petrov et al. 2023).
+"""Layer prompts: vectors at P positions in front, for the input of every layer (Petrov et al. 2023).
 
-  x_l[:P] = p_l before the attention of layer l, so K_l = W_K norm_l(p_l) and V_l = W_V norm_l(p_l);   φ = {p_l}.
+  replace   x_l[:P] = p_l                       so K_l = W_K norm_l(p_l) and V_l = W_V norm_l(p_l)
+  add       x_0[:P] = p_0, x_l[:P] = f_{l-1}(x_{l-1})[:P] + p_l                                φ = {p_l}
 
-What a layer makes of the prompt's positions is replaced by the next layer's vectors, so keys and values are all that is
-left of them: they are computed once a step and stand in front of every row. A prefix trains keys and values themselves;
-these vectors are confined to what the frozen weights can make.
+With `replace`, for causal models, what a layer makes of the prompt's positions is dropped, so keys and values are all
+that is left of them: they are computed once a step and stand in front of every row. A prefix trains keys and values
+themselves; these vectors are confined to what the frozen weights can make. With `add`, for every model, they are a
+prompt that is helped along at every layer.
 """
 
 import dataclasses
@@ -18,55 +20,74 @@ from prompt_tuning.conditioning import Conditioning, Frozen, StackConditioning
 from prompt_tuning.layouts import Layout
 from prompt_tuning.types import Array, Params
 
-NAME = 'decoder/layer_prompts/vectors'
+# Stack -> the name of its tensor.
+NAMES = {stack: f'{stack}/layer_prompts/vectors' for stack in ('encoder', 'decoder')}
+MODES = ('replace', 'add')
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerPrompts:
-  """The method: P vectors for every layer of a causal model.
+  """The method: P vectors for every layer of a causal model, or of T5's encoder.
 
   Attributes:
     length: P.
     init: first values, a function `(key, shape) -> array` with shape [L, P, D].
+    mode: 'replace', or 'add' (the only one for an encoder); see the top of this file.
   """
 
   length: int = 10
   init: Any = nn.initializers.normal(1.0)
+  mode: str = 'replace'
+
+  def __post_init__(self) -> None:
+    if self.mode not in MODES:
+      raise ValueError(f'The mode of layer prompts is {self.mode!r}. Choose one of {", ".join(MODES)}.')
 
   def layout(self) -> Layout:
-    """Returns the plain layout: the vectors take no place in the rows."""
-    return Layout()
+    """Returns a layout with a place for every vector, or the plain one where their keys and values stand in front."""
+    return layout_of(self.length, self.mode)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
-    """Returns φ: `decoder/layer_prompts/vectors` [L, P, D].
+    """Returns φ: `decoder/layer_prompts/vectors` [L, P, D], or the same in the encoder.
 
     Raises:
-      ValueError: the model has an encoder.
+      ValueError: the model has an encoder, which sees what stands behind: no keys and values can be made before.
     """
-    if model.prompted != 'decoder':
+    if model.prompted != 'decoder' and self.mode == 'replace':
       raise ValueError('Layer prompts replace the input of attention in causal models, but this model has an encoder. '
-                       'Choose a prefix, or a model with a decoder alone.')
-    layers, _, _ = model.prefix_shapes()['decoder']
-    return {'decoder': {'layer_prompts': {'vectors': self.init(key, (layers, self.length, model.width))}}}
+                       "Choose the mode 'add', a prefix, or a model with a decoder alone.")
+    layers, _, _ = model.prefix_shapes()[model.prompted]
+    return {model.prompted: {'layer_prompts': {'vectors': self.init(key, (layers, self.length, model.width))}}}
 
   def condition(self, trained: Params) -> Conditioning:
-    """Hands the vectors over as [L, 1, P, D]."""
-    return layer_prompts({NAME: trained['decoder']['layer_prompts']['vectors']})
+    """Hands the vectors over, those of the first layer as a prompt where the others are added to it."""
+    (stack, tree), = trained.items()
+    return layer_prompts({NAMES[stack]: tree['layer_prompts']['vectors']}, self.mode)
 
 
-def layer_prompts(named: Mapping[str, Any]) -> Conditioning:
+def layout_of(length: int, mode: str) -> Layout:
+  """Returns how examples are laid out for P vectors in every layer."""
+  return Layout(length if mode == 'add' else 0)
+
+
+def layer_prompts(named: Mapping[str, Any], mode: str) -> Conditioning:
   """Returns the Conditioning of vectors [L, P, D] by their name in files."""
-  return Conditioning(decoder=StackConditioning(layer_prompts=jnp.asarray(named[NAME])[:, None]))
+  (stack, vectors), = ((stack, jnp.asarray(named[name])[:, None]) for stack, name in NAMES.items() if name in named)
+  given = StackConditioning(prompt=vectors[0], added=vectors[1:]) if mode == 'add' else StackConditioning(
+    layer_prompts=vectors)
+  return Conditioning(**{stack: given})
 
 
-def check_layer_prompts(vectors: Array, model: Frozen) -> None:
-  """Compares vectors [L, P, D] with what a model takes.
+def check_layer_prompts(named: Mapping[str, Array], mode: str, model: Frozen) -> None:
+  """Compares vectors [L, P, D], by their name in files, with what a model takes.
 
   Raises:
     ValueError: they are of another model.
   """
-  layers, _, _ = model.prefix_shapes()['decoder']
-  if model.prompted != 'decoder' or vectors.ndim != 3 or vectors.shape[::2] != (layers, model.width):
-    raise ValueError(f'{NAME} has shape {tuple(vectors.shape)}, for a model with a decoder alone, of so many layers '
-                     f'and that width; this one has {layers} decoder layers of width {model.width} and is prompted in '
-                     f'the {model.prompted}. Choose the model that they were trained for.')
+  for name, vectors in named.items():
+    layers, _, _ = model.prefix_shapes()[model.prompted]
+    fits = vectors.ndim == 3 and vectors.shape[::2] == (layers, model.width)
+    if not fits or name != NAMES[model.prompted] or (mode == 'replace' and model.prompted != 'decoder'):
+      raise ValueError(f'{name} has shape {tuple(vectors.shape)} (layers, length, width) and the mode {mode!r}, but '
+                       f'this model is prompted in the {model.prompted}, which has {layers} layers of width '
+                       f'{model.width}. Choose the model that they were trained for.')

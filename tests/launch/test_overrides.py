@@ -138,6 +138,7 @@ TRAIN = {
   'prefix.LayerPrompts.length': ('4', lambda run: prompt(run).length, 4, '--gin.PROMPT=@prefix.LayerPrompts'),
   'prefix.LayerPrompts.init': ('@linen.initializers.ones_init()', lambda run: float(prompt(run).init(None, (1,))[0]),
                                1.0, '--gin.PROMPT=@prefix.LayerPrompts'),
+  'prefix.LayerPrompts.mode': ("'add'", lambda run: prompt(run).mode, 'add', '--gin.PROMPT=@prefix.LayerPrompts'),
   'retrained.Retrained.patterns': ("['.*bias.*']", lambda run: prompt(run).patterns, ('.*bias.*',),
                                    '--gin.PROMPT=@retrained.Retrained'),
   'train_script.train.objective': ("'loss'", lambda run: evaluations(run).objective, 'loss'),

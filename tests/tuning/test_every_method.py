@@ -33,6 +33,7 @@ METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'retrained norms': Retrained('.*(norm|layer_norm)/scale'),
   'retrained layer': Retrained(['decoder/layers_1/self_attention/(value|out)/kernel', 'encoder/relpos_bias/.*']),
   'prefix': Prefix(3),
+  'layer prompts that are added': LayerPrompts(2, mode='add'),
   'prefix of cross-attention': Prefix(2, attentions=('cross',)),
   'prefix of a network': Prefix(2, attentions=('encoder', 'decoder'), hidden=3, width=4),
 }
@@ -43,6 +44,7 @@ DECODER_METHODS = {  # the same for a model with a decoder alone
   'decoder prefix': Prefix(3),
   'decoder prefix of a network': Prefix(2, hidden=3),
   'layer prompts': LayerPrompts(2),
+  'decoder layer prompts that are added': LayerPrompts(2, mode='add'),
   'decoder retrained norms': Retrained('.*(norm|layer_norm)/scale'),
 }
 DECODER_ONLY = loading.random_model(DecoderConfig(

@@ -1,0 +1,53 @@
+"""Prompts in the rows: which vector stands at which position, and what layers behind the first add there."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from prompt_tuning.conditioning import StackConditioning
+from prompt_tuning.models.layers import gather
+from prompt_tuning.types import Array
+
+
+def prompt_rows(layout: Mapping[str, Array], prompt_ids: Array, given: StackConditioning) -> Array:
+  """Returns [B, T], which of all N·P vectors each position holds; -1 is a token.
+
+  Args:
+    layout: the stack's part of a batch.
+    prompt_ids: [B, G], which prompt each segment of a row uses.
+    given: `prompt` is [N, P, D].
+  """
+  slots = layout['prompt_slots']
+  count, length, _ = given.prompt.shape
+  if count == 1:
+    return slots
+  segments = jnp.maximum(layout['segments'] - 1, 0)
+  rows = slots + length * jnp.take_along_axis(prompt_ids, segments, axis=1)
+  return jnp.where(slots >= 0, rows, -1)
+
+
+def alone(given: StackConditioning) -> Array:
+  """Returns [N, P], as `prompt_rows` does, of the prompts as rows of their own."""
+  count, length, _ = given.prompt.shape
+  return jnp.arange(count * length).reshape(count, length)
+
+
+def fill_prompt(x: Array, rows: Array, given: StackConditioning) -> Array:
+  """Puts the prompt's vectors [N, P, D] where `rows` (of `prompt_rows`) say into embedded tokens [B, T, D]."""
+  vectors = given.prompt.reshape(-1, given.prompt.shape[-1])
+  return jnp.where((rows >= 0)[..., None], gather(vectors, rows, x.dtype), x)
+
+
+def added_vectors(given: StackConditioning, layers: int) -> Array | None:
+  """Returns [L - 1, N·P, D], what the layers behind the first add to the prompt; None where they add nothing.
+
+  Raises:
+    ValueError: there is no prompt that they belong to, or it has another shape.
+  """
+  if given.added is None:
+    return None
+  if given.prompt is None or given.added.shape != (layers - 1, *given.prompt.shape):
+    prompt = 'none' if given.prompt is None else f'one of shape {tuple(given.prompt.shape)}'
+    raise ValueError(f'`added` has shape {tuple(given.added.shape)}, and the prompt that it is added to is {prompt}. '
+                     f'Give a prompt [N, P, D], and to this stack of {layers} layers [{layers - 1}, N, P, D].')
+  return given.added.reshape(layers - 1, -1, given.added.shape[-1])
