@@ -59,13 +59,28 @@ class StackConditioning:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class LowRankUpdate:
+  """What is added to a frozen matrix [in, out]: down · up.
+
+  Attributes:
+    down: [in, r].
+    up: [r, out].
+  """
+
+  down: Array
+  up: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Conditioning:
   """What a whole model is handed. Every field is optional.
 
   Attributes:
     encoder: for the encoder stack.
     decoder: for the decoder stack.
-    parameters: retrained copies of frozen parameters, by the checkpoint's names, layer by layer.
+    parameters: retrained copies of frozen parameters, or `LowRankUpdate`s to them, by the checkpoint's names, layer by
+      layer.
   """
 
   encoder: StackConditioning = StackConditioning()

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -223,12 +223,23 @@ def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str
     yield line
 
 
-def write_lines(path: str, lines: Iterator[Mapping[str, Any]]) -> int:
-  """Writes JSON lines so that the file is there whole or not at all; returns how many."""
+def json_line(line: Mapping[str, Any], number: int) -> str:
+  """Returns a line of output as JSON."""
+  return json.dumps(line, ensure_ascii=False, default=_as_python)
+
+
+def text_line(line: Mapping[str, Any], number: int) -> str:
+  """Returns `id||text` of an answer, its white space as single blanks; examples without an 'id' have their number."""
+  return f'{line["inputs"].get("id", number)}||{" ".join(line["prediction"].split())}'
+
+
+def write_lines(path: str, lines: Iterator[Mapping[str, Any]],
+                spell: Callable[[Mapping[str, Any], int], str] = json_line) -> int:
+  """Writes lines, as JSON unless `spell` says how, so that the file is there whole or not at all; returns how many."""
   count = 0
   with storage.whole_file(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
     for line in lines:
-      file.write(json.dumps(line, ensure_ascii=False, default=_as_python) + '\n')
+      file.write(spell(line, count) + '\n')
       count += 1
   return count
 

@@ -93,6 +93,22 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
   return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
+def patterns(given: Sequence[str] | str) -> tuple[str, ...]:
+  """Returns regular expressions as a tuple; one by itself may be given as text.
+
+  Raises:
+    ValueError: one of them is none.
+  """
+  found = (given,) if isinstance(given, str) else tuple(given)
+  for pattern in found:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f'The pattern {pattern!r} is no regular expression ({error}). '
+                       'Write .* where any text may stand.') from error
+  return found
+
+
 def map_named(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> Params:
   """Returns the tree of `function(path, leaf)`."""
   return unflatten({path: function(path, leaf) for path, leaf in flatten(tree).items()})

@@ -97,6 +97,12 @@ def test_an_unknown_mode_and_missing_targets_are_errors(tiny):
     list(infer(tiny, PROMPT.as_trained(), [{'inputs': '3'}], sampler=Greedy(), mode='score'))
 
 
+def test_answers_as_texts_have_the_examples_ids_or_their_numbers(tmp_path):
+  lines = [{'inputs': {'id': 'a7'}, 'prediction': 'two\n lines '}, {'inputs': {}, 'prediction': ''}]
+  inference.write_lines(str(tmp_path / 'answers.txt'), iter(lines), inference.text_line)
+  assert (tmp_path / 'answers.txt').read_text() == 'a7||two lines\n1||\n'
+
+
 def test_lines_are_written_whole_or_not_at_all(tmp_path):
   path = tmp_path / 'out/answers.jsonl'
   assert inference.write_lines(str(path), iter([{'a': 'ä'}, {'a': 2}])) == 2

@@ -34,8 +34,9 @@ class Block:
   biases: tuple[Array, ...] = ()
 
 
-def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None, cap: float = 0.0) -> Array:
-  """Returns softmax(query · keys + biases) · values over all blocks together.
+def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None,
+           cap: float = 0.0) -> tuple[Array, Array]:
+  """Returns softmax(query · keys + biases) · values over all blocks together, and the weights [B, H, T, S].
 
   Logits are not scaled by the head width: T5 folds that into its initialiser, other families scale the query.
   They are taken in float32.
@@ -63,7 +64,7 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
     part = weights if len(blocks) == 1 else weights[..., start:start + length]
     out = out + _product('bhts,bhsk->bhtk', part, block.values)
     start += length
-  return out
+  return out, weights
 
 
 def _product(formula: str, of_queries: Array, of_block: Array, **options) -> Array:

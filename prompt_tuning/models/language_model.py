@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from prompt_tuning import layouts
+from prompt_tuning import layouts, trees
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.generation import Greedy, Sampler, generate
@@ -41,6 +41,18 @@ def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: C
   """Returns [B], the log-likelihood of each row's targets."""
   logits = apply_model(module, params, batch, conditioning)
   return log_likelihood(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def attention_weights(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> dict[str, Array]:
+  """Returns what every position attends to: [L, B, H, T, S] for each attention, by its name in the parameters.
+
+  S counts what stands in front first, then the layer's own positions: 'decoder/layers/self_attention' and the like.
+  """
+  _, kept = module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning,
+                         mutable=['intermediates'])
+  # Of a stack that ran a prompt by itself before the rows, the rows' weights are the last.
+  return {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,7 +165,8 @@ class Attention(nn.Module):
       count = sum(block.keys.shape[2] for block in blocks)
       ones = jnp.ones((x.shape[0], config.heads, 1, count), query.dtype)
       factors = drop(ones, dropout, config.dropout_rate, site=site, over=(1, 3))
-    heads = attend(query, blocks, dropout=factors, cap=config.attention_cap)
+    heads, weights = attend(query, blocks, dropout=factors, cap=config.attention_cap)
+    self.sow('intermediates', 'weights', weights)  # kept only where the caller asks for it
     return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1))  # [B, H, T, K] -> [B, T, H·K]
 
   def _split(self, x: Array) -> Array:

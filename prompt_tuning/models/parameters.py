@@ -1,19 +1,20 @@
-"""Puts retrained copies in the places of frozen parameters."""
+"""Puts retrained copies in the places of frozen parameters, and adds low-rank updates to them."""
 
 from collections.abc import Mapping
 
 import jax.numpy as jnp
 
 from prompt_tuning import trees
+from prompt_tuning.conditioning import LowRankUpdate
 from prompt_tuning.types import Array, Params
 
 
-def merge(frozen: Params, retrained: Mapping[str, Array]) -> Params:
+def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
   """Returns the parameters with retrained copies in their places; layers are stacked again.
 
   Args:
     frozen: θ, layers stacked.
-    retrained: the checkpoint's name -> copy.
+    retrained: the checkpoint's name -> copy, or what is added.
 
   Raises:
     ValueError: a copy has another name or shape than the model's parameters.
@@ -24,7 +25,11 @@ def merge(frozen: Params, retrained: Mapping[str, Array]) -> Params:
   chosen: dict[str, dict[int | None, Array]] = {}
   for name, value in retrained.items():
     path, layer = trees.split_layer_name(name)
-    _require_place(name, path, layer, value, flat)
+    low_rank = isinstance(value, LowRankUpdate)
+    shape = (value.down.shape[0], value.up.shape[1]) if low_rank else value.shape
+    _require_place(name, path, layer, shape, flat)
+    if low_rank:
+      value = (flat[path] if layer is None else flat[path][layer]) + value.down @ value.up
     chosen.setdefault(path, {})[layer] = value
   for path, copies in chosen.items():
     if None in copies:
@@ -37,12 +42,12 @@ def merge(frozen: Params, retrained: Mapping[str, Array]) -> Params:
   return trees.unflatten(flat)
 
 
-def _require_place(name: str, path: str, layer: int | None, value: Array, flat: Mapping[str, Array]) -> None:
+def _require_place(name: str, path: str, layer: int | None, shape: tuple[int, ...], flat: Mapping[str, Array]) -> None:
   if path not in flat or trees.is_stacked(path) != (layer is not None):
     raise ValueError(f'The model has no parameter {name}.{trees.nearest(path, flat)}')
   if layer is not None and layer >= flat[path].shape[0]:
     raise ValueError(f'The model has no parameter {name}. It has {flat[path].shape[0]} layers there, counted from 0.')
   wanted = flat[path].shape if layer is None else flat[path].shape[1:]
-  if value.shape != wanted:
-    raise ValueError(f'{name} has shape {tuple(value.shape)}, but the model wants {tuple(wanted)}. '
+  if shape != wanted:
+    raise ValueError(f'{name} has shape {tuple(shape)}, but the model wants {tuple(wanted)}. '
                      'Take what was trained for this model.')

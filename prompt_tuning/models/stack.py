@@ -81,7 +81,7 @@ class Stack(nn.Module):
       return x, own if collect else None
 
     body = nn.remat(body, policy=REMATERIALISE[config.rematerialise], prevent_cse=False)
-    scan = nn.scan(body, variable_axes={'params': 0}, split_rngs={'params': True},
+    scan = nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, split_rngs={'params': True},
                    in_axes=(0, nn.broadcast), length=config.layers)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
     if added is not None:  # the first layer reads the prompt itself

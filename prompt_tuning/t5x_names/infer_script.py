@@ -12,6 +12,7 @@ from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig, check_folder
 
 __all__ = ['infer']
+_LINES = {'json': inference.json_line, 'id||text': inference.text_line}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class infer:
     partitioner: how the model is spread over devices.
     fallback_init_rng: seed of a prompt that is made anew; None forbids that.
     random_seed: of samplers that draw.
+    lines: 'json', or 'id||text' for a text file of the answers alone, with the examples' ids or numbers from 0.
   """
 
   model: EncoderDecoderModel
@@ -43,11 +45,17 @@ class infer:
   partitioner: PjitPartitioner = PjitPartitioner()
   fallback_init_rng: int | None = None
   random_seed: int = 0
+  lines: str = 'json'
 
   def __post_init__(self) -> None:
     check_folder('INFER_OUTPUT_DIR', self.output_dir)
     if self.mode not in ('predict', 'predict_with_aux', 'score'):
       raise ValueError(f'infer_script.infer.mode is {self.mode!r}. Give predict, predict_with_aux or score.')
+    if self.lines not in _LINES:
+      raise ValueError(f'infer_script.infer.lines is {self.lines!r}. Give one of {", ".join(map(repr, _LINES))}.')
+    if self.mode != 'predict' and self.lines != 'json':
+      raise ValueError(f'infer_script.infer.lines is {self.lines!r}, which has no place for what the mode {self.mode} '
+                       "gives. Set the mode 'predict', or the lines 'json'.")
     if (self.shard_id, self.num_shards) != (0, 1):
       raise ValueError(f'infer_script.infer has shard {self.shard_id} of {self.num_shards}, but this version answers a '
                        'file whole. Cut the file into parts, or leave both out.')
@@ -84,7 +92,7 @@ class infer:
       model, trained, examples, sampler=self.model.sampler(), lengths=lengths, batch_size=cfg.batch_size,
       mode=self.mode, max_length=(lengths or {}).get('targets', 64), seed=self.random_seed)
     path = self.files()[0]
-    count = inference.write_lines(path, lines)
+    count = inference.write_lines(path, lines, _LINES[self.lines])
     storage.write_bytes(f'{path}.COMPLETED', b'')
     storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     print(f'Wrote {count} answers: {path}')
@@ -92,6 +100,6 @@ class infer:
 
   def files(self) -> list[str]:
     """Returns what it writes."""
-    name, _ = os.path.splitext(os.path.basename(str(self.dataset_cfg.mixture_or_task_name)))
-    answers = f'{name}-{self.mode}.jsonl-00000-of-00001'
+    name, _ = os.path.splitext(os.path.basename(self.dataset_cfg.name))
+    answers = f'{name}-{self.mode}.' + ('jsonl-00000-of-00001' if self.lines == 'json' else 'txt')
     return [storage.join(self.output_dir, file) for file in (answers, f'{answers}.COMPLETED', 'config.gin')]

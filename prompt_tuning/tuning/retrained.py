@@ -7,7 +7,6 @@ cost memory: two more copies of each matched tensor for Adam. Where a few vector
 """
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from absl import logging
 from prompt_tuning import trees
 from prompt_tuning.conditioning import Conditioning, Frozen
 from prompt_tuning.layouts import Layout
-from prompt_tuning.types import Array, Params
+from prompt_tuning.types import Array, Flat, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +33,7 @@ class Retrained:
   patterns: Sequence[str] | str = ('.*',)
 
   def __post_init__(self) -> None:
-    patterns = (self.patterns,) if isinstance(self.patterns, str) else tuple(self.patterns)
-    object.__setattr__(self, 'patterns', patterns)
-    for pattern in patterns:
-      try:
-        re.compile(pattern)
-      except re.error as error:
-        raise ValueError(f'The pattern {pattern!r} is no regular expression ({error}). '
-                         'Write .* where any text may stand.') from error
+    object.__setattr__(self, 'patterns', trees.patterns(self.patterns))
 
   def layout(self) -> Layout:
     """Returns the plain layout: no prompt."""
@@ -54,16 +46,25 @@ class Retrained:
       ValueError: a pattern matches nothing.
     """
     del key
-    named = trees.unstack(trees.flatten(model.params))
-    for pattern in self.patterns:
-      found = [name for name in named if trees.matches(name, [pattern])]
-      if not found:
-        raise ValueError(f'The pattern {pattern!r} matches no parameter.{trees.nearest(pattern, named)} '
-                         'Patterns must match a whole name, as model-info.txt lists them.')
-      logging.info('Retrained: %r matches %d parameters', pattern, len(found))
-    return trees.unflatten({
-      name: jnp.array(value, jnp.float32) for name, value in named.items() if trees.matches(name, self.patterns)})
+    copies = chosen(self.patterns, model).items()
+    return trees.unflatten({name: jnp.array(value, jnp.float32) for name, value in copies})
 
   def condition(self, trained: Params) -> Conditioning:
     """Hands the copies to the model."""
     return Conditioning(parameters=trees.flatten(trained))
+
+
+def chosen(patterns: Sequence[str], model: Frozen) -> Flat:
+  """Returns the frozen parameters whose names match, layer by layer.
+
+  Raises:
+    ValueError: a pattern matches nothing.
+  """
+  named = trees.unstack(trees.flatten(model.params))
+  for pattern in patterns:
+    found = [name for name in named if trees.matches(name, [pattern])]
+    if not found:
+      raise ValueError(f'The pattern {pattern!r} matches no parameter.{trees.nearest(pattern, named)} '
+                       'Patterns must match a whole name, as model-info.txt lists them.')
+    logging.info('%r matches %d parameters', pattern, len(found))
+  return {name: value for name, value in named.items() if trees.matches(name, patterns)}

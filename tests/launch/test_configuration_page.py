@@ -72,7 +72,8 @@ def test_every_macro_without_a_default_has_an_example():
   assert required <= set(gin_files.EXAMPLES)
 
 
-@pytest.mark.parametrize('name', [*names('Bindings'), *(name for name in names('Tasks') if name.startswith('files.'))])
+@pytest.mark.parametrize('name', [*names('Bindings'), *(
+  name for name in names('Tasks') if name.startswith(('files.', 'table_to_text.')))])
 def test_every_binding_of_the_page_is_known(name):
   typed = gin_files.mend(name).rpartition('/')[2]
   owner, _, parameter = typed.rpartition('.')

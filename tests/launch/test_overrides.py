@@ -163,6 +163,7 @@ INFER = {
   'infer_script.infer.mode': ("'score'", lambda run: run.mode, 'score'),
   'infer_script.infer.fallback_init_rng': ('None', lambda run: run.fallback_init_rng, None),
   'infer_script.infer.random_seed': ('4', lambda run: run.random_seed, 4),
+  'infer_script.infer.lines': ("'id||text'", lambda run: run.files()[0], 'out/Add1-predict.txt'),
 }
 # Names whose effect another test shows.
 ELSEWHERE = {

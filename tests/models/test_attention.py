@@ -45,14 +45,14 @@ def heads():
 def test_blocks_are_joined_before_the_softmax(heads):
   query, front, own = heads(2, 3, 4, 5), (heads(2, 3, 6, 5), heads(2, 3, 6, 5)), (heads(2, 3, 7, 5), heads(2, 3, 7, 5))
   biases = (heads(2, 1, 4, 6), heads(3, 4, 6)), (heads(2, 1, 4, 7),)
-  found = attend(query, [Block(*front, biases[0]), Block(*own, biases[1])])
+  found, _ = attend(query, [Block(*front, biases[0]), Block(*own, biases[1])])
   keys, values = (np.concatenate(parts, axis=2) for parts in zip(front, own, strict=True))
   bias = np.concatenate([biases[0][0] + biases[0][1], np.broadcast_to(biases[1][0], (2, 3, 4, 7))], axis=3)
   logits = np.einsum('bhtk,bhsk->bhts', query, keys) + bias
   weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
   np.testing.assert_allclose(found, np.einsum('bhts,bhsk->bhtk', weights, values), atol=1e-5)
   factors = heads(2, 3, 1, 13)
-  found = attend(query, [Block(*front, biases[0]), Block(*own, biases[1])], dropout=factors)
+  found, _ = attend(query, [Block(*front, biases[0]), Block(*own, biases[1])], dropout=factors)
   np.testing.assert_allclose(found, np.einsum('bhts,bhsk->bhtk', weights * factors, values), atol=1e-5)
 
 

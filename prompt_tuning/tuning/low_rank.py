@@ -1,0 +1,81 @@
+"""Low-rank updates (LoRA, Hu et al. 2021): to chosen weight matrices a product of two thin ones is added.
+
+  θ'_name = θ_name + down · up,    down [in, r], up [r, out], up = 0 at first; φ = {down, up}.
+
+Stronger than a prompt where the model must learn something new. The sums are made once a step, so that the model runs
+as it is; they cost a copy of each chosen matrix.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning import trees
+from prompt_tuning.conditioning import Conditioning, Frozen, LowRankUpdate
+from prompt_tuning.layouts import Layout
+from prompt_tuning.tuning.retrained import chosen
+from prompt_tuning.types import Array, Flat, Params
+
+_PARTS = ('down', 'up')
+
+
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+  """The method: updates of rank r to matrices chosen by name.
+
+  Attributes:
+    rank: r.
+    patterns: regular expressions, each matched against whole names, layer by layer, such as
+      `decoder/layers_3/self_attention/query/kernel`. One by itself may be given as text.
+    init: first values of `down`, a function `(key, shape) -> array` with shape [in, r].
+
+  Raises:
+    ValueError: the rank is below 1, or a pattern is no regular expression.
+  """
+
+  rank: int = 1
+  patterns: Sequence[str] | str = ('.*attention/.*/kernel',)
+  init: Any = nn.initializers.lecun_normal()
+
+  def __post_init__(self) -> None:
+    object.__setattr__(self, 'patterns', trees.patterns(self.patterns))
+    if self.rank < 1:
+      raise ValueError(f'Updates are asked for with rank {self.rank}. Give at least 1.')
+
+  def layout(self) -> Layout:
+    """Returns the plain layout: no prompt."""
+    return Layout()
+
+  def initialise(self, key: Array, model: Frozen) -> Params:
+    """Returns φ: `<name>/down` [in, r] and `<name>/up` [r, out] for every matched name.
+
+    Raises:
+      ValueError: a pattern matches nothing, or what is no matrix.
+    """
+    trained = {}
+    for i, (name, value) in enumerate(chosen(self.patterns, model).items()):
+      if len(value.shape) != 2:
+        raise ValueError(f'{name} has shape {tuple(value.shape)}, but updates of low rank are added to matrices. '
+                         'Narrow the patterns, for example to .*/kernel.')
+      trained[f'{name}/down'] = self.init(jax.random.fold_in(key, i), (value.shape[0], self.rank))
+      trained[f'{name}/up'] = jnp.zeros((self.rank, value.shape[1]))
+    return trees.unflatten(trained)
+
+  def condition(self, trained: Params) -> Conditioning:
+    """Hands the updates to the model."""
+    return Conditioning(parameters=low_rank_updates(trees.flatten(trained)))
+
+
+def is_low_rank(name: str) -> bool:
+  """Says whether a tensor of this name is part of an update."""
+  return name.rpartition('/')[2] in _PARTS
+
+
+def low_rank_updates(named: Mapping[str, Array]) -> Flat:
+  """Returns name of a parameter -> update, of the parts by their names in files."""
+  owners = dict.fromkeys(name.rpartition('/')[0] for name in named)
+  return {owner: LowRankUpdate(*(jnp.asarray(named[f'{owner}/{part}']) for part in _PARTS)) for owner in owners}
