@@ -74,5 +74,5 @@ def test_logits_are_taken_in_float32_for_half_precision_activations(heads):
   query, keys, values = (heads(1, 2, 3, 4).astype(jnp.bfloat16) for _ in range(3))
   traced = jax.make_jaxpr(lambda q: attend(q, [Block(keys, values)]))(query)
   exps = [eqn for eqn in traced.jaxpr.eqns if eqn.primitive.name == 'exp']
-  assert attend(query, [Block(keys, values)]).dtype == jnp.bfloat16
+  assert attend(query, [Block(keys, values)])[0].dtype == jnp.bfloat16
   assert [eqn.outvars[0].aval.dtype for eqn in exps] == [jnp.float32]

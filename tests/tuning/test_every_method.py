@@ -21,6 +21,7 @@ from prompt_tuning.training import run_files
 from prompt_tuning.training.loop import describe
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
+from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
 
@@ -32,6 +33,7 @@ METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'prompt that sees nothing': prompts.PromptTuning(prompts.Prompt(2), visibility=Visibility(False, False)),
   'retrained norms': Retrained('.*(norm|layer_norm)/scale'),
   'retrained layer': Retrained(['decoder/layers_1/self_attention/(value|out)/kernel', 'encoder/relpos_bias/.*']),
+  'low rank': LowRank(2, ['.*/encoder_decoder_attention/(query|out)/kernel', 'encoder/.*/wo/kernel']),
   'prefix': Prefix(3),
   'layer prompts that are added': LayerPrompts(2, mode='add'),
   'prefix of cross-attention': Prefix(2, attentions=('cross',)),
@@ -45,6 +47,7 @@ DECODER_METHODS = {  # the same for a model with a decoder alone
   'decoder prefix of a network': Prefix(2, hidden=3),
   'layer prompts': LayerPrompts(2),
   'decoder layer prompts that are added': LayerPrompts(2, mode='add'),
+  'decoder low rank': LowRank(2, '.*/(value|wi_0)/kernel'),
   'decoder retrained norms': Retrained('.*(norm|layer_norm)/scale'),
 }
 DECODER_ONLY = loading.random_model(DecoderConfig(
@@ -79,11 +82,13 @@ def compiled_step(method, module):
 
 @pytest.fixture(scope='module')
 def stepped():
-  """Returns a function that gives the state before and after one training step with a method."""
+  """Returns a function that gives the state before and after one training step with a method, from a random state."""
 
   @functools.cache
   def run(method, model):
-    trained = initialised(method, model)
+    random = np.random.default_rng(2)
+    trained = jax.tree.map(lambda leaf: leaf + 0.1 * random.normal(size=leaf.shape).astype(np.float32),
+                           initialised(method, model))
     state = TrainState(jnp.int32(0), trained, OPTIMIZER.init(trained))
     return state, compiled_step(method, model.module)(model.params, state, batch_of(model, method.layout()))[0]
 
