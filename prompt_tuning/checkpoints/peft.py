@@ -6,8 +6,11 @@ and values and head width K, the array `prompt_embeddings` is
   prompts   [N, D], or [2 N, D] for an encoder-decoder, whose last N rows nothing ever reads;
   prefixes  [N, L * 2 * H * K], seen as [N, 2 L, H, K]: rows 2 s and 2 s + 1 are keys and values of slot s.
 
+Where a model scales its embedding (Gemma), a prompt here is scaled by the model like a token, and PEFT's is not.
+
 A decoder-only model's layer i uses slot i. In an encoder-decoder PEFT hands decoder layer i the slot (2 i) mod L, so
-that for an even L half of the slots are never read; this file does the same, for the outputs to be the same.
+that for an even L half of the slots are never read; this file does the same, for the outputs to be the same. L there
+is the encoder's number of layers, which a decoder may fall short of.
 Whatever reparameterised a prompt or a prefix (an MLP, an LSTM) is in no file: only what came out of it.
 """
 
@@ -62,7 +65,8 @@ class Adapter:
     return {SEQ_2_SEQ: True, CAUSAL: False}.get(self.config.get('task_type'))
 
   def trained(self, *, encoder_decoder: bool | None = None, width: int | None = None, layers: int | None = None,
-              kv_heads: int | None = None, head_dim: int | None = None, task: int | None = None) -> Flat:
+              kv_heads: int | None = None, head_dim: int | None = None, embedding_scale: float = 1.0,
+              task: int | None = None) -> Flat:
     """Returns the trained tensors under this package's names.
 
     Args:
@@ -71,6 +75,7 @@ class Adapter:
       layers: L of the decoder. Of prefixes, this and the next two default to the adapter's config.
       kv_heads: H, heads of keys and values.
       head_dim: K.
+      embedding_scale: the factor that the base model has on what it embeds.
       task: of a multitask prompt, which task's prompt.
 
     Returns:
@@ -87,7 +92,8 @@ class Adapter:
     if self.kind == 'CPT' and encoder_decoder:
       raise ValueError(f'{self.folder} is a CPT adapter, which exists for decoder-only models, but the base model has '
                        'an encoder. Give the model that it was trained for.')
-    return {ENCODER_PROMPT if encoder_decoder else DECODER_PROMPT: self._prompt(encoder_decoder, width, task)}
+    prompt = self._prompt(encoder_decoder, width, task) / np.float32(embedding_scale)
+    return {ENCODER_PROMPT if encoder_decoder else DECODER_PROMPT: prompt}
 
   def _require_supported(self) -> None:
     if self.kind not in _PROMPTS + _PREFIXES:
@@ -147,14 +153,16 @@ class Adapter:
     if encoder_decoder and self.config.get('num_transformer_submodules') == 1:
       raise ValueError(f'{self.folder}/{CONFIG} has num_transformer_submodules 1, with which PEFT itself cannot run a '
                        'prefix of an encoder-decoder; wanted 2. Train it with 2, which is what PEFT sets by itself.')
-    layers, kv_heads, head_dim = self._geometry(layers, kv_heads, head_dim)
+    stored = self.config.get('num_layers')
+    shallow = encoder_decoder and None not in (layers, stored) and layers < stored  # a decoder, than its encoder
+    count, kv_heads, head_dim = self._geometry(stored if shallow else layers, kv_heads, head_dim)
     prefix, length = self._matrix(), self._length()
-    if prefix.shape != (length, 2 * layers * kv_heads * head_dim):
+    if prefix.shape != (length, 2 * count * kv_heads * head_dim):
       raise ValueError(f'{self.folder}/{_ARRAYS} holds a prefix {list(prefix.shape)}; wanted [{length}, '
-                       f'{2 * layers * kv_heads * head_dim}] for {length} virtual tokens and {layers} layers of '
+                       f'{2 * count * kv_heads * head_dim}] for {length} virtual tokens and {count} layers of '
                        f'{kv_heads} heads of width {head_dim}. Give the model that the adapter was trained for.')
-    slots = prefix.reshape(length, layers, 2, kv_heads, head_dim).transpose(2, 1, 0, 3, 4)  # [2, L, P, H, K]
-    keys, values = slots[:, _slots(layers, encoder_decoder)]
+    slots = prefix.reshape(length, count, 2, kv_heads, head_dim).transpose(2, 1, 0, 3, 4)  # [2, L, P, H, K]
+    keys, values = slots[:, _slots(count, encoder_decoder)[:layers]]
     return {PREFIX_KEYS: np.ascontiguousarray(keys), PREFIX_VALUES: np.ascontiguousarray(values)}
 
   def _geometry(self, layers: int | None, kv_heads: int | None, head_dim: int | None) -> tuple[int, int, int]:
@@ -222,7 +230,7 @@ def adapters_inside(folder: str) -> list[str]:
 
 
 def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
-                  base_model_name_or_path: str | None = None) -> dict[str, Any]:
+                  base_model_name_or_path: str | None = None, embedding_scale: float = 1.0) -> dict[str, Any]:
   """Writes a folder that PEFT loads; returns its config.
 
   Args:
@@ -230,6 +238,7 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
     trained: one prompt, or keys and values of a prefix, under the names that `Adapter.trained` gives.
     task_type: 'SEQ_2_SEQ_LM' for an encoder-decoder, 'CAUSAL_LM' for a decoder-only model.
     base_model_name_or_path: what PEFT is to call the base model.
+    embedding_scale: as in `Adapter.trained`.
 
   Raises:
     ValueError: PEFT has no form for these tensors.
@@ -241,7 +250,7 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
   arrays = {name: np.asarray(array, np.float32) for name, array in trained.items()}
   prompt = ENCODER_PROMPT if task_type == SEQ_2_SEQ else DECODER_PROMPT
   if arrays.keys() == {prompt}:
-    config, embeddings = _prompt_form(arrays[prompt])
+    config, embeddings = _prompt_form(arrays[prompt] * np.float32(embedding_scale))
   elif arrays.keys() == {PREFIX_KEYS, PREFIX_VALUES}:
     config, embeddings = _prefix_form(arrays[PREFIX_KEYS], arrays[PREFIX_VALUES], task_type == SEQ_2_SEQ)
   else:

@@ -14,7 +14,17 @@ from prompt_tuning.models.positions import Rotary
 _ACTIVATIONS = {'gelu_new': 'gelu', 'gelu_pytorch_tanh': 'gelu', 'gelu': 'gelu_exact', 'silu': 'silu', 'swish': 'silu',
                 'relu': 'relu'}
 FUSED = {r'(.*\.)?h\.\d+\.attn\.c_attn\.(weight|bias)': 3}  # arrays that hold several of ours side by side
-BUFFERS = (r'(.*\.)?h\.\d+\.attn\.(bias|masked_bias)', r'.*\.rotary_emb\.inv_freq')  # no parameters
+# No parameters, and what reads images.
+BUFFERS = (r'(.*\.)?h\.\d+\.attn\.(bias|masked_bias)', r'.*\.rotary_emb\.inv_freq',
+           r'(model\.)?(vision_tower|multi_modal_projector)\..*')
+_PROJECTIONS = {'query': 'q_proj', 'key': 'k_proj', 'value': 'v_proj', 'out': 'o_proj'}
+_GEMMA = {'head_dim': 256, 'num_attention_heads': 8, 'num_key_value_heads': 4, 'query_pre_attn_scalar': 256,
+          'hidden_activation': 'gelu_pytorch_tanh', 'sliding_window': 4096}
+# What a `config.json` that does not say it means.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+  'mistral': {'sliding_window': 4096, 'num_key_value_heads': 8}, 'qwen3': {'head_dim': 128},
+  'gemma2': {**_GEMMA, 'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0},
+  'gemma3': {**_GEMMA, 'rope_theta': 1e6, 'rope_local_base_freq': 1e4, 'vocab_size': 262208}}
 
 
 def read_config(config: Mapping[str, Any], names: Mapping[str, Any], path: str) -> DecoderConfig:
@@ -35,8 +45,11 @@ def read_config(config: Mapping[str, Any], names: Mapping[str, Any], path: str) 
     raise ValueError(f'{path}/config.json describes a model of type {family!r}; supported are t5, mt5, '
                      f'{", ".join(_READERS)}.{trees.nearest(family, _READERS)}')
   tied = not any(name.removesuffix('.weight').endswith('lm_head') for name in names)
+  if tied and config.get('tie_word_embeddings') is False:
+    raise ValueError(f'{path} holds no lm_head.weight, although its config.json sets tie_word_embeddings to False: it '
+                     'is a model without its output layer. Give the folder of the whole language model.')
   try:
-    return _READERS[family](config, family=family, tied=tied, path=path)
+    return _READERS[family](_DEFAULTS.get(family, {}) | dict(config), family=family, tied=tied, path=path)
   except KeyError as error:
     raise ValueError(f'{path}/config.json lacks {error} that a model of type {family!r} needs. '
                      'Give a folder that is whole.') from error
@@ -58,19 +71,22 @@ def _gpt2(config: Mapping[str, Any], **common: Any) -> DecoderConfig:
 
 def _llama(config: Mapping[str, Any], **common: Any) -> DecoderConfig:
   path, family = common.pop('path'), common['family']
-  for name in ('attention_bias', 'mlp_bias'):
-    _refuse(config, path, name, config.get(name, False), False)
+  for name in ('mlp_bias', 'use_bidirectional_attention'):
+    _refuse(config, path, name, config.get(name) or False, False)
   layers, heads = config['num_hidden_layers'], config['num_attention_heads']
   head_dim = config.get('head_dim') or config['hidden_size'] // heads
-  kinds = layer_types(config)
+  kinds = layer_types(config, family, path)
   window = config.get('sliding_window') or 0
   gemma = family.startswith('gemma')
+  biases = tuple(_PROJECTIONS) if config.get('attention_bias') else ()
+  if family == 'qwen2':
+    biases = ('query', 'key', 'value')
   return DecoderConfig(
     layers=layers, width=config['hidden_size'], heads=heads, head_dim=head_dim, mlp_dim=config['intermediate_size'],
     kv_heads=config.get('num_key_value_heads') or heads, vocab_size=config['vocab_size'],
     mlp_activations=(_activation(config.get('hidden_activation') or config.get('hidden_act', 'silu'), path), 'linear'),
     norm_epsilon=config.get('rms_norm_eps', 1e-6), norm_offset=1.0 if gemma else 0.0, post_norms=gemma,
-    query_norms=family in ('qwen3', 'gemma3'),
+    query_norms=family in ('qwen3', 'gemma3'), projection_biases=biases,
     query_scale=(config['query_pre_attn_scalar'] if gemma else head_dim)**-0.5,
     attention_cap=config.get('attn_logit_softcapping') or 0.0, output_cap=config.get('final_logit_softcapping') or 0.0,
     embedding_scale=config['hidden_size']**0.5 if gemma else 1.0,
@@ -79,21 +95,27 @@ def _llama(config: Mapping[str, Any], **common: Any) -> DecoderConfig:
 
 
 _READERS: dict[str, Callable[..., DecoderConfig]] = {
-  'gpt2': _gpt2, 'llama': _llama, 'mistral': _llama, 'qwen3': _llama, 'gemma2': _llama, 'gemma3': _llama}
+  'gpt2': _gpt2, **dict.fromkeys(('llama', 'mistral', 'qwen2', 'qwen3', 'gemma2', 'gemma3'), _llama)}
 
 
-def layer_types(config: Mapping[str, Any]) -> Sequence[str]:
+def layer_types(config: Mapping[str, Any], family: str, path: str) -> Sequence[str]:
   """Returns 'sliding_attention' or 'full_attention' for each layer of a `config.json`."""
-  count, family = config['num_hidden_layers'], config.get('model_type', '').removesuffix('_text')
+  count = config['num_hidden_layers']
+  if family == 'mistral':
+    return ['sliding_attention' if config.get('sliding_window') else 'full_attention'] * count
+  if family.startswith('qwen') and not config.get('use_sliding_window'):
+    return ['full_attention'] * count
   if config.get('layer_types'):
+    for kind in config['layer_types']:
+      if kind not in ('sliding_attention', 'full_attention'):
+        raise ValueError(f'{path}/config.json has a layer of the type {kind!r}; supported are sliding_attention and '
+                         'full_attention.')
     return config['layer_types']
-  if family == 'mistral' and config.get('sliding_window'):
-    return ['sliding_attention'] * count
-  if family == 'qwen3' and config.get('use_sliding_window'):
-    return ['sliding_attention' if i >= config.get('max_window_layers', count) else 'full_attention'
+  if family.startswith('qwen'):
+    return ['sliding_attention' if i >= config.get('max_window_layers', 28) else 'full_attention'
             for i in range(count)]
   # Before configs named each layer: every second (Gemma 2) or sixth (Gemma 3) sees everything.
-  every = config.get('sliding_window_pattern') or {'gemma2': 2, 'gemma3': 6}.get(family, 1)
+  every = {'gemma2': 2, 'gemma3': config.get('sliding_window_pattern') or 6}.get(family, 1)
   return ['full_attention' if (i + 1) % every == 0 else 'sliding_attention' for i in range(count)]
 
 
@@ -106,6 +128,7 @@ def _rotary(config: Mapping[str, Any], kind: str, path: str) -> Rotary:
     base = config['rope_local_base_freq'] if local else config.get('rope_theta', 10000.0)
     given = {'rope_theta': base, **({} if local else config.get('rope_scaling') or {})}
   how = given.get('rope_type', given.get('type', 'default'))
+  _refuse(given, path, 'partial_rotary_factor', given.get('partial_rotary_factor', 1.0), 1.0)
   if how == 'default':
     return Rotary(given['rope_theta'])
   if how == 'linear':
@@ -132,11 +155,13 @@ def hugging_face_rules(config: DecoderConfig) -> list[Rule]:
   rules = _gpt2_rules() if config.family == 'gpt2' else _llama_rules(config)
   embedding = 'wte.weight' if config.family == 'gpt2' else 'embed_tokens.weight'
   rules.append(Rule('token_embedder/embedding', embedding))
-  prefix = 'transformer.' if config.family == 'gpt2' else 'model.'
-  head = Rule('decoder/logits_dense/kernel', 'lm_head.weight', transpose=True)
-  # The second form is that of folders without the head's module around the model.
-  return [*(Rule(rule.ours, prefix + rule.theirs, rule.transpose) for rule in rules), *rules,
-          *([] if config.tied else [head])]
+  # The second form is that of folders without the head's module around the model, the others of models with images.
+  prefixes = ('transformer.', '') if config.family == 'gpt2' else (
+    'model.', '', 'language_model.model.', 'model.language_model.')
+  heads = [Rule('decoder/logits_dense/kernel', f'{prefix}lm_head.weight', transpose=True)
+           for prefix in ('', 'language_model.')]
+  return [*(Rule(rule.ours, prefix + rule.theirs, rule.transpose) for prefix in prefixes for rule in rules),
+          *([] if config.tied else heads)]
 
 
 def has_folders(config: DecoderConfig) -> bool:
@@ -162,7 +187,8 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
     'architectures': [f'{name}ForCausalLM'], 'hidden_size': config.width, 'num_attention_heads': config.heads,
     'num_key_value_heads': config.kv_heads, 'head_dim': config.head_dim, 'num_hidden_layers': config.layers,
     'intermediate_size': config.mlp_dim, 'hidden_act': activation, 'hidden_activation': activation,
-    'rms_norm_eps': config.norm_epsilon, 'attention_bias': False, 'query_pre_attn_scalar': config.query_scale**-2,
+    'rms_norm_eps': config.norm_epsilon, 'attention_bias': bool(config.projection_biases),
+    'query_pre_attn_scalar': config.query_scale**-2,
     'attn_logit_softcapping': config.attention_cap or None, 'final_logit_softcapping': config.output_cap or None,
     'sliding_window': max([0, *config.windows]) or None, 'use_sliding_window': any(config.windows),
     'layer_types': ['sliding_attention' if window else 'full_attention' for window in config.windows],
@@ -209,10 +235,10 @@ def _llama_rules(config: DecoderConfig) -> list[Rule]:
     norms[f'{ours}/pre_mlp_layer_norm'] = f'{theirs}.post_attention_layernorm'
   if config.query_norms:
     norms |= {f'{ours}/self_attention/{kind}_norm': f'{theirs}.self_attn.{kind[0]}_norm' for kind in ('query', 'key')}
-  dense = {'query': 'self_attn.q_proj', 'key': 'self_attn.k_proj', 'value': 'self_attn.v_proj',
-           'out': 'self_attn.o_proj'}
-  kernels = {**{f'self_attention/{mine}': other for mine, other in dense.items()},
+  kernels = {**{f'self_attention/{mine}': f'self_attn.{other}' for mine, other in _PROJECTIONS.items()},
              'mlp/wi_0': 'mlp.gate_proj', 'mlp/wi_1': 'mlp.up_proj', 'mlp/wo': 'mlp.down_proj'}
   return [*(Rule(f'{mine}/scale', f'{other}.weight') for mine, other in norms.items()),
           *(Rule(f'{ours}/{mine}/kernel', f'{theirs}.{other}.weight', transpose=True)
-            for mine, other in kernels.items())]
+            for mine, other in kernels.items()),
+          *(Rule(f'{ours}/self_attention/{mine}/bias', f'{theirs}.self_attn.{_PROJECTIONS[mine]}.bias')
+            for mine in config.projection_biases)]

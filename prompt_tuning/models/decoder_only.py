@@ -1,4 +1,4 @@
-"""Decoder-only models (GPT-2, Llama, Qwen 3, Gemma 2 and 3, T5X's decoder-only T5): config and module.
+"""Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5): config and module.
 
 What stands in front of every row is run, or given, as keys and values once, and shared by all rows: a learned prefix,
 or a prompt whose layout has no slots in the rows. Its keys and values do not depend on what follows.
@@ -141,7 +141,7 @@ class DecoderOnly(nn.Module):
   def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
     """Returns what stands in front of every row, and how many positions it takes."""
     if given.prefix is not None:
-      front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=False)
+      front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=True)
     elif given.layer_prompts is not None:
       run = self.run_layer_prompts(given.layer_prompts)
       front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)

@@ -127,14 +127,15 @@ class Attention(nn.Module):
   def setup(self) -> None:
     config = self.config
     initialise = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
-    dense = lambda features, init: nn.Dense(features, use_bias=config.bias, dtype=config.dtype, kernel_init=init)
+    dense = lambda name, features, init: nn.Dense(
+      features, use_bias=config.bias or name in config.projection_biases, dtype=config.dtype, kernel_init=init)
     # T5 folds 1/sqrt(K) into the initialiser of the query, and does not scale logits.
     small = nn.initializers.variance_scaling(1.0 / config.head_dim, 'fan_in', 'normal')
     read = (config.kv_heads or config.heads) * config.head_dim
-    self.query = dense(config.heads * config.head_dim, small if config.query_scale == 1.0 else initialise)
-    self.key = dense(read, initialise)
-    self.value = dense(read, initialise)
-    self.out = dense(config.width, initialise)
+    self.query = dense('query', config.heads * config.head_dim, small if config.query_scale == 1.0 else initialise)
+    self.key = dense('key', read, initialise)
+    self.value = dense('value', read, initialise)
+    self.out = dense('out', config.width, initialise)
     if config.query_norms:
       self.query_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
       self.key_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)

@@ -37,6 +37,8 @@ class StackConfig:
     post_norms: the outputs of attention and MLP are normed too (Gemma 2 and 3).
     query_norms: queries and keys are normed (Qwen 3, Gemma 3).
     bias: dense layers have biases (GPT-2).
+    projection_biases: which of attention's 'query', 'key', 'value' and 'out' have biases where others have none
+      (Qwen 2).
     query_scale: factor on queries.
     attention_cap: attention logits are squashed to below it (Gemma 2); 0 leaves them.
     rotary: rotary positions of each layer; empty is none.
@@ -66,6 +68,7 @@ class StackConfig:
   post_norms: bool = False
   query_norms: bool = False
   bias: bool = False
+  projection_biases: tuple[str, ...] = ()
   query_scale: float = 1.0
   attention_cap: float = 0.0
   rotary: tuple[Rotary, ...] = ()

@@ -10,7 +10,9 @@ from prompt_tuning.checkpoints.loading import Rule
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
 
-_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gelu': ('gelu',)}
+# 'gelu' is the exact function, but 'gated-gelu' the approximate one.
+_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gelu': ('gelu_exact',), 'gelu_new': ('gelu',),
+                'silu': ('silu',), 'gated-silu': ('silu', 'linear'), 'gated-relu': ('relu', 'linear')}
 FAMILIES = ('t5', 'mt5')
 _EMBEDDING = 'decoder/token_embedder/embedding'  # of a decoder-only T5
 
@@ -35,12 +37,16 @@ def read_config(config: Mapping[str, Any], names: Mapping[str, Any], path: str) 
   if projection not in _ACTIVATIONS:
     raise ValueError(f'{path}/config.json asks for feed_forward_proj {projection!r}; supported are '
                      f'{", ".join(_ACTIVATIONS)}.')
+  for name, wanted in (('layer_norm_epsilon', 1e-6), ('decoder_start_token_id', 0)):
+    if config.get(name, wanted) not in (wanted, None):
+      raise ValueError(f'{path}/config.json sets {name} to {config[name]}; supported is {wanted}, as every published '
+                       'T5 has it.')
   return T5Config(
     vocab_size=config['vocab_size'], width=config['d_model'], heads=config['num_heads'], head_dim=config['d_kv'],
     mlp_dim=config['d_ff'], encoder_layers=config['num_layers'],
     decoder_layers=config.get('num_decoder_layers') or config['num_layers'],
     mlp_activations=_ACTIVATIONS[projection], tied='lm_head.weight' not in names,
-    scaled=config.get('scale_decoder_outputs', config.get('tie_word_embeddings', True)),
+    scaled=config.get('scale_decoder_outputs', family == 't5' and config.get('tie_word_embeddings', True)),
     relative_buckets=config.get('relative_attention_num_buckets', 32),
     relative_max_distance=config.get('relative_attention_max_distance', 128))
 

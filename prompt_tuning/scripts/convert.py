@@ -7,7 +7,8 @@
 
 SOURCE is a .npy file, a .safetensors file or the folder of a run, or the folder of a PEFT adapter (prompt tuning,
 p-tuning, CPT, multitask prompts, prefix tuning, cartridge). DESTINATION is what its name says: .npy, .safetensors,
-else a folder that PEFT loads. What a base model must tell, --model tells; a prompt needs to know its stack only.
+else a folder that PEFT loads. What a base model must tell, --model tells; a prompt needs to know its stack only, and
+Gemma's also the model, which scales it where PEFT does not.
 """
 
 import argparse
@@ -48,6 +49,7 @@ class Base:
     layers: L of the decoder.
     kv_heads: H, heads of keys and values.
     head_dim: K.
+    embedding_scale: factor on what it embeds.
   """
 
   encoder_decoder: bool | None = None
@@ -55,6 +57,7 @@ class Base:
   layers: int | None = None
   kv_heads: int | None = None
   head_dim: int | None = None
+  embedding_scale: float = 1.0
 
 
 def read_base(folder: str) -> Base:
@@ -82,7 +85,8 @@ def read_base(folder: str) -> Base:
   return Base(encoder_decoder=bool(config.get('is_encoder_decoder', False)), width=width,
               layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
               kv_heads=first('num_key_value_heads', default=heads),
-              head_dim=first('d_kv', 'head_dim', default=width // heads))
+              head_dim=first('d_kv', 'head_dim', default=width // heads),
+              embedding_scale=width**0.5 if config.get('model_type', '').startswith('gemma') else 1.0)
 
 
 def _convert(options: Any) -> None:
@@ -105,7 +109,8 @@ def _convert(options: Any) -> None:
     _require_plain(options.source, about)
     name = options.base_model or about.get('base_model') or options.model
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
-                                task_type=_task_type(options, tensors, about, base))
+                                task_type=_task_type(options, tensors, about, base),
+                                embedding_scale=base.embedding_scale)
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():

@@ -1,0 +1,240 @@
+"""Makes `tests/models/families`: tiny random members of the families, and what transformers and PEFT give for them.
+
+  python tests/models/make_family_goldens.py               # what is kept, with torch, transformers and peft
+  python tests/models/make_family_goldens.py FOLDER        # every member with every adapter
+  python tests/models/make_family_goldens.py FOLDER NAME …
+
+FAMILY_GOLDENS=FOLDER makes `test_families.py` read them. Made with torch 2.13.0, transformers 5.23.0 and peft 0.21.2 on
+the CPU. Weights are stored as bfloat16 and read as float32. Every member's folder holds the model, `golden.npz`, and
+the adapters that PEFT wrote, each with its own.
+"""
+
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import peft
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+torch.set_num_threads(1)
+torch.set_grad_enabled(False)
+ROWS = (12, 5, 7)  # lengths of the inputs
+ANSWER, BEAMS, P = 6, 4, 3
+WORDS = {'vocab_size': 40, 'pad_token_id': 0, 'eos_token_id': 1, 'bos_token_id': 2}
+LLAMA = {**WORDS, 'hidden_size': 12, 'intermediate_size': 14, 'num_hidden_layers': 2, 'num_attention_heads': 3,
+         'num_key_value_heads': 3, 'head_dim': 4, 'max_position_embeddings': 64, 'tie_word_embeddings': False}
+QWEN3 = {**LLAMA, 'num_attention_heads': 4, 'num_key_value_heads': 2, 'head_dim': 6}
+GEMMA = {**QWEN3, 'query_pre_attn_scalar': 10, 'sliding_window': 4, 'tie_word_embeddings': True}
+GPT2 = {**WORDS, 'n_embd': 12, 'n_layer': 2, 'n_head': 3, 'n_positions': 32, 'resid_pdrop': 0.0, 'embd_pdrop': 0.0,
+        'attn_pdrop': 0.0}
+T5 = {'vocab_size': 40, 'd_model': 12, 'd_kv': 4, 'num_heads': 3, 'd_ff': 14, 'num_layers': 2,
+      'num_decoder_layers': 1, 'dropout_rate': 0.0, 'pad_token_id': 0, 'eos_token_id': 1, 'decoder_start_token_id': 0,
+      'relative_attention_num_buckets': 8, 'relative_attention_max_distance': 10}
+LINEAR = {'rope_type': 'linear', 'rope_theta': 300.0, 'factor': 2.5}
+LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 100.0, 'factor': 8.0, 'original_max_position_embeddings': 16,
+          'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
+S, F = 'sliding_attention', 'full_attention'
+
+# Name: family, its config, and how the folder is rewritten to look like one of an older version.
+MEMBERS = {
+  'gpt2_untied': ('GPT2', {**GPT2, 'n_layer': 1, 'n_inner': 20, 'activation_function': 'gelu',
+                           'tie_word_embeddings': False}, 'shards'),
+  'gpt2_bare': ('GPT2', {**GPT2, 'n_embd': 10, 'n_head': 5, 'activation_function': 'relu'}, 'bare'),
+  'gpt2_headed': ('GPT2', {**GPT2, 'n_embd': 14, 'n_head': 7, 'n_layer': 3, 'n_inner': 9}, None),
+  'llama_mha': ('Llama', {**LLAMA, 'rope_theta': 50.0}, None),
+  'llama_gqa_linear': ('Llama', {**QWEN3, 'rope_parameters': LINEAR}, 'old_rope'),
+  'llama_mqa_llama3': ('Llama', {**QWEN3, 'num_key_value_heads': 1, 'rope_parameters': LLAMA3,
+                                 'tie_word_embeddings': True, 'hidden_act': 'gelu'}, None),
+  'llama_head_dim': ('Llama', {**LLAMA, 'head_dim': 10, 'rms_norm_eps': 1e-2}, None),
+  'llama_biases': ('Llama', {**QWEN3, 'attention_bias': True}, None),
+  'mistral_window': ('Mistral', {**QWEN3, 'sliding_window': 3}, None),
+  'mistral_no_window': ('Mistral', {**LLAMA, 'sliding_window': None, 'head_dim': None}, None),
+  'mistral_layer_types': ('Mistral', {**QWEN3, 'sliding_window': 3, 'layer_types': [F, F]}, None),
+  'qwen2': ('Qwen2', {name: value for name, value in QWEN3.items() if name != 'head_dim'} | {'hidden_size': 16}, None),
+  'qwen2_window': ('Qwen2', {name: value for name, value in QWEN3.items() if name != 'head_dim'} | {
+    'hidden_size': 16, 'use_sliding_window': True, 'sliding_window': 4, 'max_window_layers': 1}, None),
+  'qwen3_tied': ('Qwen3', {**QWEN3, 'tie_word_embeddings': True, 'rope_theta': 700.0}, None),
+  'qwen3_windows': ('Qwen3', {**QWEN3, 'num_hidden_layers': 3, 'use_sliding_window': True, 'sliding_window': 4,
+                              'max_window_layers': 1}, None),
+  'qwen3_window_off': ('Qwen3', {**QWEN3, 'use_sliding_window': False, 'sliding_window': 4, 'max_window_layers': 0},
+                       'no_layer_types'),
+  'qwen3_biases': ('Qwen3', {**QWEN3, 'attention_bias': True}, None),
+  'gemma2_odd': ('Gemma2', {**GEMMA, 'num_hidden_layers': 3, 'sliding_window': 5, 'attn_logit_softcapping': 2.0,
+                            'final_logit_softcapping': 3.0}, 'no_layer_types'),
+  'gemma2_no_caps': ('Gemma2', {**GEMMA, 'attn_logit_softcapping': None, 'final_logit_softcapping': None}, None),
+  'gemma3_pattern': ('Gemma3Text', {**GEMMA, 'num_hidden_layers': 7, 'sliding_window': 3}, None),
+  'gemma3_linear': ('Gemma3Text', {
+    **GEMMA, 'layer_types': [F, S], 'num_hidden_layers': 2,
+    'rope_parameters': {S: {'rope_type': 'default', 'rope_theta': 20.0}, F: LINEAR}}, 'old_gemma3'),
+  'gemma3_sparse': ('Gemma3Text', {**GEMMA, 'rope_parameters': None}, 'sparse'),
+  't5_v10': ('T5', {**T5, 'num_layers': 1, 'num_decoder_layers': 3, 'tie_word_embeddings': True}, None),
+  't5_v11': ('T5', {**T5, 'd_kv': 5, 'feed_forward_proj': 'gated-gelu', 'tie_word_embeddings': False}, 'untied'),
+  't5_silu': ('T5', {**T5, 'feed_forward_proj': 'gated-silu', 'tie_word_embeddings': False},
+              'untied'),
+  't5_gelu': ('T5', {**T5, 'feed_forward_proj': 'gelu', 'tie_word_embeddings': True, 'num_decoder_layers': 2}, None),
+  'mt5': ('MT5', {**T5, 'd_kv': 5, 'feed_forward_proj': 'gated-gelu'}, 'untied'),
+  'mt5_new': ('MT5', {**T5, 'feed_forward_proj': 'gated-gelu'}, 'untied_unsaid'),
+}
+KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm')
+# The members that are kept, for what each has alone, and their adapters.
+KEPT = {
+  'gpt2_untied': (), 'gpt2_bare': (), 'llama_mqa_llama3': (), 'llama_biases': (), 'mistral_layer_types': ('prefix',),
+  'qwen2_window': (), 'gemma2_odd': (), 'gemma3_linear': ('prompt',), 'gemma3_sparse': (), 't5_gelu': (),
+  't5_silu': ('prefix',), 'mt5_new': ()}
+
+
+def randomise(model, seed):
+  """Gives every parameter values that matter: no bias is zero, no norm's scale is one."""
+  generator = torch.Generator().manual_seed(seed)
+  seen = set()
+  for name, parameter in sorted(model.named_parameters()):
+    if id(parameter) in seen:
+      continue
+    seen.add(id(parameter))
+    value = torch.randn(parameter.shape, generator=generator)
+    if parameter.dim() == 1:
+      gemma = model.config.model_type.startswith('gemma')
+      value = 0.3 * value + (0.0 if gemma or name.endswith('bias') else 1.0)
+    elif any(part in name for part in ('wte', 'wpe', 'shared', 'embed_tokens', 'lm_head')):
+      value = 0.6 * value
+    elif 'relative_attention_bias' not in name:
+      conv = any(part in name for part in ('c_attn', 'c_proj', 'c_fc'))
+      value = 1.3 * value / parameter.shape[0 if conv else 1]**0.5
+    parameter.copy_(value)
+
+
+def save_member(name, folder, seed):
+  """Writes the model's folder and returns it as transformers reads it, in float32."""
+  family, values, rewrite = MEMBERS[name]
+  values = json.loads(json.dumps(values))
+  kind = {'GPT2': 'GPT2LMHeadModel', 'T5': 'T5ForConditionalGeneration', 'MT5': 'MT5ForConditionalGeneration'}.get(
+    family, f'{family.removesuffix("Text")}ForCausalLM')
+  config = getattr(transformers, f'{family}Config')(**values)
+  model = getattr(transformers, kind)(config)
+  if rewrite in ('untied', 'untied_unsaid'):  # transformers 5 ties every T5 that it makes, and says so in its config
+    model.lm_head.weight = torch.nn.Parameter(torch.zeros(model.lm_head.weight.shape))
+  randomise(model, seed)
+  model.eval().to(torch.bfloat16).save_pretrained(folder, **({'max_shard_size': '2KB'} if rewrite == 'shards' else {}))
+  (folder / 'generation_config.json').unlink(missing_ok=True)
+  if rewrite == 'bare':
+    arrays = load_file(folder / 'model.safetensors')
+    arrays = {each.removeprefix('transformer.'): array for each, array in arrays.items()}
+    for i in range(values['n_layer']):  # buffers that older versions saved
+      arrays |= {f'h.{i}.attn.bias': torch.ones(1, 1, 32, 32, dtype=torch.uint8).tril(),
+                 f'h.{i}.attn.masked_bias': torch.tensor(-1e4)}
+    save_file(arrays, folder / 'model.safetensors', {'format': 'pt'})
+  rewrite_config(folder / 'config.json', rewrite)
+  read = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
+  for (each, found), wanted in zip(read.named_parameters(), model.parameters(), strict=True):
+    assert torch.equal(found, wanted.float()), f'{name}: {each} is not as it was written'
+  return read
+
+
+def rewrite_config(path, how):
+  """Rewrites a config as an older version wrote it; transformers reads it as the same."""
+  config = json.loads(path.read_text())
+  rope = config.get('rope_parameters')
+  if how == 'old_rope':
+    config |= {'rope_theta': rope['rope_theta'], 'rope_scaling': {'type': rope['rope_type'], 'factor': rope['factor']}}
+    del config['rope_parameters']
+  elif how == 'no_layer_types':
+    del config['layer_types']
+  elif how == 'old_gemma3':
+    config |= {'rope_theta': rope[F]['rope_theta'], 'rope_local_base_freq': rope[S]['rope_theta'],
+               'rope_scaling': {'rope_type': 'linear', 'factor': rope[F]['factor']}}
+    del config['rope_parameters']
+  elif how == 'sparse':
+    for name in ('rope_parameters', 'layer_types', 'hidden_activation', 'rms_norm_eps', 'tie_word_embeddings'):
+      config.pop(name, None)
+  elif how == 'untied':
+    config['tie_word_embeddings'] = False
+    config.pop('scale_decoder_outputs', None)
+  path.write_text(json.dumps(config, indent=1, sort_keys=True))
+
+
+def padded(rows, side='right'):
+  longest = max(map(len, rows))
+  pads = [[0] * (longest - len(row)) for row in rows]
+  ids = [row + pad if side == 'right' else pad + row for row, pad in zip(rows, pads, strict=True)]
+  mask = [[1] * len(row) for row in rows]
+  mask = [row + pad if side == 'right' else pad + row for row, pad in zip(mask, pads, strict=True)]
+  return torch.tensor(ids), torch.tensor(mask)
+
+
+def outputs(model, rows, targets, adapted=False):
+  """Returns logits and answers of a model; PEFT's are made row by row, since it misplaces padded rows."""
+  encoder_decoder = model.config.is_encoder_decoder
+  found = {}
+  for b, (row, target) in enumerate(zip(rows, targets, strict=True)):
+    ids, given = torch.tensor([row]), {}
+    if encoder_decoder:
+      given = {'decoder_input_ids': torch.tensor([[0, *target[:-1]]])}
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
+    found[f'logits_{b}'] = logits[-(len(target) if encoder_decoder else len(row)):].numpy()
+  options = {'max_new_tokens': ANSWER, 'do_sample': False}
+  if encoder_decoder and not adapted:  # transformers' cache has room for as many layers as the encoder has
+    options['use_cache'] = False
+  for kind, more in (('greedy', {}), ('beams', {'num_beams': BEAMS, 'num_return_sequences': BEAMS,
+                                                'early_stopping': False, 'length_penalty': 1.0})):
+    if adapted and kind == 'beams':
+      continue
+    batches = [[row] for row in rows] if adapted else [rows]
+    answers = []
+    for batch in batches:
+      ids, mask = padded(batch, 'left' if not encoder_decoder else 'right')
+      new = model.generate(input_ids=ids, attention_mask=mask, **options, **more)
+      new = new[:, 1:] if encoder_decoder else new[:, ids.shape[1]:]
+      answers += [torch.nn.functional.pad(each, (0, ANSWER - new.shape[1])).tolist() for each in new]
+    found[kind] = np.array(answers, np.int8).reshape(len(rows), -1, ANSWER)
+  return found
+
+
+def adapters(encoder_decoder):
+  task = 'SEQ_2_SEQ_LM' if encoder_decoder else 'CAUSAL_LM'
+  common = {'task_type': task, 'num_virtual_tokens': P}
+  return {'prompt': peft.PromptTuningConfig(**common), 'prefix': peft.PrefixTuningConfig(**common),
+          'projected': peft.PrefixTuningConfig(**common, prefix_projection=True, encoder_hidden_size=7),
+          'mlp': peft.PromptEncoderConfig(**common, encoder_hidden_size=7),
+          'lstm': peft.PromptEncoderConfig(**common, encoder_reparameterization_type='LSTM', encoder_hidden_size=7)}
+
+
+def make(name, folder, kinds):
+  seed = 1 + list(MEMBERS).index(name)
+  shutil.rmtree(folder, ignore_errors=True)
+  model = save_member(name, folder, seed)
+  numbers = np.random.default_rng(seed)
+  rows = [numbers.integers(3, 40, length).tolist() for length in ROWS]
+  targets = [numbers.integers(3, 40, length).tolist() for length in (4, 6, 3)]
+  golden = outputs(model, rows, targets)
+  golden |= {f'input_{b}': np.array(row, np.int8) for b, row in enumerate(rows)}
+  if model.config.is_encoder_decoder:
+    golden |= {f'target_{b}': np.array(target, np.int8) for b, target in enumerate(targets)}
+  np.savez_compressed(folder / 'golden.npz', **golden)
+  for kind in kinds:
+    model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
+    try:
+      torch.manual_seed(seed)
+      adapted = peft.get_peft_model(model, adapters(model.config.is_encoder_decoder)[kind]).eval()
+      for parameter in adapted.prompt_encoder.parameters():
+        parameter.copy_(0.8 * torch.randn(parameter.shape))
+      adapted.save_pretrained(folder / kind)
+      (folder / kind / 'README.md').unlink(missing_ok=True)
+      # The parameters are read again, as a user of the file has them.
+      model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
+      adapted = peft.PeftModel.from_pretrained(model, folder / kind).eval()
+      np.savez_compressed(folder / kind / 'golden.npz', **outputs(adapted, rows, targets, adapted=True))
+    except Exception as error:  # PEFT cannot run some methods on some models
+      print(f'{name}: PEFT cannot {kind}: {type(error).__name__}: {str(error)[:150]}')
+      shutil.rmtree(folder / kind, ignore_errors=True)
+
+
+if __name__ == '__main__':
+  target, *names = sys.argv[1:] or [pathlib.Path(__file__).parent / 'families']
+  wanted = dict.fromkeys(names or MEMBERS, KINDS) if sys.argv[1:] else KEPT
+  for name, kinds in wanted.items():
+    make(name, pathlib.Path(target) / name, kinds)
+    print(name)
