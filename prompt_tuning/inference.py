@@ -98,7 +98,6 @@ class Trained:
       return layout_of(next(iter(of_layers.values())).shape[1], self._mode())
     return layouts.Layout() if prompt is None else prompt.layout()
 
-  def conditioning(self, model: LanguageModel) -> Conditioning:
   def _layer_prompts(self) -> Flat:
     return {name: array for name, array in self.tensors.items() if name in NAMES.values()}
 
@@ -106,6 +105,7 @@ class Trained:
     """Returns the mode of layer prompts; an encoder's have but one."""
     return self.about.get('mode', 'add' if NAMES['encoder'] in self.tensors else 'replace')
 
+  def conditioning(self, model: LanguageModel) -> Conditioning:
     """Returns what the model is handed.
 
     Raises:
