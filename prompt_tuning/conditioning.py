@@ -30,6 +30,30 @@ class Visibility:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Context:
+  """What a causal model has made of a text: it stands before everything else, which sees it as if in one row with it.
+
+  Everything behind it sees it, whatever a prompt's visibility says of the input.
+
+  Attributes:
+    keys: [L, B, kv_heads, S, K], one row of texts for each row of a batch, or one for all.
+    values: as `keys`.
+    seen: [B, S] booleans, where the text stands; the others are padding.
+  """
+
+  keys: Array
+  values: Array
+  seen: Array
+
+  def take(self, rows: Any) -> 'Context':
+    """Returns the texts of some rows; one that all rows share stays as it is."""
+    if self.keys.shape[1] == 1:
+      return self
+    return Context(self.keys[:, rows], self.values[:, rows], self.seen[rows])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class StackConditioning:
   """What one stack (an encoder or a decoder) is handed.
 
@@ -40,6 +64,7 @@ class StackConditioning:
     memory_prefix: the same in front of what a decoder reads of an encoder.
     layer_prompts: [L, N, P, D], what stands at the input of every layer's attention in front of a causal stack.
     added: [L - 1, N, P, D], added to the prompt at the input of every layer but the first, which reads `prompt`.
+    context: a text that was read before, in front of a causal stack.
     lengths: [N], how many of the P each of several prompts or prefixes has; None is P.
   """
 
@@ -49,11 +74,12 @@ class StackConditioning:
   memory_prefix: tuple[Array, Array] | None = None
   layer_prompts: Array | None = None
   added: Array | None = None
+  context: Context | None = None
   lengths: Array | None = None
 
   def given(self) -> list[str]:
     """Returns the names of what is handed over."""
-    return [name for name in ('prompt', 'prefix', 'memory_prefix', 'layer_prompts', 'added')
+    return [name for name in ('prompt', 'prefix', 'memory_prefix', 'layer_prompts', 'added', 'context')
             if getattr(self, name) is not None]
 
 
@@ -86,6 +112,11 @@ class Conditioning:
   encoder: StackConditioning = StackConditioning()
   decoder: StackConditioning = StackConditioning()
   parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def behind(self, context: Context | None) -> 'Conditioning':
+    """Returns the same with a text before it that a decoder-only model has read."""
+    return self if context is None else dataclasses.replace(
+      self, decoder=dataclasses.replace(self.decoder, context=context))
 
 
 class Frozen(Protocol):

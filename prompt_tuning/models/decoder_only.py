@@ -1,11 +1,12 @@
 """Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5): config and module.
 
-What stands in front of every row is run, or given, as keys and values once, and shared by all rows: a learned prefix,
-or a prompt whose layout has no slots in the rows. Its keys and values do not depend on what follows.
+What stands in front of every row is run, or given, as keys and values once, and shared by all rows: a text that was
+read before, a learned prefix, or a prompt whose layout has no slots in the rows. Their keys and values do not depend on
+what follows.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from flax import linen as nn
 from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.layouts import CausalLayout, Layout
 from prompt_tuning.models.attention import hide, self_visible
-from prompt_tuning.models.fronts import Cache, front_of, spread
+from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
@@ -118,7 +119,7 @@ class DecoderOnly(nn.Module):
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
             collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
-    ways = [name for name in given.given() if name != 'added']  # to be there; `added` goes with a prompt
+    ways = [name for name in given.given() if name not in ('added', 'context')]  # which go with the others
     if conditioning.encoder.given() or len(ways) > 1:
       found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
                          *(f'decoder.{name}' for name in given.given())])
@@ -140,34 +141,50 @@ class DecoderOnly(nn.Module):
 
   def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
     """Returns what stands in front of every row, and how many positions it takes."""
+    before, start, prompt_ids = [], 0, batch['prompt_ids']
+    if given.context is not None:
+      front, start = front_of_context(given.context, len(prompt_ids))
+      before = [front]
+      if len(start) > 1 and given.prefix is None:
+        given, prompt_ids = of_rows(given, prompt_ids)
     if given.prefix is not None:
-      front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=True)
+      front, count = front_of(given.prefix, prompt_ids, given.lengths, placed=True, start=start)
     elif given.layer_prompts is not None:
-      run = self.run_layer_prompts(given.layer_prompts)
-      front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
+      run = self.run_layer_prompts(given.layer_prompts, start)
+      front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
     elif given.prompt is not None and 'prompt_slots' not in batch['decoder']:
-      run = self.run_prompt(given)
-      front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
+      run = self.run_prompt(given, before, start)
+      front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
     else:
-      return [], 0
-    return [front], offset
+      return before, start
+    return [*before, front], start + count
 
-  def run_prompt(self, given: StackConditioning) -> tuple[Array, Array]:
-    """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] at the front."""
+  def run_prompt(self, given: StackConditioning, before: Sequence[Front] = (),
+                 start: Array | int = 0) -> tuple[Array, Array]:
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] in front of the rows.
+
+    Args:
+      given: has the prompts.
+      before: what they see.
+      start: their first position, or [N, 1].
+    """
     index = jnp.arange(given.prompt.shape[1])
     seen = index[:, None] >= index[None, :]
     if not given.visibility.prompt:
       seen = index[:, None] == index[None, :]
-    x = self._placed(given.prompt.astype(self.config.dtype), index)
-    around = Surroundings((hide(seen)[None, None],), positions=index, added_rows=alone(given))
-    _, own = self.decoder(x, around, added=added_vectors(given, self.config.layers), collect=True)
+    x = self._placed(given.prompt.astype(self.config.dtype), start + index)
+    around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=alone(given))
+    _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers), collect=True)
     return own
 
-  def run_layer_prompts(self, vectors: Array) -> tuple[Array, Array]:
-    """Returns every layer's keys and values [L, N, kv_heads, P, K] of what stands at its input [L, N, P, D]."""
-    index = jnp.arange(vectors.shape[2])
+  def run_layer_prompts(self, vectors: Array, start: Array | int = 0) -> tuple[Array, Array]:
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of what stands at its input [L, N, P, D].
+
+    They begin at the position `start`, or [N, 1].
+    """
+    positions = start + jnp.arange(vectors.shape[2])
     vectors = vectors.astype(self.config.dtype)
-    _, own = self.decoder(vectors[0], Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=index), inputs=vectors,
+    _, own = self.decoder(vectors[0], Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=positions), inputs=vectors,
                           collect=True)
     return own
 

@@ -6,25 +6,27 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prompt_tuning.conditioning import Context, StackConditioning
 from prompt_tuning.models.attention import hide
 from prompt_tuning.models.stack import Front
 from prompt_tuning.types import Array
 
 
-def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array | None, *,
-             placed: bool) -> tuple[Front, Array | int]:
+def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array | None, *, placed: bool,
+             start: Array | int = 0) -> tuple[Front, Array | int]:
   """Returns the front that rows see, and how many positions it takes before their own ([B, 1], or a number for all).
 
   Args:
     keys_values: [L, N, kv_heads, P, K] twice; one (N = 1) is shared by all rows without a copy.
     prompt_ids: [B, G], which of N each row uses; where N is above 1, all segments of a row use the first's.
     lengths: [N], how many of P each has; None is P.
-    placed: its keys stand at the positions 0 to P-1, which position biases and windows go by; else they are seen
-      from everywhere.
+    placed: its keys stand at P positions, which position biases and windows go by; else they are seen from
+      everywhere.
+    start: the first of these positions, or [B, 1] (or [1, 1]).
   """
   keys, values = keys_values
   count, length = keys.shape[1], keys.shape[3]
-  positions = jnp.arange(length) if placed else None
+  positions = start + jnp.arange(length) if placed else None
   if count == 1:
     return Front(keys, values, jnp.zeros((1, 1, 1, 1)), positions), length
   chosen, own, bias = choose(prompt_ids, lengths, count, length)
@@ -36,6 +38,30 @@ def choose(prompt_ids: Array, lengths: Array | None, count: int, length: int) ->
   chosen = prompt_ids[:, 0]
   own = jnp.full([count], length)[chosen] if lengths is None else lengths[chosen]
   return chosen, own, hide(jnp.arange(length) < own[:, None])[:, None, None, :]
+
+
+def front_of_context(context: Context, rows: int) -> tuple[Front, Array]:
+  """Returns the front of a text that was read before, and how long it is [B, 1], or [1, 1] for all rows.
+
+  Raises:
+    ValueError: it has neither one row nor as many as the batch.
+  """
+  found = context.keys.shape[1]
+  if found not in (1, rows):
+    raise ValueError(f'The context has {found} rows, but the batch {rows}. Read one text for each row, or one for all.')
+  positions = jnp.maximum(jnp.cumsum(context.seen, axis=1) - 1, 0)
+  front = Front(jnp.asarray(context.keys), jnp.asarray(context.values), hide(context.seen)[:, None, None, :], positions)
+  return front, jnp.sum(context.seen, axis=1, keepdims=True)
+
+
+def of_rows(given: StackConditioning, prompt_ids: Array) -> tuple[StackConditioning, Array]:
+  """Returns prompts of each row's own (N = B), where rows differ in what stands before these, and which those are."""
+  chosen = prompt_ids[:, 0]
+  take = lambda array, axis: None if array is None else jnp.take(array, chosen, axis=axis)
+  given = dataclasses.replace(
+    given, prompt=take(given.prompt, 0), added=take(given.added, 1), layer_prompts=take(given.layer_prompts, 1),
+    lengths=take(given.lengths, 0))
+  return given, jnp.arange(len(chosen))[:, None]
 
 
 def spread(front: Front | None, count: int) -> Front | None:

@@ -1,7 +1,8 @@
 """A frozen language model as users hold it: text or ids in, logits, scores or text out.
 
 A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`inference.SavedPrompt`), a plain array
-[P, D], or a list with one of these, or None, for each row.
+[P, D], or a list with one of these, or None, for each row. A context is a text, or one for each row, that a
+decoder-only model has read before (`LanguageModel.read`): prompt, input and answer stand behind it.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from prompt_tuning import layouts, trees
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.conditioning import Conditioning, Context, StackConditioning, Visibility
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.generation import Greedy, Sampler, generate
 from prompt_tuning.models.parameters import merge
@@ -53,6 +54,13 @@ def attention_weights(module: nn.Module, params: Params, batch: Batch, condition
                          mutable=['intermediates'])
   # Of a stack that ran a prompt by itself before the rows, the rows' weights are the last.
   return {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def read_batch(module: nn.Module, params: Params, batch: Batch) -> Context:
+  """Returns what a decoder-only model makes of a batch of texts."""
+  _, fronts, _ = module.apply({'params': params}, batch, Conditioning(), method='prefill')
+  return Context(fronts[-1].keys, fronts[-1].values, batch['decoder']['segments'] > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +117,28 @@ class LanguageModel:
     """Returns the embedding [V, D]."""
     return self.params['token_embedder']['embedding']
 
-  def logits(self, inputs: Texts, targets: Texts, prompt: Any = None) -> np.ndarray:
+  def read(self, texts: Texts) -> Context:
+    """Reads texts once, for many batches that shall stand behind them; give one for all rows, or one for each.
+
+    `jax.device_get` takes what is returned to the host. In a prefix-LM a text does not see what stands behind it.
+
+    Args:
+      texts: texts, without an end token, or token ids.
+
+    Raises:
+      ValueError: the model has an encoder, to which all of an input is visible.
+    """
+    if self.prompted == 'encoder':
+      raise ValueError('A text can be read before what follows it only by a decoder-only model, but this one has an '
+                       'encoder. Put the text into the inputs.')
+    rows = self._rows(texts, 'texts')
+    batch, _ = self._batch(rows, None, None)
+    context = read_batch(self.module, self.params, batch)
+    longest = max(1, *(len(row.ids) for row in rows))  # texts end in the last column
+    return Context(*(array[:, :len(rows), :, -longest:] for array in (context.keys, context.values)),
+                   context.seen[:len(rows), -longest:])
+
+  def logits(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None) -> np.ndarray:
     """Scores every vocabulary entry at every target position.
 
     Args:
@@ -117,12 +146,13 @@ class LanguageModel:
         model has nothing but targets, the first of which then only stands in front.
       targets: likewise; texts get an end token.
       prompt: see the top of this file.
+      context: likewise; texts behind it get no begin token.
 
     Returns:
       [B, S, V] float32, aligned with the targets as given; 0 at padding, and where nothing stood in front.
     """
     rows = self._rows(targets, 'targets')
-    batch, conditioning = self._batch(*self._split(inputs, rows), prompt)
+    batch, conditioning = self._batch(*self._split(inputs, rows, context), prompt, context)
     logits = np.asarray(apply_model(self.module, self.params, batch, conditioning))
     aligned = np.zeros((len(rows), max(row.length for row in rows), logits.shape[-1]), np.float32)
     for b, row in enumerate(rows):
@@ -131,35 +161,38 @@ class LanguageModel:
       aligned[b, end - len(places):end] = logits[b, places]
     return aligned
 
-  def score(self, inputs: Texts, targets: Texts, prompt: Any = None) -> np.ndarray:
-    """Returns [B], the log-likelihood of each target given its input."""
+  def score(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None) -> np.ndarray:
+    """Returns [B], the log-likelihood of each target given its input; the arguments are those of `logits`."""
     rows = self._rows(targets, 'targets')
-    batch, conditioning = self._batch(*self._split(inputs, rows), prompt)
+    batch, conditioning = self._batch(*self._split(inputs, rows, context), prompt, context)
     return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
 
   def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
-              batch_size: int = 32, seed: int = 0) -> list[Any]:
+              batch_size: int = 32, seed: int = 0, context: Context | None = None) -> list[Any]:
     """Answers each input.
 
     Args:
       inputs: texts, or token ids (with their end token where the model expects one).
       prompt: see the top of this file.
       sampler: how tokens are chosen: `Greedy()`, `Sampling(...)` or `BeamSearch(...)`; the best sequence counts.
-      max_length: the most tokens of an answer.
+      max_length: the most tokens of an answer, its end token included; inputs, prompts and contexts do not count.
       batch_size: how many inputs are run together.
       seed: for samplers that draw.
+      context: as in `logits`.
 
     Returns:
       A text for each input, or, where ids were given, an array of ids without the end token.
     """
     if inputs is None:
       raise ValueError('inputs is None, so there is nothing to answer. Give texts or token ids.')
+    require_rows(context, len(inputs))
     answers = []
     given_text = len(inputs) > 0 and isinstance(inputs[0], str)
     for start in range(0, len(inputs), batch_size):
       part = inputs[start:start + batch_size]
       chosen = prompt[start:start + batch_size] if isinstance(prompt, (list, tuple)) else prompt
-      batch, conditioning = self._batch(self._rows(part, 'inputs'), None, chosen, first_id=start)
+      read = None if context is None else context.take(np.arange(start, start + len(part)))
+      batch, conditioning = self._batch(self._rows(part, 'inputs', behind=read), None, chosen, read, first_id=start)
       tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
                            max_length=max_length, eos_id=self.eos_id)
       for ids in np.asarray(tokens)[:len(part), -1]:
@@ -170,16 +203,17 @@ class LanguageModel:
     ends = np.flatnonzero(ids == self.eos_id)
     return ids[:ends[0]] if len(ends) else ids
 
-  def _split(self, inputs: Texts | None, targets: list[_Row]) -> tuple[list[_Row], list[list[int]]]:
+  def _split(self, inputs: Texts | None, targets: list[_Row],
+             context: Context | None) -> tuple[list[_Row], list[list[int]]]:
     """Returns inputs and targets; without inputs each target's first token stands for one."""
     if inputs is not None:
-      return self._rows(inputs, 'inputs'), [row.ids for row in targets]
+      return self._rows(inputs, 'inputs', behind=context), [row.ids for row in targets]
     if self.prompted == 'encoder':
       raise ValueError('inputs is None, but this model reads inputs with its encoder and targets with its decoder. '
                        'Give texts or token ids.')
     return [dataclasses.replace(row, ids=row.ids[:1]) for row in targets], [row.ids[1:] for row in targets]
 
-  def _rows(self, texts: Texts, what: str) -> list[_Row]:
+  def _rows(self, texts: Texts, what: str, behind: Context | None = None) -> list[_Row]:
     if texts is None:
       raise ValueError(f'{what} is None. Give texts or token ids.')
     if isinstance(texts, str):
@@ -193,7 +227,7 @@ class LanguageModel:
           raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
                            'Give load_model(..., vocabulary=...).')
         ends = what == 'targets' or self.layout().input_ends
-        starts = [] if what == 'targets' else getattr(self.vocabulary, 'start', [])
+        starts = [] if what == 'targets' or behind is not None else getattr(self.vocabulary, 'start', [])
         ids = [*starts, *self.vocabulary.encode(text), *([self.eos_id] if ends else [])]
         rows.append(_Row(ids, 0, len(ids)))
         continue
@@ -212,10 +246,11 @@ class LanguageModel:
     return rows
 
   def _batch(self, rows: Sequence[_Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
-             first_id: int = 0) -> tuple[Batch, Conditioning]:
+             context: Context | None = None, *, first_id: int = 0) -> tuple[Batch, Conditioning]:
     """Returns the batch of inputs with their targets, or of inputs that are to be answered."""
     if targets is not None and len(rows) != len(targets):
       raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
+    require_rows(context, len(rows))
     chosen, conditioning = collect_prompts(prompt, len(rows), self.width, self.prompted)
     examples = []
     for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
@@ -227,6 +262,8 @@ class LanguageModel:
       raise ValueError('Some prompts of this batch stand in front and others within the text. Run them in separate '
                        'batches.')
     rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few programs
+    if context is not None:
+      conditioning = conditioning.behind(context.take(np.arange(rows_to_fill) % len(rows)))
     examples += [[]] * (rows_to_fill - len(examples))
     needed = {stack: max([len(row[0][stack]['tokens']) for row in examples if row]) for stack in layout.stacks}
     # In long rows of a model with a position table, padding might not find room there.
@@ -235,9 +272,15 @@ class LanguageModel:
     side = layout.question_side if targets is None else 'right'
     return layouts.assemble(examples, lengths, side=side, first_id=first_id), conditioning
 
-
   def _visibility(self, conditioning: Conditioning) -> Visibility:
     return getattr(conditioning, self.prompted).visibility
+
+
+def require_rows(context: Context | None, count: int) -> None:
+  """Raises ValueError where a context has neither one row nor as many as there are inputs."""
+  if context is not None and context.keys.shape[1] not in (1, count):
+    raise ValueError(f'Found a context of {context.keys.shape[1]} texts for {count} rows. Read one text for each row, '
+                     'or a single one for all.')
 
 
 def collect_prompts(prompt: Any, count: int, width: int,

@@ -132,9 +132,9 @@ class T5(nn.Module):
       ValueError: the Conditioning holds what this model cannot honour.
     """
     useless = [f'decoder.{name}' for name in conditioning.decoder.given()
-               if name in ('prompt', 'layer_prompts', 'added')]
+               if name in ('prompt', 'layer_prompts', 'added', 'context')]
     useless += [f'encoder.{name}' for name in conditioning.encoder.given()
-                if name in ('memory_prefix', 'layer_prompts')]
+                if name in ('memory_prefix', 'layer_prompts', 'context')]
     if useless:
       raise ValueError(f'T5 is handed conditioning.{useless[0]}, which it has no place for. '
                        'Put a prompt into conditioning.encoder.')
