@@ -1,8 +1,11 @@
-"""Pictures of runs. The only file that imports matplotlib."""
+"""Pictures of runs and of what models attend to. The only file that imports matplotlib."""
 
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from prompt_tuning.training.metric_log import FILE
 
@@ -39,9 +42,97 @@ def learning_curve(folder: str, path: str | None = None) -> str:
                        label=f'{name.removeprefix("inference_eval/")} {metric}')
   handles = [axis.get_legend_handles_labels() for axis in (loss_axis, metric_axis)]
   figure.legend(handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], loc='outside upper center', ncols=3)
-  path = path or os.path.join(folder, 'learning_curve.png')
-  figure.savefig(path, dpi=120)
-  plt.close(figure)
+  return _saved(figure, path or os.path.join(folder, 'learning_curve.png'))
+
+
+def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int = 0, borders: Sequence[int] = (),
+                   rescaled: bool = False, title: str = '') -> str:
+  """Draws the attention of every layer (rows) and head (columns) as heat maps, as a PNG.
+
+  Args:
+    weights: [L, H, T, P + T], each of T positions to P in front and to one another.
+    tokens: names of the T positions.
+    path: where the picture goes.
+    front: P, how many prefix positions stand in front.
+    borders: indices of the T positions in front of which a line is drawn, such as where the output begins.
+    rescaled: leave the prefix out, and divide by what is left: how the content attends to itself.
+    title: of the picture.
+
+  Returns:
+    The picture's path.
+
+  Raises:
+    ImportError: matplotlib is not installed.
+    ValueError: the shapes do not belong together.
+  """
+  weights = np.asarray(weights)
+  if weights.ndim != 4 or weights.shape[2:] != (len(tokens), front + len(tokens)):
+    raise ValueError(f'The weights have shape {weights.shape}, wanted [L, H, {len(tokens)}, {front + len(tokens)}] for '
+                     f'{len(tokens)} tokens behind {front} prefix positions.')
+  if rescaled:
+    weights = weights[..., front:] / np.maximum(weights[..., front:].sum(-1, keepdims=True), 1e-30)
+    front = 0
+  plt = _pyplot()
+  layers, heads = weights.shape[:2]
+  side = 0.16 * max(12, front + len(tokens))
+  figure, axes = plt.subplots(layers, heads, figsize=(heads * side + 1.2, layers * side * 0.9 + 1), squeeze=False,
+                              layout='constrained')
+  names = [f'p{i + 1}' for i in range(front)] + list(tokens)
+  for layer in range(layers):
+    for head in range(heads):
+      axis = axes[layer, head]
+      image = axis.imshow(weights[layer, head], vmin=0, vmax=1, cmap='magma', aspect='auto')
+      axis.set_xticks(range(len(names)), names, fontsize=6)
+      axis.set_yticks(range(len(tokens)), tokens, fontsize=6)
+      axis.tick_params(length=0, pad=1)
+      axis.set_title(f'layer {layer + 1}, head {head + 1}', fontsize=7)
+      for border in borders:
+        axis.axhline(border - 0.5, color='white', linewidth=0.8)
+      for border in [*([0] if front else []), *borders]:
+        axis.axvline(front + border - 0.5, color='white', linewidth=0.8)
+  figure.colorbar(image, ax=axes, shrink=0.6, label='share of attention')
+  figure.supxlabel('attended position', fontsize=8)
+  figure.supylabel('position', fontsize=8)
+  figure.suptitle(title, fontsize=9)
+  return _saved(figure, path)
+
+
+def matrix(values: Any, rows: Sequence[str], columns: Sequence[str], path: str, *, title: str = '',
+           axes: tuple[str, str] = ('', '')) -> str:
+  """Draws a table of percentages as a heat map with its numbers, as a PNG.
+
+  Args:
+    values: [rows, columns], 0 to 100.
+    rows: their names.
+    columns: their names.
+    path: where the picture goes.
+    title: of the picture.
+    axes: what rows and columns are.
+
+  Returns:
+    The picture's path.
+
+  Raises:
+    ImportError: matplotlib is not installed.
+  """
+  plt = _pyplot()
+  values = np.asarray(values)
+  figure, axis = plt.subplots(figsize=(0.8 * len(columns) + 2.6, 0.5 * len(rows) + 2), layout='constrained')
+  image = axis.imshow(values, vmin=0, vmax=100, cmap='viridis', aspect='auto')
+  axis.set_xticks(range(len(columns)), columns, rotation=35, ha='right', fontsize=8)
+  axis.set_yticks(range(len(rows)), rows, fontsize=8)
+  for (i, j), value in np.ndenumerate(values):
+    axis.text(j, i, f'{value:.1f}', ha='center', va='center', fontsize=7, color='black' if value > 60 else 'white')
+  axis.set(ylabel=axes[0], xlabel=axes[1])
+  axis.set_title(title, fontsize=9)
+  figure.colorbar(image, label='%')
+  return _saved(figure, path)
+
+
+def _saved(figure: Any, path: str) -> str:
+  os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+  figure.savefig(path, dpi=130)
+  _pyplot().close(figure)
   return path
 
 

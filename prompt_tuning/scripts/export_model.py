@@ -7,18 +7,23 @@ Without --model the run must have trained every parameter.
 """
 
 import argparse
+from collections.abc import Sequence
+
+from prompt_tuning.scripts import _script
 
 
-def main() -> None:
-  """Runs the script from the command line."""
-  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the script; returns its exit status."""
+  parser = _script.parser('export_model', __doc__)
   parser.add_argument('--run', required=True, help='a MODEL_DIR, or its best.safetensors or last.safetensors')
   parser.add_argument('--output', required=True, help='the folder to write')
   parser.add_argument('--model', help='the frozen checkpoint that the run started from')
   parser.add_argument('--vocabulary', help='a folder with tokenizer.json or a SentencePiece model')
   parser.add_argument('--layout', default='huggingface', choices=['huggingface', 't5x'])
-  options = parser.parse_args()
+  return _script.run(parser, argv, _export)
 
+
+def _export(options: argparse.Namespace) -> None:
   from prompt_tuning import inference
   from prompt_tuning.data.vocabularies import load_vocabulary
   from prompt_tuning.models import loading
@@ -37,4 +42,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  raise SystemExit(main())
