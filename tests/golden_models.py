@@ -8,8 +8,9 @@ import numpy as np
 
 from prompt_tuning import layouts
 from prompt_tuning.conditioning import Conditioning, StackConditioning
-from prompt_tuning.models.language_model import LanguageModel, collect_prompts
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import load_model
+from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.models.t5 import T5Config
 
 CONFIGS = {
@@ -40,9 +41,9 @@ def make_batch(inputs, targets, prompt_length: int = 0):
   return layouts.assemble(rows, {'encoder': inputs.shape[1] + prompt_length, 'decoder': targets.shape[1]})
 
 
-def make_generation_batch(inputs, prompts, width: int):
+def make_generation_batch(inputs, prompts, model: LanguageModel):
   """Returns a batch without targets and its Conditioning, one prompt or None for each row."""
-  chosen, conditioning = collect_prompts(list(prompts), len(prompts), width)
+  chosen, conditioning = collect_prompts(list(prompts), len(prompts), model)
   rows = [[layouts.Layout(placement=placement).example(ids[ids > 0], [], prompt_length=length, prompt_id=number)]
           for ids, (number, length, placement) in zip(np.asarray(inputs), chosen, strict=True)]
   longest = max(len(row[0]['encoder']['tokens']) for row in rows)

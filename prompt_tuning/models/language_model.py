@@ -1,7 +1,8 @@
 """A frozen language model as users hold it: text or ids in, logits, scores or text out.
 
 A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`inference.SavedPrompt`), a plain array
-[P, D], or a list with one of these, or None, for each row. A context is a text, or one for each row, that a
+[P, D], what `load_trained` gives (prefixes and layer prompts too), or a list with one of these, or None, for each row:
+all of one kind, of several lengths. A context is a text, or one for each row, that a
 decoder-only model has read before (`LanguageModel.read`): prompt, input and answer stand behind it.
 """
 
@@ -11,15 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from prompt_tuning import layouts, trees
-from prompt_tuning.conditioning import Conditioning, Context, StackConditioning, Visibility
+from prompt_tuning.conditioning import Conditioning, Context, Visibility
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.generation import Greedy, Sampler, generate
 from prompt_tuning.models.parameters import merge
+from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.types import Array, Batch, Params
 
 Texts = Sequence[str] | Sequence[Sequence[int]] | np.ndarray
@@ -251,7 +252,7 @@ class LanguageModel:
     if targets is not None and len(rows) != len(targets):
       raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
     require_rows(context, len(rows))
-    chosen, conditioning = collect_prompts(prompt, len(rows), self.width, self.prompted)
+    chosen, conditioning = collect_prompts(prompt, len(rows), self)
     examples = []
     for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
       layout = self.layout(layouts.Layout(placement=placement, alone=not self._visibility(conditioning).input))
@@ -281,53 +282,3 @@ def require_rows(context: Context | None, count: int) -> None:
   if context is not None and context.keys.shape[1] not in (1, count):
     raise ValueError(f'Found a context of {context.keys.shape[1]} texts for {count} rows. Read one text for each row, '
                      'or a single one for all.')
-
-
-def collect_prompts(prompt: Any, count: int, width: int,
-                    stack: str = 'encoder') -> tuple[list[tuple[int, int, Any]], Conditioning]:
-  """Gathers the prompts of a batch's rows.
-
-  Args:
-    prompt: one for all rows, a list with one (or None) for each, or None.
-    count: B.
-    width: D.
-    stack: which stack the prompts belong to.
-
-  Returns:
-    For each row which prompt it uses, that prompt's length (0 is none) and placement; and the Conditioning with
-    all of them, `[N, P, D]`, shorter ones filled up.
-
-  Raises:
-    ValueError: a prompt does not fit the model, or two prompts differ in visibility.
-  """
-  rows = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * count
-  if len(rows) != count:
-    raise ValueError(f'Found {len(rows)} prompts for {count} rows. Give one for each row (None for no prompt), '
-                     'or a single one for all.')
-  distinct: dict[int, Any] = {id(each): each for each in rows if each is not None}
-  if not distinct:
-    return [(0, 0, layouts.before)] * count, Conditioning()
-  vectors, seen = [], set()
-  for each in distinct.values():
-    array = jnp.asarray(getattr(each, 'vectors', each), jnp.float32)
-    if array.ndim != 2 or array.shape[1] != width:
-      raise ValueError(f'The prompt has shape {tuple(array.shape)}, but the model wants [P, {width}]. '
-                       'Load one that was trained for this model.')
-    vectors.append(array)
-    seen.add(getattr(each, 'visibility', Visibility()))
-  if len(seen) > 1:
-    raise ValueError('The prompts of one batch see different things (their visibility differs). '
-                     'Run them in separate batches.')
-  in_front = stack == 'decoder' or not next(iter(seen)).input
-  if in_front and any(each is None for each in rows):
-    vectors.append(jnp.zeros((0, width)))  # such rows use a prompt of length 0, which stands in front like the others
-  longest = max(len(array) for array in vectors)
-  table = jnp.stack([jnp.pad(array, ((0, longest - len(array)), (0, 0))) for array in vectors])
-  numbers = {key: n for n, key in enumerate(distinct)}
-  none = (len(vectors) - 1 if in_front else 0, 0, layouts.before)
-  chosen = [none if each is None else
-            (numbers[id(each)], len(vectors[numbers[id(each)]]), getattr(each, 'placement', layouts.before))
-            for each in rows]
-  lengths = None if len(vectors) == 1 else jnp.array([len(array) for array in vectors])
-  given = StackConditioning(prompt=table, lengths=lengths, visibility=seen.pop())
-  return chosen, Conditioning(**{stack: given})

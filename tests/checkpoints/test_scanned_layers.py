@@ -108,7 +108,7 @@ def test_a_model_of_scanned_layers_uses_the_biases_of_each(shared, tmp_path, nam
   memory, visible = reference_t5.encode(named, shape, inputs)
   wanted = reference_t5.decode_logits(named, shape, memory, visible, golden['decoder_input_tokens'])
   np.testing.assert_allclose(found[real], wanted[real], atol=2e-4)
-  batch, conditioning = golden_models.make_generation_batch(inputs, [None] * 4, model.width)
+  batch, conditioning = golden_models.make_generation_batch(inputs, [None] * 4, model)
   tokens, _ = generate(model.module, model.params, batch, conditioning, jax.random.key(0), sampler=Greedy(),
                        max_length=8)
   np.testing.assert_array_equal(tokens[:, 0], greedy(named, shape, memory, visible, 8))

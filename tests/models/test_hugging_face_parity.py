@@ -27,7 +27,7 @@ def logits_of(model, golden, prompt=None):
 
 def decode(model, inputs, sampler, eos_id=1, prompt=None):
   """Returns tokens [B, N, S], the best first, and scores."""
-  batch, conditioning = golden_models.make_generation_batch(inputs, [prompt] * len(inputs), model.width)
+  batch, conditioning = golden_models.make_generation_batch(inputs, [prompt] * len(inputs), model)
   tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(0), sampler=sampler,
                             max_length=MAX_LENGTH, eos_id=eos_id)
   return np.asarray(tokens)[:, ::-1], np.asarray(scores)[:, ::-1]

@@ -9,7 +9,8 @@ from prompt_tuning import layouts
 from prompt_tuning.conditioning import Visibility
 from prompt_tuning.inference import SavedPrompt
 from prompt_tuning.models.generation import BeamSearch, Greedy, Sampling
-from prompt_tuning.models.language_model import LanguageModel, bucket, collect_prompts
+from prompt_tuning.models.language_model import LanguageModel, bucket
+from prompt_tuning.models.row_prompts import collect_prompts
 
 INPUTS = [[7, 8, 9, 4, 1], [10, 3, 1], [12, 13, 14, 1]]
 TARGETS = [[5, 6, 1], [11, 1], [16, 17, 18, 1]]
@@ -135,14 +136,14 @@ def test_text_for_a_model_without_a_vocabulary_is_an_error(tiny):
     LanguageModel(tiny.module, tiny.params).predict(['3 4'])
 
 
-def test_prompts_that_see_different_things_cannot_share_a_batch():
+def test_prompts_that_see_different_things_cannot_share_a_batch(tiny):
   blind = SavedPrompt(SHORT.vectors, visibility=Visibility(input=False))
   with pytest.raises(ValueError, match=r'see different things .* Run them in separate batches'):
-    collect_prompts([LONG, blind], 2, 12)
+    collect_prompts([LONG, blind], 2, tiny)
 
 
-def test_prompts_of_a_batch_are_gathered_once_each():
-  chosen, conditioning = collect_prompts([SHORT, None, LONG, SHORT], 4, 12)
+def test_prompts_of_a_batch_are_gathered_once_each(tiny):
+  chosen, conditioning = collect_prompts([SHORT, None, LONG, SHORT], 4, tiny)
   assert conditioning.encoder.prompt.shape == (2, 3, 12)
   assert [each[:2] for each in chosen] == [(0, 2), (0, 0), (1, 3), (0, 2)]
   assert chosen[0][2] is layouts.after_eos

@@ -121,7 +121,7 @@ def test_decodes_equal_t5xs_with_prompted_and_plain_rows_in_one_batch(shared, na
   golden = np.load(shared / 't5x/d_small/golden.npz')
   inputs = golden['encoder_input_tokens']
   batch, conditioning = golden_models.make_generation_batch(
-    [*inputs, *inputs], [None] * 4 + [golden['prompt']] * 4, model.width)
+    [*inputs, *inputs], [None] * 4 + [golden['prompt']] * 4, model)
   tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(0), sampler=sampler,
                             max_length=12)
   for kind, found_tokens, found_scores in (('plain', tokens[:4], scores[:4]), ('prompt', tokens[4:], scores[4:])):
