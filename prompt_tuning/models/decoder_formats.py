@@ -39,6 +39,7 @@ def read_config(config: Mapping[str, Any], names: Mapping[str, Any], path: str) 
     ValueError: it is another family, or uses what this family does not have here.
   """
   family = config.get('model_type', '').removesuffix('_text')
+  family = {'ministral': 'mistral'}.get(family, family)  # which is a Mistral whose layers are named
   if 'text_config' in config:  # a model that reads images too: its language model
     config = config['text_config']
   if family not in _READERS:
@@ -101,8 +102,6 @@ _READERS: dict[str, Callable[..., DecoderConfig]] = {
 def layer_types(config: Mapping[str, Any], family: str, path: str) -> Sequence[str]:
   """Returns 'sliding_attention' or 'full_attention' for each layer of a `config.json`."""
   count = config['num_hidden_layers']
-  if family == 'mistral':
-    return ['sliding_attention' if config.get('sliding_window') else 'full_attention'] * count
   if family.startswith('qwen') and not config.get('use_sliding_window'):
     return ['full_attention'] * count
   if config.get('layer_types'):
@@ -111,6 +110,8 @@ def layer_types(config: Mapping[str, Any], family: str, path: str) -> Sequence[s
         raise ValueError(f'{path}/config.json has a layer of the type {kind!r}; supported are sliding_attention and '
                          'full_attention.')
     return config['layer_types']
+  if family == 'mistral':
+    return ['sliding_attention' if config.get('sliding_window') else 'full_attention'] * count
   if family.startswith('qwen'):
     return ['sliding_attention' if i >= config.get('max_window_layers', 28) else 'full_attention'
             for i in range(count)]
@@ -188,11 +189,13 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
     'num_key_value_heads': config.kv_heads, 'head_dim': config.head_dim, 'num_hidden_layers': config.layers,
     'intermediate_size': config.mlp_dim, 'hidden_act': activation, 'hidden_activation': activation,
     'rms_norm_eps': config.norm_epsilon, 'attention_bias': bool(config.projection_biases),
-    'query_pre_attn_scalar': config.query_scale**-2,
+    'query_pre_attn_scalar': round(config.query_scale**-2),
     'attn_logit_softcapping': config.attention_cap or None, 'final_logit_softcapping': config.output_cap or None,
     'sliding_window': max([0, *config.windows]) or None, 'use_sliding_window': any(config.windows),
-    'layer_types': ['sliding_attention' if window else 'full_attention' for window in config.windows],
-    'rope_parameters': _rope_parameters(config)}
+    'rope_parameters': _rope_parameters(config),
+    # A Mistral whose layers are named is read as one whose layers differ.
+    **({} if config.family == 'mistral' and len(set(config.windows)) == 1 else {'layer_types': [
+      'sliding_attention' if window else 'full_attention' for window in config.windows]})}
 
 
 def _rope_parameters(config: DecoderConfig) -> dict[str, Any]:

@@ -51,8 +51,9 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   if isinstance(reader, HuggingFaceFolder):
     stored = read_config(reader)
     config = stored if config is None else _agreed(config, stored, reader.path)
+    ignore += (t5_formats if isinstance(config, T5Config) else decoder_formats).BUFFERS
     if isinstance(config, DecoderConfig):
-      reader, ignore = Parts(reader, decoder_formats.FUSED), (*ignore, *decoder_formats.BUFFERS)
+      reader = Parts(reader, decoder_formats.FUSED)
     rules = _hugging_face_rules(config)
   else:
     reader = Layers(reader) if is_scanned(reader.names()) else reader

@@ -14,6 +14,8 @@ from prompt_tuning.models.t5 import T5Config
 _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gelu': ('gelu_exact',), 'gelu_new': ('gelu',),
                 'silu': ('silu',), 'gated-silu': ('silu', 'linear'), 'gated-relu': ('relu', 'linear')}
 FAMILIES = ('t5', 'mt5')
+# T5 1.0's folders hold this table, which nothing has ever read: attention to the encoder has no positions.
+BUFFERS = (r'decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight',)
 _EMBEDDING = 'decoder/token_embedder/embedding'  # of a decoder-only T5
 
 

@@ -53,7 +53,7 @@ MEMBERS = {
   'llama_biases': ('Llama', {**QWEN3, 'attention_bias': True}, None),
   'mistral_window': ('Mistral', {**QWEN3, 'sliding_window': 3}, None),
   'mistral_no_window': ('Mistral', {**LLAMA, 'sliding_window': None, 'head_dim': None}, None),
-  'mistral_layer_types': ('Mistral', {**QWEN3, 'sliding_window': 3, 'layer_types': [F, F]}, None),
+  'mistral_layer_types': ('Mistral', {**QWEN3, 'sliding_window': 3, 'layer_types': [F, S]}, None),
   'qwen2': ('Qwen2', {name: value for name, value in QWEN3.items() if name != 'head_dim'} | {'hidden_size': 16}, None),
   'qwen2_window': ('Qwen2', {name: value for name, value in QWEN3.items() if name != 'head_dim'} | {
     'hidden_size': 16, 'use_sliding_window': True, 'sliding_window': 4, 'max_window_layers': 1}, None),
@@ -128,10 +128,17 @@ def save_member(name, folder, seed):
                  f'h.{i}.attn.masked_bias': torch.tensor(-1e4)}
     save_file(arrays, folder / 'model.safetensors', {'format': 'pt'})
   rewrite_config(folder / 'config.json', rewrite)
-  read = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
+  read = read_model(folder)
   for (each, found), wanted in zip(read.named_parameters(), model.parameters(), strict=True):
     assert torch.equal(found, wanted.float()), f'{name}: {each} is not as it was written'
   return read
+
+
+def read_model(folder):
+  """Returns a model as users read it: a Mistral with layer types becomes another class."""
+  of_t5 = 'd_kv' in json.loads((folder / 'config.json').read_text())
+  kind = transformers.AutoModelForSeq2SeqLM if of_t5 else transformers.AutoModelForCausalLM
+  return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
 
 
 def rewrite_config(path, how):
@@ -215,7 +222,7 @@ def make(name, folder, kinds):
     golden |= {f'target_{b}': np.array(target, np.int8) for b, target in enumerate(targets)}
   np.savez_compressed(folder / 'golden.npz', **golden)
   for kind in kinds:
-    model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
+    model = read_model(folder)
     try:
       torch.manual_seed(seed)
       adapted = peft.get_peft_model(model, adapters(model.config.is_encoder_decoder)[kind]).eval()
@@ -224,8 +231,7 @@ def make(name, folder, kinds):
       adapted.save_pretrained(folder / kind)
       (folder / kind / 'README.md').unlink(missing_ok=True)
       # The parameters are read again, as a user of the file has them.
-      model = type(model).from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
-      adapted = peft.PeftModel.from_pretrained(model, folder / kind).eval()
+      adapted = peft.PeftModel.from_pretrained(read_model(folder), folder / kind).eval()
       np.savez_compressed(folder / kind / 'golden.npz', **outputs(adapted, rows, targets, adapted=True))
     except Exception as error:  # PEFT cannot run some methods on some models
       print(f'{name}: PEFT cannot {kind}: {type(error).__name__}: {str(error)[:150]}')

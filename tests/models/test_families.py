@@ -3,18 +3,23 @@
 `make_family_goldens.py` made the folders.
 """
 
+import json
 import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from prompt_tuning import inference, layouts
+from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.checkpoints.peft import read_adapter
-from prompt_tuning.models import loading
+from prompt_tuning.models import decoder_formats, loading
+from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.generation import BeamSearch, Greedy, generate
 from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.models.positions import Rotary
 
 FAMILIES = pathlib.Path(os.environ.get('FAMILY_GOLDENS', pathlib.Path(__file__).parent / 'families'))
 MEMBERS = sorted(path.name for path in FAMILIES.iterdir())
@@ -53,6 +58,70 @@ def require_equal(model, golden, inputs, targets, *, trained=inference.Trained({
 @pytest.mark.parametrize('name', MEMBERS)
 def test_outputs_are_those_of_transformers(name):
   require_equal(loading.load_model(str(FAMILIES / name)), *golden_of(FAMILIES / name))
+
+
+@pytest.mark.parametrize('name', MEMBERS)
+def test_a_member_that_is_written_is_read_as_the_same(name, tmp_path):
+  model = loading.load_model(str(FAMILIES / name))
+  loading.save_model(model, str(tmp_path / 'written'))
+  again = loading.load_model(str(tmp_path / 'written'))
+  assert again.module.config == model.module.config
+  jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+
+
+def test_configs_are_written_as_transformers_wants_them():
+  written = lambda **changes: decoder_formats.write_config(DecoderConfig(
+    **{'layers': 2, 'width': 12, 'heads': 2, 'head_dim': 6, 'mlp_dim': 5, 'query_scale': 10**-0.5, 'family': 'mistral',
+       'mlp_activations': ('silu', 'linear'), 'rotary': (Rotary(),) * 2} | changes))
+  assert type(written(windows=(3, 0))['query_pre_attn_scalar']) is int  # a float is refused
+  assert written(windows=(3, 0))['layer_types'] == ['sliding_attention', 'full_attention']
+  for window in (3, 0):  # with layer types it would be a Ministral, which wants a window
+    assert 'layer_types' not in written(windows=(window, window))
+    assert written(windows=(window, window))['sliding_window'] == (window or None)
+
+
+@pytest.mark.parametrize(('name', 'changes', 'message'), [
+  ('llama_biases', {'tie_word_embeddings': False, 'arrays': 'lm_head.weight'}, 'holds no lm_head.weight, although its'),
+  ('llama_biases', {'mlp_bias': True}, 'sets mlp_bias to True; supported is False'),
+  ('gemma2_odd', {'use_bidirectional_attention': True}, 'sets use_bidirectional_attention to True'),
+  ('gemma3_linear', {'layer_types': ['full_attention', 'chunked_attention']}, "layer of the type 'chunked_attention'"),
+  ('qwen2_window', {'rope_parameters': {'rope_type': 'yarn', 'rope_theta': 5.0}}, "rotary positions by 'yarn'"),
+  ('qwen2_window', {'num_hidden_layers': None}, 'lacks .num_hidden_layers. that a model of type .qwen2. needs'),
+  ('t5_gelu', {'layer_norm_epsilon': 1e-3}, 'sets layer_norm_epsilon to 0.001; supported is 1e-06'),
+])
+def test_what_a_family_does_not_have_here_is_a_clear_error(name, changes, message, tmp_path):
+  shutil.copytree(FAMILIES / name, tmp_path, dirs_exist_ok=True)
+  config = json.loads((tmp_path / 'config.json').read_text())
+  dropped = changes.get('arrays')
+  (tmp_path / 'config.json').write_text(json.dumps(
+    {key: value for key, value in (config | changes).items() if value is not None}))
+  arrays = read_arrays(str(tmp_path / 'model.safetensors'))
+  write_arrays(str(tmp_path / 'model.safetensors'), {key: arrays[key] for key in arrays if key != dropped})
+  with pytest.raises(ValueError, match=message):
+    loading.load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(('prefix', 'extra'), [
+  ('language_model.model.', 'vision_tower.embeddings.weight'), ('model.language_model.', 'model.vision_tower.weight')])
+def test_the_language_model_of_one_that_reads_images_is_read(prefix, extra, tmp_path):
+  source = FAMILIES / 'gemma3_sparse'
+  config = json.loads((source / 'config.json').read_text())
+  (tmp_path / 'config.json').write_text(json.dumps({'model_type': 'gemma3', 'text_config': config}))
+  arrays = {name.replace('model.', prefix, 1): array
+            for name, array in read_arrays(str(source / 'model.safetensors')).items()}
+  write_arrays(str(tmp_path / 'model.safetensors'), arrays | {extra: np.ones(3, np.float32)})
+  plain, found = loading.load_model(str(source)), loading.load_model(str(tmp_path))
+  assert found.module.config == plain.module.config
+  jax.tree.map(np.testing.assert_array_equal, found.params, plain.params)
+
+
+def test_the_position_biases_of_t5s_cross_attention_that_nothing_reads_are_left_out(tmp_path):
+  shutil.copytree(FAMILIES / 't5_gelu', tmp_path, dirs_exist_ok=True)
+  arrays = read_arrays(str(tmp_path / 'model.safetensors'))
+  arrays['decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight'] = np.ones((8, 3), np.float32)
+  write_arrays(str(tmp_path / 'model.safetensors'), arrays)
+  jax.tree.map(np.testing.assert_array_equal, loading.load_model(str(tmp_path)).params,
+               loading.load_model(str(FAMILIES / 't5_gelu')).params)
 
 
 @pytest.mark.parametrize('name', ADAPTERS)
