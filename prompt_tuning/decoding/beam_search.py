@@ -10,6 +10,11 @@ Both keep N live beams, look at the best 2N continuations at every step and coll
   length in bound    max_length + 1                    the present length; with 'never' and alpha > 0, max_length
   nothing finished   the live beams, by logprob        cannot happen
 
+With a temperature T the 2N continuations are drawn without replacement from softmax(logprob / T) over those of all
+beams, as transformers does with do_sample; 'the best N' of them stay those by logprob. The draw is the largest of
+logprob / T with Gumbel noise (Kool et al. 2019), which is a function of (key, row, index) alone. Scores stay those
+above, where transformers divides them by T.
+
 A length counts the generated tokens and the EOS. With one beam this is not greedy decoding: the second-best
 continuation finishes the sequence if it is EOS.
 """
@@ -30,6 +35,7 @@ UNFILLED = -1.0e7  # the score of a beam that holds no sequence
 def beam_search(
   step: Step,
   cache: Cache,
+  key: Array | None = None,
   *,
   batch_size: int,
   max_length: int,
@@ -40,6 +46,8 @@ def beam_search(
   pad_id: int = 0,
   penalty: Literal['t5x', 'transformers'] = 't5x',
   early_stopping: bool | Literal['never'] = False,
+  temperature: float = 0.0,
+  row_ids: Array | None = None,
   active: Array | None = None,
 ) -> tuple[Array, Array]:
   """Returns the N best sequences of each row, best last, and their scores.
@@ -49,6 +57,7 @@ def beam_search(
   Args:
     step: (ids [B, N], index, cache) -> (logits [B, N, V], cache).
     cache: leaves [L, B, N, ...].
+    key: of the noise; may be None at temperature 0.
     batch_size: B.
     max_length: S, how many tokens a sequence may have, EOS included.
     eos_id: the token that ends a sequence.
@@ -59,6 +68,8 @@ def beam_search(
     penalty: whose score and stopping rule, see the top of this file.
     early_stopping: when transformers' form stops: at N finished (True), when improving is unlikely (False) or when it
       is impossible ('never').
+    temperature: of the draw of continuations; 0 takes the best ones.
+    row_ids: [B] numbers that tell the rows' noise apart, 0..B-1 where absent, see `temperature_sample`.
     active: [B] booleans, the rows to decode; all where absent. The others come back unfilled and delay no one.
 
   Returns:
@@ -67,13 +78,22 @@ def beam_search(
   """
   rules = _rules(penalty, alpha, max_length, early_stopping)
   check_cache(cache, batch_size, num_decodes)
+  if temperature < 0 or (temperature and key is None):
+    raise ValueError(f'The temperature of the beams is {temperature}, and {"no" if key is None else "a"} key is given. '
+                     'Give a temperature above 0 with a key, or 0 for the best continuations.')
+  row_ids = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
 
   def unfinished(state: _State) -> Array:
     return (state.index < max_length) & ~jnp.all(state.done)
 
   def advance(state: _State) -> _State:
     logits, cache = run_step(step, state.ids, state.index, state.cache)
-    log_probs, parents, ids = _continuations(state.log_probs, logits)  # [B, 2N] each
+    log_probs = state.log_probs[:, :, None] + jax.nn.log_softmax(logits)
+    if temperature:
+      drawn = log_probs / temperature + _noise(key, row_ids, state.index, logits.shape[1:])
+      log_probs, parents, ids = _continuations(log_probs, drawn)
+    else:
+      log_probs, parents, ids = _continuations(log_probs)  # [B, 2N] each
     tokens = _take(state.tokens, parents).at[:, :, state.index].set(ids)
     length = state.index + 1
     ends = rules.ends(ids, eos_id, length)
@@ -211,12 +231,28 @@ def _first_state(
   )
 
 
-def _continuations(log_probs: Array, logits: Array) -> tuple[Array, Array, Array]:
-  """Returns the best 2N continuations of N beams [B, N]: their log probabilities, beams and tokens, [B, 2N] each."""
-  batch_size, num_decodes, vocabulary = logits.shape
-  log_probs = log_probs[:, :, None] + jax.nn.log_softmax(logits)
-  best, positions = lax.top_k(log_probs.reshape(batch_size, num_decodes * vocabulary), 2 * num_decodes)
+def _continuations(log_probs: Array, by: Array | None = None) -> tuple[Array, Array, Array]:
+  """Returns 2N continuations of N beams: their log probabilities, in decreasing order, beams and tokens, [B, 2N] each.
+
+  Args:
+    log_probs: [B, N, V], of all continuations.
+    by: [B, N, V], whose largest are taken; None is `log_probs`.
+  """
+  batch_size, num_decodes, vocabulary = log_probs.shape
+  flat = lambda array: array.reshape(batch_size, num_decodes * vocabulary)
+  best, positions = lax.top_k(flat(log_probs if by is None else by), 2 * num_decodes)
+  if by is not None:
+    best, order = lax.top_k(_take(flat(log_probs), positions), 2 * num_decodes)
+    positions = _take(positions, order)
   return best, positions // vocabulary, positions % vocabulary
+
+
+def _noise(key: Array, row_ids: Array, index: Array, shape: tuple[int, ...]) -> Array:
+  """Returns Gumbel noise [B, *shape] for a step of each row."""
+  def draw(row: Array) -> Array:
+    return jax.random.gumbel(jax.random.fold_in(jax.random.fold_in(key, row), index), shape)
+
+  return jax.vmap(draw)(row_ids)
 
 
 def _take(beams: Array, order: Array) -> Array:

@@ -65,17 +65,18 @@ class BeamSearch:
     alpha: strength of the length penalty.
     penalty: 't5x' or 'transformers', whose form of penalty and stopping rule.
     early_stopping: the stopping rule of transformers' form.
+    temperature: continuations are drawn at this temperature; 0 takes the best.
   """
 
   num_decodes: int = 1
   alpha: float = 0.6
   penalty: str = 't5x'
   early_stopping: bool | str = False
+  temperature: float = 0.0
 
   def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
     """Returns tokens [B, N, S] and scores [B, N], best last."""
-    del key, row_ids
-    return decoding.beam_search(step, cache, **dataclasses.asdict(self), **shape)
+    return decoding.beam_search(step, cache, key, row_ids=row_ids, **dataclasses.asdict(self), **shape)
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'sampler', 'max_length', 'eos_id', 'pad_id'))

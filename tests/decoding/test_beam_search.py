@@ -1,4 +1,5 @@
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +80,81 @@ def test_without_any_finished_sequence_t5x_gives_the_live_beams_by_log_probabili
     np.testing.assert_allclose(scores[row], wanted[1], rtol=1e-5)
 
 
+def drawn_in_turn(probabilities, count):
+  """The probability of each ordered draw of `count` without replacement, one after the other."""
+  found = {}
+  for order in itertools.permutations(range(len(probabilities)), count):
+    left, chance = 1.0, 1.0
+    for each in order:
+      chance *= probabilities[each] / left
+      left -= probabilities[each]
+    found[order] = chance
+  return found
+
+
+@pytest.mark.parametrize('temperature', [1.0, 2.0])
+def test_two_of_all_continuations_are_drawn_without_replacement(temperature):
+  rows, table = 4000, np.array([0.1, 0.2, 0.3, 0.4])  # of tokens that never end
+  step = lambda ids, index, cache: (jnp.log(jnp.broadcast_to(jnp.asarray(table), (*ids.shape, 4))), cache)
+  tokens, _ = decoding.beam_search(step, {}, jax.random.key(3), batch_size=rows, max_length=1, eos_id=9,
+                                   temperature=temperature)
+  counts = np.bincount(np.asarray(tokens).ravel(), minlength=4) / rows  # the likelier one of each pair of draws
+  weights = table**(1 / temperature)
+  wanted = np.zeros(4)
+  for (first, second), chance in drawn_in_turn(weights / weights.sum(), 2).items():
+    wanted[max(first, second)] += chance
+  np.testing.assert_allclose(counts, wanted, atol=5 * np.sqrt(0.25 / rows))
+
+
+def test_beams_are_drawn_from_the_continuations_of_all_beams_together():
+  rows, first, second = 4000, np.array([0.2, 0.35, 0.45]), np.array([[0, 0, 0], [0.3, 0.6, 0.1], [0.2, 0.3, 0.5]])
+  step = from_table([[first] * 3, second])
+  tokens, _ = decoding.beam_search(step, {}, jax.random.key(7), batch_size=rows, max_length=2, eos_id=9,
+                                   num_decodes=2, temperature=1.0)
+  # The first step draws all 3 tokens and goes on from the likelier 1 and 2; the second draws 4 of their 6 successors.
+  chances = (first[1:, None] * second[1:]).ravel()
+  wanted = np.zeros(6)
+  for order, chance in drawn_in_turn(chances / chances.sum(), 4).items():
+    wanted[sorted(order, key=lambda each: chances[each])[-2:]] += chance
+  found = np.asarray(tokens).reshape(-1, 2)
+  counts = np.bincount((found[:, 0] - 1) * 3 + found[:, 1], minlength=6) / rows
+  np.testing.assert_allclose(counts, wanted, atol=5 * np.sqrt(0.25 / rows))
+  assert (wanted > 0.05).sum() > 2
+
+
+@pytest.mark.parametrize('settings', [{}, {'penalty': 'transformers', 'alpha': 1.0}])
+def test_beams_drawn_at_a_low_temperature_are_the_best(settings):
+  toy = ToyDecoder(rows=4, vocabulary=7, seed=3)
+  wanted = searcher(toy, 4, 3, max_length=8, **settings)()
+  found = searcher(toy, 4, 3, max_length=8, temperature=1e-3, key=jax.random.key(5), **settings)()
+  np.testing.assert_array_equal(found[0], wanted[0])
+  np.testing.assert_allclose(found[1], wanted[1], rtol=1e-6)
+
+
+def test_drawn_beams_differ_by_key_and_have_the_scores_of_their_tokens():
+  toy = ToyDecoder(rows=3, vocabulary=9, seed=3)
+  settings = {'max_length': 6, 'alpha': 1.0, 'penalty': 'transformers', 'temperature': 1.5}
+  found = [searcher(toy, 3, 4, key=jax.random.key(seed), **settings)() for seed in (0, 1)]
+  assert not np.array_equal(found[0][0], found[1][0])
+  tokens, scores = found[0]
+  for row, decode in np.ndindex(3, 4):
+    sequence = tokens[row, decode]
+    length = list(sequence).index(EOS) + 1 if EOS in sequence else 6
+    np.testing.assert_allclose(scores[row, decode], toy.log_probs(row, sequence[:length]).mean(), rtol=1e-5)
+    assert len({tuple(each) for each in tokens[row]}) == 4
+
+
+def test_a_row_draws_the_same_beams_whatever_the_batch():
+  toy = ToyDecoder(rows=5, vocabulary=11, seed=2)
+  settings = {'max_length': 8, 'temperature': 3.0, 'key': jax.random.key(4)}
+  tokens, scores = searcher(toy, 5, 3, row_ids=np.arange(5) + 7, **settings)()
+  assert len({tuple(each) for each in tokens[:, -1]}) > 1
+  for row in range(5):
+    alone = searcher(toy, 1, 3, row_ids=np.array([row + 7]), **settings)(slice(row, row + 1))
+    np.testing.assert_array_equal(alone[0][0], tokens[row])
+    np.testing.assert_allclose(alone[1][0], scores[row], rtol=1e-6)
+
+
 def from_table(table):
   """A step that reads the next token's probabilities from table[index][token before]."""
   table = jnp.log(jnp.asarray(table, jnp.float32))
@@ -153,6 +229,9 @@ def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
   toy = ToyDecoder(rows=2, vocabulary=5)
   with pytest.raises(ValueError, match=r"'google'\. Give 't5x' or 'transformers'"):
     decoding.beam_search(toy.step, toy.cache(4), **sizes, penalty='google')
+  for wrong in ({'temperature': -1.0, 'key': jax.random.key(0)}, {'temperature': 0.5}):
+    with pytest.raises(ValueError, match=r'temperature of the beams is .* Give a temperature above 0 with a key'):
+      decoding.beam_search(toy.step, toy.cache(4), **sizes, **wrong)
   with pytest.raises(ValueError, match="early_stopping is 'always'"):
     decoding.beam_search(toy.step, toy.cache(4), **sizes, penalty='transformers', early_stopping='always')
   with pytest.raises(ValueError, match='Leave early_stopping out'):

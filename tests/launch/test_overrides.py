@@ -115,6 +115,8 @@ TRAIN = {
     '@decoding.greedy', lambda run: type(run.model.sampler()).__name__, 'Greedy'),
   'decoding.beam_search.alpha': ('0.8', lambda run: run.model.sampler().alpha, 0.8,
                                  '--gin.models.EncoderDecoderModel.decode_fn=@decoding.beam_search'),
+  'decoding.beam_search.temperature': ('0.7', lambda run: run.model.sampler().temperature, 0.7,
+                                       '--gin.models.EncoderDecoderModel.decode_fn=@decoding.beam_search'),
   'decoding.beam_search.penalty': ("'transformers'", lambda run: run.model.sampler().penalty, 'transformers',
                                    '--gin.models.EncoderDecoderModel.decode_fn=@decoding.beam_search'),
   'decoding.temperature_sample.temperature': ('0.3', lambda run: run.model.sampler().temperature, 0.3, SAMPLE),

@@ -93,9 +93,10 @@ def test_greedy_answers_are_the_likeliest_tokens_given_themselves(tiny):
     assert logits[:len(answer)].argmax(-1).tolist() == answer.tolist()
 
 
-def test_answers_do_not_depend_on_the_batches_that_inputs_are_cut_into(tiny):
+@pytest.mark.parametrize('sampler', [Sampling(temperature=2.0), BeamSearch(2, temperature=3.0)])
+def test_answers_do_not_depend_on_the_batches_that_inputs_are_cut_into(tiny, sampler):
   inputs, prompts = [*INPUTS, [3, 1]], [LONG, SHORT, LONG, SHORT]  # as many prompts in either cut
-  drawn = [tiny.predict(inputs, prompts, sampler=Sampling(temperature=2.0), max_length=5, batch_size=size, seed=7)
+  drawn = [tiny.predict(inputs, prompts, sampler=sampler, max_length=5, batch_size=size, seed=7)
            for size in (2, 4)]
   assert [each.tolist() for each in drawn[0]] == [each.tolist() for each in drawn[1]]
 
