@@ -9,15 +9,13 @@ of the gin files in prompt_tuning/configs/experiments/elicitation.
 """
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from prompt_tuning.scripts import _script
+from prompt_tuning.scripts._experiment import Experiment
 
-_FILES = 'prompt_tuning/configs/experiments/elicitation'
 _NEW = ('DoubleHistogram', 'MoreThanEqual', 'SortAscending+Add1')
 _ALL_NEW = ('MoreThanEqual', 'NotDivisible', 'DoubleHistogram', 'FilterAtLeastNTimes', 'SortAscending+Add1',
             'Add1+LessThan', 'LessThan+Add1', 'LessThan+SortAscending', 'Divisible+Add1')
@@ -32,18 +30,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--output', default='runs/elicitation', help='the folder of all runs, figures and pictures')
   parser.add_argument('--new', nargs='+', default=list(_NEW), metavar='TASK',
                       help=f'tasks that were not pretrained, or all: {", ".join(_ALL_NEW)}')
-  return _script.run(parser, argv, _experiment)
+  return _script.run(parser, argv, _study)
 
 
-def _experiment(options: argparse.Namespace) -> None:
+def _study(options: argparse.Namespace) -> None:
   from prompt_tuning import reports
   from prompt_tuning.data import integers
 
   began, study = time.monotonic(), Study(options.size, options.output)
   tasks = list(integers.PRETRAINED)
   new = list(_ALL_NEW) if options.new == ['all'] else options.new
-  study.pretrain()
-  print(f'Pretrained after {time.monotonic() - began:.0f} s.')
   without = {task: study.accuracy(task) for task in tasks}
   runs = {task: study.tune('prefix', task) for task in tasks}
   matrix = {prefix: {task: study.accuracy(task, 'prefix', runs[prefix]) for task in tasks} for prefix in tasks}
@@ -52,16 +48,11 @@ def _experiment(options: argparse.Namespace) -> None:
             for task in new}
   found = {'seconds': time.monotonic() - began, 'without a prefix': without, 'prefix on task': matrix,
            'same answers': overlap, 'new tasks': learnt}
-  with open(os.path.join(options.output, 'results.json'), 'w', encoding='utf-8') as file:
-    json.dump(found, file, indent=1)
-  text = table(found)
-  with open(os.path.join(options.output, 'results.md'), 'w', encoding='utf-8') as file:
-    file.write(text)
-  print(f'\n{text}\nAll of it took {time.monotonic() - began:.0f} s; {options.output}/results.md and results.json '
-        'hold the figures.')
+  study.experiment.write(found, table(found))
+  print(f'All of it took {time.monotonic() - began:.0f} s.')
   try:
     pictures = [reports.matrix([list(row.values()) for row in matrix.values()], tasks, tasks,
-                               os.path.join(options.output, 'matrix.png'), axes=('prefix tuned for', 'tried on'),
+                               study.experiment.path('matrix.png'), axes=('prefix tuned for', 'tried on'),
                                title='Accuracy (%) of every prefix on every task')]
     pictures += study.draw_attention(_SHOWN, runs[_SHOWN])
     print('Pictures:', ', '.join(pictures))
@@ -70,51 +61,45 @@ def _experiment(options: argparse.Namespace) -> None:
 
 
 class Study:
-  """The runs of one size in one folder.
+  """The pretrained model of one size, and what is trained for it.
 
   Args:
     size: 'small' or 'full'.
-    folder: where they are.
+    folder: where the runs are.
   """
 
   def __init__(self, size: str, folder: str):
-    self._size, self._folder = size, folder
-    self._model: Any = None
-
-  def pretrain(self) -> None:
-    """Pretrains the model and writes it to the folder `model`."""
     from prompt_tuning.models import loading
-    from prompt_tuning.scripts import export_model
 
-    path = os.path.join(self._folder, 'model')
-    if not os.path.exists(os.path.join(path, 'config.json')):
-      run = self._train('pretrain', 'pretrain')
-      export_model.main([f'--run={run}/last.safetensors', f'--output={path}',
-                         f'--vocabulary={loading.find_model("t5_integers")}'])
-    self._model = loading.load_model(path)
+    self.experiment = Experiment('elicitation', size, folder)
+    self._path = self.experiment.pretrain('pretrain', loading.find_model('t5_integers'))
+    self._model = loading.load_model(self._path)
 
   def tune(self, method: str, task: str) -> str:
     """Trains with one method for one task; returns the run's folder."""
-    return self._train(method, f'{method}_{task}', *self._choices(task))
+    return self.experiment.train(method, f'{method}_{task}', TASK=task, INITIAL_CHECKPOINT_PATH=self._path)
 
   def accuracy(self, task: str, method: str = 'full_tuning', run: str | None = None) -> float:
     """Returns the share of validation lists, in %, that are answered right with what a run trained, or without."""
     from prompt_tuning import inference
     from prompt_tuning.evaluation import evaluate
 
-    described = self._described(method, 'x', *self._choices(task))
+    described = self._described(method, task)
     trained = inference.Trained({}) if run is None else inference.load_trained(run)
     return evaluate(self._model, trained.conditioning(self._model), self._model.layout(trained.layout()),
                     described.task(), sampler=described.model.sampler(), lengths=described.data.task_feature_lengths,
                     batch_size=800).metrics['accuracy']
 
-  def overlap(self, first: str, second: str) -> float:
-    """Returns the share of the second task's lists, in %, on which both tasks have the same answer."""
+  def overlap(self, first: str, second: str) -> float | None:
+    """Returns the share of the second task's lists, in %, on which both tasks have the same answer.
+
+    None where the first task cannot be done on them.
+    """
     from prompt_tuning.data import integers
 
-    draws = self._described('prefix', 'x', *self._choices(second)).task().split('train')
+    draws = self._described('prefix', second).task().split('train')
     if first in ('Modulo', 'Divisible') and second == 'InverseBinary':
-      return float('nan')  # lists that begin with 0 have no remainder
+      return None  # lists that begin with 0 have no remainder
     return integers.overlap(first, second, length=draws.length, largest=draws.largest)
 
   def draw_attention(self, task: str, run: str) -> list[str]:
@@ -123,7 +108,7 @@ class Study:
     from prompt_tuning.models.language_model import attention_weights
 
     model, trained = self._model, inference.load_trained(run)
-    example = self._described('prefix', 'x', *self._choices(task)).task().split('validation')[0]
+    example = self._described('prefix', task).task().split('validation')[0]
     layout = model.layout(trained.layout())
     ids = [model.vocabulary.encode(example[part]) for part in ('inputs', 'targets')]
     batch = layouts.assemble([[layout.example(*ids)]], layout.rows({'inputs': len(ids[0]), 'targets': len(ids[1])}))
@@ -131,31 +116,13 @@ class Study:
     weights = attention_weights(model.module, model.params, batch, conditioning)['decoder/layers/self_attention'][:, 0]
     common = {'front': weights.shape[3] - weights.shape[2], 'borders': [len(ids[0])],
               'tokens': f'{example["inputs"]} {example["targets"]}'.split()[:weights.shape[2]]}
-    return [reports.attention_grid(weights, path=os.path.join(self._folder, f'{name}.png'), rescaled=rescaled, **common,
+    return [reports.attention_grid(weights, path=self.experiment.path(f'{name}.png'), rescaled=rescaled, **common,
                                    title=f'{task}: input and output{what}')
             for name, rescaled, what in (('attention', False, ' behind the prefix'),
                                          ('attention_rescaled', True, ', the prefix left out and the rest rescaled'))]
 
-  def _choices(self, task: str) -> tuple[str, ...]:
-    return f"--gin.TASK='{task}'", f"--gin.INITIAL_CHECKPOINT_PATH='{self._folder}/model'"
-
-  def _arguments(self, name: str, run: str, *choices: str) -> Any:
-    from prompt_tuning import command
-
-    return command.parse_flags('train', [
-      f'--gin_file={_FILES}/{self._size}.gin', f'--gin_file={_FILES}/{name}.gin',
-      f"--gin.MODEL_DIR='{os.path.join(self._folder, run)}'", *choices])
-
-  def _described(self, name: str, run: str, *choices: str) -> Any:
-    from prompt_tuning import launch
-
-    return launch.build('train', self._arguments(name, run, *choices))[0]
-
-  def _train(self, name: str, run: str, *choices: str) -> str:
-    from prompt_tuning import launch
-
-    launch.run('train', self._arguments(name, run, *choices))
-    return os.path.join(self._folder, run)
+  def _described(self, file: str, task: str) -> Any:
+    return self.experiment.described(file, TASK=task, INITIAL_CHECKPOINT_PATH=self._path)
 
 
 def table(found: dict[str, Any]) -> str:
@@ -166,7 +133,7 @@ def table(found: dict[str, Any]) -> str:
   for task in matrix:
     other = max((prefix for prefix in matrix if prefix != task), key=lambda prefix: matrix[prefix][task])
     lines.append(f'| {task} | {without[task]:.1f} | {matrix[task][task]:.1f} | {matrix[other][task]:.1f} ({other}) | '
-                 f'{overlap[other][task]:.1f} |')
+                 f'{_shown(overlap[other][task])} |')
   mean = sum(without.values()) / len(without)
   lines += [f'| mixture | {mean:.1f} | | | |', '',
             'Overlap: how many of the task\'s lists have the same answer in both tasks.', '',
@@ -174,6 +141,10 @@ def table(found: dict[str, Any]) -> str:
   lines += [f'| {task} | {" | ".join(f"{row[method]:.1f}" for method in _METHODS)} |'
             for task, row in found['new tasks'].items()]
   return '\n'.join(lines) + '\n'
+
+
+def _shown(share: float | None) -> str:
+  return 'none' if share is None else f'{share:.1f}'
 
 
 if __name__ == '__main__':

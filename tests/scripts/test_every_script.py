@@ -14,7 +14,7 @@ SCRIPTS = {
                       '--population_size', '--seed', '--output_path'],
   'diff_checkpoints': ['--left', '--right', '--atol'],
   'recreate_checkpoint': ['--model_dir', '--step', '--output_dir', '--model', '--prompt'],
-  'make_word_tokenizer': ['--pairs', '--output_dir', '--size'],
+  'make_tokenizer': ['--pairs', '--output_dir', '--size'],
   'mrqa_to_tsv': ['--jsonl', '--header', '--delim', '--output'],
 }
 

@@ -14,7 +14,7 @@ SIZE = 2048
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the script; returns the exit status."""
-  flags = _script.parser('make_word_tokenizer', __doc__)
+  flags = _script.parser('make_tokenizer', __doc__)
   flags.add_argument('--pairs', required=True, help='the file of pairs, local or gs://')
   flags.add_argument('--output_dir', required=True, help='the folder that the two files are written into')
   flags.add_argument('--size', type=int, default=SIZE, help='the most tokens; default %(default)s')

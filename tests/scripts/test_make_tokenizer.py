@@ -3,7 +3,7 @@ from prompt_tuning.data import vocabularies
 
 def test_a_tokenizer_is_made_of_a_file_of_pairs(script, tmp_path):
   (tmp_path / 'train.txt').write_text('name : Mill||The Mill is a mill .\n' * 3)
-  status, printed, _ = script('make_word_tokenizer', '--pairs', tmp_path / 'train.txt', '--output_dir',
+  status, printed, _ = script('make_tokenizer', '--pairs', tmp_path / 'train.txt', '--output_dir',
                               tmp_path / 'out', '--size', 264)
   assert (status, printed) == (0, f'Wrote {tmp_path}/out/tokenizer.json: 264 tokens\n')
   vocabulary = vocabularies.load_vocabulary(tmp_path / 'out')
@@ -14,7 +14,7 @@ def test_a_tokenizer_is_made_of_a_file_of_pairs(script, tmp_path):
 
 def test_a_wrong_size_and_a_file_of_another_form_are_messages(refused, tmp_path):
   (tmp_path / 'train.txt').write_text('name : Mill||The Mill .\n')
-  given = ('make_word_tokenizer', '--output_dir', tmp_path, '--pairs')
+  given = ('make_tokenizer', '--output_dir', tmp_path, '--pairs')
   assert 'A tokenizer of 9 tokens was asked for' in refused(*given, tmp_path / 'train.txt', '--size', 9)
   (tmp_path / 'meanings.txt').write_text('name : Mill\n')
   assert 'meanings.txt:1: found' in refused(*given, tmp_path / 'meanings.txt')

@@ -1,0 +1,74 @@
+"""Prefix tuning for table-to-text (Li and Liang 2021) on E2E's restaurants.
+
+  python3 -m prompt_tuning.scripts.table_to_text --train=train.txt.gz --dev=dev.out [--output=runs/table_to_text] \\
+    [--model=FOLDER]
+
+The files have lines meaning||text and id||meaning||text. Without --model a tokenizer is made and a small GPT is
+pretrained on the training pairs, unmarked; with it, the model of a Hugging Face folder, such as distilgpt2's, is tuned.
+Prints BLEU on the development meanings without a prefix and with it, beside that of copying the table and of a human
+reference, and writes the answers as lines id||text. The same command goes on where it stopped. Every run is one of the
+gin files in prompt_tuning/configs/experiments/table_to_text.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_tuning.scripts import _script
+from prompt_tuning.scripts._experiment import Experiment
+
+_VOCABULARY = 1024  # tokens of the small model's tokenizer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the experiment; returns the exit status."""
+  parser = _script.parser('table_to_text', __doc__)
+  parser.add_argument('--train', required=True, help='the file of pairs, plain or .gz')
+  parser.add_argument('--dev', required=True, help='the file of references')
+  parser.add_argument('--model', help='the folder of a decoder-only model to tune instead of the small one')
+  parser.add_argument('--output', default='runs/table_to_text', help='the folder of all runs, figures and answers')
+  return _script.run(parser, argv, _study)
+
+
+def _study(options: argparse.Namespace) -> None:
+  from prompt_tuning.data import table_to_text
+  from prompt_tuning.scripts import make_tokenizer
+
+  began = time.monotonic()
+  experiment = Experiment('table_to_text', 'distilgpt2' if options.model else 'small', options.output)
+  model, tokenizer = options.model, experiment.path('tokenizer')
+  if model is None:
+    make_tokenizer.main([f'--pairs={options.train}', f'--output_dir={tokenizer}', f'--size={_VOCABULARY}'])
+    model = experiment.pretrain('pretrain', tokenizer, E2E_TRAIN=options.train, VOCABULARY_FILE=tokenizer)
+  pretrained = time.monotonic() - began
+  files = {'E2E_TRAIN': options.train, 'E2E_DEV': options.dev}
+  run = experiment.train('prefix', 'prefix', INITIAL_CHECKPOINT_PATH=model, **files)
+  tuned = time.monotonic() - began - pretrained
+  examples = table_to_text.read_references(options.dev)
+  found: dict[str, Any] = {
+    'copying the table': table_to_text.anchors(examples)['copy'],
+    'the model without a prefix': _bleu(examples, experiment.infer(
+      'answers', 'answers_without', CHECKPOINT_PATH=model, PROMPT_FILE=run, PROMPT=None, **files)),
+    'the model with the prefix': _bleu(examples, experiment.infer(
+      'answers', 'answers', CHECKPOINT_PATH=model, PROMPT_FILE=run, **files)),
+    'a human reference': table_to_text.anchors(examples)['human']}
+  text = '\n'.join(['| answers | sentence BLEU | corpus BLEU |', '|---|---|---|', *(
+    f'| {name} | {scores["sentence_bleu"]:.1f} | {scores["corpus_bleu"]:.1f} |' for name, scores in found.items())])
+  seconds = {'pretraining': pretrained, 'tuning': tuned, 'all': time.monotonic() - began}
+  experiment.write({'bleu': found, 'seconds': seconds}, text + '\n')
+  print(', '.join(f'{name} took {value:.0f} s' for name, value in seconds.items()))
+
+
+def _bleu(examples: Sequence[Any], path: str) -> dict[str, float]:
+  """Returns the metrics of a file of lines id||text."""
+  from prompt_tuning.data import metrics, table_to_text
+
+  with open(path, encoding='utf-8') as file:
+    answers = dict(line.rstrip('\n').split('||', 1) for line in file)
+  compared = [e['references'] for e in examples], [answers[e['id']] for e in examples]
+  return metrics.sentence_bleu(*compared) | table_to_text.corpus_bleu(*compared)
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())
