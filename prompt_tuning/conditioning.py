@@ -51,6 +51,17 @@ class Context:
       return self
     return Context(self.keys[:, rows], self.values[:, rows], self.seen[rows])
 
+  def as_prefix(self) -> tuple[Array, Array]:
+    """Returns keys and values [L, P, kv_heads, K] of one text, which a prefix may start from.
+
+    Raises:
+      ValueError: there are several texts.
+    """
+    if self.keys.shape[1] != 1:
+      raise ValueError(f'A prefix starts from one text, but the context has {self.keys.shape[1]}. Choose one with '
+                       '`take`, or read one alone.')
+    return tuple(array[:, 0].swapaxes(1, 2)[:, self.seen[0]] for array in (self.keys, self.values))
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)

@@ -117,7 +117,7 @@ class EncoderDecoderModel:
     if chosen is None:
       raise ValueError('Nothing is to be trained: PROMPT is not set. Choose a model file that ends in _prompt.gin.')
     if not isinstance(chosen, train_prompts.Prompt):
-      return chosen
+      return chosen.build(model) if hasattr(chosen, 'build') else chosen
     frozen = [trees.layer_name(path, 0) if trees.is_stacked(path) else path for path in trees.flatten(model.params)]
     wrong = [name for name in frozen if trees.matches(name, self.trainable)]
     if wrong or not trees.matches(PATH, self.trainable):

@@ -35,6 +35,8 @@ class Prefix:
       encoder) get one; empty is all that the model has.
     hidden: width of the network's hidden layer; 0 trains keys and values themselves.
     width: of the network's embedding; 0 is the model's width.
+    init_from: keys and values [L, P, kv_heads, K] to start from instead, of one attention: those of a text
+      (`model.read([text]).as_prefix()`), or another prefix's.
   """
 
   length: int = 10
@@ -42,6 +44,7 @@ class Prefix:
   attentions: Sequence[str] = ()
   hidden: int = 0
   width: int = 0
+  init_from: tuple[Array, Array] | None = dataclasses.field(default=None, compare=False, repr=False)
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'attentions', tuple(self.attentions))
@@ -49,6 +52,9 @@ class Prefix:
     if wrong or self.length < 1:
       raise ValueError(f'A prefix is asked for with length {self.length} and attentions {list(self.attentions)}. '
                        f'Give a length of at least 1, and some of {", ".join(_PLACES)}.')
+    if self.init_from is not None and self.hidden:
+      raise ValueError(f'A prefix shall start from given keys and values, but a network of hidden width {self.hidden} '
+                       'makes its own. Leave out hidden or init_from.')
 
   def layout(self) -> Layout:
     """Returns the plain layout: a prefix takes no place in the rows."""
@@ -58,15 +64,17 @@ class Prefix:
     """Returns φ: `decoder/prefix/keys` and `…/values` [L, P, kv_heads, K], or a network that makes them.
 
     Raises:
-      ValueError: the model has no such attention.
+      ValueError: the model has no such attention, or what is to be started from has another shape.
     """
     shapes = model.prefix_shapes()
     missing = [name for name in self.attentions if name not in shapes]
     if missing:
       raise ValueError(f'A prefix is asked for in {missing[0]}, but the model has the attentions {", ".join(shapes)}. '
                        'Leave attentions out for all of them.')
-    trained = {}
-    for i, name in enumerate(self.attentions or shapes):
+    trained, names = {}, tuple(self.attentions or shapes)
+    if self.init_from is not None:
+      return {names[0]: {'prefix': self._given(names, shapes)}}
+    for i, name in enumerate(names):
       layers, heads, head_dim = shapes[name]
       own = jax.random.fold_in(key, i)
       if self.hidden:
@@ -76,6 +84,21 @@ class Prefix:
         made = {part: self.init(jax.random.fold_in(own, j), shape) for j, part in enumerate(('keys', 'values'))}
       trained[name] = {'prefix': made}
     return trained
+
+  def _given(self, names: Sequence[str], shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, Array]:
+    """Returns copies of what the prefix starts from: training gives the memory of its first values away."""
+    layers, heads, head_dim = shapes[names[0]]
+    wanted = (layers, self.length, heads, head_dim)
+    found = [tuple(array.shape) for array in self.init_from]
+    if len(names) > 1:
+      raise ValueError(f'A prefix of {", ".join(names)} shall start from keys and values of one attention. Name that '
+                       'one in attentions.')
+    if found != [wanted, wanted]:
+      raise ValueError(f'A prefix shall start from keys and values of shapes {found}, but the model and the length '
+                       f'want {wanted} (layers, length, heads, head width) twice. Set the length to that of the text, '
+                       'in tokens, or take keys and values of the same model.')
+    keys, values = self.init_from
+    return {'keys': jnp.array(keys, jnp.float32), 'values': jnp.array(values, jnp.float32)}
 
   def condition(self, trained: Params) -> Conditioning:
     """Hands keys and values over as [L, 1, kv_heads, P, K]."""

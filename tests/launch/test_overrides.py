@@ -137,6 +137,7 @@ TRAIN = {
   'prefix.Prefix.attentions': ("['cross']", lambda run: prompt(run).attentions, ('cross',), PREFIX),
   'prefix.Prefix.hidden': ('5', lambda run: prompt(run).hidden, 5, PREFIX),
   'prefix.Prefix.width': ('6', lambda run: prompt(run).width, 6, PREFIX),
+  'prefix.Prefix.text': ("'4 5'", lambda run: prompt(run).text, '4 5', PREFIX),
   'prefix.LayerPrompts.length': ('4', lambda run: prompt(run).length, 4, '--gin.PROMPT=@prefix.LayerPrompts'),
   'prefix.LayerPrompts.init': ('@linen.initializers.ones_init()', lambda run: float(prompt(run).init(None, (1,))[0]),
                                1.0, '--gin.PROMPT=@prefix.LayerPrompts'),

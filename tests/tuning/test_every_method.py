@@ -52,7 +52,7 @@ DECODER_METHODS = {  # the same for a model with a decoder alone
 }
 DECODER_ONLY = loading.random_model(DecoderConfig(
   vocab_size=29, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
-  query_scale=6**-0.5, rotary=(Rotary(), Rotary()), windows=(3, 0), query_norms=True), seed=1)
+  query_scale=6**-0.5, rotary=(Rotary(), Rotary()), windows=(4, 0), query_norms=True), seed=1)
 TEXTS = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]))
 OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remembers the gradient
 
