@@ -3,18 +3,19 @@
 Every vocabulary has
   encode(text) -> list of ids, without the end token,
   decode(ids) -> text up to the first end token,
-  size, pad_id, eos_id, bos_id (None where the model has none).
+  size, pad_id, eos_id, bos_id (None where the model has none),
+  start, the ids that the model's own tokenizer puts in front of a text; whoever encodes an input adds them.
 Two vocabularies are equal when they read the same file content in the same way; all can be pickled.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from prompt_tuning import storage
 
-_FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model')
+FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model', 'tokenizer.model')  # the last is Llama's and Gemma's
 _SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>'}
 _USER_DEFINED = 4  # of SentencePiece's piece types: found in a text as it stands
 
@@ -26,6 +27,7 @@ class Vocabulary(Protocol):
   pad_id: int
   eos_id: int
   bos_id: int | None
+  start: tuple[int, ...]
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of `text`, without the end token."""
@@ -35,7 +37,7 @@ class Vocabulary(Protocol):
 
 
 class _FileVocabulary:
-  """A vocabulary read from one file: pickled as the content, equal by its digest and settings.
+  """A vocabulary read from one file: pickled as the content, equal by its digest and special tokens.
 
   Attributes:
     path: where the file was read from.
@@ -60,7 +62,8 @@ class _FileVocabulary:
     self._open()
 
   def __eq__(self, other: object) -> bool:
-    return type(other) is type(self) and (other.digest, other._settings) == (self.digest, self._settings)
+    read = lambda each: (each.digest, each.size, each.pad_id, each.eos_id, each.bos_id, each.start)
+    return type(other) is type(self) and read(other) == read(self)
 
   def __hash__(self) -> int:
     return hash(self.digest)
@@ -75,10 +78,11 @@ class SentencePieceVocabulary(_FileVocabulary):
   Args:
     path: the model file, local or `gs://`.
     extra_ids: how many sentinels there are; those that the file lacks are appended to its pieces.
+    starts: an input begins with the begin token.
   """
 
-  def __init__(self, path: str, extra_ids: int = 100):
-    super().__init__(path, storage.read_bytes(path), {'extra_ids': extra_ids})
+  def __init__(self, path: str, extra_ids: int = 100, starts: bool = False):
+    super().__init__(path, storage.read_bytes(path), {'extra_ids': extra_ids, 'starts': starts})
 
   def _open(self) -> None:
     import sentencepiece
@@ -96,6 +100,7 @@ class SentencePieceVocabulary(_FileVocabulary):
     self.eos_id = self._model.eos_id()
     self.pad_id = max(0, self._model.pad_id())
     self.bos_id = None if self._model.bos_id() < 0 else self._model.bos_id()
+    self.start = (self.bos_id,) if self._settings['starts'] and self.bos_id is not None else ()
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids of `text`, without the end token."""
@@ -108,16 +113,16 @@ class SentencePieceVocabulary(_FileVocabulary):
 
 
 class TokenizersVocabulary(_FileVocabulary):
-  """A `tokenizer.json` of the tokenizers library. The special tokens it would add are left out.
+  """A `tokenizer.json` of the tokenizers library. Of the special tokens it would add, the first ones are `start`.
 
   Args:
     path: the file, local or `gs://`.
-    eos: text of the end token.
+    eos: text or id of the end token.
     pad: text of the padding token; None where the model has none: the end token's id is used.
     bos: text of the begin token; None where the model has none.
   """
 
-  def __init__(self, path: str, eos: str = '</s>', pad: str | None = '<pad>', bos: str | None = None):
+  def __init__(self, path: str, eos: str | int = '</s>', pad: str | None = '<pad>', bos: str | None = None):
     super().__init__(path, storage.read_bytes(path), {'eos': eos, 'pad': pad, 'bos': bos})
 
   def _open(self) -> None:
@@ -130,15 +135,19 @@ class TokenizersVocabulary(_FileVocabulary):
                        'Give the path of a tokenizer.json of the tokenizers library.') from error
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
-    self.size = self._tokenizer.get_vocab_size()
+    # Some published tokenizers add tokens for which the model has no row (Gemma 3 1B, Code Llama): they do not count.
+    self.size = self._tokenizer.get_vocab_size(with_added_tokens=False)
     self.eos_id = self._id('eos')
     self.pad_id = self.eos_id if self._settings['pad'] is None else self._id('pad')
     self.bos_id = None if self._settings['bos'] is None else self._id('bos')
+    plain, whole = self.encode('a'), self._tokenizer.encode('a').ids
+    places = [i for i in range(len(whole)) if plain and whole[i:i + len(plain)] == plain]
+    self.start = tuple(whole[:places[0]]) if places else ()
 
   def _id(self, role: str) -> int:
     token = self._settings[role]
-    found = self._tokenizer.token_to_id(token)
-    if found is None:
+    found = self._tokenizer.token_to_id(token) if isinstance(token, str) else token
+    if found is None or self._tokenizer.id_to_token(found) is None:
       raise ValueError(f'{self.path} has no token {token!r}, which was given as {role}. '
                        f'Give {role}= one of the tokens that the file names.')
     return found
@@ -149,7 +158,7 @@ class TokenizersVocabulary(_FileVocabulary):
 
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token."""
-    hidden = {self.pad_id, self.bos_id}
+    hidden = {self.pad_id, self.bos_id, *self.start}
     return self._tokenizer.decode([i for i in _until_eos(ids, self.eos_id) if i not in hidden],
                                   skip_special_tokens=False)
 
@@ -162,7 +171,7 @@ class PassThroughVocabulary:
     pad_id, eos_id: as T5 has them, unless given.
   """
 
-  bos_id = None
+  bos_id, start = None, ()
 
   def __init__(self, size: int, eos_id: int = 1, pad_id: int = 0):
     self.size, self.eos_id, self.pad_id = size, eos_id, pad_id
@@ -196,12 +205,13 @@ class PassThroughVocabulary:
 def load_vocabulary(path: str) -> Vocabulary:
   """Returns the vocabulary of a model folder, or of one vocabulary file.
 
-  A folder's `tokenizer.json` is preferred; its `tokenizer_config.json` may name the special tokens.
+  A folder's `tokenizer.json` is preferred; its `tokenizer_config.json` may name the special tokens, else `config.json`
+  the end token.
 
   Raises:
     FileNotFoundError: there is none; the message lists what was looked for.
   """
-  candidates = [str(path)] if str(path).endswith(('.json', '.model')) else [storage.join(path, f) for f in _FILES]
+  candidates = [str(path)] if str(path).endswith(('.json', '.model')) else [storage.join(path, f) for f in FILES]
   for candidate in candidates:
     if storage.exists(candidate):
       return _open_file(candidate)
@@ -234,17 +244,31 @@ def train_tokenizer(texts: Iterable[str], size: int) -> dict[str, str]:
 
 
 def _open_file(path: str) -> Vocabulary:
-  if path.endswith('.model'):
-    return SentencePieceVocabulary(path)
-  config = storage.join(path.removesuffix('tokenizer.json').rstrip('/') or '.', 'tokenizer_config.json')
-  if not path.endswith('tokenizer.json') or not storage.exists(config):
+  folder, _, file = path.rpartition('/')
+  named = _read_object(storage.join(folder or '.', 'tokenizer_config.json'),
+                       'it, or remove it if the end token is </s>')
+  if file == 'tokenizer.model':
+    return SentencePieceVocabulary(path, extra_ids=0, starts=named.get('add_bos_token', True))
+  if file.endswith('.model'):
+    return SentencePieceVocabulary(path, starts=named.get('add_bos_token', False))
+  if file != 'tokenizer.json':
     return TokenizersVocabulary(path)
+  tokens = {role: _token_text(named.get(f'{role}_token')) for role in ('eos', 'pad', 'bos')} if named else {}
+  end = tokens.get('eos')
+  if end is None:  # GPT-2's tokenizer_config.json names none
+    ids = _read_object(storage.join(folder or '.', 'config.json'), 'it').get('eos_token_id')
+    end = ids[0] if isinstance(ids, list) else ids
+  return TokenizersVocabulary(path, **tokens | {'eos': '</s>' if end is None else end})
+
+
+def _read_object(path: str, what: str) -> dict[str, Any]:
+  """Returns the content of a JSON file, or {} where there is none."""
+  if not storage.exists(path):
+    return {}
   try:
-    named = json.loads(storage.read_bytes(config))
+    return json.loads(storage.read_bytes(path))
   except ValueError as error:
-    raise ValueError(f'{config} is not JSON ({error}). Mend it, or remove it if the end token is </s>.') from error
-  tokens = {role: _token_text(named.get(f'{role}_token')) for role in ('eos', 'pad', 'bos')}
-  return TokenizersVocabulary(path, eos=tokens['eos'] or '</s>', pad=tokens['pad'], bos=tokens['bos'])
+    raise ValueError(f'{path} is not JSON ({error}). Mend {what}.') from error
 
 
 def _token_text(entry: str | dict | None) -> str | None:

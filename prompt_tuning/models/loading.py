@@ -15,7 +15,7 @@ from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggi
 from prompt_tuning.checkpoints.loading import Rule, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
-from prompt_tuning.data.vocabularies import load_vocabulary
+from prompt_tuning.data.vocabularies import FILES, load_vocabulary
 from prompt_tuning.models import decoder_formats, t5_formats
 from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
@@ -24,7 +24,6 @@ from prompt_tuning.types import Flat, Params
 
 _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')
 Config = T5Config | DecoderConfig
-_VOCABULARY_FILES = ('tokenizer.json', 'tokenizer_config.json', 'spiece.model', 'sentencepiece.model')
 
 
 def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.float32, vocabulary: Any = None,
@@ -43,7 +42,7 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
 
   Raises:
     FileNotFoundError: there is no checkpoint at `path`.
-    ValueError: it is damaged or of another shape; the message names what disagrees.
+    ValueError: it is damaged or of another shape, or the vocabulary is larger; the message names what disagrees.
   """
   path = find_model(path)
   reader = open_checkpoint(path)
@@ -65,6 +64,9 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   params = load(reader, parameter_shapes(module), rules, dtype=dtype, ignore=ignore)
   if vocabulary is None and _has_vocabulary(path):
     vocabulary = load_vocabulary(path)
+  if vocabulary is not None and vocabulary.size > config.vocab_size:
+    raise ValueError(f'{path}: the vocabulary {vocabulary} has {vocabulary.size} tokens, but the embedding of the '
+                     f'model {config.vocab_size} rows. Use the vocabulary that belongs to this model.')
   return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0)
 
 
@@ -135,11 +137,14 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
   elif layout == 'huggingface':
     config = model.module.config
     formats = t5_formats if isinstance(config, T5Config) else decoder_formats
-    write_huggingface(folder, formats.write_config(config), join(save(params, formats.hugging_face_rules(config))))
+    described = formats.write_config(config)
+    if model.vocabulary is not None:
+      described |= {f'{role}_token_id': getattr(model.vocabulary, f'{role}_id') for role in ('pad', 'eos', 'bos')}
+    write_huggingface(folder, described, join(save(params, formats.hugging_face_rules(config))))
   else:
     raise ValueError(f'The layout {layout!r} is unknown. Give "huggingface" or "t5x".')
   source = getattr(model.vocabulary, 'path', '')
-  for name in _VOCABULARY_FILES:
+  for name in (*FILES, 'tokenizer_config.json'):
     found = os.path.join(os.path.dirname(source), name)
     if source and os.path.exists(found):
       shutil.copyfile(found, os.path.join(folder, name))
@@ -210,7 +215,7 @@ def _hugging_face_rules(config: Config) -> list[Rule]:
 
 
 def _has_vocabulary(path: str) -> bool:
-  return os.path.isdir(path) and any(os.path.exists(os.path.join(path, name)) for name in _VOCABULARY_FILES)
+  return os.path.isdir(path) and any(os.path.exists(os.path.join(path, name)) for name in FILES)
 
 
 def _agreed(asked: Config, stored: Config, path: str) -> Config:

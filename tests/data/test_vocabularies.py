@@ -2,6 +2,7 @@ import json
 import pickle
 
 import pytest
+import sentencepiece
 import tokenizers
 
 from prompt_tuning.data import vocabularies
@@ -88,6 +89,52 @@ def test_the_model_folder_may_name_the_special_tokens(words):
   (words / 'tokenizer_config.json').write_text(json.dumps({'eos_token': {'content': 'green'}, 'bos_token': '<s>'}))
   vocabulary = vocabularies.load_vocabulary(words)
   assert (vocabulary.eos_id, vocabulary.pad_id, vocabulary.bos_id) == (5, 5, 2)
+
+
+@pytest.mark.parametrize(('template', 'start'), [
+  ('<s> $A', (2,)), ('<s> $A </s>', (2,)), ('$A </s>', ()), ('green <s> $A', (5, 2)), (None, ())])
+def test_an_input_starts_as_the_tokenizers_own_template_says(words, template, start):
+  tokenizer = tokenizers.Tokenizer.from_file(str(words / 'tokenizer.json'))
+  tokenizer.post_processor = tokenizers.processors.ByteLevel() if template is None else (  # GPT-2's adds nothing
+    tokenizers.processors.TemplateProcessing(single=template, special_tokens=[('<s>', 2), ('</s>', 1), ('green', 5)]))
+  tokenizer.save(str(words / 'tokenizer.json'))
+  # Where there is a tokenizer.json, transformers does not look at add_bos_token.
+  (words / 'tokenizer_config.json').write_text(json.dumps({'bos_token': '<s>', 'add_bos_token': template is None}))
+  vocabulary = vocabularies.load_vocabulary(words)
+  assert vocabulary.start == pickle.loads(pickle.dumps(vocabulary)).start == start
+  assert vocabulary.encode('blue red') == [6, 4]
+  assert vocabulary.decode([*start, 6, 4, 1]) == 'blue red'
+
+
+@pytest.mark.parametrize('ids', [5, [5, 3]])
+def test_the_models_config_tells_the_end_token_that_the_tokenizers_does_not(words, ids):
+  (words / 'tokenizer_config.json').write_text('{"model_max_length": 1024}')  # all that GPT-2's says
+  (words / 'config.json').write_text(json.dumps({'eos_token_id': ids}))
+  assert vocabularies.load_vocabulary(words).eos_id == 5
+  (words / 'config.json').write_text('{"eos_token_id": 77}')
+  with pytest.raises(ValueError, match='has no token 77, which was given as eos'):
+    vocabularies.load_vocabulary(words)
+
+
+def test_tokens_that_a_tokenizer_adds_behind_its_own_do_not_count(words):
+  tokenizer = tokenizers.Tokenizer.from_file(str(words / 'tokenizer.json'))
+  tokenizer.add_special_tokens(['<image>'])
+  tokenizer.save(str(words / 'tokenizer.json'))
+  vocabulary = vocabularies.load_vocabulary(words)
+  assert (vocabulary.size, vocabulary.encode('red <image>')) == (7, [4, 7])
+
+
+@pytest.mark.parametrize(('said', 'start'), [
+  ({}, (1,)), ({'add_bos_token': True}, (1,)), ({'add_bos_token': False}, ())])
+def test_llamas_sentencepiece_model_starts_with_a_begin_token_and_has_no_sentinels(tmp_path, said, start):
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(['red green blue'] * 9), vocab_size=14,
+                                           model_prefix=str(tmp_path / 'tokenizer'), minloglevel=2)
+  (tmp_path / 'tokenizer_config.json').write_text(json.dumps(said))
+  vocabulary = vocabularies.load_vocabulary(tmp_path)
+  assert (vocabulary.start, vocabulary.bos_id, vocabulary.eos_id, vocabulary.size) == (start, 1, 2, 14)
+  assert vocabulary.decode([*vocabulary.start, *vocabulary.encode('red blue'), 2]) == 'red blue'
+  (tmp_path / 'tokenizer.model').rename(tmp_path / 'spiece.model')  # T5's
+  assert vocabularies.load_vocabulary(tmp_path).start == (start if said else ())
 
 
 def test_a_special_token_that_the_file_lacks_is_an_error(words):

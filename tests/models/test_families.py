@@ -11,10 +11,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import tokenizers
 
 from prompt_tuning import inference, layouts
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.checkpoints.peft import read_adapter
+from prompt_tuning.data.pipeline import Preprocessor
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.models import decoder_formats, loading
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.generation import BeamSearch, Greedy, generate
@@ -122,6 +125,42 @@ def test_the_position_biases_of_t5s_cross_attention_that_nothing_reads_are_left_
   write_arrays(str(tmp_path / 'model.safetensors'), arrays)
   jax.tree.map(np.testing.assert_array_equal, loading.load_model(str(tmp_path)).params,
                loading.load_model(str(FAMILIES / 't5_gelu')).params)
+
+
+def write_tokenizer(folder, count):
+  """Writes a tokenizer of `count` words whose template puts <s> in front of a text, as Llama's and Gemma's do."""
+  names = ['<pad>', '</s>', '<s>', *(f'w{i}' for i in range(3, count))]
+  tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, 'w3'))
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+  tokenizer.post_processor = tokenizers.processors.TemplateProcessing(single='<s> $A', special_tokens=[('<s>', 2)])
+  tokenizer.save(str(folder / 'tokenizer.json'))
+
+
+def test_texts_begin_with_the_tokenizers_begin_token_but_ids_and_targets_do_not(tmp_path):
+  shutil.copytree(FAMILIES / 'llama_biases', tmp_path, dirs_exist_ok=True)
+  write_tokenizer(tmp_path, 40)
+  model = loading.load_model(str(tmp_path))
+  np.testing.assert_array_equal(model.logits(['w5 w6'], ['w7']), model.logits([[2, 5, 6]], [[7, 1]]))
+  assert np.abs(model.logits(['w5 w6'], ['w7']) - model.logits([[5, 6]], [[7, 1]])).max() > 0.1
+  laid_out = Preprocessor(model.vocabulary, model.layout(), {'inputs': 9, 'targets': 9})
+  assert laid_out.ids({'inputs': 'w5 w6', 'targets': 'w7'}) == ([2, 5, 6], [7, 1])
+  assert laid_out.ids({'inputs': [5, 6], 'targets': [7]}) == ([5, 6], [7, 1])
+  answer = model.predict([[2, 5, 6]], max_length=4)[0]
+  assert model.predict(['w5 w6'], max_length=4) == [model.vocabulary.decode(answer)]
+
+
+def test_a_vocabulary_larger_than_the_embedding_is_a_clear_error(tmp_path):
+  shutil.copytree(FAMILIES / 'llama_biases', tmp_path, dirs_exist_ok=True)
+  write_tokenizer(tmp_path, 41)
+  with pytest.raises(ValueError, match=r'tokenizer.json.* has 41 tokens, but the embedding of the model 40 rows'):
+    loading.load_model(str(tmp_path))
+
+
+def test_a_written_model_names_the_tokens_of_its_vocabulary(tmp_path):
+  model = loading.load_model(str(FAMILIES / 'gpt2_bare'), vocabulary=PassThroughVocabulary(40, eos_id=7))
+  loading.save_model(model, str(tmp_path / 'written'))
+  config = json.loads((tmp_path / 'written/config.json').read_text())
+  assert (config['eos_token_id'], config['pad_token_id'], config['bos_token_id']) == (7, 0, None)
 
 
 @pytest.mark.parametrize('name', ADAPTERS)
