@@ -229,7 +229,7 @@ def adapters_inside(folder: str) -> list[str]:
           if os.path.exists(os.path.join(folder, name, CONFIG))]
 
 
-def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
+def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, kind: str = _PROMPTS[0],
                   base_model_name_or_path: str | None = None, embedding_scale: float = 1.0) -> dict[str, Any]:
   """Writes a folder that PEFT loads; returns its config.
 
@@ -237,6 +237,7 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
     folder: a local folder that is absent or empty.
     trained: one prompt, or keys and values of a prefix, under the names that `Adapter.trained` gives.
     task_type: 'SEQ_2_SEQ_LM' for an encoder-decoder, 'CAUSAL_LM' for a decoder-only model.
+    kind: of a prompt: 'PROMPT_TUNING', or 'P_TUNING', of which PEFT keeps what its network has made.
     base_model_name_or_path: what PEFT is to call the base model.
     embedding_scale: as in `Adapter.trained`.
 
@@ -247,10 +248,12 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
   """
   if task_type not in (SEQ_2_SEQ, CAUSAL):
     raise ValueError(f'The task type is {task_type!r}; wanted {SEQ_2_SEQ} or {CAUSAL}. Choose by the base model.')
+  if kind not in _PROMPTS[:2]:
+    raise ValueError(f'The kind of adapter is {kind!r}; a prompt may be {" or ".join(_PROMPTS[:2])}. Choose one.')
   arrays = {name: np.asarray(array, np.float32) for name, array in trained.items()}
   prompt = ENCODER_PROMPT if task_type == SEQ_2_SEQ else DECODER_PROMPT
   if arrays.keys() == {prompt}:
-    config, embeddings = _prompt_form(arrays[prompt] * np.float32(embedding_scale))
+    config, embeddings = _prompt_form(arrays[prompt] * np.float32(embedding_scale), kind)
   elif arrays.keys() == {PREFIX_KEYS, PREFIX_VALUES}:
     config, embeddings = _prefix_form(arrays[PREFIX_KEYS], arrays[PREFIX_VALUES], task_type == SEQ_2_SEQ)
   else:
@@ -264,11 +267,11 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str,
   return config
 
 
-def _prompt_form(prompt: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+def _prompt_form(prompt: np.ndarray, kind: str) -> tuple[dict[str, Any], np.ndarray]:
   if prompt.ndim != 2 or 0 in prompt.shape:
     raise ValueError(f'The prompt has shape {list(prompt.shape)}; wanted [P, D]. An adapter of PEFT holds one prompt.')
   # One submodule: as many rows as vectors, none of them dead.
-  return {'peft_type': 'PROMPT_TUNING', 'num_virtual_tokens': len(prompt), 'token_dim': prompt.shape[1],
+  return {'peft_type': kind, 'num_virtual_tokens': len(prompt), 'token_dim': prompt.shape[1],
           'num_transformer_submodules': 1}, np.ascontiguousarray(prompt)
 
 

@@ -143,6 +143,15 @@ def test_a_written_prompt_is_as_peft_wants_it(tmp_path):
   assert b'"format":"pt"' in (tmp_path / 'a' / 'adapter_model.safetensors').read_bytes()[:100]
 
 
+def test_a_prompt_may_be_written_as_what_p_tuning_has_made(tmp_path):
+  config = write_adapter(str(tmp_path / 'a'), {DECODER: PROMPT}, task_type='CAUSAL_LM', kind='P_TUNING')
+  assert config == {'peft_type': 'P_TUNING', 'task_type': 'CAUSAL_LM', 'num_virtual_tokens': 3, 'token_dim': 4,
+                    'num_transformer_submodules': 1, 'base_model_name_or_path': None, 'inference_mode': True}
+  np.testing.assert_array_equal(read_adapter(tmp_path / 'a').trained()[DECODER], PROMPT)
+  with pytest.raises(ValueError, match=r"kind of adapter is 'LORA'; a prompt may be PROMPT_TUNING or P_TUNING"):
+    write_adapter(str(tmp_path / 'b'), {DECODER: PROMPT}, task_type='CAUSAL_LM', kind='LORA')
+
+
 @pytest.mark.parametrize(('task_type', 'submodules', 'slots'), [('CAUSAL_LM', 1, [0, 1, 2]),
                                                                 ('SEQ_2_SEQ_LM', 2, [0, 2, 1])])
 def test_a_written_prefix_is_as_peft_wants_it(tmp_path, task_type, submodules, slots):
