@@ -119,6 +119,16 @@ def test_a_prompt_of_peft_is_ready_for_eval(script, shared, tmp_path):
   assert prompt.about['peft_type'] == 'P_TUNING'
 
 
+def test_gemma_scales_a_prompt_that_peft_does_not(script, tmp_path, base):
+  write_numpy_prompt(tmp_path / 'a.npy', PROMPT)
+  folder = base(LLAMA | {'model_type': 'gemma2'})
+  assert script('convert', tmp_path / 'a.npy', tmp_path / 'peft', f'--model={folder}')[0] == 0
+  stored = read_adapter(tmp_path / 'peft').arrays['prompt_embeddings']
+  np.testing.assert_allclose(stored, PROMPT * PROMPT.shape[1]**0.5, rtol=1e-6)
+  assert script('convert', tmp_path / 'peft', tmp_path / 'b.npy', f'--model={folder}')[0] == 0
+  np.testing.assert_allclose(np.load(tmp_path / 'b.npy'), PROMPT, rtol=1e-6)
+
+
 @pytest.mark.parametrize(('config', 'task_type'), [(T5, 'SEQ_2_SEQ_LM'), (LLAMA, 'CAUSAL_LM'), (GPT2, 'CAUSAL_LM')])
 def test_a_prefix_goes_to_peft_and_back(script, tmp_path, saved_prefix, base, config, task_type):
   assert script('convert', saved_prefix, tmp_path / 'peft', f'--model={base(config)}')[0] == 0
