@@ -20,6 +20,7 @@ from prompt_tuning.models.generation import Sampler, generate
 from prompt_tuning.models.language_model import LanguageModel, score_batch
 from prompt_tuning.prompts import PATH, PROMPTS
 from prompt_tuning.tuning.layer_prompts import NAMES, check_layer_prompts, layer_prompts, layout_of
+from prompt_tuning.tuning.low_rank import is_low_rank, low_rank_updates
 from prompt_tuning.tuning.prefix import check_prefix, is_prefix, prefixes
 from prompt_tuning.types import Array, Flat
 
@@ -128,7 +129,9 @@ class Trained:
       given[model.prompted] = getattr(layer_prompts(of_layers, self._mode()), model.prompted)
     used = {*PROMPTS.values(), *NAMES.values(), *prefix}
     rest = {name: array for name, array in self.tensors.items() if name not in used}
-    return Conditioning(**given, parameters=rest)
+    updates = low_rank_updates({name: array for name, array in rest.items() if is_low_rank(name)})
+    copies = {name: array for name, array in rest.items() if not is_low_rank(name)}
+    return Conditioning(**given, parameters=copies | updates)
 
 
 def load_trained(path: str) -> Trained:
