@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Sequence
 from typing import Any
 
 _CONFIGS = 'prompt_tuning/configs/experiments'
@@ -13,7 +12,7 @@ class Experiment:
 
   Args:
     name: the folder of its gin files.
-    size: the gin file that goes in front of every other; '' is none.
+    size: the gin file that goes in front of every other: one of its folder without the ending, or the path of any.
     folder: where the runs are.
   """
 
@@ -64,6 +63,6 @@ class Experiment:
   def _arguments(self, program: str, file: str, **values: Any) -> Any:
     from prompt_tuning import command
 
-    names: Sequence[str] = [self._size, file] if self._size else [file]
-    return command.parse_flags(program, [*(f'--gin_file={self._files}/{name}.gin' for name in names),
+    size = self._size if self._size.endswith('.gin') else f'{self._files}/{self._size}.gin'
+    return command.parse_flags(program, [f'--gin_file={size}', f'--gin_file={self._files}/{file}.gin',
                                          *(f'--gin.{name}={value!r}' for name, value in values.items())])

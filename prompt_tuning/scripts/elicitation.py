@@ -1,6 +1,6 @@
 """Prefixes elicit tasks that were pretrained, and teach no new one (Petrov, Torr and Bibi 2023).
 
-  python3 -m prompt_tuning.scripts.elicitation [--size=small|full] [--output=runs/elicitation]
+  python3 -m prompt_tuning.scripts.elicitation [--size=small|full|FILE.gin] [--output=runs/elicitation]
 
 A GPT is pretrained on seven integer tasks, unmarked. Then, for each task, a prefix is tuned: every prefix is tried on
 every task. For tasks that were not pretrained, a prefix is compared with updates of low rank and with full tuning.
@@ -26,7 +26,7 @@ _SHOWN = 'LessThan'  # the task whose attention is drawn
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the experiment; returns the exit status."""
   parser = _script.parser('elicitation', __doc__)
-  parser.add_argument('--size', choices=['small', 'full'], default='small', help='small takes minutes on two CPU cores')
+  parser.add_argument('--size', default='small', help='small (minutes on two CPU cores), full, or a gin file')
   parser.add_argument('--output', default='runs/elicitation', help='the folder of all runs, figures and pictures')
   parser.add_argument('--new', nargs='+', default=list(_NEW), metavar='TASK',
                       help=f'tasks that were not pretrained, or all: {", ".join(_ALL_NEW)}')
@@ -64,7 +64,7 @@ class Study:
   """The pretrained model of one size, and what is trained for it.
 
   Args:
-    size: 'small' or 'full'.
+    size: 'small', 'full' or a gin file.
     folder: where the runs are.
   """
 

@@ -1,7 +1,7 @@
 """Prefix tuning for table-to-text (Li and Liang 2021) on E2E's restaurants.
 
   python3 -m prompt_tuning.scripts.table_to_text --train=train.txt.gz --dev=dev.out [--output=runs/table_to_text] \\
-    [--model=FOLDER]
+    [--model=FOLDER] [--size=small|distilgpt2|FILE.gin]
 
 The files have lines meaning||text and id||meaning||text. Without --model a tokenizer is made and a small GPT is
 pretrained on the training pairs, unmarked; with it, the model of a Hugging Face folder, such as distilgpt2's, is tuned.
@@ -18,8 +18,6 @@ from typing import Any
 from prompt_tuning.scripts import _script
 from prompt_tuning.scripts._experiment import Experiment
 
-_VOCABULARY = 1024  # tokens of the small model's tokenizer
-
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the experiment; returns the exit status."""
@@ -27,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--train', required=True, help='the file of pairs, plain or .gz')
   parser.add_argument('--dev', required=True, help='the file of references')
   parser.add_argument('--model', help='the folder of a decoder-only model to tune instead of the small one')
+  parser.add_argument('--size', help='small, or with --model distilgpt2, unless given; or a gin file like theirs')
   parser.add_argument('--output', default='runs/table_to_text', help='the folder of all runs, figures and answers')
   return _script.run(parser, argv, _study)
 
@@ -36,11 +35,14 @@ def _study(options: argparse.Namespace) -> None:
   from prompt_tuning.scripts import make_tokenizer
 
   began = time.monotonic()
-  experiment = Experiment('table_to_text', 'distilgpt2' if options.model else 'small', options.output)
+  experiment = Experiment(
+    'table_to_text', options.size or ('distilgpt2' if options.model else 'small'), options.output)
   model, tokenizer = options.model, experiment.path('tokenizer')
   if model is None:
-    make_tokenizer.main([f'--pairs={options.train}', f'--output_dir={tokenizer}', f'--size={_VOCABULARY}'])
-    model = experiment.pretrain('pretrain', tokenizer, E2E_TRAIN=options.train, VOCABULARY_FILE=tokenizer)
+    given = {'E2E_TRAIN': options.train, 'VOCABULARY_FILE': tokenizer}
+    size = experiment.described('pretrain', **given).model.module.vocab_size
+    make_tokenizer.main([f'--pairs={options.train}', f'--output_dir={tokenizer}', f'--size={size}'])
+    model = experiment.pretrain('pretrain', tokenizer, **given)
   pretrained = time.monotonic() - began
   files = {'E2E_TRAIN': options.train, 'E2E_DEV': options.dev}
   run = experiment.train('prefix', 'prefix', INITIAL_CHECKPOINT_PATH=model, **files)

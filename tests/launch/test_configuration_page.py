@@ -13,7 +13,8 @@ from prompt_tuning import command, gin_files, launch
 
 ROOT = pathlib.Path(prompt_tuning.__file__).parent
 PAGE = (ROOT.parent / 'docs' / 'configuration.md').read_text()
-TEXTS = {path: path.read_text() for path in (ROOT / 'configs').rglob('*.gin')}
+TEXTS = {path: path.read_text() for path in (ROOT / 'configs').rglob('*.gin')
+         if path.parts[-3] != 'experiments'}  # which have a page of their own
 STATES = ('supported', 'alias', 'clear error')
 
 
@@ -56,7 +57,7 @@ def test_every_flag_is_known_and_refused_ones_are_refused():
 
 
 def test_the_page_and_the_package_have_the_same_files():
-  assert set(names('Files')) == {str(path.relative_to(ROOT / 'configs')) for path in TEXTS}
+  assert set(names('Files')) - {'experiments/*/*.gin'} == {str(path.relative_to(ROOT / 'configs')) for path in TEXTS}
 
 
 def test_the_page_and_the_files_have_the_same_macros():

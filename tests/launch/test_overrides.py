@@ -16,6 +16,8 @@ RATE, UNIFORM = 'utils.create_learning_rate_scheduler', 'prompt_init/linen.initi
 INIT = 'prompt_init/prompts'
 SAMPLE = '--gin.models.EncoderDecoderModel.decode_fn=@decoding.temperature_sample'
 PREFIX = '--gin.PROMPT=@prefix.Prefix'
+GPT = ('--gin_file=models/gpt.gin', '--gin.NUM_LAYERS=2', '--gin.POSITION_COUNT=30')
+INTEGERS = ('--gin.MIXTURE_OR_TASK_NAME=@integers.Task()', "--gin.integers.Task.name='Add1'")
 SUFFIX = '--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'
 
 
@@ -29,6 +31,10 @@ def rate(run):
 
 def prompt(run):
   return run.model.prompt()
+
+
+def first_input(run):
+  return run.task().split('train')[0]['inputs']
 
 
 def evaluations(run):
@@ -144,6 +150,11 @@ TRAIN = {
   'prefix.LayerPrompts.mode': ("'add'", lambda run: prompt(run).mode, 'add', '--gin.PROMPT=@prefix.LayerPrompts'),
   'retrained.Retrained.patterns': ("['.*bias.*']", lambda run: prompt(run).patterns, ('.*bias.*',),
                                    '--gin.PROMPT=@retrained.Retrained'),
+  'retrained.LowRank.rank': ('3', lambda run: prompt(run).rank, 3, '--gin.PROMPT=@retrained.LowRank'),
+  'retrained.LowRank.patterns': ("'.*wo/kernel'", lambda run: prompt(run).patterns, ('.*wo/kernel',),
+                                 '--gin.PROMPT=@retrained.LowRank'),
+  'adafactor.AdamW.decayed': ("['.*kernel']", lambda run: run.optimizer.decayed, ['.*kernel'],
+                              '--gin.OPTIMIZER=@adafactor.AdamW()'),
   'train_script.train.objective': ("'loss'", lambda run: evaluations(run).objective, 'loss'),
   'train_script.train.patience': ('3', lambda run: evaluations(run).patience, 3),
   'train_script.train.log_period': ('7', lambda run: run.log_period, 7),
@@ -152,6 +163,15 @@ TRAIN = {
   'architectures.T5.relative_max_distance': ('16', lambda run: config(run).relative_max_distance, 16),
   'architectures.T5.mlp_activations': ("('relu',)", lambda run: config(run).mlp_activations, ('relu',)),
   'architectures.T5.tied': ('True', lambda run: config(run).tied, True),
+  'NUM_LAYERS': ('5', lambda run: config(run).layers, 5, *GPT),
+  'POSITION_COUNT': ('17', lambda run: config(run).position_count, 17, *GPT),
+  'TIED_OUTPUT': ('False', lambda run: config(run).outputs, 40, *GPT),
+  'architectures.GPT.mlp_dim': ('11', lambda run: config(run).mlp_dim, 11, *GPT),
+  'integers.Task.name': ("'Modulo'", lambda run: run.task().name, 'Modulo', *INTEGERS),
+  'integers.Task.length': ('3', lambda run: len(first_input(run).split()), 3, *INTEGERS),
+  'integers.Task.largest': ('9', lambda run: run.task().split('train').largest, 9, *INTEGERS),
+  'integers.Task.zeros': ('2', lambda run: first_input(run)[:4], '0 0 ', *INTEGERS),
+  'integers.Task.ends': ('False', lambda run: run.task().split('train')[0]['targets_ends'], False, *INTEGERS),
 }
 EVAL = {
   'CHECKPOINT_PATH': ("'elsewhere'", lambda run: run.restore.source, 'elsewhere'),
