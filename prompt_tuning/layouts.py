@@ -13,7 +13,8 @@ The decoder's have also:
   targets, loss_weights: what each position shall predict, and how much that counts.
   memory_segments: which encoder segment a position reads.
 A decoder-only model has the stack 'decoder' alone, with input and target in one row, and perhaps
-  bidirectional: 1 where the positions of a prefix-LM see one another.
+  bidirectional: 1 where the positions of a prefix-LM see one another,
+  features: [B, T, F] real vectors that are read instead of tokens.
 There are no `prompt_slots` where the prompt stands in front of the whole row and sees nothing of it: then the model
 runs it once for all rows.
 Beside the stacks: `prompt_ids` `[B, G]`, the prompt that each of a row's G segments uses, and `example_ids`
@@ -184,12 +185,48 @@ class CausalLayout(Layout):
     return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
 
+@dataclasses.dataclass(frozen=True)
+class LabelLayout(CausalLayout):
+  """How a decoder-only model's examples are laid out that give positions of the input labels of their own.
+
+  The last positions of the input, as many as there are targets, predict one target each; no target is read. An input is
+  token ids, or real vectors [T, F], which become the array `features`.
+  """
+
+  def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Returns the length of the rows: that of the inputs."""
+    return self.question_rows(lengths)
+
+  def example(self, inputs: Any, targets: Sequence[int], *, prompt_length: int | None = None, prompt_id: int = 0,
+              loss_weight: float = 1.0) -> Example:
+    """Lays one example out; see `Layout.example`.
+
+    Raises:
+      ValueError: there are more targets than inputs.
+    """
+    count = len(targets)
+    if count > len(inputs):
+      raise ValueError(f'An example has {count} labels for an input of {len(inputs)} positions. Give at most one for '
+                       'each position.')
+    vectors = np.asarray(inputs, np.float32) if np.ndim(inputs) == 2 else None
+    arrays = self._arranged(np.zeros(len(inputs), np.int32) if vectors is not None else inputs, prompt_length)
+    total = len(arrays['tokens'])
+    if vectors is not None:
+      arrays['features'] = np.zeros((total, vectors.shape[1]), np.float32)
+      arrays['features'][arrays.get('prompt_slots', np.full(total, -1)) < 0] = vectors
+    arrays |= {'targets': np.zeros(total, np.int32), 'loss_weights': np.zeros(total, np.float32)}
+    labelled = np.flatnonzero(arrays.get('prompt_slots', np.full(total, -1)) < 0)[len(inputs) - count:]
+    arrays['targets'][labelled] = targets
+    arrays['loss_weights'][labelled] = loss_weight
+    return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
+
+
 _ENCODER = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, np.int32)}
 _DECODER = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
             'segments': (0, np.int32), 'positions': (0, np.int32), 'memory_segments': (0, np.int32)}
 _CAUSAL = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
            'segments': (0, np.int32), 'positions': (0, np.int32)}
-_OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32)}
+_OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32), 'features': (0, np.float32)}
 
 
 def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, side: str = 'right',
@@ -214,7 +251,8 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, s
   fields = {stack: wanted | {name: _OPTIONAL[name] for name in first.get(stack, ()) if name in _OPTIONAL}
             for stack, wanted in fields.items()}
   batch: Batch = {
-    stack: {name: np.full((count, lengths[stack]), fill, dtype) for name, (fill, dtype) in wanted.items()}
+    stack: {name: np.full((count, lengths[stack], *np.shape(first.get(stack, {}).get(name))[1:]), fill, dtype)
+            for name, (fill, dtype) in wanted.items()}
     for stack, wanted in fields.items()}
   batch['prompt_ids'] = np.zeros((count, max([1, *map(len, rows)])), np.int32)
   batch['example_ids'] = np.arange(first_id, first_id + count, dtype=np.int32)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.conditioning import Conditioning, StackConditioning
-from prompt_tuning.layouts import CausalLayout, Layout
+from prompt_tuning.layouts import CausalLayout, LabelLayout, Layout
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
@@ -35,6 +35,8 @@ class DecoderConfig(StackConfig):
     embedding_scale: factor on embedded tokens, and on prompts, which stand for tokens.
     output_cap: logits are squashed to below it (Gemma 2); 0 leaves them.
     prefix_lm: the positions of an input see one another.
+    features: width of inputs that are real vectors, read by a linear layer instead of the embedding; 0 is tokens.
+    classes: an output layer of its own for so many labels of input positions, see `LabelLayout`; 0 is the vocabulary.
   """
 
   vocab_size: int = 0
@@ -44,12 +46,15 @@ class DecoderConfig(StackConfig):
   embedding_scale: float = 1.0
   output_cap: float = 0.0
   prefix_lm: bool = False
+  features: int = 0
+  classes: int = 0
 
   def __post_init__(self) -> None:
     if self.rematerialise not in REMATERIALISE:
       raise ValueError(f'rematerialise is {self.rematerialise!r}; choose one of {", ".join(REMATERIALISE)}.')
     object.__setattr__(self, 'causal', True)
-    object.__setattr__(self, 'outputs', 0 if self.tied else self.vocab_size)
+    object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
+    object.__setattr__(self, 'output_bias', self.classes > 0)
 
 
 class DecoderOnly(nn.Module):
@@ -65,7 +70,10 @@ class DecoderOnly(nn.Module):
   def setup(self) -> None:
     config = self.config
     embed = lambda rows: nn.Embed(rows, config.width, dtype=config.dtype, embedding_init=nn.initializers.normal(0.02))
-    self.token_embedder = embed(config.vocab_size)
+    if config.features:
+      self.input_layer = nn.Dense(config.width, dtype=config.dtype)
+    else:
+      self.token_embedder = embed(config.vocab_size)
     if config.position_count:
       self.position_embedder = embed(config.position_count)
     self.decoder = Stack(config)
@@ -77,7 +85,8 @@ class DecoderOnly(nn.Module):
 
   def layout(self, asked: Layout) -> CausalLayout:
     """Returns how this model's examples are laid out: input and target in one row."""
-    return CausalLayout(asked.prompt_length, asked.placement, alone=asked.alone, prefix_lm=self.config.prefix_lm)
+    kind = LabelLayout if self.config.classes else CausalLayout
+    return kind(asked.prompt_length, asked.placement, alone=asked.alone, prefix_lm=self.config.prefix_lm)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None) -> Array:
@@ -128,7 +137,7 @@ class DecoderOnly(nn.Module):
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
     self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
-    vectors, rows = self.token_embedder(layout['tokens']), None
+    vectors, rows = self._vectors(layout), None
     added = added_vectors(given, self.config.layers)
     if 'prompt_slots' in layout and given.prompt is not None:
       rows = prompt_rows(layout, batch['prompt_ids'], given)
@@ -138,6 +147,10 @@ class DecoderOnly(nn.Module):
                           Surroundings((hide(visible),), positions=positions, added_rows=rows, dropout=dropout),
                           fronts=fronts, added=None if rows is None else added, collect=collect)
     return x, own, fronts, positions
+
+  def _vectors(self, layout: Batch) -> Array:
+    """Returns what the rows' inputs are to the model [B, T, D], before positions."""
+    return self.input_layer(layout['features']) if self.config.features else self.token_embedder(layout['tokens'])
 
   def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
     """Returns what stands in front of every row, and how many positions it takes."""
@@ -207,7 +220,7 @@ class DecoderOnly(nn.Module):
     return x + self.position_embedder(positions) if config.position_count else x
 
   def _logits(self, x: Array) -> Array:
-    logits = (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
+    logits = (x if self.config.outputs else self.token_embedder.attend(x)).astype(jnp.float32)
     cap = self.config.output_cap
     return cap * jnp.tanh(logits / cap) if cap else logits
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from prompt_tuning import layouts, storage, trees
 from prompt_tuning.checkpoints.fused import Parts, join
@@ -190,8 +191,9 @@ def parameter_shapes(module: T5 | DecoderOnly) -> Flat:
 
 
 def _example_batch(module: T5 | DecoderOnly) -> Any:
-  layout = module.layout(layouts.Layout())
-  return layouts.assemble([[layout.example([1], [1])]], dict.fromkeys(layout.stacks, 1))
+  layout, features = module.layout(layouts.Layout()), getattr(module.config, 'features', 0)
+  inputs = np.zeros((1, features)) if features else [1]
+  return layouts.assemble([[layout.example(inputs, [1])]], dict.fromkeys(layout.stacks, 1))
 
 
 def read_config(folder: HuggingFaceFolder) -> Config:

@@ -94,5 +94,5 @@ class Stack(nn.Module):
     if config.output_scale != 1.0:
       x = x * config.output_scale
     if config.outputs:
-      x = nn.Dense(config.outputs, use_bias=False, dtype=config.dtype, name='logits_dense')(x)
+      x = nn.Dense(config.outputs, use_bias=config.output_bias, dtype=config.dtype, name='logits_dense')(x)
     return x, own

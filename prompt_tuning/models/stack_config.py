@@ -47,6 +47,7 @@ class StackConfig:
     relative_max_distance: distance at which the last bucket starts.
     layer_biases: each layer has position biases of its own (umT5); else all share one.
     outputs: V, width of an output layer behind the last norm; 0 is none.
+    output_bias: the output layer has a bias.
     output_scale: factor on what the last norm gives.
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations; norms and softmax are computed in float32.
@@ -77,6 +78,7 @@ class StackConfig:
   relative_max_distance: int = 128
   layer_biases: bool = False
   outputs: int = 0
+  output_bias: bool = False
   output_scale: float = 1.0
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
