@@ -1,4 +1,4 @@
-"""Losses over logits: plain functions that return sums, so that microbatches and hosts add up exactly."""
+"""Cross-entropy as T5X has it, and the log-likelihood of targets."""
 
 import jax
 import jax.numpy as jnp

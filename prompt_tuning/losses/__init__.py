@@ -1,0 +1,16 @@
+"""Losses: plain functions `(outputs, targets, weights, …) -> (sum, {name: sum})`, one file each.
+
+Sums, so that microbatches and hosts add up exactly; 'loss' and 'weights' are among those to report, and people read the
+one divided by the other. What looks at pairs of rows is no sum over rows: such a function has the attribute
+`over_pairs`. A function whose targets can be wrong has `check`, which gets the same arguments on the host.
+"""
+
+from prompt_tuning.losses.cross_entropy import cross_entropy, log_likelihood
+from prompt_tuning.losses.loss import Loss, LossFunction, averages
+from prompt_tuning.losses.margin import margin
+from prompt_tuning.losses.pairwise_cosine import pairwise_cosine
+from prompt_tuning.losses.pairwise_distance import pairwise_distance
+from prompt_tuning.losses.rows import at_first_target, of_rows
+
+__all__ = ['Loss', 'LossFunction', 'at_first_target', 'averages', 'cross_entropy', 'log_likelihood', 'margin',
+           'of_rows', 'pairwise_cosine', 'pairwise_distance']

@@ -1,0 +1,56 @@
+"""Margin loss over label words (the perceptron's with margin 0, the hinge with 1).
+
+  max(0, margin − (logit of the right label − logit of the best other label)),
+
+at the position that predicts the first token of the target. All other words of the vocabulary are left alone.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning.losses.rows import at_first_target
+from prompt_tuning.types import Array
+
+
+def margin(logits: Array, targets: Array, weights: Array, *, labels: Sequence[int],
+           margin: float = 1.0) -> tuple[Array, dict[str, Array]]:
+  """Sums the loss of all rows, each with the weight of its first weighted target; 'loss' / 'weights' is their mean.
+
+  Args:
+    logits: [B, T, V].
+    targets: [B, T]; a row's first weighted one is its label. Where that is no label the loss is NaN, see `check`.
+    weights: [B, T]; rows without any are padding.
+    labels: the first tokens of the label words.
+    margin: how far the right label shall lie above the others.
+
+  Returns:
+    The sum [], and sums to report: 'loss', 'correct' (the right label lies highest) and 'weights'.
+  """
+  ids = jnp.asarray(labels)
+  of_labels = at_first_target(logits, weights)[:, ids]
+  weight = at_first_target(weights[..., None], weights)[:, 0]
+  target = jnp.take_along_axis(targets, jnp.argmax(weights > 0, axis=1)[:, None], axis=1)
+  right = target == ids
+  lead = jnp.sum(jnp.where(right, of_labels, 0.0), axis=1) - jnp.max(jnp.where(right, -jnp.inf, of_labels), axis=1)
+  lead = jnp.where(jnp.any(right, axis=1) | (weight == 0), lead, jnp.nan)
+  loss = jnp.sum(jnp.where(weight > 0, jnp.maximum(margin - lead, 0.0), 0.0) * weight)
+  return loss, {'loss': loss, 'correct': jnp.sum((lead > 0) * weight), 'weights': jnp.sum(weight)}
+
+
+def check(targets: np.ndarray, weights: np.ndarray, *, labels: Sequence[int], margin: float = 1.0) -> None:
+  """Raises ValueError where labels are too few or the same, or a row's target begins with another token."""
+  del margin
+  if len(labels) < 2 or len(set(labels)) < len(labels):
+    raise ValueError(f'The labels of a margin loss begin with the tokens {list(labels)}. Give at least two label words '
+                     'whose first tokens differ.')
+  first = np.argmax(weights > 0, axis=1)
+  found = np.take_along_axis(targets, first[:, None], axis=1)[:, 0][np.any(weights > 0, axis=1)]
+  wrong = sorted({*found.tolist()} - {*labels})
+  if wrong:
+    raise ValueError(f'A target begins with the token {wrong[0]}, which no label word begins with: those begin with '
+                     f'{list(labels)}. Add the label word, or mend the example.')
+
+
+margin.check = check
