@@ -15,6 +15,7 @@ The decoder's have also:
 A decoder-only model has the stack 'decoder' alone, with input and target in one row, and perhaps
   bidirectional: 1 where the positions of a prefix-LM see one another,
   features: [B, T, F] real vectors that are read instead of tokens.
+Where inputs are cached, a second stack 'context' holds their tokens, and the decoder's rows what stands behind them.
 There are no `prompt_slots` where the prompt stands in front of the whole row and sees nothing of it: then the model
 runs it once for all rows.
 Beside the stacks: `prompt_ids` `[B, G]`, the prompt that each of a row's G segments uses, and `example_ids`
@@ -71,12 +72,14 @@ class Layout:
     placement: where they stand among the input's tokens: a function `(count of tokens, P) -> slots`.
     start_id: the token that the decoder starts with.
     alone: the prompt sees nothing of the input.
+    cached: inputs stand apart from the rows, which begin with the prompt: their keys and values are computed once.
   """
 
   prompt_length: int = 0
   placement: Placement = before
   start_id: int = 0
   alone: bool = False
+  cached: bool = False
   stacks = ('encoder', 'decoder')
   input_ends = True  # inputs have an end token
   question_side = 'right'  # of the padding of rows that are to be answered
@@ -153,6 +156,8 @@ class CausalLayout(Layout):
 
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the length of the rows: the last token is predicted, not read."""
+    if self.cached:
+      return {'context': lengths['inputs'], 'decoder': self.prompt_length + lengths['targets'] - 1}
     return {'decoder': self.question_rows(lengths)['decoder'] + lengths['targets'] - 1}
 
   def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
@@ -166,7 +171,7 @@ class CausalLayout(Layout):
     Raises:
       ValueError: input and prompt are empty, so that nothing predicts the first target.
     """
-    arranged = self._arranged(inputs, prompt_length)
+    arranged = self._arranged([] if self.cached else inputs, prompt_length)
     count = len(arranged['tokens'])
     targets = np.asarray(targets, np.int32)
     if count == 0 and len(targets):
@@ -182,7 +187,8 @@ class CausalLayout(Layout):
     arrays['loss_weights'][predicting] = loss_weight
     if self.prefix_lm:
       arrays['bidirectional'] = (np.arange(total) < count).astype(np.int32)
-    return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
+    apart = {'context': {'tokens': np.asarray(inputs, np.int32)}} if self.cached else {}
+    return {**apart, 'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,6 +254,7 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, s
   count = len(rows)
   first = next((row[0] for row in rows if row), {})
   fields = {'encoder': _ENCODER, 'decoder': _DECODER} if 'encoder' in lengths else {'decoder': _CAUSAL}
+  fields |= {'context': _ENCODER} if 'context' in lengths else {}
   fields = {stack: wanted | {name: _OPTIONAL[name] for name in first.get(stack, ()) if name in _OPTIONAL}
             for stack, wanted in fields.items()}
   batch: Batch = {

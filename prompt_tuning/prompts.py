@@ -58,15 +58,18 @@ class PromptTuning:
     prompt: the vectors.
     placement: where they stand, a function of `layouts`.
     visibility: what they see.
+    cached: in training, keys and values of the text before the prompt are computed once, without dropout, and kept: for
+      a prompt behind the input (`layouts.after_eos`) of a decoder-only model.
   """
 
   prompt: Prompt
   placement: layouts.Placement = layouts.before
   visibility: Visibility = Visibility()
+  cached: bool = False
 
   def layout(self) -> layouts.Layout:
     """Returns a layout with a place for every vector."""
-    return layouts.Layout(self.prompt.length, self.placement, alone=not self.visibility.input)
+    return layouts.Layout(self.prompt.length, self.placement, alone=not self.visibility.input, cached=self.cached)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `encoder/prompt/prompt/prompt` [P, D], or the same in the decoder."""

@@ -36,13 +36,17 @@ class Prompt:
     combine: where they stand: one of the functions above.
     see_input: the prompt's positions see the input.
     see_prompt: they see one another.
+    cache_text: in training, keys and values of the text before the prompt are computed once and kept; for
+      `suffix_prompt` and decoder-only models.
   """
 
   prompt: prompts.Prompt
   combine: Callable[[], layouts.Placement] = prefix_prompt
   see_input: bool = True
   see_prompt: bool = True
+  cache_text: bool = False
 
   def build(self, model: Any) -> PromptTuning:
     """Returns the tuning method for a model."""
-    return PromptTuning(self.prompt.build(model), self.combine(), Visibility(self.see_input, self.see_prompt))
+    return PromptTuning(self.prompt.build(model), self.combine(), Visibility(self.see_input, self.see_prompt),
+                        cached=self.cache_text)

@@ -1,0 +1,138 @@
+"""Texts that are read once: their keys and values, kept for every step that has them in front of its rows.
+
+A decoder-only model's text never sees what stands behind it, so its keys and values are exact for every prompt and
+every epoch.
+"""
+
+import collections
+import functools
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from prompt_tuning import layouts
+from prompt_tuning.models.language_model import LanguageModel, bucket, read_batch
+from prompt_tuning.types import Array, Batch
+
+# Texts that are read together. Always as many, so that a text's bits do not depend on which others are read with it.
+_ROWS = 8
+
+
+class CachedTexts:
+  """Keys and values of texts by their token ids, each computed once, without dropout, and kept on the host.
+
+  What goes beyond the limit is kept in a file without a name, memory-mapped, which is gone when the process ends
+  however it ends: reading a text again costs less than a step without the cache, and nothing stale can be found.
+
+  Args:
+    model: decoder-only.
+    folder: where the file is made if it is needed.
+    memory_limit: bytes that are kept in memory.
+
+  Attributes:
+    read: how many texts the model has read.
+    in_memory: bytes.
+    on_disk: bytes.
+  """
+
+  def __init__(self, model: LanguageModel, folder: str, *, memory_limit: int):
+    if memory_limit < 0:
+      raise ValueError(f'The cache of texts may take {memory_limit} bytes of memory. Give 0, which keeps all on disk, '
+                       'or more.')
+    self._model, self._folder, self._limit = model, folder, memory_limit
+    self._kept: dict[bytes, np.ndarray | int] = {}  # ids -> [2, L, kv_heads, S, K], or where it begins in the file
+    self.read, self.in_memory, self.on_disk = 0, 0, 0
+
+  def of(self, texts: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    """Returns 'keys' and 'values' [B, L, kv_heads, S, K] of a batch's texts, and 'seen' [B, S], where these stand.
+
+    Args:
+      texts: the stack 'context' of a batch, `tokens` and `segments` [B, S].
+
+    Raises:
+      OSError: the disk is full.
+    """
+    rows = [tokens[segments > 0] for tokens, segments in zip(texts['tokens'], texts['segments'], strict=True)]
+    self._read({row.tobytes(): row for row in rows if row.tobytes() not in self._kept}.values())
+    found = [self._find(row) for row in rows]
+    _, layers, heads, _, width = found[0].shape
+    length = texts['tokens'].shape[1]
+    keys, values = (np.zeros((len(rows), layers, heads, length, width), found[0].dtype) for _ in range(2))
+    for b, (row, each) in enumerate(zip(rows, found, strict=True)):
+      keys[b, :, :, :len(row)], values[b, :, :, :len(row)] = each
+    return {'keys': keys, 'values': values, 'seen': np.arange(length) < np.array([[len(row)] for row in rows])}
+
+  def _read(self, texts: Iterable[np.ndarray]) -> None:
+    groups = collections.defaultdict(list)
+    for ids in texts:
+      groups[self._padded(len(ids))].append(ids)
+    layout = self._model.layout()
+    for length, group in groups.items():
+      for first in range(0, len(group), _ROWS):
+        part = group[first:first + _ROWS]
+        rows = [[layout.question(ids)] for ids in part] + [[]] * (_ROWS - len(part))
+        context = read_batch(self._model.module, self._model.params, layouts.assemble(rows, {'decoder': length}))
+        both = np.stack(jax.device_get((context.keys, context.values)))
+        for b, ids in enumerate(part):
+          self._keep(ids, both[:, :, b, :, :len(ids)])
+
+  def _padded(self, length: int) -> int:
+    return min(bucket(length), self._model.module.config.position_count or bucket(length))
+
+  def _keep(self, ids: np.ndarray, both: np.ndarray) -> None:
+    self.read += 1
+    if self.in_memory + both.nbytes <= self._limit:
+      self.in_memory += both.nbytes
+      self._kept[ids.tobytes()] = np.array(both)  # not a part of the whole batch, which would be kept with it
+      return
+    try:
+      self._file.seek(self.on_disk)
+      self._file.write(both.tobytes())
+    except OSError as error:
+      raise OSError(error.errno, f'{self._folder} has no room for the cached texts ({error.strerror}): '
+                    f'{self.on_disk:,} bytes are there, beside {self.in_memory:,} in memory. Make room, allow more '
+                    'memory, or do not cache.') from error
+    self._kept[ids.tobytes()] = self.on_disk
+    self._dtype = both.dtype
+    self.on_disk += both.nbytes
+
+  @functools.cached_property
+  def _file(self) -> Any:
+    logging.info('The cached texts take more than %d bytes: further ones go into a file in %s.', self._limit,
+                 self._folder)
+    file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+    weakref.finalize(self, file.close)
+    return file
+
+  def _find(self, ids: np.ndarray) -> np.ndarray:
+    kept = self._kept[ids.tobytes()]
+    if isinstance(kept, np.ndarray):
+      return kept
+    layers, heads, width = self._model.prefix_shapes()['decoder']
+    shape = (2, layers, heads, len(ids), width)
+    return np.memmap(self._file, self._dtype, 'r', kept, shape)
+
+
+class BehindCachedTexts:
+  """Batches whose stack 'context' is what the model makes of its texts, on the device; else they are `batches`."""
+
+  def __init__(self, batches: Any, texts: CachedTexts):
+    self._batches, self._texts = batches, texts
+    self.state, self.restore = batches.state, batches.restore
+
+  @property
+  def truncated(self) -> Mapping[str, int]:
+    """How much was cut, see the batches' own."""
+    return self._batches.truncated
+
+  def __iter__(self) -> Iterator[Batch]:
+    return self
+
+  def __next__(self) -> Batch:
+    batch = next(self._batches)
+    return {**batch, 'context': jax.device_put(self._texts.of(batch['context']))}
