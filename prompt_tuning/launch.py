@@ -27,6 +27,7 @@ from prompt_tuning.t5x_names import (
   files,
   infer_script,
   integers,
+  labels,
   linen_initializers,
   models,
   partitioning,
@@ -44,7 +45,7 @@ from prompt_tuning.t5x_names import (
 # What stands before a dot in gin files -> the module that has the names behind it.
 MODULES: dict[str, ModuleType] = {
   'adafactor': adafactor, 'architectures': architectures, 'decoding': decoding, 'eval_script': eval_script,
-  'files': files, 'infer_script': infer_script, 'integers': integers,
+  'files': files, 'infer_script': infer_script, 'integers': integers, 'labels': labels,
   'flax.linen.initializers': linen_initializers, 'models': models, 'partitioning': partitioning, 'prefix': prefix,
   'prompt_tuning.prompts': prompts, 'retrained': retrained, 'seqio': seqio, 'table_to_text': table_to_text,
   'train_prompts': train_prompts, 'train_script': train_script, 'trainer': trainer, 'utils': utils,

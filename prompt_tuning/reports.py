@@ -46,7 +46,7 @@ def learning_curve(folder: str, path: str | None = None) -> str:
 
 
 def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int = 0, borders: Sequence[int] = (),
-                   rescaled: bool = False, title: str = '') -> str:
+                   rescaled: bool = False, title: str = '', names: Sequence[str] | None = None) -> str:
   """Draws the attention of every layer (rows) and head (columns) as heat maps, as a PNG.
 
   Args:
@@ -57,6 +57,7 @@ def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int
     borders: indices of the T positions in front of which a line is drawn, such as where the output begins.
     rescaled: leave the prefix out, and divide by what is left: how the content attends to itself.
     title: of the picture.
+    names: of the maps, row by row; None is their layers and heads.
 
   Returns:
     The picture's path.
@@ -75,17 +76,18 @@ def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int
   plt = _pyplot()
   layers, heads = weights.shape[:2]
   side = 0.16 * max(12, front + len(tokens))
-  figure, axes = plt.subplots(layers, heads, figsize=(heads * side + 1.2, layers * side * 0.9 + 1), squeeze=False,
+  figure, axes = plt.subplots(layers, heads, figsize=(max(5, heads * side + 1.2), layers * side * 0.9 + 1), squeeze=False,
                               layout='constrained')
-  names = [f'p{i + 1}' for i in range(front)] + list(tokens)
+  keys = [f'p{i + 1}' for i in range(front)] + list(tokens)
   for layer in range(layers):
     for head in range(heads):
       axis = axes[layer, head]
       image = axis.imshow(weights[layer, head], vmin=0, vmax=1, cmap='magma', aspect='auto')
-      axis.set_xticks(range(len(names)), names, fontsize=6)
+      axis.set_xticks(range(len(keys)), keys, fontsize=6)
       axis.set_yticks(range(len(tokens)), tokens, fontsize=6)
       axis.tick_params(length=0, pad=1)
-      axis.set_title(f'layer {layer + 1}, head {head + 1}', fontsize=7)
+      name = f'layer {layer + 1}, head {head + 1}' if names is None else names[layer * heads + head]
+      axis.set_title(name, fontsize=7)
       for border in borders:
         axis.axhline(border - 0.5, color='white', linewidth=0.8)
       for border in [*([0] if front else []), *borders]:

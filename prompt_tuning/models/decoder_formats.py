@@ -67,6 +67,7 @@ def _gpt2(config: Mapping[str, Any], **common: Any) -> DecoderConfig:
     mlp_dim=config.get('n_inner') or 4 * config['n_embd'], vocab_size=config['vocab_size'],
     mlp_activations=(_activation(config.get('activation_function', 'gelu_new'), path),), norm='layer',
     norm_epsilon=config.get('layer_norm_epsilon', 1e-5), bias=True, query_scale=head_dim**-0.5,
+    initial_scale=config.get('initializer_range', 0.02),
     position_count=config['n_positions'], **common)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from prompt_tuning import trees
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.models.decoder_only import DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import random_model
@@ -37,7 +38,8 @@ def with_new_ends(model: LanguageModel, *, classes: int, tokens: int = 0, featur
   frozen = trees.flatten(model.params)
   params = {name: array if trees.matches(name, PATTERNS) else frozen[name]
             for name, array in trees.flatten(fresh.params).items()}
-  return dataclasses.replace(model, module=fresh.module, params=trees.unflatten(params))
+  ids = PassThroughVocabulary(max(tokens, classes), eos_id=-1, pad_id=-1)  # labels are numbers, and none is an end
+  return dataclasses.replace(model, module=fresh.module, params=trees.unflatten(params), vocabulary=ids)
 
 
 def untrained(model: LanguageModel, *, seed: int = 0) -> LanguageModel:

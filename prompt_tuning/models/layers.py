@@ -126,16 +126,16 @@ class Attention(nn.Module):
 
   def setup(self) -> None:
     config = self.config
-    initialise = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
+    initialise = config.initialiser()
     dense = lambda name, features, init: nn.Dense(
       features, use_bias=config.bias or name in config.projection_biases, dtype=config.dtype, kernel_init=init)
     # T5 folds 1/sqrt(K) into the initialiser of the query, and does not scale logits.
-    small = nn.initializers.variance_scaling(1.0 / config.head_dim, 'fan_in', 'normal')
+    small = config.initialiser(scale=1.0 / config.head_dim)
     read = (config.kv_heads or config.heads) * config.head_dim
     self.query = dense('query', config.heads * config.head_dim, small if config.query_scale == 1.0 else initialise)
     self.key = dense('key', read, initialise)
     self.value = dense('value', read, initialise)
-    self.out = dense('out', config.width, initialise)
+    self.out = dense('out', config.width, config.initialiser(writes=True))
     if config.query_norms:
       self.query_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
       self.key_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
@@ -184,9 +184,9 @@ class MLP(nn.Module):
   def __call__(self, x: Array, dropout: Array | None, *, site: int) -> Array:
     activations = self.config.mlp_activations
     names = ['wi'] if len(activations) == 1 else [f'wi_{i}' for i in range(len(activations))]
-    initialise = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
     dense = lambda features, name: nn.Dense(
-      features, use_bias=self.config.bias, dtype=self.config.dtype, kernel_init=initialise, name=name)
+      features, use_bias=self.config.bias, dtype=self.config.dtype, name=name,
+      kernel_init=self.config.initialiser(shape='truncated_normal', writes=name == 'wo'))
     hidden = 1
     for name, activation in zip(names, activations, strict=True):
       products = checkpoint_name(dense(self.config.mlp_dim, name)(x), 'mlp_hidden')

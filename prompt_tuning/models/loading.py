@@ -203,7 +203,7 @@ def read_config(folder: HuggingFaceFolder) -> Config:
 
 def describe(config: Config) -> dict[str, Any]:
   """Returns the `config.json` of a model, for files that tell which model they belong to; {} where it has none."""
-  if isinstance(config, DecoderConfig) and not decoder_formats.has_folders(config):
+  if isinstance(config, DecoderConfig) and (config.classes or not decoder_formats.has_folders(config)):
     return {}
   return (t5_formats if isinstance(config, T5Config) else decoder_formats).write_config(config)
 

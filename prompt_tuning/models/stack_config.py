@@ -46,6 +46,8 @@ class StackConfig:
     relative_buckets: buckets of T5's relative position bias; 0 is no such bias.
     relative_max_distance: distance at which the last bucket starts.
     layer_biases: each layer has position biases of its own (umT5); else all share one.
+    initial_scale: standard deviation of new dense weights, as GPT-2 has it (those that write to the residual stream
+      begin smaller by the root of 2 L); 0 scales by the fan-in, as T5 does.
     outputs: V, width of an output layer behind the last norm; 0 is none.
     output_bias: the output layer has a bias.
     output_scale: factor on what the last norm gives.
@@ -77,12 +79,25 @@ class StackConfig:
   relative_buckets: int = 0
   relative_max_distance: int = 128
   layer_biases: bool = False
+  initial_scale: float = 0.0
   outputs: int = 0
   output_bias: bool = False
   output_scale: float = 1.0
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
+
+  def initialiser(self, *, scale: float = 1.0, shape: str = 'normal', writes: bool = False) -> Any:
+    """Returns how new dense weights of a layer start.
+
+    Args:
+      scale: of the variance, where it goes by the fan-in.
+      shape: of the distribution there.
+      writes: the weights write to the residual stream.
+    """
+    if not self.initial_scale:
+      return jax.nn.initializers.variance_scaling(scale, 'fan_in', shape)
+    return jax.nn.initializers.normal(self.initial_scale / ((2 * self.layers)**0.5 if writes else 1.0))
 
   def per_layer(self) -> dict[str, Array]:
     """Returns what differs between layers beside the weights; arrays with a leading [L]."""

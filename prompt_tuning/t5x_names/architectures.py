@@ -5,10 +5,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from prompt_tuning.models import ends
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.t5 import T5Config
 
-__all__ = ['GPT', 'T5']
+__all__ = ['GPT', 'T5', 'NewEnds']
 _REMATERIALISE = {'none': 'none', 'minimal': 'none', 'legacy': 'none', 'full': 'full'}
 _SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers')
 
@@ -127,7 +129,29 @@ class GPT:
       vocab_size=self.vocab_size, width=self.width, heads=self.heads, head_dim=head_dim, layers=self.layers,
       mlp_dim=self.mlp_dim or 4 * self.width, mlp_activations=('gelu',), norm='layer', norm_epsilon=1e-5, bias=True,
       query_scale=head_dim**-0.5, position_count=self.position_count, tied=self.tied, family='gpt2',
+      initial_scale=0.02,
       dtype=jnp.dtype(self.dtype), **self.changes())
+
+
+@dataclasses.dataclass(frozen=True)
+class NewEnds:
+  """New input and output layers around a frozen decoder-only model, see `models/ends.py`.
+
+  Attributes:
+    classes: labels of a position.
+    tokens: the input is so many tokens.
+    features: the input is real vectors of this width instead.
+    seed: of the new layers' first values.
+  """
+
+  classes: int
+  tokens: int = 0
+  features: int = 0
+  seed: int = 0
+
+  def around(self, model: LanguageModel) -> LanguageModel:
+    """Returns the model between new ends."""
+    return ends.with_new_ends(model, **dataclasses.asdict(self))
 
 
 def _check_rematerialise(found: str) -> None:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from prompt_tuning import inference, trees
 from prompt_tuning.conditioning import Method
 from prompt_tuning.models import loading
+from prompt_tuning.models.ends import untrained
 from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.prompts import PATH
 from prompt_tuning.t5x_names import train_prompts
-from prompt_tuning.t5x_names.architectures import T5
+from prompt_tuning.t5x_names.architectures import T5, NewEnds
 from prompt_tuning.t5x_names.recipe import made
 from prompt_tuning.t5x_names.utils import RestoreCheckpointConfig
 from prompt_tuning.training import loop
@@ -46,6 +47,8 @@ class EncoderDecoderModel:
     prompt: what is trained: `train_prompts.Prompt` or `retrained.Retrained`, made or to be made; None is nothing.
     trainable: regular expressions of what is trained, which must be what `prompt` brings.
     decode_fn: how answers are decoded, a function of `num_decodes`.
+    ends: new input and output layers around a decoder-only model, `@architectures.NewEnds()`; None leaves its own.
+    untrained: freeze random weights of the checkpoint's shape instead: what pretraining is worth.
     num_decodes: how many answers are decoded; the best counts.
     z_loss: pulls the log of the softmax's sum towards 0.
     label_smoothing: share of probability given to all other tokens.
@@ -59,6 +62,8 @@ class EncoderDecoderModel:
   prompt: Any = None
   trainable: Sequence[str] = _PROMPT_PATTERNS
   decode_fn: Callable[..., Sampler] = BeamSearch
+  ends: NewEnds | None = None
+  untrained: bool = False
   num_decodes: int = 1
   z_loss: float = 1e-4
   label_smoothing: float = 0.0
@@ -105,7 +110,8 @@ class EncoderDecoderModel:
         path, dtype=jnp.dtype(restore.dtype), activation_dtype=jnp.dtype(self.module.dtype), vocabulary=vocabulary,
         config=config, ignore=(*restore.ignored, r'.*/prompt/prompt'), **self.module.changes())
     check_vocabulary(vocabulary, model.module.config.vocab_size)
-    return model
+    model = untrained(model, seed=seed or 0) if self.untrained else model
+    return model if self.ends is None else self.ends.around(model)
 
   def method(self, model: Any) -> Method:
     """Returns the tuning method.

@@ -1,0 +1,103 @@
+"""Tasks on random bits that pretrained transformers learn with their attention frozen (Lu et al. 2021).
+
+  BitXor     two strings of n bits, one behind the other; bit i of their exclusive or is the label of bit n+i
+  BitMemory  several strings of n bits, then one of them with half its bits masked (2), whose bits are the labels there
+
+Examples are drawn without end: example i is a function of the seed and i alone. Labels are those of the last n
+positions; see `layouts.LabelLayout`.
+"""
+
+import dataclasses
+import functools
+import zlib
+
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.data.tasks import Example, Task
+
+NAMES = ('BitXor', 'BitMemory')
+LENGTH, STRINGS = 5, 3
+VALIDATION_EXAMPLES = 800
+_BLOCK = 1024  # examples drawn at once
+_ENDLESS = 2**40
+_VALIDATION_SEED = 2**32  # no training seed is this large
+
+
+def task(name: str, *, length: int = LENGTH, strings: int = STRINGS) -> Task:
+  """Returns a task of bits: an endless 'train' split, and 800 examples of another seed as 'validation'.
+
+  Args:
+    name: one of `NAMES`.
+    length: n, the bits of a string.
+    strings: how many are shown before the masked one.
+
+  Raises:
+    ValueError: there is no such task, or a number is below 1.
+  """
+  if name not in NAMES:
+    raise ValueError(f'There is no task of bits {name!r}.{trees.nearest(name, NAMES)} Give one of {", ".join(NAMES)}.')
+  if length < 1 or strings < 1:
+    raise ValueError(f'{name} is given {strings} strings of {length} bits. Give at least 1 of each.')
+  train = Draws(name, length, strings)
+  return Task(name, {'train': train, 'validation': HeldOut(train)})
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+  """An endless sequence of examples.
+
+  Attributes:
+    name: the task's name.
+    length: n.
+    strings: see `task`.
+    seed: of the draws; `draw` gives the sequence of another one.
+  """
+
+  name: str
+  length: int
+  strings: int
+  seed: int = 0
+
+  def draw(self, seed: int) -> 'Draws':
+    """Returns the sequence of another seed."""
+    return dataclasses.replace(self, seed=seed)
+
+  def __len__(self) -> int:
+    return _ENDLESS
+
+  def __getitem__(self, index: int) -> Example:
+    inputs, targets = _block(self, index // _BLOCK)
+    return {'inputs': inputs[index % _BLOCK], 'targets': targets[index % _BLOCK], 'inputs_ends': False,
+            'targets_ends': False}
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """The validation split: the first 800 examples of a seed that no training has."""
+
+  train: Draws
+
+  def __len__(self) -> int:
+    return VALIDATION_EXAMPLES
+
+  def __getitem__(self, index: int) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(index)
+    return self.train.draw(_VALIDATION_SEED)[index]
+
+
+@functools.lru_cache(maxsize=8)
+def _block(draws: Draws, number: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns inputs and labels of examples number·1024 …, `[1024, T]` and `[1024, n]`."""
+  key = zlib.crc32(draws.name.encode()) << 64 | draws.seed
+  random = np.random.Philox(key=key, counter=[0, 0, 0, number])
+  # NumPy keeps the raw bits of a bit generator for ever.
+  draw = lambda count, below: (random.random_raw((_BLOCK, count)) % np.uint64(below)).astype(np.int32)
+  n = draws.length
+  if draws.name == 'BitXor':
+    bits = draw(2 * n, 2)
+    return bits, bits[:, :n] ^ bits[:, n:]
+  bits, chosen, masked = draw(draws.strings * n, 2), draw(1, draws.strings), draw(n, 2)
+  shown = np.take_along_axis(bits, chosen * n + np.arange(n), axis=1)
+  return np.concatenate([bits, np.where(masked, 2, shown)], axis=1), shown

@@ -1,0 +1,103 @@
+"""Frozen pretrained transformers on other kinds of data (Lu, Grover, Abbeel and Mordatch 2021).
+
+  python3 -m prompt_tuning.scripts.frozen_transformer [--model=FOLDER] [--output=runs/frozen_transformer]
+
+New input and output layers, the norms and the positions are trained, for bits and for images; attention and MLP stay
+frozen, which is checked to the last bit. The same is done with a frozen network of random weights: the difference is
+what pretraining is worth. Without --model a small GPT is pretrained first, as experiments/elicitation does; with it,
+the decoder-only model of a Hugging Face folder, such as gpt2's, is taken. Prints a table, and draws what the first
+layer attends to. Every run is one of the gin files in prompt_tuning/configs/experiments/frozen_transformer.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_tuning.scripts import _script
+from prompt_tuning.scripts._experiment import Experiment
+
+_TASKS = ('xor', 'memory', 'digits')
+_KINDS = ('pretrained', 'random')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the experiment; returns the exit status."""
+  parser = _script.parser('frozen_transformer', __doc__)
+  parser.add_argument('--model', help='the folder of a decoder-only model; without it a small one is pretrained')
+  parser.add_argument('--size', help='small, or with --model gpt2, unless given; or a gin file like theirs')
+  parser.add_argument('--tasks', nargs='+', default=_TASKS, choices=_TASKS, metavar='TASK',
+                      help=f'some of {", ".join(_TASKS)}')
+  parser.add_argument('--output', default='runs/frozen_transformer', help='the folder of all runs and figures')
+  return _script.run(parser, argv, _study)
+
+
+def _study(options: argparse.Namespace) -> None:
+  experiment = Experiment(
+    'frozen_transformer', options.size or ('gpt2' if options.model else 'small'), options.output)
+  model = options.model or _pretrained(options.output)
+  found: dict[str, Any] = {}
+  for task in options.tasks:
+    for kind in _KINDS:
+      values = {'INITIAL_CHECKPOINT_PATH': model, 'UNTRAINED': kind == 'random'}
+      began = time.monotonic()
+      run = experiment.train(task, f'{task}_{kind}', **values)
+      took = time.monotonic() - began
+      described = experiment.described(task, f'{task}_{kind}', **values)
+      found.setdefault(task, {})[kind] = _judged(described, run) | {'seconds': took}
+      if (task, kind) == ('xor', 'pretrained'):
+        _draw(described, run, experiment.path('attention.png'))
+  experiment.write(found, table(found))
+
+
+def _pretrained(folder: str) -> str:
+  from prompt_tuning.models import loading
+
+  elicitation = Experiment('elicitation', 'small', folder)
+  return elicitation.pretrain('pretrain', loading.find_model('t5_integers'))
+
+
+def _judged(described: Any, run: str) -> dict[str, float]:
+  """Returns the accuracy, in %, on the validation split, and the steps that a run took."""
+  from prompt_tuning import inference
+  from prompt_tuning.evaluation import evaluate_loss
+
+  model, trained = described.model.load(described.restore, seed=described.seed), inference.load_trained(run)
+  found = evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), described.task(),
+                        lengths=described.data.task_feature_lengths)
+  trained_numbers = sum(array.size for array in trained.tensors.values())
+  return {'accuracy': 100 * found['accuracy'], 'steps': trained.about['step'], 'trained numbers': trained_numbers}
+
+
+def _draw(described: Any, run: str, path: str) -> None:
+  """Draws what the first layer attends to in one example, averaged over its heads."""
+  from prompt_tuning import inference, layouts, reports
+  from prompt_tuning.models.language_model import attention_weights
+
+  model, trained = described.model.load(described.restore, seed=described.seed), inference.load_trained(run)
+  example = described.task().split('validation')[0]
+  layout = model.layout(trained.layout())
+  count, labels = len(example['inputs']), len(example['targets'])
+  batch = layouts.assemble([[layout.example(example['inputs'], example['targets'])]], {'decoder': count})
+  weights = attention_weights(model.module, model.params, batch, trained.conditioning(model))
+  mean = weights['decoder/layers/self_attention'][:1, 0].mean(axis=1, keepdims=True)
+  try:
+    print('Picture:', reports.attention_grid(
+      mean, [str(bit) for bit in example['inputs']], path, borders=[count - labels],
+      title='Exclusive or: first layer, mean over heads', names=('',)))
+  except ImportError as error:
+    print(f'No picture: {error}')
+
+
+def table(found: dict[str, Any]) -> str:
+  """Returns the results as Markdown."""
+  lines = ['| task | frozen pretrained, % | steps | frozen random, % | steps | trained numbers |',
+           '|---|---|---|---|---|---|']
+  for task, kinds in found.items():
+    cells = [f'{kinds[kind]["accuracy"]:.1f} | {kinds[kind]["steps"]}' for kind in _KINDS]
+    lines.append(f'| {task} | {" | ".join(cells)} | {kinds["pretrained"]["trained numbers"]:,} |')
+  return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())
