@@ -131,6 +131,54 @@ def matrix(values: Any, rows: Sequence[str], columns: Sequence[str], path: str, 
   return _saved(figure, path)
 
 
+def scatter(before: Any, after: Any, labels: Sequence[Any], path: str, *, title: str = '') -> str:
+  """Draws representations before and after tuning side by side along their principal components, as a PNG.
+
+  Each side has its own components; an axis names its share of the variance.
+
+  Args:
+    before: [N, D].
+    after: [N, D'], of the same examples.
+    labels: their classes, one colour and one marker each.
+    path: where the picture goes.
+    title: of the picture.
+
+  Returns:
+    The picture's path.
+
+  Raises:
+    ImportError: matplotlib is not installed.
+    ValueError: there are not as many rows as labels, or fewer than two.
+  """
+  before, after, labels = np.asarray(before, np.float64), np.asarray(after, np.float64), np.asarray(labels)
+  if before.ndim != 2 or after.ndim != 2 or not len(before) == len(after) == len(labels) or len(labels) < 2:
+    raise ValueError(f'A scatter is asked for of {before.shape} before, {after.shape} after and {len(labels)} labels. '
+                     'Give two arrays [N, D] of the same examples, and N labels.')
+  plt = _pyplot()
+  figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), layout='constrained')
+  names = np.unique(labels)
+  for axis, rows, side in zip(axes, (before, after), ('before tuning', 'after tuning'), strict=True):
+    points, shares = _components(rows)
+    for i, name in enumerate(names):
+      axis.scatter(*points[labels == name].T, s=22, alpha=0.7, linewidths=0, color=f'C{i % 10}',
+                   marker='os^Dv*'[i % 6], label=str(name))
+    axis.set(xlabel=f'first component ({shares[0]:.1f} % of the variance)',
+             ylabel=f'second component ({shares[1]:.1f} %)')
+    axis.set_title(side, fontsize=10)
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=min(len(names), 6))
+  figure.suptitle(title, fontsize=11)
+  return _saved(figure, path)
+
+
+def _components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns rows [N, D] along their first two principal components [N, 2], and the variance's share of each in %."""
+  left, sizes, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
+  points, squares = np.zeros((len(rows), 2)), np.zeros(2)
+  count = min(2, len(sizes))
+  points[:, :count], squares[:count] = (left * sizes)[:, :count], sizes[:count] ** 2
+  return points, 100 * squares / max(np.sum(sizes**2), 1e-300)
+
+
 def _saved(figure: Any, path: str) -> str:
   os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
   figure.savefig(path, dpi=130)

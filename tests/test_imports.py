@@ -17,7 +17,7 @@ LAYERS = {name: layer for layer, names in enumerate((
   ('types', 'conditioning', 'trees', 'storage', 'layouts', 'compilation', 'sharding', 'multihost'),
   ('tuning', 'decoding', 'losses', 'checkpoints', 'data', 'prompts'),
   ('models',),
-  ('evaluation', 'inference'),
+  ('evaluation', 'inference', 'ranking', 'representations', 'clusters'),
   ('training', 'serving', 'reports', 't5x_plugin'),
 )) for name in names}
 PROGRAMS = 5
@@ -31,6 +31,7 @@ HOMES = {
   'sentencepiece': ('data/vocabularies.py',),
   'tokenizers': ('data/vocabularies.py', 'scripts/make_integer_tokenizer.py'),
   'grain': ('data/pipeline.py',),
+  'sklearn': ('clusters.py', 'data/digits.py'),
   'seqio': ('data/seqio_tasks.py', 'data/seqio_reading.py'),
   'tensorflow': ('data/seqio_tasks.py', 'data/seqio_reading.py'),
   'tensorflow_datasets': ('data/seqio_tasks.py', 'data/seqio_reading.py'),
