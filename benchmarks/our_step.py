@@ -13,6 +13,7 @@ from sizes import SIZES, Size
 
 from prompt_tuning import compilation, layouts, trees
 from prompt_tuning.conditioning import Visibility
+from prompt_tuning.models.cached_texts import CachedTexts
 from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.t5 import T5, T5Config
@@ -28,28 +29,36 @@ def main() -> None:
   parser.add_argument('--rematerialise', default='none')
   parser.add_argument('--microbatches', type=int, default=1)
   parser.add_argument('--inputs', type=int, help="tokens of an input, instead of the size's")
+  parser.add_argument('--targets', type=int, help='likewise')
+  parser.add_argument('--prompt', type=int, help='length of the prompt, likewise')
   parser.add_argument('--alone', action='store_true', help='the prompt does not see the input')
+  parser.add_argument('--behind', action='store_true', help='the prompt stands behind the input')
+  parser.add_argument('--cached', action='store_true', help='and the input is read once')
   parser.add_argument('--cache', required=True, help='folder of compiled programs')
   options = parser.parse_args()
   size = SIZES[options.size]
-  size = dataclasses.replace(size, inputs=options.inputs or size.inputs)
+  changes = {name: getattr(options, name) for name in ('inputs', 'targets', 'prompt')}
+  size = dataclasses.replace(size, **{name: value for name, value in changes.items() if value})
   compilation.use_cache(options.cache)  # as the programs do
 
-  method = PromptTuning(Prompt(size.prompt), visibility=Visibility(input=not options.alone))
+  method = PromptTuning(Prompt(size.prompt), layouts.after_eos if options.behind else layouts.before,
+                        Visibility(input=not options.alone), cached=options.cached)
   module, batches = made(size, options.rematerialise, asked=method.layout())
   model = frozen_model(module, batches[0])
   params = model.params
+  texts = CachedTexts(model, options.cache, memory_limit=1 << 30) if options.cached else None
+  fed = lambda batch: {**batch, 'context': texts.of(batch['context'])} if texts else batch
   optimizer = Adafactor().build(0)
   trained = method.initialise(jax.random.key(1), model)
   state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
   run = compilation.compile_step(
     jax.jit(make_step(module, method, optimizer, microbatches=options.microbatches), donate_argnums=1),
-    params, state, batches[0])
+    params, state, fed(batches[0]))
   done = 0
 
   def step() -> None:
     nonlocal state, done
-    state, sums = run(params, state, batches[done % len(batches)])
+    state, sums = run(params, state, fed(batches[done % len(batches)]))
     done += 1
     assert np.isfinite(float(sums['loss']))
 
@@ -67,7 +76,7 @@ def main() -> None:
       rates.append(2 * tokens * inner * outer / statistics.median(times))
     return max(rates)
 
-  contest.serve(step, matmul_rate=matmul_rate)
+  contest.serve(step, matmul_rate=matmul_rate, feeding=lambda: contest.seconds(lambda: fed(batches[0])))
 
 
 def made(size: Size, rematerialise: str = 'none', *,

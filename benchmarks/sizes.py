@@ -8,7 +8,7 @@ class Size:
   """A T5 1.1, or a GPT-2, and a batch.
 
   Attributes:
-    family: 't5' or 'gpt2', which has `targets` 0: the loss is that of all text.
+    family: 't5' or 'gpt2'; where that has `targets` 0, the loss is that of all text.
     heads: H.
     layers: L, of the encoder and again of the decoder.
     width: D.
@@ -63,6 +63,7 @@ class Size:
 SIZES = {'small': Size(heads=6, layers=8, width=512, mlp_dim=1024),
          'base': Size(heads=12, layers=12, width=768, mlp_dim=2048),
          'gpt2': Size(heads=12, layers=12, width=768, mlp_dim=3072, vocabulary=50257, targets=0, family='gpt2'),
+         'small_gpt2': Size(heads=8, layers=6, width=512, mlp_dim=2048, inputs=64, prompt=8, family='gpt2'),
          'toy_gpt2': Size(heads=2, layers=2, width=16, mlp_dim=64, head_dim=8, vocabulary=128, prompt=5, inputs=16,
                           targets=0, family='gpt2'),
          'toy': Size(heads=2, layers=2, width=16, mlp_dim=32, head_dim=8, vocabulary=128, prompt=5, inputs=16)}
