@@ -76,8 +76,8 @@ def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int
   plt = _pyplot()
   layers, heads = weights.shape[:2]
   side = 0.16 * max(12, front + len(tokens))
-  figure, axes = plt.subplots(layers, heads, figsize=(max(5, heads * side + 1.2), layers * side * 0.9 + 1), squeeze=False,
-                              layout='constrained')
+  size = max(5, heads * side + 1.2), layers * side * 0.9 + 1
+  figure, axes = plt.subplots(layers, heads, figsize=size, squeeze=False, layout='constrained')
   keys = [f'p{i + 1}' for i in range(front)] + list(tokens)
   for layer in range(layers):
     for head in range(heads):
