@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning import layouts
+from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.models.language_model import LanguageModel, bucket, read_batch
 from prompt_tuning.types import Array, Batch
 
@@ -136,3 +137,14 @@ class BehindCachedTexts:
   def __next__(self) -> Batch:
     batch = next(self._batches)
     return {**batch, 'context': jax.device_put(self._texts.of(batch['context']))}
+
+
+def require_cacheable(task: Task | Mixture, split: str, *, packed: bool) -> None:
+  """Raises ValueError where several texts shall share a row, or an endless task draws ever new ones."""
+  if packed:
+    raise ValueError('Several examples shall be packed into a row, but the text before a row is cached, one for each. '
+                     'Leave out packed=True (utils.DatasetConfig.pack), or do not cache.')
+  endless = [each.name for each, _ in task.parts(split) if hasattr(each.split(split), 'draw')]
+  if endless:
+    raise ValueError(f'The texts of {", ".join(endless)} shall be cached, but they are drawn without end, so that '
+                     'few would be used again. Give a task of so many examples, or do not cache.')
