@@ -54,7 +54,7 @@ class FileTask(Task):
     if test is not None:
       splits['test'] = [fill(test, row) for row in read_table(test)]
     functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
-    super().__init__(name or str(path), splits, functions, source=str(path))
+    super().__init__(name or str(path), splits, functions, source=str(path), labels=fill.labels)
 
 
 def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
@@ -96,6 +96,16 @@ class _Filler:
     templates = {'inputs': inputs} | ({} if targets is None else {'targets': targets})
     self._templates = {key: _parse(key, template) for key, template in templates.items()}
     self._labels = labels
+
+  @property
+  def labels(self) -> tuple[str, ...]:
+    """All texts that a target may be: the label map's, where the template has one column."""
+    parts = self._templates['targets']
+    if self._labels is None or sum(column is not None for _, column in parts) != 1:
+      return ()
+    texts = (''.join(words + ('' if column is None else label) for words, column in parts)
+             for label in self._labels.values())
+    return tuple(dict.fromkeys(texts))
 
   def __call__(self, path: str, row: Row) -> Example:
     number, columns = row

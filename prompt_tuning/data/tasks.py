@@ -35,6 +35,7 @@ class Task:
     postprocess: `(text, example=…, is_target=…) -> value`: what metrics compare instead of a target's or an
       answer's text.
     score_metrics: functions `(targets, scores) -> {name: value}` of the targets' log-likelihoods.
+    labels: all texts that a target may be, where these are few and known.
   """
 
   name: str
@@ -43,6 +44,7 @@ class Task:
   source: str = ''
   postprocess: Callable[..., Any] | None = None
   score_metrics: tuple[Metric, ...] = ()
+  labels: tuple[str, ...] = ()
 
   def split(self, name: str) -> Sequence[Example]:
     """Returns the examples of one split.

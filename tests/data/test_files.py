@@ -29,6 +29,14 @@ def test_templates_and_label_maps_make_the_texts(tmp_path):
     {'text': '{no}', 'the label': 0, 'inputs': '{sst2} sentence: {no}', 'targets': 'negative'}]
 
 
+def test_the_label_map_says_what_a_target_may_be_where_it_is_of_one_column(tmp_path):
+  path = write_jsonl(tmp_path / 'x.jsonl', [{'inputs': 'a', 'targets': 0}])
+  of = lambda **given: files.FileTask(path, **given).labels
+  assert of(labels={'0': 'no', '1': 'yes', 'true': 'yes'}) == ('no', 'yes')
+  assert of(targets='it is {targets}.', labels={'0': 'no', '1': 'yes'}) == ('it is no.', 'it is yes.')
+  assert of(targets='{targets} {targets}', labels={'0': 'no', '1': 'yes'}) == of() == ()
+
+
 def test_labels_are_looked_up_as_json_spells_them(tmp_path):
   path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': True}])
   assert files.FileTask(path, labels={'true': 'yes'}).split('all')[0]['targets'] == 'yes'
