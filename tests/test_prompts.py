@@ -141,6 +141,29 @@ def test_the_method_makes_one_tensor_under_the_name_that_files_use():
   assert jax.tree.map(jnp.shape, trained) == {'encoder': {'prompt': {'prompt': {'prompt': (P, D)}}}}
 
 
+def test_a_wayward_prompt_pays_for_its_squared_distance_to_the_embedded_text(embeddings):
+  wayward = prompts.Wayward.of_text(embeddings, Letters(), 'bad', 0.5)
+  method = prompts.PromptTuning(prompts.Prompt(3), wayward=wayward)
+  vectors = np.random.default_rng(3).normal(size=(3, D)).astype(np.float32)
+  trained = {'encoder': {'prompt': {'prompt': {'prompt': jnp.asarray(vectors)}}}}
+  difference = vectors - embeddings[[2, 1, 4]]
+  np.testing.assert_allclose(method.penalty(trained), 0.5 * (difference**2).sum(), rtol=1e-6)
+  gradient, = jax.tree.leaves(jax.grad(method.penalty)(trained))
+  np.testing.assert_allclose(gradient, difference, rtol=1e-5)
+  assert prompts.PromptTuning(prompts.Prompt(3)).penalty(trained) is None
+
+
+def test_a_wayward_prompt_wants_a_text_of_its_length_and_a_weight(embeddings):
+  class Model:
+    width, prompted = D, 'encoder'
+
+  wayward = prompts.Wayward.of_text(embeddings, Letters(), 'bad', 0.5)
+  with pytest.raises(ValueError, match=r'embedded as \(3, 4\), wanted \(5, 4\).* Set PROMPT_LENGTH to its number'):
+    prompts.PromptTuning(prompts.Prompt(P), wayward=wayward).initialise(KEY, Model())
+  with pytest.raises(ValueError, match=r'gamma of the distance to a text is 0. Give a number above 0'):
+    prompts.Wayward.of_text(embeddings, Letters(), 'bad', 0)
+
+
 def test_the_method_hands_the_prompt_to_the_encoder():
   method = prompts.PromptTuning(prompts.Prompt(P, dtype=jnp.bfloat16), layouts.after_eos, Visibility(input=False))
   trained = method.initialise(KEY, Model())
