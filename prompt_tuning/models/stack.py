@@ -50,7 +50,7 @@ class Stack(nn.Module):
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
                memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
                inputs: Array | None = None, added: Array | None = None,
-               collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
+               collect: bool = False, hidden: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the stack.
 
     Args:
@@ -63,6 +63,7 @@ class Stack(nn.Module):
       inputs: [L, B, T, D], what each layer reads instead of what the one before has given.
       added: [L - 1, M, D], vectors for each layer but the first, which `around.added_rows` gives to positions.
       collect: also return each layer's own keys and values.
+      hidden: return the last norm's output, not what an output layer makes of it.
 
     Returns:
       [B, T, D] or [B, T, V], and [L, B, kv_heads, T, K] twice or None.
@@ -91,6 +92,8 @@ class Stack(nn.Module):
     x, own = scan(Layer(config, name='layers'), x, scanned, around)
     x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
+    if hidden:
+      return x, own
     if config.output_scale != 1.0:
       x = x * config.output_scale
     if config.outputs:
