@@ -29,6 +29,7 @@ from prompt_tuning.t5x_names import (
   integers,
   labels,
   linen_initializers,
+  losses,
   models,
   partitioning,
   prefix,
@@ -46,9 +47,10 @@ from prompt_tuning.t5x_names import (
 MODULES: dict[str, ModuleType] = {
   'adafactor': adafactor, 'architectures': architectures, 'decoding': decoding, 'eval_script': eval_script,
   'files': files, 'infer_script': infer_script, 'integers': integers, 'labels': labels,
-  'flax.linen.initializers': linen_initializers, 'models': models, 'partitioning': partitioning, 'prefix': prefix,
-  'prompt_tuning.prompts': prompts, 'retrained': retrained, 'seqio': seqio, 'table_to_text': table_to_text,
-  'train_prompts': train_prompts, 'train_script': train_script, 'trainer': trainer, 'utils': utils,
+  'flax.linen.initializers': linen_initializers, 'losses': losses, 'models': models, 'partitioning': partitioning,
+  'prefix': prefix, 'prompt_tuning.prompts': prompts, 'retrained': retrained, 'seqio': seqio,
+  'table_to_text': table_to_text, 'train_prompts': train_prompts, 'train_script': train_script, 'trainer': trainer,
+  'utils': utils,
 }
 ROOTS = {'train': 'train_script.train', 'eval': 'eval_script.evaluate', 'infer': 'infer_script.infer'}
 _RUN_FILES = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from prompt_tuning import inference, trees
 from prompt_tuning.conditioning import Method
+from prompt_tuning.losses import Loss
 from prompt_tuning.models import loading
 from prompt_tuning.models.ends import untrained
 from prompt_tuning.models.generation import BeamSearch, Sampler
@@ -17,11 +18,11 @@ from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.prompts import PATH
 from prompt_tuning.t5x_names import train_prompts
 from prompt_tuning.t5x_names.architectures import T5, NewEnds
+from prompt_tuning.t5x_names.losses import ChosenLoss
 from prompt_tuning.t5x_names.recipe import made
 from prompt_tuning.t5x_names.utils import RestoreCheckpointConfig
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor, Optimizer
-from prompt_tuning.training.step import Loss
 
 __all__ = ['EncoderDecoderModel']
 _NORMALISING = {'NUM_REAL_TARGET_TOKENS': 'tokens'}  # T5X's word for it
@@ -53,6 +54,7 @@ class EncoderDecoderModel:
     z_loss: pulls the log of the softmax's sum towards 0.
     label_smoothing: share of probability given to all other tokens.
     loss_normalizing_factor: what the summed loss is divided by: None (nothing), a number, or 'tokens'.
+    loss_fn: what is minimised, of `losses`; None is cross-entropy.
   """
 
   module: T5
@@ -68,6 +70,7 @@ class EncoderDecoderModel:
   z_loss: float = 1e-4
   label_smoothing: float = 0.0
   loss_normalizing_factor: float | str | None = None
+  loss_fn: ChosenLoss | None = None
 
   @staticmethod
   def predict_batch_with_aux(num_decodes: int = 1) -> int:
@@ -166,10 +169,11 @@ class EncoderDecoderModel:
     """Returns how answers are decoded."""
     return self.decode_fn(num_decodes=self.num_decodes)
 
-  def loss(self) -> Loss:
-    """Returns what is minimised."""
+  def loss(self, vocabulary: Any = None) -> Loss:
+    """Returns what is minimised; `vocabulary` is for label words."""
     factor = self.loss_normalizing_factor
-    return Loss(self.z_loss, self.label_smoothing, _NORMALISING.get(factor, factor))
+    loss = Loss(self.z_loss, self.label_smoothing, _NORMALISING.get(factor, factor))
+    return loss if self.loss_fn is None else self.loss_fn.into(loss, vocabulary)
 
   def _chosen(self) -> Any:
     return self.prompt() if callable(self.prompt) else self.prompt
