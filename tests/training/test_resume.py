@@ -13,6 +13,7 @@ from prompt_tuning import prompts
 from prompt_tuning.checkpoints.state import read_state
 from prompt_tuning.conditioning import Visibility
 from prompt_tuning.data import metrics
+from prompt_tuning.training import loop
 
 
 class PowerCut(BaseException):
@@ -106,3 +107,13 @@ def test_the_folder_of_another_run_is_refused_and_left_as_it_is(straight, settin
     toy_run.train(straight.folder, **settings)
   np.testing.assert_array_equal(before[f'trained/{prompts.PATH}'],
                                 tensors(straight.folder, 106)[f'trained/{prompts.PATH}'])
+
+
+def test_a_run_that_stops_at_an_accuracy_stops_at_the_same_step_when_it_is_interrupted(tmp_path):
+  # Over twelve examples, three steps: what came before the interruption counts.
+  settings = {'stop': loop.Stop(0.0, 12), 'log_period': 1, 'saving': loop.Saving(1)}
+  straight = toy_run.train(tmp_path / 'straight', **settings)
+  assert straight.step == toy_run.START + 3
+  toy_run.train(tmp_path / 'resumed', **settings, train_steps=toy_run.START + 2)
+  assert toy_run.train(tmp_path / 'resumed', **settings).step == straight.step
+  assert toy_run.train(tmp_path / 'resumed', **settings).step == straight.step  # it is done
