@@ -66,7 +66,7 @@ def test_labels_stand_at_the_last_positions_of_the_input_and_none_is_read():
   decoder = layout.example([1, 0, 1, 1], [0, 1])['decoder']
   assert decoder['tokens'].tolist() == [1, 0, 1, 1]
   assert (decoder['targets'].tolist(), decoder['loss_weights'].tolist()) == ([0, 0, 0, 1], [0, 0, 1, 1])
-  batches = [layouts.assemble([[layout.example([1, 0, 1, 1], targets)]], {'decoder': 4}) for targets in ([0, 1], [1, 0])]
+  batches = [layouts.assemble([[layout.example([1, 0, 1, 1], each)]], {'decoder': 4}) for each in ([0, 1], [1, 0])]
   np.testing.assert_array_equal(*(apply_model(model.module, model.params, each, Conditioning()) for each in batches))
   with pytest.raises(ValueError, match='3 labels for an input of 2 positions'):
     layout.example([1, 0], [0, 1, 1])
