@@ -12,7 +12,7 @@ import jax
 
 from prompt_tuning import trees
 from prompt_tuning.layouts import Layout
-from prompt_tuning.types import Array, Flat, Params
+from prompt_tuning.types import Array, Batch, Flat, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,14 @@ class Context:
   keys: Array
   values: Array
   seen: Array
+
+  @classmethod
+  def of_batch(cls, batch: Batch) -> 'Context | None':
+    """Returns the texts before a batch's rows, whose keys and values there are [B, L, …]; None where there are none."""
+    if 'context' not in batch:
+      return None
+    found = batch['context']
+    return cls(found['keys'].swapaxes(0, 1), found['values'].swapaxes(0, 1), found['seen'])
 
   def take(self, rows: Any) -> 'Context':
     """Returns the texts of some rows; one that all rows share stays as it is."""
