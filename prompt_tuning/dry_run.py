@@ -162,7 +162,9 @@ def _show_training(run: Any, outline: Outline) -> None:
                      f'TRAIN_STEPS to {outline.step} plus the steps you want.')
   start = outline.step if outline.missing is None else 'unknown'
   print(f'Steps: {start} to {end}, evaluated every {run.eval_period}, saved every {run.checkpoint_cfg.save.period}')
-  _show_batches(run, outline.layout(method.layout()), run.trainer_cls().num_microbatches)
+  microbatches = run.trainer_cls().num_microbatches
+  run.model.loss(outline.vocabulary).require_whole_batches(microbatches, run.data.pack)
+  _show_batches(run, outline.layout(method.layout()), microbatches)
 
 
 def _show_prompt(run: Any, outline: Outline) -> None:
@@ -193,6 +195,8 @@ def _show_data(run: Any, outline: Outline | None) -> None:
     run.evaluations(task)
   for each, _ in task.parts(run.data.split):
     print(f'Task {each.name}: {_splits(each)}')
+    if hasattr(run, 'ranked'):
+      run.ranked(each)
     if outline is not None and outline.vocabulary is not None:
       _show_example(each, run.data.split, outline)
 

@@ -8,13 +8,15 @@ from typing import Any
 import jax
 
 from prompt_tuning.conditioning import Conditioning
-from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.data.metrics import accuracy
+from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.inference import generate_answers, readable, score_targets, text_of
 from prompt_tuning.layouts import Layout
-from prompt_tuning.losses import cross_entropy
+from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.generation import Sampler
 from prompt_tuning.models.language_model import LanguageModel, apply_model
+from prompt_tuning.ranking import Ranked, rank
 from prompt_tuning.types import Array, Batch, Params
 
 
@@ -38,7 +40,8 @@ class Evaluation:
 
 def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task, *, sampler: Sampler,
              split: str = 'validation', lengths: Mapping[str, int] | None = None, batch_size: int = 32,
-             num_examples: int | None = None, max_length: int | None = None, seed: int = 0) -> Evaluation:
+             num_examples: int | None = None, max_length: int | None = None, seed: int = 0,
+             ranked: Ranked | None = None) -> Evaluation:
   """Lets the model answer a split's inputs and compares with the targets.
 
   Args:
@@ -53,11 +56,13 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     num_examples: only so many, from the first.
     max_length: the most tokens of an answer; None is the targets' length.
     seed: for samplers that draw.
+    ranked: take the likeliest of its words instead of an answer of the model's own. There is 'accuracy' then, whatever
+      the task's metrics; a line's 'scores' are those of all words.
 
   Raises:
-    ValueError: the task has no metric, no such split or no example.
+    ValueError: the task has no metric, no such split or no example; or a target is not among the words to rank.
   """
-  if not (task.metrics or task.score_metrics):
+  if not (task.metrics or task.score_metrics or ranked):
     raise ValueError(f'The task {task.name} has no metric. Name some, such as metrics=("accuracy",).')
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                          num_examples=num_examples)
@@ -66,7 +71,10 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
   for example in examples:
     target = task.value(text_of(example, 'targets', vocabulary), example, is_target=True)
     lines.append({'input': readable(example, vocabulary), 'target': target})
-  if task.metrics:
+  metrics: dict[str, float] = {}
+  if ranked is not None:
+    metrics |= _rank(model, conditioning, batches, ranked, lines, task)
+  elif task.metrics:
     answers = generate_answers(model, conditioning, batches, sampler=sampler, seed=seed,
                                max_length=max_length or batches.texts['targets'])
     for example, line, (tokens, _) in zip(examples, lines, answers, strict=True):
@@ -75,7 +83,6 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
   if task.score_metrics:
     for line, score in zip(lines, score_targets(model, conditioning, batches), strict=True):
       line['score'] = score
-  metrics: dict[str, float] = {}
   targets = [line['target'] for line in lines]
   for functions, compared in ((task.metrics, 'prediction'), (task.score_metrics, 'score')):
     for metric in functions:
@@ -83,19 +90,30 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
   return Evaluation(task.name, metrics, lines, batches.truncated)
 
 
-@functools.partial(jax.jit, static_argnames=('module', 'z_loss', 'label_smoothing'))
-def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning, *, z_loss: float,
-          label_smoothing: float) -> dict[str, Array]:
-  logits = apply_model(module, params, batch, conditioning)
-  decoder = batch['decoder']
-  return cross_entropy(logits, decoder['targets'], decoder['loss_weights'], z_loss=z_loss,
-                       label_smoothing=label_smoothing)[1]
+def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, ranked: Ranked,
+          lines: list[dict[str, Any]], task: Task) -> dict[str, float]:
+  """Returns the accuracy of the likeliest words, which become the lines' 'output'."""
+  targets = [text_of(example, 'targets', model.vocabulary) for example in batches.examples]
+  for target in targets:
+    ranked.require(target)
+  for example, line, scores in zip(batches.examples, lines, rank(model, conditioning, batches, ranked), strict=True):
+    line['scores'] = dict(zip(ranked.words, scores.tolist(), strict=True))
+    line['output'] = ranked.words[int(scores.argmax())]
+    line['prediction'] = task.value(line['output'], example, is_target=False)
+  return accuracy(targets, [line['output'] for line in lines])
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'loss'))
+def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning, *, loss: Loss) -> dict[str, Array]:
+  return loss(apply_model(module, params, batch, conditioning, hidden=loss.of == 'hidden'), batch)[1]
 
 
 def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task | Mixture, *,
                   split: str = 'validation', lengths: Mapping[str, int], batch_size: int = 32,
-                  steps: int | None = None, z_loss: float = 0.0, label_smoothing: float = 0.0) -> dict[str, float]:
+                  steps: int | None = None, loss: Loss = Loss(z_loss=0.0)) -> dict[str, float]:
   """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens.
+
+  A loss that compares rows is averaged over batches.
 
   Args:
     model: the frozen model.
@@ -106,8 +124,10 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     lengths: most tokens of 'inputs' and 'targets'.
     batch_size: rows run together.
     steps: at most so many batches of each task.
-    z_loss: as in training.
-    label_smoothing: as in training.
+    loss: as in training.
+
+  Raises:
+    ValueError: a target does not suit the loss.
   """
   total: dict[str, float] = {}
   for each, _ in task.parts(split):
@@ -115,9 +135,8 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                            num_examples=limit)
     for batch, _ in batches:
-      sums = _sums(model.module, model.params, batch, conditioning, z_loss=z_loss, label_smoothing=label_smoothing)
+      loss.check(batch)
+      sums = _sums(model.module, model.params, batch, conditioning, loss=loss)
       for name, value in sums.items():
         total[name] = total.get(name, 0.0) + float(value)
-  sums = {'loss': total['loss'], 'cross_ent_loss': total['loss'] - total['z_loss'], 'z_loss': total['z_loss'],
-          'accuracy': total['correct']}
-  return {name: value / total['weights'] for name, value in sums.items()}
+  return averages(total)

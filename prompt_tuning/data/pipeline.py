@@ -9,6 +9,7 @@ Evaluation reads its examples once, in order.
 """
 
 import collections
+import dataclasses
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ class Preprocessor:
     if len(ids) > room:
       self.truncated[feature] += 1
       ids = ids[:room]
-    return ids + end
+    return [*ids, *end] if end else ids
 
 
 class TrainBatches:
@@ -211,7 +212,7 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: la
   Args:
     examples: with 'inputs', and with 'targets' unless they are to be predicted only.
     vocabulary: for examples that are texts.
-    layout: where tokens and prompt stand.
+    layout: where tokens and prompt stand; inputs stand in the rows, also where training caches them.
     batch_size: rows in a batch.
     lengths: most tokens of 'inputs' and 'targets', end token included; one that is absent is the longest found,
       rounded up to a multiple of 8. Inputs that are all shorter get no more room than that; the room for targets stays
@@ -225,6 +226,7 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: la
     raise ValueError('There is no example to evaluate. Give at least one.')
   count = len(examples) if num_examples is None else min(num_examples, len(examples))
   chosen = [examples[i] for i in range(count)]
+  layout = dataclasses.replace(layout, cached=False)  # a text that is read only once need not be kept
   return EvalBatches(chosen, vocabulary, layout, lengths=lengths or {}, batch_size=batch_size, side=side)
 
 
@@ -273,9 +275,12 @@ def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str,
   return layout.rows(lengths)
 
 
-def _token_ids(value: Any, vocabulary: Vocabulary) -> list[int]:
+def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
+  """Returns token ids of a text or of ids, without an end token; real vectors [T, F] as they are."""
   if isinstance(value, str):
     return vocabulary.encode(value)
+  if isinstance(value, np.ndarray) and value.ndim == 2:
+    return value
   try:
     ids = [int(i) for i in value]
   except (TypeError, ValueError) as error:

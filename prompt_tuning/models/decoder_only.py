@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.conditioning import Conditioning, StackConditioning
-from prompt_tuning.layouts import CausalLayout, LabelLayout, Layout
+from prompt_tuning.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
@@ -84,21 +84,35 @@ class DecoderOnly(nn.Module):
     return {'decoder': (config.layers, config.kv_heads or config.heads, config.head_dim)}
 
   def layout(self, asked: Layout) -> CausalLayout:
-    """Returns how this model's examples are laid out: input and target in one row."""
+    """Returns how this model's examples are laid out: input and target in one row, or a cached input apart.
+
+    Raises:
+      ValueError: an input shall be cached that does not end before the prompt, or depends on it.
+    """
+    wrong = [text for found, text in (
+      (asked.placement is not after_eos, f'the placement is {asked.placement.__name__}'),
+      (asked.alone, 'the prompt does not see the input'),
+      (self.config.prefix_lm, 'in a prefix-LM the input sees the prompt'),
+      (self.config.classes, 'the positions of the input are labelled')) if found]
+    if asked.cached and wrong:
+      raise ValueError(f'The text before the prompt shall be cached, but {" and ".join(wrong)}. Let a prompt that sees '
+                       'the input stand behind it (layouts.after_eos, train_prompts.suffix_prompt), or do not cache.')
     kind = LabelLayout if self.config.classes else CausalLayout
-    return kind(asked.prompt_length, asked.placement, alone=asked.alone, prefix_lm=self.config.prefix_lm)
+    return kind(asked.prompt_length, asked.placement, alone=asked.alone, cached=asked.cached,
+                prefix_lm=self.config.prefix_lm)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
-               dropout: Array | None = None) -> Array:
+               dropout: Array | None = None, hidden: bool = False) -> Array:
     """Returns logits [B, T, V] in float32, aligned with the batch's targets.
 
     Args:
       batch: as `layouts` describes it.
       conditioning: what the model is handed; its `parameters` are merged by the caller.
       dropout: [B] random keys, or None.
+      hidden: return the last norm's output [B, T, D] instead.
     """
-    x, _, _, _ = self._read(batch, conditioning, dropout, collect=False)
-    return self._logits(x)
+    x, _, _, _ = self._read(batch, conditioning, dropout, collect=False, hidden=hidden)
+    return x if hidden else self._logits(x)
 
   def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], Array]:
     """Runs the rows, which end with their last token (padded left), for decoding to go on from.
@@ -126,7 +140,8 @@ class DecoderOnly(nn.Module):
     return self._logits(x)[:, 0], own
 
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
-            collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
+            collect: bool, hidden: bool = False
+            ) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
     ways = [name for name in given.given() if name not in ('added', 'context')]  # which go with the others
     if conditioning.encoder.given() or len(ways) > 1:
@@ -145,7 +160,7 @@ class DecoderOnly(nn.Module):
     visible = self_visible(layout, causal=True, visibility=given.visibility)
     x, own = self.decoder(self._placed(vectors, positions),
                           Surroundings((hide(visible),), positions=positions, added_rows=rows, dropout=dropout),
-                          fronts=fronts, added=None if rows is None else added, collect=collect)
+                          fronts=fronts, added=None if rows is None else added, collect=collect, hidden=hidden)
     return x, own, fronts, positions
 
   def _vectors(self, layout: Batch) -> Array:

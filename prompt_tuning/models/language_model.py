@@ -32,10 +32,11 @@ def bucket(length: int) -> int:
   return next((size for size in BUCKETS if size >= length), -(-length // 512) * 512)
 
 
-@functools.partial(jax.jit, static_argnames='module')
-def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
-  """Returns the logits [B, S, V] of a batch's targets, without dropout."""
-  return module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning)
+@functools.partial(jax.jit, static_argnames=('module', 'hidden'))
+def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
+                hidden: bool = False) -> Array:
+  """Returns the logits [B, S, V] of a batch's targets, or `hidden` states [B, S, D], without dropout."""
+  return module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning, hidden=hidden)
 
 
 @functools.partial(jax.jit, static_argnames='module')

@@ -89,7 +89,14 @@ class T5(nn.Module):
   prompted = 'encoder'  # the stack that a prompt belongs to
 
   def layout(self, asked: Layout) -> Layout:
-    """Returns how this model's examples are laid out."""
+    """Returns how this model's examples are laid out.
+
+    Raises:
+      ValueError: inputs shall be cached, whose positions see the prompt here.
+    """
+    if asked.cached:
+      raise ValueError('The text before the prompt shall be cached, but this model has an encoder, in which all of an '
+                       'input sees all. Choose a decoder-only model, or do not cache.')
     return asked
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
@@ -107,16 +114,17 @@ class T5(nn.Module):
     self.decoder = Stack(config.stack(cross=True))
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
-               dropout: Array | None = None) -> Array:
+               dropout: Array | None = None, hidden: bool = False) -> Array:
     """Returns logits [B, S, V] in float32, aligned with the batch's targets.
 
     Args:
       batch: as `layouts` describes it.
       conditioning: what the model is handed; its `parameters` are merged by the caller.
       dropout: [B] random keys, or None.
+      hidden: return the output of the decoder's last norm [B, S, D] instead.
     """
     memory, of_prompt = self.read(batch, conditioning, dropout=dropout)
-    return self.decode(batch, memory, conditioning, of_prompt, dropout=dropout)
+    return self.decode(batch, memory, conditioning, of_prompt, dropout=dropout, hidden=hidden)
 
   def encode(self, batch: Batch, conditioning: Conditioning, *, dropout: Array | None = None) -> Array:
     """Returns the encoder's output [B, T, D] of the rows."""
@@ -170,8 +178,8 @@ class T5(nn.Module):
                         added=added_vectors(given, self.config.encoder_layers), collect=True)
 
   def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, of_prompt: Array | None = None, *,
-             dropout: Array | None = None) -> Array:
-    """Returns logits [B, S, V] of all target positions, given what `read` returned."""
+             dropout: Array | None = None, hidden: bool = False) -> Array:
+    """Returns logits [B, S, V] (or `hidden` states) of all target positions, given what `read` returned."""
     layout, given = batch['decoder'], conditioning.decoder
     x = self.token_embedder(layout['tokens'])
     if dropout is not None:
@@ -184,8 +192,8 @@ class T5(nn.Module):
     if of_prompt is not None:
       chosen, bias = chosen_prompts(of_prompt, conditioning.encoder, batch)
       around = dataclasses.replace(around, prompt_memory=chosen, prompt_memory_bias=bias)
-    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch))
-    return self._logits(x)
+    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch), hidden=hidden)
+    return x if hidden else self._logits(x)
 
   def decode_next(self, tokens: Array, index: Array, cache: tuple[Array, Array], memory: tuple[Array, Array],
                   memory_bias: Array, fronts: Sequence[Front] = (), offset: Array | int = 0,

@@ -3,13 +3,14 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
 from prompt_tuning import evaluation as library
 from prompt_tuning import inference, storage
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.ranking import Ranked
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.seqio import Evaluator
@@ -31,6 +32,8 @@ class evaluate:
     inference_evaluator_cls: what is answered and kept.
     partitioner: how the model is spread over devices.
     fallback_init_rng: seed of a prompt that is made anew; None forbids that.
+    label_words: take the likeliest of these words instead of generating; 'task' takes those of the task's label map.
+    label_score: what decides: 'sum' of a word's log-probabilities, or 'mean'.
   """
 
   model: EncoderDecoderModel
@@ -40,6 +43,8 @@ class evaluate:
   inference_evaluator_cls: Callable[[], Evaluator] = Evaluator
   partitioner: PjitPartitioner = PjitPartitioner()
   fallback_init_rng: int | None = None
+  label_words: Sequence[str] | str | None = None
+  label_score: str = 'sum'
 
   def __post_init__(self) -> None:
     check_folder('EVAL_OUTPUT_DIR', self.output_dir)
@@ -58,6 +63,24 @@ class evaluate:
     """Returns what it judges by."""
     return self.dataset_cfg.task(self.model.vocabulary(self.restore.source or ''))
 
+  def ranked(self, task: Task) -> Ranked | None:
+    """Returns the words to rank of one task; None where answers are generated.
+
+    Raises:
+      ValueError: the task has no label map, or the words cannot be ranked.
+    """
+    if self.label_words is None:
+      return None
+    if self.label_words != 'task':
+      if isinstance(self.label_words, str):
+        raise ValueError(f'eval_script.evaluate.label_words is {self.label_words!r}, wanted a list of words or "task". '
+                         f'Write [{self.label_words!r}, …].')
+      return Ranked(self.label_words, self.label_score)
+    if not task.labels:
+      raise ValueError(f'eval_script.evaluate.label_words is "task", but the task {task.name} has no label map. Set '
+                       "files.FileTask.labels, or label_words to the words, such as ['negative', 'positive'].")
+    return Ranked(task.labels, self.label_score)
+
   def run(self, config_text: str) -> dict[str, Mapping[str, float]]:
     """Evaluates, prints and writes; returns task -> metrics."""
     cfg, evaluator = self.dataset_cfg, self.inference_evaluator_cls()
@@ -72,7 +95,8 @@ class evaluate:
     for each, _ in task.parts(cfg.split):
       result = library.evaluate(
         model, conditioning, layout, each, sampler=self.model.sampler(), split=cfg.split,
-        lengths=cfg.task_feature_lengths, batch_size=cfg.batch_size, num_examples=evaluator.num_examples)
+        lengths=cfg.task_feature_lengths, batch_size=cfg.batch_size, num_examples=evaluator.num_examples,
+        ranked=self.ranked(each))
       found[each.name] = result.metrics
       self._write(os.path.basename(each.name), step, result, evaluator.write_n_results)
     print(f'Wrote {self.output_dir}')

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.models import ends
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.seqio import Evaluator
@@ -40,6 +42,10 @@ class train:
     objective: the metric, or 'loss', that tells which prompt is best; None is the first metric.
     patience: stop after so many evaluations without a better one; None never stops early.
     log_period: steps from one line of figures to the next.
+    cache_limit: bytes of memory for texts that `train_prompts.Prompt.cache_text` keeps; further ones go to disk.
+    stop_accuracy: end when so many of the last `stop_examples` examples' tokens are right, 0 to 1; None never.
+    stop_examples: see there.
+    check_frozen: at the end read the checkpoint again, and compare all that is frozen with it to the last bit.
   """
 
   model: EncoderDecoderModel
@@ -60,6 +66,10 @@ class train:
   objective: str | None = None
   patience: int | None = None
   log_period: int = 10
+  cache_limit: int = loop.CACHE_LIMIT
+  stop_accuracy: float | None = None
+  stop_examples: int = 50
+  check_frozen: bool = False
 
   def __post_init__(self) -> None:
     check_folder('MODEL_DIR', self.model_dir)
@@ -150,12 +160,29 @@ class train:
     task = self.task()
     evaluations = self.evaluations(task)
     model = self.model.load(self.restore, seed=self.seed)
-    return loop.train(
+    ended = loop.train(
       model=model, method=self.model.method(model), task=task, lengths=cfg.task_feature_lengths,
-      model_dir=self.model_dir, train_steps=self.end(model.step), optimizer=self.optimizer, loss=self.model.loss(),
-      batch_size=cfg.batch_size, microbatches=self.trainer_cls().num_microbatches, seed=self.seed, packed=cfg.pack,
+      model_dir=self.model_dir, train_steps=self.end(model.step), optimizer=self.optimizer,
+      loss=self.model.loss(model.vocabulary), batch_size=cfg.batch_size,
+      microbatches=self.trainer_cls().num_microbatches, seed=self.seed, packed=cfg.pack,
       split=cfg.split, evaluations=evaluations, saving=loop.Saving(save.period, save.keep), log_period=self.log_period,
+      cache_limit=self.cache_limit,
+      stop=None if self.stop_accuracy is None else loop.Stop(self.stop_accuracy, self.stop_examples),
       config_text=config_text)
+    if self.check_frozen:
+      self._check_frozen(model)
+    return ended
+
+  def _check_frozen(self, model: LanguageModel) -> None:
+    """Prints that nothing frozen has changed.
+
+    Raises:
+      RuntimeError: something has, which would be a mistake of this package.
+    """
+    count, names = ends.changed(model, dataclasses.replace(self.model, ends=None).load(self.restore, seed=self.seed))
+    if names:
+      raise RuntimeError(f'{len(names)} of {count} frozen arrays have changed, first {names[0]}. Report this mistake.')
+    print(f'All {count} frozen arrays are unchanged to the last bit.')
 
   def files(self) -> list[str]:
     """Returns what it writes."""

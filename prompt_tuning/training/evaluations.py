@@ -9,12 +9,14 @@ from absl import logging
 
 from prompt_tuning import inference, trees
 from prompt_tuning.conditioning import Method
+from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.evaluation import evaluate, evaluate_loss
+from prompt_tuning.losses import Loss
 from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.training.metric_log import MetricLog
-from prompt_tuning.training.step import Loss, TrainState
+from prompt_tuning.training.step import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,16 @@ def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -
     (evaluations.task or task).parts(evaluations.split)
 
 
+def require_targets(loss: Loss, task: Task | Mixture, split: str, model: LanguageModel,
+                    lengths: Mapping[str, int]) -> None:
+  """Raises ValueError where a target does not suit the loss; splits without an end are not looked through."""
+  for each, _ in task.parts(split) if loss.checks else ():
+    examples = each.split(split)
+    if not hasattr(examples, 'draw'):
+      for batch, _ in eval_batches(examples, model.vocabulary, model.layout(), batch_size=32, lengths=lengths):
+        loss.check(batch)
+
+
 def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture, lengths: Mapping[str, int],
           batch_size: int, loss: Loss, evaluations: Evaluations, model_dir: str, step: int,
           log: MetricLog) -> dict[str, float]:
@@ -79,7 +91,7 @@ def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | 
     name = os.path.basename(each.name)
     if evaluations.loss_steps:
       values = evaluate_loss(model, conditioning, layout, each, lengths=lengths, steps=evaluations.loss_steps,
-                             z_loss=loss.z_loss, label_smoothing=loss.label_smoothing, **common)
+                             loss=loss, **common)
       log.write(step, values, folder=f'training_eval/{name}')
       metrics[f'{name}/loss'] = values['loss']
     if evaluations.examples != 0 and (each.metrics or each.score_metrics):

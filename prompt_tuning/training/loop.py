@@ -1,5 +1,6 @@
 """The training loop: data, state, step, figures, evaluation, saving. Read it from top to bottom."""
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -17,13 +18,17 @@ from prompt_tuning.conditioning import Method, exported
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.losses import Loss, averages
+from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.training import run_files
-from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits
+from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits, require_targets
 from prompt_tuning.training.metric_log import MetricLog
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, rate_at
-from prompt_tuning.training.step import Loss, TrainState, averages, make_step
+from prompt_tuning.training.step import TrainState, make_step
+
+CACHE_LIMIT = 4 << 30  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,19 @@ class Saving:
     if self.period < 1 or (self.keep is not None and self.keep < 1):
       raise ValueError(f'A state shall be saved every {self.period} steps and {self.keep} be kept. '
                        'Give numbers of at least 1 for period and keep, or keep=None for all.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+  """When a run ends before its last step: the accuracy of what it was trained on is high enough.
+
+  Attributes:
+    accuracy: the share of right tokens or labels, 0 to 1.
+    examples: over so many of the last examples; looked at whenever figures are logged.
+  """
+
+  accuracy: float
+  examples: int = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +92,8 @@ class Run:
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
           train_steps: int, optimizer: Optimizer = Adafactor(), loss: Loss = Loss(), batch_size: int = 128,
           microbatches: int | None = None, seed: int | None = None, packed: bool = False, split: str = 'train',
-          evaluations: Evaluations = Evaluations(), saving: Saving = Saving(), log_period: int = 10,
-          config_text: str = '', quiet: bool = False) -> Run:
+          cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
+          log_period: int = 10, stop: Stop | None = None, config_text: str = '', quiet: bool = False) -> Run:
   """Trains a method's tensors for a frozen model; goes on where the run in `model_dir` stopped.
 
   A run that was killed at any moment and started again ends with the same bits as one that was not.
@@ -94,9 +112,12 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     seed: of first values, data order and dropout; None draws one, and the run's state keeps it.
     packed: put several examples into a row where they fit.
     split: the examples to learn from.
+    cache_limit: bytes of memory for keys and values of texts, where the method's layout caches these; what goes beyond
+      is kept in a file in the run's folder as long as the run goes on.
     evaluations: what is evaluated, and how often.
     saving: how often the state is saved.
     log_period: steps from one line of figures to the next.
+    stop: when to end before the last step; None never.
     config_text: written to `config.gin`.
     quiet: print nothing.
 
@@ -118,11 +139,15 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     raise ValueError('The model was loaded without a vocabulary, so examples cannot be read. '
                      'Give load_model(..., vocabulary=...).')
   require_splits(task, split, evaluations)
+  loss.require_whole_batches(microbatches, packed)
+  require_targets(loss, task, split, model, lengths)
   run_files.prepare(model_dir)
   saved = run_files.read_newest(model_dir)
   if seed is None:
     seed = saved[2]['run']['seed'] if saved else secrets.randbits(31)
   layout = model.layout(method.layout())
+  if layout.cached:
+    require_cacheable(task, split, packed=packed)
   identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
               **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
               'optimizer': type(optimizer).__name__, 'seed': seed}
@@ -132,7 +157,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
                         packed=packed, split=split)
-  batches = Prefetched(source)
+  texts = CachedTexts(model, model_dir, memory_limit=cache_limit) if layout.cached else None
+  batches = Prefetched(source if texts is None else BehindCachedTexts(source, texts))
 
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
@@ -162,8 +188,10 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained numbers, {trees.count(model.params):,} frozen, in {model_dir}')
     pending: list[dict[str, Any]] = []
+    recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # right and all tokens of the last steps
+                               maxlen=-(-stop.examples // batch_size) if stop else 0)
     began, examples = time.monotonic(), 0
-    stopped = evaluations.patience is not None and stale >= evaluations.patience
+    stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
     compiled = None
     while step < train_steps and not stopped:
       batch = next(batches)
@@ -171,9 +199,13 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       state, sums = compiled(model.params, state, batch)
       step += 1
       pending.append(sums)
+      recent.append((sums.get('correct', 0.0), sums['weights']))
       examples += int(batch['decoder']['segments'].max(axis=1).sum())
       passed = step - model.step
-      last = step == train_steps
+      stopped = passed % log_period == 0 and _reached(stop, recent)
+      if stopped:
+        log.say(f'Stopped: {stop.accuracy:.1%} of the last {stop.examples} examples\' tokens are right.')
+      last = step == train_steps or stopped
       evaluating = passed % evaluations.period == 0 or last
       saves = passed % saving.period == 0 or last
       if passed % log_period == 0 or evaluating or saves:
@@ -192,22 +224,32 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           run_files.save_best(model_dir, exported(method, state.trained), {**about, 'step': step, 'best': best})
         else:
           stale += 1
-        stopped = evaluations.patience is not None and stale >= evaluations.patience
-        if stopped:
+        stopped |= evaluations.patience is not None and stale >= evaluations.patience
+        if evaluations.patience is not None and stale >= evaluations.patience:
           log.say(f'Stopped early: {name} has not improved in {stale} evaluations; best {best["value"]:.4g} '
                   f'at step {best["step"]}.')
         began = time.monotonic()
       if saves or stopped:
         run_files.save(model_dir, step, trained=trees.flatten(state.trained), optimizer=state.optimizer,
                        metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
-                                 'metrics': metrics},
+                                 'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
                        about={**about, 'best': best}, keep=saving.keep, exported=exported(method, state.trained))
         began = time.monotonic()
+    if texts is not None:
+      log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:
       log.say(f'Of {cut["examples"]} training examples read, {cut["inputs"]} inputs and {cut["targets"]} targets were '
               f'longer than {dict(lengths)} and were cut. Raise TASK_FEATURE_LENGTHS to keep them whole.')
   return Run(model_dir, step, jax.device_get(trees.flatten(state.trained)), metrics, best)
+
+
+def _reached(stop: Stop | None, recent: collections.deque[tuple[Any, Any]]) -> bool:
+  """Says whether the last steps, pairs of right and all tokens, were right often enough."""
+  if stop is None or len(recent) < recent.maxlen:
+    return False
+  correct, count = (sum(map(float, each)) for each in zip(*recent, strict=True))
+  return correct >= stop.accuracy * count
 
 
 def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[str, float]:
@@ -223,7 +265,8 @@ def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[s
       raise FloatingPointError(f'Training broke down at step {step - len(sums) + i + 1}: {found}. {where} '
                                'Lower the learning rate, or look at the data of that step.')
   total = {name: float(sum(each[name] for each in sums)) for name in sums[0]}
-  return {**averages(total), 'gradient_norm': total['gradient_norm'] / len(sums),
+  means = {name: total[name] / len(sums) for name in ('penalty', 'gradient_norm') if name in total}
+  return {**averages(total), **means,
           'trained_norm': float(sums[-1]['trained_norm'])}
 
 

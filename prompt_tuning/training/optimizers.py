@@ -102,7 +102,8 @@ class AdamW:
 
   def build(self, start_step: int) -> optax.GradientTransformation:
     """Returns the transformation whose first update is the global step `start_step`."""
-    chosen = functools.partial(trees.map_named, lambda name, _: trees.matches(name, self.decayed))
+    chosen = None if '.*' in self.decayed else functools.partial(
+      trees.map_named, lambda name, _: trees.matches(name, self.decayed))
     adam = optax.adamw(_shifted(self.learning_rate, start_step), b1=self.b1, b2=self.b2,
                        weight_decay=self.weight_decay, mask=chosen)
     return adam if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), adam)

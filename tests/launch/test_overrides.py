@@ -16,6 +16,7 @@ RATE, UNIFORM = 'utils.create_learning_rate_scheduler', 'prompt_init/linen.initi
 INIT = 'prompt_init/prompts'
 SAMPLE = '--gin.models.EncoderDecoderModel.decode_fn=@decoding.temperature_sample'
 PREFIX = '--gin.PROMPT=@prefix.Prefix'
+LOSS = '--gin.models.EncoderDecoderModel.loss_fn=@losses'
 GPT = ('--gin_file=models/gpt.gin', '--gin.NUM_LAYERS=2', '--gin.POSITION_COUNT=30')
 INTEGERS = ('--gin.MIXTURE_OR_TASK_NAME=@integers.Task()', "--gin.integers.Task.name='Add1'")
 SUFFIX = '--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'
@@ -138,6 +139,18 @@ TRAIN = {
   'train_prompts.Prompt.see_prompt': ('False', lambda run: prompt(run).see_prompt, False),
   'train_prompts.Prompt.cache_text': ('True', lambda run: prompt(run).cache_text, True, SUFFIX),
   'PROMPT': ('@retrained.Retrained', lambda run: prompt(run).__class__.__name__, 'Retrained'),
+  'train_prompts.Prompt.wayward_text': ("'4 5 6'", lambda run: prompt(run).wayward_text, '4 5 6',
+                                        '--gin.train_prompts.Prompt.wayward_gamma=0.5'),
+  'train_prompts.Prompt.wayward_gamma': ('0.5', lambda run: prompt(run).wayward_gamma, 0.5,
+                                         "--gin.train_prompts.Prompt.wayward_text='4 5 6'"),
+  'models.EncoderDecoderModel.loss_fn': ('@losses.pairwise_distance()',
+                                         lambda run: run.model.loss().function.__name__, 'pairwise_distance'),
+  'losses.pairwise_cosine.of': ("'hidden'", lambda run: run.model.loss().of, 'hidden', f'{LOSS}.pairwise_cosine()'),
+  'losses.pairwise_distance.of': ("'hidden'", lambda run: run.model.loss().of, 'hidden', f'{LOSS}.pairwise_distance()'),
+  'losses.margin.label_words': ("['4 5', '6']", lambda run: run.model.loss(run.vocabulary).function.keywords['labels'],
+                                (4, 6), f'{LOSS}.margin()'),
+  'losses.margin.margin': ('0.5', lambda run: run.model.loss(run.vocabulary).function.keywords['margin'], 0.5,
+                           f'{LOSS}.margin()', "--gin.losses.margin.label_words=['4', '6']"),
   'prefix.Prefix.length': ('4', lambda run: prompt(run).length, 4, PREFIX),
   'prefix.Prefix.init': ('@linen.initializers.ones_init()', lambda run: float(prompt(run).init(None, (1,))[0]), 1.0,
                          PREFIX),
@@ -181,6 +194,9 @@ EVAL = {
   'PROMPT_FILE': ("'other.npy'", lambda run: prompt(run).prompt.file, 'other.npy'),
   f'{INIT}.np_load.path': ("'other.npy'", lambda run: prompt(run).prompt.file, 'other.npy'),
   f'{DATASET}.split': ("'validation'", lambda run: run.data.split, 'validation'),
+  'eval_script.evaluate.label_words': ("['4', '5 6']", lambda run: run.ranked(run.task()).words, ('4', '5 6')),
+  'eval_script.evaluate.label_score': ("'mean'", lambda run: run.ranked(run.task()).score, 'mean',
+                                       "--gin.eval_script.evaluate.label_words=['4', '5 6']"),
   'eval_script.evaluate.fallback_init_rng': ('5', lambda run: run.fallback_init_rng, 5),
 }
 INFER = {

@@ -103,3 +103,11 @@ def test_a_schedule_counts_global_steps(make):
 def test_the_optimizers_state_is_as_small_as_what_is_trained():
   state = AdamW().build(0).init({'encoder/prompt/prompt/prompt': jnp.zeros((5, 8))})
   assert sum(leaf.size for leaf in jax.tree.leaves(state)) <= 2 * 5 * 8 + 2
+
+
+def test_weight_decay_may_apply_to_chosen_names_alone():
+  params = {'a': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}}
+  optimizer = AdamW(0.1, weight_decay=0.5, decayed=('.*/kernel',)).build(0)
+  updates, _ = optimizer.update(jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params)
+  np.testing.assert_allclose(updates['a']['kernel'], -0.1 * 0.5)
+  np.testing.assert_array_equal(updates['a']['bias'], 0)

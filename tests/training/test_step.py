@@ -10,7 +10,8 @@ import optax
 import pytest
 
 from prompt_tuning import layouts, prompts, trees
-from prompt_tuning.training.step import Loss, TrainState, averages, make_step
+from prompt_tuning.losses import Loss, averages, pairwise_cosine
+from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.retrained import Retrained
 
 P = 2
@@ -95,6 +96,43 @@ def test_a_normalizing_factor_that_cannot_be_is_an_error(factor):
 def test_people_read_averages_over_tokens():
   found = averages({'loss': 10.0, 'z_loss': 2.0, 'correct': 3.0, 'weights': 4.0})
   assert found == {'loss': 2.5, 'cross_ent_loss': 2.0, 'z_loss': 0.5, 'accuracy': 0.75}
+
+
+@pytest.mark.parametrize('of', ['logits', 'hidden'])
+def test_the_step_minimises_the_loss_that_is_chosen_of_logits_or_hidden_states(gradients, tiny, of):
+  def minimised(vectors):
+    conditioning = METHOD.condition({'encoder': {'prompt': {'prompt': {'prompt': vectors}}}})
+    outputs = tiny.module.apply({'params': tiny.params}, APART, conditioning, hidden=of == 'hidden')
+    return pairwise_cosine(outputs, APART['decoder']['targets'], APART['decoder']['loss_weights'])[0]
+
+  vectors = METHOD.initialise(jax.random.key(1), tiny)['encoder']['prompt']['prompt']['prompt']
+  loss, wanted = jax.value_and_grad(minimised)(vectors)
+  gradient, sums = gradients(APART, loss=Loss(function=pairwise_cosine, of=of))
+  np.testing.assert_allclose(gradient, wanted, atol=1e-5 * np.abs(wanted).max())
+  np.testing.assert_allclose(averages(sums)['loss'], loss, rtol=1e-5)
+  assert set(averages(sums)) == {'loss'}
+
+
+def test_a_loss_that_compares_rows_cannot_be_cut_into_microbatches(gradients):
+  with pytest.raises(ValueError, match='pairwise_cosine compares all rows of a batch, but the batch is run in 2 parts'):
+    gradients(APART, loss=Loss(function=pairwise_cosine), microbatches=2)
+
+
+@pytest.mark.parametrize('microbatches', [None, 4])
+def test_a_methods_penalty_is_added_once_a_step_whatever_the_loss_is_divided_by(gradients, tiny, microbatches):
+  target = np.random.default_rng(0).normal(size=(P, 12)).astype(np.float32)
+  method = dataclasses.replace(METHOD, wayward=prompts.Wayward(target, 0.25))
+  loss = Loss(normalizing_factor='tokens')
+  trained, remember = METHOD.initialise(jax.random.key(1), tiny), optax.trace(0.0)
+  state = TrainState(jnp.int32(0), trained, remember.init(trained))
+  step = jax.jit(make_step(tiny.module, method, remember, loss=loss, microbatches=microbatches))
+  state, sums = step(tiny.params, state, APART)
+  difference = trees.flatten(trained)[prompts.PATH] - target
+  plain, _ = gradients(APART, loss=loss)
+  wanted = plain + 0.5 * difference
+  found = trees.flatten(state.optimizer.trace)[prompts.PATH]
+  np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+  np.testing.assert_allclose(sums['penalty'], 0.25 * (difference**2).sum(), rtol=1e-5)
 
 
 def products(jaxpr):

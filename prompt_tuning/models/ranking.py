@@ -1,0 +1,43 @@
+"""Scores of given answers that share the work of their input: it is encoded, or read, once for all of them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.conditioning import Conditioning
+from prompt_tuning.models.parameters import merge
+from prompt_tuning.types import Array, Batch, Params
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'start_id'))
+def rank_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, answers: Array,
+               lengths: Array, *, start_id: int = 0) -> Array:
+  """Returns [B, C], the log-likelihood of each of C answers to each row of a batch.
+
+  Args:
+    module: the frozen model. Its `begin` is what decoding uses, see `generation.generate`; here the tokens that it goes
+      on with are the answers'.
+    params: its parameters.
+    batch: of `Layout.question`s, padded as the layout says.
+    conditioning: what the model is handed.
+    answers: [C, S] token ids, the same for all rows.
+    lengths: [C], how many of S each answer has.
+    start_id: the token that the decoder starts with.
+  """
+  params = merge(params, conditioning.parameters)
+  count, longest = answers.shape
+  step, cache, _ = module.begin(params, batch, conditioning, count=count, max_length=longest)
+  rows = len(batch['example_ids'])
+
+  def score(carry: tuple[Array, Array, Array], index: Array) -> tuple[tuple[Array, Array, Array], None]:
+    ids, cache, total = carry
+    logits, cache = step(ids, index, cache)
+    ids = jnp.broadcast_to(answers[:, index], (rows, count))
+    found = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1)[..., 0]
+    return (ids, cache, total + jnp.where(index < lengths, found, 0.0)), None
+
+  first = jnp.full((rows, count), start_id, answers.dtype)
+  (_, _, total), _ = jax.lax.scan(score, (first, cache, jnp.zeros((rows, count))), jnp.arange(longest))
+  return total

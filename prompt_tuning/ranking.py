@@ -1,0 +1,77 @@
+"""Ranked classification: the likeliest of given words is the answer, and nothing is generated."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.conditioning import Conditioning
+from prompt_tuning.data.pipeline import EvalBatches
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.ranking import rank_batch
+
+SCORES = ('sum', 'mean')
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranked:
+  """What is ranked, and by what.
+
+  Attributes:
+    words: the texts that a target may be, of any number of tokens.
+    score: 'sum', the log-likelihood of a word with its end token, as `LanguageModel.score` gives it; or 'mean', that
+      divided by the tokens, which does not favour short words.
+
+  Raises:
+    ValueError: there are fewer than two words, or two of them are the same, or there is no such score.
+  """
+
+  words: Sequence[str]
+  score: str = 'sum'
+
+  def __post_init__(self) -> None:
+    object.__setattr__(self, 'words', tuple(self.words))
+    if len(self.words) < 2 or len(set(self.words)) < len(self.words):
+      raise ValueError(f'The words to rank are {list(self.words)}. Give at least two different ones, such as '
+                       "['negative', 'positive'].")
+    if self.score not in SCORES:
+      raise ValueError(f'Words shall be ranked by {self.score!r}. Choose {" or ".join(SCORES)}.')
+
+  def require(self, target: str) -> None:
+    """Raises ValueError where a target is none of the words."""
+    if target not in self.words:
+      raise ValueError(f'The target {target!r} is not among the words to rank, {", ".join(map(repr, self.words))}.'
+                       f'{trees.nearest(target, self.words)} Give all words that targets may be.')
+
+
+def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
+         ranked: Ranked) -> Iterator[np.ndarray]:
+  """Yields [C], the score of each word as the target of each example in turn.
+
+  Raises:
+    ValueError: two words have the same tokens, or one has none.
+  """
+  # Some tasks' targets have no end token, and then none of them has.
+  ends = [model.vocabulary.eos_id] if batches.examples[0].get('targets_ends', True) else []
+  tokens = [[*model.vocabulary.encode(word), *ends] for word in ranked.words]
+  _require_different(tokens, ranked.words, len(ends))
+  lengths = np.array([len(ids) for ids in tokens])
+  answers = np.zeros((len(tokens), lengths.max()), np.int32)
+  for row, ids in zip(answers, tokens, strict=True):
+    row[:len(ids)] = ids
+  for batch, examples in batches.questions():
+    scores = np.asarray(rank_batch(model.module, model.params, batch, conditioning, answers, lengths))
+    yield from (scores / lengths if ranked.score == 'mean' else scores)[:len(examples)]
+
+
+def _require_different(tokens: Sequence[Sequence[int]], words: Sequence[str], ends: int) -> None:
+  seen: dict[tuple[int, ...], Any] = {}
+  for ids, word in zip(tokens, words, strict=True):
+    if len(ids) == ends:
+      raise ValueError(f'The word {word!r} has no token in the vocabulary, so it cannot be ranked. Give another word.')
+    other = seen.setdefault(tuple(ids), word)
+    if other != word:
+      raise ValueError(f'The words {other!r} and {word!r} are the same tokens to the model, {list(ids)}, so neither '
+                       'can be preferred. Give words that differ.')

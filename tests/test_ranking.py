@@ -1,0 +1,101 @@
+"""Ranked classification against scores of each pair of input and word alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning.conditioning import Conditioning, StackConditioning
+from prompt_tuning.data.metrics import sequence_match
+from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.data.tasks import Task
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.evaluation import evaluate
+from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.layouts import after_eos
+from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.generation import Greedy
+from prompt_tuning.models.loading import random_model
+from prompt_tuning.ranking import Ranked, rank
+
+WORDS = ('5 6 7', '4', '12 3', '5 6')  # of one to three tokens; one begins as another does
+INPUTS = ('7 8 9', '3', '10 11 4 5', '8 2', '17')
+
+
+@pytest.fixture(scope='module')
+def causal():
+  config = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=4, mlp_dim=14, kv_heads=1,
+                         position_count=30)
+  return random_model(config, vocabulary=PassThroughVocabulary(29), seed=3)
+
+
+@pytest.fixture(params=['tiny', 'causal'])
+def model(request):
+  return request.getfixturevalue(request.param)
+
+
+def scores(model, ranked, prompt=None, **columns):
+  trained = SavedPrompt(prompt, after_eos).as_trained() if prompt is not None else None
+  layout = model.layout(trained.layout()) if trained else model.layout()
+  given = Conditioning()
+  if trained:
+    given = Conditioning(**{model.prompted: StackConditioning(prompt=jnp.asarray(prompt)[None])})
+  batches = eval_batches([{'inputs': text} | columns for text in INPUTS], model.vocabulary, layout, batch_size=2)
+  return np.array(list(rank(model, given, batches, ranked)))
+
+
+@pytest.mark.parametrize('prompted', [False, True])
+def test_a_words_sum_is_its_score_alone_and_its_mean_is_that_for_each_token(model, prompted):
+  prompt = np.random.default_rng(0).normal(size=(2, 12)).astype(np.float32) if prompted else None
+  used = None if prompt is None else SavedPrompt(prompt, after_eos)
+  wanted = np.array([model.score(list(INPUTS), [word] * 5, used) for word in WORDS]).T
+  np.testing.assert_allclose(scores(model, Ranked(WORDS), prompt), wanted, rtol=1e-5)
+  tokens = [len(word.split()) + 1 for word in WORDS]  # and the end token
+  np.testing.assert_allclose(scores(model, Ranked(WORDS, 'mean'), prompt), wanted / tokens, rtol=1e-5)
+
+
+def test_words_have_no_end_token_where_the_tasks_targets_have_none(causal):
+  ids = [[int(i) for i in word.split()] for word in WORDS]
+  wanted = np.array([causal.score(list(INPUTS), [each] * 5) for each in ids]).T
+  np.testing.assert_allclose(scores(causal, Ranked(WORDS), targets_ends=False), wanted, rtol=1e-5)
+
+
+def judged(model, targets, **settings):
+  examples = [{'inputs': i, 'targets': t} for i, t in zip(INPUTS, targets, strict=True)]
+  task = Task('words', {'validation': examples}, (sequence_match,))
+  return evaluate(model, Conditioning(), model.layout(), task, sampler=Greedy(), batch_size=2, **settings)
+
+
+def test_an_evaluation_takes_the_likeliest_word_and_counts_how_often_it_is_right(model):
+  alone = np.array([model.score(list(INPUTS), [word] * 5) for word in WORDS]).T
+  best = [WORDS[i] for i in alone.argmax(1)]
+  targets = [*best[:3], *(next(word for word in WORDS if word != wrong) for wrong in best[3:])]
+  found = judged(model, targets, ranked=Ranked(WORDS))
+  assert [line['output'] for line in found.lines] == best
+  assert found.metrics == {'accuracy': 60.0, 'sequence_match': 60.0}
+  np.testing.assert_allclose(list(found.lines[1]['scores'].values()), alone[1], rtol=1e-5)
+  assert list(found.lines[1]['scores']) == list(WORDS)
+
+
+def test_the_sum_prefers_short_words_and_the_mean_does_not(causal):
+  # All logits are equal, so every token costs log V: by their sum the shorter word wins, by their mean neither.
+  even = dataclasses.replace(causal, params=jax.tree.map(jnp.zeros_like, causal.params))
+  words = Ranked(('5 6 7', '4'))
+  np.testing.assert_allclose(scores(even, words), -np.log(29) * np.array([[4, 2]] * 5), rtol=1e-6)
+  np.testing.assert_allclose(scores(even, dataclasses.replace(words, score='mean')), -np.log(29), rtol=1e-6)
+
+
+def test_what_cannot_be_ranked_is_a_clear_error(tiny):
+  with pytest.raises(ValueError, match=r"The target '9' is not among the words to rank, '4', '12 3'.* Give all words"):
+    judged(tiny, ['4', '9', '4', '4', '4'], ranked=Ranked(['4', '12 3']))
+  for words in (['4'], ['4', '4'], []):
+    with pytest.raises(ValueError, match=r'The words to rank are .*. Give at least two different ones'):
+      Ranked(words)
+  with pytest.raises(ValueError, match=r"shall be ranked by 'max'. Choose sum or mean"):
+    Ranked(['4', '5'], 'max')
+  with pytest.raises(ValueError, match=r"'4 5' and '4  5' are the same tokens to the model, \[4, 5, 1\]"):
+    scores(tiny, Ranked(['4 5', '4  5']))
+  with pytest.raises(ValueError, match=r"The word '' has no token in the vocabulary"):
+    scores(tiny, Ranked(['4 5', '']))
