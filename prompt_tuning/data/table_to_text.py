@@ -10,9 +10,11 @@ References belong to a meaning by what it says, never by a line's number: in E2E
 their references are in different orders from the 276th meaning on.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prompt_tuning import trees
 from prompt_tuning.data import files, metrics
 from prompt_tuning.data.tasks import Example, Mixture, Task
 
@@ -87,6 +89,44 @@ def pretraining(train: str, *, separator: str = SEPARATOR, validation: float = H
     return Task(f'{name}_{kind}', {split: found for split, found in documents.items() if found}, source=train)
 
   return Mixture(name, tuple(part(kind) for kind in forms))
+
+
+def labelled(train: str, validation: str, *, attribute: str = 'family friendly', mentions: str = '',
+             limit: int | None = None, name: str = 'e2e_labels') -> Task:
+  """Returns the task of telling from a text what an attribute of its meaning is: 'yes' or 'no'.
+
+  Inputs are texts, targets the values; pairs whose meaning lacks the attribute are left out.
+
+  Args:
+    train: a file of pairs.
+    validation: a file of references, each of which is an example.
+    attribute: such as 'family friendly' or 'Type'.
+    mentions: a regular expression; texts in which it is not found are left out, whatever their case. One text in ten
+      of E2E does not say whether the place is family friendly: for these give 'famil|kid|child|adult'.
+    limit: at most so many examples of a split, evenly over the file; None is all.
+    name: what the task is called.
+
+  Raises:
+    ValueError: a line cannot be read, or no meaning has the attribute.
+  """
+  pairs = {'train': (train, read_pairs(train)),
+           'validation': (validation, [(e['meaning'], text) for e in read_references(validation)
+                                       for text in e['references']])}
+  splits = {}
+  for split, (path, texts) in pairs.items():
+    found = [{'inputs': text, 'targets': value, 'targets_ends': False} for meaning, text in texts
+             if (value := _attributes(meaning).get(attribute)) is not None and re.search(mentions, text, re.IGNORECASE)]
+    if not found:
+      known = sorted({each for meaning, _ in texts for each in _attributes(meaning)})
+      raise ValueError(f'No meaning of {path} has the attribute {attribute!r}.{trees.nearest(attribute, known)} '
+                       f'There are {", ".join(known)}.')
+    splits[split] = found if limit is None else found[::-(-len(found) // limit)]
+  return Task(name, splits, source=train)
+
+
+def _attributes(meaning: str) -> dict[str, str]:
+  """Returns what a meaning says: attribute -> value."""
+  return {key.strip(): value.strip() for key, _, value in (part.partition(':') for part in meaning.split('|'))}
 
 
 def corpus_bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:

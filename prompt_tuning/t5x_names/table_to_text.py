@@ -6,7 +6,7 @@ from prompt_tuning.data import table_to_text
 from prompt_tuning.data.tasks import Mixture
 from prompt_tuning.data.tasks import Task as AnyTask
 
-__all__ = ['PretrainingMixture', 'Task']
+__all__ = ['Labels', 'PretrainingMixture', 'Task']
 
 
 @functools.lru_cache(maxsize=4)  # a run asks for it once for training and once for each evaluation
@@ -37,3 +37,18 @@ def PretrainingMixture(train: str, separator: str = table_to_text.SEPARATOR,
     name: what the mixture is called.
   """
   return table_to_text.pretraining(train, separator=separator, validation=validation, name=name)
+
+
+@functools.lru_cache(maxsize=4)
+def Labels(train: str, validation: str, attribute: str = 'family friendly', mentions: str = '',
+           limit: int | None = None) -> AnyTask:
+  """The task of telling from a text what an attribute of its meaning is.
+
+  Args:
+    train: a file of lines `meaning||text`.
+    validation: a file of lines `id||meaning||text`.
+    attribute: such as 'family friendly'.
+    mentions: a regular expression; texts in which it is not found are left out.
+    limit: at most so many examples of a split; None is all.
+  """
+  return table_to_text.labelled(train, validation, attribute=attribute, mentions=mentions, limit=limit)

@@ -1,0 +1,118 @@
+"""A prompt behind a text that makes a frozen model's next words tell two classes apart.
+
+  python3 -m prompt_tuning.scripts.clustering --train=train.txt.gz --dev=dev.out [--output=runs/clustering] \\
+    [--model=FOLDER] [--data=FILE.tsv]
+
+The files are E2E's (lines meaning||text and id||meaning||text); the classes are whether a restaurant is family
+friendly, or, with --data, the column `label` of a TSV file that has the texts in the column `text`. Texts are read once
+and kept; only the prompt's positions are run in training, by a loss over pairs of texts: of angles, or of distances.
+Without --model a small GPT is pretrained on the training pairs; with it, the decoder-only model of a Hugging Face
+folder, such as gpt2's, is taken. Prints how well the classes are told apart before and after, draws both along their
+principal components, and shows the likeliest next words of some texts. Every run is one of the gin files in
+prompt_tuning/configs/experiments/clustering.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from prompt_tuning.scripts import _script
+from prompt_tuning.scripts._experiment import Experiment
+
+_LOSSES = ('cosine', 'distance')
+_PRETRAIN_STEPS = 250  # enough for grammar; experiments/table_to_text goes on longer
+_SHOWN = 2  # texts of each class
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the experiment; returns the exit status."""
+  parser = _script.parser('clustering', __doc__)
+  parser.add_argument('--train', required=True, help="E2E's file of pairs, plain or .gz")
+  parser.add_argument('--dev', required=True, help="E2E's file of references")
+  parser.add_argument('--data', help='a TSV file with the columns text and label, instead of E2E\'s texts')
+  parser.add_argument('--model', help='the folder of a decoder-only model; without it a small one is pretrained')
+  parser.add_argument('--size', help='small, or with --model gpt2, unless given; or a gin file like theirs')
+  parser.add_argument('--output', default='runs/clustering', help='the folder of all runs, figures and pictures')
+  return _script.run(parser, argv, _study)
+
+
+def _study(options: argparse.Namespace) -> None:
+  from prompt_tuning import clusters, inference, reports, representations
+
+  experiment = Experiment('clustering', options.size or ('gpt2' if options.model else 'small'), options.output)
+  path = options.model or _pretrained(options)
+  values = {'E2E_TRAIN': options.train, 'E2E_DEV': options.dev, 'INITIAL_CHECKPOINT_PATH': path}
+  if options.data:
+    values |= {'MIXTURE_OR_TASK_NAME': options.data, 'files.FileTask.inputs': '{text}',
+               'files.FileTask.targets': '{label}'}
+  found: dict[str, Any] = {}
+  for name in _LOSSES:
+    described = experiment.described(name, name, **values)
+    model, task = described.model.load(described.restore, seed=described.seed), described.task()
+    examples = {split: task.split(split) for split in ('train', 'validation')}
+    labels = {split: [example['targets'] for example in each] for split, each in examples.items()}
+    method = described.model.method(model)
+    run = experiment.train(name, name, **values)
+    rows = {}
+    for when, trained in (('before', _first_values(method, model, described.seed)),
+                          ('after', inference.load_trained(run))):
+      rows[when] = {split: representations.representations(
+        model, trained.conditioning(model), model.layout(trained.layout()), each, batch_size=100,
+        lengths={'inputs': described.data.task_feature_lengths['inputs']}) for split, each in examples.items()}
+      found.setdefault(name, {})[when] = clusters.separation(
+        rows[when]['train'], labels['train'], rows[when]['validation'], labels['validation'])
+    try:
+      print('Picture:', reports.scatter(rows['before']['validation'], rows['after']['validation'],
+                                        labels['validation'], experiment.path(f'{name}.png'),
+                                        title=f'Next-word logits behind the prompt, {name} loss'))
+    except ImportError as error:
+      print(f'No picture: {error}')
+    _show(model, examples['validation'], labels['validation'], rows)
+  experiment.write(found, table(found))
+
+
+def _pretrained(options: argparse.Namespace) -> str:
+  """Returns the folder of a small GPT pretrained on the pairs, as experiments/table_to_text does, but shorter."""
+  from prompt_tuning.scripts import make_tokenizer
+
+  experiment = Experiment('table_to_text', 'small', options.output)
+  tokenizer = experiment.path('tokenizer')
+  given = {'E2E_TRAIN': options.train, 'VOCABULARY_FILE': tokenizer, 'PRETRAIN_STEPS': _PRETRAIN_STEPS}
+  size = experiment.described('pretrain', **given).model.module.vocab_size
+  make_tokenizer.main([f'--pairs={options.train}', f'--output_dir={tokenizer}', f'--size={size}'])
+  return experiment.pretrain('pretrain', tokenizer, **given)
+
+
+def _first_values(method: Any, model: Any, seed: int) -> Any:
+  """Returns the prompt before the first step of a run."""
+  import jax
+
+  from prompt_tuning import inference, trees
+  from prompt_tuning.training.loop import describe
+
+  return inference.Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), describe(method))
+
+
+def _show(model: Any, examples: Sequence[Any], labels: Sequence[str], rows: dict[str, Any]) -> None:
+  """Prints the likeliest next words of some texts of each class, before and after."""
+  from prompt_tuning import representations
+
+  chosen = [i for name in sorted(set(labels)) for i in [i for i, label in enumerate(labels) if label == name][:_SHOWN]]
+  words = {when: representations.top_tokens(model, each['validation'][chosen], 5) for when, each in rows.items()}
+  for i, before, after in zip(chosen, words['before'], words['after'], strict=True):
+    print(f'  {labels[i]}: {examples[i]["inputs"]}\n    before {before}, after {after}')
+
+
+def table(found: dict[str, Any]) -> str:
+  """Returns the results as Markdown."""
+  lines = ['| loss | | nearest mean, % | neighbours, % | linear probe, % | silhouette | explained variance, % |',
+           '|---|---|---|---|---|---|---|']
+  for name, sides in found.items():
+    lines += [f'| {name} | {when} | {figures["class_mean"]:.1f} | {figures["neighbours"]:.1f} | '
+              f'{figures["linear_probe"]:.1f} | {figures["silhouette"]:.3f} | {figures["explained_variance"]:.1f} |'
+              for when, figures in sides.items()]
+  return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+  raise SystemExit(main())
