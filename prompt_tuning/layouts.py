@@ -197,7 +197,14 @@ class LabelLayout(CausalLayout):
 
   The last positions of the input, as many as there are targets, predict one target each; no target is read. An input is
   token ids, or real vectors [T, F], which become the array `features`.
+
+  Attributes:
+    classes: how many labels there are; 0 is not checked.
+    inputs: how many tokens there are, or the width F of vectors; 0 is not checked.
   """
+
+  classes: int = 0
+  inputs: int = 0
 
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the length of the rows: that of the inputs."""
@@ -208,9 +215,11 @@ class LabelLayout(CausalLayout):
     """Lays one example out; see `Layout.example`.
 
     Raises:
-      ValueError: there are more targets than inputs.
+      ValueError: there are more targets than inputs, a label that the output layer lacks, or an input that the input
+        layer cannot read.
     """
     count = len(targets)
+    self._require_ends(inputs, targets)
     if count > len(inputs):
       raise ValueError(f'An example has {count} labels for an input of {len(inputs)} positions. Give at most one for '
                        'each position.')
@@ -225,6 +234,18 @@ class LabelLayout(CausalLayout):
     arrays['targets'][labelled] = targets
     arrays['loss_weights'][labelled] = loss_weight
     return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
+
+  def _require_ends(self, inputs: Any, targets: Sequence[int]) -> None:
+    """Raises ValueError where an example does not fit the model's input or output layer."""
+    if self.classes and len(targets) and not 0 <= min(targets) <= max(targets) < self.classes:
+      raise ValueError(f'An example has the labels {list(map(int, targets))[:5]}, but the output layer has '
+                       f'{self.classes} classes, 0 to {self.classes - 1}. Set architectures.NewEnds.classes to more.')
+    if self.inputs and np.ndim(inputs) == 2 and np.shape(inputs)[1] != self.inputs:
+      raise ValueError(f'An input has vectors of {np.shape(inputs)[1]} numbers, but the input layer reads '
+                       f'{self.inputs}. Set architectures.NewEnds.features to that number.')
+    if self.inputs and np.ndim(inputs) == 1 and len(inputs) and max(inputs) >= self.inputs:
+      raise ValueError(f'An input has the token {int(max(inputs))}, but the input layer knows {self.inputs}, 0 to '
+                       f'{self.inputs - 1}. Set architectures.NewEnds.tokens to more.')
 
 
 _ENCODER = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, np.int32)}

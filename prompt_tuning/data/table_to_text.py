@@ -103,7 +103,7 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
     attribute: such as 'family friendly' or 'Type'.
     mentions: a regular expression; texts in which it is not found are left out, whatever their case. One text in ten
       of E2E does not say whether the place is family friendly: for these give 'famil|kid|child|adult'.
-    limit: at most so many examples of a split, evenly over the file; None is all.
+    limit: at most so many examples of a split, chosen by a hash of their texts; None is all.
     name: what the task is called.
 
   Raises:
@@ -120,7 +120,7 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
       known = sorted({each for meaning, _ in texts for each in _attributes(meaning)})
       raise ValueError(f'No meaning of {path} has the attribute {attribute!r}.{trees.nearest(attribute, known)} '
                        f'There are {", ".join(known)}.')
-    splits[split] = found if limit is None else found[::-(-len(found) // limit)]
+    splits[split] = found if limit is None else sorted(found, key=lambda each: files.share(each['inputs']))[:limit]
   return Task(name, splits, source=train)
 
 

@@ -97,9 +97,11 @@ class DecoderOnly(nn.Module):
     if asked.cached and wrong:
       raise ValueError(f'The text before the prompt shall be cached, but {" and ".join(wrong)}. Let a prompt that sees '
                        'the input stand behind it (layouts.after_eos, train_prompts.suffix_prompt), or do not cache.')
-    kind = LabelLayout if self.config.classes else CausalLayout
-    return kind(asked.prompt_length, asked.placement, alone=asked.alone, cached=asked.cached,
-                prefix_lm=self.config.prefix_lm)
+    given = {'alone': asked.alone, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
+    if self.config.classes:
+      return LabelLayout(asked.prompt_length, asked.placement, classes=self.config.classes,
+                         inputs=self.config.features or self.config.vocab_size, **given)
+    return CausalLayout(asked.prompt_length, asked.placement, **given)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None, hidden: bool = False) -> Array:

@@ -162,3 +162,18 @@ def test_a_mixture_of_documents_gives_each_kind_as_often(write):
   stream = pipeline.stream(mixture, 'train', seed=3)
   kinds = [stream[i] for i in range(60)]
   assert sum('\n' not in example['targets'] for example in kinds) == 20
+
+
+def test_labels_are_the_values_of_an_attribute_of_texts_that_speak_of_it(write):
+  lines = [(f'name : Mill | family friendly : {"yes" if i % 3 else "no"} | near : {i}',
+            f'A {"Family" if i % 2 else "quiet"} pub .') for i in range(12)]
+  train = write('train.txt', ''.join(f'{meaning}||{text}\n' for meaning, text in lines) + 'name : Oak||An oak .\n')
+  dev = write('dev.out', ''.join(f'{i}||{meaning}||{text}\n' for i, (meaning, text) in enumerate(lines)))
+  task = table_to_text.labelled(train, dev, mentions='famil')
+  assert [e['targets'] for e in task.split('train')] == ['yes', 'no', 'yes'] * 2
+  assert {e['inputs'] for e in task.split('validation')} == {'A Family pub .'}
+  assert not task.split('train')[0]['targets_ends']
+  few = table_to_text.labelled(train, dev, limit=5).split('train')
+  assert len(few) == 5 and all(example in table_to_text.labelled(train, dev).split('train') for example in few)
+  with pytest.raises(ValueError, match=r"No meaning .* has the attribute 'family'\. Did you mean family friendly"):
+    table_to_text.labelled(train, dev, attribute='family')

@@ -8,7 +8,7 @@ import pytest
 
 import prompt_tuning
 from prompt_tuning.models.loading import find_model
-from prompt_tuning.scripts import elicitation, frozen_transformer, table_to_text
+from prompt_tuning.scripts import clustering, elicitation, frozen_transformer, table_to_text
 from prompt_tuning.scripts._experiment import Experiment
 
 ROOT = pathlib.Path(prompt_tuning.__file__).parent
@@ -44,6 +44,14 @@ PREFIX_HIDDEN = 4
 TUNE_BATCH = 2
 TUNE_STEPS = 2
 """,
+  'clustering': """
+include 'prompt_tuning/configs/experiments/clustering/small.gin'
+PROMPT_VECTORS = 2
+TUNE_STEPS = 2
+TUNE_BATCH = 4
+TEXT_LENGTH = 40
+EXAMPLES = 40
+""",
   'frozen_transformer': """
 include 'prompt_tuning/configs/experiments/frozen_transformer/small.gin'
 TUNE_STEPS = 2
@@ -67,10 +75,10 @@ def size(tmp_path):
 def e2e(tmp_path):
   """Flags that name small files in E2E's form."""
   (tmp_path / 'train.txt').write_text('\n'.join(
-    f'name : The {name} | Type : pub | near : {number}||The {name} is a pub near {number} .'
+    f'name : The {name} | family friendly : yes | near : {number}||The {name} is a family pub near {number} .'
     for name in ('Mill', 'Crown', 'Bee', 'Oak') for number in range(40)))
-  (tmp_path / 'dev.out').write_text('0||name : The Mill | Type : pub||The Mill is a pub .\n'
-                                    '0||name : The Mill | Type : pub||It is a pub .\n'
+  (tmp_path / 'dev.out').write_text('0||name : The Mill | family friendly : no||The Mill is no family pub .\n'
+                                    '0||name : The Mill | family friendly : no||It is a pub .\n'
                                     '1||name : The Oak | Type : pub||The Oak is a pub .\n')
   return [f'--train={tmp_path}/train.txt', f'--dev={tmp_path}/dev.out']
 
@@ -86,6 +94,7 @@ def test_every_file_is_on_the_page(path):
     ('elicitation', ('small', 'full'), {'pretrain': '', 'prefix': 'TASK', 'low_rank': 'TASK', 'full_tuning': 'TASK'}),
     ('table_to_text', ('small',), {'pretrain': 'E2E_TRAIN VOCABULARY_FILE'}),
     ('table_to_text', ('small', 'distilgpt2'), {'prefix': 'E2E_TRAIN E2E_DEV'}),
+    ('clustering', ('small', 'gpt2'), {'cosine': 'E2E_TRAIN E2E_DEV', 'distance': 'E2E_TRAIN E2E_DEV'}),
     ('frozen_transformer', ('small', 'gpt2'), {'xor': '', 'memory': '', 'digits': ''}))
   for size in sizes for file, wanted in files.items()])
 def test_every_file_describes_a_run_at_every_size(name, size, file, wanted, tmp_path, e2e):
@@ -141,6 +150,33 @@ def test_frozen_transformer_compares_pretrained_with_random_and_draws(tmp_path, 
   assert found['xor']['pretrained']['trained numbers'] == norms + 16 * 8 + ends
   assert np.isfinite([kind['accuracy'] for task in found.values() for kind in task.values()]).all()
   assert (tmp_path / 'run/attention.png').stat().st_size > 3000
+
+
+def test_clustering_tunes_by_both_losses_and_draws(tmp_path, size, capsys):
+  pytest.importorskip('sklearn', reason='scikit-learn is not installed: pip install prompt-tuning[metrics]')
+  from prompt_tuning.data.vocabularies import load_vocabulary, train_tokenizer
+  from prompt_tuning.models.decoder_only import DecoderConfig
+  from prompt_tuning.models.loading import random_model, save_model
+
+  texts = [f'A {word} pub number {i} .' for i in range(30) for word in ('family', 'kids free')]
+  friendly = ['no' if 'free' in text else 'yes' for text in texts]
+  pairs = [f'family friendly : {value} | near : {i}||{texts[i]}\n' for i, value in enumerate(friendly)]
+  (tmp_path / 'train.txt').write_text(''.join(pairs))
+  (tmp_path / 'dev.out').write_text(''.join(f'{i}||{pair}' for i, pair in enumerate(pairs)))
+  for name, content in train_tokenizer(texts, 290).items():
+    (tmp_path / name).write_text(content)
+  vocabulary = load_vocabulary(tmp_path)
+  config = DecoderConfig(vocab_size=vocabulary.size, layers=1, width=8, heads=2, head_dim=4, mlp_dim=8, bias=True,
+                         mlp_activations=('gelu',), norm='layer', query_scale=0.5, position_count=64, family='gpt2',
+                         tied=True)
+  save_model(random_model(config, vocabulary=vocabulary), str(tmp_path / 'gpt'))
+  flags = [f'--train={tmp_path}/train.txt', f'--dev={tmp_path}/dev.out', f'--size={size("clustering")}',
+           f'--model={tmp_path}/gpt', f'--output={tmp_path}/run']
+  assert clustering.main(flags) == 0, capsys.readouterr().err
+  found = json.loads((tmp_path / 'run/results.json').read_text())
+  assert list(found) == ['cosine', 'distance'] and all(list(sides) == ['before', 'after'] for sides in found.values())
+  assert all(0 <= sides[when]['linear_probe'] <= 100 for sides in found.values() for when in sides)
+  assert (tmp_path / 'run/cosine.png').stat().st_size > 5000
 
 
 @pytest.mark.slow

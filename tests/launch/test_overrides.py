@@ -19,6 +19,8 @@ PREFIX = '--gin.PROMPT=@prefix.Prefix'
 LOSS = '--gin.models.EncoderDecoderModel.loss_fn=@losses'
 GPT = ('--gin_file=models/gpt.gin', '--gin.NUM_LAYERS=2', '--gin.POSITION_COUNT=30')
 INTEGERS = ('--gin.MIXTURE_OR_TASK_NAME=@integers.Task()', "--gin.integers.Task.name='Add1'")
+ENDS = ('--gin.models.EncoderDecoderModel.ends=@architectures.NewEnds()', '--gin.architectures.NewEnds.classes=3')
+BITS = ('--gin.MIXTURE_OR_TASK_NAME=@labels.Bits()',)
 SUFFIX = '--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'
 
 
@@ -172,6 +174,9 @@ TRAIN = {
   'train_script.train.objective': ("'loss'", lambda run: evaluations(run).objective, 'loss'),
   'train_script.train.patience': ('3', lambda run: evaluations(run).patience, 3),
   'train_script.train.cache_limit': ('5', lambda run: run.cache_limit, 5),
+  'train_script.train.stop_accuracy': ('0.9', lambda run: run.stop_accuracy, 0.9),
+  'train_script.train.stop_examples': ('70', lambda run: run.stop_examples, 70),
+  'train_script.train.check_frozen': ('True', lambda run: run.check_frozen, True),
   'train_script.train.log_period': ('7', lambda run: run.log_period, 7),
   'seqio.PassThroughVocabulary.size': ('39', lambda run: run.vocabulary.size, 39),
   'architectures.T5.relative_buckets': ('6', lambda run: config(run).relative_buckets, 6),
@@ -182,6 +187,17 @@ TRAIN = {
   'POSITION_COUNT': ('17', lambda run: config(run).position_count, 17, *GPT),
   'TIED_OUTPUT': ('False', lambda run: config(run).outputs, 40, *GPT),
   'architectures.GPT.mlp_dim': ('11', lambda run: config(run).mlp_dim, 11, *GPT),
+  'models.EncoderDecoderModel.ends': ('@architectures.NewEnds()', lambda run: run.model.ends.classes, 3, *ENDS),
+  'models.EncoderDecoderModel.untrained': ('True', lambda run: run.model.untrained, True),
+  'architectures.NewEnds.classes': ('5', lambda run: run.model.ends.classes, 5, *ENDS),
+  'architectures.NewEnds.tokens': ('4', lambda run: run.model.ends.tokens, 4, *ENDS),
+  'architectures.NewEnds.features': ('4', lambda run: run.model.ends.features, 4, *ENDS),
+  'architectures.NewEnds.seed': ('6', lambda run: run.model.ends.seed, 6, *ENDS),
+  'labels.Bits.name': ("'BitMemory'", lambda run: run.task().name, 'BitMemory', *BITS),
+  'labels.Bits.length': ('7', lambda run: len(first_input(run)), 14, *BITS),
+  'labels.Bits.strings': ('4', lambda run: len(first_input(run)), 25, *BITS, "--gin.labels.Bits.name='BitMemory'"),
+  'labels.Digits.patch': ('2', lambda run: first_input(run).shape, (16, 4),
+                          '--gin.MIXTURE_OR_TASK_NAME=@labels.Digits()'),
   'integers.Task.name': ("'Modulo'", lambda run: run.task().name, 'Modulo', *INTEGERS),
   'integers.Task.length': ('3', lambda run: len(first_input(run).split()), 3, *INTEGERS),
   'integers.Task.largest': ('9', lambda run: run.task().split('train').largest, 9, *INTEGERS),

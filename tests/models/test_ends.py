@@ -68,8 +68,16 @@ def test_labels_stand_at_the_last_positions_of_the_input_and_none_is_read():
   assert (decoder['targets'].tolist(), decoder['loss_weights'].tolist()) == ([0, 0, 0, 1], [0, 0, 1, 1])
   batches = [layouts.assemble([[layout.example([1, 0, 1, 1], each)]], {'decoder': 4}) for each in ([0, 1], [1, 0])]
   np.testing.assert_array_equal(*(apply_model(model.module, model.params, each, Conditioning()) for each in batches))
-  with pytest.raises(ValueError, match='3 labels for an input of 2 positions'):
-    layout.example([1, 0], [0, 1, 1])
+
+
+@pytest.mark.parametrize(('given', 'inputs', 'targets', 'message'), [
+  ({'tokens': 2}, [1, 0], [0, 1, 1], '3 labels for an input of 2 positions'),
+  ({'tokens': 2}, [1, 0], [2], r'labels \[2\], but the output layer has 2 classes, 0 to 1'),
+  ({'tokens': 2}, [1, 2], [1], 'the token 2, but the input layer knows 2'),
+  ({'features': 3}, np.ones((2, 4)), [1], 'vectors of 4 numbers, but the input layer reads 3')])
+def test_an_example_that_does_not_fit_the_ends(given, inputs, targets, message):
+  with pytest.raises(ValueError, match=message):
+    ends.with_new_ends(GPT, classes=2, **given).layout().example(inputs, targets)
 
 
 def test_a_prompt_may_stand_before_real_vectors():

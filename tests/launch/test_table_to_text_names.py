@@ -43,6 +43,18 @@ def test_a_run_pretrains_on_the_mixture(described, data, tmp_path):
   assert ' 12 ' in document['inputs'] + document['targets']
 
 
+def test_a_run_learns_labels(described, tmp_path):
+  for name, line in (('train.txt', 'kind : {}||5 {}'), ('dev.out', '{}||kind : {}||6 7')):
+    (tmp_path / name).write_text(''.join(line.format(i, i % 2 + 3) + '\n' for i in range(8)))
+  owner = '--gin.table_to_text.Labels'
+  run = described('train', '--gin.MIXTURE_OR_TASK_NAME=@table_to_text.Labels()', f'{owner}.limit=2',
+                  f"{owner}.train='{tmp_path}/train.txt'", f"{owner}.validation='{tmp_path}/dev.out'",
+                  f"{owner}.attribute='kind'", f"{owner}.mentions='[37]'")
+  task = run.task()
+  assert [len(task.split(split)) for split in ('train', 'validation')] == [2, 2]
+  assert task.split('train')[0]['inputs'] == '5 3'
+
+
 def test_an_absent_file_is_a_message(described, tmp_path):
   with pytest.raises(FileNotFoundError, match=r'gone\.txt: there is no such file'):
     described('train', TASK, f"--gin.table_to_text.Task.train='{tmp_path}/gone.txt'")
