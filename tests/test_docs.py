@@ -20,7 +20,8 @@ import pytest
 
 import prompt_tuning as pt
 from prompt_tuning import command, inference
-from prompt_tuning.models.loading import find_model, save_model
+from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.loading import find_model, random_model, save_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
@@ -29,13 +30,14 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README
 TOYS = {
   'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/', '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
-  '/data/tfds': '{toys}/tfds'}
+  '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt'}
 # Numbers of the models that have a size in the pages' commands, made those of the toy.
 SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 24, 'EMBED_DIM': 96,
          'MLP_DIM': 256, 'NUM_EMBEDDINGS': 32}
 # What Python blocks use and do not define, and numbers of them that would take long.
 GIVEN = {'ids': [[6, 4, 5, 1]], 'target_ids': [[4, 5, 6, 1]]}
 SHORTER = {'steps=600': 'steps=2', 'batch_size=64': 'batch_size=4'}
+EXPERIMENTS = ('elicitation', 'table_to_text', 'frozen_transformer', 'clustering')  # they take minutes
 COMMAND = re.compile(r'([A-Z_]+=\S+ )*(prompt-tuning|python3?|pip|make|pre-commit|\S*\.sh)( |$)')
 SEQIO = importlib.util.find_spec('seqio') is not None
 ROWS = [{'inputs': f'{i} 2 3', 'targets': f'{i}', 'text': f'{i} 2', 'label': i % 2} for i in range(30)]
@@ -78,6 +80,9 @@ def toys(tmp_path_factory):
   assert recreate.main([f'--prompt={folder}/prompt.npy', f'--model={folder}/t5x/checkpoint_1100000', '--step=1150000',
                         f'--output_dir={folder}/old']) == 0
   shutil.copy(tokenizer, folder / 'old/checkpoint_1150000')
+  save_model(random_model(DecoderConfig(
+    vocab_size=32, layers=2, width=8, heads=2, head_dim=4, mlp_dim=8, mlp_activations=('gelu',), norm='layer',
+    bias=True, query_scale=0.5, position_count=16, family='gpt2', tied=True)), str(folder / 'gpt'))
   if SEQIO:
     sys.path.insert(0, str(ROOT / 'tests/data'))
     try:
@@ -148,6 +153,8 @@ def run_command(words, toys):
     return command.run(arguments[0], [*arguments[1:], *(toy_sizes() if sized else []), '--dry_run'])
   if program == 'prompt-tuning':
     return command.main(arguments)
+  if program == 'python3' and arguments[1:2] and arguments[1].rpartition('.')[2] in EXPERIMENTS:
+    return named_flags(arguments[2:], ROOT / f'{arguments[1].replace(".", "/")}.py')
   if program == 'python3' and arguments[:1] == ['-m']:
     status = importlib.import_module(arguments[1]).main(arguments[2:])
     return 0 if arguments[1].endswith('diff_checkpoints') and status == 1 else status  # they differ
@@ -155,8 +162,7 @@ def run_command(words, toys):
     exec(arguments[1]) if 'load(' not in arguments[1] else ast.parse(arguments[1])  # no network here
     return 0
   if program == 'python' and arguments[0].startswith('benchmarks/'):
-    known = re.findall(r"add_argument\('(--\w+)'", (ROOT / arguments[0]).read_text())
-    return 0 if {each for each in arguments if each.startswith('--')} <= {*known} else 2
+    return named_flags(arguments[1:], ROOT / arguments[0])
   if program.endswith('.sh'):
     text = pathlib.Path(program).read_text()
     return 0 if set(re.findall(r'^: "\$\{(\w+):\?', text, re.MULTILINE)) == variables.keys() else 2
@@ -169,6 +175,12 @@ def run_command(words, toys):
   if words == ['pre-commit', 'install']:
     return 0 if (ROOT / '.pre-commit-config.yaml').exists() else 2
   pytest.fail(f'No rule of this test knows the command {line!r}. Add one that runs it, or checks its names.')
+
+
+def named_flags(arguments, script):
+  """Returns 0 where a script knows all flags, else 2."""
+  known = re.findall(r"add_argument\('(--\w+)'", script.read_text())
+  return 0 if {each.partition('=')[0] for each in arguments if each.startswith('--')} <= {*known} else 2
 
 
 def toy_sizes():

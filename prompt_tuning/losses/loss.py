@@ -41,7 +41,7 @@ class Loss:
     if self.of not in ('logits', 'hidden'):
       raise ValueError(f'The loss shall read {self.of!r} of the model. Choose logits or hidden.')
     if self.of == 'hidden' and not self._over_pairs:
-      raise ValueError(f'The loss {self._name} reads words, but hidden states have none. Choose of="logits", or a loss '
+      raise ValueError(f'The loss {self.name} reads words, but hidden states have none. Choose of="logits", or a loss '
                        'that compares rows, such as pairwise_cosine.')
 
   def __call__(self, outputs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
@@ -61,7 +61,7 @@ class Loss:
     """Raises ValueError where the loss compares rows that would not be together, or rows hold several examples."""
     if self._over_pairs and (packed or (microbatches or 1) > 1):
       found = 'rows hold several examples' if packed else f'the batch is run in {microbatches} parts'
-      raise ValueError(f'The loss {self._name} compares all rows of a batch, but {found}. Set num_microbatches to 1 '
+      raise ValueError(f'The loss {self.name} compares all rows of a batch, but {found}. Set num_microbatches to 1 '
                        'and pack to False; a smaller batch needs less memory.')
 
   @property
@@ -84,7 +84,8 @@ class Loss:
     return getattr(self._plain, 'over_pairs', False)
 
   @property
-  def _name(self) -> str:
+  def name(self) -> str:
+    """What the function is called."""
     return self._plain.__name__
 
 

@@ -140,6 +140,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                      'Give load_model(..., vocabulary=...).')
   require_splits(task, split, evaluations)
   loss.require_whole_batches(microbatches, packed)
+  if stop is not None and loss.function is not None:
+    raise ValueError(f'The run shall stop at an accuracy, but the loss {loss.name} counts no right tokens. Leave out '
+                     'stop_accuracy, or minimise cross-entropy.')
   require_targets(loss, task, split, model, lengths)
   run_files.prepare(model_dir)
   saved = run_files.read_newest(model_dir)
@@ -150,7 +153,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     require_cacheable(task, split, packed=packed)
   identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
               **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
-              'optimizer': type(optimizer).__name__, 'seed': seed}
+              'optimizer': type(optimizer).__name__, 'seed': seed,
+              **({} if loss.function is None else {'loss': loss.name})}
 
   about = {**identity, 'model_config': describe_model(model.module.config)}
 
