@@ -20,6 +20,7 @@ _NEW = ('DoubleHistogram', 'MoreThanEqual', 'SortAscending+Add1')
 _ALL_NEW = ('MoreThanEqual', 'NotDivisible', 'DoubleHistogram', 'FilterAtLeastNTimes', 'SortAscending+Add1',
             'Add1+LessThan', 'LessThan+Add1', 'LessThan+SortAscending', 'Divisible+Add1')
 _METHODS = ('prefix', 'low_rank', 'full_tuning')
+_PLAIN = 'InverseBinary'  # the only task whose lists have zeros
 _SHOWN = 'LessThan'  # the task whose attention is drawn
 
 
@@ -128,23 +129,22 @@ class Study:
 def table(found: dict[str, Any]) -> str:
   """Returns the results as Markdown."""
   matrix, overlap, without = (found[name] for name in ('prefix on task', 'same answers', 'without a prefix'))
-  lines = ['| task | without a prefix, % | with its prefix, % | most with another prefix, % | and its overlap, % |',
+  lines = ['| task | without a prefix, % | with its prefix, % | with another prefix, % | and its overlap, % |',
            '|---|---|---|---|---|']
+  above = lambda prefix, task: matrix[prefix][task] - (overlap[prefix][task] or 0)
   for task in matrix:
-    other = max((prefix for prefix in matrix if prefix != task), key=lambda prefix: matrix[prefix][task])
-    lines.append(f'| {task} | {without[task]:.1f} | {matrix[task][task]:.1f} | {matrix[other][task]:.1f} ({other}) | '
-                 f'{_shown(overlap[other][task])} |')
+    row = f'| {task} | {without[task]:.1f} | {matrix[task][task]:.1f} |'
+    other = max((prefix for prefix in matrix if prefix not in (task, _PLAIN)), key=lambda prefix: above(prefix, task))
+    lines.append(f'{row} |  |' if task == _PLAIN else
+                 f'{row} {matrix[other][task]:.1f} ({other}) | {overlap[other][task]:.1f} |')
   mean = sum(without.values()) / len(without)
   lines += [f'| mixture | {mean:.1f} | | | |', '',
-            'Overlap: how many of the task\'s lists have the same answer in both tasks.', '',
+            'Another prefix: the one that is most above the overlap, the share of the task\'s lists on which both tasks have',
+            f'the same answer. {_PLAIN} is left out: its inputs give it away, so that its prefix need not tell anything.', '',
             '| new task | prefix, % | low rank, % | full tuning, % |', '|---|---|---|---|']
   lines += [f'| {task} | {" | ".join(f"{row[method]:.1f}" for method in _METHODS)} |'
             for task, row in found['new tasks'].items()]
   return '\n'.join(lines) + '\n'
-
-
-def _shown(share: float | None) -> str:
-  return 'none' if share is None else f'{share:.1f}'
 
 
 if __name__ == '__main__':

@@ -1,0 +1,71 @@
+"""Puts laid-out examples into the rows of a batch, one or several to a row; `layouts` describes the arrays."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.types import Batch
+
+Example = dict[str, dict[str, np.ndarray]]  # stack -> name -> 1-D array of the example's own length
+_ENCODER = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, np.int32)}
+_DECODER = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
+            'segments': (0, np.int32), 'positions': (0, np.int32), 'memory_segments': (0, np.int32)}
+_CAUSAL = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
+           'segments': (0, np.int32), 'positions': (0, np.int32)}
+_OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32), 'features': (0, np.float32)}
+
+
+def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, side: str = 'right',
+             first_id: int = 0) -> Batch:
+  """Puts examples into the rows of one batch.
+
+  Args:
+    rows: each row's examples; several are packed behind one another, none is a row of padding.
+    lengths: T for 'encoder' and S for 'decoder'; a decoder-only model has the latter alone.
+    side: where the padding stands, 'right' or 'left'.
+    first_id: the number of the first row in the whole stream.
+
+  Returns:
+    The batch, as `layouts` describes it.
+
+  Raises:
+    ValueError: a row is longer than `lengths` allow.
+  """
+  count = len(rows)
+  first = next((row[0] for row in rows if row), {})
+  fields = {'encoder': _ENCODER, 'decoder': _DECODER} if 'encoder' in lengths else {'decoder': _CAUSAL}
+  fields |= {'context': _ENCODER} if 'context' in lengths else {}
+  fields = {stack: wanted | {name: _OPTIONAL[name] for name in first.get(stack, ()) if name in _OPTIONAL}
+            for stack, wanted in fields.items()}
+  batch: Batch = {
+    stack: {name: np.full((count, lengths[stack], *np.shape(first.get(stack, {}).get(name))[1:]), fill, dtype)
+            for name, (fill, dtype) in wanted.items()}
+    for stack, wanted in fields.items()}
+  batch['prompt_ids'] = np.zeros((count, max([1, *map(len, rows)])), np.int32)
+  batch['example_ids'] = np.arange(first_id, first_id + count, dtype=np.int32)
+  for b, examples in enumerate(rows):
+    for stack in lengths:
+      _fill_row(batch[stack], b, [example[stack] for example in examples], side, stack)
+    for g, example in enumerate(examples):
+      batch['prompt_ids'][b, g] = example['prompt']['id']
+  return batch
+
+
+def _fill_row(arrays: dict[str, Any], b: int, examples: Sequence[Mapping[str, np.ndarray]], side: str,
+              stack: str) -> None:
+  capacity = arrays['tokens'].shape[1]
+  total = sum(len(example['tokens']) for example in examples)
+  if total > capacity:
+    raise ValueError(f'A row of the {stack} holds {total} positions, but its length is {capacity}. '
+                     'Truncate the text, or raise the task feature lengths.')
+  at = capacity - total if side == 'left' else 0
+  for segment, example in enumerate(examples, start=1):
+    span = slice(at, at + len(example['tokens']))
+    for name, values in example.items():
+      arrays[name][b, span] = values
+    arrays['segments'][b, span] = segment
+    arrays['positions'][b, span] = np.arange(len(example['tokens']))
+    if 'memory_segments' in arrays:
+      arrays['memory_segments'][b, span] = segment
+    at = span.stop
