@@ -139,8 +139,8 @@ def table(found: dict[str, Any]) -> str:
                  f'{row} {matrix[other][task]:.1f} ({other}) | {overlap[other][task]:.1f} |')
   mean = sum(without.values()) / len(without)
   lines += [f'| mixture | {mean:.1f} | | | |', '',
-            'Another prefix: the one that is most above the overlap, the share of the task\'s lists on which both tasks have',
-            f'the same answer. {_PLAIN} is left out: its inputs give it away, so that its prefix need not tell anything.', '',
+            "Another prefix: the one that is most above the overlap, the share of the task's lists on which both tasks",
+            f'have the same answer. {_PLAIN} is left out: its inputs give it away, so its prefix tells nothing.', '',
             '| new task | prefix, % | low rank, % | full tuning, % |', '|---|---|---|---|']
   lines += [f'| {task} | {" | ".join(f"{row[method]:.1f}" for method in _METHODS)} |'
             for task, row in found['new tasks'].items()]
