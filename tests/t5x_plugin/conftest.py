@@ -1,0 +1,74 @@
+"""What tests of the plug-in for T5X share; all are skipped where T5X is absent."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
+ABSENT = [name for name in ('t5x', 'flaxformer') if importlib.util.find_spec(name) is None]
+
+# The shapes of the golden data, as macros and bindings of gin files for T5X.
+RELATIVE = 'relative_position_biases.RelativePositionBiases'
+IDS = ['VOCABULARY = @seqio.PassThroughVocabulary()', 'seqio.PassThroughVocabulary.size = 128',
+       'seqio.PassThroughVocabulary.eos_id = 1']
+SHAPES = {
+  'tiny': ['NUM_HEADS = 2', 'HEAD_DIM = 2', 'EMBED_DIM = 4', 'MLP_DIM = 8', f'{RELATIVE}.num_buckets = 4',
+           f'{RELATIVE}.max_distance = 8', 'NUM_EMBEDDINGS = 32128', *IDS],
+  'small': ['NUM_HEADS = 4', 'HEAD_DIM = 8', 'EMBED_DIM = 32', 'MLP_DIM = 64', f'{RELATIVE}.num_buckets = 8',
+            f'{RELATIVE}.max_distance = 16', 'NUM_EMBEDDINGS = 128', *IDS],
+}
+COMMON = ['NUM_ENCODER_LAYERS = 2', 'NUM_DECODER_LAYERS = 2', "ACTIVATION_DTYPE = 'float32'", 'PROMPT_LENGTH = 5']
+
+
+def pytest_collection_modifyitems(items):
+  """Skips the tests of this folder where T5X is absent."""
+  if ABSENT:
+    skip = pytest.mark.skip(reason=f'{" and ".join(ABSENT)} cannot be imported: docs/t5x.md says how to get them')
+    for item in items:
+      if HERE in item.path.parents:
+        item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def old_keys():
+  """T5X makes random keys of the old kind, which tests of this package forbid elsewhere."""
+  import jax
+
+  with jax.legacy_prng_key('allow'):
+    yield
+
+
+@pytest.fixture(scope='session')
+def shape_file(tmp_path_factory):
+  """Writes a gin file that makes a model file's shape that of golden data."""
+
+  def write(name):
+    path = tmp_path_factory.mktemp('shapes') / f'{name}.gin'
+    head = ['from __gin__ import dynamic_registration', 'import seqio',
+            'from flaxformer.components import relative_position_biases', 'import toy_tasks']
+    path.write_text('\n'.join([*head, *SHAPES[name], *COMMON, '']))
+    return path
+
+  return write
+
+
+@pytest.fixture(scope='session')
+def program(shape_file):
+  """Runs a program of T5X, or of this package, on the small model as a user does; returns what it prints."""
+
+  def run(name, *flags, status=0):
+    theirs = name.startswith('t5x.')
+    shape = f'--gin_file={shape_file("small")}'
+    done = subprocess.run(
+      [sys.executable, '-m', name, *flags, *([f'--gin_search_paths={ROOT}', shape] if theirs else [])],
+      capture_output=True, text=True, cwd=ROOT, timeout=280,
+      env=os.environ | {'PYTHONPATH': f'{HERE}:{os.environ.get("PYTHONPATH", "")}', 'TF_CPP_MIN_LOG_LEVEL': '3'})
+    assert done.returncode == status, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+  return run
