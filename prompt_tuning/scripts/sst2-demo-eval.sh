@@ -7,10 +7,12 @@
 #   EVAL_DIR       the folder for metrics and answers
 #   TFDS_DATA_DIR  the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0
 #   PROMPT_FILE    the prompt: a released one, which this package does not bring, or the MODEL_DIR of sst2-demo.sh
+#                  (which T5X trained: numpy_checkpoints/checkpoint_1150000/encoder.prompt.prompt.prompt in it)
 # May be set:
 #   CHECKPOINT     the frozen model; default: the published one. A local copy starts sooner and needs no network
+#   ENGINE         what judges: prompt_tuning (the default), or t5x, where T5X and Flaxformer are installed (docs/t5x.md)
 #
-# Arguments are those of `prompt-tuning eval` and come last, so they win.
+# Arguments are those of `prompt-tuning eval`, or of `python3 -m t5x.eval`, and come last, so they win.
 set -euo pipefail
 
 : "${EVAL_DIR:?is not set. Set it to the folder for metrics and answers, such as EVAL_DIR=runs/sst2_eval}"
@@ -19,10 +21,15 @@ set -euo pipefail
 the MODEL_DIR of sst2-demo.sh}"
 CHECKPOINT="${CHECKPOINT:-gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000}"
 PROMPT_DIR="$(python3 -m prompt_tuning.scripts.find_module prompt_tuning)"
+case "${ENGINE:=prompt_tuning}" in
+  prompt_tuning) CONFIGS="${PROMPT_DIR}/configs" ;;
+  t5x) CONFIGS="${PROMPT_DIR}/t5x_plugin/configs" ;;
+  *) echo "ENGINE is ${ENGINE}. Set it to prompt_tuning or t5x." >&2; exit 1 ;;
+esac
 
-python3 -m prompt_tuning.eval \
-  --gin_file="${PROMPT_DIR}/configs/models/t5_1_1_base_prompt.gin" \
-  --gin_file="${PROMPT_DIR}/configs/runs/prompt_eval.gin" \
+python3 -m "${ENGINE}.eval" \
+  --gin_file="${CONFIGS}/models/t5_1_1_base_prompt.gin" \
+  --gin_file="${CONFIGS}/runs/prompt_eval.gin" \
   --gin.CHECKPOINT_PATH="'${CHECKPOINT}'" \
   --gin.PROMPT_FILE="'${PROMPT_FILE}'" \
   --gin.MIXTURE_OR_TASK_NAME="'taskless_glue_sst2_v200_examples'" \

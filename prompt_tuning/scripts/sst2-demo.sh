@@ -8,19 +8,25 @@
 #   TFDS_DATA_DIR  the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0
 # May be set:
 #   CHECKPOINT     the frozen model; default: the published one. A local copy starts sooner and needs no network
+#   ENGINE         what trains: prompt_tuning (the default), or t5x, where T5X and Flaxformer are installed (docs/t5x.md)
 #
-# Arguments come last, so they win: --dry_run shows the plan, --gin.BATCH_SIZE=32 changes a value.
+# Arguments come last, so they win: --dry_run shows the plan (not with ENGINE=t5x), --gin.BATCH_SIZE=32 changes a value.
 set -euo pipefail
 
 : "${MODEL_DIR:?is not set. Set it to the folder of the run, such as MODEL_DIR=runs/sst2}"
 : "${TFDS_DATA_DIR:?is not set. Set it to the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0}"
 CHECKPOINT="${CHECKPOINT:-gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000}"
 PROMPT_DIR="$(python3 -m prompt_tuning.scripts.find_module prompt_tuning)"
+case "${ENGINE:=prompt_tuning}" in
+  prompt_tuning) CONFIGS="${PROMPT_DIR}/configs" ;;
+  t5x) CONFIGS="${PROMPT_DIR}/t5x_plugin/configs" ;;
+  *) echo "ENGINE is ${ENGINE}. Set it to prompt_tuning or t5x." >&2; exit 1 ;;
+esac
 
-python3 -m prompt_tuning.train \
-  --gin_file="${PROMPT_DIR}/configs/models/t5_1_1_base_prompt.gin" \
-  --gin_file="${PROMPT_DIR}/configs/prompts/from_class_labels.gin" \
-  --gin_file="${PROMPT_DIR}/configs/runs/prompt_finetune.gin" \
+python3 -m "${ENGINE}.train" \
+  --gin_file="${CONFIGS}/models/t5_1_1_base_prompt.gin" \
+  --gin_file="${CONFIGS}/prompts/from_class_labels.gin" \
+  --gin_file="${CONFIGS}/runs/prompt_finetune.gin" \
   --gin.CLASS_LABELS="['positive', 'negative']" \
   --gin.MODEL_DIR="'${MODEL_DIR}'" \
   --gin.MIXTURE_OR_TASK_NAME="'taskless_glue_sst2_v200_examples'" \

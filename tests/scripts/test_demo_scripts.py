@@ -12,7 +12,7 @@ import pytest
 import prompt_tuning
 
 SCRIPTS = pathlib.Path(prompt_tuning.__file__).parent / 'scripts'
-FOLDERS = ('TFDS_DATA_DIR', 'MODEL_DIR', 'EVAL_DIR', 'PROMPT_FILE', 'CHECKPOINT')
+VARIABLES = ('TFDS_DATA_DIR', 'MODEL_DIR', 'EVAL_DIR', 'PROMPT_FILE', 'CHECKPOINT', 'ENGINE')
 SIZES = {'NUM_HEADS': 2, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 2, 'EMBED_DIM': 4, 'MLP_DIM': 8,
          'PROMPT_LENGTH': 5, 'BATCH_SIZE': 2, 'architectures.T5.relative_buckets': 4, 'ACTIVATION_DTYPE': "'float32'",
          'TASK_FEATURE_LENGTHS': "{'inputs': 24, 'targets': 3}"}
@@ -21,7 +21,7 @@ SENTENCES = (('dull', 0), ('a gripping film', 1), ('it is a mess', 0))
 
 def demo(name, *arguments, folder='.', **variables):
   """Runs a demo with bash and only these of its variables; returns exit status, output and errors."""
-  environment = {key: value for key, value in os.environ.items() if key not in FOLDERS}
+  environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
   environment['PATH'] = f'{pathlib.Path(sys.executable).parent}:{environment["PATH"]}'
   environment['PYTHONPATH'] = str(SCRIPTS.parents[1])
   environment |= {key: str(value) for key, value in variables.items()}
@@ -76,6 +76,14 @@ def test_both_names_of_the_largest_demo_plan_the_largest_model(name, tmp_path):
   assert '11,135,332,352 frozen parameters, 22.3 GB as bfloat16' in printed
   assert f'{tmp_path}/xxl: there is no such folder' in errors
   assert status == 2, 'the status of the program is that of the script'
+
+
+@pytest.mark.parametrize('name', ['sst2-demo.sh', 'sst2-demo-eval.sh'])
+def test_an_unknown_engine_is_named_with_those_that_exist(name, tmp_path):
+  given = {'MODEL_DIR': 'run', 'EVAL_DIR': 'out', 'PROMPT_FILE': 'prompt', 'TFDS_DATA_DIR': 'data', 'ENGINE': 'torch'}
+  status, printed, errors = demo(name, folder=tmp_path, **given)
+  assert (status, printed) == (1, '')
+  assert 'ENGINE is torch. Set it to prompt_tuning or t5x.' in errors
 
 
 @pytest.mark.parametrize('name, given, missing', [

@@ -1,4 +1,10 @@
-"""A SeqIO task of token ids, for T5X's programs and for this package's: the targets repeat how the inputs begin."""
+"""SeqIO tasks for T5X's programs and for this package's.
+
+`toy_beginnings` is of token ids: the targets repeat how the inputs begin. `toy_films` is of texts, in the vocabulary
+that the variable TOY_VOCABULARY names.
+"""
+
+import os
 
 import numpy as np
 import seqio
@@ -41,3 +47,20 @@ seqio.TaskRegistry.add(
   preprocessors=[as_ids, seqio.preprocessors.append_eos],
   output_features={key: seqio.Feature(VOCABULARY, dtype='int32') for key in ('inputs', 'targets')},
   metric_fns=[exact])
+
+FILMS = {'inputs': ['sentence: dull', 'sentence: a gripping film'], 'targets': ['negative', 'positive']}
+
+
+def films(split, shuffle_files=False, seed=None):
+  import tensorflow as tf
+
+  del split, shuffle_files, seed
+  return tf.data.Dataset.from_tensor_slices(FILMS)
+
+
+if 'TOY_VOCABULARY' in os.environ:
+  words = seqio.SentencePieceVocabulary(os.environ['TOY_VOCABULARY'])
+  seqio.TaskRegistry.add(
+    'toy_films', source=seqio.FunctionDataSource(films, splits=tuple(ROWS)),
+    preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+    output_features={key: seqio.Feature(words) for key in ('inputs', 'targets')}, metric_fns=[exact])
