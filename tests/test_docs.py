@@ -155,6 +155,8 @@ def run_command(words, toys):
     return command.main(arguments)
   if program == 'python3' and arguments[1:2] and arguments[1].rpartition('.')[2] in EXPERIMENTS:
     return named_flags(arguments[2:], ROOT / f'{arguments[1].replace(".", "/")}.py')
+  if program == 'python3' and arguments[1:2] and arguments[1].startswith('t5x.'):
+    return named_in_gin_files(arguments[2:])
   if program == 'python3' and arguments[:1] == ['-m']:
     status = importlib.import_module(arguments[1]).main(arguments[2:])
     return 0 if arguments[1].endswith('diff_checkpoints') and status == 1 else status  # they differ
@@ -165,7 +167,7 @@ def run_command(words, toys):
     return named_flags(arguments[1:], ROOT / arguments[0])
   if program.endswith('.sh'):
     text = pathlib.Path(program).read_text()
-    return 0 if set(re.findall(r'^: "\$\{(\w+):\?', text, re.MULTILINE)) == variables.keys() else 2
+    return 0 if set(re.findall(r'^: "\$\{(\w+):\?', text, re.MULTILINE)) == variables.keys() - {'ENGINE'} else 2
   if program == 'make':
     return 0 if re.search(rf'^{arguments[0]}:', (ROOT / 'Makefile').read_text(), re.MULTILINE) else 2
   if program == 'pip' and arguments[0] == 'install':
@@ -181,6 +183,18 @@ def named_flags(arguments, script):
   """Returns 0 where a script knows all flags, else 2."""
   known = re.findall(r"add_argument\('(--\w+)'", script.read_text())
   return 0 if {each.partition('=')[0] for each in arguments if each.startswith('--')} <= {*known} else 2
+
+
+def named_in_gin_files(arguments):
+  """Returns 0 where the gin files of a command for T5X exist and gin files name all that it sets, else 2."""
+  words = set(re.findall(r'\w+', ' '.join(path.read_text() for path in (ROOT / 'prompt_tuning').rglob('*.gin'))))
+  for flag in arguments:
+    name, _, value = flag.removeprefix('--').partition('=')
+    known = (ROOT / value).is_file() if name == 'gin_file' else (
+      name == 'tfds_data_dir' or set(name.removeprefix('gin.').split('.')) <= words)
+    if not known:
+      return 2
+  return 0
 
 
 def toy_sizes():

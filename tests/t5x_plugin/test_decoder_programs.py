@@ -33,7 +33,7 @@ def prompt_file(frozen, program, tmp_path_factory):
   folder = tmp_path_factory.mktemp('decoder_run')
   given = {'MODEL_DIR': f"'{folder}'", 'TRAIN_STEPS': START + 3, 'EVAL_PERIOD': 3, 'EVAL_STEPS': 1, 'BATCH_SIZE': 8,
            'INITIAL_CHECKPOINT_PATH': f"'{frozen}'", 'utils.SaveCheckpointConfig.period': 3,
-           'USE_CACHED_TASKS': False, 'DROPOUT_RATE': 0.0}
+           'USE_CACHED_TASKS': False, 'DROPOUT_RATE': 0.0, 'RANDOM_SEED': 0}
   program('t5x.train', *TASK, f'--gin_file={CONFIGS}/runs/prompt_finetune.gin',
           *(f'--gin.{name}={value}' for name, value in given.items()))
   first, last = (np.load(folder / f'numpy_checkpoints/checkpoint_{step}/{NAME}') for step in (START, START + 3))
