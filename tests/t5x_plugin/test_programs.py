@@ -128,12 +128,22 @@ def test_both_engines_answer_alike_with_a_prompt_of_either(program, shared, requ
                                atol=1e-4)
 
 
-def test_eval_judges_a_prompt_from_a_file_as_training_did(program, run_folder, shared, tmp_path):
-  program('t5x.eval', f'--gin_file={CONFIGS}/models/t5_1_1_prompt.gin', f'--gin_file={CONFIGS}/runs/prompt_eval.gin',
-          *TASK[:2], SPLIT, f"--gin.PROMPT_FILE='{run_folder}/numpy_checkpoints/checkpoint_{START + 4}/{NAME}'",
-          f"--gin.CHECKPOINT_PATH='{shared}/t5x/d_small/ckpt_native/checkpoint_{START}'",
+def predictions(folder, step):
+  lines = (folder / f'inference_eval/toy_beginnings-{step:06}.jsonl').read_text().splitlines()
+  return [json.loads(line)['prediction'] for line in lines]
+
+
+@pytest.mark.parametrize('source', ['file', 'checkpoint'])
+def test_eval_judges_a_prompt_as_training_did(program, t5x_run, shared, tmp_path, source):
+  run = t5x_run('orbax')
+  given, step = {
+    'file': ([f'--gin_file={CONFIGS}/runs/prompt_eval.gin',
+              f"--gin.PROMPT_FILE='{run}/numpy_checkpoints/checkpoint_{START + 4}/{NAME}'",
+              f"--gin.CHECKPOINT_PATH='{shared}/t5x/d_small/ckpt_native/checkpoint_{START}'"], START),
+    'checkpoint': (['--gin_file=t5x/configs/runs/eval.gin', '--gin.utils.RestoreCheckpointConfig.assignment_map=None',
+                    '--gin.utils.RestoreCheckpointConfig.fallback_to_scratch=False',
+                    f"--gin.CHECKPOINT_PATH='{run}/checkpoint_{START + 4}'"], START + 4)}[source]
+  program('t5x.eval', f'--gin_file={CONFIGS}/models/t5_1_1_prompt.gin', *given, *TASK[:2], SPLIT,
           f"--gin.EVAL_OUTPUT_DIR='{tmp_path}'")
-  rows = [[json.loads(line)['prediction'] for line in path.read_text().splitlines()] for path in (
-    tmp_path / f'inference_eval/toy_beginnings-{START:06}.jsonl',
-    run_folder / f'inference_eval/toy_beginnings-{START + 4:06}.jsonl')]
-  assert rows[0] == rows[1] and len(rows[0]) == 6
+  found = predictions(tmp_path, step)
+  assert found == predictions(run, START + 4) and len(found) == 6
