@@ -73,6 +73,15 @@ def test_beam_searches_are_t5xs(case, decodes, alpha, name):
   np.testing.assert_allclose(aux['scores'], wanted[f'{name}_scores'], rtol=1e-4)
 
 
+def test_greedy_decoding_is_t5xs(case):
+  from t5x import decoding
+
+  model, params, batch, wanted = case('small')
+  model._decode_fn = functools.partial(decoding.temperature_sample, temperature=0.0)
+  tokens, _ = model.predict_batch_with_aux(params, batch, return_all_decodes=True)
+  np.testing.assert_array_equal(tokens, wanted['greedy_temp0_tokens'])
+
+
 @pytest.mark.parametrize(('shape', 'file'), [('tiny', 't5x/c_train_tiny/golden.npz'),
                                              ('small', 't5x/d_small/train_20.npz')])
 def test_every_step_of_training_ends_where_t5xs_does(case, shared, shape, file):
