@@ -20,7 +20,6 @@ from prompt_tuning.scripts import _script
 from prompt_tuning.scripts._experiment import Experiment
 
 _LOSSES = ('cosine', 'distance')
-_PRETRAIN_STEPS = 250  # enough for grammar; experiments/table_to_text goes on longer
 _SHOWN = 2  # texts of each class
 
 
@@ -72,12 +71,12 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def _pretrained(options: argparse.Namespace) -> str:
-  """Returns the folder of a small GPT pretrained on the pairs, as experiments/table_to_text does, but shorter."""
+  """Returns the folder of a small GPT pretrained on the pairs, as experiments/table_to_text does."""
   from prompt_tuning.scripts import make_tokenizer
 
   experiment = Experiment('table_to_text', 'small', options.output)
   tokenizer = experiment.path('tokenizer')
-  given = {'E2E_TRAIN': options.train, 'VOCABULARY_FILE': tokenizer, 'PRETRAIN_STEPS': _PRETRAIN_STEPS}
+  given = {'E2E_TRAIN': options.train, 'VOCABULARY_FILE': tokenizer}
   size = experiment.described('pretrain', **given).model.module.vocab_size
   make_tokenizer.main([f'--pairs={options.train}', f'--output_dir={tokenizer}', f'--size={size}'])
   return experiment.pretrain('pretrain', tokenizer, **given)

@@ -109,7 +109,8 @@ class Study:
     from prompt_tuning.models.language_model import attention_weights
 
     model, trained = self._model, inference.load_trained(run)
-    example = self._described('prefix', task).task().split('validation')[0]
+    split = self._described('prefix', task).task().split('validation')
+    example = max((split[i] for i in range(100)), key=lambda each: len({*each['targets'].split()}))  # not all alike
     layout = model.layout(trained.layout())
     ids = [model.vocabulary.encode(example[part]) for part in ('inputs', 'targets')]
     batch = layouts.assemble([[layout.example(*ids)]], layout.rows({'inputs': len(ids[0]), 'targets': len(ids[1])}))
