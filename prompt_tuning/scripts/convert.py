@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.add_argument('--task', type=int, metavar='INDEX', help='of a multitask adapter, which prompt')
   flags.add_argument('--base_model', metavar='NAME',
                      help="what PEFT is to call the base model; default: the source's word, else that of --model")
+  flags.add_argument('--kind', choices=('PROMPT_TUNING', 'P_TUNING'), default='PROMPT_TUNING',
+                     help='what PEFT is to call a prompt; it reads both alike')
   return _script.run(flags, argv, _convert)
 
 
@@ -110,7 +112,7 @@ def _convert(options: Any) -> None:
     name = options.base_model or about.get('base_model') or options.model
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
                                 task_type=_task_type(options, tensors, about, base),
-                                embedding_scale=base.embedding_scale)
+                                embedding_scale=base.embedding_scale, kind=options.kind)
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():

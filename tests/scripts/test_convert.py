@@ -92,6 +92,15 @@ def test_a_prompt_goes_from_numpy_to_peft_and_back(script, tmp_path, numpy_promp
   np.testing.assert_array_equal(np.load(tmp_path / 'b.npy'), PROMPT, strict=True)
 
 
+def test_a_prompt_may_be_an_adapter_of_p_tuning(script, tmp_path, numpy_prompt):
+  status, printed = script('convert', numpy_prompt, f'{tmp_path}/peft', '--stack=decoder', '--kind=P_TUNING')[:2]
+  assert status == 0 and 'P_TUNING for CAUSAL_LM' in printed
+  config = json.loads((tmp_path / 'peft/adapter_config.json').read_text())
+  assert config['peft_type'] == 'P_TUNING'
+  assert script('convert', f'{tmp_path}/peft', f'{tmp_path}/back.npy')[0] == 0
+  np.testing.assert_array_equal(np.load(tmp_path / 'back.npy'), np.load(numpy_prompt))
+
+
 def test_a_numpy_prompt_needs_its_stack_unless_it_stays_numpy(script, refused, tmp_path, numpy_prompt, base):
   message = refused('convert', numpy_prompt, tmp_path / 'a.safetensors')
   assert 'holds a prompt, but not which stack reads it. Add --stack=encoder' in message
