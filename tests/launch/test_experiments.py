@@ -107,6 +107,7 @@ def test_every_file_describes_a_run_at_every_size(name, size, file, wanted, tmp_
   assert run.end(0) > 1 and run.data.task_feature_lengths['inputs'] >= 3
 
 
+@pytest.mark.slow
 def test_elicitation_pretrains_tunes_judges_and_draws(tmp_path, size):
   study = elicitation.Study(size('elicitation'), str(tmp_path))
   config = json.loads((tmp_path / 'model/config.json').read_text())
@@ -135,6 +136,7 @@ def test_table_to_text_runs_whole_and_goes_on_where_it_stopped(tmp_path, size, e
   assert 'Resumed at step 2 of 2' in ' '.join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_frozen_transformer_compares_pretrained_with_random_and_draws(tmp_path, size, capsys):
   from prompt_tuning.models.decoder_only import DecoderConfig
   from prompt_tuning.models.loading import load_vocabulary, random_model, save_model
