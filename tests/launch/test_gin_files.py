@@ -82,8 +82,11 @@ def test_every_run_file_builds_at_toy_size(name, build, toy_shape):
 
 @pytest.mark.parametrize('name', [name for name in OWN if name.startswith('architectures/')])
 def test_every_architecture_file_builds_at_toy_size(name, build, toy_shape):
-  gpt = ['--gin.NUM_LAYERS=2', '--gin.POSITION_COUNT=30'] if name.endswith('gpt.gin') else []
-  described = build('train', *arguments('train', 'models/prompt.gin', name, RUN['train']), *toy_shape, *gpt)
+  if name.endswith('gpt.gin'):
+    of_t5 = ('NUM_ENCODER_LAYERS', 'NUM_DECODER_LAYERS', 'HEAD_DIM', 'MLP_DIM')
+    toy_shape = [each for each in toy_shape if not any(macro in each for macro in of_t5)]
+    toy_shape += ['--gin.NUM_LAYERS=2', '--gin.POSITION_COUNT=30']
+  described = build('train', *arguments('train', 'models/prompt.gin', name, RUN['train']), *toy_shape)
   assert (described.model.module.config().width, described.model.prompt().prompt.length) == (8, 100)
 
 
