@@ -120,7 +120,8 @@ PROMPTS = [SavedPrompt(np.random.default_rng(i).normal(0, 1, (length, 12)).astyp
 INPUTS, TARGETS = ['5 6 7 8 9', '11', '20 3 4'], ['4 9', '12 13 14', '5']
 
 
-@pytest.mark.parametrize('placement', layouts.PLACEMENTS)
+@pytest.mark.parametrize('placement', [
+  'before', 'after_bos', *(pytest.param(name, marks=pytest.mark.slow) for name in ('before_eos', 'after_eos'))])
 def test_rows_that_use_different_prompts_and_none_equal_the_separate_runs(toy, placement):
   prompts = [dataclasses.replace(prompt, placement=layouts.PLACEMENTS[placement]) for prompt in PROMPTS]
   chosen = [prompts[0], prompts[1], None if placement == 'before' else prompts[0]]  # no prompt is one in front

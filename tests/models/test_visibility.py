@@ -72,7 +72,7 @@ def test_the_input_always_sees_the_prompt(tiny, prompt, visibility):
 PACKED = [([5, 6, 7, 1], [8, 1]), ([9, 1], [3, 4, 1]), ([11, 12, 1], [5, 1])]
 
 
-@pytest.mark.parametrize('among', [True, False])
+@pytest.mark.parametrize('among', [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_prompt_that_sees_nothing_of_the_input_is_run_once_for_all_rows(tiny, among):
   vectors = jnp.asarray(np.random.default_rng(0).normal(0, 1, (1, 4, 12)), jnp.float32)
   visibility = Visibility(input=False, prompt=among)

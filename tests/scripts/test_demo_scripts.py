@@ -48,6 +48,7 @@ def sst2(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_a_prompt_is_trained_from_the_class_labels_and_judged(sst2, shared, tmp_path):
   native = shared / 't5x_native'
   toy = [f'--gin.{name}={value}' for name, value in SIZES.items()]
