@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 
 from prompt_tuning import trees
-from prompt_tuning.data.tasks import Example, Task
+from prompt_tuning.data.tasks import Example, First, Task
 
 NAMES = ('BitXor', 'BitMemory')
 LENGTH, STRINGS = 5, 3
@@ -40,7 +40,7 @@ def task(name: str, *, length: int = LENGTH, strings: int = STRINGS) -> Task:
   if length < 1 or strings < 1:
     raise ValueError(f'{name} is given {strings} strings of {length} bits. Give at least 1 of each.')
   train = Draws(name, length, strings)
-  return Task(name, {'train': train, 'validation': HeldOut(train)})
+  return Task(name, {'train': train, 'validation': First(train.draw(_VALIDATION_SEED), VALIDATION_EXAMPLES)})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,21 +70,6 @@ class Draws:
     inputs, targets = _block(self, index // _BLOCK)
     return {'inputs': inputs[index % _BLOCK], 'targets': targets[index % _BLOCK], 'inputs_ends': False,
             'targets_ends': False}
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOut:
-  """The validation split: the first 800 examples of a seed that no training has."""
-
-  train: Draws
-
-  def __len__(self) -> int:
-    return VALIDATION_EXAMPLES
-
-  def __getitem__(self, index: int) -> Example:
-    if not 0 <= index < len(self):
-      raise IndexError(index)
-    return self.train.draw(_VALIDATION_SEED)[index]
 
 
 @functools.lru_cache(maxsize=8)

@@ -30,7 +30,7 @@ import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.data import metrics
-from prompt_tuning.data.tasks import Example, Mixture, Task
+from prompt_tuning.data.tasks import Example, First, Mixture, Task
 
 LENGTH = 6
 LARGEST = 6
@@ -99,7 +99,8 @@ def task(name: str, *, length: int = LENGTH, largest: int = LARGEST, zeros: int 
   """
   train = Draws(name, length=length, largest=largest, zeros=zeros, ends=ends)
   apply(name, train.block(0))  # a composition that cannot be computed is an error now
-  return Task(name, {'train': train, 'validation': HeldOut(train)}, metrics=(metrics.accuracy,))
+  validation = First(train.validation(), VALIDATION_EXAMPLES)  # the same for every run
+  return Task(name, {'train': train, 'validation': validation}, metrics=(metrics.accuracy,))
 
 
 def mixture(**shape: Any) -> Mixture:
@@ -109,7 +110,7 @@ def mixture(**shape: Any) -> Mixture:
 
 def overlap(first: str, second: str, *, length: int = LENGTH, largest: int = LARGEST) -> float:
   """Returns the share, in %, of the second task's validation lists on which both tasks have the same answer."""
-  x = dataclasses.replace(Draws(second, length, largest), seed=_VALIDATION_SEED, held_out=True).block(0)
+  x = Draws(second, length, largest).validation().block(0)
   x = x[:VALIDATION_EXAMPLES]
   return 100.0 * float((apply(first, x) == apply(second, x)).all(axis=1).mean())
 
@@ -145,6 +146,10 @@ class Draws:
   def draw(self, seed: int) -> 'Draws':
     """Returns the sequence of another seed."""
     return dataclasses.replace(self, seed=seed)
+
+  def validation(self) -> 'Draws':
+    """Returns the sequence of lists that training never shows."""
+    return dataclasses.replace(self, seed=_VALIDATION_SEED, held_out=True)
 
   def __len__(self) -> int:
     return _ENDLESS
@@ -182,21 +187,6 @@ class Draws:
     if self.name in _SMALL_OPERAND:
       x[:, 0] = _draw(random, 2, self.largest // 2, len(x))
     return x
-
-
-@dataclasses.dataclass(frozen=True)
-class HeldOut:
-  """The validation split of a task: the first 3200 of its held-out lists, the same for every run."""
-
-  train: Draws
-
-  def __len__(self) -> int:
-    return VALIDATION_EXAMPLES
-
-  def __getitem__(self, index: int) -> Example:
-    if not 0 <= index < len(self):
-      raise IndexError(index)
-    return dataclasses.replace(self.train, seed=_VALIDATION_SEED, held_out=True)[index]
 
 
 def is_held_out(x: Lists) -> np.ndarray:

@@ -75,6 +75,27 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
+class First:
+  """The first examples of an endless sequence, to be judged by.
+
+  Attributes:
+    examples: the sequence.
+    count: how many.
+  """
+
+  examples: Sequence[Example]
+  count: int
+
+  def __len__(self) -> int:
+    return self.count
+
+  def __getitem__(self, index: int) -> Example:
+    if not 0 <= index < self.count:
+      raise IndexError(index)
+    return self.examples[index]
+
+
+@dataclasses.dataclass(frozen=True)
 class Mixture:
   """Tasks that are trained together, each with its rate.
 
