@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.scripts import _script
+from prompt_tuning.scripts import _script, table_to_text
 from prompt_tuning.scripts._experiment import Experiment
 
 _LOSSES = ('cosine', 'distance')
@@ -39,7 +39,7 @@ def _study(options: argparse.Namespace) -> None:
   from prompt_tuning import clusters, inference, reports, representations
 
   experiment = Experiment('clustering', options.size or ('gpt2' if options.model else 'small'), options.output)
-  path = options.model or _pretrained(options)
+  path = options.model or table_to_text.pretrained(Experiment('table_to_text', 'small', options.output), options.train)
   values = {'E2E_TRAIN': options.train, 'E2E_DEV': options.dev, 'INITIAL_CHECKPOINT_PATH': path}
   if options.data:
     values |= {'MIXTURE_OR_TASK_NAME': options.data, 'files.FileTask.inputs': '{text}',
@@ -68,18 +68,6 @@ def _study(options: argparse.Namespace) -> None:
       print(f'No picture: {error}')
     _show(model, examples['validation'], labels['validation'], rows)
   experiment.write(found, table(found))
-
-
-def _pretrained(options: argparse.Namespace) -> str:
-  """Returns the folder of a small GPT pretrained on the pairs, as experiments/table_to_text does."""
-  from prompt_tuning.scripts import make_tokenizer
-
-  experiment = Experiment('table_to_text', 'small', options.output)
-  tokenizer = experiment.path('tokenizer')
-  given = {'E2E_TRAIN': options.train, 'VOCABULARY_FILE': tokenizer}
-  size = experiment.described('pretrain', **given).model.module.vocab_size
-  make_tokenizer.main([f'--pairs={options.train}', f'--output_dir={tokenizer}', f'--size={size}'])
-  return experiment.pretrain('pretrain', tokenizer, **given)
 
 
 def _first_values(method: Any, model: Any, seed: int) -> Any:

@@ -32,34 +32,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _study(options: argparse.Namespace) -> None:
   from prompt_tuning.data import table_to_text
-  from prompt_tuning.scripts import make_tokenizer
 
   began = time.monotonic()
   experiment = Experiment(
     'table_to_text', options.size or ('distilgpt2' if options.model else 'small'), options.output)
-  model, tokenizer = options.model, experiment.path('tokenizer')
-  if model is None:
-    given = {'E2E_TRAIN': options.train, 'VOCABULARY_FILE': tokenizer}
-    size = experiment.described('pretrain', **given).model.module.vocab_size
-    make_tokenizer.main([f'--pairs={options.train}', f'--output_dir={tokenizer}', f'--size={size}'])
-    model = experiment.pretrain('pretrain', tokenizer, **given)
-  pretrained = time.monotonic() - began
+  model = options.model or pretrained(experiment, options.train)
+  first = time.monotonic() - began
   files = {'E2E_TRAIN': options.train, 'E2E_DEV': options.dev}
   run = experiment.train('prefix', 'prefix', INITIAL_CHECKPOINT_PATH=model, **files)
-  tuned = time.monotonic() - began - pretrained
+  tuned = time.monotonic() - began - first
   examples = table_to_text.read_references(options.dev)
+  anchors = table_to_text.anchors(examples)
   found: dict[str, Any] = {
-    'copying the table': table_to_text.anchors(examples)['copy'],
+    'copying the table': anchors['copy'],
     'the model without a prefix': _bleu(examples, experiment.infer(
       'answers', 'answers_without', CHECKPOINT_PATH=model, PROMPT_FILE=run, PROMPT=None, **files)),
     'the model with the prefix': _bleu(examples, experiment.infer(
       'answers', 'answers', CHECKPOINT_PATH=model, PROMPT_FILE=run, **files)),
-    'a human reference': table_to_text.anchors(examples)['human']}
+    'a human reference': anchors['human']}
   text = '\n'.join(['| answers | sentence BLEU | corpus BLEU |', '|---|---|---|', *(
     f'| {name} | {scores["sentence_bleu"]:.1f} | {scores["corpus_bleu"]:.1f} |' for name, scores in found.items())])
-  seconds = {'pretraining': pretrained, 'tuning': tuned, 'all': time.monotonic() - began}
+  seconds = {'pretraining': first, 'tuning': tuned, 'all': time.monotonic() - began}
   experiment.write({'bleu': found, 'seconds': seconds}, text + '\n')
   print(', '.join(f'{name} took {value:.0f} s' for name, value in seconds.items()))
+
+
+def pretrained(experiment: Experiment, pairs: str) -> str:
+  """Returns the folder of the GPT that `pretrain.gin` makes of a file of pairs, with a tokenizer made of them."""
+  from prompt_tuning.scripts import make_tokenizer
+
+  tokenizer = experiment.path('tokenizer')
+  given = {'E2E_TRAIN': pairs, 'VOCABULARY_FILE': tokenizer}
+  size = experiment.described('pretrain', **given).model.module.vocab_size
+  make_tokenizer.main([f'--pairs={pairs}', f'--output_dir={tokenizer}', f'--size={size}'])
+  return experiment.pretrain('pretrain', tokenizer, **given)
 
 
 def _bleu(examples: Sequence[Any], path: str) -> dict[str, float]:
