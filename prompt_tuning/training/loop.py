@@ -228,8 +228,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           run_files.save_best(model_dir, exported(method, state.trained), {**about, 'step': step, 'best': best})
         else:
           stale += 1
-        stopped |= evaluations.patience is not None and stale >= evaluations.patience
         if evaluations.patience is not None and stale >= evaluations.patience:
+          stopped = True
           log.say(f'Stopped early: {name} has not improved in {stale} evaluations; best {best["value"]:.4g} '
                   f'at step {best["step"]}.')
         began = time.monotonic()
