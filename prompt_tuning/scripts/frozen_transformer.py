@@ -33,20 +33,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _study(options: argparse.Namespace) -> None:
+  from prompt_tuning import inference
+
   experiment = Experiment(
     'frozen_transformer', options.size or ('gpt2' if options.model else 'small'), options.output)
-  model = options.model or _pretrained(options.output)
+  path = options.model or _pretrained(options.output)
   found: dict[str, Any] = {}
   for task in options.tasks:
     for kind in _KINDS:
-      values = {'INITIAL_CHECKPOINT_PATH': model, 'UNTRAINED': kind == 'random'}
+      values = {'INITIAL_CHECKPOINT_PATH': path, 'UNTRAINED': kind == 'random'}
       began = time.monotonic()
       run = experiment.train(task, f'{task}_{kind}', **values)
       took = time.monotonic() - began
       described = experiment.described(task, f'{task}_{kind}', **values)
-      found.setdefault(task, {})[kind] = _judged(described, run) | {'seconds': took}
+      model, trained = described.model.load(described.restore, seed=described.seed), inference.load_trained(run)
+      found.setdefault(task, {})[kind] = _judged(described, model, trained) | {'seconds': took}
       if (task, kind) == ('xor', 'pretrained'):
-        _draw(described, run, experiment.path('attention.png'))
+        _draw(described.task().split('validation')[0], model, trained, experiment.path('attention.png'))
   experiment.write(found, table(found))
 
 
@@ -57,25 +60,21 @@ def _pretrained(folder: str) -> str:
   return elicitation.pretrain('pretrain', loading.find_model('t5_integers'))
 
 
-def _judged(described: Any, run: str) -> dict[str, float]:
+def _judged(described: Any, model: Any, trained: Any) -> dict[str, float]:
   """Returns the accuracy, in %, on the validation split, and the steps that a run took."""
-  from prompt_tuning import inference
   from prompt_tuning.evaluation import evaluate_loss
 
-  model, trained = described.model.load(described.restore, seed=described.seed), inference.load_trained(run)
   found = evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), described.task(),
                         lengths=described.data.task_feature_lengths)
   trained_numbers = sum(array.size for array in trained.tensors.values())
   return {'accuracy': 100 * found['accuracy'], 'steps': trained.about['step'], 'trained numbers': trained_numbers}
 
 
-def _draw(described: Any, run: str, path: str) -> None:
+def _draw(example: Any, model: Any, trained: Any, path: str) -> None:
   """Draws what the first layer attends to in one example, averaged over its heads."""
-  from prompt_tuning import inference, layouts, reports
+  from prompt_tuning import layouts, reports
   from prompt_tuning.models.language_model import attention_weights
 
-  model, trained = described.model.load(described.restore, seed=described.seed), inference.load_trained(run)
-  example = described.task().split('validation')[0]
   layout = model.layout(trained.layout())
   count, labels = len(example['inputs']), len(example['targets'])
   batch = layouts.assemble([[layout.example(example['inputs'], example['targets'])]], {'decoder': count})
