@@ -49,6 +49,18 @@ def tiny():
   return toy_run.model()
 
 
+@pytest.fixture(scope='session')
+def causal():
+  """A random decoder-only model with learned positions, with token ids as its texts."""
+  from prompt_tuning.data.vocabularies import PassThroughVocabulary
+  from prompt_tuning.models.decoder_only import DecoderConfig
+  from prompt_tuning.models.loading import random_model
+
+  config = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=4, mlp_dim=14, kv_heads=1,
+                         position_count=30)
+  return random_model(config, vocabulary=PassThroughVocabulary(29), seed=3)
+
+
 @pytest.fixture
 def full_disk():
   """A context in which no file can grow beyond some bytes, as if the disk were full."""

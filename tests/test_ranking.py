@@ -11,24 +11,14 @@ from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.data.metrics import sequence_match
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Task
-from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.evaluation import evaluate
 from prompt_tuning.inference import SavedPrompt
 from prompt_tuning.layouts import after_eos
-from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.generation import Greedy
-from prompt_tuning.models.loading import random_model
 from prompt_tuning.ranking import Ranked, rank
 
 WORDS = ('5 6 7', '4', '12 3', '5 6')  # of one to three tokens; one begins as another does
 INPUTS = ('7 8 9', '3', '10 11 4 5', '8 2', '17')
-
-
-@pytest.fixture(scope='module')
-def causal():
-  config = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=4, mlp_dim=14, kv_heads=1,
-                         position_count=30)
-  return random_model(config, vocabulary=PassThroughVocabulary(29), seed=3)
 
 
 @pytest.fixture(params=['tiny', 'causal'])

@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_ranking import causal  # noqa: F401 (a fixture)
 
 from prompt_tuning import trees
 from prompt_tuning.conditioning import Conditioning, StackConditioning
