@@ -2,8 +2,9 @@
 
 Training reads an endless stream of examples whose order depends on the seed alone: every epoch of a task is a
 new permutation of its examples, and the tasks of a mixture alternate by their rates. The stream is cut
-into blocks; the examples of a block become rows (packed: as many to a row as fit), rows become batches. So the
-place in the stream is three counters, whatever was packed and however many processes there are.
+into blocks; the examples of a block become rows (packed: as many to a row as fit; in buckets: ordered by length), rows
+become batches. So the place in the stream is three counters, whatever was packed and however many hosts there are:
+each host makes its rows of every batch, and all of them together make what one host alone makes.
 
 Evaluation reads its examples once, in order.
 """
@@ -19,13 +20,15 @@ import grain
 import numpy as np
 
 from prompt_tuning import layouts
-from prompt_tuning.data.packing import Row, pack
+from prompt_tuning.data.buckets import Buckets, bucket_lengths
+from prompt_tuning.data.packing import Row, make_room, pack
+from prompt_tuning.data.shuffled import Shuffled
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.types import Batch
 
-BLOCK = 1024  # examples that are packed together
-_ENDLESS = 2**40  # the length of sequences without end
+BLOCK = 1024  # examples that are packed or sorted together
+_SORTED = 32  # batches that are sorted together at least: at each border between buckets one is padded to the longer
 _MULTIPLE = 8  # lengths found by looking are rounded up to it
 _FEATURES = ('inputs', 'targets')
 
@@ -86,35 +89,65 @@ class TrainBatches:
     vocabulary: for examples that are texts.
     layout: where tokens and prompt stand.
     lengths: of 'inputs' and 'targets' in tokens, end token included; the prompt comes on top.
-    batch_size: rows in a batch.
+    batch_size: rows in a batch, on all hosts together.
     seed: decides the order, and what endless tasks draw.
     packed: put several examples into a row where they fit.
+    buckets: lengths of inputs, ascending: the rows of a batch are about as long as one another, and its arrays as long
+      as their bucket. The length in `lengths` is always one; None is that alone.
+    rows: which rows of each batch are made, see `only`.
     split: which examples.
     side: of the padding.
-    block: how many examples are packed together.
+    block: how many examples are packed or sorted together; None is at least 1024.
 
   Attributes:
-    lengths: of the batch's arrays: T for 'encoder', S for 'decoder'.
+    lengths: of the batch's arrays: T for 'encoder', S for 'decoder'; with buckets the longest. Where rows are packed,
+      the decoder's have room for the targets of as many examples as the encoder's usually hold.
   """
 
   def __init__(self, task: Task | Mixture, vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, seed: int = 0, packed: bool = False,
-               split: str = 'train', side: str = 'right', block: int = BLOCK):
+               buckets: Sequence[int] | None = None, rows: slice = slice(None), split: str = 'train',
+               side: str = 'right', block: int | None = None):
     self._stream = stream(task, split, seed)
     self._preprocess = Preprocessor(vocabulary, layout, lengths)
     self.lengths = row_lengths(layout, lengths)
-    self._batch_size, self._side, self._block_size = batch_size, side, block
-    # No more examples can fit into a row than such without text.
-    least = layout.example([0], [0])
-    fit = min(length // len(least[stack]['tokens']) for stack, length in self.lengths.items())
-    self._most = max(1, fit) if packed else 1
-    self._rows: list[Row] = []
-    self._rows_block = -1  # which block `_rows` holds
+    self._batch_size, self._side, self._seed = batch_size, side, seed
+    self._block_size = block or BLOCK
+    self._read = -1, []  # the block that was read last, and its rows
+    self._buckets, self._most = None, 1
+    if buckets is not None:
+      self._buckets = Buckets([row_lengths(layout, {**lengths, 'inputs': length})
+                               for length in bucket_lengths(buckets, lengths['inputs'], packed=packed)])
+      batches = math.ceil(self._block_size / batch_size)  # each of one block only
+      self._block_size = batch_size * (batches if block else max(batches, _SORTED))
+    if packed:
+      first = self._examples(0)
+      self.lengths = make_room(first, self.lengths)
+      # No more examples can fit into a row than such without text.
+      least = layout.example([0], [0])
+      self._most = max(1, min(length // len(least[stack]['tokens']) for stack, length in self.lengths.items()))
+      self._read = 0, pack(first, self.lengths, most=self._most)
+    self.only(rows)
     self.restore({'block': 0, 'row': 0, 'rows': 0})
+
+  def only(self, rows: slice) -> None:
+    """Makes only these rows of each batch from now on, as on one host of several; all is `slice(None)`.
+
+    Which examples a batch holds, its order, its ids and the saved state do not depend on it. Examples of other rows
+    are not tokenised, unless rows are packed or in buckets: which row an example gets depends on the lengths of all.
+
+    Raises:
+      ValueError: a batch has no such rows, or they do not stand side by side.
+    """
+    self._own = range(self._batch_size)[rows]
+    asked = [n for n in (rows.start, rows.stop) if n is not None]
+    if not self._own or self._own.step != 1 or not all(0 <= n <= self._batch_size for n in asked):
+      raise ValueError(f'A batch has the rows 0 to {self._batch_size - 1}, and {rows} of them shall be made. Give a '
+                       'slice of at least one of these, without a step.')
 
   @property
   def truncated(self) -> dict[str, int]:
-    """How many 'inputs' and 'targets' were cut, of how many 'examples' that this object has read."""
+    """How many 'inputs' and 'targets' were cut, of how many 'examples' that this object, on this host, has read."""
     return dict(self._preprocess.truncated)
 
   def state(self) -> dict[str, int]:
@@ -133,7 +166,7 @@ class TrainBatches:
     return self
 
   def __next__(self) -> Batch:
-    rows: list[Row] = []
+    rows: list[Row | int] = []
     while len(rows) < self._batch_size:
       block = self._read_block()
       end = min(len(block), self._row + self._batch_size - len(rows))
@@ -141,20 +174,34 @@ class TrainBatches:
       self._row = end
       if end == len(block):
         self._block, self._row = self._block + 1, 0
-    batch = layouts.assemble(rows, self.lengths, side=self._side, first_id=self._count)
+    lengths = self.lengths if self._buckets is None else self._buckets.lengths(rows)
+    own = [[self._example(row)] if isinstance(row, int) else row for row in rows[self._own.start:self._own.stop]]
+    batch = layouts.assemble(own, lengths, side=self._side, first_id=self._count + self._own.start)
     # The batch's shape must not depend on how many examples happened to fit.
     missing = self._most - batch['prompt_ids'].shape[1]
     batch['prompt_ids'] = np.pad(batch['prompt_ids'], ((0, 0), (0, missing)))
     self._count += len(rows)
     return batch
 
-  def _read_block(self) -> list[Row]:
-    if self._rows_block != self._block:
-      first = self._block * self._block_size
-      examples = [self._preprocess(self._stream[i]) for i in range(first, first + self._block_size)]
-      self._rows = pack(examples, self.lengths, most=self._most)
-      self._rows_block = self._block
-    return self._rows
+  def _read_block(self) -> Sequence[Row | int]:
+    """Returns the rows of the block; where each is one example and they keep their order, only the numbers of these."""
+    if self._most == 1 and self._buckets is None:
+      return self._numbers(self._block)
+    if self._read[0] != self._block:
+      examples = self._examples(self._block)
+      rows = (pack(examples, self.lengths, most=self._most) if self._buckets is None else
+              self._buckets.rows(examples, self._batch_size, seed=self._seed, block=self._block))
+      self._read = self._block, rows
+    return self._read[1]
+
+  def _numbers(self, block: int) -> range:
+    return range(block * self._block_size, (block + 1) * self._block_size)
+
+  def _examples(self, block: int) -> list[layouts.Example]:
+    return [self._example(i) for i in self._numbers(block)]
+
+  def _example(self, number: int) -> layouts.Example:
+    return self._preprocess(self._stream[number])
 
 
 class EvalBatches:
@@ -241,29 +288,6 @@ def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
     datasets.append(grain.MapDataset.source(endless))
     rates.append(rate)
   return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights=rates)
-
-
-class Shuffled:
-  """Examples without end: epoch after epoch, each a permutation that depends on the seed and the epoch alone.
-
-  Grain's own shuffle computes each place separately, which takes milliseconds in sets of a few examples (2 ms in
-  one of 8, 0.2 ms in one of 100); a permutation is made once an epoch, whatever the size.
-  """
-
-  def __init__(self, examples: Sequence[Example], seed: int):
-    self._examples, self._seed = examples, seed
-    self._epoch = -1  # which epoch `_order` is of
-
-  def __len__(self) -> int:
-    return _ENDLESS
-
-  def __getitem__(self, index: int) -> Example:
-    epoch, place = divmod(index, len(self._examples))
-    if epoch != self._epoch:
-      # Raw bits of a counter-based generator are the same in every version of NumPy.
-      bits = np.random.Philox(key=self._seed, counter=[0, 0, 0, epoch]).random_raw(len(self._examples))
-      self._order, self._epoch = np.argsort(bits, kind='stable'), epoch
-    return self._examples[int(self._order[place])]
 
 
 def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str, int]:

@@ -35,3 +35,20 @@ def test_packing_loses_and_doubles_nothing():
   for row in rows:
     assert sum(len(e['encoder']['tokens']) for e in row) <= 16
     assert sum(len(e['decoder']['tokens']) for e in row) <= 12
+
+
+def test_a_decoders_row_gets_room_for_the_targets_of_the_inputs_that_fit_into_an_encoders():
+  examples = [example(3, 2), example(3, 1)] * 20
+  # Three inputs to a row: targets of 5 or 4 tokens, rounded up.
+  assert packing.make_room(examples, {'encoder': 9, 'decoder': 2}) == {'encoder': 9, 'decoder': 8}
+  assert packing.make_room(examples, {'encoder': 9, 'decoder': 11}) == {'encoder': 9, 'decoder': 11}
+  assert packing.make_room(examples, {'encoder': 60, 'decoder': 2}) == {'encoder': 60, 'decoder': 32}
+
+
+def test_one_row_with_long_targets_does_not_lengthen_all():
+  examples = [example(4, 1)] * 38 + [example(4, 30)]
+  assert packing.make_room(examples, {'encoder': 8, 'decoder': 2}) == {'encoder': 8, 'decoder': 8}
+
+
+def test_a_row_that_holds_input_and_target_stays_as_long_as_it_is():
+  assert packing.make_room([example(4, 1)], {'decoder': 7}) == {'decoder': 7}

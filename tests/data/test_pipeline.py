@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from prompt_tuning import layouts, trees
-from prompt_tuning.data import pipeline, prefetch, tasks, vocabularies
+from prompt_tuning.data import buckets, pipeline, prefetch, tasks, vocabularies
 
 VOCABULARY = vocabularies.PassThroughVocabulary(1000)
 LENGTHS = {'inputs': 7, 'targets': 5}
+
+
+every_kind = pytest.mark.parametrize(
+  'kind', [{}, {'packed': True}, {'buckets': (3, 4)}], ids=['one a row', 'packed', 'buckets'])
 
 
 def numbered(count, name='numbers'):
@@ -69,7 +73,7 @@ def test_texts_too_long_lose_their_last_tokens_never_the_end_token_and_are_count
 
 
 def test_training_counts_what_it_cuts():
-  batches = train_batches(numbered(4), lengths={'inputs': 3, 'targets': 5}, block=4)
+  batches = train_batches(numbered(4), lengths={'inputs': 3, 'targets': 5}, block=4, batch_size=4)
   next(batches)
   assert batches.truncated == {'inputs': 2, 'targets': 0, 'examples': 4}
 
@@ -102,11 +106,11 @@ def test_endless_tasks_draw_other_lists_for_another_seed():
   assert not np.array_equal(first['encoder']['tokens'], other['encoder']['tokens'])
 
 
-@pytest.mark.parametrize('packed', [False, True])
+@every_kind
 @pytest.mark.parametrize('stop', [0, 1, 4, 9])
-def test_a_restored_iterator_goes_on_exactly(packed, stop):
+def test_a_restored_iterator_goes_on_exactly(kind, stop):
   def make():
-    return train_batches(numbered(17), packed=packed, block=7, seed=5)
+    return train_batches(numbered(17), block=7, seed=5, **kind)
 
   whole = make()
   expected = list(itertools.islice(whole, 14))
@@ -146,6 +150,14 @@ def test_packed_batches_have_one_shape_and_hold_several_examples_a_row():
     assert (batch['encoder']['segments'].max(1) == batch['decoder']['segments'].max(1)).all()
 
 
+def test_packed_rows_have_room_for_the_targets_of_all_that_their_inputs_leave_room_for():
+  task = tasks.Task('short', {'train': [{'inputs': '5 6', 'targets': '7'}]})
+  batch = next(train_batches(task, packed=True, lengths={'inputs': 28, 'targets': 3}))
+  # Six inputs of 2 + 3 fit into 2 + 28, with six targets of 2; rounded up to a multiple of 8.
+  assert [len(row) for row in marks(batch)] == [6, 6, 6]
+  assert batch['decoder']['tokens'].shape == (3, 16)
+
+
 def test_packing_changes_no_token_of_an_example():
   task = numbered(9)
   alone = {}
@@ -161,6 +173,105 @@ def test_packing_changes_no_token_of_an_example():
                  for stack, name in (('encoder', 'tokens'), ('decoder', 'targets'))]
         packed[mark] = tuple(ids.tolist() for ids in found)
   assert packed.items() <= alone.items() and len(packed) > 4
+
+
+def joined(parts):
+  """The batch that hosts make together."""
+  parts = [trees.flatten(part) for part in parts]
+  return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@every_kind
+@pytest.mark.parametrize('seed', [0, 1])
+def test_hosts_make_together_what_one_makes_also_where_their_number_changes(kind, seed):
+  mixture = tasks.Mixture('both', (numbered(11, 'some'), numbered(6, 'others')), (3, 1))
+  make = lambda **rows: train_batches(mixture, batch_size=4, block=10, seed=seed, **kind, **rows)
+  alone = make()
+  state = alone.state()
+  for count in (1, 2, 4, 2, 1):
+    hosts = [make(rows=slice(i * 4 // count, (i + 1) * 4 // count)) for i in range(count)]
+    for host in hosts:
+      host.restore(state)
+    for _ in range(3):
+      together, whole = joined([next(host) for host in hosts]), trees.flatten(next(alone))
+      assert together.keys() == whole.keys()
+      for name, value in whole.items():
+        np.testing.assert_array_equal(together[name], value, err_msg=name)
+    assert {tuple(host.state().values()) for host in hosts} == {tuple(alone.state().values())}
+    state = hosts[-1].state()
+
+
+def test_a_host_tokenises_only_its_rows_unless_those_depend_on_all_lengths():
+  read = {}
+  for name, kind in (('one a row', {}), ('packed', {'packed': True}), ('buckets', {'buckets': (3,)})):
+    batches = train_batches(numbered(8), batch_size=4, block=8, **kind)
+    batches.only(slice(1, 2))
+    next(batches)
+    read[name] = batches.truncated['examples']
+  assert read == {'one a row': 1, 'packed': 8, 'buckets': 8}
+
+
+@pytest.mark.parametrize('rows', [slice(2, 4), slice(3, 3), slice(-1, None), slice(0, 3, 2)])
+def test_rows_that_a_batch_lacks_are_an_error(rows):
+  with pytest.raises(ValueError, match=r'rows 0 to 2, and slice\(.*Give a slice of at least one of these'):
+    train_batches(numbered(5), rows=rows)
+
+
+def in_buckets(count, **settings):
+  return train_batches(numbered(count), buckets=(3, 4), **settings)
+
+
+def test_batches_of_buckets_are_as_long_as_their_longest_row_needs():
+  # The inputs of a block of 24 have 2, 3, 4 and 5 tokens, six each: four batches in the first bucket, two in the
+  # second, two in that of all lengths; in each two prompt vectors come on top.
+  lengths = []
+  for batch in itertools.islice(in_buckets(24, block=24), 8):
+    longest = batch['encoder']['segments'].sum(1).max() - 2
+    lengths.append(batch['encoder']['tokens'].shape[1])
+    assert lengths[-1] == 2 + (3 if longest <= 3 else 4 if longest <= 4 else LENGTHS['inputs'])
+    assert batch['decoder']['tokens'].shape == (3, 5)
+  assert sorted(lengths) == [5] * 4 + [6] * 2 + [9] * 2
+  assert lengths != sorted(lengths)
+
+
+def test_a_batch_where_two_buckets_meet_is_as_long_as_the_longer():
+  # Of 12 inputs six fit into the first bucket, three into the second: of batches of four the second and third have
+  # rows of two buckets.
+  batches = in_buckets(12, block=12, batch_size=4)
+  assert sorted(batch['encoder']['tokens'].shape[1] for batch in itertools.islice(batches, 3)) == [5, 6, 9]
+
+
+def test_buckets_lose_and_double_no_example_and_order_batches_anew_in_each_block():
+  batches = in_buckets(24, block=24)
+  epochs = [take_marks(batches, 8) for _ in range(3)]
+  assert [sorted(epoch) for epoch in epochs] == [list(range(10, 34))] * 3
+  lengths = [[batch['encoder']['tokens'].shape[1] for batch in itertools.islice(batches, 8)] for _ in range(3)]
+  assert len({tuple(each) for each in lengths}) > 1
+
+
+def test_blocks_are_whole_batches_where_these_have_buckets():
+  batches = in_buckets(20, batch_size=40)
+  next(batches)
+  assert batches.truncated['examples'] == 32 * 40  # enough batches that few stand where buckets meet
+
+
+def test_the_greatest_length_is_always_a_bucket():
+  assert buckets.bucket_lengths((4, 6), 9, packed=False) == (4, 6, 9)
+  assert buckets.bucket_lengths([4, 9], 9, packed=False) == (4, 9)
+
+
+@pytest.mark.parametrize(('lengths', 'packed', 'message'), [
+  ((4, 3), False, r'buckets are \(4, 3\). Give lengths of inputs in ascending order, up to .* inputs, 7'),
+  ((3, 3), False, r'ascending order'),
+  ((0, 3), False, r'ascending order'),
+  ((), False, r'ascending order'),
+  (64, False, r'buckets are 64\. Give'),
+  ((3, 8), False, r'up to the most tokens of inputs, 7'),
+  ((3, 4), True, r'Rows shall be packed, and batched in the buckets \(3, 4\).*leave out pack or buckets'),
+])
+def test_buckets_that_cannot_be_are_an_error(lengths, packed, message):
+  with pytest.raises(ValueError, match=message):
+    train_batches(numbered(3), buckets=lengths, packed=packed)
 
 
 def test_a_mixture_alternates_by_its_rates():
