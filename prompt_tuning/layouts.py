@@ -74,6 +74,7 @@ class Layout:
     start_id: the token that the decoder starts with.
     alone: the prompt sees nothing of the input.
     cached: inputs stand apart from the rows, which begin with the prompt: their keys and values are computed once.
+    started: the token `start_id` is there; not where rows go on from a text that was read before.
   """
 
   prompt_length: int = 0
@@ -81,6 +82,7 @@ class Layout:
   start_id: int = 0
   alone: bool = False
   cached: bool = False
+  started: bool = True
   stacks = ('encoder', 'decoder')
   input_ends = True  # inputs have an end token
   question_side = 'right'  # of the padding of rows that are to be answered
@@ -143,11 +145,12 @@ class CausalLayout(Layout):
 
   Attributes:
     prefix_lm: the input's positions see one another.
+    started: every text begins with the token `start_id`, and inputs have an end token: the rows of T5X.
   """
 
   prefix_lm: bool = False
+  started: bool = False
   stacks = ('decoder',)
-  input_ends = False
   question_side = 'left'  # so that every row's last token stands in the last column
 
   @property
@@ -155,15 +158,20 @@ class CausalLayout(Layout):
     """See `Layout.in_front`: in a causal model what stands in front sees nothing anyway."""
     return self.placement is before and (self.alone or not self.prefix_lm)
 
+  @property
+  def input_ends(self) -> bool:
+    """Whether inputs have an end token."""
+    return self.started
+
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the length of the rows: the last token is predicted, not read."""
     if self.cached:
-      return {'context': lengths['inputs'], 'decoder': self.prompt_length + lengths['targets'] - 1}
+      return {'context': lengths['inputs'] + self.started, 'decoder': self.prompt_length + lengths['targets'] - 1}
     return {'decoder': self.question_rows(lengths)['decoder'] + lengths['targets'] - 1}
 
   def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the length of rows of inputs alone."""
-    return {'decoder': lengths['inputs'] + (0 if self.in_front else self.prompt_length)}
+    return {'decoder': lengths['inputs'] + self.started + (0 if self.in_front else self.prompt_length)}
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
               prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
@@ -172,6 +180,7 @@ class CausalLayout(Layout):
     Raises:
       ValueError: input and prompt are empty, so that nothing predicts the first target.
     """
+    inputs = np.asarray([self.start_id, *inputs] if self.started else inputs, np.int32)
     arranged = self._arranged([] if self.cached else inputs, prompt_length)
     count = len(arranged['tokens'])
     targets = np.asarray(targets, np.int32)
@@ -188,7 +197,7 @@ class CausalLayout(Layout):
     arrays['loss_weights'][predicting] = loss_weight
     if self.prefix_lm:
       arrays['bidirectional'] = (np.arange(total) < count).astype(np.int32)
-    apart = {'context': {'tokens': np.asarray(inputs, np.int32)}} if self.cached else {}
+    apart = {'context': {'tokens': inputs}} if self.cached else {}
     return {**apart, 'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
 

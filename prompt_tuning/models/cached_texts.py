@@ -72,7 +72,7 @@ class CachedTexts:
     groups = collections.defaultdict(list)
     for ids in texts:
       groups[self._padded(len(ids))].append(ids)
-    layout = self._model.layout()
+    layout = self._model.layout(layouts.Layout(started=False))  # the texts have what they begin with
     for length, group in groups.items():
       for first in range(0, len(group), _ROWS):
         part = group[first:first + _ROWS]

@@ -35,6 +35,7 @@ class DecoderConfig(StackConfig):
     embedding_scale: factor on embedded tokens, and on prompts, which stand for tokens.
     output_cap: logits are squashed to below it (Gemma 2); 0 leaves them.
     prefix_lm: the positions of an input see one another.
+    started: every text begins with the token 0, and inputs have an end token (T5X).
     features: width of inputs that are real vectors, read by a linear layer instead of the embedding; 0 is tokens.
     classes: an output layer of its own for so many labels of input positions, see `LabelLayout`; 0 is the vocabulary.
   """
@@ -46,6 +47,7 @@ class DecoderConfig(StackConfig):
   embedding_scale: float = 1.0
   output_cap: float = 0.0
   prefix_lm: bool = False
+  started: bool = False
   features: int = 0
   classes: int = 0
 
@@ -101,7 +103,7 @@ class DecoderOnly(nn.Module):
     if self.config.classes:
       return LabelLayout(asked.prompt_length, asked.placement, classes=self.config.classes,
                          inputs=self.config.features or self.config.vocab_size, **given)
-    return CausalLayout(asked.prompt_length, asked.placement, **given)
+    return CausalLayout(asked.prompt_length, asked.placement, started=self.config.started and asked.started, **given)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None, hidden: bool = False) -> Array:

@@ -136,7 +136,7 @@ class LanguageModel:
     rows = self._rows(texts, 'texts')
     batch, _ = self._batch(rows, None, None)
     context = read_batch(self.module, self.params, batch)
-    longest = max(1, *(len(row.ids) for row in rows))  # texts end in the last column
+    longest = max(1, (batch['decoder']['segments'] > 0).sum(1).max())  # texts end in the last column
     return Context(*(array[:, :len(rows), :, -longest:] for array in (context.keys, context.values)),
                    context.seen[:len(rows), -longest:])
 
@@ -145,7 +145,8 @@ class LanguageModel:
 
     Args:
       inputs: texts, or token ids, `[B, T]` padded with 0 on either side or a list of rows; None where a decoder-only
-        model has nothing but targets, the first of which then only stands in front.
+        model has nothing but targets, the first of which then only stands in front (not in T5X's models, in which the
+        token 0 does).
       targets: likewise; texts get an end token.
       prompt: see the top of this file.
       context: likewise; texts behind it get no begin token.
@@ -207,13 +208,14 @@ class LanguageModel:
 
   def _split(self, inputs: Texts | None, targets: list[_Row],
              context: Context | None) -> tuple[list[_Row], list[list[int]]]:
-    """Returns inputs and targets; without inputs each target's first token stands for one."""
+    """Returns inputs and targets; without inputs each target's first token stands for one, if nothing else does."""
     if inputs is not None:
       return self._rows(inputs, 'inputs', behind=context), [row.ids for row in targets]
     if self.prompted == 'encoder':
       raise ValueError('inputs is None, but this model reads inputs with its encoder and targets with its decoder. '
                        'Give texts or token ids.')
-    return [dataclasses.replace(row, ids=row.ids[:1]) for row in targets], [row.ids[1:] for row in targets]
+    first = 0 if self.layout().started and context is None else 1
+    return [dataclasses.replace(row, ids=row.ids[:first]) for row in targets], [row.ids[first:] for row in targets]
 
   def _rows(self, texts: Texts, what: str, behind: Context | None = None) -> list[_Row]:
     if texts is None:
@@ -228,7 +230,7 @@ class LanguageModel:
         if self.vocabulary is None:
           raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
                            'Give load_model(..., vocabulary=...).')
-        ends = what == 'targets' or self.layout().input_ends
+        ends = what == 'targets' or (what == 'inputs' and self.layout().input_ends)
         starts = [] if what == 'targets' or behind is not None else getattr(self.vocabulary, 'start', [])
         ids = [*starts, *self.vocabulary.encode(text), *([self.eos_id] if ends else [])]
         rows.append(_Row(ids, 0, len(ids)))
@@ -256,7 +258,8 @@ class LanguageModel:
     chosen, conditioning = collect_prompts(prompt, len(rows), self)
     examples = []
     for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
-      layout = self.layout(layouts.Layout(placement=placement, alone=not self._visibility(conditioning).input))
+      layout = self.layout(layouts.Layout(placement=placement, alone=not self._visibility(conditioning).input,
+                                          started=context is None))
       used = {'prompt_length': length, 'prompt_id': prompt_id}
       examples.append([layout.question(row.ids, **used) if targets is None else
                        layout.example(row.ids, targets[b], **used)])

@@ -193,7 +193,7 @@ def parameter_shapes(module: T5 | DecoderOnly) -> Flat:
 def _example_batch(module: T5 | DecoderOnly) -> Any:
   layout, features = module.layout(layouts.Layout()), getattr(module.config, 'features', 0)
   inputs = np.zeros((1, features)) if features else [1]
-  return layouts.assemble([[layout.example(inputs, [1])]], dict.fromkeys(layout.stacks, 1))
+  return layouts.assemble([[layout.example(inputs, [1])]], layout.rows({'inputs': 1, 'targets': 1}))
 
 
 def read_config(folder: HuggingFaceFolder) -> Config:

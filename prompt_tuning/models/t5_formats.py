@@ -109,7 +109,7 @@ def _infer_decoder_only(names: Mapping[str, tuple[tuple[int, ...], Any]]) -> Dec
                    if name.startswith('decoder/layers_')),
     width=width, heads=heads, head_dim=shape['decoder/layers_0/self_attention/query/kernel'][1] // heads,
     mlp_dim=shape['decoder/layers_0/mlp/wo/kernel'][0], vocab_size=vocab_size, family='t5x', tied=tied,
-    mlp_activations=('gelu', 'linear') if gated else ('relu',), relative_buckets=buckets,
+    started=True, mlp_activations=('gelu', 'linear') if gated else ('relu',), relative_buckets=buckets,
     output_scale=width**-0.5 if tied else 1.0)
 
 

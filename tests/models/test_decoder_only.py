@@ -88,7 +88,7 @@ def test_logits_are_those_of_t5xs_decoder_only_model(shared, mode, kind):
   for targets, inputs, seen in zip(golden['decoder_target_tokens'], golden['decoder_input_tokens'],
                                    golden['decoder_causal_attention'], strict=True):
     count, known = int((targets > 0).sum()), int(seen.sum())
-    example = layout.example(inputs[:known], [*inputs[known:count], targets[count - 1]])
+    example = layout.example(inputs[1:known], [*inputs[known:count], targets[count - 1]])
     rows.append([example])
   batch = layouts.assemble(rows, {'decoder': 16 + 5})
   given = StackConditioning(prompt=jnp.asarray(prompt)[None]) if kind == 'prompt' else StackConditioning()
