@@ -7,6 +7,7 @@ from typing import Any
 
 from prompt_tuning import storage
 from prompt_tuning.data import tasks
+from prompt_tuning.data.buckets import bucket_lengths
 from prompt_tuning.t5x_names.files import FileTask, is_table
 from prompt_tuning.training.schedules import create_schedule as create_learning_rate_scheduler
 
@@ -30,6 +31,8 @@ class DatasetConfig:
     shuffle: training always shuffles, evaluation never does: accepted where it says so.
     seed: of the order of training, where the run has no seed of its own.
     pack: put several examples into a row where they fit (training only).
+    buckets: lengths of inputs, ascending: batches are as long as the first of these that their rows fit into (training
+      only); None pads all to the length in `task_feature_lengths`, which is always the last.
     use_cached: accepted; this package keeps its own files of SeqIO tasks.
     module: a Python module to import first, which adds tasks.
     files: how the lines of a file become examples.
@@ -42,6 +45,7 @@ class DatasetConfig:
   shuffle: bool = True
   seed: int | None = None
   pack: bool = False
+  buckets: Sequence[int] | None = None
   use_cached: bool = False
   module: str | None = None
   files: FileTask = FileTask()
@@ -53,6 +57,8 @@ class DatasetConfig:
                        "{'inputs': 512, 'targets': 8}.")
     if not isinstance(self.batch_size, int) or self.batch_size < 1:
       raise ValueError(f'The batch size is {self.batch_size!r}. Set BATCH_SIZE to at least 1.')
+    if self.buckets is not None and lengths is not None:
+      bucket_lengths(self.buckets, lengths['inputs'], packed=self.pack)
 
   @property
   def name(self) -> str:

@@ -120,6 +120,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
   ('--gin.BATCH_SIZE=0', 'batch size is 0'),
   ('--gin.TASK_FEATURE_LENGTHS=None', 'Training needs the lengths'),
   ("--gin.TASK_FEATURE_LENGTHS={'inputs': 9}", 'Give both lengths'),
+  ('--gin.train/utils.DatasetConfig.buckets=(64, 32)', 'The buckets are (64, 32). Give lengths of inputs in ascending'),
   ("--gin.utils.create_learning_rate_scheduler.factors='constnat'", "unknown factor 'constnat'. Did you mean constant"),
 ])
 def test_what_is_not_supported_is_a_clear_error(override, answer, train):

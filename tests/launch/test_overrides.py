@@ -99,6 +99,7 @@ TRAIN = {
   f'{DATASET}.batch_size': ('8', lambda run: run.data.batch_size, 8),
   f'{DATASET}.seed': ('21', lambda run: run.seed, 21),
   f'{DATASET}.pack': (None, lambda run: run.data.pack, True, '--gin.train/utils.DatasetConfig.pack=True'),
+  f'{DATASET}.buckets': (None, lambda run: run.data.buckets, (2, 5), '--gin.train/utils.DatasetConfig.buckets=(2, 5)'),
   f'{DATASET}.use_cached': ('False', lambda run: run.data.use_cached, False),
   f'{DATASET}.module': ("'tasks_of_a_test'", lambda run: run.data.module, 'tasks_of_a_test'),
   f'{RATE}.base_learning_rate': ('0.5', rate, [0.5, 0.5, 0.5]),
