@@ -7,6 +7,7 @@ import pytest
 
 from prompt_tuning import layouts
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.losses import Loss
 from prompt_tuning.models.generation import BeamSearch, generate
 from prompt_tuning.models.language_model import apply_model
 
@@ -70,6 +71,24 @@ def test_packed_and_left_padded_rows_agree_where_the_prompt_sees_less(tiny):
   packed = logits_by_example(tiny, [[], [first, second], [third]], shape, 'right', conditioning)
   padded = logits_by_example(tiny, [[first], [second], [third]], shape, 'left', conditioning)
   assert_all_close(packed, padded)
+
+
+@every_placement
+def test_packed_padded_and_shorter_rows_give_one_loss_and_gradient(tiny, placement):
+  @jax.jit
+  def of(prompts, batch):
+    conditioning = Conditioning(encoder=StackConditioning(prompt=prompts))
+    return Loss()(apply_model(tiny.module, tiny.params, batch, conditioning), batch)[0]
+
+  first, second, third = lay_out(placement)
+  padded = [[first], [second], [third]]
+  (wanted, slope), *others = (jax.value_and_grad(of)(PROMPTS, layouts.assemble(rows, lengths)) for rows, lengths in (
+    (padded, LENGTHS), (padded, {'encoder': 7, 'decoder': 3}), ([[first, second], [third]],
+                                                                {'encoder': 14, 'decoder': 6})))
+  assert len(others) == 2 and np.abs(slope).max(axis=(1, 2)).min() > 0  # both prompts matter
+  for loss, gradient in others:
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope, atol=1e-5 * np.abs(slope).max())
 
 
 def answer(model, rows, length, side='right'):
