@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import inference, layouts
+from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import write_state
 from prompt_tuning.conditioning import Visibility
 from prompt_tuning.inference import SavedPrompt, Trained, infer, load_prompt, load_trained
@@ -39,6 +40,15 @@ def test_a_runs_folder_gives_its_best_prompt_or_else_its_last(tmp_path):
   assert (load_prompt(str(tmp_path)).vectors == 1).all()
   SavedPrompt(np.full((1, 2), 2, np.float32)).save(str(tmp_path / 'best.safetensors'))
   assert (load_prompt(str(tmp_path)).vectors == 2).all()
+
+
+@pytest.mark.parametrize('stack', ['encoder', 'decoder'])
+def test_the_folder_of_a_run_of_t5x_gives_its_newest_prompt(tmp_path, stack):
+  for step in (9, 10, 8):
+    write_numpy_prompt(str(tmp_path / f'numpy_checkpoints/checkpoint_{step}/{stack}.prompt.prompt.prompt'),
+                       np.full((1, 2), step, np.float32))
+  (tmp_path / 'numpy_checkpoints/checkpoint_11').mkdir()  # of a run that was killed before its prompt was there
+  assert (load_prompt(str(tmp_path)).vectors == 10).all()
 
 
 def test_a_folder_without_a_prompt_is_an_error(tmp_path):

@@ -7,7 +7,6 @@
 #   EVAL_DIR       the folder for metrics and answers
 #   TFDS_DATA_DIR  the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0
 #   PROMPT_FILE    the prompt: a released one, which this package does not bring, or the MODEL_DIR of sst2-demo.sh
-#                  (which T5X trained: numpy_checkpoints/checkpoint_1150000/encoder.prompt.prompt.prompt in it)
 # May be set:
 #   CHECKPOINT     the frozen model; default: the published one. A local copy starts sooner and needs no network
 #   ENGINE         what judges: prompt_tuning (the default), or t5x, where T5X and Flaxformer are installed (docs/t5x.md)

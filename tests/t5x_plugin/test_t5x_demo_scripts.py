@@ -35,7 +35,7 @@ def test_a_prompt_is_trained_from_the_class_labels_and_judged(shared, tmp_path):
        '--gin.utils.SaveCheckpointConfig.period=1', MODEL_DIR=str(tmp_path / 'run'))
   prompt = tmp_path / 'run/numpy_checkpoints/checkpoint_5/encoder.prompt.prompt.prompt'
   assert np.load(prompt).shape == (5, 4)
-  demo('sst2-demo-eval.sh', shared, tmp_path, EVAL_DIR=str(tmp_path / 'judged'), PROMPT_FILE=str(prompt))
+  demo('sst2-demo-eval.sh', shared, tmp_path, EVAL_DIR=str(tmp_path / 'judged'), PROMPT_FILE=str(tmp_path / 'run'))
   rows = (tmp_path / 'judged/inference_eval/toy_films-000003.jsonl').read_text().splitlines()
   assert [json.loads(row)['input']['inputs_pretokenized'] for row in rows] == [
     'sentence: dull', 'sentence: a gripping film']
