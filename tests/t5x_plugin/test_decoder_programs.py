@@ -1,6 +1,5 @@
-"""T5X's train and infer on a decoder-only model with a prompt, and the same prompt in this package."""
+"""T5X's train, eval and infer on a decoder-only model with a prompt, and the same prompts in this package."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -28,49 +27,84 @@ def frozen(shared, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def prompt_file(frozen, program, tmp_path_factory):
-  """The prompt of a run of T5X of three steps."""
-  folder = tmp_path_factory.mktemp('decoder_run')
-  given = {'MODEL_DIR': f"'{folder}'", 'TRAIN_STEPS': START + 3, 'EVAL_PERIOD': 3, 'EVAL_STEPS': 1, 'BATCH_SIZE': 8,
-           'INITIAL_CHECKPOINT_PATH': f"'{frozen}'", 'utils.SaveCheckpointConfig.period': 3,
-           'USE_CACHED_TASKS': False, 'DROPOUT_RATE': 0.0, 'RANDOM_SEED': 0}
-  program('t5x.train', *TASK, f'--gin_file={CONFIGS}/runs/prompt_finetune.gin',
-          *(f'--gin.{name}={value}' for name, value in given.items()))
-  first, last = (np.load(folder / f'numpy_checkpoints/checkpoint_{step}/{NAME}') for step in (START, START + 3))
-  assert first.shape == (5, 32) and np.abs(last - first).max() > 0.1
-  return folder / f'numpy_checkpoints/checkpoint_{START + 3}/{NAME}'
-
-
-@pytest.fixture(scope='module')
 def model(frozen):
   """The same model in this package."""
   from prompt_tuning.data.vocabularies import PassThroughVocabulary
   from prompt_tuning.models import loading
 
-  config = dataclasses.replace(loading.load_model(str(frozen)).module.config, relative_max_distance=16, prefix_lm=True)
-  return dataclasses.replace(loading.load_model(str(frozen), config=config), vocabulary=PassThroughVocabulary(128))
+  return loading.load_model(str(frozen), vocabulary=PassThroughVocabulary(128), relative_max_distance=16,
+                            prefix_lm=True)
 
 
+@pytest.fixture(scope='module')
+def t5x_run(frozen, program, tmp_path_factory):
+  """The folder of a run of T5X of three steps."""
+  folder = tmp_path_factory.mktemp('decoder_run')
+  given = {'MODEL_DIR': f"'{folder}'", 'TRAIN_STEPS': START + 3, 'EVAL_PERIOD': 3, 'EVAL_STEPS': 1, 'BATCH_SIZE': 8,
+           'INITIAL_CHECKPOINT_PATH': f"'{frozen}'", 'utils.SaveCheckpointConfig.period': 3,
+           'utils.SaveCheckpointConfig.keep': None, 'USE_CACHED_TASKS': False, 'DROPOUT_RATE': 0.0, 'RANDOM_SEED': 0}
+  program('t5x.train', *TASK, f'--gin_file={CONFIGS}/runs/prompt_finetune.gin',
+          *(f'--gin.{name}={value}' for name, value in given.items()))
+  first, last = (np.load(folder / f'numpy_checkpoints/checkpoint_{step}/{NAME}') for step in (START, START + 3))
+  assert first.shape == (5, 32) and np.abs(last - first).max() > 0.1
+  return folder
+
+
+@pytest.fixture(scope='module')
+def our_run(model, tmp_path_factory):
+  """The folder of a run of this package on the same task."""
+  import toy_tasks
+
+  import prompt_tuning
+
+  folder = tmp_path_factory.mktemp('our_decoder_run')
+  prompt_tuning.tune(model, toy_tasks.examples('train'), prompt_length=5, steps=30, batch_size=8,
+                     lengths={'inputs': 10, 'targets': 6}, model_dir=str(folder), quiet=True)
+  return folder
+
+
+def in_t5x(program, frozen, prompt, folder, run, *flags):
+  """Runs T5X's `eval` or `infer` on the validation examples with a prompt's file or folder."""
+  program(f't5x.{run}', *TASK, f'--gin_file={CONFIGS}/models/decoding/greedy.gin',
+          f'--gin_file={CONFIGS}/runs/prompt_{run}.gin', "--gin.utils.DatasetConfig.split='validation'",
+          f"--gin.PROMPT_FILE='{prompt}'", f"--gin.CHECKPOINT_PATH='{frozen}'",
+          f"--gin.{run.upper()}_OUTPUT_DIR='{folder}'", "--gin.utils.RestoreCheckpointConfig.dtype='float32'", *flags)
+
+
+def texts(rows):
+  """Returns answers of T5X, which are padded and as long as the row has room, as ours: at most four tokens."""
+  return [' '.join(map(str, ids[:ids.index(1)] if 1 in ids else ids)) for ids in (row[:4] for row in rows)]
+
+
+@pytest.mark.parametrize('trained_by', ['t5x_run', 'our_run'])
 @pytest.mark.parametrize('mode', ['score', 'predict'])
-def test_both_engines_answer_alike(program, frozen, prompt_file, model, tmp_path, mode):
+def test_both_engines_answer_alike_with_a_prompt_of_either(program, request, frozen, model, tmp_path, trained_by, mode):
   import toy_tasks
 
   from prompt_tuning import inference
 
-  program('t5x.infer', *TASK, f'--gin_file={CONFIGS}/models/decoding/greedy.gin',
-          f'--gin_file={CONFIGS}/runs/prompt_infer.gin', "--gin.utils.DatasetConfig.split='validation'",
-          f"--gin.PROMPT_FILE='{prompt_file}'", f"--gin.CHECKPOINT_PATH='{frozen}'",
-          f"--gin.INFER_OUTPUT_DIR='{tmp_path}'", "--gin.utils.RestoreCheckpointConfig.dtype='float32'",
-          f"--gin.infer.mode='{mode}'")
+  run = request.getfixturevalue(trained_by)
+  in_t5x(program, frozen, run, tmp_path, 'infer', f"--gin.infer.mode='{mode}'")
   (file,) = (path for path in tmp_path.glob('*.jsonl-*') if not path.name.endswith('COMPLETED'))
   theirs = [json.loads(line) for line in file.read_text().splitlines()]
   rows = toy_tasks.examples('validation')
-  prompt = inference.load_prompt(str(prompt_file))
-  inputs, targets = [f'0 {row["inputs"]} 1' for row in rows], [row['targets'] for row in rows]  # as T5X does
+  prompt = inference.load_prompt(str(run))
+  inputs, targets = [row['inputs'] for row in rows], [row['targets'] for row in rows]
   if mode == 'score':
     np.testing.assert_allclose(model.score(inputs, targets, prompt), [row['score'] for row in theirs], atol=1e-4,
                                rtol=1e-4)
+    assert np.abs(model.score(inputs, targets) - model.score(inputs, targets, prompt)).max() > 0.1
     return
-  found = [[int(token) for token in text.split()] for text in model.predict(inputs, prompt, max_length=4)]
-  wanted = [row['prediction'][:4] for row in theirs]
-  assert found == [ids[:ids.index(1)] if 1 in ids else ids for ids in wanted]
+  assert model.predict(inputs, prompt, max_length=4) == texts(row['prediction'] for row in theirs)
+
+
+def test_t5x_judges_a_prompt_of_this_package_as_we_do(program, frozen, model, our_run, tmp_path):
+  import toy_tasks
+
+  from prompt_tuning import inference
+
+  in_t5x(program, frozen, our_run, tmp_path, 'eval')
+  lines = (tmp_path / f'inference_eval/toy_beginnings-{START:06}.jsonl').read_text().splitlines()
+  rows = toy_tasks.examples('validation')
+  ours = model.predict([row['inputs'] for row in rows], inference.load_prompt(str(our_run)), max_length=4)
+  assert texts(json.loads(line)['prediction'] for line in lines) == ours
