@@ -1,16 +1,28 @@
 """Reads and writes whole files and folders: they are either there complete, or not there.
 
-Local paths are written as temporary, synced and renamed. `gs://` objects are read anonymously over HTTPS.
+Local paths are written as temporary, synced and renamed. An object under `gs://` is put whole: a store shows all of it
+or what was there before. gcsfs does that, and knows accounts and which errors pass; what anyone may read is read
+without it.
 """
 
 import contextlib
+import functools
+import http.client
+import importlib.util
+import logging
 import os
 import re
 import shutil
+import tempfile
+import threading
 import urllib.error
+import urllib.parse
 import urllib.request
+import weakref
 from collections.abc import Iterator
+from typing import Any, TextIO
 
+_LOG = logging.getLogger(__name__)
 # safetensors says "(os error 28)", tensorstore "[os_error_code='28']": neither raises an OSError.
 _NUMBER = re.compile(r"os[_ ]error(?:_code=')?\s*(\d+)")
 
@@ -30,24 +42,95 @@ def exists(path: str) -> bool:
   if not is_remote(path):
     return os.path.exists(path)
   try:
-    with _open_remote(path, method='HEAD'):
-      return True
+    _read_public(path, 'HEAD')
+    return True
   except FileNotFoundError:
     return False
+  except OSError:
+    if not importlib.util.find_spec('gcsfs'):
+      raise
+  return path in _addresses(path)
+
+
+def is_file(path: str) -> bool:
+  """Says whether there is a file or an object at `path`."""
+  return exists(path) if is_remote(path) else os.path.isfile(path)
 
 
 def read_bytes(path: str) -> bytes:
-  """Returns the whole content of a local file or a public `gs://` object.
+  """Returns the whole content of a local file or a `gs://` object.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
     OSError: it cannot be read.
   """
-  if is_remote(path):
-    with _open_remote(path) as response:
-      return response.read()
-  with open(path, 'rb') as file:
-    return file.read()
+  if not is_remote(path):
+    with open(path, 'rb') as file:
+      return file.read()
+  try:
+    return _read_public(path)
+  except FileNotFoundError:
+    raise
+  except OSError:  # not for everyone, or a failure that passes
+    if not importlib.util.find_spec('gcsfs'):
+      raise
+  with _answered(path, 'read'):
+    return _store(path).cat_file(path)
+
+
+def list_folder(path: str) -> list[str]:
+  """Returns the names of what stands directly in a folder, sorted; of none where it is not there.
+
+  Raises:
+    OSError: it cannot be listed.
+  """
+  if not is_remote(path):
+    return sorted(os.listdir(path)) if os.path.isdir(path) else []
+  start = join(path, '')
+  return sorted(address[len(start):].rstrip('/') for address in _addresses(start) if address != start)
+
+
+def make_folder(path: str) -> None:
+  """Makes a folder and those above it; an object store needs none.
+
+  Raises:
+    OSError: it cannot be made, or not written.
+  """
+  if not is_remote(path):
+    os.makedirs(path, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+      pass
+
+
+def check_writable(folder: str) -> None:
+  """Sees to it, as far as that can be told without writing, that files can be written into a folder, made or not.
+
+  Raises:
+    ImportError: a package is missing for it.
+    OSError: they cannot be.
+  """
+  if is_remote(folder):
+    list_folder(folder)
+    return
+  parent = os.path.abspath(folder)
+  while not os.path.exists(parent):
+    parent = os.path.dirname(parent)
+  if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+    raise OSError(f'{folder} cannot be written: {parent} is no folder that this user may write. '
+                  'Give another folder.')
+
+
+def remove_tree(path: str) -> None:
+  """Removes a folder and all in it; what cannot be removed stays."""
+  if not is_remote(path):
+    shutil.rmtree(path, ignore_errors=True)
+    return
+  try:
+    for address in _addresses(join(path, ''), delimiter=None):
+      with _answered(address, 'removed'):
+        _store(address).rm_file(address)
+  except OSError as error:
+    _LOG.warning('%s', error)
 
 
 def write_bytes(path: str, content: bytes) -> None:
@@ -67,7 +150,12 @@ def whole_file(path: str) -> Iterator[str]:
   Raises:
     OSError: the file cannot be written; the old one, if any, is as it was and no temporary is left.
   """
-  _require_local(path)
+  with _put_whole(path) if is_remote(path) else _renamed_whole(path) as temporary:
+    yield temporary
+
+
+@contextlib.contextmanager
+def _renamed_whole(path: str) -> Iterator[str]:
   folder = os.path.dirname(os.path.abspath(path))
   temporary = f'{path}.tmp-{os.getpid()}'
   with _explained(path):
@@ -85,6 +173,18 @@ def whole_file(path: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def _put_whole(path: str) -> Iterator[str]:
+  _store(path)  # rather missed now than when the file is made
+  with tempfile.TemporaryDirectory(prefix='prompt_tuning_') as folder:
+    temporary = os.path.join(folder, os.path.basename(path))
+    with _explained(temporary):
+      yield temporary
+    with _answered(path, 'written'):
+      # Else caches may serve an older object for an hour where anyone may read the bucket.
+      _store(path).put_file(temporary, path, fixed_key_metadata={'cache_control': 'no-store'})
+
+
+@contextlib.contextmanager
 def whole_folder(path: str) -> Iterator[str]:
   """Gives a temporary folder that takes the name `path` when the block ends without an error.
 
@@ -92,7 +192,9 @@ def whole_folder(path: str) -> Iterator[str]:
     FileExistsError: `path` is there already and not empty.
     OSError: the folder cannot be written; nothing is left of it.
   """
-  _require_local(path)
+  if is_remote(path):
+    raise OSError(f'{path}: writing a folder that must be whole to an object store is not supported. Give a local '
+                  'folder, and copy it afterwards.')
   path = os.path.abspath(path)
   if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
     raise FileExistsError(f'{path} exists already and is never overwritten. Remove it, or choose another name.')
@@ -107,6 +209,76 @@ def whole_folder(path: str) -> Iterator[str]:
     except BaseException:
       shutil.rmtree(temporary, ignore_errors=True)
       raise
+
+
+class GrowingFolder:
+  """A folder with files that grow. Nothing grows in an object store: there they are put whole, from time to time.
+
+  They may be put by another thread than the one that writes them.
+
+  Args:
+    folder: where they shall be, also below it.
+
+  Attributes:
+    path: the local folder to write into: the same one, or a temporary one in place of an object store.
+  """
+
+  def __init__(self, folder: str):
+    self._folder = folder
+    self._temporary = tempfile.TemporaryDirectory(prefix='prompt_tuning_') if is_remote(folder) else None
+    self.path = self._temporary.name if self._temporary else folder
+    self._sizes: dict[str, int] = {}  # of what was put
+    self._lock = threading.Lock()  # an older content shall not come behind a newer one
+    _growing[join(folder, '')] = self
+
+  def open(self, name: str) -> TextIO:
+    """Opens a file of text for appending to what is there of it.
+
+    Raises:
+      OSError: it cannot be read or written.
+    """
+    path, there = os.path.join(self.path, name), join(self._folder, name)
+    if self._temporary and exists(there):
+      write_bytes(path, read_bytes(there))
+      self._sizes[path] = os.path.getsize(path)
+    return open(path, 'a', encoding='utf-8')
+
+  def put(self) -> None:
+    """Puts what has grown since it was last put.
+
+    Raises:
+      OSError: it cannot be; what was put before is there.
+    """
+    with self._lock:
+      for parent, _, names in os.walk(self.path) if self._temporary else ():
+        for path in (os.path.join(parent, name) for name in names):
+          if os.path.getsize(path) != self._sizes.get(path):
+            content = read_bytes(path)
+            write_bytes(join(self._folder, os.path.relpath(path, self.path)), content)
+            self._sizes[path] = len(content)
+
+  def close(self) -> None:
+    """Puts the rest."""
+    try:
+      self.put()
+    finally:
+      _growing.pop(join(self._folder, ''), None)
+      if self._temporary:
+        self._temporary.cleanup()
+
+
+_growing: weakref.WeakValueDictionary[str, GrowingFolder] = weakref.WeakValueDictionary()
+
+
+def put_grown(folder: str) -> None:
+  """Puts what has grown in a folder that a `GrowingFolder` writes, so that it is there before what is written next.
+
+  Raises:
+    OSError: it cannot be put.
+  """
+  growing = _growing.get(join(folder, ''))
+  if growing is not None:
+    growing.put()
 
 
 @contextlib.contextmanager
@@ -148,22 +320,83 @@ def _umask() -> int:
   return mask
 
 
-def _require_local(path: str) -> None:
-  if is_remote(path):
-    raise OSError(f'{path}: writing to an object store is not supported yet. Give a local folder.')
-
-
-def _open_remote(path: str, method: str = 'GET'):
-  # STORAGE_EMULATOR_HOST is the variable that Google's own clients read.
-  host = os.environ.get('STORAGE_EMULATOR_HOST', 'https://storage.googleapis.com').rstrip('/')
-  address = f'{host}/{path.removeprefix("gs://")}'
+def _read_public(path: str, method: str = 'GET') -> bytes:
+  """Returns the content of an object that anyone may read."""
+  bucket, _, name = path.removeprefix('gs://').partition('/')
+  address = f'{_emulator() or "https://storage.googleapis.com"}/{bucket}/{urllib.parse.quote(name)}'
   try:
-    return urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=60)
+    with urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=60) as response:
+      return response.read()
   except urllib.error.HTTPError as error:
     if error.code == 404:
       raise FileNotFoundError(f'{path}: there is no such object.') from error
     raise OSError(f'{path}: the object store answered {error.code} {error.reason}. '
-                  'Only objects that anyone may read are supported; else copy it and give the local path.') from error
-  except urllib.error.URLError as error:
-    raise OSError(f'{path}: the object store cannot be reached ({error.reason}). '
+                  'Without an account only objects that anyone may read are supported: install '
+                  '`pip install prompt-tuning[gcs]`, or copy it and give the local path.') from error
+  except (OSError, http.client.HTTPException) as error:
+    raise OSError(f'{path}: the object store cannot be reached ({getattr(error, "reason", error)}). '
                   'Copy the object and give its local path.') from error
+
+
+def _emulator() -> str | None:
+  host = os.environ.get('STORAGE_EMULATOR_HOST')  # the variable that Google's own clients read
+  return host and (host if '://' in host else f'http://{host}').rstrip('/')
+
+
+def _addresses(start: str, delimiter: str | None = '/') -> list[str]:
+  """Returns the addresses of all objects that begin with `start`; for those beyond a delimiter, what ends with it."""
+  bucket, _, prefix = start.removeprefix('gs://').partition('/')
+  names, page = [], ''
+  with _answered(start, 'listed'):
+    while page is not None:
+      found = _store(start).call('GET', 'b/{}/o', bucket, prefix=prefix, delimiter=delimiter, pageToken=page or None,
+                                 json_out=True)
+      names += [item['name'] for item in found.get('items', ())] + found.get('prefixes', [])
+      page = found.get('nextPageToken')
+  return [f'gs://{bucket}/{name}' for name in names]
+
+
+def _store(path: str) -> Any:
+  """Returns what writes and lists objects, as the account of this machine.
+
+  Raises:
+    ImportError: gcsfs is not installed.
+  """
+  try:
+    return _connect(_emulator())
+  except ImportError as error:
+    raise ImportError(f'{path}: writing to gs://, and reading what not everyone may read, needs gcsfs: '
+                      '`pip install prompt-tuning[gcs]`.') from error
+
+
+@functools.cache
+def _connect(emulator: str | None) -> Any:
+  import aiohttp
+  from gcsfs.core import GCSFileSystem
+
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # what it logs is raised as well
+  return GCSFileSystem(
+    token='anon' if emulator else None, endpoint_url=emulator, use_listings_cache=False, skip_instance_cache=True,
+    requests_timeout=aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60))
+
+
+@contextlib.contextmanager
+def _answered(path: str, done: str) -> Iterator[None]:
+  """Makes an error of the store say what was found and what to do."""
+  try:
+    yield
+  except ImportError:
+    raise
+  except Exception as error:  # of gcsfs, aiohttp, requests and google.auth
+    bucket = path.removeprefix('gs://').partition('/')[0]
+    found = ' '.join(str(error).split()) or type(error).__name__
+    if isinstance(error, FileNotFoundError):
+      raise FileNotFoundError(f'{path} cannot be {done}: there is no such object, or no bucket {bucket}. Give '
+                              'another path, or make the bucket.') from error
+    if found.startswith('Forbidden') or getattr(error, 'code', None) == 401 or 'google.auth' in type(error).__module__:
+      raise PermissionError(
+        f'{path} cannot be {done}: the object store refuses it ({found}). Log in with `gcloud auth application-default '
+        f'login` as somebody who may list, read, write and delete objects in gs://{bucket}, or give another '
+        'path.') from error
+    raise OSError(f'{path} cannot be {done}: the object store failed, also when asked again ({found}). What was there '
+                  'before is as it was. Start again when it can be reached, or give another path.') from error

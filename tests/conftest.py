@@ -1,5 +1,6 @@
 """What every test shares: two CPU cores, strict JAX, the golden data beside the project, and a tiny model."""
 
+import asyncio
 import atexit
 import contextlib
 import importlib.metadata
@@ -23,6 +24,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 import pathlib
+import types
 
 import jax
 import pytest
@@ -75,3 +77,16 @@ def full_disk():
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
   return limit
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+  """An object store on loopback with one bucket, gs://bucket. What fails is asked for again without waiting."""
+  import object_store
+
+  monkeypatch.setattr('gcsfs.retry.asyncio', types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0)))
+  (tmp_path / 'store/bucket').mkdir(parents=True)
+  found = object_store.Store(tmp_path / 'store')
+  monkeypatch.setenv('STORAGE_EMULATOR_HOST', found.address)
+  yield found
+  found.close()

@@ -40,6 +40,7 @@ HOMES = {
   'matplotlib': ('reports.py',),
   'tensorboardX': ('training/metric_log.py',),
   'rich': ('training/metric_log.py',),
+  'gcsfs': ('storage.py',),
   't5x': ('t5x_plugin/',),
   'flaxformer': ('t5x_plugin/',),
 }

@@ -1,5 +1,8 @@
 """Files and folders are there complete, or not there."""
 
+import os
+import sys
+
 import pytest
 
 from prompt_tuning import storage
@@ -47,11 +50,138 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     pass
 
 
-def test_writing_to_an_object_store_is_a_clear_error():
-  with pytest.raises(OSError, match=r'gs://bucket/file: writing to an object store is not supported yet. Give a'):
-    storage.write_bytes('gs://bucket/file', b'')
-
-
 def test_paths_are_joined_for_folders_and_addresses():
   assert storage.join('gs://bucket/a/', 'b', 'c') == 'gs://bucket/a/b/c'
   assert storage.join('/a', 'b') == '/a/b'
+
+
+def test_an_object_is_put_whole_and_replaced(store):
+  for size in (0, 5, 6 << 20):  # the last in several requests
+    content = bytes(range(256)) * (size // 256) + b'x' * (size % 256)
+    storage.write_bytes('gs://bucket/a/[file] 1', content)
+    assert storage.read_bytes('gs://bucket/a/[file] 1') == content
+    assert store.described['gs://bucket/a/[file] 1']['cacheControl'] == 'no-store'
+  assert names(store.folder / 'bucket/a') == ['[file] 1']
+  assert storage.exists('gs://bucket/a/[file] 1') and not storage.exists('gs://bucket/a')
+
+
+@pytest.mark.parametrize('status, kind, message', [
+  (403, PermissionError, r'gs://bucket/a cannot be written: the object store refuses it \(Forbidden: .*The test says '
+                         r'403.\). Log in with `gcloud auth application-default login` as somebody who may list, read'),
+  (401, PermissionError, r'gs://bucket/a cannot be written: the object store refuses it \(The test says 401., 401\)'),
+  (503, OSError, r'gs://bucket/a cannot be written: the object store failed, also when asked again \(The test says 503'
+                 r'., 503\). What was there before is as it was. Start again when it can be reached'),
+  (404, FileNotFoundError, r'gs://bucket/a cannot be written: there is no such object, or no bucket bucket. Give')])
+def test_a_put_that_fails_leaves_the_old_object_and_says_so(store, status, kind, message):
+  storage.write_bytes('gs://bucket/a', b'old')
+  store.failures.append(('POST', status))
+  with pytest.raises(kind, match=message):
+    storage.write_bytes('gs://bucket/a', b'new')
+  assert storage.read_bytes('gs://bucket/a') == b'old'
+
+
+def test_a_failure_that_passes_is_not_seen(store):
+  store.failures += [('POST', 503), ('POST', 429)]
+  store.before = lambda request: store.asked.count(request) > 2 and store.failures.clear()
+  storage.write_bytes('gs://bucket/a', b'new')
+  assert store.asked == ['POST bucket/a'] * 3 and storage.read_bytes('gs://bucket/a') == b'new'
+
+
+def test_an_object_whose_making_fails_is_not_put(store):
+  with pytest.raises(RuntimeError), storage.whole_file('gs://bucket/a') as temporary:
+    open(temporary, 'wb').write(b'half')
+    raise RuntimeError
+  assert store.asked == []
+
+
+@pytest.mark.parametrize('local', [True, False])
+def test_a_folder_is_listed_and_removed_with_all_in_it(store, tmp_path, local):
+  root = str(tmp_path) if local else 'gs://bucket'
+  for name in ('run/b', 'run/a/1', 'run/a/2/3', 'run/a/4', 'run/a b', 'run/c', 'runs'):
+    storage.write_bytes(storage.join(root, name), b'')
+  assert storage.list_folder(storage.join(root, 'run')) == ['a', 'a b', 'b', 'c']
+  assert storage.list_folder(storage.join(root, 'run/')) == ['a', 'a b', 'b', 'c']
+  assert storage.list_folder(storage.join(root, 'absent')) == storage.list_folder(storage.join(root, 'runs')) == []
+  storage.remove_tree(storage.join(root, 'run/a'))
+  assert storage.list_folder(storage.join(root, 'run')) == ['a b', 'b', 'c']
+  storage.remove_tree(storage.join(root, 'run'))
+  assert {'runs', 'run'} & set(storage.list_folder(root)) == {'runs'}
+  storage.remove_tree(storage.join(root, 'run'))  # it is not there
+
+
+def test_what_cannot_be_removed_stays_and_is_told(store, caplog):
+  storage.write_bytes('gs://bucket/run/a', b'')
+  store.failures.append(('DELETE', 403))
+  storage.remove_tree('gs://bucket/run')
+  assert storage.list_folder('gs://bucket/run') == ['a']
+  assert 'gs://bucket/run/a cannot be removed: the object store refuses it' in caplog.text
+
+
+def test_what_not_everyone_may_read_is_read_by_the_account(store):
+  store.public = False
+  storage.write_bytes('gs://bucket/a', b'mine')
+  assert storage.read_bytes('gs://bucket/a') == b'mine'
+  assert storage.exists('gs://bucket/a') and not storage.exists('gs://bucket/b')
+  with pytest.raises(FileNotFoundError, match='gs://bucket/b cannot be read: there is no such object'):
+    storage.read_bytes('gs://bucket/b')
+
+
+def test_without_gcsfs_public_objects_are_read_and_nothing_is_written(store, monkeypatch):
+  (store.folder / 'bucket/a').write_bytes(b'there')
+  for name in ('gcsfs', 'gcsfs.core'):
+    monkeypatch.setitem(sys.modules, name, None)
+  assert storage.read_bytes('gs://bucket/a') == b'there' and not storage.exists('gs://bucket/b')
+  for change in (storage.write_bytes, lambda path, _: storage.check_writable(path)):
+    with pytest.raises(ImportError, match=r'gs://bucket/b/?: writing to gs://.* needs gcsfs: `pip install '):
+      change('gs://bucket/b', b'')
+  store.public = False
+  for read in (storage.read_bytes, storage.exists):
+    with pytest.raises(OSError, match=r'answered 401 .* `pip install prompt-tuning\[gcs\]`, or copy it'):
+      read('gs://bucket/a')
+
+
+def test_a_store_that_cannot_be_reached_is_a_clear_error(store, monkeypatch):
+  monkeypatch.setenv('STORAGE_EMULATOR_HOST', '127.0.0.1:1')
+  for call, done in ((storage.read_bytes, 'read'), (storage.list_folder, 'listed'),
+                     (lambda path: storage.write_bytes(path, b''), 'written')):
+    with pytest.raises(OSError, match=rf'gs://bucket/a/? cannot be {done}: the object store failed, also when asked'):
+      call('gs://bucket/a')
+
+
+def test_a_local_folder_grows_in_its_place(tmp_path):
+  growing = storage.GrowingFolder(str(tmp_path))
+  with growing.open('lines') as file:
+    file.write('one\n')
+  growing.close()
+  assert growing.path == str(tmp_path) and names(tmp_path) == ['lines']
+
+
+def test_files_grow_in_a_bucket_by_being_put_whole(store):
+  put = lambda: storage.read_bytes('gs://bucket/run/lines')
+  for line in ('one\n', 'two\n'):  # the second goes on with what the first has left
+    growing = storage.GrowingFolder('gs://bucket/run/')
+    with growing.open('lines') as file:
+      before = put() if line == 'two\n' else b''
+      file.write(line)
+      file.flush()
+      growing.put()
+      assert put() == before + line.encode()
+      file.write('more\n')
+      file.flush()
+      storage.put_grown('gs://bucket/run')
+      assert put() == before + line.encode() + b'more\n'
+      asked = len(store.asked)
+      growing.put()  # nothing has grown
+      assert len(store.asked) == asked
+    os.makedirs(f'{growing.path}/train')
+    open(f'{growing.path}/train/events', 'w').close()
+    growing.close()
+    assert not os.path.exists(growing.path)
+  assert put() == b'one\nmore\ntwo\nmore\n' and storage.list_folder('gs://bucket/run') == ['lines', 'train']
+  storage.put_grown('gs://bucket/run')  # nobody writes it
+
+
+def test_a_folder_that_must_be_whole_is_not_written_to_an_object_store():
+  with pytest.raises(OSError, match=r'gs://bucket/model: writing a folder that must be whole to an object store'), \
+       storage.whole_folder('gs://bucket/model'):
+    pass

@@ -234,7 +234,7 @@ def test_a_checkpoint_is_never_overwritten(tmp_path):
   with pytest.raises(FileExistsError, match='checkpoint_4 exists already and is never overwritten'):
     write_t5x(str(tmp_path), 4, {'a': np.ones(3, np.float32)})
   assert_same(T5XCheckpoint(str(tmp_path)), NAMED)
-  with pytest.raises(OSError, match='gs://bucket/x/checkpoint_4: writing to an object store is not supported yet'):
+  with pytest.raises(OSError, match='gs://bucket/x/checkpoint_4: writing a folder that must be whole to an object'):
     write_t5x('gs://bucket/x', 4, NAMED)
 
 
