@@ -112,7 +112,8 @@ class evaluate:
     folder = storage.join(self.output_dir, 'inference_eval')
     inference.write_lines(storage.join(folder, f'{name}-{step:06}.jsonl'), iter(result.lines[:count]))
     metric_log.append_metrics(self.output_dir, name, step, result.metrics)
-    with contextlib.closing(metric_log.open_tensorboard(storage.join(folder, name))) as writer:
+    with contextlib.closing(storage.GrowingFolder(storage.join(folder, name))) as grown, \
+         contextlib.closing(metric_log.open_tensorboard(grown.path)) as writer:
       metric_log.add_scalars(writer, step, result.metrics, judged=True)
 
   def files(self) -> list[str]:

@@ -87,6 +87,8 @@ class infer:
     cfg, examples = self.dataset_cfg, self.examples()
     model = self.model.load(self.restore)
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
+    # Before the work: where it cannot be written, the answers cannot either.
+    storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     lengths = cfg.task_feature_lengths
     lines = inference.infer(
       model, trained, examples, sampler=self.model.sampler(), lengths=lengths, batch_size=cfg.batch_size,
@@ -94,7 +96,6 @@ class infer:
     path = self.files()[0]
     count = inference.write_lines(path, lines, _LINES[self.lines])
     storage.write_bytes(f'{path}.COMPLETED', b'')
-    storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     print(f'Wrote {count} answers: {path}')
     return path
 

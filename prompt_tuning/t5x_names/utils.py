@@ -1,7 +1,6 @@
 """`utils.…`: data sets, checkpoints, the learning rate."""
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,17 +83,13 @@ def check_folder(macro: str, folder: str) -> None:
   """Sees to it that a run can write its results, before it works for them.
 
   Raises:
-    OSError: the folder is no local one, or cannot be written.
+    ImportError: a package is missing for it.
+    OSError: the folder cannot be written.
   """
-  if storage.is_remote(folder):
-    raise OSError(f'{macro}={folder}: writing to an object store is not supported yet. Give a local folder, and copy '
-                  'it afterwards.')
-  parent = os.path.abspath(folder)
-  while not os.path.exists(parent):
-    parent = os.path.dirname(parent)
-  if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-    raise OSError(f'{macro}={folder} cannot be written: {parent} is no folder that this user may write. '
-                  'Give another folder.')
+  try:
+    storage.check_writable(folder)
+  except (ImportError, OSError) as error:
+    raise type(error)(f'{macro}={error}') from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,11 @@
 `metrics.jsonl` is the truth: one object a line, with its step. A resumed run first drops the lines of steps that it
 will run again. Beside it stand the files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and TensorBoard
 folders whose tags are `eval/{metric}` for what a task's metrics say, and the plain names for all else.
+
+In an object store the files are put whole: when an evaluation is logged or a state saved, at the end, and else every
+half a minute.
 """
 
-import glob
 import json
 import os
 import sys
@@ -17,6 +19,7 @@ from prompt_tuning import storage
 
 FILE = 'metrics.jsonl'
 _JUDGED = 'inference_eval'
+_PUT_PERIOD = 30.0  # seconds from one put to the next where figures of training come in
 
 
 class MetricLog:
@@ -30,12 +33,15 @@ class MetricLog:
   """
 
   def __init__(self, folder: str, *, start_step: int, total_steps: int, quiet: bool = False):
-    self._path = os.path.join(folder, FILE)
     self._folder = folder
     self._writers: dict[str, Any] = {}
-    for path in (self._path, *glob.glob(os.path.join(glob.escape(folder), _JUDGED, f'*-{FILE}'))):
+    judged = storage.join(folder, _JUDGED)
+    for path in (storage.join(folder, FILE), *(
+        storage.join(judged, name) for name in storage.list_folder(judged) if name.endswith(f'-{FILE}'))):
       _drop_later(path, start_step)
-    self._file = open(self._path, 'a', encoding='utf-8')
+    self._grown = storage.GrowingFolder(folder)
+    self._put = time.monotonic()
+    self._file = self._grown.open(FILE)
     self._progress = _Progress(start_step, total_steps, quiet)
 
   def write(self, step: int, values: Mapping[str, float], *, folder: str = 'train') -> None:
@@ -43,10 +49,13 @@ class MetricLog:
     self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
     self._file.flush()
     if folder not in self._writers:
-      self._writers[folder] = open_tensorboard(os.path.join(self._folder, folder))
+      self._writers[folder] = open_tensorboard(os.path.join(self._grown.path, folder))
     add_scalars(self._writers[folder], step, values, judged=folder.startswith(f'{_JUDGED}/'))
     if folder.startswith(f'{_JUDGED}/'):
       append_metrics(self._folder, folder.removeprefix(f'{_JUDGED}/'), step, values)
+    if folder != 'train' or time.monotonic() - self._put > _PUT_PERIOD:
+      self._grown.put()
+      self._put = time.monotonic()
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
     """Moves the progress line on."""
@@ -62,6 +71,7 @@ class MetricLog:
     self._file.close()
     for writer in self._writers.values():
       writer.close()
+    self._grown.close()
 
   def __enter__(self) -> 'MetricLog':
     return self
@@ -72,13 +82,13 @@ class MetricLog:
 
 def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float]) -> None:
   """Adds a line to `folder/inference_eval/{task}-metrics.jsonl`."""
-  path = os.path.join(folder, _JUDGED, f'{task}-{FILE}')
-  before = storage.read_bytes(path) if os.path.exists(path) else b''
+  path = storage.join(folder, _JUDGED, f'{task}-{FILE}')
+  before = storage.read_bytes(path) if storage.exists(path) else b''
   storage.write_bytes(path, before + json.dumps({'step': step, **values}).encode() + b'\n')
 
 
 def open_tensorboard(folder: str) -> Any:
-  """Returns a writer of TensorBoard's files."""
+  """Returns a writer of TensorBoard's files into a local folder."""
   import tensorboardX  # slow where torch is installed: only when there is something to write
 
   return tensorboardX.SummaryWriter(folder)
@@ -92,17 +102,18 @@ def add_scalars(writer: Any, step: int, values: Mapping[str, float], *, judged: 
 
 
 def _drop_later(path: str, step: int) -> None:
-  if not os.path.exists(path):
+  if not storage.exists(path):
     return
+  lines = storage.read_bytes(path).splitlines(keepends=True)
   kept = []
-  with open(path, encoding='utf-8') as file:
-    for line in file:
-      try:
-        if json.loads(line)['step'] <= step:
-          kept.append(line)
-      except (ValueError, KeyError):
-        continue  # the last line of a run that was killed while it wrote
-  storage.write_bytes(path, ''.join(kept).encode())
+  for line in lines:
+    try:
+      if json.loads(line)['step'] <= step:
+        kept.append(line)
+    except (ValueError, KeyError):
+      continue  # the last line of a run that was killed while it wrote
+  if kept != lines:
+    storage.write_bytes(path, b''.join(kept))
 
 
 class _Progress:

@@ -1,4 +1,4 @@
-"""The files of a run's folder (MODEL_DIR).
+"""The files of a run's folder (MODEL_DIR), a local one or under `gs://`.
 
   config.gin                                    the resolved configuration
   model-info.txt                                every parameter: shape, trained or frozen, counts
@@ -14,8 +14,6 @@
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,9 +37,7 @@ def prepare(folder: str) -> None:
     OSError: it cannot be made or written.
   """
   try:
-    os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-      pass
+    storage.make_folder(folder)
   except OSError as error:
     raise type(error)(f'MODEL_DIR={folder} cannot be written ({error.strerror or error}). '
                       'Give a folder that this user may write.') from error
@@ -49,22 +45,21 @@ def prepare(folder: str) -> None:
 
 def checkpoint_path(folder: str, step: int) -> str:
   """Returns where the state of a step is saved."""
-  return os.path.join(folder, f'checkpoint_{step}', STATE)
+  return storage.join(folder, f'checkpoint_{step}', STATE)
 
 
 def saved_steps(folder: str) -> list[int]:
   """Returns the steps whose state is there, in order."""
-  if not os.path.isdir(folder):
-    return []
-  found = [int(match.group(1)) for match in map(_CHECKPOINT.fullmatch, os.listdir(folder)) if match]
-  return sorted(step for step in found if os.path.exists(checkpoint_path(folder, step)))
+  found = [int(match.group(1)) for match in map(_CHECKPOINT.fullmatch, storage.list_folder(folder)) if match]
+  return sorted(step for step in found if STATE in storage.list_folder(os.path.dirname(checkpoint_path(folder, step))))
 
 
 def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Mapping[str, Any],
          about: Mapping[str, Any], keep: int | None, exported: Flat | None = None) -> None:
   """Saves the trained tensors, then the run's state, then deletes what `keep` does not keep.
 
-  The state comes last: where it is there, all else of its step is, too, wherever a run was killed.
+  The state comes last: where it is there, all else of its step is, too, wherever a run was killed. An old one goes
+  last, so that the next save finds what a killed one has left.
 
   Args:
     folder: the run's.
@@ -77,23 +72,24 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
     exported: what files for use hold of φ; None is φ.
   """
   exported = trained if exported is None else exported
-  numpy_folder = os.path.join(folder, 'numpy_checkpoints', f'checkpoint_{step}')
+  numpy_folder = storage.join(folder, 'numpy_checkpoints', f'checkpoint_{step}')
   for name, array in exported.items():
     if array.ndim == 2:
-      write_numpy_prompt(os.path.join(numpy_folder, name.replace('/', '.')), np.asarray(array))
-  write_state(os.path.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
+      write_numpy_prompt(storage.join(numpy_folder, name.replace('/', '.')), np.asarray(array))
+  write_state(storage.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
   arrays = {f'trained/{name}': array for name, array in trained.items()}
   arrays.update({f'optimizer/{name}': array for name, array in _named_leaves(optimizer).items()})
+  storage.put_grown(folder)  # the figures up to this step
   write_state(checkpoint_path(folder, step), jax.device_get(arrays), {**metadata, 'step': step})
   if keep is not None:
     for old in saved_steps(folder)[:-keep]:
-      for path in (f'checkpoint_{old}', os.path.join('numpy_checkpoints', f'checkpoint_{old}')):
-        shutil.rmtree(os.path.join(folder, path), ignore_errors=True)
+      storage.remove_tree(storage.join(folder, 'numpy_checkpoints', f'checkpoint_{old}'))
+      storage.remove_tree(storage.join(folder, f'checkpoint_{old}'))
 
 
 def save_best(folder: str, trained: Flat, about: Mapping[str, Any]) -> None:
   """Saves the trained tensors that were best so far."""
-  write_state(os.path.join(folder, BEST), jax.device_get(dict(trained)), about)
+  write_state(storage.join(folder, BEST), jax.device_get(dict(trained)), about)
 
 
 def read_newest(folder: str) -> tuple[int, Flat, dict[str, Any]] | None:
@@ -163,7 +159,7 @@ def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> N
   still = sum(int(np.prod(shape)) for shape, _ in named.values())
   lines += [f'Total number of parameters: {total + still}', '', f'Trained: {total}', f'Frozen: {still}',
             f'Step: {step}', '']
-  storage.write_bytes(os.path.join(folder, 'model-info.txt'), '\n'.join(lines).encode())
+  storage.write_bytes(storage.join(folder, 'model-info.txt'), '\n'.join(lines).encode())
 
 
 def _frozen_shapes(frozen: Params) -> dict[str, tuple[tuple[int, ...], Any]]:

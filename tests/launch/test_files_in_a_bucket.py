@@ -1,10 +1,11 @@
-"""What programs read from a bucket: gin files, examples, vocabularies and prompts under `gs://` addresses."""
+"""What programs read from a bucket and write to it: everything but models under `gs://` addresses."""
 
-import functools
-import http.server
 import json
+import os
 import shutil
-import threading
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,24 +17,10 @@ VECTORS = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
 ROWS = [{'inputs': '3 4 5', 'targets': '6'}, {'inputs': '7', 'targets': '8 9'}]
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-  def log_message(self, *arguments):
-    del arguments
-
-
 @pytest.fixture
-def bucket(tmp_path, monkeypatch):
+def bucket(store):
   """The folder that holds what is in gs://bucket."""
-  handler = functools.partial(_Quiet, directory=str(tmp_path / 'store'))
-  server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-  thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-  thread.start()
-  monkeypatch.setenv('STORAGE_EMULATOR_HOST', f'http://127.0.0.1:{server.server_port}')
-  (tmp_path / 'store/bucket').mkdir(parents=True)
-  yield tmp_path / 'store/bucket'
-  server.shutdown()
-  thread.join()
-  server.server_close()
+  return store.folder / 'bucket'
 
 
 def test_targets_in_a_bucket_are_scored_with_a_prompt_in_it(run, bucket, toy_model, toy_folder, tmp_path):
@@ -70,3 +57,83 @@ def test_what_is_not_in_the_bucket_is_named(run, bucket, toy_folder, tmp_path, n
     '--gin.PROMPT_LENGTH=3', "--gin.utils.DatasetConfig.split='all'", f"--gin.EVAL_OUTPUT_DIR='{tmp_path}/out'")
   assert status == 2
   assert f'gs://bucket/{file}: there is no such' in errors, name
+
+
+def train_flags(model, examples, columns, folder, steps=6):
+  return ['train', *FROM_CHECKPOINT, '--gin_file=runs/prompt_finetune.gin', LENGTHS, '--gin.PROMPT_LENGTH=3', *columns,
+          f"--gin.MIXTURE_OR_TASK_NAME='{examples}'", f"--gin.INITIAL_CHECKPOINT_PATH='{model}'",
+          f"--gin.MODEL_DIR='{folder}'", f'--gin.TRAIN_STEPS={steps}', '--gin.BATCH_SIZE=2', '--gin.EVAL_PERIOD=3',
+          '--gin.RANDOM_SEED=4', '--gin.utils.SaveCheckpointConfig.period=2']
+
+
+def files_in(folder):
+  """Returns name -> content of all files; nothing for the content of those that hold times or the folder's name."""
+  found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+  return {name.partition('.out.')[0]: None if name in ('config.gin', 'metrics.jsonl') or 'events' in name else content
+          for name, content in found.items()}
+
+
+def test_a_run_in_a_bucket_goes_on_is_judged_there_and_answers_there(run, store, toy_folder, examples, columns,
+                                                                     tmp_path):
+  store.public = False
+  store.failures.append(('POST bucket/run/checkpoint_4', 403))
+  status, _, errors = run(*train_flags(toy_folder, examples, columns, 'gs://bucket/run'))
+  assert status == 2
+  assert 'gs://bucket/run/checkpoint_4/state.safetensors cannot be written: the object store refuses it' in errors
+  store.failures.clear()
+  roots = {'gs://bucket': store.folder / 'bucket', str(tmp_path): tmp_path}
+  for root in roots:
+    status, _, errors = run(*train_flags(toy_folder, examples, columns, f'{root}/run'))
+    assert status == 0, errors
+    assert root == str(tmp_path) or 'Resumed at step 2 of 6' in errors
+    common = [*FROM_CHECKPOINT, f"--gin.CHECKPOINT_PATH='{toy_folder}'", f"--gin.PROMPT_FILE='{root}/run'", LENGTHS,
+              '--gin.PROMPT_LENGTH=3', f"--gin.MIXTURE_OR_TASK_NAME='{examples}'", *columns]
+    for program, macro in (('eval', 'EVAL_OUTPUT_DIR'), ('infer', 'INFER_OUTPUT_DIR')):
+      split = ["--gin.utils.DatasetConfig.split='validation'"] if program == 'eval' else []
+      status, _, errors = run(program, *common, f'--gin_file=runs/prompt_{program}.gin', *split,
+                              f"--gin.{macro}='{root}/{program}'")
+      assert status == 0, errors
+  for folder in ('run', 'eval', 'infer'):
+    there, here = (files_in(path / folder) for path in roots.values())
+    assert there == here, folder
+  assert {'checkpoint_6/state.safetensors', 'inference_eval/sums.jsonl-000006.jsonl', 'train/events'} <= files_in(
+    store.folder / 'bucket/run').keys()
+  assert {'sums-predict.jsonl-00000-of-00001', 'sums-predict.jsonl-00000-of-00001.COMPLETED'} <= there.keys()
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_that_is_killed_while_it_saves_ends_as_a_local_one(store, toy_folder, examples, columns,
+                                                                             tmp_path):
+  call = lambda folder: [sys.executable, '-m', 'prompt_tuning.train',
+                         *train_flags(toy_folder, examples, columns, folder, steps=8)[1:]]
+  subprocess.run(call(tmp_path / 'run'), check=True)
+  kills = []
+  for request in ('POST bucket/run/last', 'POST bucket/run/metrics', 'POST bucket/run/checkpoint_4',
+                  'DELETE bucket/run/numpy_checkpoints/checkpoint_2'):
+    process = subprocess.Popen(call('gs://bucket/run'))
+    store.before = lambda asked, process=process, request=request: asked.startswith(request) and os.kill(
+      process.pid, signal.SIGKILL)
+    kills.append(process.wait())
+  assert kills == [-signal.SIGKILL] * 4
+  store.before = lambda asked: None
+  subprocess.run(call('gs://bucket/run'), check=True)
+  assert files_in(store.folder / 'bucket/run') == files_in(tmp_path / 'run')
+
+
+@pytest.mark.parametrize('program, macro', [('train', 'MODEL_DIR'), ('eval', 'EVAL_OUTPUT_DIR'),
+                                            ('infer', 'INFER_OUTPUT_DIR')])
+@pytest.mark.parametrize('folder, failures, answer', [
+  ('gs://none/run', [], 'cannot be listed: there is no such object, or no bucket none. Give another path'),
+  ('gs://bucket/run', [('bucket/run', 403)], 'cannot be listed: the object store refuses it'),
+  ('gs://bucket/run', [('bucket/run', 500)], 'cannot be listed: the object store failed, also when asked again')])
+def test_a_bucket_that_cannot_be_listed_is_an_error_before_the_work(run, store, program, macro, folder, failures,
+                                                                     answer):
+  store.failures += failures
+  checkpoint = 'INITIAL_CHECKPOINT_PATH' if program == 'train' else 'CHECKPOINT_PATH'
+  run_file = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}[program]
+  status, _, errors = run(
+    program, *FROM_CHECKPOINT, f'--gin_file=runs/{run_file}.gin', f"--gin.{checkpoint}='there'", LENGTHS,
+    "--gin.MIXTURE_OR_TASK_NAME='Add1'", f"--gin.{macro}='{folder}'",
+    *(['--gin.TRAIN_STEPS=2'] if program == 'train' else ["--gin.PROMPT_FILE='prompt'"]))
+  assert status == 2
+  assert f'{macro}={folder}/ {answer}' in errors

@@ -151,13 +151,11 @@ def test_a_model_is_judged_by_itself_where_there_is_no_prompt(build, toy_folder)
   assert described.model.trained(None, described.restore).tensors == {}
 
 
-@pytest.mark.parametrize('folder, answer', [
-  ('gs://bucket/run', 'writing to an object store is not supported yet'), ('{file}/run', 'cannot be written')])
 @pytest.mark.parametrize('program, macro', [('train', 'MODEL_DIR'), ('eval', 'EVAL_OUTPUT_DIR'),
                                             ('infer', 'INFER_OUTPUT_DIR')])
-def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(program, macro, folder, answer, run, tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(program, macro, run, tmp_path):
   (tmp_path / 'file').write_text('')
-  folder = folder.format(file=tmp_path / 'file')
+  folder = tmp_path / 'file/run'
   checkpoint = 'INITIAL_CHECKPOINT_PATH' if program == 'train' else 'CHECKPOINT_PATH'
   run_file = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}[program]
   status, _, errors = run(
@@ -165,8 +163,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(program, ma
     "--gin.MIXTURE_OR_TASK_NAME='Add1'", f"--gin.{macro}='{folder}'",
     *(['--gin.TRAIN_STEPS=2'] if program == 'train' else ["--gin.PROMPT_FILE='prompt'"]))
   assert status == 2
-  assert f'{macro}={folder}' in errors
-  assert answer in errors
+  assert f'{macro}={folder} cannot be written' in errors
 
 
 def test_the_folder_of_a_run_is_no_frozen_model(build, tmp_path):

@@ -1,9 +1,11 @@
 """Where figures go while a run trains."""
 
 import json
+import types
 
 import pytest
 
+from prompt_tuning.training import metric_log
 from prompt_tuning.training.metric_log import MetricLog
 
 FIGURES = {'loss': 1.5, 'accuracy': 0.25, 'steps_per_second': 2.0, 'examples_per_second': 8.0}
@@ -64,3 +66,31 @@ def test_a_terminal_gets_one_line_that_moves(tmp_path, capsys, monkeypatch, quie
     log.say('[Not] markup.')
   said = capsys.readouterr().err
   assert said == '' if quiet else ('step 9/9' in said and 'loss 1.5000' in said and '[Not] markup.' in said)
+
+
+def test_in_a_bucket_figures_are_put_at_evaluations_after_a_while_and_at_the_end(store, monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(metric_log, 'time', types.SimpleNamespace(monotonic=lambda: now[0]))
+  there = lambda: [json.loads(line)['step'] for line in open(store.folder / 'bucket/run/metrics.jsonl')]
+  with MetricLog('gs://bucket/run', start_step=0, total_steps=9, quiet=True) as log:
+    log.write(1, {'loss': 1.5})
+    assert store.asked[-1].startswith('HEAD')  # nothing was put
+    log.write(2, {'loss': 1.5}, folder='training_eval/a')
+    assert there() == [1, 2]
+    for now[0], step in ((29, 3), (31, 4), (50, 5)):
+      log.write(step, {'loss': 1.5})
+    assert there() == [1, 2, 3, 4]
+  assert there() == [1, 2, 3, 4, 5]
+  assert all(b'loss' in next((store.folder / 'bucket/run' / name).glob('events*')).read_bytes()
+             for name in ('train', 'training_eval/a'))
+
+
+def test_a_resumed_log_in_a_bucket_goes_on_with_what_is_there(store):
+  with MetricLog('gs://bucket/run', start_step=0, total_steps=9, quiet=True) as log:
+    for step in (1, 2, 3):
+      log.write(step, {'loss': 1.5})
+      log.write(step, {'f1': 10.0 * step}, folder='inference_eval/a')
+  with MetricLog('gs://bucket/run', start_step=2, total_steps=9, quiet=True) as log:
+    log.write(4, {'loss': 1.5})
+  steps = lambda name: [json.loads(line)['step'] for line in open(store.folder / 'bucket/run' / name)]
+  assert steps('metrics.jsonl') == [1, 1, 2, 2, 4] and steps('inference_eval/a-metrics.jsonl') == [1, 2]

@@ -10,7 +10,7 @@ import pytest
 import toy_run
 from toy_run import TASK
 
-from prompt_tuning import inference, prompts, trees
+from prompt_tuning import inference, prompts, storage, trees
 from prompt_tuning.checkpoints.state import read_state
 from prompt_tuning.training import run_files
 from prompt_tuning.tuning.retrained import Retrained
@@ -147,3 +147,93 @@ def test_a_folder_without_a_state_holds_no_run(tmp_path):
   assert run_files.read_newest(str(tmp_path / 'absent')) is None
   (tmp_path / 'checkpoint_7').mkdir()  # a run that was killed while it saved its first state
   assert run_files.read_newest(str(tmp_path)) is None
+
+
+def read(step):
+  found, arrays, _ = run_files.read_newest('gs://bucket/run')
+  assert found == step and (arrays[f'trained/{prompts.PATH}'] == step).all()
+
+
+def save_in_bucket(step, keep=1):
+  run_files.save('gs://bucket/run', step, trained={prompts.PATH: np.full((3, 2), step, np.float32)},
+                 optimizer={'v': np.zeros(3)}, metadata={}, about={}, keep=keep)
+
+
+@pytest.mark.parametrize(('keep', 'kept'), [(1, [9]), (2, [8, 9]), (None, [7, 8, 9])])
+def test_as_many_states_are_kept_in_a_bucket_as_asked_for(store, keep, kept):
+  run_files.prepare('gs://bucket/run')
+  assert run_files.read_newest('gs://bucket/run') is None
+  for step in (7, 8, 9):
+    save_in_bucket(step, keep)
+  assert run_files.saved_steps('gs://bucket/run') == kept
+  read(9)
+  for name in ('', 'numpy_checkpoints'):
+    folders = (store.folder / 'bucket/run' / name).glob('checkpoint_*')
+    assert sorted(path.name for path in folders if any(path.iterdir())) == [f'checkpoint_{step}' for step in kept]
+  assert (inference.load_prompt('gs://bucket/run').vectors == 9).all()
+
+
+def test_a_state_in_a_bucket_is_put_after_all_else_of_its_step_and_before_old_ones_go(store):
+  save_in_bucket(7)
+  store.asked.clear()
+  growing = storage.GrowingFolder('gs://bucket/run')
+  with growing.open('metrics.jsonl'):
+    save_in_bucket(8)
+  changes = [request.removeprefix('POST bucket/run/') for request in store.asked if request[:4] in ('POST', 'DELE')]
+  assert changes == [
+    'numpy_checkpoints/checkpoint_8/encoder.prompt.prompt.prompt', 'last.safetensors', 'metrics.jsonl',
+    'checkpoint_8/state.safetensors', 'DELETE bucket/run/numpy_checkpoints/checkpoint_7/encoder.prompt.prompt.prompt',
+    'DELETE bucket/run/checkpoint_7/state.safetensors']
+
+
+@pytest.mark.parametrize('status', [403, 503])
+@pytest.mark.parametrize('name', ['numpy_checkpoints', 'last', 'checkpoint_8/state'])
+def test_a_put_that_fails_while_saving_leaves_the_old_state_good(store, name, status):
+  save_in_bucket(7)
+  store.failures.append((f'POST bucket/run/{name}', status))
+  with pytest.raises(OSError, match=rf'gs://bucket/run/{name}.* cannot be written: the object store (refuses|failed)'):
+    save_in_bucket(8)
+  assert run_files.saved_steps('gs://bucket/run') == [7]
+  read(7)
+  store.failures.clear()
+  save_in_bucket(8)
+  assert run_files.saved_steps('gs://bucket/run') == [8]
+
+
+def test_states_that_could_not_be_removed_are_removed_at_the_next_save(store):
+  save_in_bucket(7)
+  store.failures.append(('DELETE', 503))
+  save_in_bucket(8)
+  assert run_files.saved_steps('gs://bucket/run') == [7, 8]
+  read(8)
+  store.failures.clear()
+  save_in_bucket(9)
+  assert run_files.saved_steps('gs://bucket/run') == [9]
+
+
+def test_a_folder_in_a_bucket_without_a_state_is_no_saved_step(store):
+  save_in_bucket(7)
+  storage.write_bytes('gs://bucket/run/checkpoint_8/other', b'')
+  storage.write_bytes('gs://bucket/run/numpy_checkpoints/checkpoint_9/encoder.prompt.prompt.prompt', b'')
+  assert run_files.saved_steps('gs://bucket/run') == [7]
+  read(7)
+
+
+def test_a_run_in_a_bucket_that_failed_goes_on_and_ends_as_a_local_one(store, ended):
+  store.failures.append(('POST bucket/run/checkpoint_104', 503))
+  with pytest.raises(OSError, match=r'checkpoint_104/state.safetensors cannot be written: the object store failed'):
+    toy_run.train('gs://bucket/run', config_text='X = 1\n')
+  assert run_files.saved_steps('gs://bucket/run') == [102]
+  store.failures.clear()
+  run = toy_run.train('gs://bucket/run', config_text='X = 1\n')
+  here, there = ended[1], store.folder / 'bucket/run'
+  assert (run.prompt.vectors == inference.load_prompt(str(here)).vectors).all()
+  assert names_in(there) == names_in(here)
+  for name in names_in(here):
+    if name != 'metrics.jsonl':  # it has times
+      assert (there / name).read_bytes() == (here / name).read_bytes(), name
+  figures = lambda path: [{name: value for name, value in json.loads(line).items() if 'per_second' not in name}
+                          for line in open(path / 'metrics.jsonl')]
+  assert figures(there) == figures(here)
+  events = lambda path: {str(each.parent.relative_to(path)) for each in path.rglob('events*')}
+  assert events(there) == events(here) == {'train', 'training_eval/turn', 'inference_eval/turn'}
