@@ -35,6 +35,9 @@ class Store(http.server.ThreadingHTTPServer):
   def address(self) -> str:
     return f'http://127.0.0.1:{self.server_port}'
 
+  def handle_error(self, request, client_address) -> None:
+    """Says nothing: those who asked may have been killed."""
+
   def close(self) -> None:
     self.shutdown()
     self.thread.join()

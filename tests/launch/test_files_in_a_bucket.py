@@ -67,9 +67,12 @@ def train_flags(model, examples, columns, folder, steps=6):
 
 
 def files_in(folder):
-  """Returns name -> content of all files; nothing for the content of those that hold times or the folder's name."""
+  """Returns name -> content of all files, without times; None for those that hold times or folders only."""
   found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
-  return {name.partition('.out.')[0]: None if name in ('config.gin', 'metrics.jsonl') or 'events' in name else content
+  if 'metrics.jsonl' in found:
+    lines = map(json.loads, found['metrics.jsonl'].splitlines())
+    found['metrics.jsonl'] = [{name: line[name] for name in line if 'per_second' not in name} for line in lines]
+  return {name.partition('.out.')[0]: None if name == 'config.gin' or 'events' in name else content
           for name, content in found.items()}
 
 
