@@ -183,7 +183,13 @@ def _show_batches(run: Any, layout: Layout, microbatches: int | None) -> None:
     raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
                      'Choose a number that divides it.')
   lengths = layout.rows(run.data.task_feature_lengths)
-  print(f'Batches: {microbatches or 1} x ' + ', '.join(f'{stack} [{rows}, {n}]' for stack, n in lengths.items()))
+  varying = ''
+  if run.data.pack and 'encoder' in lengths:
+    varying = ', the decoder\'s longer where short inputs leave room for more targets'
+  if run.data.buckets is not None:
+    varying = f', or shorter: inputs in buckets {tuple(run.data.buckets)}'
+  print(f'Batches: {microbatches or 1} x ' + ', '.join(f'{stack} [{rows}, {n}]' for stack, n in lengths.items())
+        + varying)
 
 
 def _show_data(run: Any, outline: Outline | None) -> None:
