@@ -8,10 +8,12 @@ import ast
 import dataclasses
 import importlib
 import json
+import os
 import pathlib
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 
@@ -30,7 +32,7 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README
 TOYS = {
   'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/', '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
-  '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt'}
+  '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
 # Numbers of the models that have a size in the pages' commands, made those of the toy.
 SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 24, 'EMBED_DIM': 96,
          'MLP_DIM': 256, 'NUM_EMBEDDINGS': 32}
@@ -38,7 +40,10 @@ SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD
 GIVEN = {'ids': [[6, 4, 5, 1]], 'target_ids': [[4, 5, 6, 1]]}
 SHORTER = {'steps=600': 'steps=2', 'batch_size=64': 'batch_size=4'}
 EXPERIMENTS = ('elicitation', 'table_to_text', 'frozen_transformer', 'clustering')  # they take minutes
-COMMAND = re.compile(r'([A-Z_]+=\S+ )*(prompt-tuning|python3?|pip|make|pre-commit|\S*\.sh)( |$)')
+# What docs/pods.md exports, and a gcloud that never reaches a cloud.
+POD = {'NAME': 'pod', 'ZONE': 'us-west4-a', 'TYPE': 'v5litepod-8', 'VERSION': 'v2-alpha-tpuv5-lite',
+       'BASH_FUNC_gcloud%%': '() { false; }'}
+COMMAND = re.compile(r'([A-Z_]+=\S+ )*(prompt-tuning|python3?|pip|make|pre-commit|sbatch|\S*\.sh)( |$)')
 SEQIO = importlib.util.find_spec('seqio') is not None
 ROWS = [{'inputs': f'{i} 2 3', 'targets': f'{i}', 'text': f'{i} 2', 'label': i % 2} for i in range(30)]
 
@@ -165,6 +170,14 @@ def run_command(words, toys):
     return 0
   if program == 'python' and arguments[0].startswith('benchmarks/'):
     return named_flags(arguments[1:], ROOT / arguments[0])
+  if program.endswith('tpu_pod.sh'):
+    subcommand, *rest = arguments
+    status = subprocess.run(['bash', program, subcommand, '--dry_run', *rest], env={**os.environ, **POD},
+                            stdout=subprocess.DEVNULL).returncode
+    return run_command(rest, toys) if subcommand == 'run' and status == 0 else status
+  if program == 'sbatch':
+    script = next(place for place, each in enumerate(arguments) if each.endswith('.sbatch'))
+    return run_command(arguments[script + 1:], toys) if pathlib.Path(arguments[script]).exists() else 2
   if program.endswith('.sh'):
     text = pathlib.Path(program).read_text()
     return 0 if set(re.findall(r'^: "\$\{(\w+):\?', text, re.MULTILINE)) == variables.keys() - {'ENGINE'} else 2
