@@ -175,21 +175,21 @@ create() {
     case "$state" in
       "$ready") echo "$NAME is ready. Next: install."; return ;;
       FAILED | SUSPEND* | DELETING | STOP* | PREEMPTED | TERMINATED)
-        fail "$NAME is $state: it was refused, or taken away. Run delete, then create again, perhaps with another ZONE" \
-             "or TYPE. The reason: $(quote "${look[@]:0:6}" "${PLACE[@]}")" ;;
+        fail "$NAME is $state: it was refused, or taken away. Run delete, then create again, perhaps with another" \
+             "ZONE or TYPE. The reason: $(quote "${look[@]:0:6}" "${PLACE[@]}")" ;;
     esac
     ((minute < WAIT_MINUTES)) || break
     echo "$NAME is ${state:-not known yet}; asking again in a minute ($minute of $WAIT_MINUTES)." >&2
     sleep 60
   done
-  echo "tpu_pod.sh: $NAME is still ${state:-not known} after $WAIT_MINUTES minutes. It keeps its place in the queue: run" \
-       "create again to go on waiting (WAIT_MINUTES says how long), or delete to give up." >&2
+  echo "tpu_pod.sh: $NAME is still ${state:-not known} after $WAIT_MINUTES minutes. It keeps its place in the queue:" \
+       "run create again to go on waiting (WAIT_MINUTES says how long), or delete to give up." >&2
   exit 1
 }
 
 install() {
   local clone
-  clone="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+  clone="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
   [ -e "$clone/pyproject.toml" ] || fail "$clone is no clone of prompt_tuning. Start the tpu_pod.sh of a clone."
   show_and_run tar -czf "$ARCHIVE" -C "$clone" --exclude=__pycache__ pyproject.toml setup.py README.md LICENSE \
     prompt_tuning
@@ -251,7 +251,7 @@ need ZONE 'where it is, such as us-west4-a'
 [[ "$WORKER" =~ ^([0-9]+|all)$ ]] || fail "WORKER is $WORKER. Give a number from 0, or all."
 if [ "$SUBCOMMAND" = create ]; then
   need TYPE 'the type of accelerator, such as v5litepod-16'
-  need VERSION "the TPU's software: v2-alpha-tpuv6e, v2-alpha-tpuv5 (v5p), v2-alpha-tpuv5-lite (v5e) or tpu-ubuntu2204-base"
+  need VERSION "its software: v2-alpha-tpuv6e, v2-alpha-tpuv5 (v5p), v2-alpha-tpuv5-lite (v5e), tpu-ubuntu2204-base"
 fi
 case "$SUBCOMMAND" in
   run) (($#)) || fail 'run has no command. Give it, such as: run python3 -m prompt_tuning.train --gin_file=...' ;;
