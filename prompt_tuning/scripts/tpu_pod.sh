@@ -27,7 +27,7 @@
 #   SPOT           1 (or --spot): cheaper, and may be taken away (create)
 #   PLAIN          1 (or --plain): a TPU VM that is not a queued resource; the same for every sub-command
 #   WAIT_MINUTES   how long create waits; default 60
-#   EXTRAS         what install installs of the package's extras; default tpu
+#   EXTRAS         what install installs of the package's extras; default tpu,gcs
 #   WORKER         the host whose log is followed, or all; default 0
 #   GRACE_SECONDS  between SIGTERM and SIGKILL; default 120
 #   DRY_RUN        1 (or --dry_run): prints the commands, which need not be installed, and runs none
@@ -83,9 +83,8 @@ holders() {  # prints the python processes that hold the TPU
   done
 }
 
-left() {  # GROUP: prints its processes, and the holders
-  ps -eo pid=,pgid=,stat= | awk -v group="$1" '$2 == group && $3 !~ /^Z/ {print $1}'
-  holders
+left() {  # GROUP: prints its processes and the holders, each once: a second SIGTERM would end a run that saves
+  { ps -eo pid=,pgid=,stat= | awk -v group="$1" '$2 == group && $3 !~ /^Z/ {print $1}'; holders; } | sort -u
 }
 
 stop_here() {  # SECONDS
@@ -207,7 +206,7 @@ delete() {
 
 NAME="${NAME:-}" ZONE="${ZONE:-}" PROJECT="${PROJECT:-}" TYPE="${TYPE:-}" VERSION="${VERSION:-}"
 SPOT="${SPOT:-}" PLAIN="${PLAIN:-}" DRY_RUN="${DRY_RUN:-}"
-WAIT_MINUTES="${WAIT_MINUTES:-60}" EXTRAS="${EXTRAS:-tpu}" WORKER="${WORKER:-0}" GRACE_SECONDS="${GRACE_SECONDS:-120}"
+WAIT_MINUTES="${WAIT_MINUTES:-60}" EXTRAS="${EXTRAS:-tpu,gcs}" WORKER="${WORKER:-0}" GRACE_SECONDS="${GRACE_SECONDS:-120}"
 ARCHIVE="${TMPDIR:-/tmp}/prompt_tuning.tgz"
 COMMANDS='create install run logs stop delete'
 

@@ -273,6 +273,17 @@ def test_stop_kills_python_that_holds_the_tpu_and_nothing_else(pod):
   assert not lock.exists()
 
 
+def test_stop_sends_one_signal_to_a_run_that_holds_the_tpu(pod):  # a second one would end it before it has saved
+  device = pod.folder / 'accel0'
+  device.touch()
+  pod('run', sys.executable, '-c', f'held = open({str(device)!r})' + RUN.replace('save)', 'signal.SIG_IGN)'), **GIVEN)
+  wait_for((pod.worker / 'arguments').exists)
+  status, _, errors = pod('stop', '--grace_seconds=0', **GIVEN)
+  signalled = errors.rpartition('killed: ')[2].split()
+  assert (status, len(signalled)) == (1, 2), 'bash, which keeps the status, and python'
+  assert len(set(signalled)) == 2
+
+
 def test_a_number_that_another_program_has_now_is_left_alone(pod):
   with subprocess.Popen(['sleep', '60'], start_new_session=True) as other:
     try:
