@@ -1,9 +1,9 @@
 # The package with its programs, for CPUs, GPUs or TPUs:
-#   docker build --build-arg EXTRA=tpu --tag prompt-tuning:tpu .
+#   docker build --build-arg EXTRA=tpu,gcs --tag prompt-tuning:tpu .
 #   docker run prompt-tuning:tpu train --help
 FROM python:3.11-slim
 
-# Extras of the package: gpu, tpu, several as in gpu,metrics, or none for CPUs.
+# Extras of the package: gpu, tpu, several as in gpu,gcs, or none for CPUs.
 ARG EXTRA=""
 
 ENV PYTHONUNBUFFERED=1
