@@ -1,4 +1,4 @@
-"""From examples to batches: tokenise, truncate, lay out, shuffle, pack, batch. The only file that imports grain.
+"""From examples to batches: lay out, shuffle, pack or sort, batch. The only file that imports grain.
 
 Training reads an endless stream of examples whose order depends on the seed alone: every epoch of a task is a
 new permutation of its examples, and the tasks of a mixture alternate by their rates. The stream is cut
@@ -9,12 +9,10 @@ each host makes its rows of every batch, and all of them together make what one 
 Evaluation reads its examples once, in order.
 """
 
-import collections
 import dataclasses
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import grain
 import numpy as np
@@ -22,6 +20,7 @@ import numpy as np
 from prompt_tuning import layouts
 from prompt_tuning.data.buckets import Buckets, bucket_lengths
 from prompt_tuning.data.packing import Row, make_room, pack
+from prompt_tuning.data.preprocessing import FEATURES, Preprocessor
 from prompt_tuning.data.shuffled import Shuffled
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
@@ -30,55 +29,6 @@ from prompt_tuning.types import Batch
 BLOCK = 1024  # examples that are packed or sorted together
 _SORTED = 32  # batches that are sorted together at least: at each border between buckets one is padded to the longer
 _MULTIPLE = 8  # lengths found by looking are rounded up to it
-_FEATURES = ('inputs', 'targets')
-
-
-class Preprocessor:
-  """Turns examples into laid-out token ids, and counts what it had to cut.
-
-  The end token is appended after trimming, as SeqIO does: a text that is too long loses its last tokens, never
-  its end token. An array of ids is taken as it is, with an end token if it lacks one. Where an example says
-  `inputs_ends` or `targets_ends` False, that part has no end token (as the start of a text that goes on). An
-  example's `loss_weight`, if it has one, says how much its targets count.
-
-  Attributes:
-    truncated: how many 'inputs' and 'targets' were cut, of how many 'examples'.
-  """
-
-  def __init__(self, vocabulary: Vocabulary, layout: layouts.Layout, lengths: Mapping[str, int]):
-    wrong = {name: length for name, length in lengths.items() if name not in _FEATURES or length < 1}
-    if wrong:
-      raise ValueError(f'The feature lengths {wrong} cannot be used. Give lengths of at least 1 (the end token) for '
-                       'inputs and targets.')
-    self._vocabulary = vocabulary
-    self._layout = layout
-    self._lengths = dict(lengths)
-    self.truncated = collections.Counter(inputs=0, targets=0, examples=0)
-
-  def __call__(self, example: Example) -> layouts.Example:
-    """Returns the example laid out."""
-    inputs, targets = self.ids(example)
-    return self._layout.example(inputs, targets, loss_weight=float(example.get('loss_weight', 1.0)))
-
-  def ids(self, example: Example) -> tuple[list[int], list[int]]:
-    """Returns the token ids of inputs and targets."""
-    self.truncated['examples'] += 1
-    inputs = self._ids(example, 'inputs', ends=self._layout.input_ends)
-    return inputs, self._ids(example, 'targets', ends=True)
-
-  def _ids(self, example: Example, feature: str, *, ends: bool) -> list[int]:
-    if feature not in example:
-      raise ValueError(f'An example has no {feature!r}; found {", ".join(map(repr, example)) or "nothing"}. '
-                       'Give every example both inputs and targets.')
-    ids = _token_ids(example[feature], self._vocabulary)
-    if feature == 'inputs' and isinstance(example[feature], str):
-      ids = [*getattr(self._vocabulary, 'start', ()), *ids]
-    end = [self._vocabulary.eos_id] if example.get(f'{feature}_ends', ends) else []
-    room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
-    if len(ids) > room:
-      self.truncated[feature] += 1
-      ids = ids[:room]
-    return [*ids, *end] if end else ids
 
 
 class TrainBatches:
@@ -226,7 +176,7 @@ class EvalBatches:
     self._layout, self._batch_size, self._side = layout, batch_size, side
     self.truncated = dict(preprocess.truncated)
     found = {name: math.ceil(max(len(ids[i]) for ids in self._ids) / _MULTIPLE) * _MULTIPLE
-             for i, name in enumerate(_FEATURES)}
+             for i, name in enumerate(FEATURES)}
     self.texts = found | dict(lengths)  # rows of padding only would cost time and memory, but answers may be longer
     self.texts['inputs'] = min(self.texts['inputs'], found['inputs'])
     self.lengths = row_lengths(layout, self.texts)
@@ -292,22 +242,8 @@ def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
 
 def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str, int]:
   """Returns T and S of the batch's arrays."""
-  missing = set(_FEATURES) - set(lengths)
+  missing = set(FEATURES) - set(lengths)
   if missing:
     raise ValueError(f'The feature lengths {dict(lengths)} lack {sorted(missing)}. Give both, as in '
                      "{'inputs': 512, 'targets': 8}.")
   return layout.rows(lengths)
-
-
-def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
-  """Returns token ids of a text or of ids, without an end token; real vectors [T, F] as they are."""
-  if isinstance(value, str):
-    return vocabulary.encode(value)
-  if isinstance(value, np.ndarray) and value.ndim == 2:
-    return value
-  try:
-    ids = [int(i) for i in value]
-  except (TypeError, ValueError) as error:
-    raise ValueError(f'An example holds {value!r:.60}, which is neither a text nor token ids. Give one of both.'
-                     ) from error
-  return ids[:-1] if ids and ids[-1] == vocabulary.eos_id else ids
