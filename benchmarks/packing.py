@@ -169,12 +169,12 @@ def difference(model, method, layout: layouts.Layout, task: tasks.Task, vocabula
   trained = method.initialise(jax.random.key(1), model)
 
   @jax.jit
-  def of(batch):
-    loss = lambda trained: Loss()(model.module.apply({'params': model.params}, batch, method.condition(trained)), batch)
+  def of(params, batch):
+    loss = lambda trained: Loss()(model.module.apply({'params': params}, batch, method.condition(trained)), batch)
     (total, _), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
     return total, jax.flatten_util.ravel_pytree(gradient)[0]
 
-  packed, padded = (jax.device_get(of(layouts.assemble(rows, lengths))) for rows, lengths in (
+  packed, padded = (jax.device_get(of(model.params, layouts.assemble(rows, lengths))) for rows, lengths in (
     ([row], wide), ([[example] for example in row], layout.rows(LENGTHS))))
   return (abs(packed[0] - padded[0]) / abs(padded[0]),
           np.linalg.norm(packed[1] - padded[1]) / np.linalg.norm(padded[1]))
