@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -134,19 +135,36 @@ class Trained:
     return Conditioning(**given, parameters=copies | updates)
 
 
+def _files_of_run(folder: str) -> Iterator[str]:
+  """Yields paths at which a run's folder may hold what was trained, the most wanted first."""
+  yield storage.join(folder, BEST)
+  yield storage.join(folder, LAST)
+  saved = storage.join(folder, 'numpy_checkpoints')
+  try:
+    names = storage.list_folder(saved)
+  except (ImportError, PermissionError):  # a bucket may give everyone what it holds, but not say what that is
+    return
+  found = map(re.compile(r'checkpoint_(\d+)').fullmatch, names)
+  for step in sorted((int(match.group(1)) for match in found if match), reverse=True):
+    for name in PROMPTS.values():
+      yield storage.join(saved, f'checkpoint_{step}', name.replace('/', '.'))
+
+
 def load_trained(path: str) -> Trained:
   """Returns the trained tensors of a file, or of a run's folder (the best if the run kept one, else the last).
+
+  The folder may be that of a run of T5X, which keeps prompts as NumPy files.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
     ValueError: the file is damaged.
   """
   if not storage.is_file(path):
-    found = [name for name in (BEST, LAST) if storage.exists(storage.join(path, name))]
-    if not found and os.path.isdir(path):
+    found = next(filter(storage.exists, _files_of_run(path)), None)
+    if found is None and os.path.isdir(path):
       raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the MODEL_DIR of a run that has saved '
                               'something, or a prompt file.')
-    path = storage.join(path, found[0]) if found else path
+    path = found or path
   if str(path).endswith('.safetensors'):
     return Trained(*read_state(path))
   vectors = read_prompt(path)

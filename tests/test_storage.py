@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from prompt_tuning import storage
+from prompt_tuning import inference, storage
 
 
 def names(folder):
@@ -134,6 +134,8 @@ def test_without_gcsfs_public_objects_are_read_and_nothing_is_written(store, mon
   for change in (storage.write_bytes, lambda path, _: storage.check_writable(path)):
     with pytest.raises(ImportError, match=r'gs://bucket/b/?: writing to gs://.* needs gcsfs: `pip install '):
       change('gs://bucket/b', b'')
+  with pytest.raises(FileNotFoundError, match='gs://bucket/b: there is no such object'):
+    inference.load_trained('gs://bucket/b')
   store.public = False
   for read in (storage.read_bytes, storage.exists):
     with pytest.raises(OSError, match=r'answered 401 .* `pip install prompt-tuning\[gcs\]`, or copy it'):

@@ -11,6 +11,7 @@ import toy_run
 from toy_run import TASK
 
 from prompt_tuning import inference, prompts, storage, trees
+from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state
 from prompt_tuning.training import run_files
 from prompt_tuning.tuning.retrained import Retrained
@@ -198,6 +199,14 @@ def test_a_put_that_fails_while_saving_leaves_the_old_state_good(store, name, st
   store.failures.clear()
   save_in_bucket(8)
   assert run_files.saved_steps('gs://bucket/run') == [8]
+
+
+def test_the_folder_of_a_run_of_t5x_in_a_bucket_gives_its_newest_prompt(store):
+  for step in (9, 10):
+    storage.write_bytes(f'gs://bucket/run/checkpoint_{step}/checkpoint', b'')
+    write_numpy_prompt(f'gs://bucket/run/numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt',
+                       np.full((3, 2), step, np.float32))
+  assert (inference.load_prompt('gs://bucket/run').vectors == 10).all()
 
 
 def test_states_that_could_not_be_removed_are_removed_at_the_next_save(store):
