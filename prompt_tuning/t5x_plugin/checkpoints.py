@@ -15,13 +15,16 @@ from prompt_tuning import storage
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 
 _PROMPT = re.compile(r'(\w+/)?prompt/prompt/prompt')
+_CHECKPOINT = re.compile(r'checkpoint_\d+')
 
 
 @dataclasses.dataclass(frozen=True)
 class NumpyPrompts:
   """Writes `numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt` whenever T5X saves.
 
-  A member of `utils.SaveCheckpointConfig.state_transformation_fns`, which T5X calls for both of its formats.
+  A member of `utils.SaveCheckpointConfig.state_transformation_fns`, which T5X calls for both of its formats, before it
+  writes a checkpoint and removes those that are not kept. The prompts of checkpoints that are gone are removed then: at
+  one save later than they, so that a run which is killed has the prompt of each of its checkpoints.
 
   Attributes:
     model_dir: the run's folder.
@@ -33,10 +36,20 @@ class NumpyPrompts:
     """Writes the prompts of a state and gives state and infos back as they are."""
     step = int(np.asarray(state['state']['step']))
     folder = f'{self.model_dir}/numpy_checkpoints/checkpoint_{step}'
-    for path, value in traverse_util.flatten_dict(state['target'], sep='/').items():
-      if _PROMPT.fullmatch(path) and jax.process_index() == 0:
+    parameters = traverse_util.flatten_dict(state['target'], sep='/')
+    prompts = {path: value for path, value in parameters.items() if _PROMPT.fullmatch(path)}
+    if prompts and jax.process_index() == 0:
+      for path, value in prompts.items():
         _write(f'{folder}/{path.replace("/", ".")}', np.asarray(value))
+      self._prune(epath.Path(folder))
     return state, infos
+
+  def _prune(self, newest: epath.Path) -> None:
+    """Removes the prompts of checkpoints that are not there; that of the newest is about to be."""
+    there = {newest.name, *(path.name for path in epath.Path(self.model_dir).iterdir())}
+    for path in newest.parent.iterdir():
+      if _CHECKPOINT.fullmatch(path.name) and path.name not in there:
+        path.rmtree()
 
 
 def _write(path: str, prompt: np.ndarray) -> None:

@@ -108,6 +108,29 @@ def test_every_decoding_file_chooses_how_a_model_answers(file, shared):
     4 if file == 'beam_search' else 1)
 
 
+def test_saved_prompts_are_removed_when_their_checkpoints_are_gone(tmp_path):
+  from prompt_tuning.t5x_plugin.checkpoints import NumpyPrompts
+
+  save = NumpyPrompts(str(tmp_path))
+  for step in (1, 2, 3, 4):  # T5X removes checkpoint_1 behind the third save
+    (tmp_path / f'checkpoint_{step - 1}').mkdir()
+    if step == 4:
+      (tmp_path / 'checkpoint_1').rmdir()
+    prompt = {'prompt': {'prompt': {'prompt': np.full((1, 2), float(step))}}}
+    state = {'state': {'step': step}, 'target': {'encoder': prompt}}
+    assert save(state, None) == (state, None)
+  saved = tmp_path / 'numpy_checkpoints'
+  assert {path.name for path in saved.iterdir()} == {'checkpoint_2', 'checkpoint_3', 'checkpoint_4'}
+  assert (np.load(saved / 'checkpoint_4/encoder.prompt.prompt.prompt') == 4).all()
+
+
+def test_a_state_without_a_prompt_saves_none(tmp_path):
+  from prompt_tuning.t5x_plugin.checkpoints import NumpyPrompts
+
+  NumpyPrompts(str(tmp_path))({'state': {'step': 1}, 'target': {'encoder': {'scale': np.ones(2)}}}, None)
+  assert not list(tmp_path.iterdir())
+
+
 def _prompts(params):
   from flax import traverse_util
 
