@@ -58,16 +58,25 @@ def shape_file(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
-def program(shape_file):
-  """Runs a program of T5X, or of this package, on the small model as a user does; returns what it prints."""
+def command(shape_file):
+  """Gives what `subprocess` needs to run a program of T5X, or of this package, on the small model as a user does."""
 
-  def run(name, *flags, status=0):
+  def make(name, *flags, **environment):
     theirs = name.startswith('t5x.')
     shape = f'--gin_file={shape_file("small")}'
-    done = subprocess.run(
-      [sys.executable, '-m', name, *flags, *([f'--gin_search_paths={ROOT}', shape] if theirs else [])],
-      capture_output=True, text=True, cwd=ROOT, timeout=280,
-      env=os.environ | {'PYTHONPATH': f'{HERE}:{os.environ.get("PYTHONPATH", "")}', 'TF_CPP_MIN_LOG_LEVEL': '3'})
+    return {'args': [sys.executable, '-m', name, *flags, *([f'--gin_search_paths={ROOT}', shape] if theirs else [])],
+            'cwd': ROOT, 'env': os.environ | environment | {
+              'PYTHONPATH': f'{HERE}:{os.environ.get("PYTHONPATH", "")}', 'TF_CPP_MIN_LOG_LEVEL': '3'}}
+
+  return make
+
+
+@pytest.fixture(scope='session')
+def program(command):
+  """Runs a program and returns what it prints."""
+
+  def run(name, *flags, status=0, **environment):
+    done = subprocess.run(**command(name, *flags, **environment), capture_output=True, text=True, timeout=280)
     assert done.returncode == status, done.stderr[-3000:]
     return done.stdout + done.stderr
 
