@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from prompt_tuning import sharding
 from prompt_tuning.conditioning import Conditioning
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
@@ -15,7 +16,7 @@ from prompt_tuning.inference import generate_answers, readable, score_targets, t
 from prompt_tuning.layouts import Layout
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.generation import Sampler
-from prompt_tuning.models.language_model import LanguageModel, apply_model
+from prompt_tuning.models.language_model import LanguageModel, run_model
 from prompt_tuning.ranking import Ranked, rank
 from prompt_tuning.types import Array, Batch, Params
 
@@ -105,7 +106,8 @@ def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches
 
 @functools.partial(jax.jit, static_argnames=('module', 'loss'))
 def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning, *, loss: Loss) -> dict[str, Array]:
-  return loss(apply_model(module, params, batch, conditioning, hidden=loss.of == 'hidden'), batch)[1]
+  sums = loss(run_model(module, params, batch, conditioning, hidden=loss.of == 'hidden'), batch)[1]
+  return sharding.whole(module.config.mesh, sums)
 
 
 def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task | Mixture, *,

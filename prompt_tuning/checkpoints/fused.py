@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from prompt_tuning.checkpoints.loading import Reader
+from prompt_tuning.checkpoints.loading import Part, Reader
 from prompt_tuning.types import Flat
 
 _PART = re.compile(r'(.*)\[(\d+)/(\d+)\]')
@@ -37,12 +37,16 @@ class Parts:
         found |= {f'{name}[{i}/{count}]': ((*shape[:-1], shape[-1] // count), dtype) for i in range(count)}
     return found
 
-  def read(self, name: str) -> np.ndarray:
-    """Returns one array, or part of one."""
+  def read(self, name: str, part: Part = ...) -> np.ndarray:
+    """Returns one array, or one of those that are fused; or a part of it: a slice of each axis."""
     match = _PART.fullmatch(name)
     if match is None:
-      return self._reader.read(name)
-    return np.split(self._reader.read(match[1]), int(match[3]), axis=-1)[int(match[2])]
+      return self._reader.read(name, part)
+    shape = self.names()[name][0]
+    *before, last = map(slice, shape) if part is ... else part
+    start, stop, _ = last.indices(shape[-1])
+    first = int(match[2]) * shape[-1]
+    return self._reader.read(match[1], (*before, slice(first + start, first + stop)))
 
 
 def join(named: Flat) -> Flat:

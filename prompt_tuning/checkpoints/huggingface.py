@@ -59,8 +59,8 @@ class HuggingFaceFolder:
     return {name: (tuple(header.get_shape()), state.numpy_dtype(self.path, name, header.get_dtype()))
             for name, header in headers.items()}
 
-  def read(self, name: str) -> np.ndarray:
-    """Returns one array.
+  def read(self, name: str, part: Any = ...) -> np.ndarray:
+    """Returns one array, or a part of it: a slice of each axis.
 
     Raises:
       KeyError: the folder has no such array.
@@ -69,7 +69,7 @@ class HuggingFaceFolder:
     if name not in self._files:
       raise KeyError(f'{self.path} holds no array {name}.{trees.nearest(name, self._files)}')
     try:
-      return self._files[name].get_tensor(name)
+      return self._files[name].get_tensor(name) if part is ... else self._files[name].get_slice(name)[part]
     except safetensors.SafetensorError as error:
       raise ValueError(f'{self.path}: the array {name} cannot be read: {error}. Download the folder again.') from error
 

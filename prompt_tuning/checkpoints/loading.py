@@ -8,17 +8,20 @@ T5X's names are ours, so its table is None.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from prompt_tuning import trees
+from prompt_tuning import sharding, trees
 from prompt_tuning.types import Flat, Params
 
 _LISTED = 30  # names in one message
+Part = tuple[slice, ...] | types.EllipsisType  # of an array; all of it is ...
 
 
 class Reader(Protocol):
@@ -28,7 +31,7 @@ class Reader(Protocol):
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]: ...
 
-  def read(self, name: str) -> np.ndarray: ...
+  def read(self, name: str, part: Part = ...) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +75,13 @@ class _Piece:
 
 
 def load(reader: Reader, shapes: Mapping[str, jax.ShapeDtypeStruct], rules: Sequence[Rule] | None = None, *,
-         dtype: Any = None, ignore: Iterable[str] = ()) -> Params:
-  """Returns the parameters, nested and stacked, on the default device.
+         dtype: Any = None, ignore: Iterable[str] = (), mesh: Mesh | None = None,
+         finish: Callable[[str, jax.Array], Any] = lambda path, array: array) -> Params:
+  """Returns the parameters, nested and stacked, on the default device, or spread over a mesh.
 
   Beside what it returns it needs at most the size of the largest stacked array: each is filled layer by layer,
-  the largest first, and on the CPU the filled buffer becomes the JAX array without a copy.
+  the largest first, and on the CPU the filled buffer becomes the JAX array without a copy. With a mesh each host reads
+  what its devices hold, shard by shard, and needs at most the largest shard.
 
   Args:
     reader: the checkpoint.
@@ -84,6 +89,8 @@ def load(reader: Reader, shapes: Mapping[str, jax.ShapeDtypeStruct], rules: Sequ
     rules: the table of names; None where the checkpoint's names are ours.
     dtype: type of floating-point parameters; None takes that of `shapes`.
     ignore: regular expressions of checkpoint names, matched whole, that are skipped.
+    mesh: the devices over which parameters are spread; None is one.
+    finish: makes of each path's array what shall be kept of it, before the next one is read.
 
   Raises:
     ValueError: names of the checkpoint and of the model do not agree, or shapes; or an array is damaged.
@@ -97,7 +104,8 @@ def load(reader: Reader, shapes: Mapping[str, jax.ShapeDtypeStruct], rules: Sequ
     if dtype is not None and jnp.issubdtype(wanted, jnp.floating):
       wanted = dtype
     sources = [piece.found_in(known) for piece in pieces[path]]
-    flat[path] = _read_array(reader, path, sources, jax.ShapeDtypeStruct(shapes[path].shape, wanted))
+    array = _read_array(reader, path, sources, jax.ShapeDtypeStruct(shapes[path].shape, wanted), mesh)
+    flat[path] = finish(path, array)
   return trees.unflatten({path: flat[path] for path in sorted(flat)})
 
 
@@ -171,21 +179,44 @@ def _require_agreement(path: str, known: Mapping[str, tuple[tuple[int, ...], np.
 
 
 def _read_array(reader: Reader, path: str, sources: list[list[tuple[str, bool]]],
-                wanted: jax.ShapeDtypeStruct) -> jax.Array:
-  filled = _aligned_empty(wanted.shape, jnp.dtype(wanted.dtype))
+                wanted: jax.ShapeDtypeStruct, mesh: Mesh | None) -> jax.Array:
+  shape = wanted.shape
+  if mesh is None:
+    return jax.device_put(_read_shard(reader, path, sources, wanted)).block_until_ready()
+  place = sharding.placement(path, shape, mesh)
+  devices: dict[tuple[tuple[int, int], ...], list[Any]] = {}  # copies are read once
+  for device, index in place.addressable_devices_indices_map(shape).items():
+    spans = tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))
+    devices.setdefault(spans, []).append(device)
+  held = []
+  for spans, where in devices.items():
+    shard = _read_shard(reader, path, sources, wanted, tuple(slice(*span) for span in spans))
+    held += [jax.device_put(shard, device).block_until_ready() for device in where]
+  return jax.make_array_from_single_device_arrays(shape, place, held)
+
+
+def _read_shard(reader: Reader, path: str, sources: list[list[tuple[str, bool]]], wanted: jax.ShapeDtypeStruct,
+                part: Part = ...) -> np.ndarray:
+  """Returns a parameter, or part of one that has all its layers."""
+  stacked, sizes, inner = trees.is_stacked(path), wanted.shape, part
+  if part is not ...:
+    sizes = tuple(each.stop - each.start for each in part)
+    inner = part[1:] if stacked else part
+  filled = _aligned_empty(sizes, jnp.dtype(wanted.dtype))
   for i, (first, *duplicates) in enumerate(sources):
-    part = filled[i, ...] if trees.is_stacked(path) else filled
-    part[...] = _read_oriented(reader, *first)
+    place = filled[i, ...] if stacked else filled
+    place[...] = _read_oriented(reader, *first, inner)
     for duplicate in duplicates:
-      if not np.array_equal(part, _read_oriented(reader, *duplicate).astype(part.dtype, copy=False)):
+      if not np.array_equal(place, _read_oriented(reader, *duplicate, inner).astype(place.dtype, copy=False)):
         raise ValueError(f'{reader.path}: {duplicate[0]} differs from {first[0]}, but the model uses one for both. '
                          'Choose the model configuration that keeps them apart.')
-  return jax.device_put(filled).block_until_ready()
+  return filled
 
 
-def _read_oriented(reader: Reader, name: str, transpose: bool) -> np.ndarray:
-  array = reader.read(name)
-  return array.T if transpose else array
+def _read_oriented(reader: Reader, name: str, transpose: bool, part: Part) -> np.ndarray:
+  if not transpose:
+    return reader.read(name, part)
+  return reader.read(name, part if part is ... else part[::-1]).T
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.checkpoints.loading import Reader
+from prompt_tuning.checkpoints.loading import Part, Reader
 
 _SCANNED = re.compile(r'(encoder/encoder|decoder/decoder)/(.+)')
 _LAYER = re.compile(r'(encoder|decoder)/layers_(\d+)/(.+)')
@@ -51,17 +51,17 @@ class Layers:
         found |= {f'{stack}/layers_{i}/{rest}': (one, dtype) for i in range(shape[1])}
     return found
 
-  def read(self, name: str) -> np.ndarray:
-    """Returns one array, or one layer of one."""
+  def read(self, name: str, part: Part = ...) -> np.ndarray:
+    """Returns one array, or one layer of one; or a part of it: a slice of each axis."""
     match = _LAYER.fullmatch(name)
     if match is None:
-      return self._reader.read(name)
+      return self._reader.read(name, part)
     stack, layer, rest = match.groups()
     theirs = f'{stack}/{stack}/{rest}'
     if self._last is None or self._last[0] != theirs:
       self._last = (theirs, self._reader.read(theirs))
     array = self._last[1][:, int(layer)]
-    return array.reshape(_joined_shape(rest, array.shape))
+    return array.reshape(_joined_shape(rest, array.shape))[part]
 
 
 def is_scanned(names: Mapping[str, Any]) -> bool:

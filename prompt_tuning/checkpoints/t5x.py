@@ -73,8 +73,8 @@ class T5XCheckpoint:
     """Returns name -> shape and type, without reading the arrays; names lack the leading `target/`."""
     return {name: (tuple(array.shape), _visible_dtype(array.dtype)) for name, array in self._arrays.items()}
 
-  def read(self, name: str) -> np.ndarray:
-    """Returns one array.
+  def read(self, name: str, part: Any = ...) -> np.ndarray:
+    """Returns one array, or a part of it: a slice of each axis. Only the chunks that hold the part are read.
 
     Raises:
       KeyError: the checkpoint has no such array.
@@ -83,8 +83,7 @@ class T5XCheckpoint:
     if name not in self._arrays:
       raise KeyError(f'{self.path} holds no array {name}.{trees.nearest(name, self._arrays)}')
     array = self._arrays[name]
-    if isinstance(array, _Stored):
-      array = _read_stored(self.path, name, array)
+    array = _read_stored(self.path, name, array, part) if isinstance(array, _Stored) else array[part]
     return array.view(_visible_dtype(array.dtype))
 
 
@@ -216,14 +215,14 @@ def _list_orbax(path: str, part: str) -> tuple[dict[str, Any], int]:
   return {name.removeprefix(f'{part}/'): array for name, array in arrays.items() if name.startswith(f'{part}/')}, step
 
 
-def _read_stored(path: str, name: str, stored: _Stored) -> np.ndarray:
+def _read_stored(path: str, name: str, stored: _Stored, part: Any = ...) -> np.ndarray:
   try:
     # Without this option a missing chunk reads as zeros.
     spec = {'driver': 'zarr', 'kvstore': stored.kvstore, 'fill_missing_data_reads': False}
     array = tensorstore.open(spec, open=True, read=True).result()
     if array.shape != stored.shape:
       raise ValueError(f'its shape is {array.shape}, but {_NATIVE_FILE!r} says {stored.shape}')
-    return array.read().result()
+    return array[part].read().result()
   except Exception as error:  # whatever tensorstore raises
     raise ValueError(f'{path}: the array {name} cannot be read: {_reason(error)}. '
                      'A part is missing or damaged; copy the checkpoint again.') from error

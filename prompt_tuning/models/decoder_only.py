@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning import sharding
 from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.models.attention import hide, self_visible
@@ -241,7 +242,8 @@ class DecoderOnly(nn.Module):
   def _logits(self, x: Array) -> Array:
     logits = (x if self.config.outputs else self.token_embedder.attend(x)).astype(jnp.float32)
     cap = self.config.output_cap
-    return cap * jnp.tanh(logits / cap) if cap else logits
+    logits = cap * jnp.tanh(logits / cap) if cap else logits
+    return sharding.constrain(logits, self.config.mesh, 'batch', None, 'vocab')
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
             max_length: int) -> tuple[Any, Any, Array]:
@@ -265,4 +267,4 @@ class DecoderOnly(nn.Module):
       logits = jnp.where(index == 0, first, logits)
       return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
-    return step, shape.empty(config.dtype), jnp.any(batch['decoder']['segments'] > 0, axis=1)
+    return step, shape.empty(config), jnp.any(batch['decoder']['segments'] > 0, axis=1)

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from prompt_tuning import sharding
 from prompt_tuning.conditioning import Context, StackConditioning
 from prompt_tuning.models.attention import hide
 from prompt_tuning.models.stack import Front
@@ -94,9 +95,10 @@ class Cache:
   places: int
   head_dim: int
 
-  def empty(self, dtype: Any) -> tuple[Array, Array]:
-    """Returns keys and values [L, B, N, heads, S, K] before the first token."""
-    return tuple(jnp.zeros(dataclasses.astuple(self), dtype) for _ in range(2))
+  def empty(self, config: Any) -> tuple[Array, Array]:
+    """Returns keys and values [L, B, N, heads, S, K] before the first token, spread as the model is."""
+    zeros = jnp.zeros(dataclasses.astuple(self), config.dtype)
+    return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
 
   def joined(self, cache: tuple[Array, Array]) -> tuple[Array, Array]:
     """Returns keys and values with all answers as rows, [L, B·N, heads, S, K]."""

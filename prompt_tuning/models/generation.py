@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from prompt_tuning import decoding
+from prompt_tuning import decoding, sharding
 from prompt_tuning.conditioning import Conditioning
-from prompt_tuning.models.parameters import merge
+from prompt_tuning.models.parameters import ready
 from prompt_tuning.types import Array, Batch, Params
 
 Sampler = Callable[..., tuple[Array, Array]]
@@ -99,8 +99,9 @@ def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Cond
   Returns:
     Tokens [B, N, S] and scores [B, N], the best last.
   """
-  params = merge(params, conditioning.parameters)
+  params = ready(module, params, conditioning.parameters)
   # Rows that only fill the batch are not active: they must not keep the loop going.
   step, cache, active = module.begin(params, batch, conditioning, count=sampler.num_decodes, max_length=max_length)
-  return sampler(step, cache, key, batch['example_ids'], batch_size=active.shape[0], max_length=max_length,
-                 eos_id=eos_id, start_id=pad_id, pad_id=pad_id, active=active)
+  return sharding.whole(module.config.mesh, sampler(
+    step, cache, key, batch['example_ids'], batch_size=active.shape[0], max_length=max_length, eos_id=eos_id,
+    start_id=pad_id, pad_id=pad_id, active=active))

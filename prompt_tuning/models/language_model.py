@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from prompt_tuning import layouts, trees
+from prompt_tuning import layouts, sharding, trees
 from prompt_tuning.conditioning import Conditioning, Context, Visibility
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.generation import Greedy, Sampler, generate
-from prompt_tuning.models.parameters import merge
+from prompt_tuning.models.parameters import ready
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.types import Array, Batch, Params
 
@@ -36,14 +36,21 @@ def bucket(length: int) -> int:
 def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
                 hidden: bool = False) -> Array:
   """Returns the logits [B, S, V] of a batch's targets, or `hidden` states [B, S, D], without dropout."""
-  return module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning, hidden=hidden)
+  return sharding.whole(module.config.mesh, run_model(module, params, batch, conditioning, hidden=hidden))
+
+
+def run_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
+              hidden: bool = False) -> Array:
+  """Is `apply_model` as part of a compiled function; what it returns stays where it was computed."""
+  return module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning, hidden=hidden)
 
 
 @functools.partial(jax.jit, static_argnames='module')
 def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
   """Returns [B], the log-likelihood of each row's targets."""
-  logits = apply_model(module, params, batch, conditioning)
-  return log_likelihood(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
+  logits = run_model(module, params, batch, conditioning)
+  scores = log_likelihood(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
+  return sharding.whole(module.config.mesh, scores)
 
 
 @functools.partial(jax.jit, static_argnames='module')
@@ -52,17 +59,19 @@ def attention_weights(module: nn.Module, params: Params, batch: Batch, condition
 
   S counts what stands in front first, then the layer's own positions: 'decoder/layers/self_attention' and the like.
   """
-  _, kept = module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning,
+  _, kept = module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning,
                          mutable=['intermediates'])
   # Of a stack that ran a prompt by itself before the rows, the rows' weights are the last.
-  return {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
+  found = {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
+  return sharding.whole(module.config.mesh, found)
 
 
 @functools.partial(jax.jit, static_argnames='module')
 def read_batch(module: nn.Module, params: Params, batch: Batch) -> Context:
   """Returns what a decoder-only model makes of a batch of texts."""
-  _, fronts, _ = module.apply({'params': params}, batch, Conditioning(), method='prefill')
-  return Context(fronts[-1].keys, fronts[-1].values, batch['decoder']['segments'] > 0)
+  _, fronts, _ = module.apply({'params': ready(module, params, {})}, batch, Conditioning(), method='prefill')
+  read = Context(fronts[-1].keys, fronts[-1].values, batch['decoder']['segments'] > 0)
+  return sharding.whole(module.config.mesh, read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +125,9 @@ class LanguageModel:
     return 1 if self.vocabulary is None else self.vocabulary.eos_id
 
   def embeddings(self) -> Array:
-    """Returns the embedding [V, D]."""
-    return self.params['token_embedder']['embedding']
+    """Returns the embedding [V, D]; where it is spread over hosts, a copy on this one."""
+    embedding = self.params['token_embedder']['embedding']
+    return embedding if self.module.config.mesh is None else sharding.on_host(embedding)
 
   def read(self, texts: Texts) -> Context:
     """Reads texts once, for many batches that shall stand behind them; give one for all rows, or one for each.

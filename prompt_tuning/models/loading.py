@@ -3,14 +3,15 @@
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from prompt_tuning import layouts, storage, trees
+from prompt_tuning import layouts, sharding, storage, trees
 from prompt_tuning.checkpoints.fused import Parts, join
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import Rule, load, save
@@ -20,6 +21,7 @@ from prompt_tuning.data.vocabularies import FILES, load_vocabulary
 from prompt_tuning.models import decoder_formats, t5_formats
 from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.types import Flat, Params
 
@@ -28,17 +30,20 @@ Config = T5Config | DecoderConfig
 
 
 def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.float32, vocabulary: Any = None,
-               config: Config | None = None, ignore: Iterable[str] = (), **changes: Any) -> LanguageModel:
+               config: Config | None = None, ignore: Iterable[str] = (), mesh: Mesh | None = None,
+               **changes: Any) -> LanguageModel:
   """Returns the frozen model of a checkpoint.
 
   Args:
     path: a Hugging Face folder (with `config.json`), a T5X checkpoint (local or `gs://`), or the name of a model
       that comes with the package.
-    dtype: type of the parameters, such as `jnp.bfloat16`; None is float32.
+    dtype: type of the parameters, such as `jnp.bfloat16`; None is float32, and 'int8' keeps the layers' matrices in 8
+      bits and all else in bfloat16.
     activation_dtype: type of the activations.
     vocabulary: a vocabulary; None looks for one in the folder.
     config: the model's shape; None reads it from the folder.
     ignore: regular expressions of parameter names of the checkpoint that are not read, such as a prompt's.
+    mesh: the devices that the model is spread over (`sharding.make_mesh`); each host reads what its own devices hold.
     changes: other fields of the config, such as `dropout_rate` and `rematerialise`.
 
   Raises:
@@ -60,15 +65,33 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
     names = {name: found for name, found in reader.names().items() if not trees.matches(name, ignore)}
     config = config or t5_formats.infer_config(names, reader.path)
     rules = None if isinstance(config, T5Config) else t5_formats.decoder_only_rules(parameter_shapes(module_of(config)))
-  config = dataclasses.replace(config, dtype=activation_dtype, **changes)
+  config = dataclasses.replace(config, dtype=activation_dtype, mesh=mesh, **changes)
+  sharding.require_fit(mesh, config, {})
   module = module_of(config)
-  params = load(reader, parameter_shapes(module), rules, dtype=dtype, ignore=ignore)
+  shapes, rounded = parameter_shapes(module), {}
+  if dtype == INT8:
+    shapes = {path: jax.ShapeDtypeStruct(array.shape, jnp.float32 if is_quantisable(path) else jnp.bfloat16)
+              for path, array in shapes.items()}
+    dtype, rounded = None, {'finish': _rounded(mesh)}
+  params = load(reader, shapes, rules, dtype=dtype, ignore=ignore, mesh=mesh, **rounded)
   if vocabulary is None and _has_vocabulary(path):
     vocabulary = load_vocabulary(path)
   if vocabulary is not None and vocabulary.size > config.vocab_size:
     raise ValueError(f'{path}: the vocabulary {vocabulary} has {vocabulary.size} tokens, but the embedding of the '
                      f'model {config.vocab_size} rows. Use the vocabulary that belongs to this model.')
   return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0)
+
+
+def _rounded(mesh: Mesh | None) -> Callable[[str, jax.Array], Any]:
+  """Returns what makes of each array what is kept of it in 8 bits."""
+  def finish(path: str, array: jax.Array) -> Any:
+    if not is_quantisable(path):
+      return array
+    shapes = jax.eval_shape(quantise, array)
+    places = None if mesh is None else jax.tree.map(lambda x: sharding.placement(path, x.shape, mesh), shapes)
+    return jax.block_until_ready(jax.jit(quantise, out_shardings=places)(array))
+
+  return finish
 
 
 def module_of(config: Config) -> T5 | DecoderOnly:
@@ -78,9 +101,12 @@ def module_of(config: Config) -> T5 | DecoderOnly:
 
 def random_model(config: Config, *, seed: int = 0, vocabulary: Any = None) -> LanguageModel:
   """Returns a model with fresh parameters, for pretraining and for benchmarks."""
-  module = module_of(config)
-  params = jax.jit(lambda key: module.init(key, _example_batch(module))['params'])(jax.random.key(seed))
-  return LanguageModel(module, params, vocabulary, 'random')
+  module, mesh = module_of(config), config.mesh
+  sharding.require_fit(mesh, config, {})
+  places = None if mesh is None else trees.unflatten({
+    path: sharding.placement(path, array.shape, mesh) for path, array in parameter_shapes(module).items()})
+  initialise = jax.jit(lambda key: module.init(key, _example_batch(module))['params'], out_shardings=places)
+  return LanguageModel(module, initialise(jax.random.key(seed)), vocabulary, 'random')
 
 
 def model_of_arrays(named: Flat, path: str, *, described: Mapping[str, Any] | None = None,
@@ -116,8 +142,8 @@ class _Arrays:
   def names(self) -> dict[str, Any]:
     return {name: (tuple(array.shape), array.dtype) for name, array in self.arrays.items()}
 
-  def read(self, name: str) -> Any:
-    return self.arrays[name]
+  def read(self, name: str, part: Any = ...) -> Any:
+    return self.arrays[name][part]
 
 
 def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface', params: Params | None = None) -> None:

@@ -1,12 +1,24 @@
-"""Puts retrained copies in the places of frozen parameters, and adds low-rank updates to them."""
+"""The parameters that a model runs with: frozen ones, with retrained copies and low-rank updates in their places."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
-from prompt_tuning import trees
+from prompt_tuning import sharding, trees
 from prompt_tuning.conditioning import LowRankUpdate
+from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.types import Array, Params
+
+
+def ready(module: Any, frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
+  """Returns what `module.apply` reads, within a compiled function: `merge`, with what no layer holds brought together.
+  """
+  mesh, params = module.config.mesh, merge(frozen, retrained)
+  if mesh is None:
+    return params
+  return trees.map_named(
+    lambda path, array: array if trees.is_stacked(path) else sharding.gather(path, array, mesh), params)
 
 
 def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
@@ -22,6 +34,8 @@ def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Par
   if not retrained:
     return frozen
   flat = trees.flatten(frozen)
+  changed = {trees.split_layer_name(name)[0] for name in retrained}
+  flat = {path: dequantised(array) if path in changed else array for path, array in flat.items()}
   chosen: dict[str, dict[int | None, Array]] = {}
   for name, value in retrained.items():
     path, layer = trees.split_layer_name(name)

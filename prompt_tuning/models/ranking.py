@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning import sharding
 from prompt_tuning.conditioning import Conditioning
-from prompt_tuning.models.parameters import merge
+from prompt_tuning.models.parameters import ready
 from prompt_tuning.types import Array, Batch, Params
 
 
@@ -26,7 +27,7 @@ def rank_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Co
     lengths: [C], how many of S each answer has.
     start_id: the token that the decoder starts with.
   """
-  params = merge(params, conditioning.parameters)
+  params = ready(module, params, conditioning.parameters)
   count, longest = answers.shape
   step, cache, _ = module.begin(params, batch, conditioning, count=count, max_length=longest)
   rows = len(batch['example_ids'])
@@ -40,4 +41,4 @@ def rank_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Co
 
   first = jnp.full((rows, count), start_id, answers.dtype)
   (_, _, total), _ = jax.lax.scan(score, (first, cache, jnp.zeros((rows, count))), jnp.arange(longest))
-  return total
+  return sharding.whole(module.config.mesh, total)

@@ -5,13 +5,15 @@ layers is scanned with the weights.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning import sharding, trees
 from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
+from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
 from prompt_tuning.types import Array
 
@@ -78,7 +80,7 @@ class Stack(nn.Module):
       around = add_relative_biases(config, around, x.shape[1])
 
     def body(layer: nn.Module, x: Array, scanned: Scanned, around: Surroundings):
-      x, own = layer(x, scanned, around)
+      x, own = layer(sharding.constrain(x, config.mesh, 'batch'), scanned, around)
       return x, own if collect else None
 
     body = nn.remat(body, policy=REMATERIALISE[config.rematerialise], prevent_cse=False)
@@ -89,7 +91,7 @@ class Stack(nn.Module):
       added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
     scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
                       None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added)
-    x, own = scan(Layer(config, name='layers'), x, scanned, around)
+    x, own = scan(self._layer()(config, name='layers'), x, scanned, around)
     x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
     if hidden:
@@ -99,3 +101,14 @@ class Stack(nn.Module):
     if config.outputs:
       x = nn.Dense(config.outputs, use_bias=config.output_bias, dtype=config.dtype, name='logits_dense')(x)
     return x, own
+
+  def _layer(self) -> Callable[..., nn.Module]:
+    """Returns the layer, which reads its parameters where they are used: gathered, and not as eight bits."""
+    if self.is_initializing():
+      return Layer
+    config = self.config
+
+    def used(path: str, array: Array) -> Array:
+      return dequantised(sharding.gather(path, array, config.mesh), config.dtype)
+
+    return nn.map_variables(Layer, 'params', lambda found: {'params': trees.map_named(used, found['params'])})

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.types import Array
@@ -54,6 +55,7 @@ class StackConfig:
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations; norms and softmax are computed in float32.
     rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
+    mesh: the devices that the model is spread over, see `sharding`; None is one.
   """
 
   layers: int
@@ -86,6 +88,7 @@ class StackConfig:
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
+  mesh: Mesh | None = None
 
   def initialiser(self, *, scale: float = 1.0, shape: str = 'normal', writes: bool = False) -> Any:
     """Returns how new dense weights of a layer start.

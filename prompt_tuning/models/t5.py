@@ -8,12 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import Mesh
 
+from prompt_tuning import sharding
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.layouts import Layout
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import Cache, choose, front_of, spread
 from prompt_tuning.models.layers import Surroundings
+from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
@@ -43,6 +46,7 @@ class T5Config:
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations.
     rematerialise: 'none' keeps what the backward pass needs, 'full' only each layer's input.
+    mesh: the devices that the model is spread over, see `sharding`; None is one.
   """
 
   vocab_size: int
@@ -61,6 +65,7 @@ class T5Config:
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
+  mesh: Mesh | None = None
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
@@ -75,7 +80,7 @@ class T5Config:
       output_scale=self.width**-0.5 if cross and self.scaled else 1.0,
       **{name: getattr(self, name) for name in (
         'width', 'heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'relative_buckets', 'relative_max_distance',
-        'layer_biases', 'dropout_rate', 'dtype', 'rematerialise')})
+        'layer_biases', 'dropout_rate', 'dtype', 'rematerialise', 'mesh')})
 
 
 class T5(nn.Module):
@@ -245,10 +250,11 @@ class T5(nn.Module):
                           method='decode_next')
       return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
-    return step, shape.empty(config.dtype), jnp.any(batch['encoder']['segments'] > 0, axis=1)
+    return step, shape.empty(config), jnp.any(batch['encoder']['segments'] > 0, axis=1)
 
   def _logits(self, x: Array) -> Array:
-    return (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
+    logits = (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
+    return sharding.constrain(logits, self.config.mesh, 'batch', None, 'vocab')
 
 
 def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array | int]:
@@ -279,9 +285,12 @@ def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Arra
   """Returns every decoder layer's keys and values of the encoder's output [B, T, D]: [L, B, H, T, K] twice."""
   attention = params['decoder']['layers']['encoder_decoder_attention']
 
-  def project(kernel: Array) -> Array:
-    layers = jnp.einsum('btd,ldm->lbtm', memory, kernel.astype(memory.dtype))
-    heads = layers.reshape(*layers.shape[:3], config.heads, config.head_dim)
-    return heads.swapaxes(2, 3)  # [L, B, T, H, K] -> [L, B, H, T, K]
+  def project(name: str) -> Array:
+    def one(kernel: Array) -> Array:
+      kernel = dequantised(sharding.gather(f'{name}/kernel', kernel, config.mesh), memory.dtype)
+      heads = (memory @ kernel.astype(memory.dtype)).reshape(*memory.shape[:2], config.heads, config.head_dim)
+      return heads.swapaxes(1, 2)  # [B, T, H, K] -> [B, H, T, K]
 
-  return project(attention['key']['kernel']), project(attention['value']['kernel'])
+    return jax.lax.map(one, attention[name]['kernel'])
+
+  return project('key'), project('value')
