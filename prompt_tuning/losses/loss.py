@@ -40,7 +40,7 @@ class Loss:
       raise ValueError(f'The loss normalizing factor is {factor!r}. Give None, a number above 0, or "tokens".')
     if self.of not in ('logits', 'hidden'):
       raise ValueError(f'The loss shall read {self.of!r} of the model. Choose logits or hidden.')
-    if self.of == 'hidden' and not self._over_pairs:
+    if self.of == 'hidden' and not self.over_pairs:
       raise ValueError(f'The loss {self.name} reads words, but hidden states have none. Choose of="logits", or a loss '
                        'that compares rows, such as pairwise_cosine.')
 
@@ -59,7 +59,7 @@ class Loss:
 
   def require_whole_batches(self, microbatches: int | None, packed: bool = False) -> None:
     """Raises ValueError where the loss compares rows that would not be together, or rows hold several examples."""
-    if self._over_pairs and (packed or (microbatches or 1) > 1):
+    if self.over_pairs and (packed or (microbatches or 1) > 1):
       found = 'rows hold several examples' if packed else f'the batch is run in {microbatches} parts'
       raise ValueError(f'The loss {self.name} compares all rows of a batch, but {found}. Set num_microbatches to 1 '
                        'and pack to False; a smaller batch needs less memory.')
@@ -80,7 +80,8 @@ class Loss:
     return getattr(self.function or cross_entropy, 'func', self.function or cross_entropy)  # of a functools.partial
 
   @property
-  def _over_pairs(self) -> bool:
+  def over_pairs(self) -> bool:
+    """Whether the function compares rows, and so needs all of a batch."""
     return getattr(self._plain, 'over_pairs', False)
 
   @property

@@ -6,14 +6,14 @@ import dataclasses
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import compilation, inference, storage, trees
+from prompt_tuning import compilation, inference, multihost, sharding, storage, trees
 from prompt_tuning.conditioning import Method, exported
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
@@ -23,6 +23,7 @@ from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, re
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.training import run_files
+from prompt_tuning.training.background import Background
 from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits, require_targets
 from prompt_tuning.training.metric_log import MetricLog
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, rate_at
@@ -91,12 +92,14 @@ class Run:
 
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
           train_steps: int, optimizer: Optimizer = Adafactor(), loss: Loss = Loss(), batch_size: int = 128,
-          microbatches: int | None = None, seed: int | None = None, packed: bool = False, split: str = 'train',
+          microbatches: int | None = None, seed: int | None = None, packed: bool = False,
+          buckets: Sequence[int] | None = None, split: str = 'train',
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
           log_period: int = 10, stop: Stop | None = None, config_text: str = '', quiet: bool = False) -> Run:
   """Trains a method's tensors for a frozen model; goes on where the run in `model_dir` stopped.
 
-  A run that was killed at any moment and started again ends with the same bits as one that was not.
+  A run that was killed at any moment and started again ends with the same bits as one that was not. Told to end by
+  SIGTERM it saves its state behind the step that is running and ends the program with the exit status 0.
 
   Args:
     model: the frozen model, with a vocabulary. Its step is where the run starts.
@@ -111,6 +114,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     microbatches: run a batch in so many parts.
     seed: of first values, data order and dropout; None draws one, and the run's state keeps it.
     packed: put several examples into a row where they fit.
+    buckets: lengths of inputs, ascending: rows of about the same length go together; not with `packed`.
     split: the examples to learn from.
     cache_limit: bytes of memory for keys and values of texts, where the method's layout caches these; what goes beyond
       is kept in a file in the run's folder as long as the run goes on.
@@ -128,7 +132,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     ValueError: something does not fit; the message says what to change.
     FloatingPointError: the loss or what is trained became infinite or NaN; the last good state is kept.
     OSError: the folder cannot be written.
+    SystemExit: the run was told to end; its code is 0.
   """
+  mesh, main = model.module.config.mesh, multihost.is_main()
   if train_steps <= model.step:
     raise ValueError(f'TRAIN_STEPS is {train_steps}, but the model starts at step {model.step}: it counts all steps, '
                      f'those of the checkpoint too. Set TRAIN_STEPS to {model.step} plus the steps you want.')
@@ -143,24 +149,28 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   if stop is not None and loss.function is not None:
     raise ValueError(f'The run shall stop at an accuracy, but the loss {loss.name} counts no right tokens. Leave out '
                      'stop_accuracy, or minimise cross-entropy.')
+  rows = 'BATCH_SIZE' if not microbatches else f'The size of each of {microbatches} microbatches'
+  sharding.require_fit(mesh, model.module.config, {rows: batch_size // (microbatches or 1)})
   require_targets(loss, task, split, model, lengths)
-  run_files.prepare(model_dir)
+  if main:
+    run_files.prepare(model_dir)
   saved = run_files.read_newest(model_dir)
   if seed is None:
-    seed = saved[2]['run']['seed'] if saved else secrets.randbits(31)
+    seed = saved[2]['run']['seed'] if saved else int(multihost.from_main(str(secrets.randbits(31)).encode()))
   layout = model.layout(method.layout())
   if layout.cached:
     require_cacheable(task, split, packed=packed)
   identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
               **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
               'optimizer': type(optimizer).__name__, 'seed': seed,
-              **({} if loss.function is None else {'loss': loss.name})}
+              **({} if loss.function is None else {'loss': loss.name}),
+              **({} if buckets is None else {'buckets': list(buckets)})}
 
   about = {**identity, 'model_config': describe_model(model.module.config)}
 
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
-                        packed=packed, split=split)
+                        packed=packed, buckets=buckets, rows=sharding.rows_of_host(mesh, batch_size), split=split)
   texts = CachedTexts(model, model_dir, memory_limit=cache_limit) if layout.cached else None
   batches = Prefetched(source if texts is None else BehindCachedTexts(source, texts))
 
@@ -179,53 +189,59 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                                 optimizer=run_files.restore(state.optimizer, arrays, 'optimizer'))
     batches.restore(metadata['data'])
     best, stale, metrics = metadata['best'], metadata['stale'], metadata['metrics']
-  run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
-  if config_text:
-    storage.write_bytes(os.path.join(model_dir, 'config.gin'), config_text.encode())
+  state = sharding.copied(mesh, state)
+  if main:
+    run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
+    if config_text:
+      storage.write_bytes(storage.join(model_dir, 'config.gin'), config_text.encode())
   run_step = jax.jit(make_step(model.module, method, transformation, loss=loss, microbatches=microbatches),
                      donate_argnums=1)
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)
-  log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet)
-  with log, contextlib.closing(batches):
+  log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet or not main)
+  with log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver:
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained numbers, {trees.count(model.params):,} frozen, in {model_dir}')
     pending: list[dict[str, Any]] = []
     recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # right and all tokens of the last steps
                                maxlen=-(-stop.examples // batch_size) if stop else 0)
-    began, examples = time.monotonic(), 0
+    began = time.monotonic()
     stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
-    compiled = None
+    compiled: dict[tuple[int, ...], Any] = {}  # one for each bucket
     while step < train_steps and not stopped:
-      batch = next(batches)
-      compiled = compiled or compilation.compile_step(run_step, model.params, state, batch)
-      state, sums = compiled(model.params, state, batch)
+      batch = sharding.global_batch(mesh, next(batches), batch_size)
+      shape = tuple(batch[stack]['tokens'].shape[1] for stack in layout.stacks)
+      if shape not in compiled:
+        compiled[shape] = compilation.compile_step(run_step, model.params, state, batch)
+      state, sums = compiled[shape](model.params, state, batch)
       step += 1
       pending.append(sums)
       recent.append((sums.get('correct', 0.0), sums['weights']))
-      examples += int(batch['decoder']['segments'].max(axis=1).sum())
       passed = step - model.step
       stopped = passed % log_period == 0 and _reached(stop, recent)
       if stopped:
         log.say(f'Stopped: {stop.accuracy:.1%} of the last {stop.examples} examples\' tokens are right.')
       last = step == train_steps or stopped
+      preempted = preemption.told(step) and not last
       evaluating = passed % evaluations.period == 0 or last
-      saves = passed % saving.period == 0 or last
+      saves = passed % saving.period == 0 or last or preempted
       if passed % log_period == 0 or evaluating or saves:
         figures = _figures(pending, step, model_dir)
         elapsed = max(time.monotonic() - began, 1e-9)
         figures.update(learning_rate=rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
-                       examples_per_second=examples / elapsed)
+                       examples_per_second=figures.pop('examples') / elapsed,
+                       tokens_per_second=figures.pop('tokens') / elapsed)
         log.write(step, figures)
         log.show(step, figures)
-        pending, examples, began = [], 0, time.monotonic()
+        pending, began = [], time.monotonic()
       if evaluating:
         metrics = judge(model, method, state, task, lengths, batch_size, loss, evaluations, model_dir, step, log)
         name, value, better = compare(metrics, evaluations.objective, best)
         if better:
           best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
-          run_files.save_best(model_dir, exported(method, state.trained), {**about, 'step': step, 'best': best})
+          saver.run(run_files.save_best, model_dir, jax.device_get(exported(method, state.trained)),
+                    {**about, 'step': step, 'best': best})
         else:
           stale += 1
         if evaluations.patience is not None and stale >= evaluations.patience:
@@ -234,11 +250,16 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                   f'at step {best["step"]}.')
         began = time.monotonic()
       if saves or stopped:
-        run_files.save(model_dir, step, trained=trees.flatten(state.trained), optimizer=state.optimizer,
-                       metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
-                                 'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
-                       about={**about, 'best': best}, keep=saving.keep, exported=exported(method, state.trained))
+        held = jax.device_get(state)  # the next step overwrites it on the devices
+        saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
+                  metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
+                            'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
+                  about={**about, 'best': best}, keep=saving.keep, exported=exported(method, held.trained))
         began = time.monotonic()
+      if preempted:
+        saver.wait()
+        log.say(f'Told to end: saved at step {step} of {train_steps}. The same command goes on from there.')
+        raise SystemExit(0)
     if texts is not None:
       log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated
@@ -270,7 +291,7 @@ def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[s
                                'Lower the learning rate, or look at the data of that step.')
   total = {name: float(sum(each[name] for each in sums)) for name in sums[0]}
   means = {name: total[name] / len(sums) for name in ('penalty', 'gradient_norm') if name in total}
-  return {**averages(total), **means,
+  return {**averages(total), **means, 'examples': total['examples'], 'tokens': total['tokens'],
           'trained_norm': float(sums[-1]['trained_norm'])}
 
 

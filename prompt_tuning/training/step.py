@@ -1,6 +1,7 @@
 """One step of training: gradients of the trained tensors only, summed over microbatches."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from prompt_tuning import sharding
 from prompt_tuning.conditioning import Context, Method
 from prompt_tuning.losses import Loss
-from prompt_tuning.models.parameters import merge
+from prompt_tuning.models.parameters import ready
 from prompt_tuning.types import Array, Batch, Params
 
 
@@ -57,24 +59,29 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     keys = None
     if module.config.dropout_rate:
       keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch['example_ids'])
-    return loss(module.apply({'params': merge(params, conditioning.parameters)}, batch, conditioning, dropout=keys,
-                             hidden=loss.of == 'hidden'), batch)
+    outputs = module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning,
+                           dropout=keys, hidden=loss.of == 'hidden')
+    value, sums = loss(outputs, batch)
+    return value, {**sums, **_counts(batch)}
 
-  def gradients(trained: Params, params: Params, batch: Batch, key: Array) -> tuple[Params, dict[str, Array]]:
-    return jax.grad(summed_loss, has_aux=True)(trained, params, batch, key)
+  def sums_of(params: Params, shared: tuple[Params, Array], batch: Batch) -> tuple[Params, dict[str, Array]]:
+    """Returns sums over rows of the gradient and of what is reported, microbatch by microbatch."""
+    trained, key = shared
+    gradients = functools.partial(jax.grad(summed_loss, has_aux=True), trained, params, key=key)
+    if microbatches is None or microbatches == 1:
+      return gradients(batch)
+    parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+    shapes = jax.eval_shape(gradients, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(part)), None)
+    return jax.lax.scan(add, zeros, parts)[0]
+
+  if not loss.over_pairs:  # else the rows of all devices are compared
+    sums_of = sharding.sum_over_rows(sums_of, module.config.mesh)
 
   def run(params: Params, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    if microbatches is None or microbatches == 1:
-      gradient, sums = gradients(state.trained, params, batch, key)
-    else:
-      parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
-      first = jax.tree.map(lambda x: x[0], parts)
-      shapes = jax.eval_shape(gradients, state.trained, params, first, key)
-      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-      add = lambda total, part: (
-        jax.tree.map(jnp.add, total, gradients(state.trained, params, part, key)), None)
-      (gradient, sums), _ = jax.lax.scan(add, zeros, parts)
+    gradient, sums = sums_of(params, (state.trained, key), batch)
     scale = loss.scale(sums['weights'])
     gradient, more = jax.tree.map(lambda g: g * scale, gradient), {}
     if hasattr(method, 'penalty') and method.penalty(state.trained) is not None:
@@ -85,6 +92,16 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     trained = optax.apply_updates(state.trained, updates)
     sums = {**sums, **more, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient),
             'trained_norm': optax.tree.norm(trained)}
-    return TrainState(state.step + 1, trained, optimizer_state, state.seed), sums
+    after = TrainState(state.step + 1, trained, optimizer_state, state.seed)
+    return sharding.whole(module.config.mesh, (after, sums))
 
   return run
+
+
+def _counts(batch: Batch) -> dict[str, Array]:
+  """Returns how many examples the rows hold, and how many tokens: neither padding nor prompt."""
+  tokens = 0
+  for layout in (batch[stack] for stack in ('encoder', 'decoder') if stack in batch):
+    real = layout['segments'] > 0
+    tokens += jnp.sum(real & (layout['prompt_slots'] < 0) if 'prompt_slots' in layout else real)
+  return {'examples': jnp.sum(jnp.max(batch['decoder']['segments'], axis=1)), 'tokens': tokens}

@@ -164,7 +164,8 @@ def test_a_run_writes_its_figures_and_says_them_in_plain_lines_where_there_is_no
   assert [line['step'] for line in lines(tmp_path)] == [102, 103, 104, 105]  # 103 and 105 because of evaluations
   for line in lines(tmp_path):
     assert set(line) == {'step', 'folder', 'loss', 'cross_ent_loss', 'z_loss', 'accuracy', 'gradient_norm',
-                         'trained_norm', 'learning_rate', 'steps_per_second', 'examples_per_second'}
+                         'trained_norm', 'learning_rate', 'steps_per_second', 'examples_per_second',
+                         'tokens_per_second'}
     assert line['learning_rate'] == pytest.approx(0.3)
   assert [line['step'] for line in lines(tmp_path, 'inference_eval/turn')] == [103, 105]
   assert [line['step'] for line in lines(tmp_path, 'training_eval/turn')] == [103, 105]

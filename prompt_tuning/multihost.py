@@ -1,0 +1,126 @@
+"""Several processes that run one program on their own devices: how they find each other, and what they agree on.
+
+Every process computes the same values outside of compiled functions, so that all take the same way; one of them, the
+main one, writes what is written once.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead, and the others stop
+_PORT = '10.0.0.1:8476'
+
+
+def start(address: str | None = None, count: int | None = None, index: int | None = None, *,
+          wanted: bool = False) -> None:
+  """Joins the other processes of this run; must come before JAX is used.
+
+  Without arguments JAX finds them on TPU pods, on GKE, and under Slurm and Open MPI; where it finds none, this process
+  is alone.
+
+  Args:
+    address: host and port of process 0.
+    count: how many processes there are.
+    index: which one this is, from 0.
+    wanted: there must be others.
+
+  Raises:
+    ValueError: something is missing or they cannot be found.
+  """
+  if address is None and count == 1:
+    return
+  given = {'coordinator_address': address, 'process_count': count, 'process_index': index}
+  missing = [name for name, value in given.items() if value is None]
+  if 0 < len(missing) < len(given):
+    raise ValueError(f'{", ".join(f"--{name}" for name in missing)} {"is" if len(missing) == 1 else "are"} missing. '
+                     f'Give all three, such as --coordinator_address={_PORT} --process_count=4 --process_index=0, or '
+                     'none where the cluster tells them (TPU pods, GKE, Slurm, Open MPI).')
+  import jax
+
+  try:
+    jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT,
+                               shutdown_timeout_seconds=2 * HEARTBEAT)
+  except (ValueError, RuntimeError) as error:
+    if missing and not wanted and 'should be defined' in str(error):
+      return
+    raise ValueError(f'The processes of this run cannot be joined: {str(error).splitlines()[0]} Check that process 0 '
+                     'runs and can be reached, that all give the same address and count, and each an index of its own; '
+                     'or give --coordinator_address, --process_count and --process_index.') from error
+
+
+def is_main() -> bool:
+  """Says whether this process writes what is written once."""
+  import jax
+
+  return jax.process_index() == 0
+
+
+def is_alone() -> bool:
+  """Says whether there is no other process."""
+  import jax
+
+  return jax.process_count() == 1
+
+
+def from_main(content: bytes | None) -> bytes | None:
+  """Returns what the main process holds; others may give None."""
+  if is_alone():
+    return content
+  from jax.experimental.multihost_utils import broadcast_one_to_all
+
+  size = int(broadcast_one_to_all(np.int32(-1 if content is None else len(content))))
+  if size < 0:
+    return None
+  held = np.frombuffer(content, np.uint8) if is_main() else np.zeros(size, np.uint8)
+  return np.asarray(broadcast_one_to_all(held)).astype(np.uint8).tobytes()
+
+
+class Preemption:
+  """Whether the run has been told to end soon (SIGTERM): on any host, so that all end behind the same step."""
+
+  def __init__(self) -> None:
+    self._told = threading.Event()
+
+  @contextlib.contextmanager
+  def watched(self) -> Iterator['Preemption']:
+    """Takes SIGTERM as notice while the block runs; a second one ends the process as usual."""
+    if not is_alone() or threading.current_thread() is not threading.main_thread():
+      yield self  # of several processes JAX takes the notice
+      return
+
+    def tell(number: int, frame: Any) -> None:
+      self._told.set()
+      signal.signal(number, before)
+
+    before = signal.signal(signal.SIGTERM, tell)
+    try:
+      yield self
+    finally:
+      if not self._told.is_set():
+        signal.signal(signal.SIGTERM, before)
+
+  def told(self, step: int) -> bool:
+    """Says whether all shall end behind this step; every process asks once a step."""
+    if is_alone():
+      return self._told.is_set()
+    from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+    return reached_preemption_sync_point(step)
+
+
+def fail(status: int) -> None:
+  """Ends a process that has said why it fails, at once where others run: they notice, and end, too.
+
+  An orderly end would wait for them, and they for what this process should have computed.
+  """
+  if 'jax' in sys.modules and not is_alone():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
