@@ -331,7 +331,7 @@ def _read_public(path: str, method: str = 'GET') -> bytes:
     if error.code == 404:
       raise FileNotFoundError(f'{path}: there is no such object.') from error
     raise OSError(f'{path}: the object store answered {error.code} {error.reason}. '
-                  'Without an account only objects that anyone may read are supported: install '
+                  'Without gcsfs only objects that anyone may read can be read: '
                   '`pip install prompt-tuning[gcs]`, or copy it and give the local path.') from error
   except (OSError, http.client.HTTPException) as error:
     raise OSError(f'{path}: the object store cannot be reached ({getattr(error, "reason", error)}). '

@@ -80,6 +80,14 @@ def test_a_put_that_fails_leaves_the_old_object_and_says_so(store, status, kind,
   assert storage.read_bytes('gs://bucket/a') == b'old'
 
 
+def test_a_large_object_that_breaks_off_leaves_the_old_one(store):
+  storage.write_bytes('gs://bucket/a', b'old')
+  store.before = lambda request: store.asked.count('POST bucket/a') > 2 and store.failures.append(('POST', 503))
+  with pytest.raises(OSError, match='gs://bucket/a cannot be written: the object store failed, also when asked again'):
+    storage.write_bytes('gs://bucket/a', bytes(6 << 20))  # announced, then sent
+  assert storage.read_bytes('gs://bucket/a') == b'old'
+
+
 def test_a_failure_that_passes_is_not_seen(store):
   store.failures += [('POST', 503), ('POST', 429)]
   store.before = lambda request: store.asked.count(request) > 2 and store.failures.clear()
