@@ -11,6 +11,8 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 
+from prompt_tuning import multihost
+
 PROGRAMS = {
   'train': 'tunes a prompt for a frozen model, or retrains parts of it',
   'eval': "judges a frozen model and a prompt by a task's metrics",
@@ -49,7 +51,6 @@ _EXAMPLES = {
     --gin.INFER_OUTPUT_DIR="'runs/reviews_answers'"
 """,
 }
-_HOSTS = ('multiprocess_gpu', 'coordinator_address', 'process_count', 'process_index', 'shard_id')
 _TRUE = ('1', 'true', 't', 'yes', 'y')
 
 
@@ -85,11 +86,16 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
     from prompt_tuning import launch
 
     launch.run(program, flags)
-  except (ValueError, OSError, ImportError, FloatingPointError) as error:
-    if os.environ.get(TRACEBACK):
+  except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
+    if multihost.lost(error):
+      print(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
+            f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts goes on '
+            'from there.', file=sys.stderr)
+      return multihost.leave(3)
+    if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
     print(f'\nprompt-tuning {program}: {error}\n(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
-    return 2
+    return multihost.leave(2)
   except KeyboardInterrupt:
     print(f'\nprompt-tuning {program}: interrupted. The same command goes on from what was saved.', file=sys.stderr)
     return 130
@@ -106,13 +112,9 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
   flags, unknown = parser.parse_known_args(_join_overrides(argv))
   if unknown:
     raise ValueError(_advise(unknown[0], parser))
-  if flags.shard_id == '0':
-    flags.shard_id = None
-  several = [name for name in _HOSTS if getattr(flags, name) not in (None, False)
-             and (name, getattr(flags, name)) not in (('process_count', '1'), ('process_index', '0'))]
-  if several:
-    raise ValueError(f'--{several[0]} asks for several hosts or shards, which this version does not run yet. '
-                     'Leave it out: one process uses one machine.')
+  if flags.shard_id not in (None, '0'):
+    raise ValueError(f'--shard_id={flags.shard_id} asks for a part of the answers, but this version answers a file '
+                     'whole. Leave it out; several hosts share the work when started as one run (docs/pods.md).')
   if not flags.gin_file:
     raise ValueError(f'No --gin_file is given, so there is nothing to run. For example:\n\n{_EXAMPLES[program]}')
   flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
@@ -133,17 +135,20 @@ def _parser(program: str) -> argparse.ArgumentParser:
   add('--gin_bindings', action='append', default=[], metavar='NAME=VALUE', help='the same in another form')
   add('--dry_run', action='store_true', help='build everything, print the plan and stop')
   add('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data, for SeqIO tasks')
-  hosts = parser.add_argument_group('accepted for existing scripts')
+  hosts = parser.add_argument_group(
+    'several hosts', 'start the same command on each; TPU pods, GKE, Slurm and Open MPI tell JAX the rest')
+  hosts.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, where nothing tells it')
+  hosts.add_argument('--process_count', type=int, metavar='N', help='how many processes there are')
+  hosts.add_argument('--process_index', type=int, metavar='I', help='which one this is, from 0')
+  hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=lambda text: text.lower() in _TRUE,
+                     help='fail where no other process is found')
+  hosts.add_argument('--nomultiprocess_gpu', dest='multiprocess_gpu', action='store_false', help=argparse.SUPPRESS)
+  others = parser.add_argument_group('accepted for existing scripts')
   if program == 'train':
-    hosts.add_argument('--seqio_additional_cache_dirs', metavar='A,B', help='where SeqIO looks for cached tasks')
-    hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=lambda text: text.lower() in _TRUE,
-                       help='several hosts: not yet')
-    hosts.add_argument('--nomultiprocess_gpu', dest='multiprocess_gpu', action='store_false', help=argparse.SUPPRESS)
-    for name in ('coordinator_address', 'process_count', 'process_index'):
-      hosts.add_argument(f'--{name}', help='several hosts: not yet')
+    others.add_argument('--seqio_additional_cache_dirs', metavar='A,B', help='where SeqIO looks for cached tasks')
   if program == 'infer':
-    hosts.add_argument('--shard_id', help='several shards: not yet')
-  parser.set_defaults(**{name: None for name in _HOSTS}, seqio_additional_cache_dirs=None)
+    others.add_argument('--shard_id', metavar='0', help='0')
+  parser.set_defaults(shard_id=None, seqio_additional_cache_dirs=None)
   return parser
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from prompt_tuning import layouts, storage, trees
+from prompt_tuning import layouts, multihost, storage, trees
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
@@ -256,7 +256,12 @@ def text_line(line: Mapping[str, Any], number: int) -> str:
 
 def write_lines(path: str, lines: Iterator[Mapping[str, Any]],
                 spell: Callable[[Mapping[str, Any], int], str] = json_line) -> int:
-  """Writes lines, as JSON unless `spell` says how, so that the file is there whole or not at all; returns how many."""
+  """Writes lines, as JSON unless `spell` says how, so that the file is there whole or not at all; returns how many.
+
+  On hosts other than the main one they are computed and not written.
+  """
+  if not multihost.is_main():
+    return sum(1 for _ in lines)
   count = 0
   with storage.whole_file(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
     for line in lines:

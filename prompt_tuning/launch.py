@@ -18,7 +18,7 @@ from typing import Any
 
 import gin
 
-from prompt_tuning import compilation, dry_run, gin_files, trees
+from prompt_tuning import compilation, dry_run, gin_files, multihost, trees
 from prompt_tuning.t5x_names import (
   adafactor,
   architectures,
@@ -68,6 +68,9 @@ def run(program: str, flags: argparse.Namespace) -> None:
   """
   if flags.tfds_data_dir:
     os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
+  if not flags.dry_run:
+    multihost.start(flags.coordinator_address, flags.process_count, flags.process_index,
+                    wanted=bool(flags.multiprocess_gpu))
   described, config_text = build(program, flags)
   try:
     if flags.dry_run:

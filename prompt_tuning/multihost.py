@@ -6,13 +6,12 @@ main one, writes what is written once.
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
-
-import numpy as np
 
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead, and the others stop
 _PORT = '10.0.0.1:8476'
@@ -36,6 +35,7 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
   """
   if address is None and count == 1:
     return
+  index = None if address is None and count is None and index == 0 else index  # what some scripts always say
   given = {'coordinator_address': address, 'process_count': count, 'process_index': index}
   missing = [name for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
@@ -44,12 +44,14 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
                      'none where the cluster tells them (TPU pods, GKE, Slurm, Open MPI).')
   import jax
 
+  if jax.distributed.is_initialized():
+    return
   try:
     jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT,
                                shutdown_timeout_seconds=2 * HEARTBEAT)
   except (ValueError, RuntimeError) as error:
-    if missing and not wanted and 'should be defined' in str(error):
-      return
+    if missing and not wanted and re.search('should be defined|must be called before', str(error)):
+      return  # nothing tells of others, or JAX is in use by one process already
     raise ValueError(f'The processes of this run cannot be joined: {str(error).splitlines()[0]} Check that process 0 '
                      'runs and can be reached, that all give the same address and count, and each an index of its own; '
                      'or give --coordinator_address, --process_count and --process_index.') from error
@@ -57,22 +59,20 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
 
 def is_main() -> bool:
   """Says whether this process writes what is written once."""
-  import jax
-
-  return jax.process_index() == 0
+  return is_alone() or sys.modules['jax'].process_index() == 0
 
 
 def is_alone() -> bool:
   """Says whether there is no other process."""
-  import jax
-
-  return jax.process_count() == 1
+  jax = sys.modules.get('jax')
+  return jax is None or not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def from_main(content: bytes | None) -> bytes | None:
   """Returns what the main process holds; others may give None."""
   if is_alone():
     return content
+  import numpy as np
   from jax.experimental.multihost_utils import broadcast_one_to_all
 
   size = int(broadcast_one_to_all(np.int32(-1 if content is None else len(content))))
@@ -115,12 +115,18 @@ class Preemption:
     return reached_preemption_sync_point(step)
 
 
-def fail(status: int) -> None:
-  """Ends a process that has said why it fails, at once where others run: they notice, and end, too.
+def lost(error: Exception) -> bool:
+  """Says whether an error means that another process cannot be reached any more."""
+  return not is_alone() and (type(error).__name__ == 'JaxRuntimeError' or 'Gloo' in str(error))
 
-  An orderly end would wait for them, and they for what this process should have computed.
+
+def leave(status: int) -> int:
+  """Returns the exit status of a process that has said why it fails; where others run, ends it at once.
+
+  They notice, and end, too. An orderly end would wait for them, and they for what this process should have computed.
   """
-  if 'jax' in sys.modules and not is_alone():
+  if not is_alone():
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+  return status

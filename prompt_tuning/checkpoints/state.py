@@ -58,7 +58,11 @@ def read_state(path: str) -> tuple[Flat, dict[str, Any]]:
     FileNotFoundError: there is nothing at `path`.
     ValueError: the file is no such state, or damaged.
   """
-  content = storage.read_bytes(path)
+  return parse_state(path, storage.read_bytes(path))
+
+
+def parse_state(path: str, content: bytes) -> tuple[Flat, dict[str, Any]]:
+  """Returns what `read_state` does of a file's content; `path` is for messages."""
   try:
     stored = dict(safetensors.deserialize(content))
   except safetensors.SafetensorError as error:

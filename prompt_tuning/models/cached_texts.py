@@ -139,8 +139,12 @@ class BehindCachedTexts:
     return {**batch, 'context': jax.device_put(self._texts.of(batch['context']))}
 
 
-def require_cacheable(task: Task | Mixture, split: str, *, packed: bool) -> None:
-  """Raises ValueError where several texts shall share a row, or an endless task draws ever new ones."""
+def require_cacheable(task: Task | Mixture, split: str, *, packed: bool, mesh: Any = None) -> None:
+  """Raises ValueError where several texts shall share a row, an endless task draws ever new ones, or devices are many.
+  """
+  if mesh is not None:
+    raise ValueError(f'The text before a row shall be cached, but the model is spread over {mesh.size} devices, which '
+                     'each would read other texts. Run it on one device, or do not cache.')
   if packed:
     raise ValueError('Several examples shall be packed into a row, but the text before a row is cached, one for each. '
                      'Leave out packed=True (utils.DatasetConfig.pack), or do not cache.')

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
+
 from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.models.decoder_only import DecoderOnly
@@ -61,4 +64,6 @@ def changed(model: LanguageModel, original: LanguageModel) -> tuple[int, list[st
   fresh, frozen = trees.flatten(original.params), trees.flatten(model.params)
   new = PATTERNS if getattr(model.module.config, 'classes', 0) else ()
   names = [name for name in frozen if not trees.matches(name, new)]
-  return len(names), [name for name in names if (frozen[name] != fresh[name]).any()]
+  differs = lambda ours, theirs: any(
+    bool(jnp.any(a != b)) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
+  return len(names), [name for name in names if differs(frozen[name], fresh[name])]

@@ -60,8 +60,9 @@ class T5:
     if self.scale != 1.0:
       raise ValueError(f'SCALE is {self.scale}, but new models start from weights of scale 1.0 only. Leave it out.')
     if self.activation_partitioning_dims != 1:
-      raise ValueError(f'ACTIVATION_PARTITIONING_DIMS is {self.activation_partitioning_dims}, but this version runs a '
-                       'model on one device. Leave it out.')
+      raise ValueError(f'ACTIVATION_PARTITIONING_DIMS is {self.activation_partitioning_dims}, but the width of '
+                       'activations is not split here. Leave it out; partitioning.PjitPartitioner.mesh_shape splits '
+                       'rows and heads.')
 
   def changes(self) -> dict[str, Any]:
     """Returns what is chosen for every model, whatever its shape."""

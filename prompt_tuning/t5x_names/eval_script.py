@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import logging
 
 from prompt_tuning import evaluation as library
-from prompt_tuning import inference, storage
+from prompt_tuning import inference, multihost, sharding, storage
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.ranking import Ranked
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
@@ -85,12 +85,14 @@ class evaluate:
     """Evaluates, prints and writes; returns task -> metrics."""
     cfg, evaluator = self.dataset_cfg, self.inference_evaluator_cls()
     task = self.task()
-    model = self.model.load(self.restore)
+    model = self.model.load(self.restore, mesh=self.partitioner.mesh())
+    sharding.require_fit(model.module.config.mesh, model.module.config, {'BATCH_SIZE': cfg.batch_size})
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
     conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
     step = int(trained.about.get('step', model.step))
-    storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
-    run_files.write_model_info(self.output_dir, model.params, trained.tensors, step)
+    if multihost.is_main():
+      storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
+      run_files.write_model_info(self.output_dir, model.params, trained.tensors, step)
     found = {}
     for each, _ in task.parts(cfg.split):
       result = library.evaluate(
@@ -98,8 +100,10 @@ class evaluate:
         lengths=cfg.task_feature_lengths, batch_size=cfg.batch_size, num_examples=evaluator.num_examples,
         ranked=self.ranked(each))
       found[each.name] = result.metrics
-      self._write(os.path.basename(each.name), step, result, evaluator.write_n_results)
-    print(f'Wrote {self.output_dir}')
+      if multihost.is_main():
+        self._write(os.path.basename(each.name), step, result, evaluator.write_n_results)
+    if multihost.is_main():
+      print(f'Wrote {self.output_dir}')
     return found
 
   def _write(self, name: str, step: int, result: library.Evaluation, count: int | None) -> None:

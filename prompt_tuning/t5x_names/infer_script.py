@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from prompt_tuning import inference, storage
+from prompt_tuning import inference, multihost, sharding, storage
 from prompt_tuning.data.tasks import Example, Mixture
 from prompt_tuning.t5x_names.files import is_table
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
@@ -85,18 +85,21 @@ class infer:
   def run(self, config_text: str) -> str:
     """Answers and writes; returns the path of the answers."""
     cfg, examples = self.dataset_cfg, self.examples()
-    model = self.model.load(self.restore)
+    model = self.model.load(self.restore, mesh=self.partitioner.mesh())
+    sharding.require_fit(model.module.config.mesh, model.module.config, {'BATCH_SIZE': cfg.batch_size})
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
     # Before the work: where it cannot be written, the answers cannot either.
-    storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
+    if multihost.is_main():
+      storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     lengths = cfg.task_feature_lengths
     lines = inference.infer(
       model, trained, examples, sampler=self.model.sampler(), lengths=lengths, batch_size=cfg.batch_size,
       mode=self.mode, max_length=(lengths or {}).get('targets', 64), seed=self.random_seed)
     path = self.files()[0]
     count = inference.write_lines(path, lines, _LINES[self.lines])
-    storage.write_bytes(f'{path}.COMPLETED', b'')
-    print(f'Wrote {count} answers: {path}')
+    if multihost.is_main():
+      storage.write_bytes(f'{path}.COMPLETED', b'')
+      print(f'Wrote {count} answers: {path}')
     return path
 
   def files(self) -> list[str]:

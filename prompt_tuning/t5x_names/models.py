@@ -15,6 +15,7 @@ from prompt_tuning.models import loading
 from prompt_tuning.models.ends import untrained
 from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.quantised import INT8
 from prompt_tuning.prompts import PATH
 from prompt_tuning.t5x_names import train_prompts
 from prompt_tuning.t5x_names.architectures import T5, NewEnds
@@ -90,8 +91,8 @@ class EncoderDecoderModel:
                        'Set VOCABULARY for both.')
     return found
 
-  def load(self, restore: RestoreCheckpointConfig, *, seed: int | None = None) -> LanguageModel:
-    """Reads the frozen model; without a checkpoint makes one of random weights.
+  def load(self, restore: RestoreCheckpointConfig, *, seed: int | None = None, mesh: Any = None) -> LanguageModel:
+    """Reads the frozen model onto the devices of a mesh; without a checkpoint makes one of random weights.
 
     Raises:
       FileNotFoundError: there is no checkpoint, or no vocabulary.
@@ -103,15 +104,16 @@ class EncoderDecoderModel:
       if config is None:
         raise ValueError('There is no checkpoint to read the shape of the model from. Set INITIAL_CHECKPOINT_PATH, or '
                          'choose a model file with a size.')
-      model = loading.random_model(config, seed=seed or 0, vocabulary=vocabulary)
+      model = loading.random_model(dataclasses.replace(config, mesh=mesh), seed=seed or 0, vocabulary=vocabulary)
     else:
       if any(os.path.exists(os.path.join(path, name)) for name in (inference.BEST, inference.LAST)):
         raise ValueError(f'{path} is the folder of a run, which holds what was trained, not the frozen model. Give the '
                          'model that it was trained for as the checkpoint, and this folder as PROMPT_FILE.')
       # A prompt that the checkpoint holds is read by `trained`, not as part of the model.
       model = loading.load_model(
-        path, dtype=jnp.dtype(restore.dtype), activation_dtype=jnp.dtype(self.module.dtype), vocabulary=vocabulary,
-        config=config, ignore=(*restore.ignored, r'.*/prompt/prompt'), **self.module.changes())
+        path, dtype=INT8 if restore.dtype == INT8 else jnp.dtype(restore.dtype), mesh=mesh,
+        activation_dtype=jnp.dtype(self.module.dtype), vocabulary=vocabulary, config=config,
+        ignore=(*restore.ignored, r'.*/prompt/prompt'), **self.module.changes())
     check_vocabulary(vocabulary, model.module.config.vocab_size)
     model = untrained(model, seed=seed or 0) if self.untrained else model
     return model if self.ends is None else self.ends.around(model)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from prompt_tuning import multihost
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.models import ends
 from prompt_tuning.models.language_model import LanguageModel
@@ -159,12 +160,12 @@ class train:
     cfg, save = self.train_dataset_cfg, self.checkpoint_cfg.save
     task = self.task()
     evaluations = self.evaluations(task)
-    model = self.model.load(self.restore, seed=self.seed)
+    model = self.model.load(self.restore, seed=self.seed, mesh=self.partitioner.mesh())
     ended = loop.train(
       model=model, method=self.model.method(model), task=task, lengths=cfg.task_feature_lengths,
       model_dir=self.model_dir, train_steps=self.end(model.step), optimizer=self.optimizer,
       loss=self.model.loss(model.vocabulary), batch_size=cfg.batch_size,
-      microbatches=self.trainer_cls().num_microbatches, seed=self.seed, packed=cfg.pack,
+      microbatches=self.trainer_cls().num_microbatches, seed=self.seed, packed=cfg.pack, buckets=cfg.buckets,
       split=cfg.split, evaluations=evaluations, saving=loop.Saving(save.period, save.keep), log_period=self.log_period,
       cache_limit=self.cache_limit,
       stop=None if self.stop_accuracy is None else loop.Stop(self.stop_accuracy, self.stop_examples),
@@ -179,10 +180,12 @@ class train:
     Raises:
       RuntimeError: something has, which would be a mistake of this package.
     """
-    count, names = ends.changed(model, dataclasses.replace(self.model, ends=None).load(self.restore, seed=self.seed))
+    again = dataclasses.replace(self.model, ends=None).load(self.restore, seed=self.seed, mesh=model.module.config.mesh)
+    count, names = ends.changed(model, again)
     if names:
       raise RuntimeError(f'{len(names)} of {count} frozen arrays have changed, first {names[0]}. Report this mistake.')
-    print(f'All {count} frozen arrays are unchanged to the last bit.')
+    if multihost.is_main():
+      print(f'All {count} frozen arrays are unchanged to the last bit.')
 
   def files(self) -> list[str]:
     """Returns what it writes."""

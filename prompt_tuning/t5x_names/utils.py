@@ -7,13 +7,14 @@ from typing import Any
 from prompt_tuning import storage
 from prompt_tuning.data import tasks
 from prompt_tuning.data.buckets import bucket_lengths
+from prompt_tuning.models.quantised import INT8
 from prompt_tuning.t5x_names.files import FileTask, is_table
 from prompt_tuning.training.schedules import create_schedule as create_learning_rate_scheduler
 
 __all__ = ['CheckpointConfig', 'DatasetConfig', 'RestoreCheckpointConfig', 'SaveCheckpointConfig',
            'create_learning_rate_scheduler']
 _NO_PROMPT = ((r'^.*prompt.*$', None),)
-_TYPES = ('float32', 'bfloat16', 'float16')
+_TYPES = ('float32', 'bfloat16', 'float16', INT8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ class RestoreCheckpointConfig:
     path: a T5X checkpoint (local or `gs://`), a Hugging Face folder, or the name of a model that comes with the
       package; None or [] starts from random weights.
     mode: 'specific' (this checkpoint) or 'latest' (the newest in the folder).
-    dtype: type of the frozen parameters in memory.
+    dtype: type of the frozen parameters in memory; 'int8' keeps the layers' matrices in 8 bits, all else in bfloat16.
     assignment_map: pairs (regular expression, None): what is matched is not read from the checkpoint. () reads the
       checkpoint's own prompt.
     fallback_to_scratch: whether a prompt that the checkpoint lacks is made anew.

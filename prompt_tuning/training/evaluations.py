@@ -15,7 +15,7 @@ from prompt_tuning.evaluation import evaluate, evaluate_loss
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.training.metric_log import MetricLog
+from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.step import TrainState
 
 
@@ -79,7 +79,7 @@ def require_targets(loss: Loss, task: Task | Mixture, split: str, model: Languag
 
 def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture, lengths: Mapping[str, int],
           batch_size: int, loss: Loss, evaluations: Evaluations, model_dir: str, step: int,
-          log: MetricLog) -> dict[str, float]:
+          log: MetricLog | Silence) -> dict[str, float]:
   """Returns 'task/metric' -> value, and writes figures and answers; nothing where nothing is evaluated."""
   if not evaluations.anything:
     return {}

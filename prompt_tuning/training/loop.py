@@ -25,7 +25,7 @@ from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.training import run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits, require_targets
-from prompt_tuning.training.metric_log import MetricLog
+from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, rate_at
 from prompt_tuning.training.step import TrainState, make_step
 
@@ -159,7 +159,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     seed = saved[2]['run']['seed'] if saved else int(multihost.from_main(str(secrets.randbits(31)).encode()))
   layout = model.layout(method.layout())
   if layout.cached:
-    require_cacheable(task, split, packed=packed)
+    require_cacheable(task, split, packed=packed, mesh=mesh)
   identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
               **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
               'optimizer': type(optimizer).__name__, 'seed': seed,
@@ -199,7 +199,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)
-  log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet or not main)
+  log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) if main else Silence()
   with log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver:
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained numbers, {trees.count(model.params):,} frozen, in {model_dir}')

@@ -80,6 +80,21 @@ class MetricLog:
     self.close()
 
 
+class Silence:
+  """What hosts other than the main one have instead of a `MetricLog`."""
+
+  def write(self, *figures: Any, **options: Any) -> None:
+    """Does nothing."""
+
+  show = say = write
+
+  def __enter__(self) -> 'Silence':
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    pass
+
+
 def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float]) -> None:
   """Adds a line to `folder/inference_eval/{task}-metrics.jsonl`."""
   path = storage.join(folder, _JUDGED, f'{task}-{FILE}')

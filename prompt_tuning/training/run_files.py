@@ -20,9 +20,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning import storage, trees
+from prompt_tuning import multihost, storage, trees
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
-from prompt_tuning.checkpoints.state import read_state, write_state
+from prompt_tuning.checkpoints.state import parse_state, write_state
 from prompt_tuning.inference import BEST, LAST
 from prompt_tuning.types import Array, Flat, Params
 
@@ -93,20 +93,24 @@ def save_best(folder: str, trained: Flat, about: Mapping[str, Any]) -> None:
 
 
 def read_newest(folder: str) -> tuple[int, Flat, dict[str, Any]] | None:
-  """Returns step, arrays and metadata of the newest state, or None where there is none.
+  """Returns step, arrays and metadata of the newest state, which the main host reads; None where there is none.
 
   Raises:
     ValueError: the state is damaged.
   """
-  steps = saved_steps(folder)
-  if not steps:
+  path = content = None
+  if multihost.is_main() and (steps := saved_steps(folder)):
+    path = checkpoint_path(folder, steps[-1])
+    content = storage.read_bytes(path)
+  content = multihost.from_main(content)
+  if content is None:
     return None
-  path = checkpoint_path(folder, steps[-1])
+  path = path or folder
   try:
-    arrays, metadata = read_state(path)
+    arrays, metadata = parse_state(path, content)
   except ValueError as error:
     raise ValueError(f'{error} To go on from an older state, delete the folder {os.path.dirname(path)}.') from error
-  return steps[-1], arrays, metadata
+  return metadata['step'], arrays, metadata
 
 
 def restore(template: Any, arrays: Flat, prefix: str) -> Any:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from prompt_tuning import command
+from prompt_tuning import command, multihost
 
 FILE = '--gin_file=a.gin'
 
@@ -58,12 +58,17 @@ def test_flags_of_existing_scripts_are_accepted(argument):
   command.parse_flags('train', [FILE, argument])
 
 
-@pytest.mark.parametrize('program, argument', [
-  ('train', '--multiprocess_gpu'), ('train', '--coordinator_address=a:1'), ('train', '--process_count=2'),
-  ('train', '--process_index=1'), ('infer', '--shard_id=3')])
-def test_several_hosts_are_refused(program, argument):
-  with pytest.raises(ValueError, match=f'{argument.split("=")[0]} asks for several hosts or shards'):
-    command.parse_flags(program, [FILE, argument])
+def test_parts_of_the_answers_are_refused():
+  with pytest.raises(ValueError, match='--shard_id=3 asks for a part of the answers'):
+    command.parse_flags('infer', [FILE, '--shard_id=3'])
+
+
+@pytest.mark.parametrize('given, missing', [
+  (('10.0.0.1:1', None, 1), '--process_count is missing'), ((None, 4, 0), '--coordinator_address is missing'),
+  ((None, None, 2), '--coordinator_address, --process_count are missing')])
+def test_hosts_that_are_told_apart_in_part_only_are_refused(given, missing):
+  with pytest.raises(ValueError, match=f'{missing}. Give all three, such as'):
+    multihost.start(*given)
 
 
 @pytest.mark.parametrize('argument, answer', [

@@ -105,8 +105,8 @@ def test_defaults_are_those_of_prompt_tuning(train):
 
 
 @pytest.mark.parametrize('override, answer', [
-  ('--gin.partitioning.PjitPartitioner.num_partitions=2', 'runs a model on one device'),
-  ('--gin.partitioning.PjitPartitioner.model_parallel_submesh=(4, 4, 1, 2)', 'runs a model on one device'),
+  ('--gin.partitioning.PjitPartitioner.num_partitions=0', 'cannot be made. Give numbers of at least 1'),
+  ("--gin.partitioning.PjitPartitioner.mesh_shape={'modell': 2}", "the axis 'modell'. Did you mean model"),
   ('--gin.ACTIVATION_PARTITIONING_DIMS=2', 'ACTIVATION_PARTITIONING_DIMS is 2'),
   ('--gin.SCALE=0.5', 'SCALE is 0.5'),
   ("--gin.LAYER_REMAT='some'", "LAYER_REMAT is 'some'. Give one of none, minimal"),
@@ -114,7 +114,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
   ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'goes on with the same bits'),
   ('--gin.utils.SaveCheckpointConfig.keep=0', 'Give at least 1'),
   ("--gin.utils.RestoreCheckpointConfig.mode='all'", "mode is 'all'"),
-  ("--gin.utils.RestoreCheckpointConfig.dtype='int8'", "dtype is 'int8'"),
+  ("--gin.utils.RestoreCheckpointConfig.dtype='int4'", "dtype is 'int4'"),
   ("--gin.utils.RestoreCheckpointConfig.assignment_map=(('a', 'b'),)", 'names are not mapped to others'),
   ('--gin.train/utils.DatasetConfig.shuffle=False', 'training always shuffles'),
   ('--gin.BATCH_SIZE=0', 'batch size is 0'),

@@ -1,5 +1,6 @@
 """Every macro and binding of docs/configuration.md, overridden on the command line, has its effect on the run."""
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -108,7 +109,10 @@ TRAIN = {
   f'{RATE}.total_steps': ('8', lambda run: rate(run)[2], 0.0, f"--gin.{RATE}.factors='constant * linear_decay'",
                           f'--gin.{RATE}.warmup_steps=0'),
   'trainer.Trainer.num_microbatches': ('4', lambda run: run.trainer_cls().num_microbatches, 4),
-  'partitioning.PjitPartitioner.num_partitions': ('1', lambda run: run.partitioner.num_partitions, 1),
+  'partitioning.PjitPartitioner.num_partitions': ('4', lambda run: run.partitioner.shape.model, 4),
+  'partitioning.PjitPartitioner.model_parallel_submesh': ('(2, 2, 1, 2)', lambda run: run.partitioner.shape.model, 8),
+  'partitioning.PjitPartitioner.mesh_shape': (
+    "{'fsdp': 4}", lambda run: dataclasses.astuple(run.partitioner.shape), (-1, 4, 1)),
   'adafactor.Adafactor.decay_rate': ('0.7', lambda run: run.optimizer.decay_rate, 0.7),
   'adafactor.Adafactor.step_offset': ('70', lambda run: run.optimizer.step_offset, 70),
   'adafactor.Adafactor.multiply_by_parameter_scale': (
