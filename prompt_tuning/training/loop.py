@@ -208,10 +208,10 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                                maxlen=-(-stop.examples // batch_size) if stop else 0)
     began = time.monotonic()
     stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
-    compiled: dict[tuple[int, ...], Any] = {}  # one for each bucket
+    compiled: dict[tuple[tuple[int, ...], ...], Any] = {}  # one for each bucket
     while step < train_steps and not stopped:
       batch = sharding.global_batch(mesh, next(batches), batch_size)
-      shape = tuple(batch[stack]['tokens'].shape[1] for stack in layout.stacks)
+      shape = tuple(array.shape for array in jax.tree.leaves(batch))
       if shape not in compiled:
         compiled[shape] = compilation.compile_step(run_step, model.params, state, batch)
       state, sums = compiled[shape](model.params, state, batch)
