@@ -5,9 +5,10 @@ import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning
 
-from prompt_tuning import inference
+from prompt_tuning import inference, layouts
 from prompt_tuning import prompts as library
 from prompt_tuning.checkpoints.prompt_files import read_prompt
+from prompt_tuning.conditioning import Visibility
 from prompt_tuning.models.loading import load_embedding
 from prompt_tuning.prompts import from_array, from_embedded_list, from_embedded_string
 from prompt_tuning.types import Array
@@ -39,8 +40,17 @@ class Prompt(library.Prompt):
 
 
 def np_load(path: str) -> np.ndarray:
-  """Reads an array: a prompt, or an embedding; a MODEL_DIR or safetensors file of a run gives its prompt."""
-  return inference.load_prompt(path).vectors
+  """Reads an array: a prompt, or an embedding; a MODEL_DIR or safetensors file of a run gives its prompt.
+
+  Raises:
+    ValueError: the prompt was trained for another place than the front, or to see less than all.
+  """
+  found = inference.load_prompt(path)
+  if found.placement is not layouts.before or found.visibility != Visibility():
+    raise ValueError(f'The prompt of {path} was trained with the placement {found.placement.__name__} and '
+                     f'{found.visibility}, but in T5X a prompt stands before the text and sees all of it. Train one '
+                     'with train_prompts.prefix_prompt, or use this one with the programs of prompt_tuning.')
+  return found.vectors
 
 
 def t5x_load(checkpoint_path: str, variable_path: str = 'token_embedder/embedding',

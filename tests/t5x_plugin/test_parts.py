@@ -108,6 +108,19 @@ def test_every_decoding_file_chooses_how_a_model_answers(file, shared):
     4 if file == 'beam_search' else 1)
 
 
+def test_a_prompt_that_does_not_stand_in_front_is_an_error(tmp_path):
+  from prompt_tuning import layouts
+  from prompt_tuning.inference import SavedPrompt
+  from prompt_tuning.t5x_plugin.prompts import np_load
+
+  vectors = np.ones((2, 4), np.float32)
+  SavedPrompt(vectors, layouts.after_eos).save(str(tmp_path / 'behind.safetensors'))
+  SavedPrompt(vectors).save(str(tmp_path / 'in_front.safetensors'))
+  np.testing.assert_array_equal(np_load(str(tmp_path / 'in_front.safetensors')), vectors)
+  with pytest.raises(ValueError, match=r'behind.safetensors was trained with the placement after_eos.*prefix_prompt'):
+    np_load(str(tmp_path / 'behind.safetensors'))
+
+
 def test_saved_prompts_are_removed_when_their_checkpoints_are_gone(tmp_path):
   from prompt_tuning.t5x_plugin.checkpoints import NumpyPrompts
 
