@@ -31,7 +31,8 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README
 # What the pages call something -> its toy. Longer names come first.
 TOYS = {
   'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/', '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
-  '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}', '/models/t5-v1_1-xxl': '{model}',
+  '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
+  '/models/t5-v1_1-xxl': '{model}',
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
 # Numbers of the models that have a size in the pages' commands, made those of the toy.
 SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 24, 'EMBED_DIM': 96,
