@@ -1,0 +1,70 @@
+"""What the devices exchange in a compiled function, read from the program that XLA made of it."""
+
+import functools
+import math
+import re
+from typing import Any, NamedTuple
+
+KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'ragged-all-to-all', 'collective-permute',
+         'collective-broadcast')
+_COMPUTATION = re.compile(r'(?:ENTRY )?%?([\w.\-]+) .*\{$')
+_INSTRUCTION = re.compile(r'\s+(?:ROOT )?%?[\w.\-]+ = (.+?) ([a-z][a-z\-]*)\(')
+_CALLED = re.compile(r'\b(?:calls|to_apply|body|\w+_computations?)=(?:%?([\w.\-]+)|\{([^}]*)\})')
+_ARRAY = re.compile(r'\b([a-z]+)(\d*)\w*\[([\d,]*)\]')
+
+
+class Collective(NamedTuple):
+  """One exchange.
+
+  Attributes:
+    kind: of `KINDS`.
+    bytes: what each device has of it when it is done; of several arrays together their sum.
+    times: how often it runs; None where the program does not tell how often a loop runs.
+  """
+
+  kind: str
+  bytes: int
+  times: int | None
+
+
+def collectives(compiled: Any) -> list[Collective]:
+  """Returns the exchanges of a function that was compiled (`jax.jit(f).lower(...).compile()`), in the program's order.
+
+  One in a loop, such as a scan over layers, is listed once with its times. Both branches of a condition are listed.
+  """
+  computations: dict[str, list[str]] = {}
+  for line in compiled.as_text().splitlines():
+    if start := _COMPUTATION.match(line):
+      lines = computations.setdefault('ENTRY' if line.startswith('ENTRY') else start[1], [])
+    elif line.startswith(' '):
+      lines.append(line)
+
+  @functools.cache
+  def within(name: str) -> tuple[Collective, ...]:
+    found: list[Collective] = []
+    for line in computations.get(name, ()):
+      if (instruction := _INSTRUCTION.match(line)) is None:
+        continue
+      shape, operation = instruction.groups()
+      kind = operation.removesuffix('-done')  # its `-start` has the operands in its shape, too
+      if kind in KINDS:
+        found.append(Collective(kind, _bytes(shape), 1))
+      elif operation not in ('async-update', 'async-done'):  # only their start counts
+        times = _trips(line) if operation == 'while' else 1
+        for called in _CALLED.finditer(line):
+          for each in re.findall(r'[\w.\-]+', called[1] or called[2] or ''):
+            found += [one._replace(times=times and one.times and times * one.times) for one in within(each)]
+    return tuple(found)
+
+  return list(within('ENTRY'))
+
+
+def _trips(line: str) -> int | None:
+  known = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
+  return int(known[1]) if known else None
+
+
+def _bytes(shape: str) -> int:
+  """Returns the bytes of an array such as f32[4,16]{1,0}, or of several."""
+  return sum(int(bits or 8) * math.prod(int(n) for n in sizes.split(',') if n) // 8  # pred has no bits in its name
+             for _, bits, sizes in _ARRAY.findall(shape))
