@@ -20,7 +20,7 @@ def serve(step: Callable[[], None], **commands: Callable[[], Any]) -> None:
   """Answers commands until the input ends.
 
   'steps <count>' gives the seconds of each of so many calls of `step`, 'memory' the peak resident bytes of this
-  process, and each of `commands` what its function returns.
+  process, and each of `commands` what its function returns (also `memory`, where an accelerator has its own).
   """
   answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not stand among the answers
   for line in sys.stdin:
@@ -28,7 +28,7 @@ def serve(step: Callable[[], None], **commands: Callable[[], Any]) -> None:
     if name == 'steps':
       answer = [seconds(step) for _ in range(int(arguments[0]))]
     else:
-      answer = peak_memory() if name == 'memory' else commands[name]()
+      answer = ({'memory': peak_memory} | commands)[name]()
     print(json.dumps(answer), file=answers, flush=True)
 
 

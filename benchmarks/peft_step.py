@@ -13,6 +13,7 @@ def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument('--size', choices=SIZES, required=True)
   parser.add_argument('--rematerialise', default='none')
+  parser.add_argument('--dtype', default='float32')
   options = parser.parse_args()
   size = SIZES[options.size]
 
@@ -28,13 +29,14 @@ def main() -> None:
   model = peft.get_peft_model(frozen, peft.PromptTuningConfig(
     task_type='SEQ_2_SEQ_LM' if size.family == 't5' else 'CAUSAL_LM', num_virtual_tokens=size.prompt,
     num_transformer_submodules=1))
-  model.train()
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  model.to(device, getattr(torch, options.dtype)).train()
   if options.rematerialise == 'full':
     model.base_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
   trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
   assert sum(parameter.numel() for parameter in trained) == size.prompt * size.width
   optimizer = torch.optim.AdamW(trained, lr=1e-3)
-  ids = lambda length: torch.randint(3, size.vocabulary, (size.batch, length))
+  ids = lambda length: torch.randint(3, size.vocabulary, (size.batch, length), device=device)
 
   def batch() -> dict[str, torch.Tensor]:
     text = ids(size.inputs)
@@ -53,7 +55,7 @@ def main() -> None:
     done += 1
     assert torch.isfinite(loss)
 
-  contest.serve(step)
+  contest.serve(step, **({'memory': torch.cuda.max_memory_allocated} if device == 'cuda' else {}))
 
 
 if __name__ == '__main__':

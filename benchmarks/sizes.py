@@ -62,6 +62,8 @@ class Size:
 
 SIZES = {'small': Size(heads=6, layers=8, width=512, mlp_dim=1024),
          'base': Size(heads=12, layers=12, width=768, mlp_dim=2048),
+         'large': Size(heads=16, layers=24, width=1024, mlp_dim=2816, batch=32, inputs=512),
+         'xl': Size(heads=32, layers=24, width=2048, mlp_dim=5120, batch=16, inputs=512),
          'gpt2': Size(heads=12, layers=12, width=768, mlp_dim=3072, vocabulary=50257, targets=0, family='gpt2'),
          'small_gpt2': Size(heads=8, layers=6, width=512, mlp_dim=2048, inputs=64, prompt=8, family='gpt2'),
          'toy_gpt2': Size(heads=2, layers=2, width=16, mlp_dim=64, head_dim=8, vocabulary=128, prompt=5, inputs=16,
