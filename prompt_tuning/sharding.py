@@ -189,6 +189,27 @@ def gather(path: str, parameter: Any, mesh: Mesh | None) -> Any:
   return jax.tree.map(one, parameter)
 
 
+def own_part(path: str, array: Array, mesh: Mesh | None, *, axis: int | None = None) -> Array:
+  """Returns what this device keeps of a parameter that is whole, within a function that `sum_over_rows` maps.
+
+  `gather` undoes it. Elsewhere the compiler parts arrays, and this one stays as it is.
+
+  Args:
+    path: the parameter's.
+    array: of all layers, or of one; or a factor of it.
+    mesh: over which the parameter is spread.
+    axis: part this one alone; None is whichever is split.
+  """
+  if mesh is None or 'fsdp' not in _manual():
+    return array
+  kept = list(spec(path, array.shape, mesh))
+  if 'fsdp' not in kept or axis not in (None, kept.index('fsdp')):
+    return array
+  split = kept.index('fsdp')
+  size = array.shape[split] // mesh.shape['fsdp']
+  return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index('fsdp') * size, size, split)
+
+
 def constrain(x: Array, mesh: Mesh | None, *axes: str | None) -> Array:
   """Returns an activation split along its first axes as `RULES` say, within a compiled function.
 
@@ -293,11 +314,12 @@ def on_host(array: Array) -> np.ndarray:
 
 
 def bytes_of_device(shapes: Mapping[str, Any], mesh: Mesh | None) -> int:
-  """Returns the bytes that each device holds of parameters, path -> shape and type."""
+  """Returns the bytes that each device holds of parameters, path -> shape and type, or several of these in 8 bits."""
   total = 0
-  for path, array in trees.flatten(shapes).items():
-    over = spec(path, array.shape, mesh)
-    parts = math.prod(math.prod(mesh.shape[name] for name in ((names,) if isinstance(names, str) else names))
-                      for names in over if names) if mesh else 1
-    total += math.prod(array.shape) * np.dtype(array.dtype).itemsize // parts
+  for path, parameter in trees.flatten(shapes).items():
+    for array in jax.tree.leaves(parameter):
+      over = spec(path, array.shape, mesh)
+      parts = math.prod(math.prod(mesh.shape[name] for name in ((names,) if isinstance(names, str) else names))
+                        for names in over if names) if mesh else 1
+      total += math.prod(array.shape) * np.dtype(array.dtype).itemsize // parts
   return total
