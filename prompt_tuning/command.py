@@ -133,7 +133,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
   add('--gin.NAME', dest='_', metavar='VALUE',
       help='override one value, in gin syntax: a text has quotes of its own, as in --gin.MODEL_DIR="\'runs/a\'"')
   add('--gin_bindings', action='append', default=[], metavar='NAME=VALUE', help='the same in another form')
-  add('--dry_run', action='store_true', help='build everything, print the plan and stop')
+  add('--dry_run', nargs='?', const='plan', metavar='compile', help='build everything, print the plan and stop; '
+      "'compile' also estimates a step's memory, and a slice of TPUs such as v5e:4x4 asks their compiler")
   add('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data, for SeqIO tasks')
   hosts = parser.add_argument_group(
     'several hosts', 'start the same command on each; TPU pods, GKE, Slurm and Open MPI tell JAX the rest')

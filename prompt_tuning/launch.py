@@ -18,7 +18,7 @@ from typing import Any
 
 import gin
 
-from prompt_tuning import compilation, dry_run, gin_files, multihost, trees
+from prompt_tuning import compilation, device_memory, dry_run, gin_files, multihost, trees
 from prompt_tuning.t5x_names import (
   adafactor,
   architectures,
@@ -71,10 +71,11 @@ def run(program: str, flags: argparse.Namespace) -> None:
   if not flags.dry_run:
     multihost.start(flags.coordinator_address, flags.process_count, flags.process_index,
                     wanted=bool(flags.multiprocess_gpu))
+  compiler = _compiler(program, flags)
   described, config_text = build(program, flags)
   try:
     if flags.dry_run:
-      dry_run.show(described)
+      dry_run.show(described, compiler)
     else:
       compilation.use_cache()
       described.run(config_text)
@@ -82,6 +83,17 @@ def run(program: str, flags: argparse.Namespace) -> None:
     if _IN_GIN in str(error):  # something that gin makes when it is needed
       raise _explained(error) from error
     raise
+
+
+def _compiler(program: str, flags: argparse.Namespace) -> device_memory.Compiler | None:
+  if flags.dry_run in ('plan', None):
+    return None
+  if flags.dry_run != device_memory.SIMULATED and not re.fullmatch(r'\w+:\d+(x\d+)+', flags.dry_run):
+    raise ValueError(f'--dry_run={flags.dry_run} is unknown. Give --dry_run for the plan, --dry_run=compile for an '
+                     'estimate of what a step takes beside, or a slice of TPUs, such as --dry_run=v5e:4x4.')
+  if program != 'train':
+    raise ValueError(f'--dry_run={flags.dry_run} compiles a step of training, which {program} has not. Give --dry_run.')
+  return device_memory.Compiler(flags.dry_run, program, flags)
 
 
 def build(program: str, flags: argparse.Namespace) -> tuple[Any, str]:

@@ -1,0 +1,122 @@
+"""The outline of a run's frozen model: its shape and that of its parameters, found without reading the weights."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from prompt_tuning import trees
+from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
+from prompt_tuning.checkpoints.scanned import Layers, is_scanned
+from prompt_tuning.conditioning import Method
+from prompt_tuning.models import loading
+from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
+from prompt_tuning.models.t5_formats import infer_config
+from prompt_tuning.prompts import PROMPTS, PromptTuning
+from prompt_tuning.types import Params
+
+_SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers', 'mlp_activations',
+          'tied', 'relative_buckets')
+_RANDOM = 'float32'  # the type of random weights, whatever checkpoints are read as
+
+
+class Outline:
+  """A frozen model of which only shapes are known; its embedding is read where a prompt starts from it.
+
+  Attributes:
+    path: where it is.
+    config: its shape.
+    dtype: what its parameters are kept as.
+    step: the step of its checkpoint.
+    missing: why its checkpoint cannot be read; None if it can.
+    vocabulary: its vocabulary, once it is read.
+    params: shapes and types, layers stacked.
+    prompted: the stack that prompts belong to.
+  """
+
+  def __init__(self, path: str, config: loading.Config, dtype: str, *, step: int = 0, missing: Exception | None = None):
+    self.path, self.config, self.dtype, self.step, self.missing, self.vocabulary = (
+      path, config, dtype, step, missing, None)
+    module = loading.module_of(config)
+    self.prompted, self.prefix_shapes, self.layout = module.prompted, module.prefix_shapes, module.layout
+    shapes = loading.parameter_shapes(module)
+    self.params: Params = trees.unflatten({path: _kept(path, array, dtype) for path, array in shapes.items()})
+    self.width = config.width
+
+  @functools.cache  # noqa: B019 (a program looks at one model)
+  def embeddings(self) -> Any:
+    """Returns the embedding [V, D]; zeros that take no memory where it cannot be read."""
+    if self.missing is not None:
+      return np.broadcast_to(np.zeros((), np.float32), (self.config.vocab_size, self.width))
+    return loading.load_embedding(self.path)
+
+  def first_values(self, method: Method) -> Params:
+    """Returns what training starts from: a prompt's values, or shapes where making them would need the weights."""
+    if isinstance(method, PromptTuning) and self.missing is not None:
+      shape = (method.layout().prompt_length, self.width)
+      return trees.unflatten({PROMPTS[self.prompted]: jax.ShapeDtypeStruct(shape, np.float32)})
+    if isinstance(method, PromptTuning):
+      return method.initialise(jax.random.key(0), self)
+    return jax.eval_shape(lambda params: method.initialise(jax.random.key(0), _Shapes(self, params)), self.params)
+
+
+class _Shapes:
+  def __init__(self, outline: Outline, params: Params):
+    self.width, self.params, self.prompted = outline.width, params, outline.prompted
+    self.prefix_shapes = outline.prefix_shapes
+
+
+def read_outline(run: Any) -> Outline:
+  """Returns the outline of the frozen model of a run, an object of `t5x_names`.
+
+  Raises:
+    ValueError: there is none, or the checkpoint is of another shape than the run asks for.
+  """
+  restore, architecture = run.restore, run.model.module
+  config, path, step = architecture.config(), restore.source, 0
+  if path is None:
+    if config is None:
+      raise ValueError('There is no checkpoint to read the shape of the model from. Set INITIAL_CHECKPOINT_PATH, or '
+                       'choose a model file with a size.')
+    return Outline('random', config, _RANDOM)
+  missing = None
+  try:
+    reader = loading.open_checkpoint(loading.find_model(path))
+    step = getattr(reader, 'step', 0) or 0
+    stored = _stored_config(reader, restore.ignored)
+    _check_shape(config or stored, stored, path)
+    config = config or stored
+  except (ValueError, OSError) as error:
+    if config is None:
+      raise
+    missing = error
+  config = dataclasses.replace(config, dtype=jnp.dtype(architecture.dtype), **architecture.changes())
+  return Outline(path, config, _RANDOM if run.model.untrained else str(restore.dtype), step=step, missing=missing)
+
+
+def _kept(path: str, array: Any, dtype: str) -> Any:
+  """Returns shape and type of a parameter as `loading.load_model` keeps it."""
+  if dtype == INT8 and is_quantisable(path):
+    return jax.eval_shape(quantise, array)
+  return jax.ShapeDtypeStruct(array.shape, jnp.bfloat16 if dtype == INT8 else jnp.dtype(dtype))
+
+
+def _stored_config(reader: Any, ignored: tuple[str, ...]) -> loading.Config:
+  if isinstance(reader, HuggingFaceFolder):
+    return loading.read_config(reader)
+  reader = Layers(reader) if is_scanned(reader.names()) else reader
+  patterns = (*ignored, r'.*/prompt/prompt')
+  return infer_config({name: found for name, found in reader.names().items() if not trees.matches(name, patterns)},
+                      reader.path)
+
+
+def _check_shape(asked: loading.Config, stored: loading.Config, path: str) -> None:
+  shape = lambda config: {name: getattr(config, name, None) for name in _SHAPE}
+  wrong = [f'{name}: {there} there, {wanted} asked for' for (name, there), wanted in zip(
+    shape(stored).items(), shape(asked).values(), strict=True) if there != wanted]
+  if wrong:
+    raise ValueError(f'{path} is another model than the run asks for ({"; ".join(wrong)}). Choose the model file of '
+                     'its size, or models/from_checkpoint_prompt.gin.')
