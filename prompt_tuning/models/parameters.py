@@ -14,9 +14,17 @@ from prompt_tuning.types import Array, Params
 def ready(module: Any, frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
   """Returns what `module.apply` reads, within a compiled function: `merge`, with what no layer holds brought together.
   """
-  mesh, params = module.config.mesh, merge(frozen, retrained)
+  mesh = module.config.mesh
   if mesh is None:
-    return params
+    return merge(frozen, retrained)
+
+  def own(name: str, value: Array | LowRankUpdate) -> Array | LowRankUpdate:
+    if not isinstance(value, LowRankUpdate):
+      return sharding.own_part(name, value, mesh)
+    return LowRankUpdate(sharding.own_part(name, value.down, mesh, axis=0),
+                         sharding.own_part(name, value.up, mesh, axis=1))
+
+  params = merge(frozen, {name: own(name, value) for name, value in retrained.items()})
   return trees.map_named(
     lambda path, array: array if trees.is_stacked(path) else sharding.gather(path, array, mesh), params)
 

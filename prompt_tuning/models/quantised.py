@@ -44,6 +44,14 @@ class Quantised:
     """Of the values."""
     return self.values.dtype
 
+  def __getitem__(self, layer: int) -> 'Quantised':
+    """Returns the matrix of one layer."""
+    return Quantised(self.values[layer], self.scale[layer])
+
+  def __jax_array__(self) -> Array:
+    """Returns the matrix as numbers, such as retrained copies start from."""
+    return dequantised(self)
+
 
 def quantise(matrix: Array) -> Quantised:
   """Rounds a matrix [..., in, out] to the nearest of 255 even steps between each output's largest weights."""

@@ -1,0 +1,82 @@
+"""Programs in processes of their own, on simulated devices, none of which outlives the block that started them."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+
+HERE = pathlib.Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Started:
+  """A process and what it prints, errors too.
+
+  Attributes:
+    process: of a group of its own.
+    log: the file that it prints into.
+  """
+
+  process: subprocess.Popen
+  log: pathlib.Path
+
+  @property
+  def printed(self) -> str:
+    """What it has printed so far."""
+    return self.log.read_text(errors='replace')
+
+  def ended(self, limit: float) -> int:
+    """Returns its exit status; fails with what it has printed where it has none within `limit` seconds."""
+    try:
+      return self.process.wait(limit)
+    except subprocess.TimeoutExpired:
+      raise AssertionError(f'still running after {limit} s; it printed:\n{self.printed[-4000:]}') from None
+
+  def says(self, text: str, limit: float) -> None:
+    """Returns when it has printed `text`; fails where it ends before, or not within `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while text not in self.printed:
+      assert self.process.poll() is None and time.monotonic() < deadline, f'no {text!r} in:\n{self.printed[-4000:]}'
+      time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(*commands: Sequence[str], devices: int = 1, **environment: str) -> Iterator[list[Started]]:
+  """Starts Python with each command's arguments; when the block ends, kills what is left with all its children.
+
+  Args:
+    *commands: arguments of the interpreter.
+    devices: how many simulated ones each process has.
+    **environment: further variables.
+  """
+  environment = {**os.environ, 'PYTHONPATH': str(HERE.parent), 'JAX_NUM_CPU_DEVICES': str(devices), **environment}
+  with tempfile.TemporaryDirectory() as folder:
+    found = []
+    try:
+      for i, command in enumerate(commands):
+        log = pathlib.Path(folder) / f'{i}.log'
+        with open(log, 'w') as file:
+          found.append(Started(subprocess.Popen([sys.executable, *command], env=environment, stdout=file,
+                                                stderr=subprocess.STDOUT, start_new_session=True), log))
+      yield found
+    finally:
+      for each in found:
+        with contextlib.suppress(ProcessLookupError):
+          os.killpg(each.process.pid, signal.SIGKILL)
+        each.process.wait()
+
+
+def joined(count: int) -> list[list[str]]:
+  """Returns the flags with which each of so many processes on this machine finds the others."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{free.getsockname()[1]}'
+  return [[f'--coordinator_address={address}', f'--process_count={count}', f'--process_index={i}']
+          for i in range(count)]

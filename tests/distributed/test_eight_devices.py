@@ -1,0 +1,9 @@
+"""Runs eight_devices.py where JAX has eight devices."""
+
+import processes
+
+
+def test_a_mesh_of_eight_devices_computes_what_one_device_does():
+  command = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--durations=5', str(processes.HERE / 'eight_devices.py')]
+  with processes.started(command, devices=8) as (run,):
+    assert run.ended(250) == 0, run.printed
