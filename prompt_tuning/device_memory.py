@@ -6,6 +6,7 @@ whose compiler libtpu brings. Nothing is allocated or executed.
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -84,10 +85,19 @@ def bytes_of(tree: Any) -> int:
   return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
+def held(run: Any, frozen: outline.Outline, task: Any, mesh: AbstractMesh) -> dict[str, int]:
+  """Returns the bytes that each device holds: the arguments of a step by their kinds."""
+  state = state_of(run, frozen)
+  trained, rows = bytes_of(state.trained), mesh.shape['data'] * mesh.shape['fsdp']
+  return {f'frozen, {frozen.dtype}': sharding.bytes_of_device(frozen.params, mesh), 'trained': trained,
+          f'state of {type(run.optimizer).__name__}': bytes_of(state) - trained,
+          'batch': 0 if task is None else bytes_of(batch_of(run, frozen, task)) // rows}
+
+
 def compiled_step(run: Any, mesh: Mesh) -> Step:
   """Compiles the step of a run, an object of `t5x_names`, for the devices of a mesh."""
   frozen, task = outline.read_outline(run), run.task()
-  frozen.vocabulary = run.model.vocabulary(run.restore.source or '')
+  frozen.vocabulary = run.vocabulary
   module = loading.module_of(dataclasses.replace(frozen.config, mesh=mesh if mesh.size > 1 else None))
   function = make_step(module, run.model.method(frozen), run.optimizer.build(frozen.step),
                        loss=run.model.loss(frozen.vocabulary), microbatches=run.trainer_cls().num_microbatches)
@@ -152,7 +162,8 @@ def _ask(question: Mapping[str, Any]) -> Any:
   simulated = question['topology'] == SIMULATED
   chosen = {
     'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(math.prod(question['mesh'].values()) if simulated else 1),
-    'NPROC': '16', 'JAX_ENABLE_COMPILATION_CACHE': 'false', 'TPU_SKIP_MDS_QUERY': '1',
+    'NPROC': '16', 'JAX_ENABLE_COMPILATION_CACHE': 'false',
+    'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # no TPU is touched
     # For CPUs XLA would turn all weights into float32 before the loop over layers.
     'XLA_FLAGS': '--xla_disable_hlo_passes=while-loop-invariant-code-motion' if simulated else ''}
   asked = subprocess.run([sys.executable, '-m', 'prompt_tuning.device_memory'], input=json.dumps(question), text=True,
@@ -177,14 +188,19 @@ def _answer(topology: str, mesh: Mapping[str, int] | None = None, program: str =
             flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
   from prompt_tuning import launch  # imports this file's callers
 
-  devices = jax.devices() if topology == SIMULATED else topologies.get_topology_desc(
-    platform='tpu', topology_name=topology).devices
+  devices = jax.devices() if topology == SIMULATED else _devices(topology)
   if mesh is None:
     return {'devices': len(devices)}
   run, _ = launch.build(program, argparse.Namespace(**flags))
   shape = tuple(mesh[axis] for axis in sharding.AXES)
   made = jax.make_mesh(shape, sharding.AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
   return {'step': dataclasses.asdict(compiled_step(run, made))}
+
+
+def _devices(topology: str) -> Any:
+  if importlib.util.find_spec('libtpu') is None:
+    raise ImportError("The compiler of TPUs is not installed. pip install 'prompt-tuning[tpu]', which needs no TPU.")
+  return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
 
 
 if __name__ == '__main__':

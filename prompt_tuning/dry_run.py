@@ -13,7 +13,6 @@ from prompt_tuning.layouts import Layout
 from prompt_tuning.models import loading
 from prompt_tuning.outline import Outline, read_outline
 from prompt_tuning.training import run_files
-from prompt_tuning.training.step import TrainState
 
 
 def show(run: Any, compiler: device_memory.Compiler | None = None) -> None:
@@ -79,8 +78,8 @@ def _show_mesh(run: Any, outline: Outline, compiler: device_memory.Compiler | No
 
 def _show_training(run: Any, outline: Outline, mesh: AbstractMesh | None, *,
                    compiler: device_memory.Compiler | None) -> None:
-  method, state = run.model.method(outline), device_memory.state_of(run, outline)
-  trained = trees.flatten(state.trained)
+  method = run.model.method(outline)
+  trained = trees.flatten(device_memory.state_of(run, outline).trained)
   print(f'Trained by {type(method).__name__}: {trees.count(trained):,} numbers')
   for name, array in list(trained.items())[:5]:
     print(f'  {name} {tuple(array.shape)}')
@@ -96,22 +95,23 @@ def _show_training(run: Any, outline: Outline, mesh: AbstractMesh | None, *,
   run.model.loss(outline.vocabulary).require_whole_batches(microbatches, run.data.pack)
   _show_batches(run, outline, mesh, outline.layout(method.layout()), microbatches)
   if mesh is not None:
-    _show_memory(run, outline, mesh, state, compiler)
+    _show_memory(run, outline, mesh, compiler)
 
 
-def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, state: TrainState,
-                 compiler: device_memory.Compiler | None) -> None:
-  trained, batch = device_memory.bytes_of(state.trained), _batch_bytes(run, outline, mesh)
-  held = {f'frozen, {outline.dtype}': sharding.bytes_of_device(outline.params, mesh), 'trained': trained,
-          f'state of {type(run.optimizer).__name__}': device_memory.bytes_of(state) - trained, 'batch': batch or 0}
-  print('Bytes on each device' + (', without the batch, which could not be made' if batch is None else '') + ':')
-  _show_bytes({**held, 'gradient': trained, 'together': sum(held.values()) + trained})
+def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, compiler: device_memory.Compiler | None) -> None:
+  try:
+    task = run.task() if outline.vocabulary is not None else None
+  except (ValueError, OSError, ImportError):
+    task = None  # `_show_data` says why
+  held = device_memory.held(run, outline, task, mesh)
+  print('Bytes on each device' + (', without the batch, which could not be made' if task is None else '') + ':')
+  _show_bytes({**held, 'gradient': held['trained'], 'together': sum(held.values()) + held['trained']})
   if compiler is None:
     print('  and the temporaries of a step: --dry_run=compile estimates them, --dry_run=v5e:4x4 (or another slice) '
           'asks the compiler of TPUs')
     return
-  step, counted = compiler.step(mesh), sum(held.values())
-  own = step.arguments - counted
+  step = compiler.step(mesh)
+  own = step.arguments - sum(held.values())
   print(f'Compiled for {compiler.topology}, by the compiler of these TPUs:' if not compiler.simulates else
         f'Estimated by compiling the step for {mesh.size} simulated CPU devices. XLA for TPUs or GPUs orders and fuses '
         'otherwise;\nwhat is bfloat16 there is partly float32 here, so that temporaries tend to be less:')
@@ -119,15 +119,6 @@ def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, state: TrainSta
                'temporaries, gradient included': step.temporary, 'together': step.arguments + step.temporary})
   print('Exchanged in a step, as each device has it then:')
   _show_bytes(step.exchanged)
-
-
-def _batch_bytes(run: Any, outline: Outline, mesh: AbstractMesh) -> int | None:
-  """Returns the bytes of a device's rows; None where there are no examples, of which `_show_data` tells."""
-  try:
-    batch = device_memory.batch_of(run, outline, run.task())
-  except (ValueError, OSError, ImportError, AttributeError):
-    return None
-  return device_memory.bytes_of(batch) // (mesh.shape['data'] * mesh.shape['fsdp'])
 
 
 def _show_bytes(rows: Mapping[str, int]) -> None:
