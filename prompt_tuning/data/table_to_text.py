@@ -92,7 +92,7 @@ def pretraining(train: str, *, separator: str = SEPARATOR, validation: float = H
 
 
 def labelled(train: str, validation: str, *, attribute: str = 'family friendly', mentions: str = '',
-             limit: int | None = None, name: str = 'e2e_labels') -> Task:
+             limit: int | None = None, validation_limit: int | None = None, name: str = 'e2e_labels') -> Task:
   """Returns the task of telling from a text what an attribute of its meaning is: 'yes' or 'no'.
 
   Inputs are texts, targets the values; pairs whose meaning lacks the attribute are left out.
@@ -103,7 +103,8 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
     attribute: such as 'family friendly' or 'Type'.
     mentions: a regular expression; texts in which it is not found are left out, whatever their case. One text in ten
       of E2E does not say whether the place is family friendly: for these give 'famil|kid|child|adult'.
-    limit: at most so many examples of a split, chosen by a hash of their texts; None is all.
+    limit: at most so many examples to learn from, chosen by a hash of their texts; None is all.
+    validation_limit: the same of those to judge by.
     name: what the task is called.
 
   Raises:
@@ -112,7 +113,7 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
   pairs = {'train': (train, read_pairs(train)),
            'validation': (validation, [(e['meaning'], text) for e in read_references(validation)
                                        for text in e['references']])}
-  splits = {}
+  splits, limits = {}, {'train': limit, 'validation': validation_limit}
   for split, (path, texts) in pairs.items():
     found = [{'inputs': text, 'targets': value, 'targets_ends': False} for meaning, text in texts
              if (value := _attributes(meaning).get(attribute)) is not None and re.search(mentions, text, re.IGNORECASE)]
@@ -120,7 +121,9 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
       known = sorted({each for meaning, _ in texts for each in _attributes(meaning)})
       raise ValueError(f'No meaning of {path} has the attribute {attribute!r}.{trees.nearest(attribute, known)} '
                        f'There are {", ".join(known)}.')
-    splits[split] = found if limit is None else sorted(found, key=lambda each: files.share(each['inputs']))[:limit]
+    if limits[split] is not None:
+      found = sorted(found, key=lambda each: files.share(each['inputs']))[:limits[split]]
+    splits[split] = found
   return Task(name, splits, source=train)
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from prompt_tuning import layouts
+from prompt_tuning import layouts, storage
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.models.language_model import LanguageModel, bucket, read_batch
 from prompt_tuning.types import Array, Batch
@@ -32,7 +32,7 @@ class CachedTexts:
 
   Args:
     model: decoder-only.
-    folder: where the file is made if it is needed.
+    folder: where the file is made if it is needed; the system's folder of temporary files in place of `gs://`.
     memory_limit: bytes that are kept in memory.
 
   Attributes:
@@ -45,7 +45,8 @@ class CachedTexts:
     if memory_limit < 0:
       raise ValueError(f'The cache of texts may take {memory_limit} bytes of memory. Give 0, which keeps all on disk, '
                        'or more.')
-    self._model, self._folder, self._limit = model, folder, memory_limit
+    self._model, self._limit = model, memory_limit
+    self._folder = tempfile.gettempdir() if storage.is_remote(folder) else folder
     self._kept: dict[bytes, np.ndarray | int] = {}  # ids -> [2, L, kv_heads, S, K], or where it begins in the file
     self.read, self.in_memory, self.on_disk = 0, 0, 0
 

@@ -41,7 +41,7 @@ def PretrainingMixture(train: str, separator: str = table_to_text.SEPARATOR,
 
 @functools.lru_cache(maxsize=4)
 def Labels(train: str, validation: str, attribute: str = 'family friendly', mentions: str = '',
-           limit: int | None = None) -> AnyTask:
+           limit: int | None = None, validation_limit: int | None = None) -> AnyTask:
   """The task of telling from a text what an attribute of its meaning is.
 
   Args:
@@ -49,6 +49,8 @@ def Labels(train: str, validation: str, attribute: str = 'family friendly', ment
     validation: a file of lines `id||meaning||text`.
     attribute: such as 'family friendly'.
     mentions: a regular expression; texts in which it is not found are left out.
-    limit: at most so many examples of a split; None is all.
+    limit: at most so many examples to learn from; None is all.
+    validation_limit: the same of those to judge by.
   """
-  return table_to_text.labelled(train, validation, attribute=attribute, mentions=mentions, limit=limit)
+  return table_to_text.labelled(train, validation, attribute=attribute, mentions=mentions, limit=limit,
+                                validation_limit=validation_limit)

@@ -173,7 +173,8 @@ def test_labels_are_the_values_of_an_attribute_of_texts_that_speak_of_it(write):
   assert [e['targets'] for e in task.split('train')] == ['yes', 'no', 'yes'] * 2
   assert {e['inputs'] for e in task.split('validation')} == {'A Family pub .'}
   assert not task.split('train')[0]['targets_ends']
-  few = table_to_text.labelled(train, dev, limit=5).split('train')
-  assert len(few) == 5 and all(example in table_to_text.labelled(train, dev).split('train') for example in few)
+  task = table_to_text.labelled(train, dev, limit=5, validation_limit=3)
+  few, every = task.split('train'), table_to_text.labelled(train, dev).split('train')
+  assert len(few) == 5 and len(task.split('validation')) == 3 and all(example in every for example in few)
   with pytest.raises(ValueError, match=r"No meaning .* has the attribute 'family'\. Did you mean family friendly"):
     table_to_text.labelled(train, dev, attribute='family')

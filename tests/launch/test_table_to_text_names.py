@@ -48,10 +48,10 @@ def test_a_run_learns_labels(described, tmp_path):
     (tmp_path / name).write_text(''.join(line.format(i, i % 2 + 3) + '\n' for i in range(8)))
   owner = '--gin.table_to_text.Labels'
   run = described('train', '--gin.MIXTURE_OR_TASK_NAME=@table_to_text.Labels()', f'{owner}.limit=2',
-                  f"{owner}.train='{tmp_path}/train.txt'", f"{owner}.validation='{tmp_path}/dev.out'",
-                  f"{owner}.attribute='kind'", f"{owner}.mentions='[37]'")
+                  f'{owner}.validation_limit=3', f"{owner}.train='{tmp_path}/train.txt'",
+                  f"{owner}.validation='{tmp_path}/dev.out'", f"{owner}.attribute='kind'", f"{owner}.mentions='[37]'")
   task = run.task()
-  assert [len(task.split(split)) for split in ('train', 'validation')] == [2, 2]
+  assert [len(task.split(split)) for split in ('train', 'validation')] == [2, 3]
   assert task.split('train')[0]['inputs'] == '5 3'
 
 
