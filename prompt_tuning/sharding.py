@@ -270,11 +270,11 @@ def sum_over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Callable[.
 
 
 def copied(mesh: Mesh | None, tree: Any) -> Any:
-  """Returns a tree of arrays that every host holds, copied to every device."""
+  """Returns a tree of arrays that every host holds, or that are spread over all, copied to every device."""
   if mesh is None:
     return tree
   everywhere = NamedSharding(mesh, PartitionSpec())
-  return jax.tree.map(lambda x: jax.make_array_from_callback(np.shape(x), everywhere, np.asarray(x).__getitem__), tree)
+  return jax.tree.map(lambda x: jax.make_array_from_callback(np.shape(x), everywhere, on_host(x).__getitem__), tree)
 
 
 def rows_of_host(mesh: Mesh | None, count: int) -> slice:
