@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all', 'ragged-all-to-all', 'collective-permute',
@@ -50,7 +51,7 @@ def collectives(compiled: Any) -> list[Collective]:
       if kind in KINDS:
         found.append(Collective(kind, _bytes(shape), 1))
       elif operation not in ('async-update', 'async-done'):  # only their start counts
-        times = _trips(line) if operation == 'while' else 1
+        times = _trips(line, computations) if operation == 'while' else 1
         for called in _CALLED.finditer(line):
           for each in re.findall(r'[\w.\-]+', called[1] or called[2] or ''):
             found += [one._replace(times=times and one.times and times * one.times) for one in within(each)]
@@ -59,9 +60,16 @@ def collectives(compiled: Any) -> list[Collective]:
   return list(within('ENTRY'))
 
 
-def _trips(line: str) -> int | None:
-  known = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
-  return int(known[1]) if known else None
+def _trips(line: str, computations: Mapping[str, Sequence[str]]) -> int | None:
+  if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', line):
+    return int(known[1])
+  # Programs for TPUs do not say it. JAX's scans count from 0 while they are below a constant.
+  condition = re.search(r'\bcondition=%?([\w.\-]+)', line)
+  text = '\n'.join(computations.get(condition[1], ())) if condition else ''
+  if limit := re.search(r'ROOT .* compare\([^,]*, (?:\w+\[\]\S* )?%?([\w.\-]+)\), direction=LT', text):
+    count = re.search(rf'%?{re.escape(limit[1])} = s32\[\]\S* constant\((\d+)\)', text)
+    return int(count[1]) if count else None
+  return None
 
 
 def _bytes(shape: str) -> int:
