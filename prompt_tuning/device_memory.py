@@ -113,7 +113,8 @@ def compiled_step(run: Any, mesh: Mesh) -> Step:
   compiled = lowered.compile()
   memory, exchanged = compiled.memory_analysis(), {}
   for each in collectives.collectives(compiled):
-    exchanged[each.kind] = exchanged.get(each.kind, 0) + each.bytes * (each.times or 1)
+    kind = each.kind if each.times else f'{each.kind}, at least'
+    exchanged[kind] = exchanged.get(kind, 0) + each.bytes * (each.times or 1)
   return Step(memory.argument_size_in_bytes, memory.temp_size_in_bytes + memory.output_size_in_bytes
               - memory.alias_size_in_bytes + memory.generated_code_size_in_bytes, exchanged)
 
