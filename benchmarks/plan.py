@@ -95,10 +95,11 @@ def _line(row: Row, options: argparse.Namespace) -> str:
     except ValueError as error:
       used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w)', str(error))
       temporary = f'too much: {used[1]} of {used[2]} in all' if used else str(error).splitlines()[0]
+  exchanged = [f'{kind} {count / GIGA:.2f}' for kind, count in step.exchanged.items() if count > GIGA / 1000]
   cells = [row.name, ', '.join(f'{axis}={size}' for axis, size in row.mesh.items()) or '1', row.dtype,
            row.rematerialise, str(row.microbatches), f'{next(iter(held.values())) / GIGA:.2f}',
            f'{sum(held.values()) / GIGA:.2f}', temporary, f'{simulated.temporary / GIGA:.2f}',
-           ', '.join(f'{kind} {count / GIGA:.2f}' for kind, count in step.exchanged.items() if count > GIGA / 1000) or '–']
+           ', '.join(exchanged) or '–']
   return '| ' + ' | '.join(cells) + ' |'
 
 
