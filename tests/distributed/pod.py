@@ -1,0 +1,120 @@
+"""What each process of a run on several hosts does: trains, goes on, evaluates and answers. Run by test_pods.py."""
+
+import argparse
+import dataclasses
+import json
+import os
+import signal
+
+import toy_run
+from eight_devices import CONFIGS
+
+from prompt_tuning import inference, multihost, sharding, trees
+from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.models.generation import Greedy
+from prompt_tuning.models.loading import load_model, random_model, save_model
+from prompt_tuning.training import loop, run_files
+from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.tuning.retrained import Retrained
+
+INPUTS = [{'inputs': text} for text in ('7 8 9', '3', '12 2 5 6', '28 20', '4 4 4', '17 2', '9 11')]
+
+
+class Telling(list):
+  """Examples that tell this process to end soon when one is read for the 20th time."""
+
+  read = 0
+
+  def __getitem__(self, index):
+    self.read += 1
+    if self.read == 20:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return super().__getitem__(index)
+
+
+def make_model(folder):
+  save_model(random_model(CONFIGS['gpt2']), str(folder))
+
+
+def play(model_folder, folder, shape=(), *, steps=(3, 6), judged=True, told=False, retrained=False):
+  """Returns what this process found; the main one has written `folder`.
+
+  Args:
+    model_folder: of `make_model`.
+    folder: the MODEL_DIR.
+    shape: of the mesh.
+    steps: where to stop and be started again.
+    judged: also evaluate on the way, and answer some inputs into the folder.
+    told: also tell the last process to end, go on, and train as far without a stop, in two folders within `folder`.
+    retrained: also retrain parameters that are spread over the processes.
+  """
+  model, found = load(model_folder, shape)
+  of_model = {'params': model.params, 'module': model.module}
+
+  def train(step, name='', **settings):
+    nothing = {} if judged and not name else {'loss_steps': 0, 'examples': 0}
+    return toy_run.train(os.path.join(folder, name), **{
+      'changes': of_model, 'evaluations': nothing, 'train_steps': toy_run.START + step, 'optimizer': Adafactor(1e-3),
+      'saving': loop.Saving(1, keep=None), 'packed': False} | settings)
+
+  for step in steps:
+    run = train(step)
+  found |= {'metrics': dict(run.metrics), 'prompt': next(iter(run.trained.values())).tolist()}
+  if judged:
+    lines = list(inference.infer(model, inference.Trained(run.trained), INPUTS, sampler=Greedy(), batch_size=4,
+                                 lengths={'inputs': 6, 'targets': 5}, max_length=5, mode='predict_with_aux'))
+    inference.write_lines(os.path.join(folder, 'answers.jsonl'), iter(lines))
+    found['answers'] = [[line['inputs']['inputs_pretokenized'], line['prediction'], line['aux']['scores']]
+                        for line in lines]
+  if told:
+    splits = {**toy_run.TASK.splits, 'train': Telling(toy_run.TASK.splits['train'])}
+    last = multihost.is_alone() or not multihost.is_main()
+    task = dataclasses.replace(toy_run.TASK, splits=splits) if last else toy_run.TASK
+    rarely = {'saving': loop.Saving(1000)}
+    try:
+      train(3000, 'told', task=task, quiet=False, **rarely)
+    except SystemExit as ended:
+      found['status'] = ended.code
+    at = multihost.from_main(json.dumps(run_files.saved_steps(os.path.join(folder, 'told'))).encode())
+    (found['stopped'],) = json.loads(at)
+    multihost.Preemption.told = lambda self, step: False  # JAX says it until the process ends
+    for name in ('told', 'straight'):
+      train(found['stopped'] + 2 - toy_run.START, name, **rarely)
+  if retrained:
+    run = train(2, 'retrained', method=Retrained('decoder/layers_1/mlp/.*'))
+    found['retrained'] = {name: array.tolist() for name, array in run.trained.items()}
+  return found
+
+
+def load(folder, shape):
+  """Returns the model, and how many bytes were read and are held by this process."""
+  read, taken = HuggingFaceFolder.read, []
+
+  def counted(self, name, part=...):
+    found = read(self, name, part)
+    taken.append(found.nbytes)
+    return found
+
+  HuggingFaceFolder.read = counted
+  model = load_model(folder, vocabulary=PassThroughVocabulary(29), dropout_rate=0.1,
+                     mesh=sharding.make_mesh(sharding.MeshShape(*shape)) if shape else None)
+  HuggingFaceFolder.read = read
+  return model, {'read': sum(taken), 'held': sum(map(_held, trees.flatten(model.params).values()))}
+
+
+def _held(array):
+  """Returns the bytes of an array that this process holds, of copies one."""
+  return sum(part.nbytes for part in {str(each.index): each.data for each in array.addressable_shards}.values())
+
+
+if __name__ == '__main__':
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--coordinator_address')
+  parser.add_argument('--process_count', type=int)
+  parser.add_argument('--process_index', type=int)
+  parser.add_argument('--settings', type=json.loads, help='arguments of `play`; {} in `folder` is the process')
+  flags = parser.parse_args()
+  multihost.start(flags.coordinator_address, flags.process_count, flags.process_index)
+  settings = flags.settings | {'folder': flags.settings['folder'].format(flags.process_index)}
+  print('\n' + json.dumps(play(**settings)), flush=True)

@@ -1,0 +1,123 @@
+"""Several processes on this machine run one program, as the hosts of a pod do."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pod
+import processes
+import pytest
+
+
+@pytest.fixture(scope='module')
+def model_folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('models') / 'toy'
+  pod.make_model(folder)
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def alone(model_folder, tmp_path_factory):
+  """What one process with one device finds, and its folder."""
+  folder = tmp_path_factory.mktemp('alone')
+  return pod.play(model_folder, str(folder), retrained=True), folder
+
+
+def play(count, devices, **settings):
+  """Returns what each of so many processes finds."""
+  program = [str(processes.HERE / 'pod.py'), f'--settings={json.dumps(settings)}']
+  commands = [[*program, *flags] for flags in processes.joined(count)]
+  with processes.started(*commands, devices=devices) as hosts:
+    for host in hosts:
+      assert host.ended(120) == 0, host.printed
+    lines = [next(line for line in host.printed.splitlines() if line.startswith('{')) for host in hosts]
+    return [{**json.loads(line), 'printed': host.printed} for line, host in zip(lines, hosts, strict=True)]
+
+
+@pytest.fixture(scope='module')
+def two(model_folder, tmp_path_factory):
+  """What two processes of two devices find, and where each has its folders."""
+  folder = tmp_path_factory.mktemp('two')
+  found = play(2, 2, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(2, 1, 2), told=True)
+  return found, folder
+
+
+@pytest.fixture(scope='module')
+def four(model_folder, two, tmp_path_factory):
+  """What four processes of one device find that go on from where the two stopped first."""
+  folder = tmp_path_factory.mktemp('four')
+  begin(two, folder / '0')
+  found = play(4, 1, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(1, 2, 2), steps=(6,),
+               judged=False, retrained=True)
+  return found, folder
+
+
+def begin(two, folder):
+  """Makes the folder of a run that stopped where the two were started again."""
+  shutil.copytree(two[1] / '0' / 'checkpoint_103', folder / 'checkpoint_103')
+  lines = (two[1] / '0' / 'metrics.jsonl').read_text().splitlines()
+  (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in lines if json.loads(line)['step'] <= 103))
+
+
+def losses(folder):
+  lines = [json.loads(line) for line in (pathlib.Path(folder) / 'metrics.jsonl').read_text().splitlines()]
+  return {line['step']: line['loss'] for line in lines if line['folder'] == 'train'}
+
+
+@pytest.mark.parametrize('pod_of', ['two', 'four'])
+def test_every_process_trains_what_one_alone_trains(alone, pod_of, request):
+  (wanted, own), (found, folder) = alone, request.getfixturevalue(pod_of)
+  assert list(losses(own)) == list(losses(folder / '0')) == [101, 102, 103, 104, 105, 106]
+  np.testing.assert_allclose(list(losses(folder / '0').values()), list(losses(own).values()), rtol=1e-5)
+  np.testing.assert_allclose(found[0]['prompt'], wanted['prompt'], atol=1e-5 * np.abs(wanted['prompt']).max())
+  assert [each['prompt'] for each in found] == [found[0]['prompt']] * len(found)  # to the last bit
+
+
+def test_every_process_judges_and_answers_as_one_alone_does(alone, two):
+  (wanted, _), (found, folder) = alone, two
+  for each in found:
+    assert each['metrics'] == pytest.approx(wanted['metrics'], rel=1e-5)
+    for ours, theirs in zip(each['answers'], wanted['answers'], strict=True):
+      assert ours[:2] == theirs[:2]  # the input and its answer
+      assert ours[2] == pytest.approx(theirs[2], rel=1e-5)
+  written = [json.loads(line) for line in (folder / '0' / 'answers.jsonl').read_text().splitlines()]
+  assert [line['prediction'] for line in written] == [said for _, said, _ in wanted['answers']]
+
+
+@pytest.mark.parametrize('pod_of', ['two', 'four'])
+def test_the_main_process_alone_writes(pod_of, request):
+  assert [path.name for path in request.getfixturevalue(pod_of)[1].iterdir()] == ['0']
+
+
+def test_processes_of_which_one_is_told_to_end_end_behind_the_same_step_and_go_on_to_the_same_bits(two):
+  found, folder = two
+  assert [each['status'] for each in found] == [0, 0]
+  assert found[0]['stopped'] == found[1]['stopped'] > 100
+  said = f'Told to end: saved at step {found[0]["stopped"]} of 3100. The same command goes on from there.'
+  assert said in found[0]['printed'] and said not in found[1]['printed']
+  step = found[0]['stopped'] + 2
+  for name in (f'checkpoint_{step}/state.safetensors', 'last.safetensors'):
+    assert (folder / '0/told' / name).read_bytes() == (folder / '0/straight' / name).read_bytes(), name
+
+
+def test_each_process_reads_what_its_devices_hold(alone, two, four):
+  (wanted, _), (halves, _), (quarters, _) = alone, two, four
+  assert wanted['read'] == wanted['held']
+  for each in (*halves, *quarters):
+    assert each['read'] == each['held']
+  assert wanted['held'] == halves[0]['held'] == halves[1]['held']  # both parts of each are here
+  assert max(each['held'] for each in quarters) < 0.4 * wanted['held']
+
+
+def test_parameters_that_are_spread_over_processes_can_be_retrained(alone, four):
+  for each in four[0]:
+    for name, array in alone[0]['retrained'].items():
+      np.testing.assert_allclose(each['retrained'][name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_a_state_of_two_processes_is_gone_on_with_by_one(alone, two, model_folder, tmp_path):
+  begin(two, tmp_path / 'run')
+  found = pod.play(model_folder, str(tmp_path / 'run'), steps=(6,), judged=False)
+  np.testing.assert_allclose(found['prompt'], alone[0]['prompt'], atol=1e-5 * np.abs(alone[0]['prompt']).max())
+  np.testing.assert_allclose(list(losses(tmp_path / 'run').values()), list(losses(alone[1]).values()), rtol=1e-5)
