@@ -83,7 +83,7 @@ def _line(row: Row, options: argparse.Namespace) -> str:
   run, _ = launch.build('train', flags)
   mesh = device_memory.mesh_of(run.partitioner.shape, 1)
   frozen = outline.read_outline(run)
-  frozen.vocabulary = run.vocabulary
+  frozen.read_vocabulary(run)
   held = device_memory.held(run, frozen, run.task(), mesh)
   simulated = device_memory.Compiler(device_memory.SIMULATED, 'train', flags).step(mesh)
   assert simulated.arguments == sum(held.values()), (simulated, held)

@@ -97,7 +97,7 @@ def held(run: Any, frozen: outline.Outline, task: Any, mesh: AbstractMesh) -> di
 def compiled_step(run: Any, mesh: Mesh) -> Step:
   """Compiles the step of a run, an object of `t5x_names`, for the devices of a mesh."""
   frozen, task = outline.read_outline(run), run.task()
-  frozen.vocabulary = run.vocabulary
+  frozen.read_vocabulary(run)
   module = loading.module_of(dataclasses.replace(frozen.config, mesh=mesh if mesh.size > 1 else None))
   function = make_step(module, run.model.method(frozen), run.optimizer.build(frozen.step),
                        loss=run.model.loss(frozen.vocabulary), microbatches=run.trainer_cls().num_microbatches)

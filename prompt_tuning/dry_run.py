@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh
 
 from prompt_tuning import device_memory, inference, sharding, trees
@@ -29,7 +30,7 @@ def show(run: Any, compiler: device_memory.Compiler | None = None) -> None:
     if outline.missing is not None:
       problems.append(str(outline.missing))
     _show_model(run, outline)
-    outline.vocabulary = attempt(lambda: run.model.vocabulary(run.restore.source or ''))
+    attempt(lambda: outline.read_vocabulary(run))
     mesh = attempt(lambda: _show_mesh(run, outline, compiler))
     show = functools.partial(_show_training, compiler=compiler) if hasattr(run, 'trainer_cls') else _show_prompt
     attempt(lambda: show(run, outline, mesh))
@@ -71,7 +72,7 @@ def _show_mesh(run: Any, outline: Outline, compiler: device_memory.Compiler | No
   said = f'this machine has {devices}' if topology is None else f'those of {compiler.topology}'
   if shape.data == -1 and mesh.size != devices:
     said += ', which do not fill it, so data is taken for 1'
-  print(f'Mesh: {" x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())}: {mesh.size} devices ({said})')
+  print(f'Mesh: {" x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())}: {_devices(mesh.size)} ({said})')
   sharding.require_fit(mesh, outline.config, {})
   return mesh
 
@@ -113,12 +114,13 @@ def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, compiler: devic
   step = compiler.step(mesh)
   own = step.arguments - sum(held.values())
   print(f'Compiled for {compiler.topology}, by the compiler of these TPUs:' if not compiler.simulates else
-        f'Estimated by compiling the step for {mesh.size} simulated CPU devices. XLA for TPUs or GPUs orders and fuses '
-        'otherwise;\nwhat is bfloat16 there is partly float32 here, so that temporaries tend to be less:')
+        f'Estimated by compiling the step for {_devices(mesh.size, "simulated CPU ")}. XLA for TPUs or GPUs orders and '
+        'fuses otherwise,\nand keeps as bfloat16 what is partly float32 here; it mostly needs less:')
   _show_bytes({'arguments' + (f', as counted and {own:,} for padding' if own else ', as counted'): step.arguments,
                'temporaries, gradient included': step.temporary, 'together': step.arguments + step.temporary})
-  print('Exchanged in a step, as each device has it then:')
-  _show_bytes(step.exchanged)
+  if step.exchanged:
+    print('Exchanged in a step, as each device has it then:')
+    _show_bytes(step.exchanged)
 
 
 def _show_bytes(rows: Mapping[str, int]) -> None:
@@ -183,9 +185,16 @@ def _show_example(task: Task, split: str, outline: Outline) -> None:
   example = task.split(split)[0]
   for feature in ('inputs', 'targets'):
     value = example[feature]
+    if np.ndim(value) == 2:
+      print(f'  {feature}: {len(value)} vectors of {len(value[0])} numbers')
+      continue
     text = inference.text_of(example, feature, outline.vocabulary)
     count = len(outline.vocabulary.encode(value)) + 1 if isinstance(value, str) else len(value)
     print(f'  {feature}: {text[:60]!r}, {count} tokens')
+
+
+def _devices(count: int, kind: str = '') -> str:
+  return f'one {kind}device' if count == 1 else f'{count} {kind}devices'
 
 
 def _size(count: int) -> str:

@@ -13,6 +13,7 @@ from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.conditioning import Method
 from prompt_tuning.models import loading
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.models.t5_formats import infer_config
 from prompt_tuning.prompts import PROMPTS, PromptTuning
@@ -35,16 +36,35 @@ class Outline:
     vocabulary: its vocabulary, once it is read.
     params: shapes and types, layers stacked.
     prompted: the stack that prompts belong to.
+
+  Args:
+    path: see there.
+    config: see there; without new ends.
+    dtype: see there.
+    step: see there.
+    missing: see there.
+    ends: new input and output layers, of `t5x_names.architectures`.
   """
 
-  def __init__(self, path: str, config: loading.Config, dtype: str, *, step: int = 0, missing: Exception | None = None):
-    self.path, self.config, self.dtype, self.step, self.missing, self.vocabulary = (
-      path, config, dtype, step, missing, None)
+  def __init__(self, path: str, config: loading.Config, dtype: str, *, step: int = 0, missing: Exception | None = None,
+               ends: Any = None):
+    self.path, self.dtype, self.step, self.missing, self.vocabulary = path, dtype, step, missing, None
     module = loading.module_of(config)
-    self.prompted, self.prefix_shapes, self.layout = module.prompted, module.prefix_shapes, module.layout
     shapes = loading.parameter_shapes(module)
     self.params: Params = trees.unflatten({path: _kept(path, array, dtype) for path, array in shapes.items()})
-    self.width = config.width
+    if ends is not None:
+      module, self.params, self.vocabulary = _between(ends, LanguageModel(module, self.params, None, path))
+    self.config, self.width = module.config, module.config.width
+    self.prompted, self.prefix_shapes, self.layout = module.prompted, module.prefix_shapes, module.layout
+
+  def read_vocabulary(self, run: Any) -> None:
+    """Finds the vocabulary of the run's model, which new ends have brought themselves.
+
+    Raises:
+      FileNotFoundError, ValueError: it cannot be read.
+    """
+    if self.vocabulary is None:
+      self.vocabulary = run.model.vocabulary(run.restore.source or '')
 
   @functools.cache  # noqa: B019 (a program looks at one model)
   def embeddings(self) -> Any:
@@ -69,6 +89,18 @@ class _Shapes:
     self.prefix_shapes = outline.prefix_shapes
 
 
+def _between(ends: Any, model: LanguageModel) -> tuple[Any, Params, Any]:
+  """Returns module, shapes and vocabulary of a model between new ends."""
+  made = []
+
+  def around(params: Params) -> Params:
+    made.append(ends.around(dataclasses.replace(model, params=params)))
+    return made[0].params
+
+  params = jax.eval_shape(around, model.params)
+  return made[0].module, params, made[0].vocabulary
+
+
 def read_outline(run: Any) -> Outline:
   """Returns the outline of the frozen model of a run, an object of `t5x_names`.
 
@@ -81,7 +113,7 @@ def read_outline(run: Any) -> Outline:
     if config is None:
       raise ValueError('There is no checkpoint to read the shape of the model from. Set INITIAL_CHECKPOINT_PATH, or '
                        'choose a model file with a size.')
-    return Outline('random', config, _RANDOM)
+    return Outline('random', config, _RANDOM, ends=run.model.ends)
   missing = None
   try:
     reader = loading.open_checkpoint(loading.find_model(path))
@@ -94,7 +126,8 @@ def read_outline(run: Any) -> Outline:
       raise
     missing = error
   config = dataclasses.replace(config, dtype=jnp.dtype(architecture.dtype), **architecture.changes())
-  return Outline(path, config, _RANDOM if run.model.untrained else str(restore.dtype), step=step, missing=missing)
+  return Outline(path, config, _RANDOM if run.model.untrained else str(restore.dtype), step=step, missing=missing,
+                 ends=run.model.ends)
 
 
 def _kept(path: str, array: Any, dtype: str) -> Any:
