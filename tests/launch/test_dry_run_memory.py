@@ -107,3 +107,45 @@ def test_a_slice_needs_the_compiler_of_tpus(plan):
   status, _, errors = plan(dry_run='--dry_run=v5e:2x2')
   assert status == 2
   assert 'The step cannot be compiled for v5e:2x2: The compiler of TPUs is not installed. pip install ' in errors
+
+
+def test_new_ends_are_part_of_the_plan(run, tmp_path):
+  from prompt_tuning.models.loading import random_model, save_model
+  from prompt_tuning.t5x_names.architectures import GPT
+
+  shape = GPT(vocab_size=5, width=8, heads=2, layers=2, position_count=20)
+  save_model(random_model(shape.config()), str(tmp_path / 'gpt'))
+  folder = 'experiments/frozen_transformer'
+  status, printed, errors = run(
+    'train', f'--gin_file={folder}/small.gin', f'--gin_file={folder}/xor.gin', '--gin.TUNE_BATCH=2',
+    f"--gin.INITIAL_CHECKPOINT_PATH='{tmp_path}/gpt'", f"--gin.MODEL_DIR='{tmp_path}/run'",
+    '--gin.VOCABULARY=@seqio.PassThroughVocabulary()', '--gin.seqio.PassThroughVocabulary.size=5', '--dry_run')
+  assert status == 0, errors
+  assert re.search(r"inputs: '[01]( [01]){9}', 10 tokens", printed)
+  # Tokens, segments, positions, targets and weights of 10 positions; the row's number and prompt.
+  assert counted(printed)['batch'] == 2 * 4 * (10 * 5 + 2)
+
+
+TPU_PROGRAM = """
+%body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %a = f32[4]{0} all-reduce(%x), to_apply=%add
+}
+
+%condition.1 (p: (s32[], f32[4])) -> pred[] {
+  %limit.2 = s32[]{:T(256)} constant(24), metadata={}
+  ROOT %lt = pred[]{:T(1024)} compare(%i, %limit.2), direction=LT, metadata={}
+}
+
+ENTRY %main (p: f32[4]) -> f32[4] {
+  %w = (s32[]{:T(256)}, f32[4]{0}) while(%t), condition=%condition.1, body=%body, metadata={}
+}
+"""
+
+
+@pytest.mark.parametrize('program, times', [(TPU_PROGRAM, 24), (TPU_PROGRAM.replace('constant(24)', 'copy(%n)'), None)])
+def test_loops_of_programs_for_tpus_are_counted_by_their_limit(program, times):
+  import types
+
+  from prompt_tuning.collectives import collectives
+
+  assert collectives(types.SimpleNamespace(as_text=lambda: program)) == [('all-reduce', 16, times)]
