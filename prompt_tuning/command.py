@@ -9,6 +9,7 @@ import importlib
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 
 from prompt_tuning import multihost
@@ -81,6 +82,16 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
     print(f'prompt-tuning {program}: {error}', file=sys.stderr)
     return 2
   try:
+    return _run(program, flags)
+  except Exception:
+    if multihost.is_alone():
+      raise
+    traceback.print_exc()
+    return multihost.leave(1)
+
+
+def _run(program: str, flags: argparse.Namespace) -> int:
+  try:
     if os.getcwd() not in sys.path and '' not in sys.path:
       sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
     from prompt_tuning import launch
@@ -98,7 +109,7 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
     return multihost.leave(2)
   except KeyboardInterrupt:
     print(f'\nprompt-tuning {program}: interrupted. The same command goes on from what was saved.', file=sys.stderr)
-    return 130
+    return multihost.leave(130)
   return 0
 
 

@@ -117,7 +117,10 @@ class Preemption:
 
 def lost(error: Exception) -> bool:
   """Says whether an error means that another process cannot be reached any more."""
-  return not is_alone() and (type(error).__name__ == 'JaxRuntimeError' or 'Gloo' in str(error))
+  if is_alone():
+    return False
+  own = re.match('RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED|NOT_FOUND|FAILED_PRECONDITION', str(error))
+  return 'Gloo' in str(error) or (type(error).__name__ == 'JaxRuntimeError' and not own)
 
 
 def leave(status: int) -> int:

@@ -80,3 +80,16 @@ def joined(count: int) -> list[list[str]]:
     address = f'127.0.0.1:{free.getsockname()[1]}'
   return [[f'--coordinator_address={address}', f'--process_count={count}', f'--process_index={i}']
           for i in range(count)]
+
+
+def train(model_folder: str, folder: str, steps: int, *more: str) -> list[str]:
+  """Returns the command that trains on the command line, and only trains."""
+  values = {
+    'INITIAL_CHECKPOINT_PATH': f"'{model_folder}'", 'MODEL_DIR': f"'{folder}'", 'TRAIN_STEPS': steps,
+    'MIXTURE_OR_TASK_NAME': "'Add1'", 'TASK_FEATURE_LENGTHS': "{'inputs': 9, 'targets': 5}", 'PROMPT_LENGTH': 3,
+    'BATCH_SIZE': 4, 'RANDOM_SEED': 3, 'VOCABULARY': '@seqio.PassThroughVocabulary()',
+    'seqio.PassThroughVocabulary.size': 29, 'train_script.train.infer_eval_dataset_cfg': None,
+    'train_script.train.train_eval_dataset_cfg': None}
+  files = ('models/from_checkpoint_prompt', 'runs/prompt_finetune')
+  return ['-m', 'prompt_tuning.train', *(f'--gin_file=prompt_tuning/configs/{file}.gin' for file in files),
+          *(f'--gin.{name}={value}' for name, value in values.items()), *more]

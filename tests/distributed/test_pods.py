@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import signal
 
 import numpy as np
 import pod
@@ -121,3 +122,14 @@ def test_a_state_of_two_processes_is_gone_on_with_by_one(alone, two, model_folde
   found = pod.play(model_folder, str(tmp_path / 'run'), steps=(6,), judged=False)
   np.testing.assert_allclose(found['prompt'], alone[0]['prompt'], atol=1e-5 * np.abs(alone[0]['prompt']).max())
   np.testing.assert_allclose(list(losses(tmp_path / 'run').values()), list(losses(alone[1]).values()), rtol=1e-5)
+
+
+def test_a_process_that_loses_another_says_so_and_ends_with_a_status_of_its_own(model_folder, tmp_path):
+  commands = [processes.train(model_folder, str(tmp_path), 10**6, *flags) for flags in processes.joined(2)]
+  with processes.started(*commands) as (main, other):
+    main.says('step 10/', 60)
+    other.process.send_signal(signal.SIGKILL)
+    assert main.ended(60) == 3
+    last = main.printed.splitlines()[-1]
+  assert last.startswith('prompt-tuning train: another process of this run has ended or cannot be reached')
+  assert last.endswith('What was saved last is kept: the same command on all hosts goes on from there.')
