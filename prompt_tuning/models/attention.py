@@ -27,11 +27,16 @@ class Block:
     values: as `keys`.
     biases: each broadcastable to [B, H, T, S], added to the logits one by one: who sees whom [B, 1, T, S] and
       positions [H, T, S] are together smaller than their sum.
+    segments: of queries [B, T] and of keys [B, S], where the biases only hide what is of another segment or none, and
+      with `causal` what stands behind; None where they say more.
+    causal: see there.
   """
 
   keys: Array
   values: Array
   biases: tuple[Array, ...] = ()
+  segments: tuple[Array, Array] | None = None
+  causal: bool = dataclasses.field(default=False, metadata={'static': True})
 
 
 def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None,

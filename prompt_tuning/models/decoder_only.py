@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning import sharding
-from prompt_tuning.conditioning import Conditioning, StackConditioning
+from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
-from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
+from prompt_tuning.models.stack_config import StackConfig, require_choices
 from prompt_tuning.types import Array, Batch
 
 
@@ -53,8 +53,7 @@ class DecoderConfig(StackConfig):
   classes: int = 0
 
   def __post_init__(self) -> None:
-    if self.rematerialise not in REMATERIALISE:
-      raise ValueError(f'rematerialise is {self.rematerialise!r}; choose one of {", ".join(REMATERIALISE)}.')
+    require_choices(self)
     object.__setattr__(self, 'causal', True)
     object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
     object.__setattr__(self, 'output_bias', self.classes > 0)
@@ -163,8 +162,10 @@ class DecoderOnly(nn.Module):
       rows = prompt_rows(layout, batch['prompt_ids'], given)
       vectors = fill_prompt(vectors, rows, given)
     visible = self_visible(layout, causal=True, visibility=given.visibility)
-    x, own = self.decoder(self._placed(vectors, positions),
-                          Surroundings((hide(visible),), positions=positions, added_rows=rows, dropout=dropout),
+    plain = given.visibility == Visibility() and 'bidirectional' not in layout
+    around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
+                          dropout=dropout)
+    x, own = self.decoder(self._placed(vectors, positions), around,
                           fronts=fronts, added=None if rows is None else added, collect=collect, hidden=hidden)
     return x, own, fronts, positions
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from prompt_tuning.models.attention import Block, attend, hide
+from prompt_tuning.models import kernels
+from prompt_tuning.models.attention import Block, hide
 from prompt_tuning.models.positions import RelativeBias, rotate
 from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.types import Array
@@ -27,11 +28,13 @@ class Surroundings:
 
   Attributes:
     biases: each broadcastable to [B, H, T, T], for a layer's own keys.
+    segments: [B, T], where the biases say no more than they and the order of a causal stack do; else None.
     front_biases: for each front, biases broadcastable to [B, H, T, S].
     positions: [T] or [B, T], where the input stands in its sequence.
     front_positions: of each front, or None.
     memory: [B, T, D], an encoder's output; None where its keys and values are scanned.
     memory_bias: broadcastable to [B, 1, S, T].
+    memory_segments: [B, S] and [B, T], where that bias says no more than they do; else None.
     memory_front_bias: broadcastable to [B, 1, S, P], for what stands in front of the memory.
     prompt_memory: [B, P, D], or [1, P, D] for all: an encoder's output of a prompt that was run by itself.
     prompt_memory_bias: broadcastable to [B, 1, S, P].
@@ -40,11 +43,13 @@ class Surroundings:
   """
 
   biases: tuple[Array, ...]
+  segments: Array | None = None
   front_biases: tuple[tuple[Array, ...], ...] = ()
   positions: Array | None = None
   front_positions: tuple[Array | None, ...] = ()
   memory: Array | None = None
   memory_bias: Array | None = None
+  memory_segments: tuple[Array, Array] | None = None
   memory_front_bias: Array | None = None
   prompt_memory: Array | None = None
   prompt_memory_bias: Array | None = None
@@ -166,8 +171,11 @@ class Attention(nn.Module):
       count = sum(block.keys.shape[2] for block in blocks)
       ones = jnp.ones((x.shape[0], config.heads, 1, count), query.dtype)
       factors = drop(ones, dropout, config.dropout_rate, site=site, over=(1, 3))
-    heads, weights = attend(query, blocks, dropout=factors, cap=config.attention_cap)
-    self.sow('intermediates', 'weights', weights)  # kept only where the caller asks for it
+    wanted = self.is_mutable_collection('intermediates')
+    heads, weights = kernels.attend(query, blocks, asked=config.attention, dropout=factors, cap=config.attention_cap,
+                                    weights=wanted, mesh=config.mesh)
+    if wanted:
+      self.sow('intermediates', 'weights', weights)
     return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1))  # [B, H, T, K] -> [B, T, H·K]
 
   def _split(self, x: Array) -> Array:
@@ -227,14 +235,16 @@ class Layer(nn.Module):
     blocks = [Block(*front, (*biases, *self._window(layer, around.positions, positions)))
               for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
                                                   strict=True)]
-    blocks.append(Block(*own, (*around.biases, *self._window(layer, around.positions, around.positions))))
+    window = self._window(layer, around.positions, around.positions)
+    alone = around.segments is not None and not window and not config.relative_buckets
+    blocks.append(Block(*own, (*around.biases, *window), (around.segments,) * 2 if alone else None, config.causal))
     x = residual(x, attention(normed, blocks, keys, site=next(site), angles=angles), name)
     if config.cross:
       x = checkpoint_name(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
       memory = scanned.memory if around.memory is None else attention.keys_values(around.memory)
       normed = norm(config, 'pre_cross_attention_layer_norm')(x)
-      blocks = [Block(*memory, (around.memory_bias,))]
+      blocks = [Block(*memory, (around.memory_bias,), around.memory_segments)]
       if scanned.memory_front is not None:
         blocks.insert(0, Block(*scanned.memory_front, (around.memory_front_bias,)))
       if around.prompt_memory is not None:

@@ -16,6 +16,7 @@ REMATERIALISE: dict[str, Any] = {
   'none': jax.checkpoint_policies.save_only_these_names(*_KEPT),
   'full': jax.checkpoint_policies.nothing_saveable,
 }
+ATTENTION = ('auto', 'xla', 'cudnn', 'pallas')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,7 @@ class StackConfig:
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations; norms and softmax are computed in float32.
     rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
+    attention: the program that computes attention, see `kernels.choose`.
     mesh: the devices that the model is spread over, see `sharding`; None is one.
   """
 
@@ -88,6 +90,7 @@ class StackConfig:
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
+  attention: str = 'auto'
   mesh: Mesh | None = None
 
   def initialiser(self, *, scale: float = 1.0, shape: str = 'normal', writes: bool = False) -> Any:
@@ -110,3 +113,14 @@ class StackConfig:
     if any(self.windows):
       found['window'] = jnp.array([window or 1 << 30 for window in self.windows], jnp.int32)
     return found
+
+
+def require_choices(config: Any) -> None:
+  """Compares a config's choices with those that there are.
+
+  Raises:
+    ValueError: one is unknown.
+  """
+  for name, choices in (('rematerialise', REMATERIALISE), ('attention', ATTENTION)):
+    if getattr(config, name) not in choices:
+      raise ValueError(f'{name} is {getattr(config, name)!r}; choose one of {", ".join(choices)}.')

@@ -19,7 +19,7 @@ from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
-from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
+from prompt_tuning.models.stack_config import StackConfig, require_choices
 from prompt_tuning.types import Array, Batch
 
 _DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0
@@ -46,6 +46,7 @@ class T5Config:
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations.
     rematerialise: 'none' keeps what the backward pass needs, 'full' only each layer's input.
+    attention: the program that computes attention, see `kernels.choose`.
     mesh: the devices that the model is spread over, see `sharding`; None is one.
   """
 
@@ -65,12 +66,12 @@ class T5Config:
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
+  attention: str = 'auto'
   mesh: Mesh | None = None
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
-    if self.rematerialise not in REMATERIALISE:
-      raise ValueError(f'rematerialise is {self.rematerialise!r}; choose one of {", ".join(REMATERIALISE)}.')
+    require_choices(self)
 
   def stack(self, *, cross: bool) -> StackConfig:
     """Returns the shape of the decoder (`cross`) or the encoder."""
@@ -80,7 +81,8 @@ class T5Config:
       output_scale=self.width**-0.5 if cross and self.scaled else 1.0,
       **{name: getattr(self, name) for name in (
         'width', 'heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'relative_buckets', 'relative_max_distance',
-        'layer_biases', 'dropout_rate', 'dtype', 'rematerialise', 'mesh')})
+        'layer_biases', 'dropout_rate', 'dtype', 'rematerialise', 'attention',
+        'mesh')})
 
 
 class T5(nn.Module):
@@ -192,7 +194,7 @@ class T5(nn.Module):
     fronts, offset = prefixed(given, batch)
     around = Surroundings(
       (hide(self_visible(layout, causal=True, visibility=Visibility())),), positions=layout['positions'] + offset,
-      memory=memory, dropout=dropout,
+      memory=memory, dropout=dropout, memory_segments=(layout['memory_segments'], batch['encoder']['segments']),
       memory_bias=hide(cross_visible(layout['memory_segments'], batch['encoder']['segments'])))
     if of_prompt is not None:
       chosen, bias = chosen_prompts(of_prompt, conditioning.encoder, batch)

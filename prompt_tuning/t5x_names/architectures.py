@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from prompt_tuning.models import ends
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.stack_config import ATTENTION
 from prompt_tuning.models.t5 import T5Config
 
 __all__ = ['GPT', 'T5', 'NewEnds']
@@ -34,6 +35,7 @@ class T5:
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations.
     rematerialise: 'none' or 'full'; T5X's 'minimal' and 'legacy' mean 'none'.
+    attention: the program that computes attention: 'auto', 'xla', 'cudnn' or 'pallas'.
     scale: of the weights that a new model starts from: 1.0.
     activation_partitioning_dims: a hint for several devices: 1.
   """
@@ -52,11 +54,12 @@ class T5:
   dropout_rate: float = 0.0
   dtype: Any = 'bfloat16'
   rematerialise: str = 'none'
+  attention: str = 'auto'
   scale: float = 1.0
   activation_partitioning_dims: int = 1
 
   def __post_init__(self) -> None:
-    _check_rematerialise(self.rematerialise)
+    _check_choices(self.rematerialise, self.attention)
     if self.scale != 1.0:
       raise ValueError(f'SCALE is {self.scale}, but new models start from weights of scale 1.0 only. Leave it out.')
     if self.activation_partitioning_dims != 1:
@@ -66,7 +69,8 @@ class T5:
 
   def changes(self) -> dict[str, Any]:
     """Returns what is chosen for every model, whatever its shape."""
-    return {'dropout_rate': self.dropout_rate, 'rematerialise': _REMATERIALISE[self.rematerialise]}
+    return {'dropout_rate': self.dropout_rate, 'rematerialise': _REMATERIALISE[self.rematerialise],
+            'attention': self.attention}
 
   def config(self) -> T5Config | None:
     """Returns the config, or None where the checkpoint tells the shape.
@@ -100,6 +104,7 @@ class GPT:
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations.
     rematerialise: as for `T5`.
+    attention: as for `T5`.
   """
 
   vocab_size: int
@@ -112,16 +117,18 @@ class GPT:
   dropout_rate: float = 0.0
   dtype: Any = 'float32'
   rematerialise: str = 'none'
+  attention: str = 'auto'
 
   def __post_init__(self) -> None:
-    _check_rematerialise(self.rematerialise)
+    _check_choices(self.rematerialise, self.attention)
     if self.width % self.heads:
       raise ValueError(f'architectures.GPT has width {self.width} and {self.heads} heads. Give a number of heads that '
                        'divides the width.')
 
   def changes(self) -> dict[str, Any]:
     """Returns what is chosen for every model, whatever its shape."""
-    return {'dropout_rate': self.dropout_rate, 'rematerialise': _REMATERIALISE[self.rematerialise]}
+    return {'dropout_rate': self.dropout_rate, 'rematerialise': _REMATERIALISE[self.rematerialise],
+            'attention': self.attention}
 
   def config(self) -> DecoderConfig:
     """Returns the config."""
@@ -155,6 +162,8 @@ class NewEnds:
     return ends.with_new_ends(model, **dataclasses.asdict(self))
 
 
-def _check_rematerialise(found: str) -> None:
-  if found not in _REMATERIALISE:
-    raise ValueError(f'LAYER_REMAT is {found!r}. Give one of {", ".join(_REMATERIALISE)}.')
+def _check_choices(rematerialise: str, attention: str) -> None:
+  if rematerialise not in _REMATERIALISE:
+    raise ValueError(f'LAYER_REMAT is {rematerialise!r}. Give one of {", ".join(_REMATERIALISE)}.')
+  if attention not in ATTENTION:
+    raise ValueError(f'attention is {attention!r}. Give one of {", ".join(ATTENTION)}.')
