@@ -135,9 +135,9 @@ def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'auto', dropou
   own = max(block.keys.shape[1] for block in blocks)  # cuDNN reads fewer heads of keys than of queries
   keys, values, bias = join(query, blocks, own if backend == 'cudnn' else heads)
   if backend == 'cudnn':
-    return _on_each_device(cudnn, mesh)(query, keys, values, bias), None
+    return on_each_device(cudnn, mesh)(query, keys, values, bias), None
   causal = segments is not None and blocks[0].causal
-  return _on_each_device(functools.partial(pallas, causal=causal), mesh)(query, keys, values, bias, segments), None
+  return on_each_device(functools.partial(pallas, causal=causal), mesh)(query, keys, values, bias, segments), None
 
 
 def _capability(device: Any) -> float:
@@ -231,7 +231,7 @@ def _padded(query: Array, keys: Array, values: Array, bias: Array | None, multip
           jnp.pad(values, (*rows, of_keys, (0, 0))), bias)
 
 
-def _on_each_device(kernel: Callable[..., Array], mesh: Mesh | None) -> Callable[..., Array]:
+def on_each_device(kernel: Callable[..., Array], mesh: Mesh | None) -> Callable[..., Array]:
   """Returns the kernel, run by each device on its own rows and heads: the compiler cannot split it."""
   if mesh is None:
     return kernel
