@@ -37,14 +37,14 @@ def make_model(folder):
   save_model(random_model(CONFIGS['gpt2']), str(folder))
 
 
-def play(model_folder, folder, shape=(), *, steps=(3, 6), judged=True, told=False, retrained=False):
+def play(model_folder, folder, shape=(), *, steps=(6,), judged=True, told=False, retrained=False):
   """Returns what this process found; the main one has written `folder`.
 
   Args:
     model_folder: of `make_model`.
     folder: the MODEL_DIR.
     shape: of the mesh.
-    steps: where to stop and be started again.
+    steps: where to stop, and be started again.
     judged: also evaluate on the way, and answer some inputs into the folder.
     told: also tell the last process to end, go on, and train as far without a stop, in two folders within `folder`.
     retrained: also retrain parameters that are spread over the processes.

@@ -10,6 +10,8 @@ import pod
 import processes
 import pytest
 
+PODS = ['two', pytest.param('four', marks=pytest.mark.slow)]  # a process takes seconds to begin
+
 
 @pytest.fixture(scope='module')
 def model_folder(tmp_path_factory):
@@ -40,22 +42,22 @@ def play(count, devices, **settings):
 def two(model_folder, tmp_path_factory):
   """What two processes of two devices find, and where each has its folders."""
   folder = tmp_path_factory.mktemp('two')
-  found = play(2, 2, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(2, 1, 2), told=True)
+  found = play(2, 2, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(1, 2, 2), told=True,
+               retrained=True)
   return found, folder
 
 
 @pytest.fixture(scope='module')
 def four(model_folder, two, tmp_path_factory):
-  """What four processes of one device find that go on from where the two stopped first."""
+  """What four processes of one device find that go on from a state of the two, on another mesh."""
   folder = tmp_path_factory.mktemp('four')
   begin(two, folder / '0')
-  found = play(4, 1, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(1, 2, 2), steps=(6,),
-               judged=False, retrained=True)
+  found = play(4, 1, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(2, 2, 1), judged=False)
   return found, folder
 
 
 def begin(two, folder):
-  """Makes the folder of a run that stopped where the two were started again."""
+  """Makes the folder of a run that stopped on the way of the two."""
   shutil.copytree(two[1] / '0' / 'checkpoint_103', folder / 'checkpoint_103')
   lines = (two[1] / '0' / 'metrics.jsonl').read_text().splitlines()
   (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in lines if json.loads(line)['step'] <= 103))
@@ -66,7 +68,7 @@ def losses(folder):
   return {line['step']: line['loss'] for line in lines if line['folder'] == 'train'}
 
 
-@pytest.mark.parametrize('pod_of', ['two', 'four'])
+@pytest.mark.parametrize('pod_of', PODS)
 def test_every_process_trains_what_one_alone_trains(alone, pod_of, request):
   (wanted, own), (found, folder) = alone, request.getfixturevalue(pod_of)
   assert list(losses(own)) == list(losses(folder / '0')) == [101, 102, 103, 104, 105, 106]
@@ -86,7 +88,7 @@ def test_every_process_judges_and_answers_as_one_alone_does(alone, two):
   assert [line['prediction'] for line in written] == [said for _, said, _ in wanted['answers']]
 
 
-@pytest.mark.parametrize('pod_of', ['two', 'four'])
+@pytest.mark.parametrize('pod_of', PODS)
 def test_the_main_process_alone_writes(pod_of, request):
   assert [path.name for path in request.getfixturevalue(pod_of)[1].iterdir()] == ['0']
 
@@ -102,24 +104,21 @@ def test_processes_of_which_one_is_told_to_end_end_behind_the_same_step_and_go_o
     assert (folder / '0/told' / name).read_bytes() == (folder / '0/straight' / name).read_bytes(), name
 
 
-def test_each_process_reads_what_its_devices_hold(alone, two, four):
-  (wanted, _), (halves, _), (quarters, _) = alone, two, four
-  assert wanted['read'] == wanted['held']
-  for each in (*halves, *quarters):
-    assert each['read'] == each['held']
-  assert wanted['held'] == halves[0]['held'] == halves[1]['held']  # both parts of each are here
-  assert max(each['held'] for each in quarters) < 0.4 * wanted['held']
+def test_each_process_reads_what_its_devices_hold(alone, two):
+  assert alone[0]['read'] == alone[0]['held']
+  for each in two[0]:
+    assert each['read'] == each['held'] < 0.6 * alone[0]['held']
 
 
-def test_parameters_that_are_spread_over_processes_can_be_retrained(alone, four):
-  for each in four[0]:
+def test_parameters_that_are_spread_over_processes_can_be_retrained(alone, two):
+  for each in two[0]:
     for name, array in alone[0]['retrained'].items():
       np.testing.assert_allclose(each['retrained'][name], array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_a_state_of_two_processes_is_gone_on_with_by_one(alone, two, model_folder, tmp_path):
   begin(two, tmp_path / 'run')
-  found = pod.play(model_folder, str(tmp_path / 'run'), steps=(6,), judged=False)
+  found = pod.play(model_folder, str(tmp_path / 'run'), judged=False)
   np.testing.assert_allclose(found['prompt'], alone[0]['prompt'], atol=1e-5 * np.abs(alone[0]['prompt']).max())
   np.testing.assert_allclose(list(losses(tmp_path / 'run').values()), list(losses(alone[1]).values()), rtol=1e-5)
 
