@@ -6,30 +6,41 @@ from typing import Any
 
 from prompt_tuning import multihost
 
+_MOST = 2  # what waits holds a copy of what is trained
+
 
 class Background:
   """Runs functions one after the other in a thread; the block that it is used in ends when all have.
 
-  On hosts other than the main one nothing is run.
+  Behind one that has failed no other is run: a state must not be there without what was written before it. On hosts
+  other than the main one nothing is run.
   """
 
   def __init__(self) -> None:
     self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix='saving')
     self._waiting: list[concurrent.futures.Future] = []
+    self._failed = False
 
   def run(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     """Runs a function soon, behind those before it. Raises what one of these has raised."""
-    for each in self._waiting:
-      if each.done():
-        each.result()
+    while self._waiting and (self._waiting[0].done() or len(self._waiting) > _MOST):
+      self._waiting.pop(0).result()
     if multihost.is_main():
-      self._waiting.append(self._thread.submit(function, *arguments, **options))
+      self._waiting.append(self._thread.submit(self._run, function, arguments, options))
+
+  def _run(self, function: Callable[..., Any], arguments: Any, options: Any) -> None:
+    if self._failed:
+      return
+    try:
+      function(*arguments, **options)
+    except BaseException:
+      self._failed = True
+      raise
 
   def wait(self) -> None:
     """Returns when all have run. Raises what one has raised."""
-    for each in self._waiting:
-      each.result()
-    self._waiting = []
+    while self._waiting:
+      self._waiting.pop(0).result()
 
   def __enter__(self) -> 'Background':
     return self
