@@ -121,7 +121,8 @@ def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'auto', dropou
   """
   (_, heads, length, width), count = query.shape, sum(block.keys.shape[2] for block in blocks)
   segments = blocks[0].segments if len(blocks) == 1 else None
-  device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]  # which need not be here, to compile for
+  # Those of a mesh may be what is compiled for, and not here; an abstract mesh has none.
+  device = mesh.devices.flat[0] if isinstance(mesh, Mesh) else jax.local_devices()[0]
   backend, reason = choose(asked, Facts(
     platform=device.platform, dtype=query.dtype, queries=length, keys=count, head_dim=width,
     capability=_capability(device),
