@@ -16,7 +16,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'  # the slices are not here
 
 from prompt_tuning import command, device_memory, launch, outline
 
-GIGA = 1e9
+GIGA, GIBI = 1e9, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ ROWS = (
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--rows', default='', help='only slices whose name matches this regular expression')
+  parser.add_argument('--rows', default='', help='only those whose slice and mesh match, such as "v3.*fsdp"')
   parser.add_argument('--batch_size', type=int, default=128)
   parser.add_argument('--inputs', type=int, default=512)
   parser.add_argument('--targets', type=int, default=32)
@@ -65,7 +65,7 @@ def main() -> None:
   print('| slice | mesh | frozen as | LAYER_REMAT | microbatches | frozen, GB | all arguments, GB | temporaries, GB '
         '| the same, simulated | exchanged, GB/step |\n' + '|---' * 10 + '|')
   for row in ROWS:
-    if re.search(options.rows, row.name):
+    if re.search(options.rows, f'{row.name} {row.mesh}'):
       print(_line(row, options), flush=True)
 
 
@@ -93,9 +93,12 @@ def _line(row: Row, options: argparse.Namespace) -> str:
       step = device_memory.Compiler(row.topology, 'train', flags).step(mesh)
       temporary = f'{step.temporary / GIGA:.2f}'
     except ValueError as error:
-      used = re.search(r'Used ([\d.]+\w) of ([\d.]+\w)', str(error))
-      temporary = f'too much: {used[1]} of {used[2]} in all' if used else str(error).splitlines()[0]
-  exchanged = [f'{kind} {count / GIGA:.2f}' for kind, count in step.exchanged.items() if count > GIGA / 1000]
+      much = re.search(r'temporaries \(([\d.]+)G\) exceeds available HBM \(([\d.]+)G\)', str(error))
+      if much is None:
+        raise
+      step, temporary = None, f'{float(much[1]) * GIBI / GIGA:.2f}: does not fit'
+  exchanged = [f'{kind} {count / GIGA:.2f}' for kind, count in (step.exchanged if step else {}).items()
+               if count > GIGA / 100]
   cells = [row.name, ', '.join(f'{axis}={size}' for axis, size in row.mesh.items()) or '1', row.dtype,
            row.rematerialise, str(row.microbatches), f'{next(iter(held.values())) / GIGA:.2f}',
            f'{sum(held.values()) / GIGA:.2f}', temporary, f'{simulated.temporary / GIGA:.2f}',

@@ -41,23 +41,28 @@ def collectives(compiled: Any) -> list[Collective]:
       lines.append(line)
 
   @functools.cache
-  def within(name: str) -> tuple[Collective, ...]:
-    found: list[Collective] = []
+  def within(name: str) -> tuple[tuple[Collective, str | None], ...]:
+    """Returns the exchanges of a computation, each with its channel."""
+    found: list[tuple[Collective, str | None]] = []
     for line in computations.get(name, ()):
       if (instruction := _INSTRUCTION.match(line)) is None:
         continue
       shape, operation = instruction.groups()
       kind = operation.removesuffix('-done')  # its `-start` has the operands in its shape, too
       if kind in KINDS:
-        found.append(Collective(kind, _bytes(shape), 1))
+        channel = re.search(r'\bchannel_id=(\d+)', line)
+        found.append((Collective(kind, _bytes(shape), 1), channel and channel[1]))
       elif operation not in ('async-update', 'async-done'):  # only their start counts
         times = _trips(line, computations) if operation == 'while' else 1
         for called in _CALLED.finditer(line):
           for each in re.findall(r'[\w.\-]+', called[1] or called[2] or ''):
-            found += [one._replace(times=times and one.times and times * one.times) for one in within(each)]
+            # XLA for TPUs spreads one over several fusions, between which it works on something else.
+            seen = {channel for _, channel in found if channel} if operation == 'fusion' else set()
+            found += [(one._replace(times=times and one.times and times * one.times), channel)
+                      for one, channel in within(each) if channel not in seen]
     return tuple(found)
 
-  return list(within('ENTRY'))
+  return [one for one, _ in within('ENTRY')]
 
 
 def _trips(line: str, computations: Mapping[str, Sequence[str]]) -> int | None:

@@ -127,8 +127,17 @@ def test_new_ends_are_part_of_the_plan(run, tmp_path):
 
 
 TPU_PROGRAM = """
+%begin (x: f32[4]) -> f32[4] {
+  %a = f32[4]{0} all-reduce(%x), channel_id=3, to_apply=%add
+}
+
+%end (x: f32[4]) -> f32[4] {
+  %b = f32[4]{0} all-reduce(%x), channel_id=3, to_apply=%add
+}
+
 %body (p: (s32[], f32[4])) -> (s32[], f32[4]) {
-  %a = f32[4]{0} all-reduce(%x), to_apply=%add
+  %c = f32[4]{0} fusion(%x), kind=kCustom, calls=%begin
+  %d = f32[4]{0} fusion(%c), kind=kCustom, calls=%end
 }
 
 %condition.1 (p: (s32[], f32[4])) -> pred[] {
@@ -143,7 +152,7 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 
 
 @pytest.mark.parametrize('program, times', [(TPU_PROGRAM, 24), (TPU_PROGRAM.replace('constant(24)', 'copy(%n)'), None)])
-def test_loops_of_programs_for_tpus_are_counted_by_their_limit(program, times):
+def test_an_exchange_in_several_fusions_of_a_loop_for_tpus_counts_once_a_turn(program, times):
   import types
 
   from prompt_tuning.collectives import collectives
