@@ -115,12 +115,13 @@ def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, compiler: devic
   own = step.arguments - sum(held.values())
   print(f'Compiled for {compiler.topology}, by the compiler of these TPUs:' if not compiler.simulates else
         f'Estimated by compiling the step for {_devices(mesh.size, "simulated CPU ")}. XLA for TPUs or GPUs orders and '
-        'fuses otherwise,\nand keeps as bfloat16 what is partly float32 here: xxl took 0.5 to 1.4 times the '
-        'temporaries on TPUs (docs/pods.md):')
+        'fuses otherwise,\nand keeps as bfloat16 what is partly float32 here: xxl compiled for TPUs wants 0.5 to 1.4 '
+        'times the temporaries (docs/pods.md):')
   _show_bytes({'arguments' + (f', as counted and {own:,} for padding' if own else ', as counted'): step.arguments,
                'temporaries, gradient included': step.temporary, 'together': step.arguments + step.temporary})
   if step.exchanged:
-    print('Exchanged in a step, as each device has it then:')
+    print('Exchanged in a step, as each device has it then'
+          + (' (xxl compiled for TPUs: 0.3 to 0.5 times that):' if compiler.simulates else ':'))
     _show_bytes(step.exchanged)
 
 
