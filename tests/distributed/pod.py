@@ -97,7 +97,7 @@ def load(folder, shape):
     return found
 
   HuggingFaceFolder.read = counted
-  model = load_model(folder, vocabulary=PassThroughVocabulary(29), dropout_rate=0.1,
+  model = load_model(folder, vocabulary=PassThroughVocabulary(29),
                      mesh=sharding.make_mesh(sharding.MeshShape(*shape)) if shape else None)
   HuggingFaceFolder.read = read
   return model, {'read': sum(taken), 'held': sum(map(_held, trees.flatten(model.params).values()))}

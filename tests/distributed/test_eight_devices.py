@@ -1,9 +1,11 @@
 """Runs eight_devices.py where JAX has eight devices."""
 
 import processes
+import pytest
 
 
-def test_a_mesh_of_eight_devices_computes_what_one_device_does():
-  command = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--durations=5', str(processes.HERE / 'eight_devices.py')]
+@pytest.mark.parametrize('chosen', ['not slow', pytest.param('slow', marks=pytest.mark.slow)])
+def test_a_mesh_of_eight_devices_computes_what_one_device_does(chosen):
+  command = ['-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-m', chosen, str(processes.HERE / 'eight_devices.py')]
   with processes.started(command, devices=8) as (run,):
     assert run.ended(250) == 0, run.printed
