@@ -46,6 +46,8 @@ def exists(path: str) -> bool:
     return True
   except FileNotFoundError:
     return False
+  except ConnectionError:
+    raise
   except OSError:
     if not importlib.util.find_spec('gcsfs'):
       raise
@@ -69,8 +71,8 @@ def read_bytes(path: str) -> bytes:
       return file.read()
   try:
     return _read_public(path)
-  except FileNotFoundError:
-    raise
+  except (FileNotFoundError, ConnectionError):
+    raise  # an account would not help
   except OSError:  # not for everyone, or a failure that passes
     if not importlib.util.find_spec('gcsfs'):
       raise
@@ -334,8 +336,8 @@ def _read_public(path: str, method: str = 'GET') -> bytes:
                   'Without gcsfs only objects that anyone may read can be read: '
                   '`pip install prompt-tuning[gcs]`, or copy it and give the local path.') from error
   except (OSError, http.client.HTTPException) as error:
-    raise OSError(f'{path}: the object store cannot be reached ({getattr(error, "reason", error)}). '
-                  'Copy the object and give its local path.') from error
+    raise ConnectionError(f'{path}: the object store cannot be reached ({getattr(error, "reason", error)}). '
+                          'Copy the object and give its local path.') from error
 
 
 def _emulator() -> str | None:
