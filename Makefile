@@ -21,7 +21,7 @@ demo: .venv/installed-plots
 	$(BIN)/python -m prompt_tuning.scripts.demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow

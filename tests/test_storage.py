@@ -152,7 +152,7 @@ def test_without_gcsfs_public_objects_are_read_and_nothing_is_written(store, mon
 
 def test_a_store_that_cannot_be_reached_is_a_clear_error(store, monkeypatch):
   monkeypatch.setenv('STORAGE_EMULATOR_HOST', '127.0.0.1:1')
-  with pytest.raises(ConnectionError, match='gs://bucket/a: the object store cannot be reached .*Copy the object'):
+  with pytest.raises(ConnectionError, match=r'gs://bucket/a: the object store cannot be reached .*Copy the object'):
     storage.read_bytes('gs://bucket/a')
   for call, done in ((storage.list_folder, 'listed'),
                      (lambda path: storage.write_bytes(path, b''), 'written')):

@@ -122,6 +122,7 @@ def test_elicitation_pretrains_tunes_judges_and_draws(tmp_path, size):
   assert all(pathlib.Path(path).stat().st_size > 5000 for path in pictures)
 
 
+@pytest.mark.slow
 def test_table_to_text_runs_whole_and_goes_on_where_it_stopped(tmp_path, size, e2e, capsys):
   pytest.importorskip('sacrebleu', reason='sacrebleu is not installed: pip install prompt-tuning[metrics]')
   flags = [*e2e, f'--size={size("table_to_text")}', f'--output={tmp_path}/run']

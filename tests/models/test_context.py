@@ -119,8 +119,9 @@ def test_layer_prompts_behind_a_text_stand_at_their_positions(rotary):
 
 
 @pytest.mark.parametrize(('name', 'placement'), [
-  ('learned', layouts.before), ('relative', layouts.before), ('rotary', layouts.after_eos),
-  pytest.param('rotary', layouts.before, marks=pytest.mark.slow), pytest.param('rotary', None, marks=pytest.mark.slow)])
+  ('relative', layouts.before), ('rotary', layouts.after_eos),
+  *(pytest.param(name, placement, marks=pytest.mark.slow) for name, placement in (
+    ('learned', layouts.before), ('rotary', layouts.before), ('rotary', None)))])
 def test_answers_logits_and_scores_behind_a_text_are_those_of_one_row_with_both(name, placement):
   toy, prompt = family(name), placement and SavedPrompt(VECTORS[0], placement)
   whole, plain = [text + inputs for text, inputs in zip(TEXTS, INPUTS, strict=True)], prompt

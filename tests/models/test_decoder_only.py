@@ -121,7 +121,7 @@ INPUTS, TARGETS = ['5 6 7 8 9', '11', '20 3 4'], ['4 9', '12 13 14', '5']
 
 
 @pytest.mark.parametrize('placement', [
-  'before', 'after_bos', *(pytest.param(name, marks=pytest.mark.slow) for name in ('before_eos', 'after_eos'))])
+  'before', *(pytest.param(name, marks=pytest.mark.slow) for name in ('after_bos', 'before_eos', 'after_eos'))])
 def test_rows_that_use_different_prompts_and_none_equal_the_separate_runs(toy, placement):
   prompts = [dataclasses.replace(prompt, placement=layouts.PLACEMENTS[placement]) for prompt in PROMPTS]
   chosen = [prompts[0], prompts[1], None if placement == 'before' else prompts[0]]  # no prompt is one in front
@@ -182,6 +182,8 @@ def test_targets_alone_are_scored_from_their_second_token_on(toy):
   np.testing.assert_allclose(logits[0, 1:], toy.logits([[5]], [[6, 7]])[0], atol=1e-5)
 
 
+@pytest.mark.parametrize('toy', [LEARNED, pytest.param(MIXED, marks=pytest.mark.slow)], ids=['learned', 'rotary'],
+                         indirect=True)
 def test_every_kind_of_rematerialisation_gives_the_same_gradient(toy):
   from prompt_tuning.prompts import Prompt, PromptTuning
   from prompt_tuning.training.optimizers import Adafactor

@@ -10,6 +10,7 @@ import pytest
 from prompt_tuning import layouts
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.models.language_model import apply_model
 
 P = 3
 SLOTS, TEXT = slice(1, 1 + P), [0, 4, 5]  # the prompt stands behind the first token
@@ -84,8 +85,7 @@ def test_a_prompt_that_sees_nothing_of_the_input_is_run_once_for_all_rows(tiny, 
     rows = [examples[:2], examples[2:]] if packed else [[each] for each in examples]
     batch = layouts.assemble(rows, {'encoder': 16 if layout is in_rows else 8, 'decoder': 6}, side=side)
     given = Conditioning(encoder=StackConditioning(prompt=vectors, visibility=visibility))
-    logits = tiny.module.apply({'params': tiny.params}, batch, given)
-    return logits[batch['decoder']['loss_weights'] > 0]
+    return apply_model(tiny.module, tiny.params, batch, given)[batch['decoder']['loss_weights'] > 0]
 
   for packed, side in ((False, 'right'), (False, 'left'), (True, 'right')):
     np.testing.assert_allclose(run(shared, vectors, packed, side), run(in_rows, vectors, packed, side), atol=1e-5)

@@ -98,7 +98,7 @@ def test_people_read_averages_over_tokens():
   assert found == {'loss': 2.5, 'cross_ent_loss': 2.0, 'z_loss': 0.5, 'accuracy': 0.75}
 
 
-@pytest.mark.parametrize('of', ['logits', 'hidden'])
+@pytest.mark.parametrize('of', [pytest.param('logits', marks=pytest.mark.slow), 'hidden'])
 def test_the_step_minimises_the_loss_that_is_chosen_of_logits_or_hidden_states(gradients, tiny, of):
   def minimised(vectors):
     conditioning = METHOD.condition({'encoder': {'prompt': {'prompt': {'prompt': vectors}}}})

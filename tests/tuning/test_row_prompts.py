@@ -22,8 +22,9 @@ def trained(method, model, seed=0):
 
 @pytest.mark.parametrize(('name', 'method'), [
   ('decoder', Prefix), ('decoder', LayerPrompts), ('decoder', lambda length: LayerPrompts(length, mode='add')),
-  ('encoder', Prefix), ('encoder', lambda length: Prefix(length, attentions=('cross',))),
-  ('encoder', lambda length: LayerPrompts(length, mode='add')),
+  ('encoder', Prefix),
+  *(pytest.param('encoder', method, marks=pytest.mark.slow) for method in (
+    lambda length: Prefix(length, attentions=('cross',)), lambda length: LayerPrompts(length, mode='add'))),
 ], ids=['prefix', 'layer prompts', 'added', 'T5 prefix', 'T5 cross prefix', 'T5 added'])
 def test_rows_with_things_of_several_lengths_and_none_equal_each_alone(tiny, name, method):
   model = tiny if name == 'encoder' else DECODER_ONLY
