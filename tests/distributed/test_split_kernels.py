@@ -1,6 +1,7 @@
 """A kernel of attention, which no compiler can split, on a mesh: each device runs it on its own rows and heads."""
 
 import processes
+import pytest
 
 PROGRAM = '''
 import functools
@@ -37,6 +38,7 @@ for rows in (8, 1):
 '''
 
 
+@pytest.mark.slow
 def test_each_device_runs_a_kernel_on_its_own_rows_and_heads():
   with processes.started(['-c', PROGRAM], devices=8) as (run,):
     assert run.ended(120) == 0, run.printed

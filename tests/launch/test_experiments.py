@@ -155,6 +155,7 @@ def test_frozen_transformer_compares_pretrained_with_random_and_draws(tmp_path, 
   assert (tmp_path / 'run/attention.png').stat().st_size > 3000
 
 
+@pytest.mark.slow
 def test_clustering_tunes_by_both_losses_and_draws(tmp_path, size, capsys):
   pytest.importorskip('sklearn', reason='scikit-learn is not installed: pip install prompt-tuning[metrics]')
   from prompt_tuning.data.vocabularies import load_vocabulary, train_tokenizer

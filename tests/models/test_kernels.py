@@ -185,8 +185,9 @@ def logits_and_gradient(module, params, batch, vectors, stack):
 
 
 @pytest.mark.parametrize(('family', 'asked', 'place', 'rematerialise'), [
-  ('t5', 'pallas', 'behind', 'none'), ('causal', 'pallas', 'behind', 'full'), ('causal', 'pallas', 'before', 'none'),
-  ('causal', 'auto', 'behind', 'none')])
+  ('causal', 'pallas', 'before', 'none'), ('causal', 'auto', 'behind', 'none'),
+  pytest.param('t5', 'pallas', 'behind', 'none', marks=pytest.mark.slow),
+  pytest.param('causal', 'pallas', 'behind', 'full', marks=pytest.mark.slow)])
 def test_a_model_with_a_kernel_is_the_model_without(family, asked, place, rematerialise, request, on_tpu):
   if family == 't5':
     model, layout, stack = request.getfixturevalue('tiny'), layouts.Layout(3), 'encoder'
