@@ -86,7 +86,7 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   except Exception:
     if multihost.is_alone():
       raise
-    traceback.print_exc()
+    traceback.print_exc()  # now: an orderly end would wait for the others
     return multihost.leave(1)
 
 

@@ -179,7 +179,7 @@ def gather(path: str, parameter: Any, mesh: Mesh | None) -> Any:
 
   def one(array: Array) -> Array:
     kept = spec(path, array.shape, mesh)
-    if 'fsdp' in kept and 'fsdp' in _manual():
+    if 'fsdp' in kept and 'fsdp' in mapped_axes():
       together = functools.partial(jax.lax.all_gather, axis_name='fsdp', axis=list(kept).index('fsdp'), tiled=True)
       of_model = _only(kept, {'model'})  # each part of it is gathered by itself, which the compiler would not do
       return jax.shard_map(together, in_specs=of_model, out_specs=of_model, axis_names={'model'},
@@ -200,7 +200,7 @@ def own_part(path: str, array: Array, mesh: Mesh | None, *, axis: int | None = N
     mesh: over which the parameter is spread.
     axis: part this one alone; None is whichever is split.
   """
-  if mesh is None or 'fsdp' not in _manual():
+  if mesh is None or 'fsdp' not in mapped_axes():
     return array
   kept = list(spec(path, array.shape, mesh))
   if 'fsdp' not in kept or axis not in (None, kept.index('fsdp')):
@@ -229,14 +229,14 @@ def whole(mesh: Mesh | None, tree: Any) -> Any:
   return tree if mesh is None else jax.tree.map(lambda x: _constrain(x, mesh, PartitionSpec()), tree)
 
 
-def _manual() -> frozenset[str]:
+def mapped_axes() -> frozenset[str]:
   """Returns the axes that the function being compiled is mapped over, see `sum_over_rows`."""
   context = jax.sharding.get_abstract_mesh()
   return frozenset() if context.empty else frozenset(context.manual_axes)
 
 
 def _constrain(x: Array, mesh: Mesh, wanted: PartitionSpec) -> Array:
-  manual = _manual()
+  manual = mapped_axes()
   if not manual:
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, wanted))
   return jax.lax.with_sharding_constraint(x, _only(wanted, set(AXES) - manual))
@@ -281,9 +281,8 @@ def rows_of_host(mesh: Mesh | None, count: int) -> slice:
   """Returns which rows of a batch the devices of this host read."""
   if mesh is None:
     return slice(0, count)
-  spans = _rows(mesh).addressable_devices_indices_map((count,)).values()
-  return slice(min(span[0].start or 0 for span in spans),
-               max(count if span[0].stop is None else span[0].stop for span in spans))
+  spans = [index[0].indices(count) for index in _rows(mesh).addressable_devices_indices_map((count,)).values()]
+  return slice(min(start for start, _, _ in spans), max(stop for _, stop, _ in spans))
 
 
 def global_batch(mesh: Mesh | None, batch: Batch, count: int) -> Batch:
@@ -294,8 +293,8 @@ def global_batch(mesh: Mesh | None, batch: Batch, count: int) -> Batch:
 
   def place(array: np.ndarray) -> jax.Array:
     def part(index: tuple[slice, ...]) -> np.ndarray:
-      span = index[0]
-      return array[(span.start or 0) - first:(count if span.stop is None else span.stop) - first]
+      start, stop, _ = index[0].indices(count)
+      return array[start - first:stop - first]
 
     return jax.make_array_from_callback((count, *array.shape[1:]), sharding, part)
 
@@ -318,8 +317,6 @@ def bytes_of_device(shapes: Mapping[str, Any], mesh: Mesh | None) -> int:
   total = 0
   for path, parameter in trees.flatten(shapes).items():
     for array in jax.tree.leaves(parameter):
-      over = spec(path, array.shape, mesh)
-      parts = math.prod(math.prod(mesh.shape[name] for name in ((names,) if isinstance(names, str) else names))
-                        for names in over if names) if mesh else 1
-      total += math.prod(array.shape) * np.dtype(array.dtype).itemsize // parts
+      held = placement(path, array.shape, mesh).shard_shape(array.shape) if mesh else array.shape
+      total += math.prod(held) * np.dtype(array.dtype).itemsize
   return total

@@ -236,8 +236,7 @@ def on_each_device(kernel: Callable[..., Array], mesh: Mesh | None) -> Callable[
   """Returns the kernel, run by each device on its own rows and heads: the compiler cannot split it."""
   if mesh is None:
     return kernel
-  context = jax.sharding.get_abstract_mesh()
-  apart = frozenset() if context.empty else frozenset(context.manual_axes)  # what the caller is mapped over already
+  apart = sharding.mapped_axes()  # of the caller
 
   def mapped(*arrays: Any) -> Array:
     rows = arrays[0].shape[0]
