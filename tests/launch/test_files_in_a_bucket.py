@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_programs import FROM_CHECKPOINT, LENGTHS
+from test_programs import FROM_CHECKPOINT, LENGTHS, writing_into
 
 from prompt_tuning.inference import SavedPrompt
 
@@ -132,11 +132,6 @@ def test_a_run_in_a_bucket_that_is_killed_while_it_saves_ends_as_a_local_one(sto
 def test_a_bucket_that_cannot_be_listed_is_an_error_before_the_work(run, store, program, macro, folder, failures,
                                                                      answer):
   store.failures += failures
-  checkpoint = 'INITIAL_CHECKPOINT_PATH' if program == 'train' else 'CHECKPOINT_PATH'
-  run_file = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}[program]
-  status, _, errors = run(
-    program, *FROM_CHECKPOINT, f'--gin_file=runs/{run_file}.gin', f"--gin.{checkpoint}='there'", LENGTHS,
-    "--gin.MIXTURE_OR_TASK_NAME='Add1'", f"--gin.{macro}='{folder}'",
-    *(['--gin.TRAIN_STEPS=2'] if program == 'train' else ["--gin.PROMPT_FILE='prompt'"]))
+  status, _, errors = run(*writing_into(program, macro, folder))
   assert status == 2
   assert f'{macro}={folder}/ {answer}' in errors

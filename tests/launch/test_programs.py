@@ -153,17 +153,21 @@ def test_a_model_is_judged_by_itself_where_there_is_no_prompt(build, toy_folder)
   assert described.model.trained(None, described.restore).tensors == {}
 
 
+def writing_into(program, macro, folder):
+  """Returns a program and its arguments, for results that go into a folder; there is no model for it."""
+  checkpoint = 'INITIAL_CHECKPOINT_PATH' if program == 'train' else 'CHECKPOINT_PATH'
+  run_file = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}[program]
+  return [program, *FROM_CHECKPOINT, f'--gin_file=runs/{run_file}.gin', f"--gin.{checkpoint}='there'", LENGTHS,
+          "--gin.MIXTURE_OR_TASK_NAME='Add1'", f"--gin.{macro}='{folder}'",
+          *(['--gin.TRAIN_STEPS=2'] if program == 'train' else ["--gin.PROMPT_FILE='prompt'"])]
+
+
 @pytest.mark.parametrize('program, macro', [('train', 'MODEL_DIR'), ('eval', 'EVAL_OUTPUT_DIR'),
                                             ('infer', 'INFER_OUTPUT_DIR')])
 def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(program, macro, run, tmp_path):
   (tmp_path / 'file').write_text('')
   folder = tmp_path / 'file/run'
-  checkpoint = 'INITIAL_CHECKPOINT_PATH' if program == 'train' else 'CHECKPOINT_PATH'
-  run_file = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}[program]
-  status, _, errors = run(
-    program, *FROM_CHECKPOINT, f'--gin_file=runs/{run_file}.gin', f"--gin.{checkpoint}='there'", LENGTHS,
-    "--gin.MIXTURE_OR_TASK_NAME='Add1'", f"--gin.{macro}='{folder}'",
-    *(['--gin.TRAIN_STEPS=2'] if program == 'train' else ["--gin.PROMPT_FILE='prompt'"]))
+  status, _, errors = run(*writing_into(program, macro, folder))
   assert status == 2
   assert f'{macro}={folder} cannot be written' in errors
 
