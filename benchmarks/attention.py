@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning import sharding
+from prompt_tuning import meshes, sharding
 from prompt_tuning.conditioning import Visibility
 from prompt_tuning.models import kernels
 from prompt_tuning.models.attention import Block, hide, self_visible
@@ -92,7 +92,7 @@ def main() -> None:
         f'{options.width}')
   mesh = None
   if options.topology:
-    mesh = sharding.make_mesh(devices=topologies.get_topology_desc(options.topology, 'tpu').devices)
+    mesh = meshes.make_mesh(devices=topologies.get_topology_desc(options.topology, 'tpu').devices)
   elif len(names) == 1:
     print('There is no accelerator: no kernel can run, so plain XLA is timed alone.')
   columns = ['', 'T', 'pass', 'program', *(['MiB of each device'] if mesh else ['ms', 'speed, xla = 1'])]

@@ -21,7 +21,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning import collectives, outline, sharding, trees
+from prompt_tuning import collectives, meshes, outline, sharding, trees
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.models import loading
 from prompt_tuning.training.step import TrainState, make_step
@@ -44,7 +44,7 @@ class Step:
   exchanged: Mapping[str, int]
 
 
-def mesh_of(shape: sharding.MeshShape, devices: int, *, there: bool = False) -> AbstractMesh:
+def mesh_of(shape: meshes.MeshShape, devices: int, *, there: bool = False) -> AbstractMesh:
   """Returns a mesh of devices that need not be there; `data=-1` is 1 where so many do not fill it.
 
   Raises:
@@ -56,7 +56,7 @@ def mesh_of(shape: sharding.MeshShape, devices: int, *, there: bool = False) -> 
     if there:
       raise
     shape = dataclasses.replace(shape, data=max(1, shape.data))
-  return AbstractMesh(tuple(getattr(shape, axis) for axis in sharding.AXES), sharding.AXES)
+  return AbstractMesh(tuple(getattr(shape, axis) for axis in meshes.AXES), meshes.AXES)
 
 
 def state_of(run: Any, frozen: outline.Outline) -> TrainState:
@@ -193,8 +193,8 @@ def _answer(topology: str, mesh: Mapping[str, int] | None = None, program: str =
   if mesh is None:
     return {'devices': len(devices)}
   run, _ = launch.build(program, argparse.Namespace(**flags))
-  shape = tuple(mesh[axis] for axis in sharding.AXES)
-  made = jax.make_mesh(shape, sharding.AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
+  shape = tuple(mesh[axis] for axis in meshes.AXES)
+  made = jax.make_mesh(shape, meshes.AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
   return {'step': dataclasses.asdict(compiled_step(run, made))}
 
 

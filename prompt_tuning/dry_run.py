@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh
 
-from prompt_tuning import device_memory, inference, sharding, trees
+from prompt_tuning import device_memory, inference, meshes, sharding, trees
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.layouts import Layout
 from prompt_tuning.models import loading
@@ -73,7 +73,7 @@ def _show_mesh(run: Any, outline: Outline, compiler: device_memory.Compiler | No
   if shape.data == -1 and mesh.size != devices:
     said += ', which do not fill it, so data is taken for 1'
   print(f'Mesh: {" x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())}: {_devices(mesh.size)} ({said})')
-  sharding.require_fit(mesh, outline.config, {})
+  meshes.require_fit(mesh, outline.config)
   return mesh
 
 
@@ -145,11 +145,7 @@ def _show_prompt(run: Any, outline: Outline, mesh: AbstractMesh | None) -> None:
 
 def _show_batches(run: Any, outline: Outline, mesh: AbstractMesh | None, layout: Layout,
                   microbatches: int | None) -> None:
-  batch_size = run.data.batch_size
-  rows = batch_size // (microbatches or 1)
-  if rows * (microbatches or 1) != batch_size:
-    raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
-                     'Choose a number that divides it.')
+  rows = meshes.rows_at_once(mesh, run.data.batch_size, microbatches)
   lengths = layout.rows(run.data.task_feature_lengths)
   varying = ''
   if run.data.pack and 'encoder' in lengths:
@@ -158,9 +154,6 @@ def _show_batches(run: Any, outline: Outline, mesh: AbstractMesh | None, layout:
     varying = f', or shorter: inputs in buckets {tuple(run.data.buckets)}'
   print(f'Batches: {microbatches or 1} x ' + ', '.join(f'{stack} [{rows}, {n}]' for stack, n in lengths.items())
         + varying)
-  name = 'BATCH_SIZE' if not microbatches else f'The size of each of {microbatches} microbatches'
-  if mesh is not None:
-    sharding.require_fit(mesh, outline.config, {name: rows})
 
 
 def _show_data(run: Any, outline: Outline | None) -> None:

@@ -1,4 +1,4 @@
-"""Where arrays live on many devices: the mesh, and what each axis of a parameter or activation is split over.
+"""Where arrays live on many devices: what each axis of a parameter or activation is split over, see `meshes`.
 
   data    the rows of a batch. Parameters are copied; replicas exchange the gradient of what is trained, nothing else.
   fsdp    the rows of a batch, and the width of parameters, which are gathered layer by layer when the scan comes to
@@ -8,7 +8,6 @@
 A mesh of one device is None, and everything here then leaves arrays as they are.
 """
 
-import dataclasses
 import functools
 import math
 import re
@@ -17,12 +16,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_tuning import trees
+from prompt_tuning.meshes import AXES
 from prompt_tuning.types import Array, Batch
 
-AXES = ('data', 'fsdp', 'model')
 RULES: dict[str, tuple[str, ...]] = {
   'batch': ('data', 'fsdp'), 'width': ('fsdp',), 'heads': ('model',), 'mlp': ('model',), 'vocab': ('model',)}
 # The end of a parameter's path -> its last axes. Parameters hold all layers, whose axis is never split.
@@ -39,106 +38,6 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'(out|wo|input_layer|logits_dense)/bias', (None,)),
   (r'(scale|norm/bias|rel_embedding)', ()),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshShape:
-  """How many devices stand along each axis.
-
-  Attributes:
-    data: copies of the model; -1 is all that the other axes leave.
-    fsdp: over so many devices the parameters' width and the rows are split.
-    model: over so many devices heads, hidden width and vocabulary are split.
-
-  Raises:
-    ValueError: a number is below 1.
-  """
-
-  data: int = -1
-  fsdp: int = 1
-  model: int = 1
-
-  def __post_init__(self) -> None:
-    if self.data < -1 or 0 in (self.data, self.fsdp, self.model) or min(self.fsdp, self.model) < 1:
-      raise ValueError(f'The mesh {dataclasses.asdict(self)} cannot be made. Give numbers of at least 1, and data=-1 '
-                       'for as many copies as there are devices left.')
-
-  def filled(self, devices: int) -> 'MeshShape':
-    """Returns the shape for so many devices.
-
-    Raises:
-      ValueError: they are too many or too few.
-    """
-    apart = self.fsdp * self.model
-    if self.data == -1 and devices % apart == 0:
-      return dataclasses.replace(self, data=devices // apart)
-    if self.data * apart != devices:
-      wanted = f'a multiple of {apart}' if self.data == -1 else str(self.data * apart)
-      raise ValueError(f'There are {devices} devices, but a mesh of {self} needs {wanted}. Choose a shape whose '
-                       f'product is {devices}, such as data={devices}, fsdp=1, model=1, or run on {wanted} devices.')
-    return self
-
-  def __str__(self) -> str:
-    return ' x '.join(f'{axis}={getattr(self, axis)}' for axis in AXES)
-
-
-def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[Any] | None = None) -> Mesh | None:
-  """Returns the mesh of all devices of all hosts; None where there is but one.
-
-  Args:
-    shape: how many stand along each axis.
-    devices: other ones, or fewer.
-
-  Raises:
-    ValueError: they do not fill the shape.
-  """
-  devices = jax.devices() if devices is None else devices
-  shape = shape.filled(len(devices))
-  if len(devices) == 1:
-    return None
-  sizes = tuple(getattr(shape, axis) for axis in AXES)
-  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
-
-
-def require_fit(mesh: Mesh | None, config: Any, rows: Mapping[str, int]) -> None:
-  """Compares a mesh with a model and a batch.
-
-  Args:
-    mesh: of `make_mesh`.
-    config: the model's, with `heads`, `kv_heads`, `mlp_dim` and `width`.
-    rows: what is called by its name -> how many rows a batch has there.
-
-  Raises:
-    ValueError: a dimension cannot be split evenly; the message says which mesh would do.
-  """
-  if mesh is None:
-    return
-  sizes = {'heads': config.heads, 'heads of keys and values': getattr(config, 'kv_heads', 0) or config.heads,
-           'hidden width of the MLP': config.mlp_dim}
-  for axis, dimensions in (('model', sizes), ('fsdp', {'width': config.width})):
-    _require_even(axis, mesh.shape[axis], dimensions)
-  for name, count in rows.items():
-    shards = mesh.shape['data'] * mesh.shape['fsdp']
-    if count % shards:
-      raise ValueError(f'{name} is {count}, but the mesh splits rows over data x fsdp = {shards} devices. Choose a '
-                       f'multiple of {shards}, or a mesh whose data x fsdp divides {count}, such as '
-                       f'{_closest(math.gcd(count, shards), mesh)}.')
-
-
-def _require_even(axis: str, size: int, dimensions: Mapping[str, int]) -> None:
-  wrong = {name: length for name, length in dimensions.items() if length % size}
-  if wrong:
-    common = math.gcd(*dimensions.values())
-    fitting = [str(n) for n in range(1, common + 1) if common % n == 0]
-    found = ' and '.join(f'{length} {name}' if 'head' in name else f'a {name} of {length}'
-                         for name, length in wrong.items())
-    raise ValueError(f'The model has {found}, which {axis}={size} does not divide. Choose a mesh with {axis}='
-                     f'{", ".join(fitting[-6:])}.')
-
-
-def _closest(shards: int, mesh: Mesh) -> str:
-  apart = mesh.size // shards
-  return f'data={shards}, fsdp=1, model={apart}' if mesh.size % shards == 0 else f'data={shards} on {shards} devices'
 
 
 def spec(path: str, shape: Sequence[int], mesh: Mesh | None, *, gathered: bool = False) -> PartitionSpec:

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(prompt_tuning.__file__).parent
 
 # Part of the package -> its layer; what is not listed is a program (layer 5), which nothing below may import.
 LAYERS = {name: layer for layer, names in enumerate((
-  ('types', 'conditioning', 'trees', 'storage', 'layouts', 'rows', 'compilation', 'sharding', 'multihost',
+  ('types', 'conditioning', 'trees', 'storage', 'layouts', 'rows', 'compilation', 'meshes', 'sharding', 'multihost',
    'collectives'),
   ('tuning', 'decoding', 'losses', 'checkpoints', 'data', 'prompts'),
   ('models',),

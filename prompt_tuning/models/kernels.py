@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh, PartitionSpec
 
-from prompt_tuning import sharding
+from prompt_tuning import meshes, sharding
 from prompt_tuning.models import attention
 from prompt_tuning.models.attention import Block
 from prompt_tuning.types import Array
@@ -245,6 +245,6 @@ def on_each_device(kernel: Callable[..., Array], mesh: Mesh | None) -> Callable[
     spec = lambda x: PartitionSpec(over if x.shape[0] == rows else None,
                                    *(['model'] if x.ndim == 4 and x.shape[1] > 1 else []))
     return jax.shard_map(kernel, mesh=None if apart else mesh, in_specs=jax.tree.map(spec, arrays),
-                         out_specs=spec(arrays[0]), axis_names=set(sharding.AXES) - apart, check_vma=False)(*arrays)
+                         out_specs=spec(arrays[0]), axis_names=set(meshes.AXES) - apart, check_vma=False)(*arrays)
 
   return mapped

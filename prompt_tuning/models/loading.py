@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from prompt_tuning import layouts, sharding, storage, trees
+from prompt_tuning import layouts, meshes, sharding, storage, trees
 from prompt_tuning.checkpoints.fused import Parts, join
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import Rule, load, save
@@ -43,7 +43,7 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
     vocabulary: a vocabulary; None looks for one in the folder.
     config: the model's shape; None reads it from the folder.
     ignore: regular expressions of parameter names of the checkpoint that are not read, such as a prompt's.
-    mesh: the devices that the model is spread over (`sharding.make_mesh`); each host reads what its own devices hold.
+    mesh: the devices that the model is spread over (`meshes.make_mesh`); each host reads what its own devices hold.
     changes: other fields of the config, such as `dropout_rate` and `rematerialise`.
 
   Raises:
@@ -66,7 +66,7 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
     config = config or t5_formats.infer_config(names, reader.path)
     rules = None if isinstance(config, T5Config) else t5_formats.decoder_only_rules(parameter_shapes(module_of(config)))
   config = dataclasses.replace(config, dtype=activation_dtype, mesh=mesh, **changes)
-  sharding.require_fit(mesh, config, {})
+  meshes.require_fit(mesh, config)
   module = module_of(config)
   shapes, rounded = parameter_shapes(module), {}
   if dtype == INT8:
@@ -102,7 +102,7 @@ def module_of(config: Config) -> T5 | DecoderOnly:
 def random_model(config: Config, *, seed: int = 0, vocabulary: Any = None) -> LanguageModel:
   """Returns a model with fresh parameters, for pretraining and for benchmarks."""
   module, mesh = module_of(config), config.mesh
-  sharding.require_fit(mesh, config, {})
+  meshes.require_fit(mesh, config)
   places = None if mesh is None else trees.unflatten({
     path: sharding.placement(path, array.shape, mesh) for path, array in parameter_shapes(module).items()})
   initialise = jax.jit(lambda key: module.init(key, _example_batch(module))['params'], out_shardings=places)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import logging
 
 from prompt_tuning import evaluation as library
-from prompt_tuning import inference, multihost, sharding, storage
+from prompt_tuning import inference, meshes, multihost, storage
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.ranking import Ranked
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
@@ -86,7 +86,7 @@ class evaluate:
     cfg, evaluator = self.dataset_cfg, self.inference_evaluator_cls()
     task = self.task()
     model = self.model.load(self.restore, mesh=self.partitioner.mesh())
-    sharding.require_fit(model.module.config.mesh, model.module.config, {'BATCH_SIZE': cfg.batch_size})
+    meshes.rows_at_once(model.module.config.mesh, cfg.batch_size)
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
     conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
     step = int(trained.about.get('step', model.step))

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from prompt_tuning import inference, multihost, sharding, storage
+from prompt_tuning import inference, meshes, multihost, storage
 from prompt_tuning.data.tasks import Example, Mixture
 from prompt_tuning.t5x_names.files import is_table
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
@@ -86,7 +86,7 @@ class infer:
     """Answers and writes; returns the path of the answers."""
     cfg, examples = self.dataset_cfg, self.examples()
     model = self.model.load(self.restore, mesh=self.partitioner.mesh())
-    sharding.require_fit(model.module.config.mesh, model.module.config, {'BATCH_SIZE': cfg.batch_size})
+    meshes.rows_at_once(model.module.config.mesh, cfg.batch_size)
     trained = self.model.trained(model, self.restore, seed=self.fallback_init_rng)
     # Before the work: where it cannot be written, the answers cannot either.
     if multihost.is_main():

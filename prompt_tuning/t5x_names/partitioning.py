@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning import sharding, trees
+from prompt_tuning import meshes, trees
 
 __all__ = ['PjitPartitioner']
 
@@ -28,7 +28,7 @@ class PjitPartitioner:
     _ = self.shape  # its mistakes are found now
 
   @property
-  def shape(self) -> sharding.MeshShape:
+  def shape(self) -> meshes.MeshShape:
     """How many devices stand along each axis.
 
     Raises:
@@ -43,12 +43,12 @@ class PjitPartitioner:
                        'Give one of them.')
     if self.mesh_shape is None:
       alone = 1 if self.num_partitions is None else self.num_partitions
-      return sharding.MeshShape(model=math.prod(self.model_parallel_submesh or [alone]))
-    unknown = [axis for axis in self.mesh_shape if axis not in sharding.AXES]
+      return meshes.MeshShape(model=math.prod(self.model_parallel_submesh or [alone]))
+    unknown = [axis for axis in self.mesh_shape if axis not in meshes.AXES]
     if unknown:
       raise ValueError(f'partitioning.PjitPartitioner.mesh_shape has the axis {unknown[0]!r}.'
-                       f'{trees.nearest(unknown[0], sharding.AXES)} There are {", ".join(sharding.AXES)}.')
-    return sharding.MeshShape(**self.mesh_shape)
+                       f'{trees.nearest(unknown[0], meshes.AXES)} There are {", ".join(meshes.AXES)}.')
+    return meshes.MeshShape(**self.mesh_shape)
 
   def mesh(self) -> Any:
     """Returns the mesh of all devices; None where there is but one.
@@ -56,4 +56,4 @@ class PjitPartitioner:
     Raises:
       ValueError: the devices do not fill it.
     """
-    return sharding.make_mesh(self.shape)
+    return meshes.make_mesh(self.shape)

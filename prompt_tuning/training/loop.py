@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import compilation, inference, multihost, sharding, storage, trees
+from prompt_tuning import compilation, inference, meshes, multihost, sharding, storage, trees
 from prompt_tuning.conditioning import Method, exported
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
@@ -138,9 +138,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   if train_steps <= model.step:
     raise ValueError(f'TRAIN_STEPS is {train_steps}, but the model starts at step {model.step}: it counts all steps, '
                      f'those of the checkpoint too. Set TRAIN_STEPS to {model.step} plus the steps you want.')
-  if microbatches and batch_size % microbatches:
-    raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
-                     'Choose a number that divides it.')
+  meshes.rows_at_once(mesh, batch_size, microbatches)
   if model.vocabulary is None:
     raise ValueError('The model was loaded without a vocabulary, so examples cannot be read. '
                      'Give load_model(..., vocabulary=...).')
@@ -149,8 +147,6 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   if stop is not None and loss.function is not None:
     raise ValueError(f'The run shall stop at an accuracy, but the loss {loss.name} counts no right tokens. Leave out '
                      'stop_accuracy, or minimise cross-entropy.')
-  rows = 'BATCH_SIZE' if not microbatches else f'The size of each of {microbatches} microbatches'
-  sharding.require_fit(mesh, model.module.config, {rows: batch_size // (microbatches or 1)})
   require_targets(loss, task, split, model, lengths)
   if main:
     run_files.prepare(model_dir)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning import layouts, prompts, sharding, trees
+from prompt_tuning import layouts, meshes, prompts, sharding, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.collectives import collectives
 from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
@@ -48,7 +48,7 @@ ROWS = 8  # of a training batch
 
 @functools.cache
 def mesh_of(*shape):
-  return sharding.make_mesh(sharding.MeshShape(*shape))
+  return meshes.make_mesh(meshes.MeshShape(*shape))
 
 
 @pytest.fixture(scope='session')

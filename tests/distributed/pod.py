@@ -9,7 +9,7 @@ import signal
 import toy_run
 from eight_devices import CONFIGS
 
-from prompt_tuning import inference, multihost, sharding, trees
+from prompt_tuning import inference, meshes, multihost, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.models.generation import Greedy
@@ -98,7 +98,7 @@ def load(folder, shape):
 
   HuggingFaceFolder.read = counted
   model = load_model(folder, vocabulary=PassThroughVocabulary(29),
-                     mesh=sharding.make_mesh(sharding.MeshShape(*shape)) if shape else None)
+                     mesh=meshes.make_mesh(meshes.MeshShape(*shape)) if shape else None)
   HuggingFaceFolder.read = read
   return model, {'read': sum(taken), 'held': sum(map(_held, trees.flatten(model.params).values()))}
 

@@ -4,7 +4,7 @@ import jax
 import pytest
 import toy_run
 
-from prompt_tuning import multihost, sharding
+from prompt_tuning import meshes, multihost, sharding
 from prompt_tuning.models.cached_texts import require_cacheable
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
@@ -14,7 +14,7 @@ GROUPED = DecoderConfig(vocab_size=32, layers=2, width=16, heads=8, head_dim=4, 
 
 
 def mesh(*sizes):
-  return jax.sharding.AbstractMesh(sizes, sharding.AXES)  # needs no devices
+  return jax.sharding.AbstractMesh(sizes, meshes.AXES)  # needs no devices
 
 
 @pytest.mark.parametrize(('sizes', 'config', 'message'), [
@@ -25,7 +25,7 @@ def mesh(*sizes):
   ((1, 8, 1), T5, r'has a width of 12, which fsdp=8 does not divide. Choose a mesh with fsdp=1, 2, 3, 4, 6, 12\.')])
 def test_a_dimension_that_does_not_divide_is_named_with_meshes_that_would_do(sizes, config, message):
   with pytest.raises(ValueError, match=message):
-    sharding.require_fit(mesh(*sizes), config, {})
+    meshes.require_fit(mesh(*sizes), config)
 
 
 @pytest.mark.parametrize(('sizes', 'count', 'advice'), [
@@ -33,13 +33,15 @@ def test_a_dimension_that_does_not_divide_is_named_with_meshes_that_would_do(siz
   ((2, 3, 1), 9, 'multiple of 6, or a mesh whose data x fsdp divides 9, such as data=3, fsdp=1, model=2')])
 def test_rows_that_do_not_divide_are_named_with_a_mesh_that_would_do(sizes, count, advice):
   with pytest.raises(ValueError, match=rf'BATCH_SIZE is {count}, .* over data x fsdp = .* Choose a {advice}\.'):
-    sharding.require_fit(mesh(*sizes), T5, {'BATCH_SIZE': count})
+    meshes.rows_at_once(mesh(*sizes), count)
 
 
 def test_what_divides_fits():
   for sizes in ((8, 1, 1), (2, 4, 3), (1, 12, 6)):
-    sharding.require_fit(mesh(*sizes), T5, {'BATCH_SIZE': 24})
-  sharding.require_fit(None, T5, {'BATCH_SIZE': 7})
+    meshes.require_fit(mesh(*sizes), T5)
+    assert meshes.rows_at_once(mesh(*sizes), 24) == 24
+    assert meshes.rows_at_once(mesh(*sizes), 48, 2) == 24
+  assert meshes.rows_at_once(None, 7) == 7
 
 
 @pytest.mark.parametrize(('shape', 'devices', 'message'), [
@@ -48,18 +50,18 @@ def test_what_divides_fits():
   ((-1, 1, 3), 8, r'needs a multiple of 3\.'), ((4, 4, 1), 8, r'needs 16\.')])
 def test_a_mesh_that_the_devices_do_not_fill_is_an_error(shape, devices, message):
   with pytest.raises(ValueError, match=message):
-    sharding.MeshShape(*shape).filled(devices)
+    meshes.MeshShape(*shape).filled(devices)
 
 
 @pytest.mark.parametrize('shape', [(0, 1, 1), (-2, 1, 1), (1, -1, 1), (1, 1, 0)])
 def test_an_axis_has_at_least_one_device(shape):
   with pytest.raises(ValueError, match=r'cannot be made. Give numbers of at least 1, and data=-1 for as many'):
-    sharding.MeshShape(*shape)
+    meshes.MeshShape(*shape)
 
 
 def test_what_is_left_becomes_copies_and_one_device_needs_no_mesh():
-  assert sharding.MeshShape(fsdp=2, model=2).filled(16) == sharding.MeshShape(4, 2, 2)
-  assert sharding.make_mesh(devices=jax.devices()[:1]) is None
+  assert meshes.MeshShape(fsdp=2, model=2).filled(16) == meshes.MeshShape(4, 2, 2)
+  assert meshes.make_mesh(devices=jax.devices()[:1]) is None
 
 
 def test_a_parameter_that_no_rule_names_is_an_error():

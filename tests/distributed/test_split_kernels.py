@@ -7,10 +7,10 @@ PROGRAM = '''
 import functools
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec as P
-from prompt_tuning import sharding
+from prompt_tuning import meshes
 from prompt_tuning.models import kernels
 
-mesh = sharding.make_mesh(sharding.MeshShape(2, 2, 2))
+mesh = meshes.make_mesh(meshes.MeshShape(2, 2, 2))
 random = np.random.default_rng(0)
 draw = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
 kernel, shapes = functools.partial(kernels.cudnn, implementation='xla'), []

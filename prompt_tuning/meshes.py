@@ -1,0 +1,123 @@
+"""The mesh: how many devices stand along each of the three axes (`sharding`), and what may be split over them."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+AXES = ('data', 'fsdp', 'model')
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshShape:
+  """How many devices stand along each axis.
+
+  Attributes:
+    data: copies of the model; -1 is all that the other axes leave.
+    fsdp: over so many devices the parameters' width and the rows are split.
+    model: over so many devices heads, hidden width and vocabulary are split.
+
+  Raises:
+    ValueError: a number is below 1.
+  """
+
+  data: int = -1
+  fsdp: int = 1
+  model: int = 1
+
+  def __post_init__(self) -> None:
+    if self.data < -1 or 0 in (self.data, self.fsdp, self.model) or min(self.fsdp, self.model) < 1:
+      raise ValueError(f'The mesh {dataclasses.asdict(self)} cannot be made. Give numbers of at least 1, and data=-1 '
+                       'for as many copies as there are devices left.')
+
+  def filled(self, devices: int) -> 'MeshShape':
+    """Returns the shape for so many devices.
+
+    Raises:
+      ValueError: they are too many or too few.
+    """
+    apart = self.fsdp * self.model
+    if self.data == -1 and devices % apart == 0:
+      return dataclasses.replace(self, data=devices // apart)
+    if self.data * apart != devices:
+      wanted = f'a multiple of {apart}' if self.data == -1 else str(self.data * apart)
+      raise ValueError(f'There are {devices} devices, but a mesh of {self} needs {wanted}. Choose a shape whose '
+                       f'product is {devices}, such as data={devices}, fsdp=1, model=1, or run on {wanted} devices.')
+    return self
+
+  def __str__(self) -> str:
+    return ' x '.join(f'{axis}={getattr(self, axis)}' for axis in AXES)
+
+
+def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[Any] | None = None) -> Mesh | None:
+  """Returns the mesh of all devices of all hosts; None where there is but one.
+
+  Args:
+    shape: how many stand along each axis.
+    devices: other ones, or fewer.
+
+  Raises:
+    ValueError: they do not fill the shape.
+  """
+  devices = jax.devices() if devices is None else devices
+  shape = shape.filled(len(devices))
+  if len(devices) == 1:
+    return None
+  sizes = tuple(getattr(shape, axis) for axis in AXES)
+  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def require_fit(mesh: Mesh | None, config: Any) -> None:
+  """Compares a mesh with a model.
+
+  Args:
+    mesh: of `make_mesh`.
+    config: the model's, with `heads`, `kv_heads`, `mlp_dim` and `width`.
+
+  Raises:
+    ValueError: a dimension cannot be split evenly; the message says which mesh would do.
+  """
+  if mesh is None:
+    return
+  sizes = {'heads': config.heads, 'heads of keys and values': getattr(config, 'kv_heads', 0) or config.heads,
+           'hidden width of the MLP': config.mlp_dim}
+  for axis, dimensions in (('model', sizes), ('fsdp', {'width': config.width})):
+    _require_even(axis, mesh.shape[axis], dimensions)
+
+
+def rows_at_once(mesh: Mesh | None, batch_size: int, microbatches: int | None = None) -> int:
+  """Returns how many rows of a batch, on all devices together, are run at once.
+
+  Raises:
+    ValueError: the batch cannot be cut into so many microbatches, or these not be split over the mesh.
+  """
+  rows = batch_size // (microbatches or 1)
+  if rows * (microbatches or 1) != batch_size:
+    raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
+                     'Choose a number that divides it.')
+  shards = mesh.shape['data'] * mesh.shape['fsdp'] if mesh is not None else 1
+  if rows % shards:
+    name = f'The size of each of {microbatches} microbatches' if microbatches else 'BATCH_SIZE'
+    raise ValueError(f'{name} is {rows}, but the mesh splits rows over data x fsdp = {shards} devices. Choose a '
+                     f'multiple of {shards}, or a mesh whose data x fsdp divides {rows}, such as '
+                     f'{_closest(math.gcd(rows, shards), mesh)}.')
+  return rows
+
+
+def _require_even(axis: str, size: int, dimensions: Mapping[str, int]) -> None:
+  wrong = {name: length for name, length in dimensions.items() if length % size}
+  if wrong:
+    common = math.gcd(*dimensions.values())
+    fitting = [str(n) for n in range(1, common + 1) if common % n == 0]
+    found = ' and '.join(f'{length} {name}' if 'head' in name else f'a {name} of {length}'
+                         for name, length in wrong.items())
+    raise ValueError(f'The model has {found}, which {axis}={size} does not divide. Choose a mesh with {axis}='
+                     f'{", ".join(fitting[-6:])}.')
+
+
+def _closest(shards: int, mesh: Mesh) -> str:
+  apart = mesh.size // shards
+  return f'data={shards}, fsdp=1, model={apart}' if mesh.size % shards == 0 else f'data={shards} on {shards} devices'
