@@ -1,26 +1,21 @@
 """Reads and writes whole files and folders: they are either there complete, or not there.
 
-Local paths are written as temporary, synced and renamed. An object under `gs://` is put whole: a store shows all of it
-or what was there before. gcsfs does that, and knows accounts and which errors pass; what anyone may read is read
-without it.
+Local paths are written as temporary, synced and renamed. An object under `gs://` is put whole (`gcs`): a store shows
+all of it or what was there before.
 """
 
 import contextlib
-import functools
-import http.client
-import importlib.util
 import logging
 import os
 import re
 import shutil
 import tempfile
 import threading
-import urllib.error
-import urllib.parse
-import urllib.request
 import weakref
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
+
+from prompt_tuning import gcs
 
 _LOG = logging.getLogger(__name__)
 # safetensors says "(os error 28)", tensorstore "[os_error_code='28']": neither raises an OSError.
@@ -39,19 +34,7 @@ def join(folder: str, *names: str) -> str:
 
 def exists(path: str) -> bool:
   """Says whether there is a file or folder at `path`; for `gs://`, an object."""
-  if not is_remote(path):
-    return os.path.exists(path)
-  try:
-    _read_public(path, 'HEAD')
-    return True
-  except FileNotFoundError:
-    return False
-  except ConnectionError:
-    raise
-  except OSError:
-    if not importlib.util.find_spec('gcsfs'):
-      raise
-  return path in _addresses(path)
+  return gcs.exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def is_file(path: str) -> bool:
@@ -66,18 +49,10 @@ def read_bytes(path: str) -> bytes:
     FileNotFoundError: there is nothing at `path`.
     OSError: it cannot be read.
   """
-  if not is_remote(path):
-    with open(path, 'rb') as file:
-      return file.read()
-  try:
-    return _read_public(path)
-  except (FileNotFoundError, ConnectionError):
-    raise  # an account would not help
-  except OSError:  # not for everyone, or a failure that passes
-    if not importlib.util.find_spec('gcsfs'):
-      raise
-  with _answered(path, 'read'):
-    return _store(path).cat_file(path)
+  if is_remote(path):
+    return gcs.read(path)
+  with open(path, 'rb') as file:
+    return file.read()
 
 
 def list_folder(path: str) -> list[str]:
@@ -89,7 +64,7 @@ def list_folder(path: str) -> list[str]:
   if not is_remote(path):
     return sorted(os.listdir(path)) if os.path.isdir(path) else []
   start = join(path, '')
-  return sorted(address[len(start):].rstrip('/') for address in _addresses(start) if address != start)
+  return sorted(address[len(start):].rstrip('/') for address in gcs.addresses(start) if address != start)
 
 
 def make_folder(path: str) -> None:
@@ -128,9 +103,8 @@ def remove_tree(path: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
     return
   try:
-    for address in _addresses(join(path, ''), delimiter=None):
-      with _answered(address, 'removed'):
-        _store(address).rm_file(address)
+    for address in gcs.addresses(join(path, ''), delimiter=None):
+      gcs.remove(address)
   except OSError as error:
     _LOG.warning('%s', error)
 
@@ -176,14 +150,12 @@ def _renamed_whole(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _put_whole(path: str) -> Iterator[str]:
-  _store(path)  # rather missed now than when the file is made
+  gcs.require_account(path)  # rather missed now than when the file is made
   with tempfile.TemporaryDirectory(prefix='prompt_tuning_') as folder:
     temporary = os.path.join(folder, os.path.basename(path))
     with _explained(temporary):
       yield temporary
-    with _answered(path, 'written'):
-      # Else caches may serve an older object for an hour where anyone may read the bucket.
-      _store(path).put_file(temporary, path, fixed_key_metadata={'cache_control': 'no-store'})
+    gcs.put(temporary, path)
 
 
 @contextlib.contextmanager
@@ -320,85 +292,3 @@ def _umask() -> int:
   mask = os.umask(0)
   os.umask(mask)
   return mask
-
-
-def _read_public(path: str, method: str = 'GET') -> bytes:
-  """Returns the content of an object that anyone may read."""
-  bucket, _, name = path.removeprefix('gs://').partition('/')
-  address = f'{_emulator() or "https://storage.googleapis.com"}/{bucket}/{urllib.parse.quote(name)}'
-  try:
-    with urllib.request.urlopen(urllib.request.Request(address, method=method), timeout=60) as response:
-      return response.read()
-  except urllib.error.HTTPError as error:
-    if error.code == 404:
-      raise FileNotFoundError(f'{path}: there is no such object.') from error
-    raise OSError(f'{path}: the object store answered {error.code} {error.reason}. '
-                  'Without gcsfs only objects that anyone may read can be read: '
-                  '`pip install prompt-tuning[gcs]`, or copy it and give the local path.') from error
-  except (OSError, http.client.HTTPException) as error:
-    raise ConnectionError(f'{path}: the object store cannot be reached ({getattr(error, "reason", error)}). '
-                          'Copy the object and give its local path.') from error
-
-
-def _emulator() -> str | None:
-  host = os.environ.get('STORAGE_EMULATOR_HOST')  # the variable that Google's own clients read
-  return host and (host if '://' in host else f'http://{host}').rstrip('/')
-
-
-def _addresses(start: str, delimiter: str | None = '/') -> list[str]:
-  """Returns the addresses of all objects that begin with `start`; for those beyond a delimiter, what ends with it."""
-  bucket, _, prefix = start.removeprefix('gs://').partition('/')
-  names, page = [], ''
-  with _answered(start, 'listed'):
-    while page is not None:
-      found = _store(start).call('GET', 'b/{}/o', bucket, prefix=prefix, delimiter=delimiter, pageToken=page or None,
-                                 json_out=True)
-      names += [item['name'] for item in found.get('items', ())] + found.get('prefixes', [])
-      page = found.get('nextPageToken')
-  return [f'gs://{bucket}/{name}' for name in names]
-
-
-def _store(path: str) -> Any:
-  """Returns what writes and lists objects, as the account of this machine.
-
-  Raises:
-    ImportError: gcsfs is not installed.
-  """
-  try:
-    return _connect(_emulator())
-  except ImportError as error:
-    raise ImportError(f'{path}: writing to gs://, and reading what not everyone may read, needs gcsfs: '
-                      '`pip install prompt-tuning[gcs]`.') from error
-
-
-@functools.cache
-def _connect(emulator: str | None) -> Any:
-  import aiohttp
-  from gcsfs.core import GCSFileSystem
-
-  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # what it logs is raised as well
-  return GCSFileSystem(
-    token='anon' if emulator else None, endpoint_url=emulator, use_listings_cache=False, skip_instance_cache=True,
-    requests_timeout=aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60))
-
-
-@contextlib.contextmanager
-def _answered(path: str, done: str) -> Iterator[None]:
-  """Makes an error of the store say what was found and what to do."""
-  try:
-    yield
-  except ImportError:
-    raise
-  except Exception as error:  # of gcsfs, aiohttp, requests and google.auth
-    bucket = path.removeprefix('gs://').partition('/')[0]
-    found = ' '.join(str(error).split()) or type(error).__name__
-    if isinstance(error, FileNotFoundError):
-      raise FileNotFoundError(f'{path} cannot be {done}: there is no such object, or no bucket {bucket}. Give '
-                              'another path, or make the bucket.') from error
-    if found.startswith('Forbidden') or getattr(error, 'code', None) == 401 or 'google.auth' in type(error).__module__:
-      raise PermissionError(
-        f'{path} cannot be {done}: the object store refuses it ({found}). Log in with `gcloud auth application-default '
-        f'login` as somebody who may list, read, write and delete objects in gs://{bucket}, or give another '
-        'path.') from error
-    raise OSError(f'{path} cannot be {done}: the object store failed, also when asked again ({found}). What was there '
-                  'before is as it was. Start again when it can be reached, or give another path.') from error

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(prompt_tuning.__file__).parent
 
 # Part of the package -> its layer; what is not listed is a program (layer 5), which nothing below may import.
 LAYERS = {name: layer for layer, names in enumerate((
-  ('types', 'conditioning', 'trees', 'storage', 'layouts', 'rows', 'compilation', 'meshes', 'sharding', 'multihost',
-   'collectives'),
+  ('types', 'conditioning', 'trees', 'storage', 'gcs', 'layouts', 'rows', 'compilation', 'meshes', 'sharding',
+   'multihost', 'collectives'),
   ('tuning', 'decoding', 'losses', 'checkpoints', 'data', 'prompts'),
   ('models',),
   ('evaluation', 'inference', 'ranking', 'representations', 'clusters'),
@@ -41,7 +41,7 @@ HOMES = {
   'matplotlib': ('reports.py',),
   'tensorboardX': ('training/metric_log.py',),
   'rich': ('training/metric_log.py',),
-  'gcsfs': ('storage.py',),
+  'gcsfs': ('gcs.py',),
   't5x': ('t5x_plugin/',),
   'flaxformer': ('t5x_plugin/',),
 }
