@@ -9,7 +9,7 @@ import resource
 import shutil
 import tempfile
 
-os.environ.setdefault('NPROC', '16')  # simulated devices hang on few cores without it
+os.environ.setdefault('NPROC', '2')  # one device needs no more threads
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Toy programs compile in seconds and run in microseconds: XLA need not try hard. Set it to 0 to test what users run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')

@@ -56,7 +56,8 @@ def started(*commands: Sequence[str], devices: int = 1, **environment: str) -> I
     devices: how many simulated ones each process has.
     **environment: further variables.
   """
-  environment = {**os.environ, 'PYTHONPATH': str(HERE.parent), 'JAX_NUM_CPU_DEVICES': str(devices), **environment}
+  environment = {**os.environ, 'PYTHONPATH': str(HERE.parent), 'JAX_NUM_CPU_DEVICES': str(devices),
+                 'NPROC': '16', **environment}  # on few cores, several devices wait for one another without threads
   with tempfile.TemporaryDirectory() as folder:
     found = []
     try:
