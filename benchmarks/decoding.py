@@ -59,7 +59,7 @@ def ours(size):
 
   def decode() -> None:
     tokens, _ = generate(module, model.params, batch, Conditioning(), jax.random.key(0), sampler=Greedy(),
-                         max_length=NEW, eos_id=-1)
+                         max_length=NEW, end_ids=(-1,))
     assert np.asarray(tokens).shape == (size.batch, 1, NEW)
 
   return decode

@@ -3,14 +3,16 @@
 Every vocabulary has
   encode(text) -> list of ids, without the end token,
   decode(ids) -> text up to the first end token,
-  size, pad_id, eos_id, bos_id (None where the model has none),
+  size, pad_id, bos_id (None where the model has none), eos_id, which ends texts that are learnt,
+  end_ids, all that end an answer: models that follow instructions have several,
   start, the ids that the model's own tokenizer puts in front of a text; whoever encodes an input adds them.
 Two vocabularies are equal when they read the same file content in the same way; all can be pickled.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, Protocol
 
 from prompt_tuning import storage
@@ -26,6 +28,7 @@ class Vocabulary(Protocol):
   size: int
   pad_id: int
   eos_id: int
+  end_ids: tuple[int, ...]
   bos_id: int | None
   start: tuple[int, ...]
 
@@ -54,6 +57,11 @@ class _FileVocabulary:
   def _open(self) -> None:
     raise NotImplementedError
 
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    """The tokens that end an answer, `eos_id` first."""
+    return tuple(dict.fromkeys((self.eos_id, *self._settings['ends'])))
+
   def __getstate__(self) -> dict:
     return {'path': self.path, 'digest': self.digest, '_content': self._content, '_settings': self._settings}
 
@@ -62,7 +70,7 @@ class _FileVocabulary:
     self._open()
 
   def __eq__(self, other: object) -> bool:
-    read = lambda each: (each.digest, each.size, each.pad_id, each.eos_id, each.bos_id, each.start)
+    read = lambda each: (each.digest, each.size, each.pad_id, each.end_ids, each.bos_id, each.start)
     return type(other) is type(self) and read(other) == read(self)
 
   def __hash__(self) -> int:
@@ -79,10 +87,11 @@ class SentencePieceVocabulary(_FileVocabulary):
     path: the model file, local or `gs://`.
     extra_ids: how many sentinels there are; those that the file lacks are appended to its pieces.
     starts: an input begins with the begin token.
+    ends: ids of further tokens that end an answer.
   """
 
-  def __init__(self, path: str, extra_ids: int = 100, starts: bool = False):
-    super().__init__(path, storage.read_bytes(path), {'extra_ids': extra_ids, 'starts': starts})
+  def __init__(self, path: str, extra_ids: int = 100, starts: bool = False, ends: Iterable[int] = ()):
+    super().__init__(path, storage.read_bytes(path), {'extra_ids': extra_ids, 'starts': starts, 'ends': tuple(ends)})
 
   def _open(self) -> None:
     import sentencepiece
@@ -109,7 +118,7 @@ class SentencePieceVocabulary(_FileVocabulary):
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token; an id past the vocabulary is an unknown piece."""
     unknown = self._model.unk_id()
-    return self._model.DecodeIds([i if 0 <= i < self.size else unknown for i in _until_eos(ids, self.eos_id)])
+    return self._model.DecodeIds([i if 0 <= i < self.size else unknown for i in until_end(ids, self.end_ids)])
 
 
 class TokenizersVocabulary(_FileVocabulary):
@@ -120,10 +129,12 @@ class TokenizersVocabulary(_FileVocabulary):
     eos: text or id of the end token.
     pad: text of the padding token; None where the model has none: the end token's id is used.
     bos: text of the begin token; None where the model has none.
+    ends: ids of further tokens that end an answer.
   """
 
-  def __init__(self, path: str, eos: str | int = '</s>', pad: str | None = '<pad>', bos: str | None = None):
-    super().__init__(path, storage.read_bytes(path), {'eos': eos, 'pad': pad, 'bos': bos})
+  def __init__(self, path: str, eos: str | int = '</s>', pad: str | None = '<pad>', bos: str | None = None,
+               ends: Iterable[int] = ()):
+    super().__init__(path, storage.read_bytes(path), {'eos': eos, 'pad': pad, 'bos': bos, 'ends': tuple(ends)})
 
   def _open(self) -> None:
     import tokenizers
@@ -159,7 +170,7 @@ class TokenizersVocabulary(_FileVocabulary):
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token."""
     hidden = {self.pad_id, self.bos_id, *self.start}
-    return self._tokenizer.decode([i for i in _until_eos(ids, self.eos_id) if i not in hidden],
+    return self._tokenizer.decode([i for i in until_end(ids, self.end_ids) if i not in hidden],
                                   skip_special_tokens=False)
 
 
@@ -174,7 +185,7 @@ class PassThroughVocabulary:
   bos_id, start = None, ()
 
   def __init__(self, size: int, eos_id: int = 1, pad_id: int = 0):
-    self.size, self.eos_id, self.pad_id = size, eos_id, pad_id
+    self.size, self.eos_id, self.pad_id, self.end_ids = size, eos_id, pad_id, (eos_id,)
 
   def encode(self, text: str) -> list[int]:
     """Returns the ids that the text spells, without the end token."""
@@ -190,7 +201,7 @@ class PassThroughVocabulary:
 
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the ids up to the first end token as text, without padding."""
-    return ' '.join(str(i) for i in _until_eos(ids, self.eos_id) if i != self.pad_id)
+    return ' '.join(str(i) for i in until_end(ids, self.end_ids) if i != self.pad_id)
 
   def __eq__(self, other: object) -> bool:
     return type(other) is type(self) and vars(other) == vars(self)
@@ -206,7 +217,7 @@ def load_vocabulary(path: str) -> Vocabulary:
   """Returns the vocabulary of a model folder, or of one vocabulary file.
 
   A folder's `tokenizer.json` is preferred; its `tokenizer_config.json` may name the special tokens, else `config.json`
-  the end token.
+  the end token. Further tokens that end an answer are those of `generation_config.json`, else of `config.json`.
 
   Raises:
     FileNotFoundError: there is none; the message lists what was looked for.
@@ -247,18 +258,26 @@ def _open_file(path: str) -> Vocabulary:
   folder, _, file = path.rpartition('/')
   named = _read_object(storage.join(folder or '.', 'tokenizer_config.json'),
                        'it, or remove it if the end token is </s>')
+  ends = _end_ids(folder or '.')
   if file == 'tokenizer.model':
-    return SentencePieceVocabulary(path, extra_ids=0, starts=named.get('add_bos_token', True))
+    return SentencePieceVocabulary(path, extra_ids=0, starts=named.get('add_bos_token', True), ends=ends)
   if file.endswith('.model'):
-    return SentencePieceVocabulary(path, starts=named.get('add_bos_token', False))
+    return SentencePieceVocabulary(path, starts=named.get('add_bos_token', False), ends=ends)
   if file != 'tokenizer.json':
     return TokenizersVocabulary(path)
   tokens = {role: _token_text(named.get(f'{role}_token')) for role in ('eos', 'pad', 'bos')} if named else {}
   end = tokens.get('eos')
   if end is None:  # GPT-2's tokenizer_config.json names none
-    ids = _read_object(storage.join(folder or '.', 'config.json'), 'it').get('eos_token_id')
-    end = ids[0] if isinstance(ids, list) else ids
-  return TokenizersVocabulary(path, **tokens | {'eos': '</s>' if end is None else end})
+    end = ends[0] if ends else '</s>'
+  return TokenizersVocabulary(path, **tokens | {'eos': end, 'ends': ends})
+
+
+def _end_ids(folder: str) -> list[int]:
+  for file in ('generation_config.json', 'config.json'):
+    found = _read_object(storage.join(folder, file), 'it').get('eos_token_id')
+    if found is not None:
+      return found if isinstance(found, list) else [found]
+  return []
 
 
 def _read_object(path: str, what: str) -> dict[str, Any]:
@@ -275,9 +294,9 @@ def _token_text(entry: str | dict | None) -> str | None:
   return entry.get('content') if isinstance(entry, dict) else entry
 
 
-def _until_eos(ids: Iterable[int], eos_id: int) -> list[int]:
-  ids = [int(i) for i in ids]
-  return ids[:ids.index(eos_id)] if eos_id in ids else ids
+def until_end(ids: Iterable[int], end_ids: Container[int]) -> list[int]:
+  """Returns the ids up to the first end token."""
+  return list(itertools.takewhile(lambda i: i not in end_ids, map(int, ids)))
 
 
 def _piece(name: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """Beam search with T5X's brevity penalty, or with the penalty and stopping rule of transformers.
 
-Both keep N live beams, look at the best 2N continuations at every step and collect the best N finished sequences:
+Both keep N live beams, look at the best 2N continuations at every step ((1 + E)N with E > 1 end tokens, so that N may
+live on) and collect the best N finished sequences:
 
                      T5X                               transformers
   score              logprob / ((5 + length)/6)^alpha  logprob / length^alpha
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prompt_tuning.decoding.cache import Cache, Step, check_cache, reorder, run_step
+from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, reorder, run_step
 from prompt_tuning.types import Array
 
 UNFILLED = -1.0e7  # the score of a beam that holds no sequence
@@ -39,7 +40,7 @@ def beam_search(
   *,
   batch_size: int,
   max_length: int,
-  eos_id: int,
+  end_ids: tuple[int, ...],
   num_decodes: int = 1,
   alpha: float = 0.6,
   start_id: int = 0,
@@ -60,7 +61,7 @@ def beam_search(
     key: of the noise; may be None at temperature 0.
     batch_size: B.
     max_length: S, how many tokens a sequence may have, EOS included.
-    eos_id: the token that ends a sequence.
+    end_ids: the tokens that end a sequence.
     num_decodes: N, the beams.
     alpha: strength of the length penalty; larger favours longer sequences.
     start_id: what the decoder reads first.
@@ -78,6 +79,7 @@ def beam_search(
   """
   rules = _rules(penalty, alpha, max_length, early_stopping)
   check_cache(cache, batch_size, num_decodes)
+  count = max(2, 1 + len(end_ids)) * num_decodes
   if temperature < 0 or (temperature and key is None):
     raise ValueError(f'The temperature of the beams is {temperature}, and {"no" if key is None else "a"} key is given. '
                      'Give a temperature above 0 with a key, or 0 for the best continuations.')
@@ -91,17 +93,17 @@ def beam_search(
     log_probs = state.log_probs[:, :, None] + jax.nn.log_softmax(logits)
     if temperature:
       drawn = log_probs / temperature + _noise(key, row_ids, state.index, logits.shape[1:])
-      log_probs, parents, ids = _continuations(log_probs, drawn)
+      log_probs, parents, ids = _continuations(log_probs, count, drawn)
     else:
-      log_probs, parents, ids = _continuations(log_probs)  # [B, 2N] each
+      log_probs, parents, ids = _continuations(log_probs, count)  # [B, C] each
     tokens = _take(state.tokens, parents).at[:, :, state.index].set(ids)
     length = state.index + 1
-    ends = rules.ends(ids, eos_id, length)
+    ends = is_end(ids, end_ids) | rules.must_end(length)
 
     log_probs_alive = jnp.where(ends, log_probs + UNFILLED, log_probs)
     alive_log_probs, alive = lax.top_k(log_probs_alive, num_decodes)
 
-    counts = ends & rules.eligible(num_decodes) & (log_probs > UNFILLED) & ~state.done[:, None]
+    counts = ends & rules.eligible(count, num_decodes) & (log_probs > UNFILLED) & ~state.done[:, None]
     scores = jnp.where(counts, log_probs / rules.penalty(length), UNFILLED)
     finished_scores, best = lax.top_k(jnp.concatenate([state.finished_scores, scores], axis=1), num_decodes)
     finished_tokens = _take(jnp.concatenate([state.finished_tokens, tokens], axis=1), best)
@@ -161,12 +163,13 @@ class _T5X:
   def penalty(self, length: Array | int) -> Array:
     return ((5.0 + length) / 6.0) ** self.alpha
 
-  def ends(self, ids: Array, eos_id: int, length: Array) -> Array:
+  def must_end(self, length: Array) -> Array | bool:
     del length
-    return ids == eos_id
+    return False
 
-  def eligible(self, num_decodes: int) -> Array:
-    return jnp.ones(2 * num_decodes, bool)
+  def eligible(self, count: int, num_decodes: int) -> Array:
+    del num_decodes
+    return jnp.ones(count, bool)
 
   def hoped_length(self, length: Array) -> Array | int:
     del length
@@ -188,11 +191,11 @@ class _Transformers:
   def penalty(self, length: Array | int) -> Array:
     return jnp.asarray(length, jnp.float32) ** self.alpha
 
-  def ends(self, ids: Array, eos_id: int, length: Array) -> Array:
-    return (ids == eos_id) | (length == self.max_length)
+  def must_end(self, length: Array) -> Array | bool:
+    return length == self.max_length
 
-  def eligible(self, num_decodes: int) -> Array:
-    return jnp.arange(2 * num_decodes) < num_decodes
+  def eligible(self, count: int, num_decodes: int) -> Array:
+    return jnp.arange(count) < num_decodes
 
   def hoped_length(self, length: Array) -> Array | int:
     return self.max_length if self.early_stopping == 'never' and self.alpha > 0 else length
@@ -231,18 +234,19 @@ def _first_state(
   )
 
 
-def _continuations(log_probs: Array, by: Array | None = None) -> tuple[Array, Array, Array]:
-  """Returns 2N continuations of N beams: their log probabilities, in decreasing order, beams and tokens, [B, 2N] each.
+def _continuations(log_probs: Array, count: int, by: Array | None = None) -> tuple[Array, Array, Array]:
+  """Returns C continuations of N beams: their log probabilities, in decreasing order, beams and tokens, [B, C] each.
 
   Args:
     log_probs: [B, N, V], of all continuations.
+    count: C.
     by: [B, N, V], whose largest are taken; None is `log_probs`.
   """
-  batch_size, num_decodes, vocabulary = log_probs.shape
-  flat = lambda array: array.reshape(batch_size, num_decodes * vocabulary)
-  best, positions = lax.top_k(flat(log_probs if by is None else by), 2 * num_decodes)
+  batch_size, _, vocabulary = log_probs.shape
+  flat = lambda array: array.reshape(batch_size, -1)
+  best, positions = lax.top_k(flat(log_probs if by is None else by), count)
   if by is not None:
-    best, order = lax.top_k(_take(flat(log_probs), positions), 2 * num_decodes)
+    best, order = lax.top_k(_take(flat(log_probs), positions), count)
     positions = _take(positions, order)
   return best, positions // vocabulary, positions % vocabulary
 

@@ -1,9 +1,10 @@
-"""What the decoders ask of the caller's `cache` and `step`, and the one thing they do to a cache."""
+"""What decoders share: what they ask of the caller's `cache` and `step`, what they do to a cache, what an end is."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from prompt_tuning.types import Array
 
@@ -29,6 +30,11 @@ def run_step(step: Step, ids: Array, index: Array, cache: Cache) -> tuple[Array,
       f'`step` gave logits of shape {logits.shape} for ids of shape {ids.shape}. Return [B, N, V]: '
       'the logits of the one next token of every decode.')
   return logits.astype('float32'), cache
+
+
+def is_end(ids: Array, end_ids: tuple[int, ...]) -> Array:
+  """Says of tokens whether they end a sequence."""
+  return jnp.isin(ids, jnp.array(end_ids), method='compare_all')
 
 
 def reorder(cache: Cache, parents: Array) -> Cache:

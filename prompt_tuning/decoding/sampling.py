@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prompt_tuning.decoding.cache import Cache, Step, check_cache, run_step
+from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, run_step
 from prompt_tuning.types import Array
 
 _COLDEST = 1e-4  # T5X takes temperatures up to this for zero
@@ -32,7 +32,7 @@ def temperature_sample(
   *,
   batch_size: int,
   max_length: int,
-  eos_id: int,
+  end_ids: tuple[int, ...],
   temperature: float = 1.0,
   topk: int = 0,
   topp: float = 0.0,
@@ -50,7 +50,7 @@ def temperature_sample(
     key: of the noise; may be None at temperature 0.
     batch_size: B.
     max_length: S, how many tokens a sequence may have, EOS included.
-    eos_id: the token that ends a sequence.
+    end_ids: the tokens that end a sequence.
     temperature: at 1e-4 or less the likeliest token is taken.
     topk: how many tokens may be drawn, 0 for all.
     topp: the probability that the tokens that may be drawn reach together, 0 for all. Not with topk.
@@ -74,7 +74,7 @@ def temperature_sample(
     choose = _sampler(key, row_ids, num_decodes, temperature, topk, topp)
   ended = jnp.zeros(batch_size, bool) if active is None else ~jnp.asarray(active)
   ended = jnp.broadcast_to(ended[:, None], (batch_size, num_decodes))
-  tokens, scores = _decode(step, cache, choose, ended, max_length, eos_id, start_id, pad_id)
+  tokens, scores = _decode(step, cache, choose, ended, max_length, end_ids, start_id, pad_id)
   order = jnp.argsort(scores, axis=1)
   return jnp.take_along_axis(tokens, order[:, :, None], axis=1), jnp.take_along_axis(scores, order, axis=1)
 
@@ -85,14 +85,14 @@ def greedy(
   *,
   batch_size: int,
   max_length: int,
-  eos_id: int,
+  end_ids: tuple[int, ...],
   start_id: int = 0,
   pad_id: int = 0,
   active: Array | None = None,
 ) -> tuple[Array, Array]:
   """Returns the sequence of likeliest tokens of each row, [B, 1, S], and zeros [B, 1], as T5X scores it."""
   return temperature_sample(
-    step, cache, None, batch_size=batch_size, max_length=max_length, eos_id=eos_id, temperature=0.0,
+    step, cache, None, batch_size=batch_size, max_length=max_length, end_ids=end_ids, temperature=0.0,
     start_id=start_id, pad_id=pad_id, active=active)
 
 
@@ -102,7 +102,7 @@ def _decode(
   choose: Choose,
   ended: Array,
   max_length: int,
-  eos_id: int,
+  end_ids: tuple[int, ...],
   start_id: int,
   pad_id: int,
 ) -> tuple[Array, Array]:
@@ -118,7 +118,7 @@ def _decode(
     ids, added = choose(logits, index)
     ids = jnp.where(ended, pad_id, ids)
     log_probs = jnp.where(ended, log_probs, log_probs + added)
-    return index + 1, ids, tokens.at[:, :, index].set(ids), log_probs, ended | (ids == eos_id), cache
+    return index + 1, ids, tokens.at[:, :, index].set(ids), log_probs, ended | is_end(ids, end_ids), cache
 
   ids = jnp.full(ended.shape, start_id, jnp.int32)
   tokens = jnp.full((*ended.shape, max_length), pad_id, jnp.int32)

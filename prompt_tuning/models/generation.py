@@ -79,9 +79,10 @@ class BeamSearch:
     return decoding.beam_search(step, cache, key, row_ids=row_ids, **dataclasses.asdict(self), **shape)
 
 
-@functools.partial(jax.jit, static_argnames=('module', 'sampler', 'max_length', 'eos_id', 'pad_id'))
+@functools.partial(jax.jit, static_argnames=('module', 'sampler', 'max_length', 'end_ids', 'pad_id'))
 def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, key: Array, *,
-             sampler: Sampler, max_length: int, eos_id: int = 1, pad_id: int = 0) -> tuple[Array, Array]:
+             sampler: Sampler, max_length: int, end_ids: tuple[int, ...] = (1,),
+             pad_id: int = 0) -> tuple[Array, Array]:
   """Decodes an answer to each row of a batch. One program for each shape of the batch.
 
   Args:
@@ -93,7 +94,7 @@ def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Cond
     key: for samplers that draw.
     sampler: how tokens are chosen.
     max_length: S, the most tokens of an answer, end token included.
-    eos_id: the token that ends an answer.
+    end_ids: the tokens that end an answer.
     pad_id: the token that fills what follows, and that the decoder starts with.
 
   Returns:
@@ -103,5 +104,5 @@ def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Cond
   # Rows that only fill the batch are not active: they must not keep the loop going.
   step, cache, active = module.begin(params, batch, conditioning, count=sampler.num_decodes, max_length=max_length)
   return sharding.whole(module.config.mesh, sampler(
-    step, cache, key, batch['example_ids'], batch_size=active.shape[0], max_length=max_length, eos_id=eos_id,
+    step, cache, key, batch['example_ids'], batch_size=active.shape[0], max_length=max_length, end_ids=end_ids,
     start_id=pad_id, pad_id=pad_id, active=active))

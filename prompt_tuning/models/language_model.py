@@ -121,8 +121,13 @@ class LanguageModel:
 
   @property
   def eos_id(self) -> int:
-    """The token that ends a text."""
+    """The token that ends a text that is learnt."""
     return 1 if self.vocabulary is None else self.vocabulary.eos_id
+
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    """The tokens that end an answer."""
+    return (1,) if self.vocabulary is None else self.vocabulary.end_ids
 
   def embeddings(self) -> Array:
     """Returns the embedding [V, D]; where it is spread over hosts, a copy on this one."""
@@ -207,13 +212,13 @@ class LanguageModel:
       read = None if context is None else context.take(np.arange(start, start + len(part)))
       batch, conditioning = self._batch(self._rows(part, 'inputs', behind=read), None, chosen, read, first_id=start)
       tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
-                           max_length=max_length, eos_id=self.eos_id)
+                           max_length=max_length, end_ids=self.end_ids)
       for ids in np.asarray(tokens)[:len(part), -1]:
         answers.append(self.vocabulary.decode(ids.tolist()) if given_text else self._until_end(ids))
     return answers
 
   def _until_end(self, ids: np.ndarray) -> np.ndarray:
-    ends = np.flatnonzero(ids == self.eos_id)
+    ends = np.flatnonzero(np.isin(ids, self.end_ids))
     return ids[:ends[0]] if len(ends) else ids
 
   def _split(self, inputs: Texts | None, targets: list[_Row],

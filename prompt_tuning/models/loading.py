@@ -171,7 +171,7 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
   else:
     raise ValueError(f'The layout {layout!r} is unknown. Give "huggingface" or "t5x".')
   source = getattr(model.vocabulary, 'path', '')
-  for name in (*FILES, 'tokenizer_config.json'):
+  for name in (*FILES, 'tokenizer_config.json', 'generation_config.json'):
     found = os.path.join(os.path.dirname(source), name)
     if source and os.path.exists(found):
       shutil.copyfile(found, os.path.join(folder, name))

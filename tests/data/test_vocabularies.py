@@ -116,6 +116,15 @@ def test_the_models_config_tells_the_end_token_that_the_tokenizers_does_not(word
     vocabularies.load_vocabulary(words)
 
 
+def test_an_answer_ends_with_any_of_the_tokens_that_the_model_folder_names(words):
+  (words / 'tokenizer_config.json').write_text('{"eos_token": "green"}')
+  for file, ids, ends in (('config.json', 3, (5, 3)), ('generation_config.json', [4, 5], (5, 4))):  # the latter counts
+    (words / file).write_text(json.dumps({'eos_token_id': ids}))
+    vocabulary = pickle.loads(pickle.dumps(vocabularies.load_vocabulary(words)))
+    assert (vocabulary.eos_id, vocabulary.end_ids) == (5, ends)
+    assert [vocabulary.decode([6, end, 6]) for end in ends] == ['blue', 'blue']
+
+
 def test_tokens_that_a_tokenizer_adds_behind_its_own_do_not_count(words):
   tokenizer = tokenizers.Tokenizer.from_file(str(words / 'tokenizer.json'))
   tokenizer.add_special_tokens(['<image>'])

@@ -13,7 +13,7 @@ from prompt_tuning import decoding
 def searcher(toy, batch_size, num_decodes, **settings):
   """A compiled beam search of some of a toy's rows."""
   run = jax.jit(functools.partial(
-    decoding.beam_search, toy.step, batch_size=batch_size, eos_id=EOS, num_decodes=num_decodes, **settings))
+    decoding.beam_search, toy.step, batch_size=batch_size, end_ids=(EOS,), num_decodes=num_decodes, **settings))
   return lambda rows=slice(None): jax.tree.map(np.asarray, run(toy.cache(num_decodes, rows)))
 
 
@@ -96,7 +96,7 @@ def drawn_in_turn(probabilities, count):
 def test_two_of_all_continuations_are_drawn_without_replacement(temperature):
   rows, table = 4000, np.array([0.1, 0.2, 0.3, 0.4])  # of tokens that never end
   step = lambda ids, index, cache: (jnp.log(jnp.broadcast_to(jnp.asarray(table), (*ids.shape, 4))), cache)
-  tokens, _ = decoding.beam_search(step, {}, jax.random.key(3), batch_size=rows, max_length=1, eos_id=9,
+  tokens, _ = decoding.beam_search(step, {}, jax.random.key(3), batch_size=rows, max_length=1, end_ids=(9,),
                                    temperature=temperature)
   counts = np.bincount(np.asarray(tokens).ravel(), minlength=4) / rows  # the likelier one of each pair of draws
   weights = table**(1 / temperature)
@@ -109,7 +109,7 @@ def test_two_of_all_continuations_are_drawn_without_replacement(temperature):
 def test_beams_are_drawn_from_the_continuations_of_all_beams_together():
   rows, first, second = 4000, np.array([0.2, 0.35, 0.45]), np.array([[0, 0, 0], [0.3, 0.6, 0.1], [0.2, 0.3, 0.5]])
   step = from_table([[first] * 3, second])
-  tokens, _ = decoding.beam_search(step, {}, jax.random.key(7), batch_size=rows, max_length=2, eos_id=9,
+  tokens, _ = decoding.beam_search(step, {}, jax.random.key(7), batch_size=rows, max_length=2, end_ids=(9,),
                                    num_decodes=2, temperature=1.0)
   # The first step draws all 3 tokens and goes on from the likelier 1 and 2; the second draws 4 of their 6 successors.
   chances = (first[1:, None] * second[1:]).ravel()
@@ -163,7 +163,7 @@ def from_table(table):
 
 def test_one_beam_ends_on_eos_as_the_second_best_continuation():
   step = from_table([[[0.0, 0.4, 0.6]] * 3, [[0.0, 0.1, 0.9]] * 3])
-  tokens, scores = decoding.beam_search(step, {}, batch_size=1, max_length=2, eos_id=EOS, alpha=0.0)
+  tokens, scores = decoding.beam_search(step, {}, batch_size=1, max_length=2, end_ids=(EOS,), alpha=0.0)
   assert tokens.tolist() == [[[EOS, 0]]]  # greedy decoding takes 2, 2
   np.testing.assert_allclose(scores, np.log([[0.4]]), rtol=1e-6)
 
@@ -176,7 +176,7 @@ def steps_taken(step, **settings):
     jax.debug.callback(lambda i: indices.append(int(i)), index)
     return step(ids, index, cache)
 
-  tokens, _ = decoding.beam_search(counted, {}, eos_id=EOS, **settings)
+  tokens, _ = decoding.beam_search(counted, {}, end_ids=(EOS,), **settings)
   jax.effects_barrier()
   return len(indices), tokens.tolist()
 
@@ -213,19 +213,19 @@ def test_early_stopping_decides_when_the_search_gives_up():
 
 def test_what_follows_eos_is_the_pad_id():
   step = from_table([[[0.0, 0.9, 0.1]] * 3] * 4)
-  tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=4, eos_id=EOS, pad_id=9)
+  tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=4, end_ids=(EOS,), pad_id=9)
   assert tokens.tolist() == [[[EOS, 9, 9, 9]]]
 
 
 def test_the_first_step_reads_the_start_id():
   step = from_table([[[0.2, 0.0, 0.1, 0.7]] * 3 + [[0.2, 0.0, 0.7, 0.1]]])
   for start_id, wanted in ((0, 3), (3, 2)):
-    tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=1, eos_id=EOS, start_id=start_id)
+    tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=1, end_ids=(EOS,), start_id=start_id)
     assert tokens.tolist() == [[[wanted]]]
 
 
 def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
-  sizes = {'batch_size': 2, 'max_length': 3, 'eos_id': EOS, 'num_decodes': 4}
+  sizes = {'batch_size': 2, 'max_length': 3, 'end_ids': (EOS,), 'num_decodes': 4}
   toy = ToyDecoder(rows=2, vocabulary=5)
   with pytest.raises(ValueError, match=r"'google'\. Give 't5x' or 'transformers'"):
     decoding.beam_search(toy.step, toy.cache(4), **sizes, penalty='google')

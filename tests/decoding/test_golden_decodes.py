@@ -27,7 +27,7 @@ def run(params, memory, visible, eos_id, alpha, *, shape, decode, num_decodes, s
   settings = dict(settings) | ({'alpha': alpha} if decode is decoding.beam_search else {})
   return decode(
     step, jnp.zeros((1, rows, num_decodes, MAX_LENGTH), jnp.int32), batch_size=rows, max_length=MAX_LENGTH,
-    eos_id=eos_id, **settings)
+    end_ids=(eos_id,), **settings)
 
 
 def beams(number, **settings):

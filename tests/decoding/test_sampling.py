@@ -13,7 +13,7 @@ from prompt_tuning.decoding.sampling import keep_topk, keep_topp
 def sample(toy, *, num_decodes=1, **settings):
   """Samples of 8 tokens for all of a toy's rows, as NumPy arrays."""
   run = functools.partial(
-    decoding.temperature_sample, toy.step, batch_size=len(toy.start), max_length=8, eos_id=EOS,
+    decoding.temperature_sample, toy.step, batch_size=len(toy.start), max_length=8, end_ids=(EOS,),
     num_decodes=num_decodes, **settings)
   return jax.tree.map(np.asarray, jax.jit(run)(toy.cache(num_decodes), jax.random.key(0)))
 
@@ -24,7 +24,7 @@ def length_of(tokens):
 
 def test_greedy_takes_the_likeliest_token_at_every_step():
   toy = ToyDecoder(rows=4, vocabulary=6, seed=5)
-  tokens, scores = decoding.greedy(toy.step, toy.cache(1), batch_size=4, max_length=7, eos_id=EOS)
+  tokens, scores = decoding.greedy(toy.step, toy.cache(1), batch_size=4, max_length=7, end_ids=(EOS,))
   ended = 0
   for row in range(4):
     wanted = []
@@ -40,7 +40,7 @@ def test_greedy_takes_the_likeliest_token_at_every_step():
 def test_what_leaves_one_token_equals_greedy(settings):
   toy = ToyDecoder(rows=4, vocabulary=6, seed=5)
   tokens, scores = sample(toy, **settings)
-  wanted = decoding.greedy(toy.step, toy.cache(1), batch_size=4, max_length=8, eos_id=EOS)
+  wanted = decoding.greedy(toy.step, toy.cache(1), batch_size=4, max_length=8, end_ids=(EOS,))
   np.testing.assert_array_equal(tokens, wanted[0])
   np.testing.assert_array_equal(scores, wanted[1])
 
@@ -62,7 +62,7 @@ def constant(probabilities):
 ])
 def test_tokens_come_as_often_as_their_probabilities_say(settings, wanted):
   tokens, scores = decoding.temperature_sample(
-    constant([0.4, 0.1, 0.3, 0.2]), {}, jax.random.key(6), batch_size=4, num_decodes=2000, max_length=1, eos_id=EOS,
+    constant([0.4, 0.1, 0.3, 0.2]), {}, jax.random.key(6), batch_size=4, num_decodes=2000, max_length=1, end_ids=(EOS,),
     **settings)
   counts = np.bincount(np.asarray(tokens).ravel(), minlength=4)
   wanted = np.asarray(wanted)
@@ -88,7 +88,7 @@ def test_a_row_draws_the_same_whatever_the_batch():
   @functools.partial(jax.jit, static_argnames='rows')
   def draw(cache, row_ids, rows):
     return decoding.temperature_sample(
-      toy.step, cache, jax.random.key(0), batch_size=rows, num_decodes=2, max_length=8, eos_id=EOS, row_ids=row_ids)
+      toy.step, cache, jax.random.key(0), batch_size=rows, num_decodes=2, max_length=8, end_ids=(EOS,), row_ids=row_ids)
 
   tokens, scores = sample(toy, num_decodes=2)
   assert len({length_of(found) for found in tokens.reshape(8, 8)}) > 2  # the rows end at different steps
@@ -100,7 +100,7 @@ def test_a_row_draws_the_same_whatever_the_batch():
 
 def test_the_noise_differs_by_key_row_decode_and_step():
   tokens = [np.asarray(decoding.temperature_sample(
-    constant([1 / 64] * 64), {}, jax.random.key(seed), batch_size=2, num_decodes=3, max_length=5, eos_id=-1)[0])
+    constant([1 / 64] * 64), {}, jax.random.key(seed), batch_size=2, num_decodes=3, max_length=5, end_ids=(-1,))[0])
     for seed in (0, 1)]
   draws = np.stack(tokens).reshape(-1, 5)  # keys, rows and decodes
   assert len({tuple(row) for row in draws}) == 12
@@ -116,7 +116,7 @@ def test_sampling_stops_when_all_rows_have_ended():
     return jnp.broadcast_to(logits, (*ids.shape, 4)), cache
 
   tokens, _ = decoding.temperature_sample(
-    step, {}, jax.random.key(0), batch_size=2, max_length=30, eos_id=EOS, pad_id=7)
+    step, {}, jax.random.key(0), batch_size=2, max_length=30, end_ids=(EOS,), pad_id=7)
   jax.effects_barrier()
   assert len(indices) == 3
   assert tokens.tolist() == [[[3, 3, EOS] + [7] * 27]] * 2
@@ -124,7 +124,7 @@ def test_sampling_stops_when_all_rows_have_ended():
 
 def test_a_row_that_is_not_active_comes_back_empty():
   tokens, scores = decoding.greedy(
-    constant([0.1, 0.1, 0.7, 0.1]), {}, batch_size=3, max_length=4, eos_id=EOS, pad_id=9,
+    constant([0.1, 0.1, 0.7, 0.1]), {}, batch_size=3, max_length=4, end_ids=(EOS,), pad_id=9,
     active=np.array([True, False, True]))
   assert tokens.tolist() == [[[2] * 4], [[9] * 4], [[2] * 4]]
   assert scores.tolist() == [[0.0]] * 3
@@ -154,7 +154,7 @@ def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
   with pytest.raises(ValueError, match='topp from 0 to 1'):
     sample(toy, topp=90.0)
   with pytest.raises(ValueError, match='no key'):
-    decoding.temperature_sample(toy.step, toy.cache(1), None, batch_size=2, max_length=3, eos_id=EOS)
+    decoding.temperature_sample(toy.step, toy.cache(1), None, batch_size=2, max_length=3, end_ids=(EOS,))
   with pytest.raises(ValueError, match='Make the cache for this batch_size'):
     decoding.temperature_sample(
-      toy.step, toy.cache(2), jax.random.key(0), batch_size=2, max_length=3, eos_id=EOS, num_decodes=3)
+      toy.step, toy.cache(2), jax.random.key(0), batch_size=2, max_length=3, end_ids=(EOS,), num_decodes=3)

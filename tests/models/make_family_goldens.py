@@ -24,6 +24,7 @@ torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 ROWS = (12, 5, 7)  # lengths of the inputs
 ANSWER, BEAMS, P = 6, 4, 3
+ENDS = [1, 5, 12, 23, 31]  # of further answers
 WORDS = {'vocab_size': 40, 'pad_token_id': 0, 'eos_token_id': 1, 'bos_token_id': 2}
 LLAMA = {**WORDS, 'hidden_size': 12, 'intermediate_size': 14, 'num_hidden_layers': 2, 'num_attention_heads': 3,
          'num_key_value_heads': 3, 'head_dim': 4, 'max_position_embeddings': 64, 'tie_word_embeddings': False}
@@ -185,9 +186,10 @@ def outputs(model, rows, targets, adapted=False):
   options = {'max_new_tokens': ANSWER, 'do_sample': False}
   if encoder_decoder and not adapted:  # transformers' cache has room for as many layers as the encoder has
     options['use_cache'] = False
-  for kind, more in (('greedy', {}), ('beams', {'num_beams': BEAMS, 'num_return_sequences': BEAMS,
-                                                'early_stopping': False, 'length_penalty': 1.0})):
-    if adapted and kind == 'beams':
+  beams = {'num_beams': BEAMS, 'num_return_sequences': BEAMS, 'early_stopping': False, 'length_penalty': 1.0}
+  ends = {'eos_token_id': ENDS}
+  for kind, more in (('greedy', {}), ('beams', beams), ('greedy_ends', ends), ('beams_ends', beams | ends)):
+    if adapted and kind != 'greedy':
       continue
     batches = [[row] for row in rows] if adapted else [rows]
     answers = []

@@ -48,7 +48,7 @@ def test_greedy_answers_and_beams_are_those_of_transformers(published):
   layout = model.layout()
   batch = layouts.assemble([[layout.question(row)] for row in rows_of(golden)], {'decoder': 10}, side='left')
   answer = lambda sampler: generate(model.module, model.params, batch, Conditioning(), jax.random.key(0),
-                                    sampler=sampler, max_length=12, eos_id=1)
+                                    sampler=sampler, max_length=12, end_ids=(1,))
   tokens, _ = answer(Greedy())
   for b, length in enumerate(golden['greedy_lens']):
     assert np.asarray(tokens)[b, 0, :length].tolist() == golden['greedy_ids'][b, 10:10 + length].tolist()

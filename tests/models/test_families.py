@@ -25,6 +25,7 @@ from prompt_tuning.models.language_model import apply_model
 from prompt_tuning.models.positions import Rotary
 
 FAMILIES = pathlib.Path(os.environ.get('FAMILY_GOLDENS', pathlib.Path(__file__).parent / 'families'))
+ENDS = (1, 5, 12, 23, 31)
 MEMBERS = sorted(path.name for path in FAMILIES.iterdir())
 ADAPTERS = sorted(str(path.parent.relative_to(FAMILIES)) for path in FAMILIES.glob('*/*/adapter_config.json'))
 
@@ -47,14 +48,17 @@ def require_equal(model, golden, inputs, targets, *, trained=inference.Trained({
       wanted = golden[f'logits_{b}']
       found = found[batch['decoder']['segments'][b] > 0][-len(wanted):]
       np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max(), err_msg=f'row {b}, padded {side}')
-  for kind, sampler in (('greedy', Greedy()), ('beams', BeamSearch(4, 1.0, 'transformers'))):
+  beams = BeamSearch(4, 1.0, 'transformers')
+  for kind, sampler, ends in (('greedy', Greedy(), (1,)), ('beams', beams, (1,)),
+                              ('greedy_ends', Greedy(), ENDS), ('beams_ends', beams, ENDS)):
     if kind not in golden:
       continue
     batch = layouts.assemble([[layout.question(row)] for row in inputs],
                              layout.question_rows({'inputs': 14, 'targets': 1}), side=layout.question_side)
-    tokens, _ = generate(model.module, model.params, batch, given, jax.random.key(0), sampler=sampler, max_length=6)
+    tokens, _ = generate(model.module, model.params, batch, given, jax.random.key(0), sampler=sampler, max_length=6,
+                         end_ids=ends)
     for found, wanted in zip(np.asarray(tokens)[:, ::-1].reshape(-1, 6), golden[kind].reshape(-1, 6), strict=True):
-      until = wanted.tolist().index(1) + 1 if 1 in wanted else 6  # what follows the end is filler
+      until = min((i + 1 for i in np.flatnonzero(np.isin(wanted, ends))), default=6)  # what follows the end is filler
       assert found[:until].tolist() == wanted[:until].tolist(), kind
 
 
@@ -147,6 +151,18 @@ def test_texts_begin_with_the_tokenizers_begin_token_but_ids_and_targets_do_not(
   assert laid_out.ids({'inputs': [5, 6], 'targets': [7]}) == ([5, 6], [7, 1])
   answer = model.predict([[2, 5, 6]], max_length=4)[0]
   assert model.predict(['w5 w6'], max_length=4) == [model.vocabulary.decode(answer)]
+
+
+def test_an_answer_ends_with_the_first_of_a_folders_end_tokens(tmp_path):
+  shutil.copytree(FAMILIES / 'llama_biases', tmp_path, dirs_exist_ok=True)
+  write_tokenizer(tmp_path, 40)
+  whole = loading.load_model(str(tmp_path)).predict([[5, 6]], max_length=6)[0]
+  assert len(whole) > 2 and whole[2] not in whole[:2]
+  (tmp_path / 'generation_config.json').write_text(json.dumps({'eos_token_id': [1, int(whole[2])]}))
+  model = loading.load_model(str(tmp_path))
+  assert model.predict([[5, 6]], max_length=6)[0].tolist() == whole[:2].tolist()
+  loading.save_model(model, str(tmp_path / 'written'))
+  assert loading.load_model(str(tmp_path / 'written')).end_ids == (1, whole[2])
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_a_clear_error(tmp_path):

@@ -25,11 +25,11 @@ def logits_of(model, golden, prompt=None):
   return np.asarray(logits), golden['labels'] >= 0
 
 
-def decode(model, inputs, sampler, eos_id=1, prompt=None):
+def decode(model, inputs, sampler, end_ids=(1,), prompt=None):
   """Returns tokens [B, N, S], the best first, and scores."""
   batch, conditioning = golden_models.make_generation_batch(inputs, [prompt] * len(inputs), model)
   tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(0), sampler=sampler,
-                            max_length=MAX_LENGTH, eos_id=eos_id)
+                            max_length=MAX_LENGTH, end_ids=end_ids)
   return np.asarray(tokens)[:, ::-1], np.asarray(scores)[:, ::-1]
 
 
@@ -53,7 +53,7 @@ def test_logits_and_loss_equal_transformers(shared, name):
 def test_decodes_equal_transformers(shared, model, name, sampler):
   golden = np.load(shared / 'hf' / model / 'golden.npz')
   tokens, scores = decode(golden_models.hugging_face_model(shared, model), golden['input_ids'], sampler,
-                          eos_id=int(golden['eos2']) if 'eos2' in name else 1)
+                          end_ids=(int(golden['eos2']) if 'eos2' in name else 1,))
   lengths = golden[f'{name}_lens'].reshape(3, -1, 1)
   wanted = golden[f'{name}_ids'].reshape(3, -1, 1 + MAX_LENGTH)[:, :, 1:]  # without the start token
   # Behind the end token transformers writes EOS, T5X padding.

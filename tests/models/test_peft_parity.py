@@ -63,7 +63,7 @@ def test_answers_are_pefts(adapted):
     lengths = layout.question_rows({'inputs': max(map(len, rows)), 'targets': 1})
     batch = layouts.assemble([[layout.question(row)] for row in rows], lengths, side=layout.question_side)
     tokens, _ = generate(model.module, model.params, batch, given, jax.random.key(0), sampler=sampler,
-                         max_length=length, eos_id=1)
+                         max_length=length, end_ids=(1,))
     return np.asarray(tokens)[:, ::-1]
 
   def require_equal(found, wanted):
