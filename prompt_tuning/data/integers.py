@@ -109,10 +109,15 @@ def mixture(**shape: Any) -> Mixture:
 
 
 def overlap(first: str, second: str, *, length: int = LENGTH, largest: int = LARGEST) -> float:
-  """Returns the share, in %, of the second task's validation lists on which both tasks have the same answer."""
+  """Returns the share, in %, of the second task's validation lists on which both tasks have the same answer.
+
+  InverseBinary has lists of 0 and 1 only, on which (x_i + 1) mod 2 is the same as "x_i is 0". On other lists either of
+  the two counts as its answer.
+  """
   x = Draws(second, length, largest).validation().block(0)
   x = x[:VALIDATION_EXAMPLES]
-  return 100.0 * float((apply(first, x) == apply(second, x)).all(axis=1).mean())
+  answers = [apply(first, x), x == 0] if first == 'InverseBinary' else [apply(first, x)]
+  return 100.0 * float(np.any([(y == apply(second, x)).all(axis=1) for y in answers], axis=0).mean())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,13 +135,13 @@ def table(found: dict[str, Any]) -> str:
   above = lambda prefix, task: matrix[prefix][task] - (overlap[prefix][task] or 0)
   for task in matrix:
     row = f'| {task} | {without[task]:.1f} | {matrix[task][task]:.1f} |'
-    other = max((prefix for prefix in matrix if prefix not in (task, _PLAIN)), key=lambda prefix: above(prefix, task))
+    other = max((prefix for prefix in matrix if prefix != task), key=lambda prefix: above(prefix, task))
     lines.append(f'{row} |  |' if task == _PLAIN else
                  f'{row} {matrix[other][task]:.1f} ({other}) | {overlap[other][task]:.1f} |')
   mean = sum(without.values()) / len(without)
   lines += [f'| mixture | {mean:.1f} | | | |', '',
             "Another prefix: the one that is most above the overlap, the share of the task's lists on which both tasks",
-            f'have the same answer. {_PLAIN} is left out: its inputs give it away, so its prefix tells nothing.', '',
+            f'have the same answer. The lists of {_PLAIN} are left out: they give it away.', '',
             '| new task | prefix, % | low rank, % | full tuning, % |', '|---|---|---|---|']
   lines += [f'| {task} | {" | ".join(f"{row[method]:.1f}" for method in _METHODS)} |'
             for task, row in found['new tasks'].items()]

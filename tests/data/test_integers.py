@@ -105,6 +105,17 @@ def test_validation_is_3200_lists_whatever_the_seed():
   assert validation[5] == tasks.get('LessThan').split('validation')[5]
 
 
+def test_the_overlap_is_the_share_of_lists_with_the_same_answer():
+  overlap = lambda first, second: integers.overlap(first, second, length=5, largest=6)
+  assert overlap('LessThan', 'LessThan') == 100 and overlap('SortAscending', 'Add1') == 0
+  x = integers.Draws('LessThan', 5, 6).validation().block(0)[:3200]
+  answers = integers.apply('LessThan', x)
+  assert overlap('Modulo', 'LessThan') == 100 * (answers == integers.apply('Modulo', x)).all(1).mean() > 40
+  # On lists of 0 and 1 the task is also to say which entries are 0: elsewhere none is.
+  assert overlap('InverseBinary', 'LessThan') == 100 * (answers == 0).all(1).mean() > 20
+  assert overlap('InverseBinary', 'InverseBinary') == 100 and overlap('InverseBinary', 'SortAscending') == 0
+
+
 def test_the_mixture_is_the_seven_pretraining_tasks_in_equal_shares():
   mixture = tasks.get('IntegerMixture')
   assert [task.name for task in mixture.tasks] == [
