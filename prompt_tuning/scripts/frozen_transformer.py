@@ -19,6 +19,7 @@ from prompt_tuning.scripts._experiment import Experiment
 
 _TASKS = ('xor', 'memory', 'digits')
 _KINDS = ('pretrained', 'random')
+_DRAWN = 100  # examples whose attention is averaged in the picture
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def _study(options: argparse.Namespace) -> None:
       model, trained = described.model.load(described.restore, seed=described.seed), inference.load_trained(run)
       found.setdefault(task, {})[kind] = _judged(described, model, trained) | {'seconds': took}
       if (task, kind) == ('xor', 'pretrained'):
-        _draw(described.task().split('validation')[0], model, trained, experiment.path('attention.png'))
+        _draw(described.task().split('validation'), model, trained, experiment.path('attention.png'))
   experiment.write(found, table(found))
 
 
@@ -70,20 +71,21 @@ def _judged(described: Any, model: Any, trained: Any) -> dict[str, float]:
   return {'accuracy': 100 * found['accuracy'], 'steps': trained.about['step'], 'trained numbers': trained_numbers}
 
 
-def _draw(example: Any, model: Any, trained: Any, path: str) -> None:
-  """Draws what the first layer attends to in one example, averaged over its heads."""
+def _draw(examples: Any, model: Any, trained: Any, path: str) -> None:
+  """Draws what the first layer attends to, averaged over its heads and over examples."""
   from prompt_tuning import layouts, reports
   from prompt_tuning.models.language_model import attention_weights
 
   layout = model.layout(trained.layout())
-  count, labels = len(example['inputs']), len(example['targets'])
-  batch = layouts.assemble([[layout.example(example['inputs'], example['targets'])]], {'decoder': count})
+  drawn = [examples[i] for i in range(_DRAWN)]
+  count, bits = len(drawn[0]['inputs']), len(drawn[0]['targets'])
+  batch = layouts.assemble([[layout.example(each['inputs'], each['targets'])] for each in drawn], {'decoder': count})
   weights = attention_weights(model.module, model.params, batch, trained.conditioning(model))
-  mean = weights['decoder/layers/self_attention'][:1, 0].mean(axis=1, keepdims=True)
+  mean = weights['decoder/layers/self_attention'][:1].mean(axis=(1, 2))[:, None]
   try:
     print('Picture:', reports.attention_grid(
-      mean, [str(bit) for bit in example['inputs']], path, borders=[count - labels],
-      title='Exclusive or: first layer, mean over heads', names=('',)))
+      mean, [f'{string}{i + 1}' for string in 'ab' for i in range(bits)], path, borders=[bits],
+      title=f'Exclusive or of a and b: first layer, mean over heads and {_DRAWN} examples', names=('',)))
   except ImportError as error:
     print(f'No picture: {error}')
 
