@@ -14,8 +14,9 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Toy programs compile in seconds and run in microseconds: XLA need not try hard. Set it to 0 to test what users run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 if os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1' and importlib.metadata.version('jaxlib').startswith('0.10.'):
-  # Halves the rest. Versions that do not know the flag would end the process, hence the check.
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_cpu_use_fusion_emitters=false'
+  # Halves the rest. Versions that do not know the flags would end the process, hence the check.
+  os.environ['XLA_FLAGS'] = ' '.join((os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false',
+                                      '--xla_cpu_parallel_codegen_split_count=1'))
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   # Several runs of one test compile the same step: the second takes it from here, programs that tests start too.
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='prompt_tuning_tests_')
