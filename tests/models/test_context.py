@@ -34,7 +34,7 @@ def family(name):
   return loading.random_model(FAMILIES[name], vocabulary=PassThroughVocabulary(29), seed=3)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=['rotary', 'relative', pytest.param('learned', marks=pytest.mark.slow)])
 def model(request):
   return family(request.param)
 

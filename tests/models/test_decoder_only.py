@@ -110,7 +110,8 @@ LEARNED = DecoderConfig(
   bias=True, query_scale=5**-0.5, position_count=40, tied=True, family='gpt2')
 
 
-@pytest.fixture(scope='module', params=[MIXED, LEARNED], ids=['rotary', 'learned'])
+@pytest.fixture(scope='module', params=[MIXED, pytest.param(LEARNED, marks=pytest.mark.slow)],
+                ids=['rotary', 'learned'])
 def toy(request):
   return loading.random_model(request.param, vocabulary=PassThroughVocabulary(29), seed=3)
 
