@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from prompt_tuning import layouts, sharding, trees
 from prompt_tuning.conditioning import Conditioning, Context, Visibility
+from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.generation import Greedy, Sampler, generate
 from prompt_tuning.models.parameters import ready
@@ -214,12 +215,9 @@ class LanguageModel:
       tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
                            max_length=max_length, end_ids=self.end_ids)
       for ids in np.asarray(tokens)[:len(part), -1]:
-        answers.append(self.vocabulary.decode(ids.tolist()) if given_text else self._until_end(ids))
+        answers.append(self.vocabulary.decode(ids.tolist()) if given_text else
+                       np.asarray(until_end(ids, self.end_ids), ids.dtype))
     return answers
-
-  def _until_end(self, ids: np.ndarray) -> np.ndarray:
-    ends = np.flatnonzero(np.isin(ids, self.end_ids))
-    return ids[:ends[0]] if len(ends) else ids
 
   def _split(self, inputs: Texts | None, targets: list[_Row],
              context: Context | None) -> tuple[list[_Row], list[list[int]]]:
