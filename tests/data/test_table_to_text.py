@@ -94,6 +94,7 @@ def test_the_anchors_are_the_copied_table_and_the_first_reference():
   assert found['human'] == {'sentence_bleu': pytest.approx(100), 'corpus_bleu': pytest.approx(100)}
 
 
+@pytest.mark.slow
 def test_the_anchors_of_the_real_data_are_those_that_were_measured(shared):
   pytest.importorskip('sacrebleu')
   small = table_to_text.anchors(table_to_text.read_references(shared / 'e2e/small.out'))

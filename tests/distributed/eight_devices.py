@@ -147,7 +147,8 @@ def test_logits_are_those_of_one_device(model, vectors, name, shape, dtype):
 
 
 @pytest.mark.parametrize(('name', 'shape'), [
-  ('t5', (2, 2, 2)), ('gpt2', (1, 2, 4)), pytest.param('llama', (2, 2, 2), marks=pytest.mark.slow)])
+  ('t5', (2, 2, 2)),
+  *(pytest.param(*each, marks=pytest.mark.slow) for each in (('gpt2', (1, 2, 4)), ('llama', (2, 2, 2))))])
 def test_beams_are_those_of_one_device(model, vectors, name, shape):
   def beams(model):
     prompt = vectors[model.width]

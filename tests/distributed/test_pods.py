@@ -24,7 +24,7 @@ def model_folder(tmp_path_factory):
 def alone(model_folder, tmp_path_factory):
   """What one process with one device finds, and its folder."""
   folder = tmp_path_factory.mktemp('alone')
-  return pod.play(model_folder, str(folder), retrained=True), folder
+  return pod.play(model_folder, str(folder)), folder
 
 
 def play(count, devices, **settings):
@@ -42,8 +42,7 @@ def play(count, devices, **settings):
 def two(model_folder, tmp_path_factory):
   """What two processes of two devices find, and where each has its folders."""
   folder = tmp_path_factory.mktemp('two')
-  found = play(2, 2, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(1, 2, 2), told=True,
-               retrained=True)
+  found = play(2, 2, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(1, 2, 2), told=True)
   return found, folder
 
 
@@ -110,9 +109,12 @@ def test_each_process_reads_what_its_devices_hold(alone, two):
     assert each['read'] == each['held'] < 0.6 * alone[0]['held']
 
 
-def test_parameters_that_are_spread_over_processes_can_be_retrained(alone, two):
-  for each in two[0]:
-    for name, array in alone[0]['retrained'].items():
+@pytest.mark.slow
+def test_parameters_that_are_spread_over_processes_can_be_retrained(model_folder, tmp_path):
+  only = {'model_folder': model_folder, 'steps': (1,), 'judged': False, 'retrained': True}
+  alone = pod.play(**only, folder=str(tmp_path / 'alone'))
+  for each in play(2, 2, **only, folder=f'{tmp_path}/{{}}', shape=(1, 2, 2)):
+    for name, array in alone['retrained'].items():
       np.testing.assert_allclose(each['retrained'][name], array, rtol=1e-5, atol=1e-6, err_msg=name)
 
 

@@ -35,7 +35,7 @@ UNUSED = [0, 13, 15, 16]  # tokens that stand nowhere
 
 
 @pytest.mark.parametrize('name', [
-  pytest.param(name, marks=pytest.mark.slow) if name in ('qwen3', 't5 1.1') else name for name in MODELS])
+  pytest.param(name, marks=pytest.mark.slow) if name in ('qwen3', 'gemma2', 't5 1.1') else name for name in MODELS])
 def test_every_number_of_a_model_has_a_gradient(name):
   model = random_model(MODELS[name], seed=4)
   random = np.random.default_rng(1)
