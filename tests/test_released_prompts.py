@@ -1,7 +1,6 @@
 """The published prompts for T5 1.1 LM-adapted base, with a model of its shape."""
 
 import json
-import os
 import pathlib
 import resource
 import shutil
@@ -80,7 +79,8 @@ def stand_in(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_published_prompt_is_evaluated_end_to_end_with_a_model_of_the_true_size(shared, stand_in, tmp_path):
+def test_a_published_prompt_is_evaluated_end_to_end_with_a_model_of_the_true_size(
+    shared, stand_in, tmp_path, users_environment):
   """The same command with the real checkpoint and data is the one of the published accuracy, 95.07."""
   pytest.importorskip('tensorflow_datasets')
   from tensorflow_datasets.text import glue as tfds_glue
@@ -92,8 +92,6 @@ def test_a_published_prompt_is_evaluated_end_to_end_with_a_model_of_the_true_siz
   rows = [{'sentence': f'{text} {i}', 'label': label, 'idx': i} for i, (text, label) in enumerate(4 * sentences)]
   tfds_folders.store(tmp_path / 'tfds', 'glue/sst2:2.0.0', features, {
     'train': rows, 'validation': rows, 'test': [row | {'label': -1} for row in rows]})
-  environment = {name: value for name, value in os.environ.items() if name not in (
-    'JAX_DISABLE_MOST_OPTIMIZATIONS', 'XLA_FLAGS')}
   began = time.monotonic()
   run = subprocess.run([
     sys.executable, '-m', 'prompt_tuning.eval',
@@ -104,7 +102,8 @@ def test_a_published_prompt_is_evaluated_end_to_end_with_a_model_of_the_true_siz
     "--gin.MIXTURE_OR_TASK_NAME='taskless_glue_sst2_v200_examples'",
     "--gin.MIXTURE_OR_TASK_MODULE='prompt_tuning.data.glue'", f"--gin.EVAL_OUTPUT_DIR='{tmp_path}/out'",
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 8}", "--gin.utils.DatasetConfig.split='validation'",
-    '--gin.BATCH_SIZE=128', f'--tfds_data_dir={tmp_path}/tfds'], env=environment, capture_output=True, text=True)
+    '--gin.BATCH_SIZE=128', f'--tfds_data_dir={tmp_path}/tfds'], env=users_environment,
+    capture_output=True, text=True)
   seconds, peak = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
   assert run.returncode == 0, run.stderr
   print(f'\n{seconds:.0f} s, {peak:.2f} GiB\n{run.stdout}')

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -182,11 +184,23 @@ def test_clustering_tunes_by_both_losses_and_draws(tmp_path, size, capsys):
   assert (tmp_path / 'run/cosine.png').stat().st_size > 5000
 
 
+@pytest.fixture
+def found_whole(tmp_path, users_environment):
+  """What an experiment finds at its small size, run as users run it."""
+
+  def run(name, *flags):
+    done = subprocess.run([sys.executable, '-m', f'prompt_tuning.scripts.{name}', f'--output={tmp_path}', *flags],
+                          env=users_environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads((tmp_path / 'results.json').read_text())
+
+  return run
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_prefixes_elicit_pretrained_tasks_and_teach_no_new_one(tmp_path, capsys):
-  assert elicitation.main([f'--output={tmp_path}', '--new', 'DoubleHistogram']) == 0, capsys.readouterr().err
-  found = json.loads((tmp_path / 'results.json').read_text())
+def test_prefixes_elicit_pretrained_tasks_and_teach_no_new_one(found_whole):
+  found = found_whole('elicitation', '--new', 'DoubleHistogram')
   without, matrix, overlap, new = (
     found[name] for name in ('without a prefix', 'prefix on task', 'same answers', 'new tasks'))
   assert 25 < np.mean(list(without.values())) < 55
@@ -197,8 +211,7 @@ def test_prefixes_elicit_pretrained_tasks_and_teach_no_new_one(tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_a_frozen_pretrained_network_learns_exclusive_or(tmp_path, capsys):
-  assert frozen_transformer.main([f'--output={tmp_path}', '--tasks', 'xor']) == 0, capsys.readouterr().err
-  found = json.loads((tmp_path / 'results.json').read_text())['xor']
+def test_a_frozen_pretrained_network_learns_exclusive_or(found_whole):
+  found = found_whole('frozen_transformer', '--tasks', 'xor')['xor']
   assert found['pretrained']['accuracy'] >= 99 and found['pretrained']['steps'] <= 1000
   assert found['random']['accuracy'] < found['pretrained']['accuracy'] - 5
