@@ -20,10 +20,10 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning import meshes, sharding
-from prompt_tuning.conditioning import Visibility
+from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.models import kernels
 from prompt_tuning.models.attention import Block, hide, self_visible
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.types import Array
 
 KERNELS = {'gpu': ('xla', 'cudnn'), 'tpu': ('xla', 'pallas'), 'cpu': ('xla',)}

@@ -14,10 +14,10 @@ import contest
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning import layouts
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.prompts import Prompt, PromptTuning
+from prompt_tuning.rows import layouts
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import TrainState, make_step
 

@@ -48,9 +48,9 @@ def ours(size):
   import numpy as np
   from our_step import frozen_model, made
 
-  from prompt_tuning import layouts
-  from prompt_tuning.conditioning import Conditioning
   from prompt_tuning.models.generation import Greedy, generate
+  from prompt_tuning.rows import layouts
+  from prompt_tuning.rows.conditioning import Conditioning
 
   module, batches = made(size)
   model, layout, random = frozen_model(module, batches[0]), module.layout(layouts.Layout()), np.random.default_rng(0)

@@ -21,11 +21,12 @@ import tensorflow as tf
 from our_step import frozen_model, made
 from sizes import SIZES
 
-from prompt_tuning import compilation, layouts
-from prompt_tuning.data import pipeline, prefetch, tasks
+from prompt_tuning.data import pipeline, prefetch, registry
 from prompt_tuning.data.vocabularies import load_vocabulary
+from prompt_tuning.devices import compilation
 from prompt_tuning.models.loading import find_model
 from prompt_tuning.prompts import Prompt, PromptTuning
+from prompt_tuning.rows import layouts
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import TrainState, make_step
 
@@ -50,7 +51,7 @@ def measure(size, steps: int) -> str:
     [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim])
   vocabulary = load_vocabulary(find_model('t5_integers'))
   lengths = {'inputs': size.inputs, 'targets': size.targets}
-  task = tasks.get('benchmark', vocabulary, lengths)
+  task = registry.get('benchmark', vocabulary, lengths)
   writing = contest.seconds(lambda: task.split('train'))
   source = pipeline.TrainBatches(task, vocabulary, layouts.Layout(size.prompt), lengths=lengths, batch_size=size.batch)
   alone = statistics.median(contest.seconds(lambda: next(source)) for _ in range(300))

@@ -10,9 +10,9 @@ import argparse
 import jax
 
 import prompt_tuning as pt
-from prompt_tuning import compilation
-from prompt_tuning.data import tasks
-from prompt_tuning.evaluation import evaluate_loss
+from prompt_tuning.data import registry
+from prompt_tuning.devices import compilation
+from prompt_tuning.evaluation.evaluate import evaluate_loss
 
 TYPES = ('float32', 'bfloat16', 'int8')
 
@@ -43,7 +43,7 @@ def tune(model: pt.LanguageModel, options: argparse.Namespace, seed: int) -> pt.
 
 def judge(model: pt.LanguageModel, prompt: pt.SavedPrompt, name: str) -> dict[str, float]:
   """Returns accuracy and loss on the lists that training never shows."""
-  trained, task = prompt.as_trained(), tasks.get(name, model.vocabulary, None)
+  trained, task = prompt.as_trained(), registry.get(name, model.vocabulary, None)
   loss = evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), task,
                        lengths={'inputs': 8, 'targets': 8})['loss']
   return {'accuracy': pt.evaluate(model, name, prompt)['accuracy'], 'loss': loss}

@@ -12,14 +12,16 @@ import numpy as np
 from flax import linen as nn
 from sizes import SIZES, Size
 
-from prompt_tuning import compilation, layouts, trees
-from prompt_tuning.conditioning import Visibility
+from prompt_tuning import trees
+from prompt_tuning.devices import compilation
 from prompt_tuning.models.cached_texts import CachedTexts
 from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.prompts import Prompt, PromptTuning
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.types import Batch

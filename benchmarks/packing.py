@@ -21,12 +21,13 @@ import numpy as np
 from our_step import frozen_model, made
 from sizes import SIZES
 
-from prompt_tuning import compilation, layouts
 from prompt_tuning.data import packing, tasks
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.devices import compilation
 from prompt_tuning.losses import Loss
 from prompt_tuning.prompts import Prompt, PromptTuning
+from prompt_tuning.rows import layouts
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.types import Batch

@@ -14,7 +14,8 @@ import re
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # the slices are not here
 
-from prompt_tuning import command, device_memory, launch, outline
+from prompt_tuning.programs import abstract_models as outline
+from prompt_tuning.programs import command, device_memory, launch
 
 GIGA, GIBI = 1e9, 2**30
 

@@ -19,7 +19,7 @@ _HOME = {
   'LanguageModel': 'models.language_model', 'T5Config': 'models.t5',
   'Greedy': 'models.generation', 'Sampling': 'models.generation', 'BeamSearch': 'models.generation',
   'Prompt': 'prompts', 'PromptTuning': 'prompts', 'Retrained': 'tuning.retrained',
-  'SavedPrompt': 'inference', 'load_prompt': 'inference',
+  'SavedPrompt': 'evaluation.saved', 'load_prompt': 'evaluation.saved',
   'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',
   'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',
   'tune': 'api', 'evaluate': 'api',

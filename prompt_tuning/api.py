@@ -5,12 +5,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning import conditioning, inference, prompts
+from prompt_tuning import prompts
 from prompt_tuning.data import metrics as metric_functions
-from prompt_tuning.data import tasks
+from prompt_tuning.data import registry, tasks
 from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models.generation import Greedy, Sampler
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.rows import conditioning
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
@@ -79,21 +81,21 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   Args:
     model: the frozen model.
     examples: as for `tune`.
-    prompt: what helps the model: a saved prompt, an array [P, D], or `inference.Trained` tensors.
+    prompt: what helps the model: a saved prompt, an array [P, D], or `saved.Trained` tensors.
     sampler: how tokens are chosen.
     split: which examples of a task; lists of examples are judged whole.
     batch_size: rows run together.
     num_examples: only so many, from the first.
   """
-  from prompt_tuning.evaluation import evaluate as judge
+  from prompt_tuning.evaluation.evaluate import evaluate as judge
 
   task = as_task(examples, split, model)
   if prompt is None:
-    trained = inference.Trained({})
-  elif isinstance(prompt, inference.Trained):
+    trained = saved.Trained({})
+  elif isinstance(prompt, saved.Trained):
     trained = prompt
   else:
-    trained = (prompt if isinstance(prompt, inference.SavedPrompt) else inference.SavedPrompt(prompt)).as_trained()
+    trained = (prompt if isinstance(prompt, saved.SavedPrompt) else saved.SavedPrompt(prompt)).as_trained()
   found: dict[str, float] = {}
   for each, _ in task.parts(split):
     result = judge(model, trained.conditioning(model), model.layout(trained.layout()), each, sampler=sampler,
@@ -109,7 +111,7 @@ def as_task(examples: Examples, split: str, model: LanguageModel,
   if isinstance(examples, (tasks.Task, tasks.Mixture)):
     return examples
   if isinstance(examples, str):
-    return tasks.get(examples, model.vocabulary, lengths)
+    return registry.get(examples, model.vocabulary, lengths)
   rows = [dict(e) if isinstance(e, Mapping) else {'inputs': e[0], 'targets': e[1]} for e in examples]
   if not rows:
     raise ValueError('The list of examples is empty. Give at least one example.')

@@ -2,7 +2,7 @@
 
 import sys
 
-from prompt_tuning import command
+from prompt_tuning.programs import command
 
 if __name__ == '__main__':
   sys.exit(command.run('infer'))

@@ -6,12 +6,12 @@ import pathlib
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import load_model
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 
 CONFIGS = {
   'tiny': T5Config(vocab_size=32128, width=4, heads=2, head_dim=2, mlp_dim=8, encoder_layers=2, decoder_layers=2,

@@ -8,9 +8,11 @@ import pytest
 import toy_run
 
 import prompt_tuning as pt
-from prompt_tuning import inference, layouts, prompts
+from prompt_tuning import prompts
 from prompt_tuning.data.integers import Draws
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.evaluation import saved
+from prompt_tuning.rows import layouts
 from prompt_tuning.training.evaluations import Evaluations
 
 PAIRS = [('7 8 9', '9 8 7'), ('3 4', '4 3'), ('10', '10'), ('5 6 7', '7 6 5')]
@@ -56,7 +58,7 @@ def test_a_saved_prompt_answers_as_the_run_does(tiny, run, tmp_path):
 
 def test_evaluate_takes_a_prompt_in_every_form(tiny, run):
   judged = [pt.evaluate(tiny, PAIRS, prompt, batch_size=2) for prompt in (
-    run.prompt, np.asarray(run.prompt.vectors), inference.load_trained(run.folder))]
+    run.prompt, np.asarray(run.prompt.vectors), saved.load_trained(run.folder))]
   assert judged[0] == judged[1] == judged[2] and set(judged[0]) == {'accuracy'}
   assert pt.evaluate(tiny, PAIRS) == {'accuracy': 0.0}
 

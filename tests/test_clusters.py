@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from prompt_tuning import clusters, reports
+from prompt_tuning.evaluation import clusters, reports
 
 pytest.importorskip('sklearn', reason='scikit-learn is not installed: pip install prompt-tuning[metrics]')
 D = 7

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 
 import prompt_tuning as pt
-from prompt_tuning import command, inference
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import find_model, random_model, save_model
+from prompt_tuning.programs import command
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
@@ -105,7 +106,7 @@ def toys(tmp_path_factory):
 
 
 def save_prompt(path):
-  inference.SavedPrompt(np.ones((100, 96), np.float32)).save(str(path))
+  saved.SavedPrompt(np.ones((100, 96), np.float32)).save(str(path))
 
 
 @pytest.fixture
@@ -124,9 +125,9 @@ def place(tmp_path, toys, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   monkeypatch.setenv('TFDS_DATA_DIR', str(toys / 'tfds'))  # also: to be put back
   monkeypatch.setattr(sys, 'path', [path for path in sys.path if path])  # programs add the folder they start in
-  from prompt_tuning.data import tasks
+  from prompt_tuning.data import registry, tasks
 
-  monkeypatch.setattr(tasks, '_registry', dict(tasks._registry))
+  monkeypatch.setattr(tasks, 'registered', dict(tasks.registered))
   before = set(sys.modules)
   if SEQIO:
     import seqio

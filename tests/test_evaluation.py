@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.conditioning import Conditioning
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.evaluation import evaluate, evaluate_loss
-from prompt_tuning.layouts import Layout
+from prompt_tuning.evaluation.evaluate import evaluate, evaluate_loss
 from prompt_tuning.models.generation import Greedy
+from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.rows.layouts import Layout
 
 EXAMPLES = [{'inputs': '7 8 9', 'targets': '5 6'}, {'inputs': '3', 'targets': '4'},
             {'inputs': '10 11', 'targets': '12'}]

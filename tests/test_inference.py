@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from prompt_tuning import inference, layouts
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import write_state
-from prompt_tuning.conditioning import Visibility
-from prompt_tuning.inference import SavedPrompt, Trained, infer, load_prompt, load_trained
+from prompt_tuning.evaluation import predictions, saved
+from prompt_tuning.evaluation.predictions import infer
+from prompt_tuning.evaluation.saved import SavedPrompt, Trained, load_prompt, load_trained
 from prompt_tuning.models.generation import Greedy
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 
 PROMPT = SavedPrompt(np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32), layouts.before_eos,
                      Visibility(input=False), {'model': 'toy', 'step': 7})
@@ -65,12 +67,12 @@ def test_retrained_parameters_are_no_prompt(tmp_path):
 
 def test_a_placement_of_another_program_is_an_error():
   with pytest.raises(ValueError, match=r"unknown placement 'behind_eos'. Did you mean"):
-    Trained({inference.PATH: PROMPT.vectors}, {'placement': 'behind_eos'}).prompt()
+    Trained({saved.PATH: PROMPT.vectors}, {'placement': 'behind_eos'}).prompt()
 
 
 def test_a_prompt_of_another_width_is_an_error(tiny):
   with pytest.raises(ValueError, match=r'The prompt has shape \(3, 7\), but the model wants \[P, 12\]. Choose one'):
-    Trained({inference.PATH: np.zeros((3, 7))}).conditioning(tiny)
+    Trained({saved.PATH: np.zeros((3, 7))}).conditioning(tiny)
 
 
 def answers(tiny, mode, **settings):
@@ -109,13 +111,13 @@ def test_an_unknown_mode_and_missing_targets_are_errors(tiny):
 
 def test_answers_as_texts_have_the_examples_ids_or_their_numbers(tmp_path):
   lines = [{'inputs': {'id': 'a7'}, 'prediction': 'two\n lines '}, {'inputs': {}, 'prediction': ''}]
-  inference.write_lines(str(tmp_path / 'answers.txt'), iter(lines), inference.text_line)
+  predictions.write_lines(str(tmp_path / 'answers.txt'), iter(lines), predictions.text_line)
   assert (tmp_path / 'answers.txt').read_text() == 'a7||two lines\n1||\n'
 
 
 def test_lines_are_written_whole_or_not_at_all(tmp_path):
   path = tmp_path / 'out/answers.jsonl'
-  assert inference.write_lines(str(path), iter([{'a': 'ä'}, {'a': 2}])) == 2
+  assert predictions.write_lines(str(path), iter([{'a': 'ä'}, {'a': 2}])) == 2
   assert [json.loads(line) for line in path.read_text().splitlines()] == [{'a': 'ä'}, {'a': 2}]
 
   def broken():
@@ -123,5 +125,5 @@ def test_lines_are_written_whole_or_not_at_all(tmp_path):
     raise RuntimeError('the model is gone')
 
   with pytest.raises(RuntimeError):
-    inference.write_lines(str(path), broken())
+    predictions.write_lines(str(path), broken())
   assert 'ä' in path.read_text() and [file.name for file in path.parent.iterdir()] == ['answers.jsonl']

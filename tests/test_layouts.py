@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
-from prompt_tuning.layouts import Layout, assemble
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.layouts import Layout, assemble
 
 
 @pytest.mark.parametrize(('placement', 'slots'), [

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from prompt_tuning import layouts, prompts
-from prompt_tuning.conditioning import Visibility
+from prompt_tuning import prompts
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 
 P, D, V = 5, 4, 40
 KEY = jax.random.key(3)

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.data.metrics import sequence_match
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Task
-from prompt_tuning.evaluation import evaluate
-from prompt_tuning.inference import SavedPrompt
-from prompt_tuning.layouts import after_eos
+from prompt_tuning.evaluation.evaluate import evaluate
+from prompt_tuning.evaluation.ranking import Ranked, rank
+from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models.generation import Greedy
-from prompt_tuning.ranking import Ranked, rank
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
+from prompt_tuning.rows.layouts import after_eos
 
 WORDS = ('5 6 7', '4', '12 3', '5 6')  # of one to three tokens; one begins as another does
 INPUTS = ('7 8 9', '3', '10 11 4 5', '8 2', '17')

@@ -12,11 +12,14 @@ import flax.serialization
 import numpy as np
 import pytest
 
-from prompt_tuning import command, inference, layouts, trees
-from prompt_tuning.conditioning import Visibility
+from prompt_tuning import trees
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.programs import command
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 
 BASE = T5Config(vocab_size=32128, width=768, heads=12, head_dim=64, mlp_dim=2048, encoder_layers=12, decoder_layers=12)
 NORMS = {'sst2': 14347.524, 'mrpc': 8950.930, 'rte': 9561.628}  # computed with NumPy alone
@@ -24,7 +27,7 @@ NORMS = {'sst2': 14347.524, 'mrpc': 8950.930, 'rte': 9561.628}  # computed with 
 
 @pytest.mark.parametrize('task', NORMS)
 def test_a_published_prompt_is_loaded_whole(shared, task):
-  prompt = inference.load_prompt(str(shared / 'released_prompts' / f'{task}.npy'))
+  prompt = saved.load_prompt(str(shared / 'released_prompts' / f'{task}.npy'))
   assert (prompt.vectors.shape, prompt.vectors.dtype) == ((100, 768), np.float32)
   assert (prompt.placement, prompt.visibility) == (layouts.before, Visibility())
   np.testing.assert_allclose(np.linalg.norm(prompt.vectors), NORMS[task], rtol=1e-5)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
-from prompt_tuning.conditioning import Conditioning, StackConditioning
-from prompt_tuning.inference import SavedPrompt
-from prompt_tuning.layouts import after_eos
-from prompt_tuning.representations import representations, top_tokens
+from prompt_tuning.evaluation.representations import representations, top_tokens
+from prompt_tuning.evaluation.saved import SavedPrompt
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
+from prompt_tuning.rows.layouts import after_eos
 
 INPUTS = ('7 8 9', '3', '10 11 4 5')
 EXAMPLES = [{'inputs': text} for text in INPUTS]

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from prompt_tuning import inference, storage
+from prompt_tuning.evaluation import saved
+from prompt_tuning.files import storage
 
 
 def names(folder):
@@ -143,7 +144,7 @@ def test_without_gcsfs_public_objects_are_read_and_nothing_is_written(store, mon
     with pytest.raises(ImportError, match=r'gs://bucket/b/?: writing to gs://.* needs gcsfs: `pip install '):
       change('gs://bucket/b', b'')
   with pytest.raises(FileNotFoundError, match='gs://bucket/b: there is no such object'):
-    inference.load_trained('gs://bucket/b')
+    saved.load_trained('gs://bucket/b')
   store.public = False
   for read in (storage.read_bytes, storage.exists):
     with pytest.raises(OSError, match=r'answered 401 .* `pip install prompt-tuning\[gcs\]`, or copy it'):

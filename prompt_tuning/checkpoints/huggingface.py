@@ -12,8 +12,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning import storage, trees
+from prompt_tuning import trees
 from prompt_tuning.checkpoints import state
+from prompt_tuning.files import storage
 from prompt_tuning.types import Array, Flat
 
 _CONFIG = 'config.json'

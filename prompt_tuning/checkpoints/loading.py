@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from prompt_tuning import sharding, trees
+from prompt_tuning import trees
+from prompt_tuning.devices import sharding
 from prompt_tuning.types import Flat, Params
 
 _LISTED = 30  # names in one message

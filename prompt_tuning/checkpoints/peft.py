@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning import storage
 from prompt_tuning.checkpoints.huggingface import read_arrays, read_json, write_arrays, write_json
+from prompt_tuning.files import storage
 from prompt_tuning.types import Flat
 
 ENCODER_PROMPT, DECODER_PROMPT = 'encoder/prompt/prompt/prompt', 'decoder/prompt/prompt/prompt'

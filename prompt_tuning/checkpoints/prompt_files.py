@@ -12,8 +12,8 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import storage
 from prompt_tuning.checkpoints import state
+from prompt_tuning.files import storage
 from prompt_tuning.types import Array
 
 MAGIC = b'\x93NUMPY'  # how a NumPy file starts

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning import storage
+from prompt_tuning.files import storage
 from prompt_tuning.types import Array, Flat
 
 _ENTRY = 'state'

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import tensorstore
 
-from prompt_tuning import storage, trees
+from prompt_tuning import trees
+from prompt_tuning.files import storage
 from prompt_tuning.types import Array
 
 _VERSION = 3

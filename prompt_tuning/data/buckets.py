@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from prompt_tuning import layouts
 from prompt_tuning.data.packing import Row
 from prompt_tuning.data.shuffled import permutation
+from prompt_tuning.rows import layouts
 
 _KIND = 1  # sets the order of batches apart from that of examples
 

@@ -13,9 +13,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning import storage, trees
+from prompt_tuning import trees
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data.tasks import FILE_ENDINGS, Example, Metric, Task
+from prompt_tuning.files import storage
 
 Row = tuple[int, dict[str, Any]]  # number of the line, columns
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from prompt_tuning import layouts
+from prompt_tuning.rows import layouts
 
 Row = list[layouts.Example]
 _MULTIPLE = 8  # a length that was found by looking is rounded up to it

@@ -17,13 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import grain
 import numpy as np
 
-from prompt_tuning import layouts
 from prompt_tuning.data.buckets import Buckets, bucket_lengths
 from prompt_tuning.data.packing import Row, make_room, pack
 from prompt_tuning.data.preprocessing import FEATURES, Preprocessor
 from prompt_tuning.data.shuffled import Shuffled
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.rows import layouts
 from prompt_tuning.types import Batch
 
 BLOCK = 1024  # examples that are packed or sorted together

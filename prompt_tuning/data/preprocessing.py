@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning import layouts
 from prompt_tuning.data.tasks import Example
 from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.rows import layouts
 
 FEATURES = ('inputs', 'targets')
 

@@ -25,10 +25,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
-from prompt_tuning import storage
 from prompt_tuning.data import records
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.files import storage
 
 LARGE = 1_000_000  # examples; a split with more is not written to a file
 _ENDLESS = 2**40

@@ -1,24 +1,13 @@
 """Tasks: named examples with the metrics that judge them, and mixtures of tasks."""
 
 import dataclasses
-import importlib
-import importlib.util
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from prompt_tuning import trees
 
 Example = dict[str, Any]
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 FILE_ENDINGS = ('.jsonl', '.tsv')
-_PACKAGE = 'prompt_tuning.data'
-# Names of SeqIO tasks -> the module of the package that adds them.
-_SEQIO_MODULES = {
-  r'glue_.*_from_': 'glue_transfer', r'super_glue_|dpr_v': 'super_glue', r'glue_': 'glue',
-  r'squad|mrqa': 'qa', r'xsum_|cnn_dailymail_': 'summarization', r'c4_': 'c4'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +123,7 @@ class Mixture:
     return found
 
 
-_registry: dict[str, Task | Mixture] = {}
+registered: dict[str, Task | Mixture] = {}
 
 
 def add(task: Task | Mixture) -> Task | Mixture:
@@ -143,87 +132,10 @@ def add(task: Task | Mixture) -> Task | Mixture:
   Raises:
     ValueError: another task has this name.
   """
-  if _registry.get(task.name, task) is not task:
+  if registered.get(task.name, task) is not task:
     raise ValueError(f'There is already a task {task.name!r}. Give the new one another name.')
-  _registry[task.name] = task
+  registered[task.name] = task
   return task
-
-
-def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = None) -> Task | Mixture:
-  """Returns the task or mixture of this name: one that was added here or to SeqIO, an integer task, or a file.
-
-  The columns of a JSONL or TSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
-
-  Args:
-    name: what users type.
-    vocabulary: the model's, which SeqIO tasks are tokenised with.
-    lengths: most tokens of 'inputs' and 'targets', for SeqIO tasks that cut their texts to them.
-
-  Raises:
-    ValueError: there is none; the message names the nearest.
-    ImportError: it needs SeqIO, which is not installed.
-  """
-  from prompt_tuning.data import files, integers  # they make tasks, so they import this module
-
-  if name in _registry:
-    return _registry[name]
-  if name.endswith(FILE_ENDINGS):
-    return files.FileTask(name)
-  if name == integers.MIXTURE:
-    return integers.mixture()
-  if any(part in integers.NAMES for part in name.split('+')):
-    return integers.task(name)
-  known = [*_registry, *integers.NAMES, integers.MIXTURE]
-  if 'seqio' in sys.modules:  # some module has added tasks to it
-    from prompt_tuning.data import seqio_reading
-
-    if name in seqio_reading.names():
-      return seqio_reading.load(name, vocabulary, lengths)
-    known += seqio_reading.names()
-  nearest = trees.nearest(name, known)
-  module = module_of(name)
-  if module is not None and module not in sys.modules:
-    raise ValueError(f'There is no task {name!r}; its name looks like one of {module}. {_seqio_advice(module)}')
-  raise ValueError(f'There is no task {name!r}.{nearest} Give the name of a task (`prompt-tuning tasks` lists them), '
-                   'with MIXTURE_OR_TASK_MODULE set to the module that adds it, or the path of a .jsonl or .tsv file.')
-
-
-def import_module(name: str) -> None:
-  """Imports a module that adds tasks.
-
-  Raises:
-    ImportError: it cannot be imported; the message says why.
-  """
-  try:
-    importlib.import_module(name)
-  except ModuleNotFoundError as error:
-    if error.name == 'seqio':
-      raise ImportError(f'The module of tasks {name} needs SeqIO: `pip install prompt-tuning[seqio]`.') from error
-    if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
-      raise ImportError(f'The module of tasks {name} cannot be imported: {error}. Install what it needs.') from error
-    raise ImportError(f'The module of tasks {name}: there is no such module. Start the program in the folder that '
-                      'holds it, or install it.') from error
-  except Exception as error:  # a module of the user's may raise anything; it is raised again with the module's name
-    raise ImportError(f'The module of tasks {name} cannot be imported: {type(error).__name__}: {error}. '
-                      'Mend the module.') from error
-
-
-def modules() -> list[str]:
-  """Returns the modules of the package that add SeqIO tasks."""
-  return [f'{_PACKAGE}.{module}' for module in sorted(_SEQIO_MODULES.values())]
-
-
-def module_of(name: str) -> str | None:
-  """Returns the module of the package that adds a SeqIO task of such a name."""
-  found = next((module for pattern, module in _SEQIO_MODULES.items() if re.search(pattern, name)), None)
-  return None if found is None else f'{_PACKAGE}.{found}'
-
-
-def _seqio_advice(module: str) -> str:
-  if importlib.util.find_spec('seqio') is None:
-    return ('SeqIO tasks need `pip install prompt-tuning[seqio]`. Without it, write the examples to a .jsonl file '
-            'with the columns inputs and targets and give its path.')
-  return f"Set --gin.MIXTURE_OR_TASK_MODULE=\"'{module}'\"."
 
 
 def _sizes(splits: Mapping[str, Sequence[Example]]) -> str:

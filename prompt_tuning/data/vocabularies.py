@@ -15,7 +15,7 @@ import json
 from collections.abc import Container, Iterable
 from typing import Any, Protocol
 
-from prompt_tuning import storage
+from prompt_tuning.files import storage
 
 FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model', 'tokenizer.model')  # the last is Llama's and Gemma's
 _SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>'}

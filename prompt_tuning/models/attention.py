@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from prompt_tuning.conditioning import Visibility
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.types import Array
 
 HIDDEN = -1e10  # added to a logit that must not count; finite, so that a row that sees nothing stays finite

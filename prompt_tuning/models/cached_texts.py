@@ -15,9 +15,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from prompt_tuning import layouts, storage
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.files import storage
 from prompt_tuning.models.language_model import LanguageModel, bucket, read_batch
+from prompt_tuning.rows import layouts
 from prompt_tuning.types import Array, Batch
 
 # Texts that are read together. Always as many, so that a text's bits do not depend on which others are read with it.

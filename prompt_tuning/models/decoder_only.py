@@ -12,15 +12,15 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning import sharding
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
-from prompt_tuning.layouts import CausalLayout, LabelLayout, Layout, after_eos
+from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import StackConfig, require_choices
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning import sharding
-from prompt_tuning.conditioning import Context, StackConditioning
+from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import hide
 from prompt_tuning.models.stack import Front
+from prompt_tuning.rows.conditioning import Context, StackConditioning
 from prompt_tuning.types import Array
 
 

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from prompt_tuning import decoding, sharding
-from prompt_tuning.conditioning import Conditioning
+from prompt_tuning import decoding
+from prompt_tuning.devices import sharding
 from prompt_tuning.models.parameters import ready
+from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.types import Array, Batch, Params
 
 Sampler = Callable[..., tuple[Array, Array]]

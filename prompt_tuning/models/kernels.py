@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh, PartitionSpec
 
-from prompt_tuning import meshes, sharding
+from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.models import attention
 from prompt_tuning.models.attention import Block
 from prompt_tuning.types import Array

@@ -1,6 +1,6 @@
 """A frozen language model as users hold it: text or ids in, logits, scores or text out.
 
-A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`inference.SavedPrompt`), a plain array
+A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`saved.SavedPrompt`), a plain array
 [P, D], what `load_trained` gives (prefixes and layer prompts too), or a list with one of these, or None, for each row:
 all of one kind, of several lengths. A context is a text, or one for each row, that a
 decoder-only model has read before (`LanguageModel.read`): prompt, input and answer stand behind it.
@@ -15,13 +15,15 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from prompt_tuning import layouts, sharding, trees
-from prompt_tuning.conditioning import Conditioning, Context, Visibility
+from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import until_end
+from prompt_tuning.devices import sharding
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.generation import Greedy, Sampler, generate
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.models.row_prompts import collect_prompts
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, Context, Visibility
 from prompt_tuning.types import Array, Batch, Params
 
 Texts = Sequence[str] | Sequence[Sequence[int]] | np.ndarray

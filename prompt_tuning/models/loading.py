@@ -11,18 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from prompt_tuning import layouts, meshes, sharding, storage, trees
+from prompt_tuning import trees
 from prompt_tuning.checkpoints.fused import Parts, join
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import Rule, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
 from prompt_tuning.data.vocabularies import FILES, load_vocabulary
+from prompt_tuning.devices import meshes, sharding
+from prompt_tuning.files import storage
 from prompt_tuning.models import decoder_formats, t5_formats
 from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.rows import layouts
 from prompt_tuning.types import Flat, Params
 
 _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')

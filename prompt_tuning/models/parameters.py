@@ -5,9 +5,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from prompt_tuning import sharding, trees
-from prompt_tuning.conditioning import LowRankUpdate
+from prompt_tuning import trees
+from prompt_tuning.devices import sharding
 from prompt_tuning.models.quantised import dequantised
+from prompt_tuning.rows.conditioning import LowRankUpdate
 from prompt_tuning.types import Array, Params
 
 

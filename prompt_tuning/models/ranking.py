@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning import sharding
-from prompt_tuning.conditioning import Conditioning
+from prompt_tuning.devices import sharding
 from prompt_tuning.models.parameters import ready
+from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.types import Array, Batch, Params
 
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning, Frozen, StackConditioning, Visibility
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
 from prompt_tuning.types import Array
 
 # Field of a StackConditioning -> the axes of N and P in its arrays.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
-from prompt_tuning.conditioning import StackConditioning
 from prompt_tuning.models.layers import gather
+from prompt_tuning.rows.conditioning import StackConditioning
 from prompt_tuning.types import Array
 
 

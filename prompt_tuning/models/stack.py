@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning import sharding, trees
+from prompt_tuning import trees
+from prompt_tuning.devices import sharding
 from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig

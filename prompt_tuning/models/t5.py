@@ -10,9 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from prompt_tuning import sharding
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
-from prompt_tuning.layouts import Layout
+from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import Cache, choose, front_of, spread
 from prompt_tuning.models.layers import Surroundings
@@ -20,6 +18,8 @@ from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import StackConfig, require_choices
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Batch
 
 _DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0

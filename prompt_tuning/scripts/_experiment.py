@@ -25,20 +25,20 @@ class Experiment:
 
   def described(self, file: str, run: str = 'unused', **values: Any) -> Any:
     """Returns what a gin file describes with some macros set, without running it."""
-    from prompt_tuning import launch
+    from prompt_tuning.programs import launch
 
     return launch.build('train', self._arguments('train', file, MODEL_DIR=self.path(run), **values))[0]
 
   def train(self, file: str, run: str, **values: Any) -> str:
     """Runs the training that a gin file describes, or what is left of it; returns its folder."""
-    from prompt_tuning import launch
+    from prompt_tuning.programs import launch
 
     launch.run('train', self._arguments('train', file, MODEL_DIR=self.path(run), **values))
     return self.path(run)
 
   def infer(self, file: str, run: str, **values: Any) -> str:
     """Answers what a gin file describes; returns the path of the answers."""
-    from prompt_tuning import launch
+    from prompt_tuning.programs import launch
 
     described, text = launch.build('infer', self._arguments('infer', file, INFER_OUTPUT_DIR=self.path(run), **values))
     return described.run(text)
@@ -61,7 +61,7 @@ class Experiment:
     print(f'\n{text}\nWrote {self.path("results.md")} and results.json.')
 
   def _arguments(self, program: str, file: str, **values: Any) -> Any:
-    from prompt_tuning import command
+    from prompt_tuning.programs import command
 
     size = self._size if self._size.endswith('.gin') else f'{self._files}/{self._size}.gin'
     return command.parse_flags(program, [f'--gin_file={size}', f'--gin_file={self._files}/{file}.gin',

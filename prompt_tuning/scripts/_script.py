@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prompt_tuning.command import TRACEBACK
+from prompt_tuning.programs.command import TRACEBACK
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 
@@ -39,7 +39,7 @@ def write_array(path: str, array: Any) -> None:
   """
   import numpy as np
 
-  from prompt_tuning import storage
+  from prompt_tuning.files import storage
 
   array = np.asarray(array, np.float32 if array.dtype.name == 'bfloat16' else None)
   with storage.whole_file(path) as temporary, open(temporary, 'wb') as file:

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _study(options: argparse.Namespace) -> None:
-  from prompt_tuning import clusters, inference, reports, representations
+  from prompt_tuning.evaluation import clusters, reports, representations, saved
 
   experiment = Experiment('clustering', options.size or ('gpt2' if options.model else 'small'), options.output)
   path = options.model or table_to_text.pretrained(Experiment('table_to_text', 'small', options.output), options.train)
@@ -54,7 +54,7 @@ def _study(options: argparse.Namespace) -> None:
     run = experiment.train(name, name, **values)
     rows = {}
     for when, trained in (('before', _first_values(method, model, described.seed)),
-                          ('after', inference.load_trained(run))):
+                          ('after', saved.load_trained(run))):
       rows[when] = {split: representations.representations(
         model, trained.conditioning(model), model.layout(trained.layout()), each, batch_size=100,
         lengths={'inputs': described.data.task_feature_lengths['inputs']}) for split, each in examples.items()}
@@ -74,15 +74,16 @@ def _first_values(method: Any, model: Any, seed: int) -> Any:
   """Returns the prompt before the first step of a run."""
   import jax
 
-  from prompt_tuning import inference, trees
+  from prompt_tuning import trees
+  from prompt_tuning.evaluation import saved
   from prompt_tuning.training.loop import describe
 
-  return inference.Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), describe(method))
+  return saved.Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), describe(method))
 
 
 def _show(model: Any, examples: Sequence[Any], labels: Sequence[str], rows: dict[str, Any]) -> None:
   """Prints the likeliest next words of some texts of each class, before and after."""
-  from prompt_tuning import representations
+  from prompt_tuning.evaluation import representations
 
   chosen = [i for name in sorted(set(labels)) for i in [i for i, label in enumerate(labels) if label == name][:_SHOWN]]
   words = {when: representations.top_tokens(model, each['validation'][chosen], 5) for when, each in rows.items()}

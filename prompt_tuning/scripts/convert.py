@@ -133,8 +133,9 @@ def _base(options: Any) -> Base:
 
 def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
   """Returns the tensors and what is known about them."""
-  from prompt_tuning import inference, storage
   from prompt_tuning.checkpoints import peft, prompt_files
+  from prompt_tuning.evaluation import saved
+  from prompt_tuning.files import storage
 
   source = options.source
   if not storage.exists(source):
@@ -146,13 +147,13 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
              'base_model': adapter.config.get('base_model_name_or_path')}
     return tensors, about
   if os.path.isdir(source):
-    if not any(os.path.exists(os.path.join(source, name)) for name in (inference.BEST, inference.LAST)):
+    if not any(os.path.exists(os.path.join(source, name)) for name in (saved.BEST, saved.LAST)):
       inside = ' or '.join(peft.adapters_inside(source))
-      raise FileNotFoundError(f'{source} is a folder without {inference.BEST}, {inference.LAST} (of a run) and '
+      raise FileNotFoundError(f'{source} is a folder without {saved.BEST}, {saved.LAST} (of a run) and '
                               f'{peft.CONFIG} (of an adapter). Give {inside or "one that has one of them, or a file"}.')
   elif storage.read_bytes(source).startswith(prompt_files.MAGIC):
     return {_numpy_name(options, base): prompt_files.read_prompt(source)}, {}
-  trained = inference.load_trained(source)
+  trained = saved.load_trained(source)
   return trained.tensors, trained.about
 
 

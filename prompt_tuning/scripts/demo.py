@@ -19,7 +19,7 @@ def main() -> None:
 
   began = time.monotonic()
   import prompt_tuning as pt
-  from prompt_tuning import compilation
+  from prompt_tuning.devices import compilation
 
   compilation.use_cache()
   model = pt.load_model('t5_integers')
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _draw(folder: str) -> None:
-  from prompt_tuning import reports
+  from prompt_tuning.evaluation import reports
 
   try:
     print(f'A picture of the run: {reports.learning_curve(folder)}')

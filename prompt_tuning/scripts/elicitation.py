@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _study(options: argparse.Namespace) -> None:
-  from prompt_tuning import reports
   from prompt_tuning.data import integers
+  from prompt_tuning.evaluation import reports
 
   began, study = time.monotonic(), Study(options.size, options.output)
   tasks = list(integers.PRETRAINED)
@@ -82,11 +82,11 @@ class Study:
 
   def accuracy(self, task: str, method: str = 'full_tuning', run: str | None = None) -> float:
     """Returns the share of validation lists, in %, that are answered right with what a run trained, or without."""
-    from prompt_tuning import inference
-    from prompt_tuning.evaluation import evaluate
+    from prompt_tuning.evaluation import saved
+    from prompt_tuning.evaluation.evaluate import evaluate
 
     described = self._described(method, task)
-    trained = inference.Trained({}) if run is None else inference.load_trained(run)
+    trained = saved.Trained({}) if run is None else saved.load_trained(run)
     return evaluate(self._model, trained.conditioning(self._model), self._model.layout(trained.layout()),
                     described.task(), sampler=described.model.sampler(), lengths=described.data.task_feature_lengths,
                     batch_size=800).metrics['accuracy']
@@ -105,10 +105,11 @@ class Study:
 
   def draw_attention(self, task: str, run: str) -> list[str]:
     """Draws what the positions of one example attend to, with the prefix and rescaled without it."""
-    from prompt_tuning import inference, layouts, reports
+    from prompt_tuning.evaluation import reports, saved
     from prompt_tuning.models.language_model import attention_weights
+    from prompt_tuning.rows import layouts
 
-    model, trained = self._model, inference.load_trained(run)
+    model, trained = self._model, saved.load_trained(run)
     split = self._described('prefix', task).task().split('validation')
     example = max((split[i] for i in range(100)), key=lambda each: len({*each['targets'].split()}))  # not all alike
     layout = model.layout(trained.layout())

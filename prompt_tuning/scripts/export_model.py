@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-  from prompt_tuning import inference
   from prompt_tuning.data.vocabularies import load_vocabulary
+  from prompt_tuning.evaluation import saved
   from prompt_tuning.models import loading
   from prompt_tuning.models.parameters import merge
 
-  trained = inference.load_trained(options.run)
+  trained = saved.load_trained(options.run)
   vocabulary = load_vocabulary(options.vocabulary) if options.vocabulary else None
   if options.model:
     model = loading.load_model(options.model, vocabulary=vocabulary)

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _study(options: argparse.Namespace) -> None:
-  from prompt_tuning import inference
+  from prompt_tuning.evaluation import saved
 
   experiment = Experiment(
     'frozen_transformer', options.size or ('gpt2' if options.model else 'small'), options.output)
@@ -47,7 +47,7 @@ def _study(options: argparse.Namespace) -> None:
       run = experiment.train(task, f'{task}_{kind}', **values)
       took = time.monotonic() - began
       described = experiment.described(task, f'{task}_{kind}', **values)
-      model, trained = described.model.load(described.restore, seed=described.seed), inference.load_trained(run)
+      model, trained = described.model.load(described.restore, seed=described.seed), saved.load_trained(run)
       found.setdefault(task, {})[kind] = _judged(described, model, trained) | {'seconds': took}
       if (task, kind) == ('xor', 'pretrained'):
         _draw(described.task().split('validation'), model, trained, experiment.path('attention.png'))
@@ -63,7 +63,7 @@ def _pretrained(folder: str) -> str:
 
 def _judged(described: Any, model: Any, trained: Any) -> dict[str, float]:
   """Returns the accuracy, in %, on the validation split, and the steps that a run took."""
-  from prompt_tuning.evaluation import evaluate_loss
+  from prompt_tuning.evaluation.evaluate import evaluate_loss
 
   found = evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), described.task(),
                         lengths=described.data.task_feature_lengths)
@@ -73,8 +73,9 @@ def _judged(described: Any, model: Any, trained: Any) -> dict[str, float]:
 
 def _draw(examples: Any, model: Any, trained: Any, path: str) -> None:
   """Draws what the first layer attends to, averaged over its heads and over examples."""
-  from prompt_tuning import layouts, reports
+  from prompt_tuning.evaluation import reports
   from prompt_tuning.models.language_model import attention_weights
+  from prompt_tuning.rows import layouts
 
   layout = model.layout(trained.layout())
   drawn = [examples[i] for i in range(_DRAWN)]

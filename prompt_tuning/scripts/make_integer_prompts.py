@@ -36,8 +36,9 @@ def main() -> None:
     sys.exit(__doc__)
   folder = sys.argv[1]
   import prompt_tuning as pt
-  from prompt_tuning import compilation, storage
   from prompt_tuning.data import integers
+  from prompt_tuning.devices import compilation
+  from prompt_tuning.files import storage
 
   compilation.use_cache()
   model = pt.load_model('t5_integers')

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from prompt_tuning import storage
+from prompt_tuning.files import storage
 
 SIZE = 32  # rows of the embedding: three special tokens and the numbers 0 to 28
 

@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(options) -> None:
-  from prompt_tuning import storage
   from prompt_tuning.data import table_to_text, vocabularies
+  from prompt_tuning.files import storage
 
   texts = [text for pair in table_to_text.read_pairs(options.pairs) for text in pair]
   for name, content in vocabularies.train_tokenizer(texts, options.size).items():

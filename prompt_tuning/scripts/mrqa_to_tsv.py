@@ -54,7 +54,7 @@ def read_questions(path: str) -> Iterator[dict[str, str]]:
     FileNotFoundError: there is no such file.
     ValueError: a line is not as MRQA writes it.
   """
-  from prompt_tuning import storage
+  from prompt_tuning.files import storage
 
   if not storage.exists(path):
     raise FileNotFoundError(f'{path}: there is no such file. Check --jsonl.')
@@ -81,7 +81,7 @@ def _questions(path: str, file: BinaryIO) -> Iterator[dict[str, str]]:
 
 
 def _convert(options: argparse.Namespace) -> None:
-  from prompt_tuning import storage
+  from prompt_tuning.files import storage
 
   if options.delim != '\t' and (options.delim.isalnum() or options.delim.strip() != options.delim or not options.delim):
     raise ValueError(f'--delim is {options.delim!r}, which cannot stand between columns. Give a tab, | or the like.')

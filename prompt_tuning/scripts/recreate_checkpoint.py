@@ -43,24 +43,26 @@ def find_trained(folder: str, step: int | None) -> Any:
   Raises:
     FileNotFoundError: the run's folder has none.
   """
-  from prompt_tuning import inference, prompts, storage
+  from prompt_tuning import prompts
   from prompt_tuning.checkpoints import prompt_files, state
+  from prompt_tuning.evaluation import saved
+  from prompt_tuning.files import storage
   from prompt_tuning.training import run_files
 
-  for name in (inference.BEST, inference.LAST):
+  for name in (saved.BEST, saved.LAST):
     if storage.exists(path := storage.join(folder, name)):
-      trained = inference.load_trained(path)
+      trained = saved.load_trained(path)
       if step in (None, trained.about.get('step')):
         return trained
   if storage.exists(path := storage.join(folder, f'checkpoint_{step}', run_files.STATE)):
     arrays, metadata = state.read_state(path)
     tensors = {name.removeprefix('trained/'): arrays[name] for name in arrays if name.startswith('trained/')}
-    return inference.Trained(tensors, {**metadata['run'], 'step': step})
+    return saved.Trained(tensors, {**metadata['run'], 'step': step})
   path = storage.join(folder, 'numpy_checkpoints', f'checkpoint_{step}', prompts.PATH.replace('/', '.'))
   if storage.exists(path):
-    return inference.Trained({prompts.PATH: prompt_files.read_prompt(path)}, {'step': step})
+    return saved.Trained({prompts.PATH: prompt_files.read_prompt(path)}, {'step': step})
   found = ', '.join(map(str, run_files.saved_steps(folder))) or 'no state'
-  wanted = f'{inference.BEST} or {inference.LAST}' if step is None else f'anything of step {step}'
+  wanted = f'{saved.BEST} or {saved.LAST}' if step is None else f'anything of step {step}'
   raise FileNotFoundError(f'{folder} does not hold {wanted}; found {found}. Set --step to a step that the run has '
                           'saved (numpy_checkpoints/checkpoint_STEP or checkpoint_STEP), or give --prompt.')
 
@@ -71,7 +73,7 @@ def frozen_path(folder: str | None, about: Mapping[str, Any]) -> str:
   Raises:
     ValueError: it names none.
   """
-  from prompt_tuning import storage
+  from prompt_tuning.files import storage
   from prompt_tuning.models import loading
 
   config = storage.join(folder, 'config.gin') if folder else ''
@@ -132,11 +134,12 @@ def splice(model: str, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], i
 
 
 def _recreate(options: Any) -> None:
-  from prompt_tuning import conditioning, inference, layouts
   from prompt_tuning.checkpoints.t5x import write_t5x
+  from prompt_tuning.evaluation import saved
+  from prompt_tuning.rows import conditioning, layouts
 
   if options.prompt:
-    trained = inference.load_trained(options.prompt)
+    trained = saved.load_trained(options.prompt)
   elif options.model_dir:
     trained = find_trained(options.model_dir, options.step)
   else:

@@ -44,10 +44,10 @@ def _lengths(text: str) -> dict[str, int]:
 
 
 def _list(options: argparse.Namespace) -> None:
-  from prompt_tuning.data import integers, tasks
+  from prompt_tuning.data import integers, registry
 
-  for module in (*options.module, *(tasks.modules() if importlib.util.find_spec('seqio') else ())):
-    tasks.import_module(module)
+  for module in (*options.module, *(registry.modules() if importlib.util.find_spec('seqio') else ())):
+    registry.import_module(module)
   names = [*integers.NAMES, integers.MIXTURE]
   if 'seqio' in sys.modules:
     from prompt_tuning.data import seqio_reading
@@ -62,21 +62,21 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-  from prompt_tuning import layouts
-  from prompt_tuning.data import pipeline, tasks
+  from prompt_tuning.data import pipeline, registry
   from prompt_tuning.data.vocabularies import load_vocabulary
-  from prompt_tuning.inference import text_of
+  from prompt_tuning.evaluation.predictions import text_of
   from prompt_tuning.models.loading import find_model
+  from prompt_tuning.rows import layouts
 
   if options.tfds_data_dir:
     os.environ['TFDS_DATA_DIR'] = options.tfds_data_dir
-  for module in (*options.module, *filter(None, [tasks.module_of(options.pattern)])):
-    tasks.import_module(module)
+  for module in (*options.module, *filter(None, [registry.module_of(options.pattern)])):
+    registry.import_module(module)
   vocabulary = load_vocabulary(find_model(options.vocabulary)) if options.vocabulary else None
-  if vocabulary is None and tasks.module_of(options.pattern):
+  if vocabulary is None and registry.module_of(options.pattern):
     raise ValueError(f'{options.pattern} is a SeqIO task, which needs a vocabulary to be read. Give --vocabulary=PATH, '
                      'a SentencePiece model, tokenizer.json, or the folder of a model.')
-  task = tasks.get(options.pattern, vocabulary, options.lengths)
+  task = registry.get(options.pattern, vocabulary, options.lengths)
   for part, _ in task.parts(options.split):
     examples = part.split(options.split)
     count = 'endless' if hasattr(examples, 'draw') else f'{len(examples):,} examples'

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from absl import logging
 
-from prompt_tuning import evaluation as library
-from prompt_tuning import inference, meshes, multihost, storage
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.ranking import Ranked
+from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.evaluation import evaluate as library
+from prompt_tuning.evaluation import predictions
+from prompt_tuning.evaluation.ranking import Ranked
+from prompt_tuning.files import storage
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.seqio import Evaluator
@@ -114,7 +116,7 @@ class evaluate:
       logging.warning('Of %d examples, %d inputs and %d targets were longer than TASK_FEATURE_LENGTHS and were cut.',
                       cut['examples'], cut['inputs'], cut['targets'])
     folder = storage.join(self.output_dir, 'inference_eval')
-    inference.write_lines(storage.join(folder, f'{name}-{step:06}.jsonl'), iter(result.lines[:count]))
+    predictions.write_lines(storage.join(folder, f'{name}-{step:06}.jsonl'), iter(result.lines[:count]))
     metric_log.append_metrics(self.output_dir, name, step, result.metrics)
     with contextlib.closing(storage.GrowingFolder(storage.join(folder, name))) as grown, \
          contextlib.closing(metric_log.open_tensorboard(grown.path)) as writer:

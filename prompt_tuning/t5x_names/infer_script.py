@@ -4,15 +4,17 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from prompt_tuning import inference, meshes, multihost, storage
 from prompt_tuning.data.tasks import Example, Mixture
+from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.evaluation import predictions
+from prompt_tuning.files import storage
 from prompt_tuning.t5x_names.files import is_table
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
 from prompt_tuning.t5x_names.partitioning import PjitPartitioner
 from prompt_tuning.t5x_names.utils import DatasetConfig, RestoreCheckpointConfig, check_folder
 
 __all__ = ['infer']
-_LINES = {'json': inference.json_line, 'id||text': inference.text_line}
+_LINES = {'json': predictions.json_line, 'id||text': predictions.text_line}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +94,11 @@ class infer:
     if multihost.is_main():
       storage.write_bytes(storage.join(self.output_dir, 'config.gin'), config_text.encode())
     lengths = cfg.task_feature_lengths
-    lines = inference.infer(
+    lines = predictions.infer(
       model, trained, examples, sampler=self.model.sampler(), lengths=lengths, batch_size=cfg.batch_size,
       mode=self.mode, max_length=(lengths or {}).get('targets', 64), seed=self.random_seed)
     path = self.files()[0]
-    count = inference.write_lines(path, lines, _LINES[self.lines])
+    count = predictions.write_lines(path, lines, _LINES[self.lines])
     if multihost.is_main():
       storage.write_bytes(f'{path}.COMPLETED', b'')
       print(f'Wrote {count} answers: {path}')

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from prompt_tuning import inference, trees
-from prompt_tuning.conditioning import Method
+from prompt_tuning import trees
+from prompt_tuning.evaluation import saved
 from prompt_tuning.losses import Loss
 from prompt_tuning.models import loading
 from prompt_tuning.models.ends import untrained
@@ -17,6 +17,7 @@ from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8
 from prompt_tuning.prompts import PATH
+from prompt_tuning.rows.conditioning import Method
 from prompt_tuning.t5x_names import train_prompts
 from prompt_tuning.t5x_names.architectures import T5, NewEnds
 from prompt_tuning.t5x_names.losses import ChosenLoss
@@ -106,7 +107,7 @@ class EncoderDecoderModel:
                          'choose a model file with a size.')
       model = loading.random_model(dataclasses.replace(config, mesh=mesh), seed=seed or 0, vocabulary=vocabulary)
     else:
-      if any(os.path.exists(os.path.join(path, name)) for name in (inference.BEST, inference.LAST)):
+      if any(os.path.exists(os.path.join(path, name)) for name in (saved.BEST, saved.LAST)):
         raise ValueError(f'{path} is the folder of a run, which holds what was trained, not the frozen model. Give the '
                          'model that it was trained for as the checkpoint, and this folder as PROMPT_FILE.')
       # A prompt that the checkpoint holds is read by `trained`, not as part of the model.
@@ -140,7 +141,7 @@ class EncoderDecoderModel:
     return chosen.build(model)
 
   def trained(self, model: LanguageModel, restore: RestoreCheckpointConfig, *,
-              seed: int | None = 0) -> inference.Trained:
+              seed: int | None = 0) -> saved.Trained:
     """Returns what the model is handed when it is used: a file's, the checkpoint's own, or new values.
 
     Raises:
@@ -148,9 +149,9 @@ class EncoderDecoderModel:
     """
     chosen = self._chosen()
     if chosen is None:
-      return inference.Trained({})
+      return saved.Trained({})
     if isinstance(chosen, train_prompts.Prompt) and chosen.prompt.file is not None:
-      found = inference.load_trained(chosen.prompt.file)
+      found = saved.load_trained(chosen.prompt.file)
       _check_length(chosen.prompt, found)
       return found
     method = self.method(model)
@@ -158,14 +159,14 @@ class EncoderDecoderModel:
     if restore.source and not trees.matches(PATH, restore.ignored):
       reader = loading.open_checkpoint(loading.find_model(restore.source))
       if PATH in reader.names():
-        found = inference.Trained({PATH: reader.read(PATH)}, about)
+        found = saved.Trained({PATH: reader.read(PATH)}, about)
         _check_length(chosen.prompt, found)
         return found
     if not restore.fallback_to_scratch or seed is None:
       why = 'fallback_init_rng is None' if seed is None else 'RestoreCheckpointConfig.fallback_to_scratch is False'
       raise ValueError(f'{restore.source} gives no {PATH}, and none may be made anew ({why}). Give PROMPT_FILE with '
                        'prompt_tuning/configs/prompts/from_file.gin, or another checkpoint.')
-    return inference.Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), about)
+    return saved.Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), about)
 
   def sampler(self) -> Sampler:
     """Returns how answers are decoded."""
@@ -192,7 +193,7 @@ def check_vocabulary(vocabulary: Any, size: int) -> None:
                      'rows. Use the vocabulary that belongs to this model.')
 
 
-def _check_length(prompt: Any, found: inference.Trained) -> None:
+def _check_length(prompt: Any, found: saved.Trained) -> None:
   saved = found.prompt()
   if prompt.length is not None and saved is not None and len(saved.vectors) != prompt.length:
     raise ValueError(f'{prompt.file or "The checkpoint"} holds a prompt of {len(saved.vectors)} vectors, but the run '

@@ -5,14 +5,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning import meshes, trees
+from prompt_tuning import trees
+from prompt_tuning.devices import meshes
 
 __all__ = ['PjitPartitioner']
 
 
 @dataclasses.dataclass(frozen=True)
 class PjitPartitioner:
-  """How a model is spread over all devices of all hosts, see `prompt_tuning/sharding.py`.
+  """How a model is spread over all devices of all hosts, see `prompt_tuning/devices/sharding.py`.
 
   Attributes:
     num_partitions: over how many devices each parameter is spread (the axis `model`); the others hold copies.

@@ -6,9 +6,9 @@ from typing import Any
 
 from flax import linen
 
-from prompt_tuning import inference
 from prompt_tuning import prompts as library
 from prompt_tuning.checkpoints.prompt_files import read_prompt
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models.loading import load_embedding
 from prompt_tuning.t5x_names.recipe import Recipe, made
 
@@ -47,7 +47,7 @@ class Prompt:
     initialise = made(self.default_init if self.prompt_init is None else self.prompt_init, model)
     length = self.length
     if length is None and self.file is not None:
-      length = len(inference.load_prompt(self.file).vectors)
+      length = len(saved.load_prompt(self.file).vectors)
     if length is None or length < 1:
       raise ValueError(f'The prompt has the length {length}. Set PROMPT_LENGTH to at least 1, such as 100.')
     return library.Prompt(length, initialise, self.dtype)
@@ -55,7 +55,7 @@ class Prompt:
 
 def np_load(path: str) -> Recipe:
   """Reads an array: a prompt, or an embedding; a MODEL_DIR or safetensors file of a run gives its prompt."""
-  return Recipe(lambda model: inference.load_prompt(path).vectors, file=path)
+  return Recipe(lambda model: saved.load_prompt(path).vectors, file=path)
 
 
 def t5x_load(checkpoint_path: str, variable_path: str = 'token_embedder/embedding',

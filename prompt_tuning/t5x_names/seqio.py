@@ -6,8 +6,8 @@ import functools
 import os
 from typing import Any
 
-from prompt_tuning import storage
 from prompt_tuning.data import vocabularies
+from prompt_tuning.files import storage
 from prompt_tuning.models.loading import find_model
 from prompt_tuning.t5x_names.recipe import Recipe
 

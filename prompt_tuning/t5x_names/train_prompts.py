@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Visibility
 from prompt_tuning.prompts import PromptTuning, Wayward
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.t5x_names import prompts
 
 __all__ = ['Prompt', 'prefix_prompt', 'prefix_prompt_after_bos', 'suffix_prompt']

@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from prompt_tuning import multihost
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.devices import multihost
 from prompt_tuning.models import ends
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.t5x_names.models import EncoderDecoderModel

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning import storage
-from prompt_tuning.data import tasks
+from prompt_tuning.data import registry, tasks
 from prompt_tuning.data.buckets import bucket_lengths
+from prompt_tuning.files import storage
 from prompt_tuning.models.quantised import INT8
 from prompt_tuning.t5x_names.files import FileTask, is_table
 from prompt_tuning.training.schedules import create_schedule as create_learning_rate_scheduler
@@ -76,8 +76,8 @@ class DatasetConfig:
     if isinstance(name, (tasks.Task, tasks.Mixture)):
       return name
     if self.module:
-      tasks.import_module(self.module)
-    return self.files.task(name) if is_table(name) else tasks.get(name, vocabulary, self.task_feature_lengths)
+      registry.import_module(self.module)
+    return self.files.task(name) if is_table(name) else registry.get(name, vocabulary, self.task_feature_lengths)
 
 
 def check_folder(macro: str, folder: str) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from prompt_tuning import storage
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
+from prompt_tuning.files import storage
 
 _PROMPT = re.compile(r'(\w+/)?prompt/prompt/prompt')
 _CHECKPOINT = re.compile(r'checkpoint_\d+')

@@ -5,12 +5,13 @@ import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning
 
-from prompt_tuning import inference, layouts
 from prompt_tuning import prompts as library
 from prompt_tuning.checkpoints.prompt_files import read_prompt
-from prompt_tuning.conditioning import Visibility
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models.loading import load_embedding
 from prompt_tuning.prompts import from_array, from_embedded_list, from_embedded_string
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.types import Array
 
 __all__ = ['Prompt', 'from_array', 'from_embedded_list', 'from_embedded_string', 'from_sample_of_embeddings', 'np_load',
@@ -45,7 +46,7 @@ def np_load(path: str) -> np.ndarray:
   Raises:
     ValueError: the prompt was trained for another place than the front, or to see less than all.
   """
-  found = inference.load_prompt(path)
+  found = saved.load_prompt(path)
   if found.placement is not layouts.before or found.visibility != Visibility():
     raise ValueError(f'The prompt of {path} was trained with the placement {found.placement.__name__} and '
                      f'{found.visibility}, but in T5X a prompt stands before the text and sees all of it. Train one '

@@ -4,7 +4,7 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import Any
 
-from prompt_tuning import multihost
+from prompt_tuning.devices import multihost
 
 _MOST = 2  # what waits holds a copy of what is trained
 

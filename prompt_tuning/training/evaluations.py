@@ -7,14 +7,15 @@ from typing import Any
 
 from absl import logging
 
-from prompt_tuning import inference, trees
-from prompt_tuning.conditioning import Method
+from prompt_tuning import trees
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.evaluation import evaluate, evaluate_loss
+from prompt_tuning.evaluation import predictions
+from prompt_tuning.evaluation.evaluate import evaluate, evaluate_loss
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.rows.conditioning import Method
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.step import TrainState
 
@@ -100,7 +101,7 @@ def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | 
       log.write(step, result.metrics, folder=f'inference_eval/{name}')
       metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
       path = os.path.join(model_dir, 'inference_eval', f'{name}-{step:06}.jsonl')
-      inference.write_lines(path, iter(result.lines[:evaluations.written]))
+      predictions.write_lines(path, iter(result.lines[:evaluations.written]))
       if result.truncated['inputs'] or result.truncated['targets']:
         logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
                         result.truncated['inputs'], result.truncated['targets'], result.truncated['examples'],

@@ -13,15 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import compilation, inference, meshes, multihost, sharding, storage, trees
-from prompt_tuning.conditioning import Method, exported
+from prompt_tuning import trees
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.devices import compilation, meshes, multihost, sharding
+from prompt_tuning.evaluation import saved
+from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
+from prompt_tuning.rows.conditioning import Method, exported
 from prompt_tuning.training import run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits, require_targets
@@ -85,9 +88,9 @@ class Run:
   best: Mapping[str, Any] | None
 
   @property
-  def prompt(self) -> inference.SavedPrompt:
+  def prompt(self) -> saved.SavedPrompt:
     """The prompt of the best evaluation; the last one where nothing was evaluated."""
-    return inference.load_prompt(self.folder)
+    return saved.load_prompt(self.folder)
 
 
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,

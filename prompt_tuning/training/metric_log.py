@@ -15,9 +15,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import storage
+from prompt_tuning.evaluation.saved import METRICS
+from prompt_tuning.files import storage
 
-FILE = 'metrics.jsonl'
 _JUDGED = 'inference_eval'
 _PUT_PERIOD = 30.0  # seconds from one put to the next where figures of training come in
 
@@ -36,12 +36,12 @@ class MetricLog:
     self._folder = folder
     self._writers: dict[str, Any] = {}
     judged = storage.join(folder, _JUDGED)
-    for path in (storage.join(folder, FILE), *(
-        storage.join(judged, name) for name in storage.list_folder(judged) if name.endswith(f'-{FILE}'))):
+    for path in (storage.join(folder, METRICS), *(
+        storage.join(judged, name) for name in storage.list_folder(judged) if name.endswith(f'-{METRICS}'))):
       _drop_later(path, start_step)
     self._grown = storage.GrowingFolder(folder)
     self._put = time.monotonic()
-    self._file = self._grown.open(FILE)
+    self._file = self._grown.open(METRICS)
     self._progress = _Progress(start_step, total_steps, quiet)
 
   def write(self, step: int, values: Mapping[str, float], *, folder: str = 'train') -> None:
@@ -97,7 +97,7 @@ class Silence:
 
 def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float]) -> None:
   """Adds a line to `folder/inference_eval/{task}-metrics.jsonl`."""
-  path = storage.join(folder, _JUDGED, f'{task}-{FILE}')
+  path = storage.join(folder, _JUDGED, f'{task}-{METRICS}')
   before = storage.read_bytes(path) if storage.exists(path) else b''
   storage.write_bytes(path, before + json.dumps({'step': step, **values}).encode() + b'\n')
 

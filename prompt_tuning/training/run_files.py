@@ -20,10 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from prompt_tuning import multihost, storage, trees
+from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import parse_state, write_state
-from prompt_tuning.inference import BEST, LAST
+from prompt_tuning.devices import multihost
+from prompt_tuning.evaluation.saved import BEST, LAST
+from prompt_tuning.files import storage
 from prompt_tuning.types import Array, Flat, Params
 
 STATE = 'state.safetensors'

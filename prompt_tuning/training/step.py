@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from prompt_tuning import sharding
-from prompt_tuning.conditioning import Context, Method
+from prompt_tuning.devices import sharding
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.parameters import ready
+from prompt_tuning.rows.conditioning import Context, Method
 from prompt_tuning.types import Array, Batch, Params
 
 

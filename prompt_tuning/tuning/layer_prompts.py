@@ -16,8 +16,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning.conditioning import Conditioning, Frozen, StackConditioning
-from prompt_tuning.layouts import Layout
+from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Params
 
 # Stack -> the name of its tensor.

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning import trees
-from prompt_tuning.conditioning import Conditioning, Frozen, LowRankUpdate
-from prompt_tuning.layouts import Layout
+from prompt_tuning.rows.conditioning import Conditioning, Frozen, LowRankUpdate
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.tuning.retrained import chosen
 from prompt_tuning.types import Array, Flat, Params
 

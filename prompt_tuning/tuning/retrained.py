@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from absl import logging
 
 from prompt_tuning import trees
-from prompt_tuning.conditioning import Conditioning, Frozen
-from prompt_tuning.layouts import Layout
+from prompt_tuning.rows.conditioning import Conditioning, Frozen
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Flat, Params
 
 

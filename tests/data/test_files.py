@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from prompt_tuning.data import files, metrics, tasks
+from prompt_tuning.data import files, metrics, registry
 
 LABELS = {'0': 'negative', '1': 'positive'}
 
@@ -14,7 +14,7 @@ def write_jsonl(path, rows):
 
 def test_a_file_with_the_plain_columns_is_a_task_by_its_path(tmp_path):
   path = write_jsonl(tmp_path / 'plain.jsonl', [{'inputs': 'a b', 'targets': 'c', 'id': 7}])
-  task = tasks.get(path)
+  task = registry.get(path)
   assert task.name == path
   assert task.split('all') == [{'inputs': 'a b', 'targets': 'c', 'id': 7}]
   assert task.metrics == (metrics.accuracy,)
@@ -128,7 +128,7 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
 
 def test_a_file_that_does_not_exist_or_has_another_ending_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: there is no such file'):
-    tasks.get(str(tmp_path / 'gone.jsonl'))
+    registry.get(str(tmp_path / 'gone.jsonl'))
   with pytest.raises(ValueError, match=r'a\.csv is neither a \.jsonl nor a \.tsv file'):
     files.FileTask(str(tmp_path / 'a.csv'))
 

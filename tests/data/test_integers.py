@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from prompt_tuning.data import integers, tasks
+from prompt_tuning.data import integers, registry
 
 # The table of tasks once more, in the plainest words.
 PLAIN = {
@@ -32,7 +32,7 @@ def read(text):
 
 @pytest.mark.parametrize('name', PLAIN)
 def test_targets_are_what_the_table_says(name):
-  task = tasks.get(name)
+  task = registry.get(name)
   for example in itertools.islice(task.split('train'), 60):
     assert read(example['targets']) == PLAIN[name](read(example['inputs']))
 
@@ -100,9 +100,9 @@ def test_half_of_the_varied_lists_are_thrown_away():
 
 
 def test_validation_is_3200_lists_whatever_the_seed():
-  validation = tasks.get('LessThan').split('validation')
+  validation = registry.get('LessThan').split('validation')
   assert len(list(validation)) == 3200
-  assert validation[5] == tasks.get('LessThan').split('validation')[5]
+  assert validation[5] == registry.get('LessThan').split('validation')[5]
 
 
 def test_the_overlap_is_the_share_of_lists_with_the_same_answer():
@@ -117,7 +117,7 @@ def test_the_overlap_is_the_share_of_lists_with_the_same_answer():
 
 
 def test_the_mixture_is_the_seven_pretraining_tasks_in_equal_shares():
-  mixture = tasks.get('IntegerMixture')
+  mixture = registry.get('IntegerMixture')
   assert [task.name for task in mixture.tasks] == [
     'SortAscending', 'SortDescending', 'Add1', 'Modulo', 'LessThan', 'Divisible', 'InverseBinary']
   assert len(set(mixture.rates)) == 1
@@ -125,12 +125,12 @@ def test_the_mixture_is_the_seven_pretraining_tasks_in_equal_shares():
 
 def test_a_misspelt_part_is_an_error_with_the_right_name():
   with pytest.raises(ValueError, match=r"'Add2', which does not exist. Did you mean Add1"):
-    tasks.get('SortAscending+Add2')
+    registry.get('SortAscending+Add2')
 
 
 def test_a_composition_that_divides_by_zero_is_an_error():
   with pytest.raises(ValueError, match='begins with 0 cannot be divided'):
-    tasks.get('LessThan+Modulo')
+    registry.get('LessThan+Modulo')
 
 
 def test_lists_too_short_to_be_split_are_an_error():

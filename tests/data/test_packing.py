@@ -1,7 +1,7 @@
 import numpy as np
 
-from prompt_tuning import layouts
 from prompt_tuning.data import packing
+from prompt_tuning.rows import layouts
 
 
 def example(inputs, targets):

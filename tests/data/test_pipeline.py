@@ -3,8 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, trees
-from prompt_tuning.data import buckets, pipeline, prefetch, tasks, vocabularies
+from prompt_tuning import trees
+from prompt_tuning.data import buckets, pipeline, prefetch, registry, tasks, vocabularies
+from prompt_tuning.rows import layouts
 
 VOCABULARY = vocabularies.PassThroughVocabulary(1000)
 LENGTHS = {'inputs': 7, 'targets': 5}
@@ -99,7 +100,7 @@ def test_the_seed_decides_the_order():
 
 
 def test_endless_tasks_draw_other_lists_for_another_seed():
-  task = tasks.get('Add1')
+  task = registry.get('Add1')
   lengths = {'inputs': 8, 'targets': 8}
   first, same, other = (next(train_batches(task, seed=s, lengths=lengths)) for s in (3, 3, 4))
   assert_equal(first, same)
@@ -319,7 +320,7 @@ def test_inputs_get_no_more_room_than_the_longest_needs_but_answers_do():
 
 def test_evaluation_may_be_limited():
   batches = pipeline.eval_batches(
-    tasks.get('Add1').split('train'), VOCABULARY, layouts.Layout(), batch_size=4, num_examples=6)
+    registry.get('Add1').split('train'), VOCABULARY, layouts.Layout(), batch_size=4, num_examples=6)
   assert [len(examples) for _, examples in batches] == [4, 2]
 
 
@@ -353,7 +354,7 @@ def test_evaluating_nothing_or_an_endless_split_is_an_error():
   with pytest.raises(ValueError, match='no example to evaluate'):
     pipeline.eval_batches([], VOCABULARY, layouts.Layout(), batch_size=1)
   with pytest.raises(ValueError, match='endless'):
-    pipeline.eval_batches(tasks.get('Add1').split('train'), VOCABULARY, layouts.Layout(), batch_size=1)
+    pipeline.eval_batches(registry.get('Add1').split('train'), VOCABULARY, layouts.Layout(), batch_size=1)
 
 
 def test_batches_made_ahead_are_the_same_and_their_state_is_that_of_the_last_handed_out():

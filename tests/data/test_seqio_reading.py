@@ -11,12 +11,12 @@ import seqio
 import tensorflow as tf
 import toy_run
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning
-from prompt_tuning.data import pipeline, records, seqio_reading, tasks
+from prompt_tuning.data import pipeline, records, registry, seqio_reading
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
-from prompt_tuning.evaluation import evaluate
+from prompt_tuning.evaluation.evaluate import evaluate
 from prompt_tuning.models.generation import Greedy
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning
 
 VOCABULARY = PassThroughVocabulary(29)
 ROWS = {'train': ['3 4 5', '6 7', '8 9 10 11', '12', '13 14'], 'validation': ['15 16', '17']}
@@ -62,7 +62,7 @@ def files():
 
 def test_a_task_is_tokenised_with_the_models_vocabulary_and_keeps_what_else_its_examples_hold(add):
   add(metric_fns=[exact])
-  task = tasks.get('copy', VOCABULARY)
+  task = registry.get('copy', VOCABULARY)
   assert list(task.splits) == ['train', 'validation'] and task.metrics == (exact,)
   example = task.split('train')[1]
   assert example['inputs'].tolist() == [6, 7, 1]
@@ -71,15 +71,15 @@ def test_a_task_is_tokenised_with_the_models_vocabulary_and_keeps_what_else_its_
 
 def test_a_split_is_written_once_and_anew_where_task_or_vocabulary_changed(add):
   add()
-  assert len(tasks.get('copy', VOCABULARY).split('train')) == 5
+  assert len(registry.get('copy', VOCABULARY).split('train')) == 5
   assert len(files()) == 1
-  tasks.get('copy', VOCABULARY).split('train')
+  registry.get('copy', VOCABULARY).split('train')
   assert len(files()) == 1, 'the same file is read again'
-  tasks.get('copy', PassThroughVocabulary(30)).split('train')
+  registry.get('copy', PassThroughVocabulary(30)).split('train')
   assert len(files()) == 2, 'another vocabulary'
   seqio.TaskRegistry.remove('copy')
   add(rows={'train': ['3', *ROWS['train']]})
-  assert len(tasks.get('copy', VOCABULARY).split('train')) == 6
+  assert len(registry.get('copy', VOCABULARY).split('train')) == 6
   assert len(files()) == 3, 'other examples under the same name'
 
 
@@ -88,7 +88,7 @@ def test_a_mixture_trains_on_the_tasks_that_have_the_split(add):
   add('second', rows={'validation': ['9']})
   add('third', rows={'train': ['20']})
   seqio.MixtureRegistry.add('all', [('first', 3), ('second', 5), ('third', 1)])
-  mixture = tasks.get('all', VOCABULARY)
+  mixture = registry.get('all', VOCABULARY)
   assert [(task.name, rate) for task, rate in mixture.parts('train')] == [('first', 3), ('third', 1)]
   assert [task.name for task, _ in mixture.parts('validation')] == ['first', 'second']
   stream = pipeline.stream(mixture, 'train', 0)
@@ -104,13 +104,13 @@ def test_preprocessing_that_makes_examples_of_given_lengths_gets_them(add):
 
   add(steps=(copied, seqio.preprocessors.tokenize, windows, seqio.preprocessors.append_eos))
   for length, wanted in ((3, [8, 1]), (5, [8, 9, 10, 1])):
-    task = tasks.get('copy', VOCABULARY, {'inputs': 9, 'targets': length})
+    task = registry.get('copy', VOCABULARY, {'inputs': 9, 'targets': length})
     assert task.split('train')[2]['targets'].tolist() == wanted
 
 
 def test_texts_longer_than_the_lengths_are_cut_once_and_counted(add):
   add()
-  task = tasks.get('copy', VOCABULARY, {'inputs': 3, 'targets': 3})
+  task = registry.get('copy', VOCABULARY, {'inputs': 3, 'targets': 3})
   assert task.split('train')[2]['inputs'].tolist() == [8, 9, 10, 11, 1]
   batches = pipeline.eval_batches(task.split('train'), VOCABULARY, layouts.Layout(), batch_size=5,
                                   lengths={'inputs': 3, 'targets': 4})
@@ -122,7 +122,7 @@ def test_inputs_without_an_end_token_stay_so(add):
   task = seqio.TaskRegistry.add(
     'open', source(), {'inputs': seqio.Feature(seqio.ByteVocabulary(), add_eos=False), 'targets': BYTES},
     (copied, seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim))
-  batches = pipeline.eval_batches(tasks.get(task.name, VOCABULARY).split('validation'), VOCABULARY, layouts.Layout(),
+  batches = pipeline.eval_batches(registry.get(task.name, VOCABULARY).split('validation'), VOCABULARY, layouts.Layout(),
                                   batch_size=2, lengths={'inputs': 3, 'targets': 3})
   batch, _ = next(iter(batches))
   assert batch['encoder']['tokens'].tolist() == [[15, 16, 0], [17, 0, 0]]
@@ -137,7 +137,7 @@ def test_metrics_get_what_the_task_makes_of_texts_with_the_example_at_hand(add, 
     return int(example['idx']) if is_target else len(text)
 
   add(metric_fns=[exact, mean_score], postprocess_fn=postprocess)
-  task = tasks.get('copy', VOCABULARY)
+  task = registry.get('copy', VOCABULARY)
   found = evaluate(tiny, Conditioning(), layouts.Layout(), task, sampler=Greedy(), split='train', num_examples=3,
                    batch_size=2, max_length=4)
   assert [line['target'] for line in found.lines] == [0, 1, 2]
@@ -149,10 +149,10 @@ def test_metrics_get_what_the_task_makes_of_texts_with_the_example_at_hand(add, 
 
 def test_a_run_on_a_seqio_task_that_goes_on_equals_one_that_was_not_stopped(add, tmp_path):
   add(metric_fns=[exact])
-  task = tasks.get('copy', VOCABULARY, {'inputs': 6, 'targets': 5})
+  task = registry.get('copy', VOCABULARY, {'inputs': 6, 'targets': 5})
   whole = toy_run.train(tmp_path / 'whole', task=task, train_steps=104)
   toy_run.train(tmp_path / 'parts', task=task, train_steps=102)
-  parts = toy_run.train(tmp_path / 'parts', task=tasks.get('copy', VOCABULARY), train_steps=104)
+  parts = toy_run.train(tmp_path / 'parts', task=registry.get('copy', VOCABULARY), train_steps=104)
   for name, array in whole.trained.items():
     np.testing.assert_array_equal(array, parts.trained[name])
 
@@ -160,7 +160,7 @@ def test_a_run_on_a_seqio_task_that_goes_on_equals_one_that_was_not_stopped(add,
 def test_a_large_split_stays_a_stream_that_a_seed_repeats(add, monkeypatch):
   monkeypatch.setattr(seqio_reading, 'LARGE', 4)
   add()
-  examples = tasks.get('copy', VOCABULARY).split('train')
+  examples = registry.get('copy', VOCABULARY).split('train')
   assert len(examples) == 5 and examples[3]['idx'] == 3
   drawn = examples.draw(7)
   first = [int(drawn[i]['idx']) for i in range(15)]
@@ -185,29 +185,29 @@ def test_a_task_without_data_or_features_or_with_an_error_of_its_own_is_a_clear_
   seqio.TaskRegistry.add('absent', seqio.TfdsDataSource('glue/nothing:1.0.0'), {'inputs': BYTES, 'targets': BYTES})
   with pytest.raises(ValueError, match=r'The SeqIO task absent gives no examples: .*It reads glue/nothing:1.0.0 .*'
                                        r'Set --tfds_data_dir to the folder that holds it'):
-    tasks.get('absent', VOCABULARY).split('train')
+    registry.get('absent', VOCABULARY).split('train')
 
   def broken(dataset):
     return dataset.map(lambda row: row['no_such_column'])
 
   add('broken', steps=(broken,))
   with pytest.raises(ValueError, match=r"The SeqIO task broken gives no examples: KeyError: 'no_such_column'. Mend"):
-    tasks.get('broken', VOCABULARY).split('train')
+    registry.get('broken', VOCABULARY).split('train')
   add('half', features=('targets',))
   with pytest.raises(ValueError, match=r"The SeqIO task half has the features .'targets'. and lacks .'inputs'."):
-    tasks.get('half', VOCABULARY)
+    registry.get('half', VOCABULARY)
   add('lazy', steps=(seqio.preprocessors.tokenize,))
   with pytest.raises(ValueError, match=r'The SeqIO task lazy gives no examples: .*missing expected output feature'):
-    tasks.get('lazy', VOCABULARY).split('train')
+    registry.get('lazy', VOCABULARY).split('train')
   with pytest.raises(ValueError, match=r"There is no task 'lazi'. Did you mean lazy\?"):
-    tasks.get('lazi', VOCABULARY)
+    registry.get('lazi', VOCABULARY)
   with pytest.raises(ValueError, match=r"Task broken has no split 'test'. Choose one of train, validation"):
-    tasks.get('broken', VOCABULARY).split('test')
+    registry.get('broken', VOCABULARY).split('test')
 
 
 def test_a_task_without_metrics_can_be_learned_but_not_judged(add, tiny, tmp_path):
   add()
-  task = tasks.get('copy', VOCABULARY)
+  task = registry.get('copy', VOCABULARY)
   run = toy_run.train(tmp_path, task=task, train_steps=102)
   assert list(run.metrics) == ['copy/loss']
   with pytest.raises(ValueError, match=r'The task copy has no metric. Name some'):

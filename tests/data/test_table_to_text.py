@@ -4,8 +4,8 @@ import statistics
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
 from prompt_tuning.data import files, pipeline, table_to_text, tasks, vocabularies
+from prompt_tuning.rows import layouts
 
 PAIRS = 'name : Mill | Type : pub||The Mill is a pub . \nname : Vaults||Vaults it is .\n'
 REFERENCES = ('7||name : Mill||The Mill .\n7||name : Mill||It is The Mill .\n'

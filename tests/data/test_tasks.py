@@ -2,31 +2,31 @@ import importlib.util
 
 import pytest
 
-from prompt_tuning.data import tasks
+from prompt_tuning.data import registry, tasks
 
 EXAMPLES = [{'inputs': 'a', 'targets': 'b'}]
 
 
 @pytest.fixture
-def registry(monkeypatch):
-  monkeypatch.setattr(tasks, '_registry', {})
+def none_registered(monkeypatch):
+  monkeypatch.setattr(tasks, 'registered', {})
 
 
-def test_an_added_task_is_found_by_its_name(registry):
+def test_an_added_task_is_found_by_its_name(none_registered):
   task = tasks.add(tasks.Task('mine', {'train': EXAMPLES}))
-  assert tasks.get('mine') is task
-  assert tasks.get('mine').split('train') == EXAMPLES
+  assert registry.get('mine') is task
+  assert registry.get('mine').split('train') == EXAMPLES
 
 
-def test_a_second_task_of_the_same_name_is_refused(registry):
+def test_a_second_task_of_the_same_name_is_refused(none_registered):
   tasks.add(tasks.Task('mine', {'train': EXAMPLES}))
   with pytest.raises(ValueError, match="already a task 'mine'"):
     tasks.add(tasks.Task('mine', {'train': EXAMPLES * 2}))
 
 
-def test_an_unknown_task_names_the_nearest(registry):
+def test_an_unknown_task_names_the_nearest(none_registered):
   with pytest.raises(ValueError, match=r"no task 'SortAscendin'. Did you mean SortAscending"):
-    tasks.get('SortAscendin')
+    registry.get('SortAscendin')
 
 
 @pytest.mark.parametrize('name', ['glue_sst2_v002', 'taskless_glue_mrpc_v200', 'super_glue_rte_v102'])
@@ -34,7 +34,7 @@ def test_a_seqio_task_without_seqio_says_what_to_install(name):
   if importlib.util.find_spec('seqio') is not None:
     pytest.skip('SeqIO is installed')
   with pytest.raises(ValueError, match=r'looks like a SeqIO task.*pip install prompt-tuning\[seqio\]'):
-    tasks.get(name)
+    registry.get(name)
 
 
 def test_a_split_that_does_not_exist_names_those_that_do():

@@ -12,12 +12,13 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning import layouts, meshes, prompts, sharding, trees
+from prompt_tuning import prompts, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
-from prompt_tuning.collectives import collectives
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.devices import meshes, sharding
+from prompt_tuning.devices.collectives import collectives
+from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.losses import Loss, pairwise_cosine
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.generation import BeamSearch
@@ -25,7 +26,8 @@ from prompt_tuning.models.loading import load_model, parameter_shapes, random_mo
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.models.quantised import Quantised
 from prompt_tuning.models.t5 import T5Config
-from prompt_tuning.ranking import Ranked, rank
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.prefix import Prefix

@@ -9,9 +9,11 @@ import signal
 import toy_run
 from eight_devices import CONFIGS
 
-from prompt_tuning import inference, meshes, multihost, trees
+from prompt_tuning import trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.evaluation import predictions, saved
 from prompt_tuning.models.generation import Greedy
 from prompt_tuning.models.loading import load_model, random_model, save_model
 from prompt_tuning.training import loop, run_files
@@ -62,9 +64,9 @@ def play(model_folder, folder, shape=(), *, steps=(6,), judged=True, told=False,
     run = train(step)
   found |= {'metrics': dict(run.metrics), 'prompt': next(iter(run.trained.values())).tolist()}
   if judged:
-    lines = list(inference.infer(model, inference.Trained(run.trained), INPUTS, sampler=Greedy(), batch_size=4,
+    lines = list(predictions.infer(model, saved.Trained(run.trained), INPUTS, sampler=Greedy(), batch_size=4,
                                  lengths={'inputs': 6, 'targets': 5}, max_length=5, mode='predict_with_aux'))
-    inference.write_lines(os.path.join(folder, 'answers.jsonl'), iter(lines))
+    predictions.write_lines(os.path.join(folder, 'answers.jsonl'), iter(lines))
     found['answers'] = [[line['inputs']['inputs_pretokenized'], line['prediction'], line['aux']['scores']]
                         for line in lines]
   if told:

@@ -4,7 +4,7 @@ import jax
 import pytest
 import toy_run
 
-from prompt_tuning import meshes, multihost, sharding
+from prompt_tuning.devices import meshes, multihost, sharding
 from prompt_tuning.models.cached_texts import require_cacheable
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.t5 import T5Config

@@ -7,7 +7,7 @@ PROGRAM = '''
 import functools
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec as P
-from prompt_tuning import meshes
+from prompt_tuning.devices import meshes
 from prompt_tuning.models import kernels
 
 mesh = meshes.make_mesh(meshes.MeshShape(2, 2, 2))

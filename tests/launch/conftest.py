@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from prompt_tuning import command
+from prompt_tuning.programs import command
 
 SHAPE = {'NUM_HEADS': 2, 'NUM_ENCODER_LAYERS': 3, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 5, 'EMBED_DIM': 8, 'MLP_DIM': 12,
          'NUM_EMBEDDINGS': 40}
@@ -76,7 +76,7 @@ def columns() -> list[str]:
 @pytest.fixture
 def build():
   """Returns a function `(program, *arguments) -> the run that they describe`."""
-  from prompt_tuning import launch
+  from prompt_tuning.programs import launch
 
   return lambda program, *arguments: launch.build(program, command.parse_flags(program, arguments))[0]
 

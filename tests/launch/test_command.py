@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from prompt_tuning import command, multihost
+from prompt_tuning.devices import multihost
+from prompt_tuning.programs import command
 
 FILE = '--gin_file=a.gin'
 

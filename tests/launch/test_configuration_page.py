@@ -9,7 +9,7 @@ import re
 import pytest
 
 import prompt_tuning
-from prompt_tuning import command, gin_files, launch
+from prompt_tuning.programs import command, gin_files, launch
 
 ROOT = pathlib.Path(prompt_tuning.__file__).parent
 PAGE = (ROOT.parent / 'docs' / 'configuration.md').read_text()

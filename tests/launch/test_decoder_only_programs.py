@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from prompt_tuning import command
 from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.programs import command
 
 MODEL = ['--gin_file=models/from_checkpoint_prompt.gin', '--gin.VOCABULARY=@seqio.PassThroughVocabulary()',
          '--gin.seqio.PassThroughVocabulary.size=31']

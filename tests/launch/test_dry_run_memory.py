@@ -155,6 +155,6 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 def test_an_exchange_in_several_fusions_of_a_loop_for_tpus_counts_once_a_turn(program, times):
   import types
 
-  from prompt_tuning.collectives import collectives
+  from prompt_tuning.devices.collectives import collectives
 
   assert collectives(types.SimpleNamespace(as_text=lambda: program)) == [('all-reduce', 16, times)]

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from prompt_tuning import command
+from prompt_tuning.programs import command
 
 LENGTHS = "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}"
 IDS = ('--gin.VOCABULARY=@seqio.PassThroughVocabulary()', '--gin.seqio.PassThroughVocabulary.size=40')

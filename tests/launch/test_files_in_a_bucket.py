@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_programs import FROM_CHECKPOINT, LENGTHS, writing_into
 
-from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt
 
 VECTORS = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
 ROWS = [{'inputs': '3 4 5', 'targets': '6'}, {'inputs': '7', 'targets': '8 9'}]

@@ -7,9 +7,10 @@ import pathlib
 import pytest
 
 import prompt_tuning
-from prompt_tuning import gin_files, trees
+from prompt_tuning import trees
 from prompt_tuning.models import loading
 from prompt_tuning.models.t5 import T5
+from prompt_tuning.programs import gin_files
 
 CONFIGS = pathlib.Path(prompt_tuning.__file__).parent / 'configs'
 OWN = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.gin'))
@@ -107,7 +108,7 @@ def test_every_prompt_file_makes_first_values(name, build, toy_shape, toy_model,
   import jax
   import numpy as np
 
-  from prompt_tuning import dry_run
+  from prompt_tuning.programs import dry_run
 
   embedding = np.arange(320, dtype=np.float32).reshape(40, 8)
   np.save(tmp_path / 'embedding.npy', embedding)

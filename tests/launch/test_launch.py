@@ -184,7 +184,7 @@ def test_the_scale_of_uniform_first_values_can_be_set(train, toy_model):
 
 
 def test_the_resolved_configuration_builds_the_same_run(build, toy_shape, tmp_path):
-  from prompt_tuning import command, launch
+  from prompt_tuning.programs import command, launch
 
   flags = command.parse_flags('train', [*FILES, *toy_shape, *SET, '--gin.PROMPT_LENGTH=6', '--gin.RANDOM_SEED=3'])
   first, text = launch.build('train', flags)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.conditioning import Visibility
 from prompt_tuning.models.attention import Block, attend, cross_visible, hide, self_visible
+from prompt_tuning.rows.conditioning import Visibility
 
 # One row: a prompt of two and two tokens, then another example of one token, then padding.
 LAYOUT = {'segments': np.array([[1, 1, 1, 1, 2, 0]]), 'prompt_slots': np.array([[0, -1, 1, -1, -1, -1]])}

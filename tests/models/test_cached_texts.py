@@ -14,14 +14,14 @@ import pytest
 import toy_run
 from test_decoder_only import LEARNED, MIXED
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Visibility
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.models import loading
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts
 from prompt_tuning.prompts import Prompt, PromptTuning
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.training.step import TrainState, make_step
 
 FAMILIES = {'rotary': MIXED, 'learned': LEARNED}

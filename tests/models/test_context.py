@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from test_decoder_only import LEARNED, MIXED
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning, Context, StackConditioning
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
-from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.generation import BeamSearch
 from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, Context, StackConditioning
 
 RELATIVE = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=5, mlp_dim=14, relative_buckets=8,
                          relative_max_distance=12, family='t5x')

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
 from prompt_tuning.checkpoints.loading import load
-from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
-from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models import loading, t5_formats
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.generation import BeamSearch, Greedy, generate
 from prompt_tuning.models.positions import Rotary
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 from prompt_tuning.training.step import Loss, TrainState, make_step
 
 FAMILIES = ('gpt2', 'llama', 'gemma2')

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
 from prompt_tuning.models.layers import drop
+from prompt_tuning.rows import layouts
 
 ROWS = [[layouts.Layout().example(inputs, targets)] for inputs, targets in (
   ([7, 8, 9, 1], [5, 1]), ([3, 4, 1], [6, 7, 1]), ([10, 11, 12, 13], [8, 9, 1]))]

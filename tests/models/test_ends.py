@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from toy_run import model as tiny_t5
 
-from prompt_tuning import layouts, trees
-from prompt_tuning.conditioning import Conditioning
+from prompt_tuning import trees
 from prompt_tuning.data.tasks import Task
-from prompt_tuning.evaluation import evaluate_loss
-from prompt_tuning.inference import load_trained
+from prompt_tuning.evaluation.evaluate import evaluate_loss
+from prompt_tuning.evaluation.saved import load_trained
 from prompt_tuning.models import ends
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.language_model import apply_model
 from prompt_tuning.models.loading import load_model, random_model, save_model
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import AdamW
 from prompt_tuning.tuning.retrained import Retrained

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import tokenizers
 
-from prompt_tuning import inference, layouts
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.checkpoints.peft import read_adapter
 from prompt_tuning.data.pipeline import Preprocessor
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models import decoder_formats, loading
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.generation import BeamSearch, Greedy, generate
 from prompt_tuning.models.language_model import apply_model
 from prompt_tuning.models.positions import Rotary
+from prompt_tuning.rows import layouts
 
 FAMILIES = pathlib.Path(os.environ.get('FAMILY_GOLDENS', pathlib.Path(__file__).parent / 'families'))
 ENDS = (1, 5, 12, 23, 31)
@@ -37,7 +38,7 @@ def golden_of(folder):
   return golden, column('input'), column('target') if 'target_0' in base else None
 
 
-def require_equal(model, golden, inputs, targets, *, trained=inference.Trained({})):
+def require_equal(model, golden, inputs, targets, *, trained=saved.Trained({})):
   """Compares logits of padded rows with transformers' of each row alone, then greedy answers and beams."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   rows = [layout.example(row, [5] if targets is None else targets[b]) for b, row in enumerate(inputs)]
@@ -51,7 +52,7 @@ def require_equal(model, golden, inputs, targets, *, trained=inference.Trained({
   require_answers(model, golden, inputs, trained)
 
 
-def require_answers(model, golden, inputs, trained=inference.Trained({}), kinds=('greedy', 'beams'), ends=(1,)):
+def require_answers(model, golden, inputs, trained=saved.Trained({}), kinds=('greedy', 'beams'), ends=(1,)):
   """Compares answers with transformers', the beams best first; what follows an end is filler."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   batch = layouts.assemble([[layout.question(row)] for row in inputs],
@@ -198,4 +199,4 @@ def test_outputs_with_an_adapter_are_those_of_peft(name):
   tensors = read_adapter(folder).trained(
     encoder_decoder=model.prompted == 'encoder', width=model.width, layers=layers, kv_heads=kv_heads,
     head_dim=head_dim, embedding_scale=getattr(model.module.config, 'embedding_scale', 1.0))
-  require_equal(model, *golden_of(folder), trained=inference.Trained(tensors))
+  require_equal(model, *golden_of(folder), trained=saved.Trained(tensors))

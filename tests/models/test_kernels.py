@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from jax.experimental import pallas
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.models import attention, kernels
 from prompt_tuning.models.attention import Block, hide
 from prompt_tuning.models.decoder_only import DecoderConfig
@@ -24,6 +22,8 @@ from prompt_tuning.models.language_model import attention_weights
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 
 GPU = Facts('gpu', jnp.bfloat16, queries=512, keys=640, head_dim=64, capability=8.0)
 TPU = Facts('tpu', jnp.bfloat16, queries=512, keys=640, head_dim=64, by_segments=True)

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Visibility
-from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models.generation import BeamSearch, Greedy, Sampling
 from prompt_tuning.models.language_model import LanguageModel, bucket
 from prompt_tuning.models.row_prompts import collect_prompts
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility
 
 INPUTS = [[7, 8, 9, 4, 1], [10, 3, 1], [12, 13, 14, 1]]
 TARGETS = [[5, 6, 1], [11, 1], [16, 17, 18, 1]]

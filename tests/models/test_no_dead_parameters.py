@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, trees
+from prompt_tuning import trees
 from prompt_tuning.losses import cross_entropy
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.rows import layouts
 
 SIZES = {'width': 12, 'heads': 4, 'head_dim': 6, 'mlp_dim': 14, 'vocab_size': 17}
 GEMMA = {'norm_offset': 1.0, 'post_norms': True, 'embedding_scale': 12**0.5, 'mlp_activations': ('gelu', 'linear')}

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.generation import BeamSearch, generate
 from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 
 P = 2
 EXAMPLES = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]), ([12, 13, 14, 15, 1], [16, 17, 1]))

@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import inference, layouts
 from prompt_tuning.checkpoints.peft import read_adapter
-from prompt_tuning.conditioning import Conditioning
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
 from prompt_tuning.models.generation import BeamSearch, Greedy, generate
 from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning
 
 ADAPTERS = [f'{model}_{kind}' for model, kinds in {
   'gpt2': ('prompt_tuning', 'ptuning_mlp', 'ptuning_lstm', 'prefix_tuning', 'prefix_tuning_proj', 'cartridge', 'cpt'),
@@ -28,7 +29,7 @@ def adapted(request, shared):
   layers, kv_heads, head_dim = model.prefix_shapes()['decoder']
   tensors = read_adapter(shared / 'hf' / f'peft_{name}' / 'adapter').trained(
     encoder_decoder=base.startswith('t5'), width=model.width, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
-  return model, inference.Trained(tensors), dict(np.load(shared / 'hf' / f'peft_{name}' / 'golden.npz'))
+  return model, saved.Trained(tensors), dict(np.load(shared / 'hf' / f'peft_{name}' / 'golden.npz'))
 
 
 def logits(model, trained, golden):
@@ -48,7 +49,7 @@ def logits(model, trained, golden):
 
 def test_logits_are_pefts(adapted):
   model, trained, golden = adapted
-  for handed, field in ((trained, 'logits'), (inference.Trained({}), 'base_logits')):
+  for handed, field in ((trained, 'logits'), (saved.Trained({}), 'base_logits')):
     found, real = logits(model, handed, golden)
     wanted = golden[field][:, golden[field].shape[1] - real.shape[1]:]  # PEFT's include the prompt's positions
     np.testing.assert_allclose(found[real], wanted[real], atol=2e-4)
@@ -90,9 +91,9 @@ def test_answers_are_pefts(adapted):
 
 def test_an_adapter_of_another_model_is_a_clear_error(shared):
   llama = loading.load_model(str(shared / 'hf/llama'))
-  prefix = inference.Trained(read_adapter(shared / 'hf/peft_gpt2_prefix_tuning/adapter').trained())
+  prefix = saved.Trained(read_adapter(shared / 'hf/peft_gpt2_prefix_tuning/adapter').trained())
   with pytest.raises(ValueError, match=r'keys has shape \(2, 5, 4, 8\), but the model wants \[2, P, 2, 8\]'):
     prefix.conditioning(llama)
   with pytest.raises(ValueError, match=r'The prompt has shape \(5, 7\), but the model wants \[P, 32\]'):
-    inference.Trained({'decoder/prompt/prompt/prompt': np.zeros((5, 7))}).conditioning(llama)
+    saved.Trained({'decoder/prompt/prompt/prompt': np.zeros((5, 7))}).conditioning(llama)
   assert llama.prefix_shapes() == {'decoder': (2, 2, 8)} and Conditioning().decoder.given() == []

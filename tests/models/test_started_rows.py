@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
 from prompt_tuning.data.pipeline import TrainBatches, eval_batches
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.models import loading
 from prompt_tuning.models.cached_texts import CachedTexts
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.rows import layouts
 
 SHAPE = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=5, mlp_dim=14, relative_buckets=8,
                       relative_max_distance=12, family='t5x')

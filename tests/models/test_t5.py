@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts, trees
-from prompt_tuning.conditioning import Conditioning, StackConditioning
+from prompt_tuning import trees
 from prompt_tuning.models.generation import Greedy, generate
 from prompt_tuning.models.loading import parameter_shapes
 from prompt_tuning.models.parameters import merge
 from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 
 BATCH = layouts.assemble([[layouts.Layout(2).example([7, 8, 1], [5, 6, 1])]], {'encoder': 6, 'decoder': 3})
 PROMPT = np.random.default_rng(0).normal(size=(1, 2, 12)).astype(np.float32)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
-from prompt_tuning.inference import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 
 P = 3
 SLOTS, TEXT = slice(1, 1 + P), [0, 4, 5]  # the prompt stands behind the first token

@@ -11,9 +11,9 @@ import pytest
 from prompt_tuning.checkpoints.peft import read_adapter, write_adapter
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
-from prompt_tuning.conditioning import Visibility
-from prompt_tuning.inference import SavedPrompt, load_prompt
-from prompt_tuning.layouts import after_bos
+from prompt_tuning.evaluation.saved import SavedPrompt, load_prompt
+from prompt_tuning.rows.conditioning import Visibility
+from prompt_tuning.rows.layouts import after_bos
 
 ENCODER, DECODER = 'encoder/prompt/prompt/prompt', 'decoder/prompt/prompt/prompt'
 KEYS, VALUES = 'decoder/prefix/keys', 'decoder/prefix/values'
@@ -69,7 +69,7 @@ def adapter(folder):
 
 
 def test_help_loads_nothing_heavy():
-  code = ('import sys\nfrom prompt_tuning.command import main\n'
+  code = ('import sys\nfrom prompt_tuning.programs.command import main\n'
           'try:\n  main(["convert", "--help"])\n'
           'finally:\n  print([m for m in ("jax", "numpy", "gin", "absl") if m in sys.modules])')
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)

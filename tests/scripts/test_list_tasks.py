@@ -2,7 +2,7 @@
 
 import pytest
 
-from prompt_tuning import command
+from prompt_tuning.programs import command
 
 
 def test_tasks_are_listed_by_pattern_without_their_variants(capsys):

@@ -318,7 +318,7 @@ def container():
 
 
 def test_the_jobset_runs_a_command_that_the_program_knows(container):
-  from prompt_tuning import command
+  from prompt_tuning.programs import command
 
   assert container['args'][:2] == ['prompt-tuning', 'train']
   flags = command.parse_flags('train', container['args'][2:])

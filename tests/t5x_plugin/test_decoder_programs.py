@@ -81,14 +81,14 @@ def texts(rows):
 def test_both_engines_answer_alike_with_a_prompt_of_either(program, request, frozen, model, tmp_path, trained_by, mode):
   import toy_tasks
 
-  from prompt_tuning import inference
+  from prompt_tuning.evaluation import saved
 
   run = request.getfixturevalue(trained_by)
   in_t5x(program, frozen, run, tmp_path, 'infer', f"--gin.infer.mode='{mode}'")
   (file,) = (path for path in tmp_path.glob('*.jsonl-*') if not path.name.endswith('COMPLETED'))
   theirs = [json.loads(line) for line in file.read_text().splitlines()]
   rows = toy_tasks.examples('validation')
-  prompt = inference.load_prompt(str(run))
+  prompt = saved.load_prompt(str(run))
   inputs, targets = [row['inputs'] for row in rows], [row['targets'] for row in rows]
   if mode == 'score':
     np.testing.assert_allclose(model.score(inputs, targets, prompt), [row['score'] for row in theirs], atol=1e-4,
@@ -101,10 +101,10 @@ def test_both_engines_answer_alike_with_a_prompt_of_either(program, request, fro
 def test_t5x_judges_a_prompt_of_this_package_as_we_do(program, frozen, model, our_run, tmp_path):
   import toy_tasks
 
-  from prompt_tuning import inference
+  from prompt_tuning.evaluation import saved
 
   in_t5x(program, frozen, our_run, tmp_path, 'eval')
   lines = (tmp_path / f'inference_eval/toy_beginnings-{START:06}.jsonl').read_text().splitlines()
   rows = toy_tasks.examples('validation')
-  ours = model.predict([row['inputs'] for row in rows], inference.load_prompt(str(our_run)), max_length=4)
+  ours = model.predict([row['inputs'] for row in rows], saved.load_prompt(str(our_run)), max_length=4)
   assert texts(json.loads(line)['prediction'] for line in lines) == ours

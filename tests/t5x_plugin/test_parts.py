@@ -109,8 +109,8 @@ def test_every_decoding_file_chooses_how_a_model_answers(file, shared):
 
 
 def test_a_prompt_that_does_not_stand_in_front_is_an_error(tmp_path):
-  from prompt_tuning import layouts
-  from prompt_tuning.inference import SavedPrompt
+  from prompt_tuning.evaluation.saved import SavedPrompt
+  from prompt_tuning.rows import layouts
   from prompt_tuning.t5x_plugin.prompts import np_load
 
   vectors = np.ones((2, 4), np.float32)

@@ -10,8 +10,9 @@ import pytest
 import toy_run
 from toy_run import TASK
 
-from prompt_tuning import inference, prompts
+from prompt_tuning import prompts
 from prompt_tuning.data.tasks import Mixture
+from prompt_tuning.evaluation import saved
 from prompt_tuning.training import loop, run_files
 from prompt_tuning.training.evaluations import Evaluations, compare
 
@@ -83,17 +84,17 @@ def test_a_prompt_that_becomes_infinite_is_never_saved_though_the_loss_before_wa
     toy_run.train(tmp_path, train_steps=160, saving=loop.Saving(1), evaluations={'examples': 0, 'loss_steps': 0})
   assert run_files.saved_steps(tmp_path) == [150]
   for name in ('last.safetensors', 'best.safetensors'):
-    assert np.isfinite(inference.load_prompt(str(tmp_path / name)).vectors).all()
+    assert np.isfinite(saved.load_prompt(str(tmp_path / name)).vectors).all()
 
 
 def test_the_best_prompt_is_kept_beside_the_last(tmp_path):
   judged = dataclasses.replace(TASK, metrics=(scripted([1.0, 3.0, 2.0, 3.0, 0.0, 0.0]),))
   run = toy_run.train(tmp_path, task=judged, evaluations={'period': 1}, saving=loop.Saving(1, keep=None))
   assert run.best['step'] == 102 and run.best['value'] == 3.0 and run.best['objective'] == 'turn/scripted'
-  best, last = run.prompt, inference.load_prompt(str(tmp_path / 'last.safetensors'))
+  best, last = run.prompt, saved.load_prompt(str(tmp_path / 'last.safetensors'))
   assert best.about['step'] == 102 and best.about['best']['metrics']['turn/scripted'] == 3.0
-  saved = np.load(tmp_path / 'numpy_checkpoints/checkpoint_102/encoder.prompt.prompt.prompt')
-  np.testing.assert_array_equal(best.vectors, saved)
+  array = np.load(tmp_path / 'numpy_checkpoints/checkpoint_102/encoder.prompt.prompt.prompt')
+  np.testing.assert_array_equal(best.vectors, array)
   np.testing.assert_array_equal(last.vectors, run.trained[prompts.PATH])
   assert (last.vectors != best.vectors).any()
 

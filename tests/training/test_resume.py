@@ -11,8 +11,8 @@ from toy_run import TASK
 
 from prompt_tuning import prompts
 from prompt_tuning.checkpoints.state import read_state
-from prompt_tuning.conditioning import Visibility
 from prompt_tuning.data import metrics
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.training import loop
 
 

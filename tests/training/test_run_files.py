@@ -10,9 +10,11 @@ import pytest
 import toy_run
 from toy_run import TASK
 
-from prompt_tuning import inference, prompts, storage, trees
+from prompt_tuning import prompts, trees
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state
+from prompt_tuning.evaluation import saved
+from prompt_tuning.files import storage
 from prompt_tuning.training import run_files
 from prompt_tuning.tuning.retrained import Retrained
 
@@ -43,7 +45,7 @@ def test_the_numpy_checkpoint_the_last_file_and_the_state_hold_what_was_trained(
   vectors = run.trained[prompts.PATH]
   path = folder / 'numpy_checkpoints/checkpoint_106/encoder.prompt.prompt.prompt'
   np.testing.assert_array_equal(np.load(path, allow_pickle=False), vectors)
-  last = inference.load_prompt(str(folder / 'last.safetensors'))
+  last = saved.load_prompt(str(folder / 'last.safetensors'))
   np.testing.assert_array_equal(last.vectors, vectors)
   assert last.about['model'] == 'toy' and last.about['step'] == 106
   arrays, metadata = read_state(folder / 'checkpoint_106/state.safetensors')
@@ -90,7 +92,7 @@ def test_as_many_states_are_kept_as_asked_for(tmp_path, keep, kept):
   assert run_files.saved_steps(str(tmp_path)) == kept
   numpy_folders = (tmp_path / 'numpy_checkpoints').iterdir()
   assert sorted(path.name for path in numpy_folders) == [f'checkpoint_{step}' for step in kept]
-  assert (inference.load_prompt(str(tmp_path)).vectors == 4).all()
+  assert (saved.load_prompt(str(tmp_path)).vectors == 4).all()
 
 
 @pytest.mark.parametrize('damage', [
@@ -171,7 +173,7 @@ def test_as_many_states_are_kept_in_a_bucket_as_asked_for(store, keep, kept):
   for name in ('', 'numpy_checkpoints'):
     folders = (store.folder / 'bucket/run' / name).glob('checkpoint_*')
     assert sorted(path.name for path in folders if any(path.iterdir())) == [f'checkpoint_{step}' for step in kept]
-  assert (inference.load_prompt('gs://bucket/run').vectors == 9).all()
+  assert (saved.load_prompt('gs://bucket/run').vectors == 9).all()
 
 
 def test_a_state_in_a_bucket_is_put_after_all_else_of_its_step_and_before_old_ones_go(store):
@@ -206,7 +208,7 @@ def test_the_folder_of_a_run_of_t5x_in_a_bucket_gives_its_newest_prompt(store):
     storage.write_bytes(f'gs://bucket/run/checkpoint_{step}/checkpoint', b'')
     write_numpy_prompt(f'gs://bucket/run/numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt',
                        np.full((3, 2), step, np.float32))
-  assert (inference.load_prompt('gs://bucket/run').vectors == 10).all()
+  assert (saved.load_prompt('gs://bucket/run').vectors == 10).all()
 
 
 def test_states_that_could_not_be_removed_are_removed_at_the_next_save(store):
@@ -236,7 +238,7 @@ def test_a_run_in_a_bucket_that_failed_goes_on_and_ends_as_a_local_one(store, en
   store.failures.clear()
   run = toy_run.train('gs://bucket/run', config_text='X = 1\n')
   here, there = ended[1], store.folder / 'bucket/run'
-  assert (run.prompt.vectors == inference.load_prompt(str(here)).vectors).all()
+  assert (run.prompt.vectors == saved.load_prompt(str(here)).vectors).all()
   assert names_in(there) == names_in(here)
   for name in names_in(here):
     if name != 'metrics.jsonl':  # it has times

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning import layouts, prompts, trees
+from prompt_tuning import prompts, trees
 from prompt_tuning.losses import Loss, averages, pairwise_cosine
+from prompt_tuning.rows import layouts
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.retrained import Retrained
 

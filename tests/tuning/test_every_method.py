@@ -10,13 +10,14 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning import layouts, prompts, trees
-from prompt_tuning.conditioning import Visibility, exported
-from prompt_tuning.inference import load_trained
+from prompt_tuning import prompts, trees
+from prompt_tuning.evaluation.saved import load_trained
 from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.language_model import apply_model
 from prompt_tuning.models.positions import Rotary
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Visibility, exported
 from prompt_tuning.training import run_files
 from prompt_tuning.training.loop import describe
 from prompt_tuning.training.step import TrainState, make_step

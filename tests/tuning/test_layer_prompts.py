@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from test_every_method import DECODER_ONLY
 
-from prompt_tuning import layouts, trees
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
-from prompt_tuning.inference import Trained
+from prompt_tuning import trees
+from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 
 P, D = 3, 12

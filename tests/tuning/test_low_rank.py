@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
-from prompt_tuning.conditioning import Conditioning, LowRankUpdate
-from prompt_tuning.inference import Trained
+from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.models.parameters import merge
+from prompt_tuning.rows.conditioning import Conditioning, LowRankUpdate
 from prompt_tuning.tuning.low_rank import LowRank
 
 NAME = 'decoder/layers_1/self_attention/query/kernel'

@@ -8,7 +8,7 @@ import pytest
 from test_every_method import DECODER_ONLY
 
 from prompt_tuning import trees
-from prompt_tuning.inference import Trained
+from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.t5x_names import prefix as names

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import layouts
-from prompt_tuning.conditioning import Conditioning, StackConditioning
 from prompt_tuning.models import loading
 from prompt_tuning.models.attention import Block, attend, hide
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.language_model import attention_weights
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 
 MODEL = loading.random_model(DecoderConfig(
   vocab_size=23, layers=2, width=12, heads=3, head_dim=4, mlp_dim=20, mlp_activations=('gelu',), norm='layer',

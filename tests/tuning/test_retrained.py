@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning import layouts, trees
+from prompt_tuning import trees
 from prompt_tuning.losses import cross_entropy
+from prompt_tuning.rows import layouts
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.retrained import Retrained
 

@@ -6,7 +6,7 @@ import pytest
 from test_every_method import DECODER_ONLY
 
 from prompt_tuning import trees
-from prompt_tuning.inference import SavedPrompt, Trained
+from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.prefix import Prefix
 

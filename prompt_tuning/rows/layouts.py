@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.rows import Example, assemble
+from prompt_tuning.rows.assembling import Example, assemble
 
 __all__ = ['PLACEMENTS', 'CausalLayout', 'Example', 'LabelLayout', 'Layout', 'Placement', 'after_bos', 'after_eos',
            'assemble', 'before', 'before_eos']

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning import trees
-from prompt_tuning.conditioning import Conditioning
 from prompt_tuning.data.pipeline import EvalBatches
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.ranking import rank_batch
+from prompt_tuning.rows.conditioning import Conditioning
 
 SCORES = ('sum', 'mean')
 

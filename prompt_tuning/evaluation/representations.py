@@ -8,12 +8,12 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from prompt_tuning.conditioning import Conditioning
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Example
-from prompt_tuning.layouts import Layout
 from prompt_tuning.losses import at_first_target
 from prompt_tuning.models.language_model import LanguageModel, apply_model
+from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Batch, Params
 
 

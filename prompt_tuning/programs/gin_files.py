@@ -10,10 +10,11 @@ import os
 import re
 from collections.abc import Sequence
 
-from prompt_tuning import storage, trees
+from prompt_tuning import trees
+from prompt_tuning.files import storage
 
 PREFIX = 'gin:'  # in front of a path that was found here: no reader of gin's own takes it
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CONFIGS = os.path.join(_PACKAGE, 'configs')
 # Module that a file for T5X imports -> the module of t5x_names that stands for it.
 _COUNTERPARTS = {

@@ -11,12 +11,12 @@ import numpy as np
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
-from prompt_tuning.conditioning import Method
 from prompt_tuning.models import loading
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.models.t5_formats import infer_config
 from prompt_tuning.prompts import PROMPTS, PromptTuning
+from prompt_tuning.rows.conditioning import Method
 from prompt_tuning.types import Params
 
 _SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers', 'mlp_activations',

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Iterator
 from typing import TextIO
 
-from prompt_tuning import gcs
+from prompt_tuning.files import gcs
 
 _LOG = logging.getLogger(__name__)
 # safetensors says "(os error 28)", tensorstore "[os_error_code='28']": neither raises an OSError.

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from prompt_tuning import trees
-from prompt_tuning.meshes import AXES
+from prompt_tuning.devices.meshes import AXES
 from prompt_tuning.types import Array, Batch
 
 RULES: dict[str, tuple[str, ...]] = {

@@ -21,9 +21,11 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from prompt_tuning import collectives, meshes, outline, sharding, trees
+from prompt_tuning import trees
 from prompt_tuning.data.pipeline import TrainBatches
+from prompt_tuning.devices import collectives, meshes, sharding
 from prompt_tuning.models import loading
+from prompt_tuning.programs import abstract_models as outline
 from prompt_tuning.training.step import TrainState, make_step
 
 SIMULATED = 'compile'  # in the place of a topology such as v5e:4x4
@@ -167,8 +169,8 @@ def _ask(question: Mapping[str, Any]) -> Any:
     'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # no TPU is touched
     # For CPUs XLA would turn all weights into float32 before the loop over layers.
     'XLA_FLAGS': '--xla_disable_hlo_passes=while-loop-invariant-code-motion' if simulated else ''}
-  asked = subprocess.run([sys.executable, '-m', 'prompt_tuning.device_memory'], input=json.dumps(question), text=True,
-                         capture_output=True, env={**os.environ, **chosen})
+  asked = subprocess.run([sys.executable, '-m', 'prompt_tuning.programs.device_memory'], input=json.dumps(question),
+                         text=True, capture_output=True, env={**os.environ, **chosen})
   answer = json.loads(asked.stdout.splitlines()[-1]) if asked.returncode == 0 else {
     'error': asked.stderr.strip()[-2000:]}
   if 'error' in answer:

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 
-from prompt_tuning import multihost
+from prompt_tuning.devices import multihost
 
 PROGRAMS = {
   'train': 'tunes a prompt for a frozen model, or retrains parts of it',
@@ -94,7 +94,7 @@ def _run(program: str, flags: argparse.Namespace) -> int:
   try:
     if os.getcwd() not in sys.path and '' not in sys.path:
       sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
-    from prompt_tuning import launch
+    from prompt_tuning.programs import launch
 
     launch.run(program, flags)
   except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:

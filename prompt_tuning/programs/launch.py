@@ -18,7 +18,9 @@ from typing import Any
 
 import gin
 
-from prompt_tuning import compilation, device_memory, dry_run, gin_files, multihost, trees
+from prompt_tuning import trees
+from prompt_tuning.devices import compilation, multihost
+from prompt_tuning.programs import device_memory, dry_run, gin_files
 from prompt_tuning.t5x_names import (
   adafactor,
   architectures,

@@ -1,31 +1,29 @@
-"""Using what was trained: saved prompts and other trained tensors, and answers for whole files."""
+"""What saved tensors mean: prompts and other trained tensors as files and folders of runs hold them."""
+
 
 import dataclasses
-import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from absl import logging
 
-from prompt_tuning import layouts, multihost, storage, trees
+from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
-from prompt_tuning.conditioning import Conditioning, StackConditioning, Visibility
-from prompt_tuning.data.pipeline import EvalBatches, eval_batches
-from prompt_tuning.models.generation import Sampler, generate
-from prompt_tuning.models.language_model import LanguageModel, score_batch
+from prompt_tuning.files import storage
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.prompts import PATH, PROMPTS
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.tuning.layer_prompts import NAMES, check_layer_prompts, layer_prompts, layout_of
 from prompt_tuning.tuning.low_rank import is_low_rank, low_rank_updates
 from prompt_tuning.tuning.prefix import check_prefix, is_prefix, prefixes
 from prompt_tuning.types import Array, Flat
 
-BEST, LAST = 'best.safetensors', 'last.safetensors'  # in a run's folder
+# In a run's folder.
+BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,110 +182,3 @@ def load_prompt(path: str) -> SavedPrompt:
   if prompt is None:
     raise ValueError(f'{path} holds retrained parameters, no prompt. Use `load_trained`, or `eval` with it.')
   return prompt
-
-
-def generate_answers(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, *, sampler: Sampler,
-                     max_length: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields tokens [N, S] and scores [N] for each example in turn, the best last."""
-  for batch, examples in batches.questions():
-    tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
-                              max_length=max_length, end_ids=model.end_ids)
-    yield from zip(np.asarray(tokens)[:len(examples)], np.asarray(scores)[:len(examples)], strict=True)
-
-
-def score_targets(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches) -> Iterator[float]:
-  """Yields the log-likelihood of each example's target in turn."""
-  for batch, examples in batches:
-    scores = np.asarray(score_batch(model.module, model.params, batch, conditioning))
-    yield from scores[:len(examples)].tolist()
-
-
-def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str, Any]], *, sampler: Sampler,
-          lengths: Mapping[str, int] | None = None, batch_size: int = 32, mode: str = 'predict',
-          max_length: int = 64, seed: int = 0) -> Iterator[dict[str, Any]]:
-  """Yields a line of output for each example, in order, in the shape of T5X's inference files.
-
-  Args:
-    model: the frozen model, with a vocabulary.
-    trained: what it is handed.
-    examples: with 'inputs', and with 'targets' where they are scored.
-    sampler: how tokens are chosen.
-    lengths: most tokens of 'inputs' and 'targets'; what is absent is the longest found.
-    batch_size: rows run together.
-    mode: 'predict', 'predict_with_aux' (adds scores) or 'score' (log-likelihood of the targets).
-    max_length: the most tokens of an answer.
-    seed: for samplers that draw.
-
-  Raises:
-    ValueError: the mode is unknown, or targets are missing.
-  """
-  if mode not in ('predict', 'predict_with_aux', 'score'):
-    raise ValueError(f'The mode is {mode!r}. Choose predict, predict_with_aux or score.')
-  if mode == 'score' and any('targets' not in example for example in examples):
-    raise ValueError('The mode score needs targets, but an example has none. Add them, or use the mode predict.')
-  conditioning = trained.conditioning(model)
-  batches = eval_batches(examples, model.vocabulary, model.layout(trained.layout()), batch_size=batch_size,
-                         lengths=lengths)
-  cut = batches.truncated
-  if cut['inputs'] or cut['targets']:
-    logging.warning('Of %d examples, %d inputs and %d targets are longer than %s and were cut.', cut['examples'],
-                    cut['inputs'], cut['targets'], dict(lengths or {}))
-  if mode == 'score':
-    for example, score in zip(examples, score_targets(model, conditioning, batches), strict=True):
-      yield {'inputs': readable(example, model.vocabulary), 'score': score}
-    return
-  answers = generate_answers(model, conditioning, batches, sampler=sampler, max_length=max_length, seed=seed)
-  for example, (tokens, scores) in zip(examples, answers, strict=True):
-    line = {'inputs': readable(example, model.vocabulary), 'prediction': model.vocabulary.decode(tokens[-1].tolist())}
-    if mode == 'predict_with_aux':
-      line['aux'] = {'scores': float(scores[-1])}
-    yield line
-
-
-def json_line(line: Mapping[str, Any], number: int) -> str:
-  """Returns a line of output as JSON."""
-  return json.dumps(line, ensure_ascii=False, default=_as_python)
-
-
-def text_line(line: Mapping[str, Any], number: int) -> str:
-  """Returns `id||text` of an answer, its white space as single blanks; examples without an 'id' have their number."""
-  return f'{line["inputs"].get("id", number)}||{" ".join(line["prediction"].split())}'
-
-
-def write_lines(path: str, lines: Iterator[Mapping[str, Any]],
-                spell: Callable[[Mapping[str, Any], int], str] = json_line) -> int:
-  """Writes lines, as JSON unless `spell` says how, so that the file is there whole or not at all; returns how many.
-
-  On hosts other than the main one they are computed and not written.
-  """
-  if not multihost.is_main():
-    return sum(1 for _ in lines)
-  count = 0
-  with storage.whole_file(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-    for line in lines:
-      file.write(spell(line, count) + '\n')
-      count += 1
-  return count
-
-
-def text_of(example: Mapping[str, Any], feature: str, vocabulary: Any) -> str:
-  """Returns the text of an example's 'inputs' or 'targets', as it was before it became token ids if that is kept."""
-  value = example.get(f'{feature}_pretokenized', example.get(feature, ''))
-  if isinstance(value, bytes):
-    return value.decode()
-  return value if isinstance(value, str) else vocabulary.decode(np.asarray(value).tolist())
-
-
-def readable(example: Mapping[str, Any], vocabulary: Any) -> dict[str, Any]:
-  """Returns an example as T5X's files show it: its texts are `inputs_pretokenized` and `targets_pretokenized`."""
-  shown = {f'{feature}_pretokenized': text_of(example, feature, vocabulary)
-           for feature in ('inputs', 'targets') if feature in example}
-  hidden = ('inputs', 'targets', 'inputs_ends', 'targets_ends')
-  return shown | {name: value for name, value in example.items() if name not in hidden and name not in shown}
-
-
-def _as_python(value: Any) -> Any:
-  """Returns what JSON has instead of a value that it lacks."""
-  if isinstance(value, bytes):
-    return value.decode(errors='replace')
-  return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

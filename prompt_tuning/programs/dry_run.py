@@ -8,11 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh
 
-from prompt_tuning import device_memory, inference, meshes, sharding, trees
+from prompt_tuning import trees
 from prompt_tuning.data.tasks import Task
-from prompt_tuning.layouts import Layout
+from prompt_tuning.devices import meshes, sharding
+from prompt_tuning.evaluation import predictions
 from prompt_tuning.models import loading
-from prompt_tuning.outline import Outline, read_outline
+from prompt_tuning.programs import device_memory
+from prompt_tuning.programs.abstract_models import Outline, read_outline
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.training import run_files
 
 
@@ -183,7 +186,7 @@ def _show_example(task: Task, split: str, outline: Outline) -> None:
     if np.ndim(value) == 2:
       print(f'  {feature}: {len(value)} vectors of {len(value[0])} numbers')
       continue
-    text = inference.text_of(example, feature, outline.vocabulary)
+    text = predictions.text_of(example, feature, outline.vocabulary)
     count = len(outline.vocabulary.encode(value)) + 1 if isinstance(value, str) else len(value)
     print(f'  {feature}: {text[:60]!r}, {count} tokens')
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.training.metric_log import FILE
+from prompt_tuning.evaluation.saved import METRICS
 
 
 def learning_curve(folder: str, path: str | None = None) -> str:
@@ -25,7 +25,7 @@ def learning_curve(folder: str, path: str | None = None) -> str:
     FileNotFoundError: the folder has no figures.
   """
   plt = _pyplot()
-  with open(os.path.join(folder, FILE), encoding='utf-8') as file:
+  with open(os.path.join(folder, METRICS), encoding='utf-8') as file:
     lines = [json.loads(line) for line in file]
   training = [line for line in lines if line['folder'] == 'train']
   figure, loss_axis = plt.subplots(figsize=(7, 4), layout='constrained')

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import jax
 
 from prompt_tuning import trees
-from prompt_tuning.layouts import Layout
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Batch, Flat, Params
 
 

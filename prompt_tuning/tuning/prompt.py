@@ -1,0 +1,114 @@
+"""Prompt tuning (Lester, Al-Rfou and Constant 2021): P trained vectors among a frozen model's embedded input.
+
+  logits = model([p_1; …; p_P; embed(x)]),    ∂loss/∂p only.
+
+Not for teaching a model what it has never seen: a prompt selects among what the frozen model can do.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
+from prompt_tuning.tuning.initialisers import Encoder, Initializer, embed
+from prompt_tuning.types import Array, Params
+
+# Stack that a prompt belongs to -> the name of its tensor, which files of earlier tools use.
+PROMPTS = {stack: f'{stack}/prompt/prompt/prompt' for stack in ('encoder', 'decoder')}
+PATH = PROMPTS['encoder']
+
+
+class Prompt(nn.Module):
+  """The prompt's vectors.
+
+  Attributes:
+    length: P, how many vectors.
+    prompt_init: first values, a function `(key, shape) -> array`.
+    dtype: type of the vectors that the model is handed; they are trained in float32.
+  """
+
+  length: int
+  prompt_init: Initializer = nn.initializers.uniform(0.5)
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, width: int) -> Array:
+    """Returns [P, D] for the model's width D."""
+    return self.param('prompt', self.prompt_init, (self.length, width)).astype(self.dtype)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Wayward:
+  """Keeps a prompt near a text (Khashabi et al. 2022): γ Σ ‖p_i − e_i‖² is added to each step's loss.
+
+  Attributes:
+    vectors: [P, D], the text's embedded tokens.
+    gamma: γ, above 0.
+  """
+
+  vectors: Array
+  gamma: float
+
+  def __post_init__(self) -> None:
+    if self.gamma <= 0:
+      raise ValueError(f'The weight gamma of the distance to a text is {self.gamma}. Give a number above 0, or no '
+                       'text.')
+
+  @classmethod
+  def of_text(cls, embeddings: Array, vocab: Encoder, text: str, gamma: float) -> 'Wayward':
+    """Keeps a prompt near a text of as many tokens, given the embedding [V, D] and what encodes the text."""
+    return cls(embed(embeddings, vocab, text), gamma)
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptTuning:
+  """The method: a prompt among the input, of the encoder, or of a model that has a decoder alone.
+
+  Attributes:
+    prompt: the vectors.
+    placement: where they stand, a function of `layouts`.
+    visibility: what they see.
+    cached: in training, keys and values of the text before the prompt are computed once, without dropout, and kept: for
+      a prompt behind the input (`layouts.after_eos`) of a decoder-only model.
+    wayward: a text that the prompt stays near.
+  """
+
+  prompt: Prompt
+  placement: layouts.Placement = layouts.before
+  visibility: Visibility = Visibility()
+  cached: bool = False
+  wayward: Wayward | None = None
+
+  def layout(self) -> layouts.Layout:
+    """Returns a layout with a place for every vector."""
+    return layouts.Layout(self.prompt.length, self.placement, alone=not self.visibility.input, cached=self.cached)
+
+  def initialise(self, key: Array, model: Frozen) -> Params:
+    """Returns φ: `encoder/prompt/prompt/prompt` [P, D], or the same in the decoder.
+
+    Raises:
+      ValueError: the initialiser or the text does not fit the model and the length.
+    """
+    wanted = (self.prompt.length, model.width)
+    if self.wayward is not None and self.wayward.vectors.shape != wanted:
+      raise ValueError(f'The text that the prompt stays near is embedded as {tuple(self.wayward.vectors.shape)}, '
+                       f'wanted {wanted}: a vector for each of the prompt. Set PROMPT_LENGTH to its number of tokens.')
+    return {model.prompted: {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
+
+  def penalty(self, trained: Params) -> Array | None:
+    """Returns what is added to a step's loss: the distance to a text; None without one."""
+    if self.wayward is None:
+      return None
+    (prompt,) = jax.tree.leaves(trained)
+    return self.wayward.gamma * jnp.sum((prompt - jnp.asarray(self.wayward.vectors, prompt.dtype))**2)
+
+  def condition(self, trained: Params) -> Conditioning:
+    """Hands the one prompt over as [1, P, D]."""
+    (stack, tree), = trained.items()
+    params = tree['prompt']['prompt']
+    vectors = self.prompt.apply({'params': params}, params['prompt'].shape[-1])
+    return Conditioning(**{stack: StackConditioning(prompt=vectors[None], visibility=self.visibility)})
