@@ -48,7 +48,8 @@ def ours(size):
   import numpy as np
   from our_step import frozen_model, made
 
-  from prompt_tuning.models.generation import Greedy, generate
+  from prompt_tuning.decoding.samplers import Greedy
+  from prompt_tuning.models.generation import generate
   from prompt_tuning.rows import layouts
   from prompt_tuning.rows.conditioning import Conditioning
 

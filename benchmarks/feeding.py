@@ -22,7 +22,7 @@ from our_step import frozen_model, made
 from sizes import SIZES
 
 from prompt_tuning.data import pipeline, prefetch, registry
-from prompt_tuning.data.vocabularies import load_vocabulary
+from prompt_tuning.data.vocabulary_folders import load_vocabulary
 from prompt_tuning.devices import compilation
 from prompt_tuning.models.loading import find_model
 from prompt_tuning.prompts import Prompt, PromptTuning

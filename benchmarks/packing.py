@@ -171,7 +171,8 @@ def difference(model, method, layout: layouts.Layout, task: tasks.Task, vocabula
 
   @jax.jit
   def of(params, batch):
-    loss = lambda trained: Loss()(model.module.apply({'params': params}, batch, method.condition(trained)), batch)
+    loss = lambda trained: Loss()(
+      model.module.apply({'params': params}, batch, method.condition(trained, model)), batch)
     (total, _), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
     return total, jax.flatten_util.ravel_pytree(gradient)[0]
 

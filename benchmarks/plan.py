@@ -15,7 +15,7 @@ import re
 os.environ['JAX_PLATFORMS'] = 'cpu'  # the slices are not here
 
 from prompt_tuning.programs import abstract_models as outline
-from prompt_tuning.programs import command, device_memory, launch
+from prompt_tuning.programs import command, device_memory, launch, step_compiler
 
 GIGA, GIBI = 1e9, 2**30
 
@@ -86,12 +86,12 @@ def _line(row: Row, options: argparse.Namespace) -> str:
   frozen = outline.read_outline(run)
   frozen.read_vocabulary(run)
   held = device_memory.held(run, frozen, run.task(), mesh)
-  simulated = device_memory.Compiler(device_memory.SIMULATED, 'train', flags).step(mesh)
+  simulated = step_compiler.Compiler(step_compiler.SIMULATED, 'train', flags).step(mesh)
   assert simulated.arguments == sum(held.values()), (simulated, held)
   step, temporary = simulated, '–'
   if row.topology:
     try:
-      step = device_memory.Compiler(row.topology, 'train', flags).step(mesh)
+      step = step_compiler.Compiler(row.topology, 'train', flags).step(mesh)
       temporary = f'{step.temporary / GIGA:.2f}'
     except ValueError as error:
       much = re.search(r'temporaries \(([\d.]+)G\) exceeds available HBM \(([\d.]+)G\)', str(error))

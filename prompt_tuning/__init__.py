@@ -17,8 +17,9 @@ __version__ = '0.1.0'
 _HOME = {
   'load_model': 'models.loading', 'save_model': 'models.loading', 'random_model': 'models.loading',
   'LanguageModel': 'models.language_model', 'T5Config': 'models.t5',
-  'Greedy': 'models.generation', 'Sampling': 'models.generation', 'BeamSearch': 'models.generation',
+  'Greedy': 'decoding.samplers', 'Sampling': 'decoding.samplers', 'BeamSearch': 'decoding.samplers',
   'Prompt': 'prompts', 'PromptTuning': 'prompts', 'Retrained': 'tuning.retrained',
+  'Method': 'tuning.method', 'register_method': 'tuning.registry',
   'SavedPrompt': 'evaluation.saved', 'load_prompt': 'evaluation.saved',
   'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',
   'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',

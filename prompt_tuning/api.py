@@ -9,18 +9,18 @@ from prompt_tuning import prompts
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import registry, tasks
 from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
-from prompt_tuning.models.generation import Greedy, Sampler
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.rows import conditioning
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
+from prompt_tuning.tuning.method import Method
 
 Examples = str | tasks.Task | tasks.Mixture | Sequence[Mapping[str, Any]] | Sequence[tuple[Any, Any]]
 
 
-def tune(model: LanguageModel, examples: Examples, *, method: conditioning.Method | None = None,
+def tune(model: LanguageModel, examples: Examples, *, method: Method | None = None,
          prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float = 0.3,
          validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
          seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:

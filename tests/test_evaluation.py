@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.evaluation.evaluate import evaluate, evaluate_loss
-from prompt_tuning.models.generation import Greedy
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 

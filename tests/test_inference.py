@@ -7,10 +7,10 @@ import pytest
 
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import write_state
+from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.evaluation import predictions, saved
 from prompt_tuning.evaluation.predictions import infer
 from prompt_tuning.evaluation.saved import SavedPrompt, Trained, load_prompt, load_trained
-from prompt_tuning.models.generation import Greedy
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
 
@@ -71,7 +71,7 @@ def test_a_placement_of_another_program_is_an_error():
 
 
 def test_a_prompt_of_another_width_is_an_error(tiny):
-  with pytest.raises(ValueError, match=r'The prompt has shape \(3, 7\), but the model wants \[P, 12\]. Choose one'):
+  with pytest.raises(ValueError, match=r'The prompt has shape \(3, 7\), but the model expects \[P, 12\]. Choose one'):
     Trained({saved.PATH: np.zeros((3, 7))}).conditioning(tiny)
 
 

@@ -168,7 +168,7 @@ def test_a_wayward_prompt_wants_a_text_of_its_length_and_a_weight(embeddings):
 def test_the_method_hands_the_prompt_to_the_encoder():
   method = prompts.PromptTuning(prompts.Prompt(P, dtype=jnp.bfloat16), layouts.after_eos, Visibility(input=False))
   trained = method.initialise(KEY, Model())
-  given = method.condition(trained).encoder
+  given = method.condition(trained, Model()).encoder
   assert given.prompt.shape == (1, P, D) and given.prompt.dtype == jnp.bfloat16
   np.testing.assert_allclose(given.prompt[0], trained['encoder']['prompt']['prompt']['prompt'], atol=2e-3)
   assert given.visibility == Visibility(input=False)

@@ -10,10 +10,10 @@ import pytest
 from prompt_tuning.data.metrics import sequence_match
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Task
+from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.evaluation.evaluate import evaluate
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.evaluation.saved import SavedPrompt
-from prompt_tuning.models.generation import Greedy
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 from prompt_tuning.rows.layouts import after_eos
 

@@ -10,7 +10,7 @@ from prompt_tuning import prompts
 from prompt_tuning.data import metrics
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
-from prompt_tuning.models.generation import Greedy
+from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.t5 import T5Config

@@ -10,12 +10,13 @@ import jax
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.decoding.samplers import Sampler
 from prompt_tuning.devices import sharding
 from prompt_tuning.evaluation.predictions import generate_answers, readable, score_targets, text_of
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.losses import Loss, averages
-from prompt_tuning.models.generation import Sampler
-from prompt_tuning.models.language_model import LanguageModel, run_model
+from prompt_tuning.models.compiled import run_model
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Batch, Params

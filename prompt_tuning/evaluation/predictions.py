@@ -10,11 +10,13 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
+from prompt_tuning.decoding.samplers import Sampler
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
-from prompt_tuning.models.generation import Sampler, generate
-from prompt_tuning.models.language_model import LanguageModel, score_batch
+from prompt_tuning.models.compiled import score_batch
+from prompt_tuning.models.generation import generate
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
 
 

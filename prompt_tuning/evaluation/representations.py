@@ -11,7 +11,8 @@ from flax import linen as nn
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Example
 from prompt_tuning.losses import at_first_target
-from prompt_tuning.models.language_model import LanguageModel, apply_model
+from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Batch, Params

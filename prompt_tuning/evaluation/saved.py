@@ -7,19 +7,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
 from prompt_tuning.files import storage
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.prompts import PATH, PROMPTS
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
-from prompt_tuning.tuning.layer_prompts import NAMES, check_layer_prompts, layer_prompts, layout_of
-from prompt_tuning.tuning.low_rank import is_low_rank, low_rank_updates
-from prompt_tuning.tuning.prefix import check_prefix, is_prefix, prefixes
+from prompt_tuning.rows.conditioning import Conditioning, Facts, Visibility
+from prompt_tuning.tuning.method import Method, combine, common_layout
+from prompt_tuning.tuning.prompt import PATH, PROMPTS, Prompt, PromptTuning
+from prompt_tuning.tuning.registry import read_methods
 from prompt_tuning.types import Array, Flat
 
 # In a run's folder.
@@ -61,6 +58,12 @@ class SavedPrompt:
       trained = self.as_trained()
       write_state(path, trained.tensors, trained.about)
 
+  def conditioning(self, model: LanguageModel) -> Conditioning:
+    """Returns what the model is handed. Raises ValueError if the prompt does not fit the model."""
+    _require_same_model(self.about.get('made_for'), model.facts)
+    method = PromptTuning(Prompt(len(self.vectors)), self.placement, self.visibility)
+    return method.condition(trees.unflatten({self.path: self.vectors}), model.facts)
+
   def as_trained(self) -> 'Trained':
     """Returns the prompt as the tensors of a file."""
     about = {**self.about, 'placement': self.placement.__name__, 'visibility': dataclasses.asdict(self.visibility)}
@@ -81,56 +84,44 @@ class Trained:
 
   def prompt(self) -> SavedPrompt | None:
     """Returns the prompt among the tensors, if there is one."""
-    path = next((path for path in PROMPTS.values() if path in self.tensors), None)
-    if path is None:
-      return None
-    name = self.about.get('placement', 'before')
-    if name not in layouts.PLACEMENTS:
-      raise ValueError(f'The prompt was saved with the unknown placement {name!r}.'
-                       f'{trees.nearest(name, layouts.PLACEMENTS)}')
-    return SavedPrompt(self.tensors[path], layouts.PLACEMENTS[name], Visibility(**self.about.get('visibility', {})),
-                       self.about, path)
+    for method, tensors in self.parts():
+      if isinstance(method, PromptTuning):
+        ((path, vectors),) = tensors.items()
+        return SavedPrompt(vectors, method.placement, method.visibility, self.about, path)
+    return None
+
+  def parts(self) -> list[tuple[Method, Flat]]:
+    """Returns the methods that trained the tensors, each with its own."""
+    return read_methods(self.tensors, self.about)
 
   def layout(self) -> layouts.Layout:
     """Returns how examples are laid out."""
-    prompt, of_layers = self.prompt(), self._layer_prompts()
-    if of_layers:
-      return layout_of(next(iter(of_layers.values())).shape[1], self._mode())
-    return layouts.Layout() if prompt is None else prompt.layout()
-
-  def _layer_prompts(self) -> Flat:
-    return {name: array for name, array in self.tensors.items() if name in NAMES.values()}
-
-  def _mode(self) -> str:
-    """Returns the mode of layer prompts; an encoder's have but one."""
-    return self.about.get('mode', 'add' if NAMES['encoder'] in self.tensors else 'replace')
+    return common_layout([method for method, _ in self.parts()])
 
   def conditioning(self, model: LanguageModel) -> Conditioning:
     """Returns what the model is handed.
 
     Raises:
-      ValueError: the tensors do not fit the model.
+      ValueError: the tensors do not fit the model, or are of another one.
     """
-    prompt, given = self.prompt(), {}
-    if prompt is not None:
-      if prompt.vectors.shape[1] != model.width:
-        raise ValueError(f'The prompt has shape {tuple(prompt.vectors.shape)}, but the model wants [P, {model.width}]. '
-                         'Choose one that was trained for this model.')
-      given[model.prompted] = StackConditioning(prompt=jnp.asarray(prompt.vectors)[None], visibility=prompt.visibility)
-    prefix = {name: jnp.asarray(array) for name, array in self.tensors.items() if is_prefix(name)}
-    if prefix:
-      check_prefix(prefix, model.prefix_shapes())
-      found = prefixes(prefix)
-      given = {'encoder': found.encoder, 'decoder': found.decoder} | given
-    of_layers = self._layer_prompts()
-    if of_layers:
-      check_layer_prompts(of_layers, self._mode(), model)
-      given[model.prompted] = getattr(layer_prompts(of_layers, self._mode()), model.prompted)
-    used = {*PROMPTS.values(), *NAMES.values(), *prefix}
-    rest = {name: array for name, array in self.tensors.items() if name not in used}
-    updates = low_rank_updates({name: array for name, array in rest.items() if is_low_rank(name)})
-    copies = {name: array for name, array in rest.items() if not is_low_rank(name)}
-    return Conditioning(**given, parameters=copies | updates)
+    facts = model.facts
+    _require_same_model(self.about.get('made_for'), facts)
+    return combine([(method, method.condition(trees.unflatten(tensors), facts)) for method, tensors in self.parts()])
+
+  def for_any_model(self) -> 'Trained':
+    """Returns the same without the model that it was made for, so that every model of its shape takes it."""
+    return dataclasses.replace(self, about={name: value for name, value in self.about.items() if name != 'made_for'})
+
+
+def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> None:
+  """Raises ValueError if what was trained says that it was made for another model."""
+  here = facts.made_for()
+  if made_for is None or dict(made_for) == here:
+    return
+  told = lambda each: ', '.join(f'{name} {each.get(name)}' for name in here)
+  raise ValueError(f'The trained tensors were made for a model of {told(made_for)}, but this model is of {told(here)}. '
+                   'Give the model that they were trained for; to use them here all the same, load them with '
+                   'any_model=True.')
 
 
 def _files_of_run(folder: str) -> Iterator[str]:
@@ -148,15 +139,20 @@ def _files_of_run(folder: str) -> Iterator[str]:
       yield storage.join(saved, f'checkpoint_{step}', name.replace('/', '.'))
 
 
-def load_trained(path: str) -> Trained:
+def load_trained(path: str, *, any_model: bool = False) -> Trained:
   """Returns the trained tensors of a file, or of a run's folder (the best if the run kept one, else the last).
 
   The folder may be that of a run of T5X, which keeps prompts as NumPy files.
+
+  Args:
+    path: the file or folder.
+    any_model: forget which model the tensors were made for: any model that they fit takes them.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
     ValueError: the file is damaged.
   """
+  trained = lambda *read: Trained(*read).for_any_model() if any_model else Trained(*read)
   if not storage.is_file(path):
     found = next(filter(storage.exists, _files_of_run(path)), None)
     if found is None and os.path.isdir(path):
@@ -164,21 +160,25 @@ def load_trained(path: str) -> Trained:
                               'something, or a prompt file.')
     path = found or path
   if str(path).endswith('.safetensors'):
-    return Trained(*read_state(path))
+    return trained(*read_state(path))
   vectors = read_prompt(path)
   if storage.read_bytes(path).startswith(MAGIC):
     return Trained({PATH: vectors})
-  return Trained(*read_state(path))  # by another name; it also says where the prompt stands
+  return trained(*read_state(path))  # by another name; it also says where the prompt stands
 
 
-def load_prompt(path: str) -> SavedPrompt:
+def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
   """Returns a prompt from a `.npy` file, a file of `SavedPrompt.save`, or a run's folder.
+
+  Args:
+    path: the file or folder.
+    any_model: see `load_trained`.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
     ValueError: the file is damaged or holds no prompt.
   """
-  prompt = load_trained(path).prompt()
+  prompt = load_trained(path, any_model=any_model).prompt()
   if prompt is None:
     raise ValueError(f'{path} holds retrained parameters, no prompt. Use `load_trained`, or `eval` with it.')
   return prompt

@@ -17,7 +17,9 @@ from absl import logging
 
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.files import storage
-from prompt_tuning.models.language_model import LanguageModel, bucket, read_batch
+from prompt_tuning.models.compiled import read_batch
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.text_rows import bucket
 from prompt_tuning.rows import layouts
 from prompt_tuning.types import Array, Batch
 

@@ -19,7 +19,7 @@ from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import StackConfig, require_choices
-from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
 
@@ -79,6 +79,11 @@ class DecoderOnly(nn.Module):
     if config.position_count:
       self.position_embedder = embed(config.position_count)
     self.decoder = Stack(config)
+
+  def facts(self) -> Facts:
+    """Returns what is known of the model without its weights."""
+    config = self.config
+    return Facts(config.family, config.width, (config.layers,), config.vocab_size, self.prompted, self.prefix_shapes())
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, heads of keys and values, and their width for each attention."""
@@ -147,12 +152,12 @@ class DecoderOnly(nn.Module):
             collect: bool, hidden: bool = False
             ) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
-    ways = [name for name in given.given() if name not in ('added', 'context')]  # which go with the others
-    if conditioning.encoder.given() or len(ways) > 1:
+    alone = given.layer_prompts is not None and (given.prompt is not None or given.prefix is not None)
+    if conditioning.encoder.given() or given.memory_prefix is not None or alone:
       found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
                          *(f'decoder.{name}' for name in given.given())])
-      raise ValueError(f'A decoder-only model is handed {found}; it takes one of '
-                       'decoder.prompt, decoder.prefix and decoder.layer_prompts.')
+      raise ValueError(f'A decoder-only model is handed {found}; it takes '
+                       'decoder.prefix and decoder.prompt, or decoder.layer_prompts.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
     self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
@@ -179,15 +184,21 @@ class DecoderOnly(nn.Module):
     if given.context is not None:
       front, start = front_of_context(given.context, len(prompt_ids))
       before = [front]
-      if len(start) > 1 and given.prefix is None:
+      if len(start) > 1 and (given.prompt is not None or given.layer_prompts is not None):
         given, prompt_ids = of_rows(given, prompt_ids)
+    seen, place = before, start  # by prompts in front of the rows, and where they begin
     if given.prefix is not None:
+      if given.prompt is not None:
+        each = jnp.arange(given.prompt.shape[0])[:, None]
+        front, count = front_of(given.prefix, each, given.lengths, placed=True, start=start)
+        seen, place = [*before, front], start + count
       front, count = front_of(given.prefix, prompt_ids, given.lengths, placed=True, start=start)
-    elif given.layer_prompts is not None:
+      before, start = [*before, front], start + count
+    if given.layer_prompts is not None:
       run = self.run_layer_prompts(given.layer_prompts, start)
       front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
     elif given.prompt is not None and 'prompt_slots' not in batch['decoder']:
-      run = self.run_prompt(given, before, start)
+      run = self.run_prompt(given, seen, place)
       front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
     else:
       return before, start

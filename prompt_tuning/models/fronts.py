@@ -61,7 +61,7 @@ def of_rows(given: StackConditioning, prompt_ids: Array) -> tuple[StackCondition
   take = lambda array, axis: None if array is None else jnp.take(array, chosen, axis=axis)
   given = dataclasses.replace(
     given, prompt=take(given.prompt, 0), added=take(given.added, 1), layer_prompts=take(given.layer_prompts, 1),
-    lengths=take(given.lengths, 0))
+    prefix=given.prefix and tuple(take(part, 1) for part in given.prefix), lengths=take(given.lengths, 0))
   return given, jnp.arange(len(chosen))[:, None]
 
 

@@ -7,7 +7,6 @@ decoder-only model has read before (`LanguageModel.read`): prompt, input and ans
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,75 +14,16 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import until_end
+from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.devices import sharding
-from prompt_tuning.losses import log_likelihood
-from prompt_tuning.models.generation import Greedy, Sampler, generate
-from prompt_tuning.models.parameters import ready
+from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
+from prompt_tuning.models.generation import generate
 from prompt_tuning.models.row_prompts import collect_prompts
+from prompt_tuning.models.text_rows import Row, Texts, bucket, text_rows
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Conditioning, Context, Visibility
+from prompt_tuning.rows.conditioning import Conditioning, Context, Facts, Visibility
 from prompt_tuning.types import Array, Batch, Params
-
-Texts = Sequence[str] | Sequence[Sequence[int]] | np.ndarray
-BUCKETS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-
-
-def bucket(length: int) -> int:
-  """Returns the next of a few lengths, so that few programs are compiled."""
-  return next((size for size in BUCKETS if size >= length), -(-length // 512) * 512)
-
-
-@functools.partial(jax.jit, static_argnames=('module', 'hidden'))
-def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
-                hidden: bool = False) -> Array:
-  """Returns the logits [B, S, V] of a batch's targets, or `hidden` states [B, S, D], without dropout."""
-  return sharding.whole(module.config.mesh, run_model(module, params, batch, conditioning, hidden=hidden))
-
-
-def run_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
-              hidden: bool = False) -> Array:
-  """Is `apply_model` as part of a compiled function; what it returns stays where it was computed."""
-  return module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning, hidden=hidden)
-
-
-@functools.partial(jax.jit, static_argnames='module')
-def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
-  """Returns [B], the log-likelihood of each row's targets."""
-  logits = run_model(module, params, batch, conditioning)
-  scores = log_likelihood(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
-  return sharding.whole(module.config.mesh, scores)
-
-
-@functools.partial(jax.jit, static_argnames='module')
-def attention_weights(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> dict[str, Array]:
-  """Returns what every position attends to: [L, B, H, T, S] for each attention, by its name in the parameters.
-
-  S counts what stands in front first, then the layer's own positions: 'decoder/layers/self_attention' and the like.
-  """
-  _, kept = module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning,
-                         mutable=['intermediates'])
-  # Of a stack that ran a prompt by itself before the rows, the rows' weights are the last.
-  found = {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
-  return sharding.whole(module.config.mesh, found)
-
-
-@functools.partial(jax.jit, static_argnames='module')
-def read_batch(module: nn.Module, params: Params, batch: Batch) -> Context:
-  """Returns what a decoder-only model makes of a batch of texts."""
-  _, fronts, _ = module.apply({'params': ready(module, params, {})}, batch, Conditioning(), method='prefill')
-  read = Context(fronts[-1].keys, fronts[-1].values, batch['decoder']['segments'] > 0)
-  return sharding.whole(module.config.mesh, read)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-  """One text as ids: what stood in an array of `length`, from `start` on, without the padding around it."""
-
-  ids: list[int]
-  start: int
-  length: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,6 +48,11 @@ class LanguageModel:
   def width(self) -> int:
     """D."""
     return self.module.config.width
+
+  @property
+  def facts(self) -> Facts:
+    """What is known of the model without its weights."""
+    return self.module.facts()
 
   @property
   def prompted(self) -> str:
@@ -221,8 +166,8 @@ class LanguageModel:
                        np.asarray(until_end(ids, self.end_ids), ids.dtype))
     return answers
 
-  def _split(self, inputs: Texts | None, targets: list[_Row],
-             context: Context | None) -> tuple[list[_Row], list[list[int]]]:
+  def _split(self, inputs: Texts | None, targets: list[Row],
+             context: Context | None) -> tuple[list[Row], list[list[int]]]:
     """Returns inputs and targets; without inputs each target's first token stands for one, if nothing else does."""
     if inputs is not None:
       return self._rows(inputs, 'inputs', behind=context), [row.ids for row in targets]
@@ -232,39 +177,11 @@ class LanguageModel:
     first = 0 if self.layout().started and context is None else 1
     return [dataclasses.replace(row, ids=row.ids[:first]) for row in targets], [row.ids[first:] for row in targets]
 
-  def _rows(self, texts: Texts, what: str, behind: Context | None = None) -> list[_Row]:
-    if texts is None:
-      raise ValueError(f'{what} is None. Give texts or token ids.')
-    if isinstance(texts, str):
-      raise ValueError(f'Found one text where a list of texts was wanted as {what}. Write [text].')
-    if len(texts) == 0:
-      raise ValueError(f'{what} is empty. Give at least one row.')
-    rows = []
-    for text in texts:
-      if isinstance(text, str):
-        if self.vocabulary is None:
-          raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
-                           'Give load_model(..., vocabulary=...).')
-        ends = what == 'targets' or (what == 'inputs' and self.layout().input_ends)
-        starts = [] if what == 'targets' or behind is not None else getattr(self.vocabulary, 'start', [])
-        ids = [*starts, *self.vocabulary.encode(text), *([self.eos_id] if ends else [])]
-        rows.append(_Row(ids, 0, len(ids)))
-        continue
-      ids = np.asarray(text, np.int32)
-      if ids.ndim != 1:
-        raise ValueError(f'Found one row of token ids where a list of rows was wanted as {what}. Write [ids].')
-      real = np.flatnonzero(ids)
-      first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 0)
-      rows.append(_Row(ids[first:last].tolist(), first, len(ids)))
-    size = self.module.config.vocab_size
-    for b, row in enumerate(rows):
-      wrong = [i for i in row.ids if not 0 <= i < size]
-      if wrong:
-        raise ValueError(f'Row {b} of {what} holds the token id {wrong[0]}, but the model has {size} rows in its '
-                         'embedding. Use the vocabulary that belongs to this model.')
-    return rows
+  def _rows(self, texts: Texts, what: str, behind: Context | None = None) -> list[Row]:
+    return text_rows(texts, what, vocabulary=self.vocabulary, layout=self.layout(),
+                     size=self.module.config.vocab_size, started=behind is None)
 
-  def _batch(self, rows: Sequence[_Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
+  def _batch(self, rows: Sequence[Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
              context: Context | None = None, *, first_id: int = 0) -> tuple[Batch, Conditioning]:
     """Returns the batch of inputs with their targets, or of inputs that are to be answered."""
     if targets is not None and len(rows) != len(targets):

@@ -17,7 +17,7 @@ from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggi
 from prompt_tuning.checkpoints.loading import Rule, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
-from prompt_tuning.data.vocabularies import FILES, load_vocabulary
+from prompt_tuning.data.vocabulary_folders import FILES, load_vocabulary
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.files import storage
 from prompt_tuning.models import decoder_formats, t5_formats

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.sharding import Mesh
 
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
@@ -17,72 +16,12 @@ from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
 from prompt_tuning.models.stack import Front, Stack
-from prompt_tuning.models.stack_config import StackConfig, require_choices
-from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.models.t5_config import T5Config
+from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Batch
 
 _DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0
-
-
-@dataclasses.dataclass(frozen=True)
-class T5Config:
-  """The shape of a T5.
-
-  Attributes:
-    vocab_size: V, rows of the embedding.
-    width: D.
-    heads: H.
-    head_dim: K; H·K may differ from D.
-    mlp_dim: F.
-    encoder_layers: layers of the encoder.
-    decoder_layers: layers of the decoder.
-    mlp_activations: ('gelu', 'linear') for 1.1 and mT5, ('relu',) for 1.0.
-    tied: the output layer is the embedding (1.0).
-    scaled: the decoder's output is multiplied by D^-0.5 before the output layer (1.0).
-    relative_buckets: buckets of the relative position bias.
-    relative_max_distance: distance at which the last bucket starts.
-    layer_biases: each layer has position biases of its own (umT5); else those of a stack share one.
-    dropout_rate: share of activations dropped in training.
-    dtype: type of the activations.
-    rematerialise: 'none' keeps what the backward pass needs, 'full' only each layer's input.
-    attention: the program that computes attention, see `kernels.choose`.
-    mesh: the devices that the model is spread over, see `sharding`; None is one.
-  """
-
-  vocab_size: int
-  width: int
-  heads: int
-  head_dim: int
-  mlp_dim: int
-  encoder_layers: int
-  decoder_layers: int
-  mlp_activations: tuple[str, ...] = ('gelu', 'linear')
-  tied: bool = False
-  scaled: bool = False
-  relative_buckets: int = 32
-  relative_max_distance: int = 128
-  layer_biases: bool = False
-  dropout_rate: float = 0.0
-  dtype: Any = jnp.float32
-  rematerialise: str = 'none'
-  attention: str = 'auto'
-  mesh: Mesh | None = None
-
-  def __post_init__(self) -> None:
-    object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
-    require_choices(self)
-
-  def stack(self, *, cross: bool) -> StackConfig:
-    """Returns the shape of the decoder (`cross`) or the encoder."""
-    return StackConfig(
-      layers=self.decoder_layers if cross else self.encoder_layers, causal=cross, cross=cross,
-      outputs=self.vocab_size if cross and not self.tied else 0,
-      output_scale=self.width**-0.5 if cross and self.scaled else 1.0,
-      **{name: getattr(self, name) for name in (
-        'width', 'heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'relative_buckets', 'relative_max_distance',
-        'layer_biases', 'dropout_rate', 'dtype', 'rematerialise', 'attention',
-        'mesh')})
 
 
 class T5(nn.Module):
@@ -105,6 +44,12 @@ class T5(nn.Module):
       raise ValueError('The text before the prompt shall be cached, but this model has an encoder, in which all of an '
                        'input sees all. Choose a decoder-only model, or do not cache.')
     return asked
+
+  def facts(self) -> Facts:
+    """Returns what is known of the model without its weights."""
+    config = self.config
+    return Facts('t5', config.width, (config.encoder_layers, config.decoder_layers), config.vocab_size, self.prompted,
+                 self.prefix_shapes())
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, heads of keys and values, and their width for each attention."""

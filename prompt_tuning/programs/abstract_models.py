@@ -15,8 +15,7 @@ from prompt_tuning.models import loading
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.models.t5_formats import infer_config
-from prompt_tuning.prompts import PROMPTS, PromptTuning
-from prompt_tuning.rows.conditioning import Method
+from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Params
 
 _SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers', 'mlp_activations',
@@ -56,6 +55,7 @@ class Outline:
       module, self.params, self.vocabulary = _between(ends, LanguageModel(module, self.params, None, path))
     self.config, self.width = module.config, module.config.width
     self.prompted, self.prefix_shapes, self.layout = module.prompted, module.prefix_shapes, module.layout
+    self.facts = module.facts()
 
   def read_vocabulary(self, run: Any) -> None:
     """Finds the vocabulary of the run's model, which new ends have brought themselves.
@@ -74,12 +74,7 @@ class Outline:
     return loading.load_embedding(self.path)
 
   def first_values(self, method: Method) -> Params:
-    """Returns what training starts from: a prompt's values, or shapes where making them would need the weights."""
-    if isinstance(method, PromptTuning) and self.missing is not None:
-      shape = (method.layout().prompt_length, self.width)
-      return trees.unflatten({PROMPTS[self.prompted]: jax.ShapeDtypeStruct(shape, np.float32)})
-    if isinstance(method, PromptTuning):
-      return method.initialise(jax.random.key(0), self)
+    """Returns the shapes of what training starts from."""
     return jax.eval_shape(lambda params: method.initialise(jax.random.key(0), _Shapes(self, params)), self.params)
 
 

@@ -94,9 +94,14 @@ def _run(program: str, flags: argparse.Namespace) -> int:
   try:
     if os.getcwd() not in sys.path and '' not in sys.path:
       sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
-    from prompt_tuning.programs import launch
+    if flags.dry_run:
+      from prompt_tuning.programs import dry_run
 
-    launch.run(program, flags)
+      dry_run.run(program, flags)
+    else:
+      from prompt_tuning.programs import launch
+
+      launch.run(program, flags)
   except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
     if multihost.lost(error):
       print(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '

@@ -1,6 +1,8 @@
 """The plan of a run: what it would load, train, batch and write, found without reading the frozen model's weights."""
 
+import argparse
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,13 +15,36 @@ from prompt_tuning.data.tasks import Task
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.models import loading
-from prompt_tuning.programs import device_memory
+from prompt_tuning.programs import device_memory, launch, step_compiler
 from prompt_tuning.programs.abstract_models import Outline, read_outline
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.training import run_files
 
 
-def show(run: Any, compiler: device_memory.Compiler | None = None) -> None:
+def run(program: str, flags: argparse.Namespace) -> None:
+  """Prints the plan of the run that the flags describe.
+
+  Raises:
+    ValueError, OSError, ImportError: the run cannot start; the message says what to change.
+  """
+  compiler = _compiler(program, flags)
+  described, _ = launch.build(program, flags)
+  with launch.explained():
+    show(described, compiler)
+
+
+def _compiler(program: str, flags: argparse.Namespace) -> step_compiler.Compiler | None:
+  if flags.dry_run in ('plan', None):
+    return None
+  if flags.dry_run != step_compiler.SIMULATED and not re.fullmatch(r'\w+:\d+(x\d+)+', flags.dry_run):
+    raise ValueError(f'--dry_run={flags.dry_run} is unknown. Give --dry_run for the plan, --dry_run=compile for an '
+                     'estimate of what a step takes beside, or a slice of TPUs, such as --dry_run=v5e:4x4.')
+  if program != 'train':
+    raise ValueError(f'--dry_run={flags.dry_run} compiles a step of training, which {program} has not. Give --dry_run.')
+  return step_compiler.Compiler(flags.dry_run, program, flags)
+
+
+def show(run: Any, compiler: step_compiler.Compiler | None = None) -> None:
   """Prints the plan of a run, an object of `t5x_names`, and what compiling its step tells where that is asked for.
 
   Raises:
@@ -68,7 +93,7 @@ def _show_model(run: Any, outline: Outline) -> None:
         f'{outline.dtype}')
 
 
-def _show_mesh(run: Any, outline: Outline, compiler: device_memory.Compiler | None) -> AbstractMesh:
+def _show_mesh(run: Any, outline: Outline, compiler: step_compiler.Compiler | None) -> AbstractMesh:
   shape, topology = run.partitioner.shape, compiler and compiler.devices()
   devices = topology or len(jax.devices())
   mesh = device_memory.mesh_of(shape, devices, there=topology is not None)
@@ -81,7 +106,7 @@ def _show_mesh(run: Any, outline: Outline, compiler: device_memory.Compiler | No
 
 
 def _show_training(run: Any, outline: Outline, mesh: AbstractMesh | None, *,
-                   compiler: device_memory.Compiler | None) -> None:
+                   compiler: step_compiler.Compiler | None) -> None:
   method = run.model.method(outline)
   trained = trees.flatten(device_memory.state_of(run, outline).trained)
   print(f'Trained by {type(method).__name__}: {trees.count(trained):,} numbers')
@@ -102,7 +127,7 @@ def _show_training(run: Any, outline: Outline, mesh: AbstractMesh | None, *,
     _show_memory(run, outline, mesh, compiler)
 
 
-def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, compiler: device_memory.Compiler | None) -> None:
+def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, compiler: step_compiler.Compiler | None) -> None:
   try:
     task = run.task() if outline.vocabulary is not None else None
   except (ValueError, OSError, ImportError):

@@ -6,6 +6,7 @@ files and rewrites those that were written for T5X.
 """
 
 import argparse
+import contextlib
 import difflib
 import functools
 import inspect
@@ -20,7 +21,7 @@ import gin
 
 from prompt_tuning import trees
 from prompt_tuning.devices import compilation, multihost
-from prompt_tuning.programs import device_memory, dry_run, gin_files
+from prompt_tuning.programs import gin_files
 from prompt_tuning.t5x_names import (
   adafactor,
   architectures,
@@ -63,43 +64,34 @@ _INSTEAD = {'TRAIN_STEPS': 'TRAIN_STEPS_RELATIVE'}
 
 
 def run(program: str, flags: argparse.Namespace) -> None:
-  """Builds the run that the flags describe, and runs it, or prints its plan.
+  """Builds the run that the flags describe, and runs it.
 
   Raises:
     ValueError, OSError, ImportError: the message says what to change.
   """
-  if flags.tfds_data_dir:
-    os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
-  if not flags.dry_run:
-    multihost.start(flags.coordinator_address, flags.process_count, flags.process_index,
-                    wanted=bool(flags.multiprocess_gpu))
-  compiler = _compiler(program, flags)
+  multihost.start(flags.coordinator_address, flags.process_count, flags.process_index,
+                  wanted=bool(flags.multiprocess_gpu))
   described, config_text = build(program, flags)
+  compilation.use_cache()
+  with explained():
+    described.run(config_text)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+  """A context in which errors of what gin makes later, when it is needed, are explained as those of `build` are."""
   try:
-    if flags.dry_run:
-      dry_run.show(described, compiler)
-    else:
-      compilation.use_cache()
-      described.run(config_text)
+    yield
   except (ValueError, TypeError, OSError, ImportError) as error:
-    if _IN_GIN in str(error):  # something that gin makes when it is needed
+    if _IN_GIN in str(error):
       raise _explained(error) from error
     raise
 
 
-def _compiler(program: str, flags: argparse.Namespace) -> device_memory.Compiler | None:
-  if flags.dry_run in ('plan', None):
-    return None
-  if flags.dry_run != device_memory.SIMULATED and not re.fullmatch(r'\w+:\d+(x\d+)+', flags.dry_run):
-    raise ValueError(f'--dry_run={flags.dry_run} is unknown. Give --dry_run for the plan, --dry_run=compile for an '
-                     'estimate of what a step takes beside, or a slice of TPUs, such as --dry_run=v5e:4x4.')
-  if program != 'train':
-    raise ValueError(f'--dry_run={flags.dry_run} compiles a step of training, which {program} has not. Give --dry_run.')
-  return device_memory.Compiler(flags.dry_run, program, flags)
-
-
 def build(program: str, flags: argparse.Namespace) -> tuple[Any, str]:
   """Returns the run, an object of `t5x_names`, and the resolved configuration as text."""
+  if flags.tfds_data_dir:
+    os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
   _register()
   gin.clear_config()
   library = gin_files.Library(flags.gin_search_paths)

@@ -1,7 +1,7 @@
 """What may be handed to a frozen model while it runs, and what makes it.
 
-A tuning method makes a `Conditioning` out of its trained tensors, a model reads it. The model knows no
-method and the method knows no model.
+A tuning method makes a `Conditioning` of its trained tensors and a model reads it. The model knows no method, and the
+method knows no model beyond its `Facts`.
 """
 
 import dataclasses
@@ -10,9 +10,7 @@ from typing import Any, Protocol
 
 import jax
 
-from prompt_tuning import trees
-from prompt_tuning.rows.layouts import Layout
-from prompt_tuning.types import Array, Batch, Flat, Params
+from prompt_tuning.types import Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,40 +136,47 @@ class Conditioning:
       self, decoder=dataclasses.replace(self.decoder, context=context))
 
 
+@dataclasses.dataclass(frozen=True)
+class Facts:
+  """What is known of a frozen model without its weights.
+
+  Attributes:
+    family: such as 't5' or 'llama'.
+    width: D.
+    layers: L of each stack, the encoder's first.
+    vocabulary: V, rows of the embedding.
+    prompted: the stack that prompts belong to: 'encoder', or 'decoder' if there is no other.
+    attentions: name of each attention (encoder, decoder, cross) -> layers, heads of keys and values, and their width.
+  """
+
+  family: str
+  width: int
+  layers: tuple[int, ...]
+  vocabulary: int
+  prompted: str
+  attentions: Mapping[str, tuple[int, int, int]]
+
+  def prefix_shapes(self) -> Mapping[str, tuple[int, int, int]]:
+    """Returns `attentions`."""
+    return self.attentions
+
+  def made_for(self) -> dict[str, Any]:
+    """Returns what files say of the model that they were made for."""
+    return {'family': self.family, 'width': self.width, 'layers': list(self.layers), 'vocabulary': self.vocabulary}
+
+
 class Frozen(Protocol):
-  """What a method may ask of the frozen model when it makes its first trained tensors.
+  """What a method may ask of the frozen model: its facts, and when it makes its first values also its weights.
 
   Attributes:
     width: D.
-    params: the frozen parameters, layers stacked.
-    prompted: the stack that prompts belong to: 'encoder', or 'decoder' where there is no other.
+    prompted: the stack that prompts belong to: 'encoder', or 'decoder' if there is no other.
+    params: the frozen parameters, layers stacked; `Facts` have none.
   """
 
   width: int
-  params: Params
   prompted: str
+  params: Params
 
   def prefix_shapes(self) -> Mapping[str, tuple[int, int, int]]:
     """Returns layers, heads of keys and values, and their width for each attention: encoder, decoder, cross."""
-
-
-class Method(Protocol):
-  """A tuning method: owns the trained tensors φ and turns them into a Conditioning.
-
-  φ is a nested dict whose '/'-joined paths are the names that files, logs and regular expressions use.
-  """
-
-  def layout(self) -> Layout:
-    """Returns how examples are laid out for this method."""
-
-  def initialise(self, key: Array, model: Frozen) -> Params:
-    """Returns φ before the first step. Raises ValueError where it does not fit the model."""
-
-  def condition(self, trained: Params) -> Conditioning:
-    """Returns what the model is handed; differentiable in `trained`."""
-
-
-def exported(method: Method, trained: Params) -> Flat:
-  """Returns what files for use keep of φ: all of it, unless the method's `export` leaves out what only training needs.
-  """
-  return method.export(trained) if hasattr(method, 'export') else trees.flatten(trained)

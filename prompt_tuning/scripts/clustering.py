@@ -76,9 +76,8 @@ def _first_values(method: Any, model: Any, seed: int) -> Any:
 
   from prompt_tuning import trees
   from prompt_tuning.evaluation import saved
-  from prompt_tuning.training.loop import describe
 
-  return saved.Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), describe(method))
+  return saved.Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), method.describe())
 
 
 def _show(model: Any, examples: Sequence[Any], labels: Sequence[str], rows: dict[str, Any]) -> None:

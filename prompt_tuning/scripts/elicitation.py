@@ -106,7 +106,7 @@ class Study:
   def draw_attention(self, task: str, run: str) -> list[str]:
     """Draws what the positions of one example attend to, with the prefix and rescaled without it."""
     from prompt_tuning.evaluation import reports, saved
-    from prompt_tuning.models.language_model import attention_weights
+    from prompt_tuning.models.compiled import attention_weights
     from prompt_tuning.rows import layouts
 
     model, trained = self._model, saved.load_trained(run)

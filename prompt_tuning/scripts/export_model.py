@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-  from prompt_tuning.data.vocabularies import load_vocabulary
+  from prompt_tuning.data.vocabulary_folders import load_vocabulary
   from prompt_tuning.evaluation import saved
   from prompt_tuning.models import loading
   from prompt_tuning.models.parameters import merge

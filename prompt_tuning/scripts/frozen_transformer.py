@@ -74,7 +74,7 @@ def _judged(described: Any, model: Any, trained: Any) -> dict[str, float]:
 def _draw(examples: Any, model: Any, trained: Any, path: str) -> None:
   """Draws what the first layer attends to, averaged over its heads and over examples."""
   from prompt_tuning.evaluation import reports
-  from prompt_tuning.models.language_model import attention_weights
+  from prompt_tuning.models.compiled import attention_weights
   from prompt_tuning.rows import layouts
 
   layout = model.layout(trained.layout())

@@ -22,13 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(options) -> None:
-  from prompt_tuning.data import table_to_text, vocabularies
+  from prompt_tuning.data import table_to_text, vocabularies, vocabulary_folders
   from prompt_tuning.files import storage
 
   texts = [text for pair in table_to_text.read_pairs(options.pairs) for text in pair]
   for name, content in vocabularies.train_tokenizer(texts, options.size).items():
     storage.write_bytes(storage.join(options.output_dir, name), content.encode())
-  found = vocabularies.load_vocabulary(options.output_dir)
+  found = vocabulary_folders.load_vocabulary(options.output_dir)
   print(f'Wrote {found.path}: {found.size} tokens')
 
 

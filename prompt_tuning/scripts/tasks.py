@@ -63,7 +63,7 @@ def _list(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
   from prompt_tuning.data import pipeline, registry
-  from prompt_tuning.data.vocabularies import load_vocabulary
+  from prompt_tuning.data.vocabulary_folders import load_vocabulary
   from prompt_tuning.evaluation.predictions import text_of
   from prompt_tuning.models.loading import find_model
   from prompt_tuning.rows import layouts

@@ -9,22 +9,21 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning import trees
+from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.losses import Loss
 from prompt_tuning.models import loading
 from prompt_tuning.models.ends import untrained
-from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8
 from prompt_tuning.prompts import PATH
-from prompt_tuning.rows.conditioning import Method
 from prompt_tuning.t5x_names import train_prompts
 from prompt_tuning.t5x_names.architectures import T5, NewEnds
 from prompt_tuning.t5x_names.losses import ChosenLoss
 from prompt_tuning.t5x_names.recipe import made
 from prompt_tuning.t5x_names.utils import RestoreCheckpointConfig
-from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor, Optimizer
+from prompt_tuning.tuning.method import Method
 
 __all__ = ['EncoderDecoderModel']
 _NORMALISING = {'NUM_REAL_TARGET_TOKENS': 'tokens'}  # T5X's word for it
@@ -155,7 +154,7 @@ class EncoderDecoderModel:
       _check_length(chosen.prompt, found)
       return found
     method = self.method(model)
-    about = {**loop.describe(method), 'step': model.step}
+    about = {**method.describe(), 'step': model.step}
     if restore.source and not trees.matches(PATH, restore.ignored):
       reader = loading.open_checkpoint(loading.find_model(restore.source))
       if PATH in reader.names():

@@ -6,7 +6,7 @@ import functools
 import os
 from typing import Any
 
-from prompt_tuning.data import vocabularies
+from prompt_tuning.data import vocabularies, vocabulary_folders
 from prompt_tuning.files import storage
 from prompt_tuning.models.loading import find_model
 from prompt_tuning.t5x_names.recipe import Recipe
@@ -29,7 +29,7 @@ def SentencePieceVocabulary(sentencepiece_model_file: str | None = None, extra_i
     folder = find_model(model.path) if model.path else ''
     if sentencepiece_model_file is None and folder and not storage.is_remote(folder):
       with contextlib.suppress(FileNotFoundError):
-        return vocabularies.load_vocabulary(folder)
+        return vocabulary_folders.load_vocabulary(folder)
     path = sentencepiece_model_file or default
     if path is None:
       raise FileNotFoundError(
@@ -49,7 +49,7 @@ def PassThroughVocabulary(size: int, eos_id: int = 1) -> Recipe:
 def _open(path: str, extra_ids: int) -> vocabularies.Vocabulary:
   path = find_model(path)
   if path.endswith('.json') or os.path.isdir(path):
-    return vocabularies.load_vocabulary(path)
+    return vocabulary_folders.load_vocabulary(path)
   try:
     return vocabularies.SentencePieceVocabulary(path, extra_ids)
   except FileNotFoundError as error:

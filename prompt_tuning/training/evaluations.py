@@ -10,14 +10,14 @@ from absl import logging
 from prompt_tuning import trees
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.evaluate import evaluate, evaluate_loss
 from prompt_tuning.losses import Loss
-from prompt_tuning.models.generation import BeamSearch, Sampler
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.rows.conditioning import Method
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.step import TrainState
+from prompt_tuning.tuning.method import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | 
   if not evaluations.anything:
     return {}
   judged = evaluations.task or task
-  conditioning, layout = method.condition(state.trained), model.layout(method.layout())
+  conditioning, layout = method.condition(state.trained, model), model.layout(method.layout())
   common = {'split': evaluations.split, 'batch_size': batch_size}
   metrics: dict[str, float] = {}
   for each, _ in judged.parts(evaluations.split):

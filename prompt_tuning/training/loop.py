@@ -12,89 +12,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from prompt_tuning import trees
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import compilation, meshes, multihost, sharding
-from prompt_tuning.evaluation import saved
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
-from prompt_tuning.rows.conditioning import Method, exported
 from prompt_tuning.training import run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits, require_targets
 from prompt_tuning.training.metric_log import MetricLog, Silence
-from prompt_tuning.training.optimizers import Adafactor, Optimizer, rate_at
+from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
+from prompt_tuning.training.settings import CACHE_LIMIT, Run, Saving, Stop
 from prompt_tuning.training.step import TrainState, make_step
-
-CACHE_LIMIT = 4 << 30  # bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class Saving:
-  """How often a run's state is saved.
-
-  Attributes:
-    period: steps from one save to the next.
-    keep: how many states are kept, the best and last trained tensors aside; None keeps all.
-
-  Raises:
-    ValueError: the period or `keep` is not above 0.
-  """
-
-  period: int = 1000
-  keep: int | None = 1
-
-  def __post_init__(self) -> None:
-    if self.period < 1 or (self.keep is not None and self.keep < 1):
-      raise ValueError(f'A state shall be saved every {self.period} steps and {self.keep} be kept. '
-                       'Give numbers of at least 1 for period and keep, or keep=None for all.')
-
-
-@dataclasses.dataclass(frozen=True)
-class Stop:
-  """When a run ends before its last step: the accuracy of what it was trained on is high enough.
-
-  Attributes:
-    accuracy: the share of right tokens or labels, 0 to 1.
-    examples: over so many of the last examples; looked at whenever figures are logged.
-  """
-
-  accuracy: float
-  examples: int = 50
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """A run that has ended.
-
-  Attributes:
-    folder: its MODEL_DIR.
-    step: the last global step.
-    trained: φ, flat: name -> array.
-    metrics: of the last evaluation: 'task/metric' -> value.
-    best: of the best evaluation, or None.
-  """
-
-  folder: str
-  step: int
-  trained: Mapping[str, np.ndarray]
-  metrics: Mapping[str, float]
-  best: Mapping[str, Any] | None
-
-  @property
-  def prompt(self) -> saved.SavedPrompt:
-    """The prompt of the best evaluation; the last one where nothing was evaluated."""
-    return saved.load_prompt(self.folder)
+from prompt_tuning.tuning.method import Method
 
 
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
-          train_steps: int, optimizer: Optimizer = Adafactor(), loss: Loss = Loss(), batch_size: int = 128,
+          train_steps: int, optimizer: Optimizer | optax.GradientTransformation = Adafactor(), loss: Loss = Loss(),
+          batch_size: int = 128,
           microbatches: int | None = None, seed: int | None = None, packed: bool = False,
           buckets: Sequence[int] | None = None, split: str = 'train',
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
@@ -111,7 +53,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     lengths: most tokens of 'inputs' and 'targets', end token included; the prompt comes on top.
     model_dir: the run's folder, see `run_files`.
     train_steps: the global step at which the run ends: the model's step and the run's own.
-    optimizer: updates the trained tensors.
+    optimizer: updates the trained tensors; any optax transformation will do, which counts steps from 0.
     loss: what is minimised.
     batch_size: rows in a batch.
     microbatches: run a batch in so many parts.
@@ -160,12 +102,12 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   if layout.cached:
     require_cacheable(task, split, packed=packed, mesh=mesh)
   identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
-              **describe(method), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
+              **method.describe(), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
               'optimizer': type(optimizer).__name__, 'seed': seed,
               **({} if loss.function is None else {'loss': loss.name}),
               **({} if buckets is None else {'buckets': list(buckets)})}
 
-  about = {**identity, 'model_config': describe_model(model.module.config)}
+  about = {**identity, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}
 
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
@@ -175,7 +117,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
-  transformation = optimizer.build(model.step)
+  transformation = build(optimizer, model.step)
   state = TrainState(jnp.int32(model.step), trained, transformation.init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best
@@ -228,7 +170,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       if passed % log_period == 0 or evaluating or saves:
         figures = _figures(pending, step, model_dir)
         elapsed = max(time.monotonic() - began, 1e-9)
-        figures.update(learning_rate=rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
+        figures.update(**rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
                        examples_per_second=figures.pop('examples') / elapsed,
                        tokens_per_second=figures.pop('tokens') / elapsed)
         log.write(step, figures)
@@ -239,7 +181,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         name, value, better = compare(metrics, evaluations.objective, best)
         if better:
           best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
-          saver.run(run_files.save_best, model_dir, jax.device_get(exported(method, state.trained)),
+          saver.run(run_files.save_best, model_dir, jax.device_get(method.export(state.trained, model)),
                     {**about, 'step': step, 'best': best})
         else:
           stale += 1
@@ -253,7 +195,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
                   metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
                             'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
-                  about={**about, 'best': best}, keep=saving.keep, exported=exported(method, held.trained))
+                  about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
         began = time.monotonic()
       if preempted:
         saver.wait()
@@ -292,12 +234,3 @@ def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[s
   means = {name: total[name] / len(sums) for name in ('penalty', 'gradient_norm') if name in total}
   return {**averages(total), **means, 'examples': total['examples'], 'tokens': total['tokens'],
           'trained_norm': float(sums[-1]['trained_norm'])}
-
-
-def describe(method: Method) -> dict[str, Any]:
-  """Returns what the files of a run say of the method: what a reader needs to use the trained tensors."""
-  layout, visibility = method.layout(), getattr(method, 'visibility', None)
-  return {'method': type(method).__name__, 'placement': layout.placement.__name__,
-          'prompt_length': layout.prompt_length,
-          **({'mode': method.mode} if hasattr(method, 'mode') else {}),
-          **({} if visibility is None else {'visibility': dataclasses.asdict(visibility)})}

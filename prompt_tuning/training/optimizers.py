@@ -29,10 +29,17 @@ class Optimizer(Protocol):
     """Returns the transformation whose first update is the global step `start_step`."""
 
 
-def rate_at(optimizer: Optimizer, step: int) -> float:
-  """Returns the learning rate of a global step."""
+def build(optimizer: Optimizer | optax.GradientTransformation, start_step: int) -> optax.GradientTransformation:
+  """Returns the transformation whose first update is the global step `start_step`; one of optax's own as it is."""
+  return optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer.build(start_step)
+
+
+def rate_at(optimizer: Optimizer | optax.GradientTransformation, step: int) -> dict[str, float]:
+  """Returns the figure of a global step's learning rate; none of optax's own transformations, which do not tell it."""
+  if isinstance(optimizer, optax.GradientTransformation):
+    return {}
   rate = optimizer.learning_rate
-  return float(rate(jnp.asarray(step)) if callable(rate) else rate)
+  return {'learning_rate': float(rate(jnp.asarray(step)) if callable(rate) else rate)}
 
 
 def _shifted(rate: float | Schedule, start_step: int) -> float | Schedule:

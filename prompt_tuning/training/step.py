@@ -12,7 +12,8 @@ import optax
 from prompt_tuning.devices import sharding
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.parameters import ready
-from prompt_tuning.rows.conditioning import Context, Method
+from prompt_tuning.rows.conditioning import Context
+from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Batch, Params
 
 
@@ -53,9 +54,10 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     ValueError: the loss compares rows that microbatches would part.
   """
   loss.require_whole_batches(microbatches)
+  facts = module.facts()
 
   def summed_loss(trained: Params, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
-    conditioning = method.condition(trained).behind(Context.of_batch(batch))
+    conditioning = method.condition(trained, facts).behind(Context.of_batch(batch))
     keys = None
     if module.config.dropout_rate:
       keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch['example_ids'])
@@ -84,7 +86,7 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     gradient, sums = sums_of(params, (state.trained, key), batch)
     scale = loss.scale(sums['weights'])
     gradient, more = jax.tree.map(lambda g: g * scale, gradient), {}
-    if hasattr(method, 'penalty') and method.penalty(state.trained) is not None:
+    if method.penalty(state.trained) is not None:
       # Once a step, however many parts it has and whatever the scale.
       more['penalty'], of_penalty = jax.value_and_grad(method.penalty)(state.trained)
       gradient = jax.tree.map(jnp.add, gradient, of_penalty)

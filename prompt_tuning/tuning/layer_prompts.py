@@ -18,7 +18,8 @@ from flax import linen as nn
 
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
 from prompt_tuning.rows.layouts import Layout
-from prompt_tuning.types import Array, Params
+from prompt_tuning.tuning.method import Method
+from prompt_tuning.types import Array, Flat, Params
 
 # Stack -> the name of its tensor.
 NAMES = {stack: f'{stack}/layer_prompts/vectors' for stack in ('encoder', 'decoder')}
@@ -26,7 +27,7 @@ MODES = ('replace', 'add')
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerPrompts:
+class LayerPrompts(Method):
   """The method: P vectors for every layer of a causal model, or of T5's encoder.
 
   Attributes:
@@ -45,7 +46,7 @@ class LayerPrompts:
 
   def layout(self) -> Layout:
     """Returns a layout with a place for every vector, or the plain one where their keys and values stand in front."""
-    return layout_of(self.length, self.mode)
+    return Layout(self.length if self.mode == 'add' else 0)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `decoder/layer_prompts/vectors` [L, P, D], or the same in the encoder.
@@ -59,35 +60,35 @@ class LayerPrompts:
     layers, _, _ = model.prefix_shapes()[model.prompted]
     return {model.prompted: {'layer_prompts': {'vectors': self.init(key, (layers, self.length, model.width))}}}
 
-  def condition(self, trained: Params) -> Conditioning:
-    """Hands the vectors over, those of the first layer as a prompt where the others are added to it."""
+  def condition(self, trained: Params, model: Frozen) -> Conditioning:
+    """Hands the vectors over, those of the first layer as a prompt if the others are added to it."""
     (stack, tree), = trained.items()
-    return layer_prompts({NAMES[stack]: tree['layer_prompts']['vectors']}, self.mode)
-
-
-def layout_of(length: int, mode: str) -> Layout:
-  """Returns how examples are laid out for P vectors in every layer."""
-  return Layout(length if mode == 'add' else 0)
-
-
-def layer_prompts(named: Mapping[str, Any], mode: str) -> Conditioning:
-  """Returns the Conditioning of vectors [L, P, D] by their name in files."""
-  (stack, vectors), = ((stack, jnp.asarray(named[name])[:, None]) for stack, name in NAMES.items() if name in named)
-  given = StackConditioning(prompt=vectors[0], added=vectors[1:]) if mode == 'add' else StackConditioning(
-    layer_prompts=vectors)
-  return Conditioning(**{stack: given})
-
-
-def check_layer_prompts(named: Mapping[str, Array], mode: str, model: Frozen) -> None:
-  """Compares vectors [L, P, D], by their name in files, with what a model takes.
-
-  Raises:
-    ValueError: they are of another model.
-  """
-  for name, vectors in named.items():
+    vectors = jnp.asarray(tree['layer_prompts']['vectors'])
     layers, _, _ = model.prefix_shapes()[model.prompted]
-    fits = vectors.ndim == 3 and vectors.shape[::2] == (layers, model.width)
-    if not fits or name != NAMES[model.prompted] or (mode == 'replace' and model.prompted != 'decoder'):
-      raise ValueError(f'{name} has shape {tuple(vectors.shape)} (layers, length, width) and the mode {mode!r}, but '
-                       f'this model is prompted in the {model.prompted}, which has {layers} layers of width '
-                       f'{model.width}. Choose the model that they were trained for.')
+    fits = vectors.ndim == 3 and vectors.shape[::2] == (layers, model.width) and stack == model.prompted
+    if not fits or (self.mode == 'replace' and model.prompted != 'decoder'):
+      raise ValueError(f'{NAMES[stack]} has shape {tuple(vectors.shape)} (layers, length, width) and the mode '
+                       f'{self.mode!r}, but this model is prompted in the {model.prompted}, which has {layers} layers '
+                       f'of width {model.width}. Choose the model that they were trained for.')
+    vectors = vectors[:, None]
+    return Conditioning(**{stack: StackConditioning(prompt=vectors[0], added=vectors[1:]) if self.mode == 'add'
+                           else StackConditioning(layer_prompts=vectors)})
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the mode besides what every method says."""
+    return super().describe() | {'mode': self.mode}
+
+  @classmethod
+  def owns(cls, name: str) -> bool:
+    """Returns True for the names of `NAMES`."""
+    return name in NAMES.values()
+
+  @classmethod
+  def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'LayerPrompts':
+    """Returns the method of vectors [L, P, D] of one stack; an encoder's have one mode."""
+    if len(tensors) > 1:
+      raise ValueError(f'The file holds {", ".join(sorted(tensors))}, but a model is prompted in one stack. Give a '
+                       'file with one of them.')
+    ((name, vectors),) = tensors.items()
+    mode = about.get('mode', 'add' if name == NAMES['encoder'] else 'replace')
+    return cls(length=vectors.shape[1] if vectors.ndim == 3 else 1, mode=mode)

@@ -7,6 +7,7 @@ as it is; they cost a copy of each chosen matrix.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, LowRankUpdate
-from prompt_tuning.rows.layouts import Layout
+from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.retrained import chosen
 from prompt_tuning.types import Array, Flat, Params
 
@@ -24,7 +25,7 @@ _PARTS = ('down', 'up')
 
 
 @dataclasses.dataclass(frozen=True)
-class LowRank:
+class LowRank(Method):
   """The method: updates of rank r to matrices chosen by name.
 
   Attributes:
@@ -46,10 +47,6 @@ class LowRank:
     if self.rank < 1:
       raise ValueError(f'Updates are asked for with rank {self.rank}. Give at least 1.')
 
-  def layout(self) -> Layout:
-    """Returns the plain layout: no prompt."""
-    return Layout()
-
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `<name>/down` [in, r] and `<name>/up` [r, out] for every matched name.
 
@@ -65,17 +62,25 @@ class LowRank:
       trained[f'{name}/up'] = jnp.zeros((self.rank, value.shape[1]))
     return trees.unflatten(trained)
 
-  def condition(self, trained: Params) -> Conditioning:
-    """Hands the updates to the model."""
-    return Conditioning(parameters=low_rank_updates(trees.flatten(trained)))
+  def condition(self, trained: Params, model: Frozen) -> Conditioning:
+    """Hands the updates to the model, by the names of the matrices that they are added to."""
+    del model
+    named = trees.flatten(trained)
+    owners = dict.fromkeys(name.rpartition('/')[0] for name in named)
+    return Conditioning(parameters={
+      owner: LowRankUpdate(*(jnp.asarray(named[f'{owner}/{part}']) for part in _PARTS)) for owner in owners})
 
+  @classmethod
+  def owns(cls, name: str) -> bool:
+    """Returns True for names that end in `/down` and `/up`."""
+    return name.rpartition('/')[2] in _PARTS
 
-def is_low_rank(name: str) -> bool:
-  """Says whether a tensor of this name is part of an update."""
-  return name.rpartition('/')[2] in _PARTS
-
-
-def low_rank_updates(named: Mapping[str, Array]) -> Flat:
-  """Returns name of a parameter -> update, of the parts by their names in files."""
-  owners = dict.fromkeys(name.rpartition('/')[0] for name in named)
-  return {owner: LowRankUpdate(*(jnp.asarray(named[f'{owner}/{part}']) for part in _PARTS)) for owner in owners}
+  @classmethod
+  def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'LowRank':
+    """Returns the method of the parts of updates."""
+    owners = dict.fromkeys(name.rpartition('/')[0] for name in tensors)
+    missing = [f'{owner}/{part}' for owner in owners for part in _PARTS if f'{owner}/{part}' not in tensors]
+    if missing:
+      raise ValueError(f'The file lacks {missing[0]}, the other part of an update of low rank. Save it again.')
+    return cls(rank=next(array.shape[-1] for name, array in tensors.items() if name.endswith(_PARTS[0])),
+               patterns=tuple(map(re.escape, owners)))

@@ -16,15 +16,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
-from prompt_tuning.rows.layouts import Layout
+from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
 # Attention -> where its prefix goes in a Conditioning.
 _PLACES = {'encoder': ('encoder', 'prefix'), 'decoder': ('decoder', 'prefix'), 'cross': ('decoder', 'memory_prefix')}
+_PARTS = ('keys', 'values')
 
 
 @dataclasses.dataclass(frozen=True)
-class Prefix:
+class Prefix(Method):
   """The method: P keys and values in front of every layer's own.
 
   Attributes:
@@ -56,10 +57,6 @@ class Prefix:
       raise ValueError(f'A prefix shall start from given keys and values, but a network of hidden width {self.hidden} '
                        'makes its own. Leave out hidden or init_from.')
 
-  def layout(self) -> Layout:
-    """Returns the plain layout: a prefix takes no place in the rows."""
-    return Layout()
-
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `decoder/prefix/keys` and `…/values` [L, P, kv_heads, K], or a network that makes them.
 
@@ -81,7 +78,7 @@ class Prefix:
         made = self._network(layers, heads, head_dim, model.width).init(own)['params']
       else:
         shape = (layers, self.length, heads, head_dim)
-        made = {part: self.init(jax.random.fold_in(own, j), shape) for j, part in enumerate(('keys', 'values'))}
+        made = {part: self.init(jax.random.fold_in(own, j), shape) for j, part in enumerate(_PARTS)}
       trained[name] = {'prefix': made}
     return trained
 
@@ -100,20 +97,41 @@ class Prefix:
     keys, values = self.init_from
     return {'keys': jnp.array(keys, jnp.float32), 'values': jnp.array(values, jnp.float32)}
 
-  def condition(self, trained: Params) -> Conditioning:
+  def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Hands keys and values over as [L, 1, kv_heads, P, K]."""
-    return prefixes(self.export(trained))
+    named, given = self.export(trained, model), {}
+    _require_fit(named, model.prefix_shapes())
+    for name, (stack, field) in _PLACES.items():
+      if f'{name}/prefix/keys' in named:
+        pair = (jnp.asarray(named[f'{name}/prefix/{part}']) for part in _PARTS)
+        given.setdefault(stack, {})[field] = tuple(jnp.swapaxes(each, 1, 2)[:, None] for each in pair)
+    return Conditioning(**{stack: StackConditioning(**fields) for stack, fields in given.items()})
 
-  def export(self, trained: Params) -> Flat:
+  def export(self, trained: Params, model: Frozen) -> Flat:
     """Returns what is kept of φ: keys and values, without the network."""
     flat = {}
     for name, tree in trained.items():
       made = tree['prefix']
       if 'embedding' in made:
-        layers, heads, head_dim = made['output_bias'].shape[1:]
-        made = self._network(layers, heads, head_dim, made['embedding'].shape[1]).apply({'params': made})
-      flat |= {f'{name}/prefix/{part}': made[part] for part in ('keys', 'values')}
+        made = self._network(*model.prefix_shapes()[name], model.width).apply({'params': made})
+      flat |= {f'{name}/prefix/{part}': made[part] for part in _PARTS}
     return flat
+
+  @classmethod
+  def owns(cls, name: str) -> bool:
+    """Returns True for `decoder/prefix/keys` and the like."""
+    return name.rpartition('/')[0] in {f'{attention}/prefix' for attention in _PLACES}
+
+  @classmethod
+  def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'Prefix':
+    """Returns the method of keys and values [L, P, kv_heads, K]."""
+    attentions = [name for name in _PLACES if any(tensor.startswith(f'{name}/') for tensor in tensors)]
+    wanted = {f'{name}/prefix/{part}' for name in attentions for part in _PARTS}
+    if set(tensors) != wanted:
+      raise ValueError(f'The file holds {", ".join(sorted(tensors))}, but a prefix is {", ".join(sorted(wanted))}. '
+                       'Save it again.')
+    shape = next(iter(tensors.values())).shape
+    return cls(length=shape[1] if len(shape) > 1 else 1, attentions=attentions)
 
   def _network(self, layers: int, heads: int, head_dim: int, width: int) -> 'Network':
     return Network(self.length, layers, heads, head_dim, self.width or width, self.hidden, self.init)
@@ -154,27 +172,8 @@ class Network(nn.Module):
     return {'keys': keys, 'values': values}
 
 
-def prefixes(named: Mapping[str, Any]) -> Conditioning:
-  """Returns the Conditioning of keys and values [L, P, kv_heads, K] by their names in files."""
-  given: dict[str, dict[str, Any]] = {}
-  for name, (stack, field) in _PLACES.items():
-    if f'{name}/prefix/keys' in named:
-      pair = (named[f'{name}/prefix/{part}'] for part in ('keys', 'values'))
-      given.setdefault(stack, {})[field] = tuple(jnp.swapaxes(each, 1, 2)[:, None] for each in pair)
-  return Conditioning(**{stack: StackConditioning(**fields) for stack, fields in given.items()})
-
-
-def is_prefix(name: str) -> bool:
-  """Says whether a tensor of this name is part of a prefix."""
-  return name.rpartition('/')[0] in {f'{attention}/prefix' for attention in _PLACES}
-
-
-def check_prefix(named: Mapping[str, Any], shapes: Mapping[str, tuple[int, int, int]]) -> None:
-  """Compares keys and values with what a model's attentions take.
-
-  Raises:
-    ValueError: they are of another model.
-  """
+def _require_fit(named: Mapping[str, Any], shapes: Mapping[str, tuple[int, int, int]]) -> None:
+  """Raises ValueError if keys and values are of another model."""
   for name, array in named.items():
     attention = name.split('/')[0]
     if attention not in shapes:

@@ -6,16 +6,19 @@ Not for teaching a model what it has never seen: a prompt selects among what the
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning import trees
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
 from prompt_tuning.tuning.initialisers import Encoder, Initializer, embed
-from prompt_tuning.types import Array, Params
+from prompt_tuning.tuning.method import Method
+from prompt_tuning.types import Array, Flat, Params
 
 # Stack that a prompt belongs to -> the name of its tensor, which files of earlier tools use.
 PROMPTS = {stack: f'{stack}/prompt/prompt/prompt' for stack in ('encoder', 'decoder')}
@@ -65,7 +68,7 @@ class Wayward:
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptTuning:
+class PromptTuning(Method):
   """The method: a prompt among the input, of the encoder, or of a model that has a decoder alone.
 
   Attributes:
@@ -106,9 +109,35 @@ class PromptTuning:
     (prompt,) = jax.tree.leaves(trained)
     return self.wayward.gamma * jnp.sum((prompt - jnp.asarray(self.wayward.vectors, prompt.dtype))**2)
 
-  def condition(self, trained: Params) -> Conditioning:
-    """Hands the one prompt over as [1, P, D]."""
-    (stack, tree), = trained.items()
+  def condition(self, trained: Params, model: Frozen) -> Conditioning:
+    """Hands the one prompt over as [1, P, D], to the stack that the model's prompts belong to."""
+    (tree,) = trained.values()
     params = tree['prompt']['prompt']
-    vectors = self.prompt.apply({'params': params}, params['prompt'].shape[-1])
-    return Conditioning(**{stack: StackConditioning(prompt=vectors[None], visibility=self.visibility)})
+    found = tuple(params['prompt'].shape)
+    if len(found) != 2 or found[1] != model.width:
+      raise ValueError(f'The prompt has shape {found}, but the model expects [P, {model.width}]. Choose one that was '
+                       'trained for this model.')
+    vectors = jnp.asarray(self.prompt.apply({'params': params}, model.width))
+    return Conditioning(**{model.prompted: StackConditioning(prompt=vectors[None], visibility=self.visibility)})
+
+  def describe(self) -> dict[str, Any]:
+    """Returns where the vectors stand and what they see."""
+    return super().describe() | {'visibility': dataclasses.asdict(self.visibility)}
+
+  @classmethod
+  def owns(cls, name: str) -> bool:
+    """Returns True for the names of `PROMPTS`."""
+    return name in PROMPTS.values()
+
+  @classmethod
+  def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'PromptTuning':
+    """Returns the method of one prompt [P, D], which stands in front of the text unless the file says otherwise."""
+    if len(tensors) > 1:
+      raise ValueError(f'The file holds the prompts {", ".join(sorted(tensors))}, but a model is handed one. Give a '
+                       'file with one of them.')
+    name = about.get('placement', 'before')
+    if name not in layouts.PLACEMENTS:
+      raise ValueError(f'The prompt was saved with the unknown placement {name!r}.'
+                       f'{trees.nearest(name, layouts.PLACEMENTS)}')
+    (vectors,) = tensors.values()
+    return cls(Prompt(len(vectors)), layouts.PLACEMENTS[name], Visibility(**about.get('visibility', {})))

@@ -7,19 +7,21 @@ cost memory: two more copies of each matched tensor for Adam. Where a few vector
 """
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from absl import logging
 
 from prompt_tuning import trees
 from prompt_tuning.rows.conditioning import Conditioning, Frozen
-from prompt_tuning.rows.layouts import Layout
+from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Retrained:
+class Retrained(Method):
   """The method: parameters chosen by name are trained, starting from the frozen ones.
 
   Attributes:
@@ -35,10 +37,6 @@ class Retrained:
   def __post_init__(self) -> None:
     object.__setattr__(self, 'patterns', trees.patterns(self.patterns))
 
-  def layout(self) -> Layout:
-    """Returns the plain layout: no prompt."""
-    return Layout()
-
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns copies of the matched parameters under the checkpoint's names.
 
@@ -49,9 +47,20 @@ class Retrained:
     copies = chosen(self.patterns, model).items()
     return trees.unflatten({name: jnp.array(value, jnp.float32) for name, value in copies})
 
-  def condition(self, trained: Params) -> Conditioning:
+  def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Hands the copies to the model."""
+    del model
     return Conditioning(parameters=trees.flatten(trained))
+
+  @classmethod
+  def owns(cls, name: str) -> bool:
+    """Returns True: what no other method owns are parameters by the checkpoint's names."""
+    return True
+
+  @classmethod
+  def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'Retrained':
+    """Returns the method of copies of parameters."""
+    return cls(tuple(map(re.escape, tensors)))
 
 
 def chosen(patterns: Sequence[str], model: Frozen) -> Flat:

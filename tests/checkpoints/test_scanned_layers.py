@@ -11,7 +11,8 @@ import reference_t5
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
-from prompt_tuning.models.generation import Greedy, generate
+from prompt_tuning.decoding.samplers import Greedy
+from prompt_tuning.models.generation import generate
 from prompt_tuning.models.loading import load_model, parameter_shapes
 from prompt_tuning.models.t5 import T5, T5Config
 

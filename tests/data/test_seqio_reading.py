@@ -13,8 +13,8 @@ import toy_run
 
 from prompt_tuning.data import pipeline, records, registry, seqio_reading
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.evaluation.evaluate import evaluate
-from prompt_tuning.models.generation import Greedy
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning
 

@@ -4,7 +4,7 @@ import statistics
 import numpy as np
 import pytest
 
-from prompt_tuning.data import files, pipeline, table_to_text, tasks, vocabularies
+from prompt_tuning.data import files, pipeline, table_to_text, tasks, vocabularies, vocabulary_folders
 from prompt_tuning.rows import layouts
 
 PAIRS = 'name : Mill | Type : pub||The Mill is a pub . \nname : Vaults||Vaults it is .\n'
@@ -145,7 +145,7 @@ def test_the_trained_tokenizer_spells_every_text_and_parts_texts_at_the_separato
   texts = [part for pair in table_to_text.read_pairs(write('train.txt', PAIRS)) for part in pair]
   for name, content in vocabularies.train_tokenizer(texts * 2, 280).items():
     (tmp_path / name).write_text(content)
-  vocabulary = vocabularies.load_vocabulary(tmp_path)
+  vocabulary = vocabulary_folders.load_vocabulary(tmp_path)
   assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.size) == (0, 1, 280)
   for text in [*texts, 'Café £ 20 - 25', ' two  blanks\n', '中']:
     assert vocabulary.decode(vocabulary.encode(text)) == text

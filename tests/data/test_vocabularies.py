@@ -5,7 +5,7 @@ import pytest
 import sentencepiece
 import tokenizers
 
-from prompt_tuning.data import vocabularies
+from prompt_tuning.data import vocabularies, vocabulary_folders
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_sentencepiece_texts_round_trip(t5, text):
 
 
 def test_a_pickled_vocabulary_is_equal_and_works(t5, words):
-  for vocabulary, text in ((t5, 'Hello'), (vocabularies.load_vocabulary(words), 'red'),
+  for vocabulary, text in ((t5, 'Hello'), (vocabulary_folders.load_vocabulary(words), 'red'),
                            (vocabularies.PassThroughVocabulary(7), '5')):
     copy = pickle.loads(pickle.dumps(vocabulary))
     assert copy == vocabulary and hash(copy) == hash(vocabulary)
@@ -79,7 +79,7 @@ def test_a_file_that_is_no_sentencepiece_model_is_named(tmp_path):
 
 
 def test_the_tokenizer_adds_no_end_token_and_hides_padding(words):
-  vocabulary = vocabularies.load_vocabulary(words)
+  vocabulary = vocabulary_folders.load_vocabulary(words)
   assert vocabulary.encode('blue red') == [6, 4]
   assert vocabulary.decode([0, 6, 4, 0, 1, 5]) == 'blue red'
   assert (vocabulary.size, vocabulary.pad_id, vocabulary.eos_id, vocabulary.bos_id) == (7, 0, 1, None)
@@ -87,7 +87,7 @@ def test_the_tokenizer_adds_no_end_token_and_hides_padding(words):
 
 def test_the_model_folder_may_name_the_special_tokens(words):
   (words / 'tokenizer_config.json').write_text(json.dumps({'eos_token': {'content': 'green'}, 'bos_token': '<s>'}))
-  vocabulary = vocabularies.load_vocabulary(words)
+  vocabulary = vocabulary_folders.load_vocabulary(words)
   assert (vocabulary.eos_id, vocabulary.pad_id, vocabulary.bos_id) == (5, 5, 2)
 
 
@@ -100,7 +100,7 @@ def test_an_input_starts_as_the_tokenizers_own_template_says(words, template, st
   tokenizer.save(str(words / 'tokenizer.json'))
   # Where there is a tokenizer.json, transformers does not look at add_bos_token.
   (words / 'tokenizer_config.json').write_text(json.dumps({'bos_token': '<s>', 'add_bos_token': template is None}))
-  vocabulary = vocabularies.load_vocabulary(words)
+  vocabulary = vocabulary_folders.load_vocabulary(words)
   assert vocabulary.start == pickle.loads(pickle.dumps(vocabulary)).start == start
   assert vocabulary.encode('blue red') == [6, 4]
   assert vocabulary.decode([*start, 6, 4, 1]) == 'blue red'
@@ -110,17 +110,17 @@ def test_an_input_starts_as_the_tokenizers_own_template_says(words, template, st
 def test_the_models_config_tells_the_end_token_that_the_tokenizers_does_not(words, ids):
   (words / 'tokenizer_config.json').write_text('{"model_max_length": 1024}')  # all that GPT-2's says
   (words / 'config.json').write_text(json.dumps({'eos_token_id': ids}))
-  assert vocabularies.load_vocabulary(words).eos_id == 5
+  assert vocabulary_folders.load_vocabulary(words).eos_id == 5
   (words / 'config.json').write_text('{"eos_token_id": 77}')
   with pytest.raises(ValueError, match='has no token 77, which was given as eos'):
-    vocabularies.load_vocabulary(words)
+    vocabulary_folders.load_vocabulary(words)
 
 
 def test_an_answer_ends_with_any_of_the_tokens_that_the_model_folder_names(words):
   (words / 'tokenizer_config.json').write_text('{"eos_token": "green"}')
   for file, ids, ends in (('config.json', 3, (5, 3)), ('generation_config.json', [4, 5], (5, 4))):  # the latter counts
     (words / file).write_text(json.dumps({'eos_token_id': ids}))
-    vocabulary = pickle.loads(pickle.dumps(vocabularies.load_vocabulary(words)))
+    vocabulary = pickle.loads(pickle.dumps(vocabulary_folders.load_vocabulary(words)))
     assert (vocabulary.eos_id, vocabulary.end_ids) == (5, ends)
     assert [vocabulary.decode([6, end, 6]) for end in ends] == ['blue', 'blue']
 
@@ -129,7 +129,7 @@ def test_tokens_that_a_tokenizer_adds_behind_its_own_do_not_count(words):
   tokenizer = tokenizers.Tokenizer.from_file(str(words / 'tokenizer.json'))
   tokenizer.add_special_tokens(['<image>'])
   tokenizer.save(str(words / 'tokenizer.json'))
-  vocabulary = vocabularies.load_vocabulary(words)
+  vocabulary = vocabulary_folders.load_vocabulary(words)
   assert (vocabulary.size, vocabulary.encode('red <image>')) == (7, [4, 7])
 
 
@@ -139,11 +139,11 @@ def test_llamas_sentencepiece_model_starts_with_a_begin_token_and_has_no_sentine
   sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(['red green blue'] * 9), vocab_size=14,
                                            model_prefix=str(tmp_path / 'tokenizer'), minloglevel=2)
   (tmp_path / 'tokenizer_config.json').write_text(json.dumps(said))
-  vocabulary = vocabularies.load_vocabulary(tmp_path)
+  vocabulary = vocabulary_folders.load_vocabulary(tmp_path)
   assert (vocabulary.start, vocabulary.bos_id, vocabulary.eos_id, vocabulary.size) == (start, 1, 2, 14)
   assert vocabulary.decode([*vocabulary.start, *vocabulary.encode('red blue'), 2]) == 'red blue'
   (tmp_path / 'tokenizer.model').rename(tmp_path / 'spiece.model')  # T5's
-  assert vocabularies.load_vocabulary(tmp_path).start == (start if said else ())
+  assert vocabulary_folders.load_vocabulary(tmp_path).start == (start if said else ())
 
 
 def test_a_special_token_that_the_file_lacks_is_an_error(words):
@@ -154,16 +154,16 @@ def test_a_special_token_that_the_file_lacks_is_an_error(words):
 def test_a_broken_tokenizer_file_is_named(tmp_path):
   (tmp_path / 'tokenizer.json').write_text('{')
   with pytest.raises(ValueError, match=r'tokenizer\.json is not a tokenizer file'):
-    vocabularies.load_vocabulary(tmp_path)
+    vocabulary_folders.load_vocabulary(tmp_path)
 
 
 def test_a_folder_without_vocabulary_lists_what_was_looked_for(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'tokenizer\.json.*spiece\.model.*sentencepiece\.model'):
-    vocabularies.load_vocabulary(tmp_path)
+    vocabulary_folders.load_vocabulary(tmp_path)
 
 
 def test_a_folder_with_a_sentencepiece_model_is_found(shared, t5):
-  assert vocabularies.load_vocabulary(shared / 't5x_native') == t5
+  assert vocabulary_folders.load_vocabulary(shared / 't5x_native') == t5
 
 
 def test_pass_through_texts_are_their_ids():

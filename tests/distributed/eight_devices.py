@@ -16,12 +16,12 @@ from prompt_tuning import prompts, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.decoding.samplers import BeamSearch
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.devices.collectives import collectives
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.losses import Loss, pairwise_cosine
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.generation import BeamSearch
 from prompt_tuning.models.loading import load_model, parameter_shapes, random_model, save_model
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.models.quantised import Quantised
@@ -30,6 +30,7 @@ from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.low_rank import LowRank
+from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
 
@@ -183,7 +184,7 @@ def test_a_text_that_was_read_before_stands_before_rows_on_a_mesh(model):
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoPrompts:
+class TwoPrompts(Method):
   """Two prompts at once, of which each example uses one."""
 
   placement: layouts.Placement
@@ -194,7 +195,7 @@ class TwoPrompts:
   def initialise(self, key, model):
     return {model.prompted: 0.5 * jax.random.normal(key, (2, 2, model.width))}
 
-  def condition(self, trained):
+  def condition(self, trained, model):
     (stack, vectors), = trained.items()
     return Conditioning(**{stack: StackConditioning(prompt=vectors)})
 

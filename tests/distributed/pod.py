@@ -12,9 +12,9 @@ from eight_devices import CONFIGS
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import predictions, saved
-from prompt_tuning.models.generation import Greedy
 from prompt_tuning.models.loading import load_model, random_model, save_model
 from prompt_tuning.training import loop, run_files
 from prompt_tuning.training.optimizers import Adafactor

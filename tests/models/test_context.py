@@ -10,11 +10,11 @@ import pytest
 from test_decoder_only import LEARNED, MIXED
 
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.decoding.samplers import BeamSearch
 from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models import loading
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.generation import BeamSearch
-from prompt_tuning.models.language_model import apply_model
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Context, StackConditioning
 

@@ -9,10 +9,11 @@ import pytest
 
 from prompt_tuning.checkpoints.loading import load
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models import loading, t5_formats
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.generation import BeamSearch, Greedy, generate
+from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
@@ -205,7 +206,7 @@ def test_every_kind_of_rematerialisation_gives_the_same_gradient(toy):
 
 
 def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
-  with pytest.raises(ValueError, match=r'handed encoder.prompt; it takes one of decoder.prompt, decoder.prefix and'):
+  with pytest.raises(ValueError, match=r'handed encoder.prompt; it takes decoder.prefix and decoder.prompt, or'):
     toy.module.apply({'params': toy.params}, layouts.assemble([[toy.layout().example([5], [6])]], {'decoder': 1}),
                      Conditioning(encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)))))
   with pytest.raises(ValueError, match='An example has no input'):

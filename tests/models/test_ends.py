@@ -12,8 +12,8 @@ from prompt_tuning.data.tasks import Task
 from prompt_tuning.evaluation.evaluate import evaluate_loss
 from prompt_tuning.evaluation.saved import load_trained
 from prompt_tuning.models import ends
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.language_model import apply_model
 from prompt_tuning.models.loading import load_model, random_model, save_model
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning

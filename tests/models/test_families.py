@@ -17,11 +17,12 @@ from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.checkpoints.peft import read_adapter
 from prompt_tuning.data.pipeline import Preprocessor
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models import decoder_formats, loading
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.generation import BeamSearch, Greedy, generate
-from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.rows import layouts
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from prompt_tuning.models.generation import BeamSearch, Greedy, generate
-from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy
+from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.generation import generate
 
 MAX_LENGTH = 12
 PEFT = 'hf/peft_t5_v11_prompt_tuning_enc'

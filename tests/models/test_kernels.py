@@ -16,9 +16,9 @@ from jax.experimental import pallas
 
 from prompt_tuning.models import attention, kernels
 from prompt_tuning.models.attention import Block, hide
+from prompt_tuning.models.compiled import attention_weights
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.kernels import Facts, choose
-from prompt_tuning.models.language_model import attention_weights
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.t5 import T5Config

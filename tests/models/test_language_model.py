@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampling
 from prompt_tuning.evaluation.saved import SavedPrompt
-from prompt_tuning.models.generation import BeamSearch, Greedy, Sampling
-from prompt_tuning.models.language_model import LanguageModel, bucket
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.row_prompts import collect_prompts
+from prompt_tuning.models.text_rows import bucket
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
-from prompt_tuning.data.vocabularies import TokenizersVocabulary, load_vocabulary
+from prompt_tuning.data.vocabularies import TokenizersVocabulary
+from prompt_tuning.data.vocabulary_folders import load_vocabulary
 from prompt_tuning.models import loading
 from prompt_tuning.models.loading import find_model, load_embedding, load_model, model_of_arrays, save_model
 from prompt_tuning.models.t5 import T5Config

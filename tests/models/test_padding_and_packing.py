@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.decoding.samplers import BeamSearch
 from prompt_tuning.losses import Loss
-from prompt_tuning.models.generation import BeamSearch, generate
-from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.generation import generate
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 

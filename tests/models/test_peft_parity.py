@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.peft import read_adapter
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
-from prompt_tuning.models.generation import BeamSearch, Greedy, generate
-from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.generation import generate
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning
 

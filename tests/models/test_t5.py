@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
-from prompt_tuning.models.generation import Greedy, generate
+from prompt_tuning.decoding.samplers import Greedy
+from prompt_tuning.models.generation import generate
 from prompt_tuning.models.loading import parameter_shapes
 from prompt_tuning.models.parameters import merge
 from prompt_tuning.models.t5 import T5, T5Config

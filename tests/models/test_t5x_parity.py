@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampling
 from prompt_tuning.losses import cross_entropy, log_likelihood
-from prompt_tuning.models.generation import BeamSearch, Greedy, Sampling, generate
+from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import relative_buckets
 
 CASES = {  # name -> (model, folder, prefix of the golden names)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning.evaluation.saved import SavedPrompt
-from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 

@@ -1,4 +1,4 @@
-from prompt_tuning.data import vocabularies
+from prompt_tuning.data.vocabulary_folders import load_vocabulary
 
 
 def test_a_tokenizer_is_made_of_a_file_of_pairs(script, tmp_path):
@@ -6,7 +6,7 @@ def test_a_tokenizer_is_made_of_a_file_of_pairs(script, tmp_path):
   status, printed, _ = script('make_tokenizer', '--pairs', tmp_path / 'train.txt', '--output_dir',
                               tmp_path / 'out', '--size', 264)
   assert (status, printed) == (0, f'Wrote {tmp_path}/out/tokenizer.json: 264 tokens\n')
-  vocabulary = vocabularies.load_vocabulary(tmp_path / 'out')
+  vocabulary = load_vocabulary(tmp_path / 'out')
   assert (vocabulary.pad_id, vocabulary.eos_id) == (0, 1)
   assert len(vocabulary.encode(' Mill')) == 1, 'the word that occurs most is a token'
   assert vocabulary.decode(vocabulary.encode('Über Mill')) == 'Über Mill'

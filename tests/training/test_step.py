@@ -102,7 +102,7 @@ def test_people_read_averages_over_tokens():
 @pytest.mark.parametrize('of', [pytest.param('logits', marks=pytest.mark.slow), 'hidden'])
 def test_the_step_minimises_the_loss_that_is_chosen_of_logits_or_hidden_states(gradients, tiny, of):
   def minimised(vectors):
-    conditioning = METHOD.condition({'encoder': {'prompt': {'prompt': {'prompt': vectors}}}})
+    conditioning = METHOD.condition({'encoder': {'prompt': {'prompt': {'prompt': vectors}}}}, tiny)
     outputs = tiny.module.apply({'params': tiny.params}, APART, conditioning, hidden=of == 'hidden')
     return pairwise_cosine(outputs, APART['decoder']['targets'], APART['decoder']['loss_weights'])[0]
 

@@ -13,13 +13,12 @@ import pytest
 from prompt_tuning import prompts, trees
 from prompt_tuning.evaluation.saved import load_trained
 from prompt_tuning.models import loading
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.language_model import apply_model
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Visibility, exported
+from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.training import run_files
-from prompt_tuning.training.loop import describe
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.low_rank import LowRank
@@ -136,9 +135,10 @@ def test_a_step_trains_every_tensor_and_nothing_else(model, stepped, method):
 @every_method
 def test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits(model, stepped, method, tmp_path):
   _, state = stepped(method, model)
-  wanted = apply_model(model.module, model.params, batch_of(model, method.layout()), method.condition(state.trained))
+  wanted = apply_model(model.module, model.params, batch_of(model, method.layout()),
+                       method.condition(state.trained, model))
   run_files.save(str(tmp_path), 1, trained=trees.flatten(state.trained), optimizer=state.optimizer, metadata={},
-                 about=json.loads(json.dumps(describe(method))), keep=1, exported=exported(method, state.trained))
+                 about=json.loads(json.dumps(method.describe())), keep=1, exported=method.export(state.trained, model))
 
   saved = load_trained(str(tmp_path))
   found = apply_model(model.module, model.params, batch_of(model, saved.layout()), saved.conditioning(model))

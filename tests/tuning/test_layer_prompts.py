@@ -11,7 +11,7 @@ from test_every_method import DECODER_ONLY
 
 from prompt_tuning import trees
 from prompt_tuning.evaluation.saved import Trained
-from prompt_tuning.models.language_model import apply_model
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.tuning.layer_prompts import LayerPrompts

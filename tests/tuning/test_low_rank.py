@@ -34,7 +34,7 @@ def test_the_product_is_added_to_the_one_layer_it_names(tiny):
 def test_the_model_is_unchanged_at_first_and_the_size_is_that_of_the_rank(tiny):
   method = LowRank(3, '.*/self_attention/query/kernel')
   trained = method.initialise(jax.random.key(0), tiny)
-  merged = merge(tiny.params, method.condition(trained).parameters)
+  merged = merge(tiny.params, method.condition(trained, tiny).parameters)
   jax.tree.map(np.testing.assert_array_equal, merged, tiny.params)
   layers, width, inner = trees.flatten(tiny.params)['decoder/layers/self_attention/query/kernel'].shape
   assert trees.count(trained) == layers * 3 * (width + inner)

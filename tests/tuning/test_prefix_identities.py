@@ -6,8 +6,8 @@ import numpy as np
 
 from prompt_tuning.models import loading
 from prompt_tuning.models.attention import Block, attend, hide
+from prompt_tuning.models.compiled import attention_weights
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.language_model import attention_weights
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 

@@ -1,0 +1,55 @@
+"""Compiled functions of a frozen model: logits, scores, attention weights, and the keys and values of texts."""
+
+import functools
+
+import jax
+from flax import linen as nn
+
+from prompt_tuning import trees
+from prompt_tuning.devices import sharding
+from prompt_tuning.losses import log_likelihood
+from prompt_tuning.models.parameters import ready
+from prompt_tuning.rows.conditioning import Conditioning, Context
+from prompt_tuning.types import Array, Batch, Params
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'hidden'))
+def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
+                hidden: bool = False) -> Array:
+  """Returns the logits [B, S, V] of a batch's targets, or `hidden` states [B, S, D], without dropout."""
+  return sharding.whole(module.config.mesh, run_model(module, params, batch, conditioning, hidden=hidden))
+
+
+def run_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
+              hidden: bool = False) -> Array:
+  """Is `apply_model` as part of a compiled function; what it returns stays where it was computed."""
+  return module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning, hidden=hidden)
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
+  """Returns [B], the log-likelihood of each row's targets."""
+  logits = run_model(module, params, batch, conditioning)
+  scores = log_likelihood(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
+  return sharding.whole(module.config.mesh, scores)
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def attention_weights(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> dict[str, Array]:
+  """Returns what every position attends to: [L, B, H, T, S] for each attention, by its name in the parameters.
+
+  S counts what stands in front first, then the layer's own positions: 'decoder/layers/self_attention' and the like.
+  """
+  _, kept = module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning,
+                         mutable=['intermediates'])
+  # Of a stack that ran a prompt by itself before the rows, the rows' weights are the last.
+  found = {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
+  return sharding.whole(module.config.mesh, found)
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def read_batch(module: nn.Module, params: Params, batch: Batch) -> Context:
+  """Returns what a decoder-only model makes of a batch of texts."""
+  _, fronts, _ = module.apply({'params': ready(module, params, {})}, batch, Conditioning(), method='prefill')
+  read = Context(fronts[-1].keys, fronts[-1].values, batch['decoder']['segments'] > 0)
+  return sharding.whole(module.config.mesh, read)

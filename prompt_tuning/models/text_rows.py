@@ -1,0 +1,72 @@
+"""Texts and token ids as users give them, read as rows of ids."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prompt_tuning.rows.layouts import Layout
+
+Texts = Sequence[str] | Sequence[Sequence[int]] | np.ndarray
+BUCKETS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+def bucket(length: int) -> int:
+  """Returns the next of a few lengths, so that few programs are compiled."""
+  return next((size for size in BUCKETS if size >= length), -(-length // 512) * 512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One text as ids: what stood in an array of `length`, from `start` on, without the padding around it."""
+
+  ids: list[int]
+  start: int
+  length: int
+
+
+def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size: int,
+              started: bool = True) -> list[Row]:
+  """Returns texts or token ids as rows of ids.
+
+  Args:
+    texts: texts, or token ids `[B, T]` padded with 0 on either side, or a list of rows of ids.
+    what: 'inputs', 'targets' or 'texts', for what is added to texts, and for messages.
+    vocabulary: the model's, or None.
+    layout: the model's, which says if inputs have an end token.
+    size: V, rows of the embedding.
+    started: inputs have their begin token; not after a text that was read before.
+
+  Raises:
+    ValueError: there is no row, or something that is not a text or ids of this model.
+  """
+  if texts is None:
+    raise ValueError(f'{what} is None. Give texts or token ids.')
+  if isinstance(texts, str):
+    raise ValueError(f'Found one text where a list of texts was wanted as {what}. Write [text].')
+  if len(texts) == 0:
+    raise ValueError(f'{what} is empty. Give at least one row.')
+  rows = []
+  for text in texts:
+    if isinstance(text, str):
+      if vocabulary is None:
+        raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
+                         'Give load_model(..., vocabulary=...).')
+      ends = what == 'targets' or (what == 'inputs' and layout.input_ends)
+      starts = [] if what == 'targets' or not started else getattr(vocabulary, 'start', [])
+      ids = [*starts, *vocabulary.encode(text), *([vocabulary.eos_id] if ends else [])]
+      rows.append(Row(ids, 0, len(ids)))
+      continue
+    ids = np.asarray(text, np.int32)
+    if ids.ndim != 1:
+      raise ValueError(f'Found one row of token ids where a list of rows was wanted as {what}. Write [ids].')
+    real = np.flatnonzero(ids)
+    first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 0)
+    rows.append(Row(ids[first:last].tolist(), first, len(ids)))
+  for b, row in enumerate(rows):
+    wrong = [i for i in row.ids if not 0 <= i < size]
+    if wrong:
+      raise ValueError(f'Row {b} of {what} holds the token id {wrong[0]}, but the model has {size} rows in its '
+                       'embedding. Use the vocabulary that belongs to this model.')
+  return rows
