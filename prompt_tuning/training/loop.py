@@ -26,6 +26,7 @@ from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.training import run_files
 from prompt_tuning.training.background import Background
+from prompt_tuning.training.due import due
 from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits, require_targets
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
@@ -165,9 +166,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         log.say(f'Stopped: {stop.accuracy:.1%} of the last {stop.examples} examples\' tokens are right.')
       last = step == train_steps or stopped
       preempted = preemption.told(step) and not last
-      evaluating = passed % evaluations.period == 0 or last
-      saves = passed % saving.period == 0 or last or preempted
-      if passed % log_period == 0 or evaluating or saves:
+      now = due(passed, last=last, preempted=preempted, log_period=log_period, evaluation_period=evaluations.period,
+                saving_period=saving.period)
+      if now.log:
         figures = _figures(pending, step, model_dir)
         elapsed = max(time.monotonic() - began, 1e-9)
         figures.update(**rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
@@ -176,7 +177,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         log.write(step, figures)
         log.show(step, figures)
         pending, began = [], time.monotonic()
-      if evaluating:
+      if now.evaluate:
         metrics = judge(model, method, state, task, lengths, batch_size, loss, evaluations, model_dir, step, log)
         name, value, better = compare(metrics, evaluations.objective, best)
         if better:
@@ -190,7 +191,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           log.say(f'Stopped early: {name} has not improved in {stale} evaluations; best {best["value"]:.4g} '
                   f'at step {best["step"]}.')
         began = time.monotonic()
-      if saves or stopped:
+      if now.save or stopped:
         held = jax.device_get(state)  # the next step overwrites it on the devices
         saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
                   metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
