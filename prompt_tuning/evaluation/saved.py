@@ -121,7 +121,7 @@ def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> Non
   told = lambda each: ', '.join(f'{name} {each.get(name)}' for name in here)
   raise ValueError(f'The trained tensors were made for a model of {told(made_for)}, but this model is of {told(here)}. '
                    'Give the model that they were trained for; to use them here all the same, load them with '
-                   'any_model=True.')
+                   'any_model=True (in gin files models.EncoderDecoderModel.any_model).')
 
 
 def _files_of_run(folder: str) -> Iterator[str]:

@@ -50,6 +50,7 @@ class EncoderDecoderModel:
     trainable: regular expressions of what is trained, which must be what `prompt` brings.
     decode_fn: how answers are decoded, a function of `num_decodes`.
     ends: new input and output layers around a decoder-only model, `@architectures.NewEnds()`; None leaves its own.
+    any_model: use trained tensors that say they were made for another model, if they fit.
     untrained: freeze random weights of the checkpoint's shape instead: what pretraining is worth.
     num_decodes: how many answers are decoded; the best counts.
     z_loss: pulls the log of the softmax's sum towards 0.
@@ -66,6 +67,7 @@ class EncoderDecoderModel:
   trainable: Sequence[str] = _PROMPT_PATTERNS
   decode_fn: Callable[..., Sampler] = BeamSearch
   ends: NewEnds | None = None
+  any_model: bool = False
   untrained: bool = False
   num_decodes: int = 1
   z_loss: float = 1e-4
@@ -150,7 +152,7 @@ class EncoderDecoderModel:
     if chosen is None:
       return saved.Trained({})
     if isinstance(chosen, train_prompts.Prompt) and chosen.prompt.file is not None:
-      found = saved.load_trained(chosen.prompt.file)
+      found = saved.load_trained(chosen.prompt.file, any_model=self.any_model)
       _check_length(chosen.prompt, found)
       return found
     method = self.method(model)

@@ -195,6 +195,7 @@ TRAIN = {
   'architectures.GPT.attention': ("'xla'", lambda run: config(run).attention, 'xla', *GPT),
   'architectures.GPT.mlp_dim': ('11', lambda run: config(run).mlp_dim, 11, *GPT),
   'models.EncoderDecoderModel.ends': ('@architectures.NewEnds()', lambda run: run.model.ends.classes, 3, *ENDS),
+  'models.EncoderDecoderModel.any_model': ('True', lambda run: run.model.any_model, True),
   'models.EncoderDecoderModel.untrained': ('True', lambda run: run.model.untrained, True),
   'architectures.NewEnds.classes': ('5', lambda run: run.model.ends.classes, 5, *ENDS),
   'architectures.NewEnds.tokens': ('4', lambda run: run.model.ends.tokens, 4, *ENDS),
