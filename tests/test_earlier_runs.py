@@ -26,6 +26,7 @@ from prompt_tuning.models.loading import load_model
 from prompt_tuning.programs import command
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
+from prompt_tuning.scripts import convert
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor, AdamW
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
@@ -40,8 +41,8 @@ LENGTHS = {'inputs': 6, 'targets': 5}
 ADAFACTOR = Adafactor(lambda step: 0.05 * (step - START + 1))
 ADAMW = AdamW(0.03, weight_decay=0.1, clip=1.0)
 METHODS = {  # the name of a folder -> model, method, other settings than `train`'s
-  'prompt_before': ('t5', prompts.PromptTuning(prompts.Prompt(7)), {'dropout_rate': 0.1, 'packed': True}),
-  'prompt_after_eos': ('t5', prompts.PromptTuning(prompts.Prompt(7), layouts.after_eos), {'microbatches': 2}),
+  'prompt_before': ('t5', prompts.PromptTuning(prompts.Prompt(7)), {'packed': True}),
+  'prompt_after_eos': ('t5', prompts.PromptTuning(prompts.Prompt(7), layouts.after_eos), {}),
   'prompt_that_sees_no_input': (
     't5', prompts.PromptTuning(prompts.Prompt(7), visibility=Visibility(input=False)), {}),
   'retrained_norms': ('t5', Retrained('.*layer_norm/scale'), {}),
@@ -49,9 +50,9 @@ METHODS = {  # the name of a folder -> model, method, other settings than `train
   'prefix': ('t5', Prefix(6), {}),
   'prefix_of_a_network': ('t5', Prefix(6, attentions=('encoder', 'decoder'), hidden=7, width=9), {'optimizer': ADAMW}),
   'prefix_of_cross_attention': ('t5', Prefix(6, attentions=('cross',)), {}),
-  'layer_prompts_that_are_added': ('t5', LayerPrompts(7, mode='add'), {'buckets': (3, 6)}),
-  'decoder_prompt': ('llama', prompts.PromptTuning(prompts.Prompt(5)), {'packed': True}),
-  'decoder_prefix': ('llama', Prefix(5), {}),
+  'layer_prompts_that_are_added': ('t5', LayerPrompts(7, mode='add'), {}),
+  'decoder_prompt': ('llama', prompts.PromptTuning(prompts.Prompt(5)), {'packed': True, 'dropout_rate': 0.1}),
+  'decoder_prefix': ('llama', Prefix(5), {'buckets': (3, 6)}),
   'decoder_layer_prompts': ('llama', LayerPrompts(5), {}),
 }
 
@@ -81,35 +82,57 @@ def train(name, folder, steps):
   return {'step': run.step, 'metrics': run.metrics, 'best': run.best}, run.trained
 
 
-def figures(trained, model, *, answers=False):
-  """Returns what trained tensors do: the loss of the validation split and two rows of logits.
-
-  Args:
-    trained: as `load_trained` gives them.
-    model: the name of the frozen model.
-    answers: the model's own are returned too, with their metrics.
-  """
+def losses(trained, model):
+  """Returns what trained tensors make of the validation split: the loss and its parts."""
   model = frozen(model)
-  rows, conditioning, layout = task().split('validation'), trained.conditioning(model), model.layout(trained.layout())
-  found = evaluate_loss(model, conditioning, layout, task(), lengths=LENGTHS, batch_size=4, loss=Loss())
-  if answers:
-    result = evaluate(model, conditioning, layout, task(), sampler=Greedy(), lengths=LENGTHS, batch_size=4)
-    found |= {**result.metrics, 'answers': [line['output'] for line in result.lines]}
-  return found, model.logits([row['inputs'] for row in rows[:2]], [row['targets'] for row in rows[:2]], trained)
+  return evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), task(), lengths=LENGTHS,
+                       batch_size=4, loss=Loss())
+
+
+def answers(trained, model):
+  """Returns the metrics of the validation split, and the answers."""
+  model = frozen(model)
+  result = evaluate(model, trained.conditioning(model), model.layout(trained.layout()), task(), sampler=Greedy(),
+                    lengths=LENGTHS, batch_size=4)
+  return {**result.metrics, 'answers': [line['output'] for line in result.lines]}
+
+
+def logits(trained, model):
+  """Returns the logits of two rows."""
+  rows = task().split('validation')[:2]
+  return frozen(model).logits([row['inputs'] for row in rows], [row['targets'] for row in rows], trained)
 
 
 def run_command(*arguments):
   """Runs `prompt-tuning`; it must end well."""
-  assert command.main(list(map(str, arguments))) == 0
+  program, *arguments = map(str, arguments)
+  assert (convert.main(arguments) if program == 'convert' else command.run(program, arguments)) == 0
 
 
 # --- The same for every version of the package --------------------------------------------------------------------
 
 STEPS, MORE = 4, 2  # of a run that is kept, and of one that is resumed
-WITH_ANSWERS = ('prompt_before', 'prefix', 'decoder_layer_prompts')  # to generate takes a program of its own
+# Each run compiles programs of its own. These differ in data, optimizer or dropout; the others step on with `-m slow`.
+STEPPED = ('prefix_of_a_network', 'decoder_prompt', 'decoder_prefix')
+QUESTIONED = ('decoder_layer_prompts',)  # for logits and answers; the others with `-m slow`
+EVALUATED = ('by_command', 'prefix', 'prompt.npy')  # with prompt-tuning eval
 ADAPTERS = {'peft_prompt': 'decoder_prompt', 'peft_prefix': 'decoder_prefix'}  # folder -> the run that it is of
 TENSORS = ('best', 'last')
-SHORT = ('prompt_before', 'low_rank', 'decoder_prefix')  # resumed in the fast suite, the others on demand
+COMMON = (
+  '--gin_file=models/from_checkpoint_prompt.gin', '--gin.VOCABULARY=@seqio.PassThroughVocabulary()',
+  '--gin.seqio.PassThroughVocabulary.size=29', "--gin.MIXTURE_OR_TASK_NAME='turn.jsonl'",
+  f'--gin.TASK_FEATURE_LENGTHS={LENGTHS}')
+TRAIN = ('train', '--gin_file=runs/prompt_finetune.gin', *COMMON, "--gin.INITIAL_CHECKPOINT_PATH='models/t5'",
+         "--gin.MODEL_DIR='by_command'", '--gin.PROMPT_LENGTH=7', '--gin.BATCH_SIZE=2', '--gin.EVAL_PERIOD=2',
+         '--gin.RANDOM_SEED=5')
+EVAL = ('eval', '--gin_file=runs/prompt_eval.gin', *COMMON, '--gin.PROMPT_LENGTH=None',
+        "--gin.CHECKPOINT_PATH='models/t5'", "--gin.utils.DatasetConfig.split='validation'",
+        "--gin.EVAL_OUTPUT_DIR='judged'")
+
+
+def mostly_slow(quick):
+  """Returns the names of all runs, of which only some are tried by default."""
+  return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
 
 def expected(name):
@@ -119,7 +142,7 @@ def expected(name):
 
 def assert_same(found, wanted):
   """Compares dicts of numbers, texts and further dicts, numbers at 1e-5."""
-  assert found.keys() == wanted.keys()
+  assert_same({name: again.about[name] for name in before.about}, before.about)  # files say more now
   for name, value in wanted.items():
     if isinstance(value, dict):
       assert_same(found[name], value)
@@ -131,6 +154,18 @@ def assert_same(found, wanted):
 
 def assert_close(found, wanted):
   np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def outputs(folder):
+  """Returns what the model answered in an evaluation by `EVAL`."""
+  path, = (folder / 'judged/inference_eval').glob('turn.jsonl-0*.jsonl')
+  return [json.loads(line)['output'] for line in path.read_text().splitlines()]
+
+
+def last_figures(folder):
+  """Returns the last line of a training's figures, without what depends on the clock."""
+  line = [line for line in lines(folder) if line['folder'] == 'train'][-1]
+  return {name: value for name, value in line.items() if not name.endswith('per_second')}
 
 
 def lines(folder):
@@ -147,17 +182,35 @@ def copied(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', METHODS)
-def test_trained_tensors_of_an_earlier_run_do_what_they_did(name):
+def test_trained_tensors_of_an_earlier_run_have_the_same_losses(name):
+  wanted, _ = expected(name)
+  for each in TENSORS:
+    assert_same(losses(load_trained(str(HERE / name / f'{each}.safetensors')), METHODS[name][0]), wanted[each])
+
+
+@pytest.mark.parametrize('name', mostly_slow(QUESTIONED))
+def test_trained_tensors_of_an_earlier_run_give_the_same_logits_and_answers(name):
   wanted, arrays = expected(name)
   for each in TENSORS:
-    found, logits = figures(load_trained(str(HERE / name / f'{each}.safetensors')), METHODS[name][0],
-                            answers=name in WITH_ANSWERS)
-    assert_same(found, wanted[each])
-    assert_close(logits, arrays[f'{each}/logits'])
+    trained = load_trained(str(HERE / name / f'{each}.safetensors'))
+    assert_close(logits(trained, METHODS[name][0]), arrays[f'{each}/logits'])
+    assert_same(answers(trained, METHODS[name][0]), wanted[f'{each}/answers'])
 
 
-@pytest.mark.parametrize('name', [
-  name if name in SHORT else pytest.param(name, marks=pytest.mark.slow) for name in METHODS])
+@pytest.mark.parametrize('name', METHODS)
+def test_the_state_of_an_earlier_run_is_the_same_runs_and_is_restored_whole(name, tmp_path):
+  folder = shutil.copytree(HERE / name, tmp_path / name)
+  end, trained = train(name, folder, STEPS)  # it has ended: nothing is compiled
+  last = load_trained(str(HERE / name / 'last.safetensors'))
+  assert (end['step'], end['best']) == (START + STEPS, last.about['best'])
+  kept = trained.keys() & last.tensors.keys()
+  assert kept or name == 'prefix_of_a_network'
+  for path in kept:
+    np.testing.assert_array_equal(trained[path], last.tensors[path])
+  assert lines(folder) == lines(HERE / name)
+
+
+@pytest.mark.parametrize('name', mostly_slow(STEPPED))
 def test_an_earlier_run_is_resumed_and_ends_as_it_would_have(name, tmp_path):
   wanted, arrays = expected(name)
   folder = shutil.copytree(HERE / name, tmp_path / name)
@@ -178,6 +231,28 @@ def test_the_folder_of_an_earlier_run_gives_its_best_tensors(name):
   assert found.about['step'] == expected(name)[0]['best_step']
 
 
+def test_a_run_of_an_earlier_command_is_resumed_by_the_command(copied):
+  run_command(*TRAIN, '--gin.TRAIN_STEPS=5')
+  wanted, arrays = expected('by_command')
+  trained = load_trained('by_command/last.safetensors')
+  assert trained.about['step'] == 5
+  assert_close(trained.prompt().vectors, arrays['resumed/vectors'])
+  assert_same(last_figures(copied / 'by_command'), wanted['resumed'])
+
+
+@pytest.mark.parametrize('source', EVALUATED)
+def test_the_command_evaluates_what_earlier_runs_left(source, copied):
+  run_command(*EVAL, f"--gin.PROMPT_FILE='{source}'")
+  assert outputs(copied) == expected('by_command')[0]['evaluated'][source]
+
+
+def test_a_config_of_an_earlier_run_describes_the_same_run(copied):
+  run_command('train', '--gin_file=by_command/config.gin', "--gin.MODEL_DIR='again'")
+  again, before = (load_trained(f'{folder}/last.safetensors') for folder in ('again', 'by_command'))
+  assert_same(again.about, before.about)
+  assert_close(again.prompt().vectors, before.prompt().vectors)
+
+
 def test_saved_prompts_are_read_with_their_places():
   _, arrays = expected('prompt')
   prompt = load_prompt(str(HERE / 'prompt.safetensors'))
@@ -190,11 +265,8 @@ def test_saved_prompts_are_read_with_their_places():
 
 
 @pytest.mark.parametrize('file', ['prompt.safetensors', 'prompt.npy'])
-def test_saved_prompts_do_what_they_did(file):
-  wanted, arrays = expected('prompt')
-  found, logits = figures(load_trained(str(HERE / file)), 't5')
-  assert_same(found, wanted[file])
-  assert_close(logits, arrays[f'{file}/logits'])
+def test_saved_prompts_have_the_same_losses(file):
+  assert_same(losses(load_trained(str(HERE / file)), 't5'), expected('prompt')[0][file])
 
 
 @pytest.mark.parametrize('folder', ADAPTERS)
