@@ -85,7 +85,7 @@ KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm')
 KEPT = {
   'gpt2_untied': (), 'gpt2_bare': (), 'llama_mqa_llama3': (), 'llama_biases': (), 'mistral_layer_types': ('prefix',),
   'qwen2_window': (), 'gemma2_odd': (), 'gemma3_linear': ('prompt',), 'gemma3_sparse': (), 't5_gelu': (),
-  't5_silu': ('prefix',), 'mt5_new': ()}
+  't5_silu': ('prefix',), 'mt5_new': (), 't5_v10': (), 't5_v11': ('prompt',)}
 
 
 def randomise(model, seed):
