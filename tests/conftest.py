@@ -33,15 +33,13 @@ import pytest
 # Old-style keys are arrays of two numbers that nobody recognises as keys; nothing here may make one.
 jax.config.update('jax_legacy_prng_key', 'error')
 
-FIXTURES = pathlib.Path(__file__).parents[2] / 'shared' / 'fixtures'
-
 
 @pytest.fixture(scope='session')
 def shared() -> pathlib.Path:
-  """The folder of golden data made with T5X and transformers."""
-  if not FIXTURES.exists():
-    pytest.skip('no golden data: the folder ../shared/fixtures is absent')
-  return FIXTURES
+  """The folder of golden data beside the project, made with T5X and transformers."""
+  import golden_models
+
+  return golden_models.shared_folder()
 
 
 @pytest.fixture(scope='session')

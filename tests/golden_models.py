@@ -1,10 +1,19 @@
-"""The models and batches of the golden data, read as users read theirs."""
+"""The models and batches of the golden data, read as users read theirs.
 
+`tests/goldens` is always there; `../shared/fixtures` holds more, and tests of it are skipped where it is absent.
+"""
+
+import atexit
+import dataclasses
 import functools
 import pathlib
+import shutil
+import tarfile
+import tempfile
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import load_model
@@ -13,7 +22,12 @@ from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 
+OWN = pathlib.Path(__file__).parent / 'goldens'
+FAMILIES = pathlib.Path(__file__).parent / 'models/families'
+SHARED = pathlib.Path(__file__).parents[2] / 'shared' / 'fixtures'
 CONFIGS = {
+  'own': T5Config(vocab_size=37, width=10, heads=3, head_dim=5, mlp_dim=14, encoder_layers=2, decoder_layers=4,
+                  relative_buckets=8, relative_max_distance=11),
   'tiny': T5Config(vocab_size=32128, width=4, heads=2, head_dim=2, mlp_dim=8, encoder_layers=2, decoder_layers=2,
                    relative_buckets=4, relative_max_distance=8),
   'small': T5Config(vocab_size=128, width=32, heads=4, head_dim=8, mlp_dim=64, encoder_layers=2, decoder_layers=2,
@@ -21,17 +35,64 @@ CONFIGS = {
 }
 
 
-@functools.cache
-def t5x_model(shared: pathlib.Path, name: str) -> LanguageModel:
-  """Returns the model 'tiny' (of a, b and c) or 'small' (of d), from T5X's native checkpoint."""
-  path = {'tiny': 't5x_native/checkpoint_3', 'small': 't5x/d_small/ckpt_native'}[name]
-  return load_model(str(shared / path), config=CONFIGS[name])
+
+
+@dataclasses.dataclass(frozen=True)
+class T5XFiles:
+  """Where a model of T5X, and what T5X gave for it, lies. Folders of checkpoints are called `ckpt_{layout}`."""
+
+  golden: pathlib.Path
+  params: pathlib.Path
+  training: pathlib.Path
+  checkpoints: pathlib.Path
+
+
+def shared_folder() -> pathlib.Path:
+  """Returns the folder of golden data beside the project; where it is absent, the test is skipped."""
+  if not SHARED.exists():
+    pytest.skip('no golden data: the folder ../shared/fixtures is absent')
+  return SHARED
 
 
 @functools.cache
-def hugging_face_model(shared: pathlib.Path, name: str) -> LanguageModel:
+def t5x_files(name: str) -> T5XFiles:
+  """Returns the files of the model 'own' (of `tests/goldens`) or of 'small' (d beside the project)."""
+  if name == 'own':
+    folder = OWN / 't5x'
+    return T5XFiles(folder / 'encoder_decoder.npz', folder / 'parameters.npz', folder / 'training.npz',
+                    _unpacked(folder / 'checkpoints.tar.xz'))
+  folder = shared_folder() / 't5x/d_small'
+  return T5XFiles(folder / 'golden.npz', folder / 'params.npz', folder / 'train_20.npz', folder)
+
+
+@functools.cache
+def _unpacked(archive: pathlib.Path) -> pathlib.Path:
+  folder = tempfile.mkdtemp(prefix='prompt_tuning_goldens_')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  with tarfile.open(archive) as file:
+    file.extractall(folder, filter='data')
+  return pathlib.Path(folder)
+
+
+@functools.cache
+def t5x_model(name: str) -> LanguageModel:
+  """Returns the model 'own', 'tiny' (of a, b and c) or 'small' (of d), from T5X's native checkpoint."""
+  path = shared_folder() / 't5x_native/checkpoint_3' if name == 'tiny' else t5x_files(name).checkpoints / 'ckpt_native'
+  return load_model(str(path), config=CONFIGS[name])
+
+
+def hugging_face_files(name: str) -> tuple[pathlib.Path, pathlib.Path]:
+  """Returns the folder of a model that transformers saved, and what it gave; 'own_…' is one of `models/families`."""
+  if name.startswith('own_'):
+    name = name.removeprefix('own_')
+    return FAMILIES / name, OWN / f'hf/{name}.npz'
+  return shared_folder() / 'hf' / name, shared_folder() / 'hf' / name / 'golden.npz'
+
+
+@functools.cache
+def hugging_face_model(name: str) -> LanguageModel:
   """Returns a model that transformers saved."""
-  return load_model(str(shared / 'hf' / name))
+  return load_model(str(hugging_face_files(name)[0]))
 
 
 def make_batch(inputs, targets, prompt_length: int = 0):

@@ -127,3 +127,15 @@ def test_a_scanned_model_of_equal_biases_gives_t5xs_logits(shared, tmp_path):
   real = batch['decoder']['segments'] > 0
   found = model.module.apply({'params': model.params}, batch)
   np.testing.assert_allclose(found[real], golden['plain_logits'][real], atol=2e-4)
+
+
+def test_a_scanned_model_of_flaxformer_gives_t5xs_logits(tmp_path):
+  folder = golden_models.OWN / 't5x'
+  golden = np.load(folder / 'scanned.npz')
+  model = load_model(write_t5x(str(tmp_path), 7, dict(np.load(folder / 'scanned_parameters.npz'))),
+                     relative_max_distance=11)
+  assert model.module.config.layer_biases
+  batch = golden_models.make_batch(golden['encoder_input_tokens'], golden['decoder_target_tokens'])
+  real = batch['decoder']['segments'] > 0
+  found = model.module.apply({'params': model.params}, batch)
+  np.testing.assert_allclose(found[real], golden['logits'][real], atol=2e-4)

@@ -4,6 +4,7 @@ import pathlib
 import shutil
 
 import flax.serialization
+import golden_models
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,33 +34,38 @@ def test_an_old_native_checkpoint_is_read_to_the_bit(shared):
   assert_same(checkpoint, np.load(shared / 't5x/a_plain_tiny/params_checkpoint_3.npz'))
 
 
+@pytest.fixture(params=['own', 'small'])
+def golden(request):
+  """The files of a model that T5X wrote."""
+  return golden_models.t5x_files(request.param)
+
+
 @pytest.mark.parametrize('folder', ['ckpt_native', 'ckpt_orbax'])
-def test_both_layouts_of_today_are_read_to_the_bit(shared, folder):
-  checkpoint = T5XCheckpoint(str(shared / 't5x/d_small' / folder / 'checkpoint_1234'))
+def test_both_layouts_of_today_are_read_to_the_bit(golden, folder):
+  checkpoint = T5XCheckpoint(str(golden.checkpoints / folder / 'checkpoint_1234'))
   assert checkpoint.step == 1234
-  assert_same(checkpoint, np.load(shared / 't5x/d_small/params.npz'))
+  assert_same(checkpoint, np.load(golden.params))
 
 
-def test_a_bfloat16_checkpoint_is_read_as_bfloat16(shared):
-  params = np.load(shared / 't5x/d_small/params.npz')
-  checkpoint = T5XCheckpoint(str(shared / 't5x/d_small/ckpt_native_bf16/checkpoint_1234'))
+def test_a_bfloat16_checkpoint_is_read_as_bfloat16(golden):
+  params = np.load(golden.params)
+  checkpoint = T5XCheckpoint(str(golden.checkpoints / 'ckpt_native_bf16/checkpoint_1234'))
   assert_same(checkpoint, {name: array.astype(jnp.bfloat16) for name, array in params.items()})
 
 
 @pytest.mark.parametrize('folder', ['ckpt_native_prompt', 'ckpt_orbax_prompt'])
-def test_a_checkpoint_whose_frozen_parameters_have_no_state_is_read(shared, folder):
-  params = dict(np.load(shared / 't5x/d_small/params.npz'))
-  trajectory = np.load(shared / 't5x/d_small/train_20.npz')
-  checkpoint = T5XCheckpoint(str(shared / 't5x/d_small' / folder))
-  assert checkpoint.step == 20
+def test_a_checkpoint_whose_frozen_parameters_have_no_state_is_read(golden, folder):
+  params, trajectory = dict(np.load(golden.params)), np.load(golden.training)
+  checkpoint = T5XCheckpoint(str(golden.checkpoints / folder))
+  assert checkpoint.step == len(trajectory['start0_loss'])
   assert_same(checkpoint, params | {'encoder/prompt/prompt/prompt': trajectory['start0_prompts'][-1]})
-  state = T5XCheckpoint(str(shared / 't5x/d_small' / folder), part='state')
+  state = T5XCheckpoint(str(golden.checkpoints / folder), part='state')
   np.testing.assert_array_equal(state.read('param_states/encoder/prompt/prompt/prompt/v'), trajectory['start0_final_v'])
   assert not any('mlp' in name for name in state.names())
 
 
-def test_the_folder_the_file_in_it_and_the_folder_above_mean_the_same(shared):
-  above = shared / 't5x/d_small/ckpt_native'
+def test_the_folder_the_file_in_it_and_the_folder_above_mean_the_same(golden):
+  above = golden.checkpoints / 'ckpt_native'
   paths = [above, above / 'checkpoint_1234', f'{above}/checkpoint_1234/', above / 'checkpoint_1234' / 'checkpoint']
   assert {T5XCheckpoint(path).path for path in paths} == {str(above / 'checkpoint_1234')}
 
@@ -84,8 +90,8 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 @pytest.mark.parametrize('folder', ['ckpt_native', 'ckpt_native_bf16', 'ckpt_native_prompt'])
-def test_what_is_written_has_the_structure_that_t5x_writes(shared, tmp_path, folder):
-  golden = T5XCheckpoint(str(shared / 't5x/d_small' / folder))
+def test_what_is_written_has_the_structure_that_t5x_writes(golden, tmp_path, folder):
+  golden = T5XCheckpoint(str(golden.checkpoints / folder))
   ours = pathlib.Path(write_t5x(str(tmp_path), golden.step, {name: golden.read(name) for name in golden.names()}))
   theirs = pathlib.Path(golden.path)
   found, wanted = (
@@ -100,9 +106,9 @@ def test_what_is_written_has_the_structure_that_t5x_writes(shared, tmp_path, fol
     assert os.listdir(ours / name) == os.listdir(theirs / name)
 
 
-def test_frozen_parameters_are_written_without_optimiser_state_as_t5x_does(shared, tmp_path):
-  golden = shared / 't5x/d_small/ckpt_native_prompt/checkpoint_20/checkpoint'
-  states = flax.serialization.msgpack_restore(golden.read_bytes())['optimizer']['state']['param_states']
+def test_frozen_parameters_are_written_without_optimiser_state_as_t5x_does(golden, tmp_path):
+  (file,) = golden.checkpoints.glob('ckpt_native_prompt/checkpoint_*/checkpoint')
+  states = flax.serialization.msgpack_restore(file.read_bytes())['optimizer']['state']['param_states']
   path = write_t5x(str(tmp_path), 3, {'encoder/layers_0/mlp/wo/kernel': np.ones((2, 3), np.float32)})
   ours = flax.serialization.msgpack_restore((pathlib.Path(path) / 'checkpoint').read_bytes())
   assert ours['optimizer']['state']['param_states']['encoder']['layers_0']['mlp'] == {'wo': {'kernel': None}}
@@ -181,8 +187,8 @@ def test_an_array_of_another_shape_than_listed_is_an_error(tmp_path):
     T5XCheckpoint(str(path)).read('token_embedder/embedding')
 
 
-def test_a_missing_data_file_of_an_orbax_checkpoint_is_an_error(shared, writable_copy):
-  folder = writable_copy(shared / 't5x/d_small/ckpt_orbax/checkpoint_1234')
+def test_a_missing_data_file_of_an_orbax_checkpoint_is_an_error(golden, writable_copy):
+  folder = writable_copy(golden.checkpoints / 'ckpt_orbax/checkpoint_1234')
   for file in (folder / 'state/ocdbt.process_0/d').iterdir():
     file.unlink()
   with pytest.raises(ValueError, match=r'checkpoint_1234(/state is damaged|: the array \S+ cannot be read)'):

@@ -2,10 +2,16 @@
 
 import json
 
+import golden_models
 import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints.t5x import write_t5x
+
 SHAPES = {
+  'own': {'NUM_HEADS': 3, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 4, 'HEAD_DIM': 5, 'EMBED_DIM': 10,
+          'MLP_DIM': 14, 'NUM_EMBEDDINGS': 37, 'architectures.T5.relative_buckets': 8,
+          'architectures.T5.relative_max_distance': 11, 'seqio.PassThroughVocabulary.size': 37},
   'tiny': {'NUM_HEADS': 2, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 2, 'EMBED_DIM': 4,
            'MLP_DIM': 8, 'architectures.T5.relative_buckets': 4, 'architectures.T5.relative_max_distance': 8,
            'seqio.PassThroughVocabulary.size': 32128},
@@ -16,7 +22,8 @@ SHAPES = {
 
 
 def model_flags(name):
-  common = {'ACTIVATION_DTYPE': "'float32'", 'PROMPT_LENGTH': 5, 'VOCABULARY': '@seqio.PassThroughVocabulary()'}
+  common = {'ACTIVATION_DTYPE': "'float32'", 'PROMPT_LENGTH': 6 if name == 'own' else 5,
+            'VOCABULARY': '@seqio.PassThroughVocabulary()'}
   return ['--gin_file=models/t5_1_1_prompt.gin', *(
     f'--gin.{macro}={value}' for macro, value in (SHAPES[name] | common).items())]
 
@@ -29,42 +36,58 @@ def write_table(path, golden):
   return path
 
 
-def test_train_takes_t5xs_first_steps_from_t5xs_checkpoint(run, shared, tmp_path):
-  golden = np.load(shared / 't5x/c_train_tiny/golden.npz')
+@pytest.mark.parametrize('name', ['own', 'tiny'])
+def test_train_takes_t5xs_first_steps_from_t5xs_checkpoint(run, tmp_path, name):
+  if name == 'own':  # where rounding grows faster
+    golden, steps = np.load(golden_models.t5x_files(name).training), 3
+    checkpoint = write_t5x(str(tmp_path / 'frozen'), 3, dict(np.load(golden_models.t5x_files(name).params)))
+  else:
+    shared = golden_models.shared_folder()
+    golden, steps = np.load(shared / 't5x/c_train_tiny/golden.npz'), 5
+    checkpoint = shared / 't5x_native/checkpoint_3'
+  np.save(tmp_path / 'prompt.npy', golden['prompt0'])
+  count, inputs = golden['encoder_input_tokens'].shape
   rows = write_table(tmp_path / 'rows.jsonl', golden)
   status, _, errors = run(
-    'train', *model_flags('tiny'), '--gin_file=prompts/from_file.gin', '--gin_file=runs/prompt_finetune.gin',
-    f"--gin.PROMPT_FILE='{shared}/t5x/b_prompt_tiny/prompt_5x4.npy'", f"--gin.MIXTURE_OR_TASK_NAME='{rows}'",
-    f"--gin.INITIAL_CHECKPOINT_PATH='{shared}/t5x_native/checkpoint_3'", f"--gin.MODEL_DIR='{tmp_path}/run'",
-    "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}", '--gin.BATCH_SIZE=3', '--gin.DROPOUT_RATE=0.0',
-    '--gin.TRAIN_STEPS=8', "--gin.train/utils.DatasetConfig.split='all'", '--gin.utils.SaveCheckpointConfig.period=1',
+    'train', *model_flags(name), '--gin_file=prompts/from_file.gin', '--gin_file=runs/prompt_finetune.gin',
+    f"--gin.PROMPT_FILE='{tmp_path}/prompt.npy'", f"--gin.MIXTURE_OR_TASK_NAME='{rows}'",
+    f"--gin.INITIAL_CHECKPOINT_PATH='{checkpoint}'", f"--gin.MODEL_DIR='{tmp_path}/run'",
+    f"--gin.TASK_FEATURE_LENGTHS={{'inputs': {inputs}, 'targets': {golden['decoder_target_tokens'].shape[1]}}}",
+    f'--gin.BATCH_SIZE={count}', '--gin.DROPOUT_RATE=0.0', f'--gin.TRAIN_STEPS={3 + steps}',
+    "--gin.train/utils.DatasetConfig.split='all'", '--gin.utils.SaveCheckpointConfig.period=1',
     '--gin.utils.SaveCheckpointConfig.keep=None', '--gin.train_script.train.log_period=1',
     '--gin.train_script.train.train_eval_dataset_cfg=None', '--gin.train_script.train.infer_eval_dataset_cfg=None')
   assert status == 0, errors
-  for step in range(4, 9):
+  for step in range(4, 4 + steps):
     found = np.load(tmp_path / f'run/numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt')
     wanted = golden['start3_prompts'][step - 3]
     assert np.linalg.norm(found - wanted) < 1e-4 * np.linalg.norm(wanted)
   figures = [json.loads(line) for line in (tmp_path / 'run/metrics.jsonl').read_text().splitlines()]
   tokens = golden['decoder_loss_weights'].sum()
-  np.testing.assert_allclose([line['loss'] * tokens for line in figures], golden['start3_loss'][:5], rtol=1e-4)
-  np.testing.assert_allclose([line['z_loss'] * tokens for line in figures], golden['start3_z_loss'][:5], rtol=1e-4)
+  np.testing.assert_allclose([line['loss'] * tokens for line in figures], golden['start3_loss'][:steps], rtol=1e-4)
+  np.testing.assert_allclose([line['z_loss'] * tokens for line in figures], golden['start3_z_loss'][:steps], rtol=1e-4)
   assert all(line['learning_rate'] == pytest.approx(0.3) for line in figures)
 
 
-@pytest.mark.parametrize(('mode', 'decoding', 'name'), [
-  ('score', [], 'score_batch'), ('predict_with_aux', [], 'beam1_a06'),
-  ('predict_with_aux', ['--gin_file=models/decoding/beam_search.gin'], 'beam4_a06')])
-@pytest.mark.parametrize('kind', ['plain', 'prompt'])
-def test_infer_gives_t5xs_scores(run, shared, tmp_path, kind, mode, decoding, name):
-  golden = np.load(shared / 't5x/d_small/golden.npz')
+BEAMS = ['--gin_file=models/decoding/beam_search.gin']
+
+
+@pytest.mark.parametrize(('source', 'kind', 'mode', 'decoding', 'name'), [
+  ('own', 'prompt', 'score', [], 'score_batch'), ('own', 'prompt', 'predict_with_aux', BEAMS, 'beam4_a06'),
+  *(('small', kind, *how) for kind in ('plain', 'prompt') for how in (
+    ('score', [], 'score_batch'), ('predict_with_aux', [], 'beam1_a06'), ('predict_with_aux', BEAMS, 'beam4_a06')))])
+def test_infer_gives_t5xs_scores(run, tmp_path, source, kind, mode, decoding, name):
+  files = golden_models.t5x_files(source)
+  golden = np.load(files.golden)
+  np.save(tmp_path / 'prompt.npy', golden['prompt'])
+  lengths = {'inputs': golden['encoder_input_tokens'].shape[1], 'targets': golden['decoder_target_tokens'].shape[1]}
   rows = write_table(tmp_path / 'rows.jsonl', golden)
   prompt = ['--gin_file=runs/infer.gin', '--gin.PROMPT=None'] if kind == 'plain' else [
-    '--gin_file=runs/prompt_infer.gin', f"--gin.PROMPT_FILE='{shared}/t5x/d_small/prompt_5x32.npy'"]
+    '--gin_file=runs/prompt_infer.gin', f"--gin.PROMPT_FILE='{tmp_path}/prompt.npy'"]
   status, _, errors = run(
-    'infer', *model_flags('small'), *decoding, *prompt, f"--gin.CHECKPOINT_PATH='{shared}/t5x/d_small/ckpt_orbax'",
+    'infer', *model_flags(source), *decoding, *prompt, f"--gin.CHECKPOINT_PATH='{files.checkpoints}/ckpt_orbax'",
     "--gin.utils.RestoreCheckpointConfig.dtype='float32'", f"--gin.MIXTURE_OR_TASK_NAME='{rows}'",
-    f"--gin.INFER_OUTPUT_DIR='{tmp_path}/out'", "--gin.TASK_FEATURE_LENGTHS={'inputs': 10, 'targets': 12}",
+    f"--gin.INFER_OUTPUT_DIR='{tmp_path}/out'", f'--gin.TASK_FEATURE_LENGTHS={lengths}',
     f"--gin.infer_script.infer.mode='{mode}'")
   assert status == 0, errors
   lines = [json.loads(line) for line in (tmp_path / f'out/rows-{mode}.jsonl-00000-of-00001').read_text().splitlines()]

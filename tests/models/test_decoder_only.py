@@ -1,7 +1,9 @@
 """Decoder-only models against transformers and T5X, and against themselves: padding, packing, shared prompts."""
 
 import dataclasses
+import functools
 
+import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,33 +74,64 @@ def test_a_model_that_is_written_is_read_as_the_same(published, tmp_path):
   np.testing.assert_array_equal(loading.load_embedding(str(tmp_path / 'written')), model.embeddings())
 
 
-@pytest.mark.parametrize('mode', ['causal', 'prefixlm'])
-@pytest.mark.parametrize('kind', ['plain', 'prompt'])
-def test_logits_are_those_of_t5xs_decoder_only_model(shared, mode, kind):
-  folder = shared / 't5x' / 'e_decoder_only'
-  arrays, golden = dict(np.load(folder / 'params.npz')), np.load(folder / 'golden.npz')
+@functools.cache
+def t5x_decoder(source, mode):
+  """Returns T5X's decoder-only model, its prompt [P, D], and what T5X gave for both ways to see the input."""
+  if source == 'own':
+    folder = golden_models.OWN / 't5x'
+    arrays, golden, furthest = folder / 'decoder_only_parameters.npz', folder / 'decoder_only.npz', 11
+  else:
+    folder = golden_models.shared_folder() / 't5x/e_decoder_only'
+    arrays, golden, furthest = folder / 'params.npz', folder / 'golden.npz', 16
+  arrays = dict(np.load(arrays))
   prompt = arrays.pop('decoder/prompt/prompt/prompt')
   reader = loading._Arrays('golden', arrays)
-  config = dataclasses.replace(t5_formats.infer_config(reader.names(), 'golden'), relative_max_distance=16,
+  config = dataclasses.replace(t5_formats.infer_config(reader.names(), 'golden'), relative_max_distance=furthest,
                                prefix_lm=mode == 'prefixlm')
   module = loading.module_of(config)
   shapes = loading.parameter_shapes(module)
-  params = load(reader, shapes, t5_formats.decoder_only_rules(shapes))
-  layout = module.layout(layouts.Layout(5 if kind == 'prompt' else 0))
+  return module, load(reader, shapes, t5_formats.decoder_only_rules(shapes)), prompt, np.load(golden)
+
+
+@pytest.mark.parametrize('source', ['own', 'e'])
+@pytest.mark.parametrize('mode', ['causal', 'prefixlm'])
+@pytest.mark.parametrize('kind', ['plain', 'prompt'])
+def test_logits_are_those_of_t5xs_decoder_only_model(source, mode, kind):
+  module, params, prompt, golden = t5x_decoder(source, mode)
+  length = len(prompt) if kind == 'prompt' else 0
+  layout = module.layout(layouts.Layout(length))
   rows = []
   for targets, inputs, seen in zip(golden['decoder_target_tokens'], golden['decoder_input_tokens'],
                                    golden['decoder_causal_attention'], strict=True):
     count, known = int((targets > 0).sum()), int(seen.sum())
     example = layout.example(inputs[1:known], [*inputs[known:count], targets[count - 1]])
     rows.append([example])
-  batch = layouts.assemble(rows, {'decoder': 16 + 5})
+  batch = layouts.assemble(rows, {'decoder': golden['decoder_target_tokens'].shape[1] + len(prompt)})
   given = StackConditioning(prompt=jnp.asarray(prompt)[None]) if kind == 'prompt' else StackConditioning()
-  found = np.asarray(module.apply({'params': params}, batch, Conditioning(decoder=given)))
+  found = np.asarray(jax.jit(module.apply)({'params': params}, batch, Conditioning(decoder=given)))
   wanted = golden[f'{mode}_{kind}_logits']
   for b, targets in enumerate(golden['decoder_target_tokens']):
     count = int((targets > 0).sum())
-    start = 5 if 'prompt_slots' in batch['decoder'] and kind == 'prompt' else 0
+    start = length if 'prompt_slots' in batch['decoder'] else 0
     np.testing.assert_allclose(found[b, start:start + count], wanted[b, :count], atol=2e-4)
+
+
+@pytest.mark.parametrize(('mode', 'kind', 'name', 'sampler'), [
+  ('causal', 'plain', 'beam4_a00', BeamSearch(4, alpha=0.0)), ('causal', 'prompt', 'greedy_temp0', Greedy()),
+  ('prefixlm', 'plain', 'greedy_temp0', Greedy()), ('prefixlm', 'prompt', 'beam4_a00', BeamSearch(4, alpha=0.0))])
+def test_answers_are_those_of_t5xs_decoder_only_model(mode, kind, name, sampler):
+  module, params, prompt, golden = t5x_decoder('own', mode)
+  length = len(prompt) if kind == 'prompt' else 0
+  layout = module.layout(layouts.Layout(length))
+  # Without a penalty of lengths: T5X's counts the input and the prompt, ours the answer.
+  given = StackConditioning(prompt=jnp.asarray(prompt)[None]) if kind == 'prompt' else StackConditioning()
+  inputs = golden['asked_tokens'].astype(np.int32)
+  batch = layouts.assemble([[layout.question(row)] for row in inputs], {'decoder': inputs.shape[1] + 1 + length},
+                           side='left')
+  tokens, scores = generate(module, params, batch, Conditioning(decoder=given), jax.random.key(0), sampler=sampler,
+                            max_length=9)
+  np.testing.assert_array_equal(tokens, golden[f'{mode}_{kind}_{name}_tokens'][:, :, :9])
+  np.testing.assert_allclose(scores, golden[f'{mode}_{kind}_{name}_scores'], atol=1e-4)
 
 
 # Every dimension differs from the others; grouped heads, norms of queries, windows, caps and two rotary bases.

@@ -34,10 +34,10 @@ def decode(model, inputs, sampler, end_ids=(1,), prompt=None):
   return np.asarray(tokens)[:, ::-1], np.asarray(scores)[:, ::-1]
 
 
-@pytest.mark.parametrize('name', ['t5_v10', 't5_v11'])
-def test_logits_and_loss_equal_transformers(shared, name):
-  golden = np.load(shared / 'hf' / name / 'golden.npz')
-  logits, real = logits_of(golden_models.hugging_face_model(shared, name), golden)
+@pytest.mark.parametrize('name', ['own_t5_v11', 't5_v10', 't5_v11'])
+def test_logits_and_loss_equal_transformers(name):
+  golden = np.load(golden_models.hugging_face_files(name)[1])
+  logits, real = logits_of(golden_models.hugging_face_model(name), golden)
   np.testing.assert_allclose(logits[real], golden['logits'][real], atol=2e-4)
   log_probs = np.asarray(jax.nn.log_softmax(jnp.asarray(logits)))
   of_labels = np.take_along_axis(log_probs, np.maximum(golden['labels'], 0)[..., None], -1)[..., 0]
@@ -45,15 +45,18 @@ def test_logits_and_loss_equal_transformers(shared, name):
 
 
 @pytest.mark.parametrize(('model', 'name', 'sampler'), [
+  ('own_t5_v11', 'greedy_eos2', Greedy()),
+  ('own_t5_v11', 'beam4_eos2_lp2', transformers_beams(alpha=2.0)),
+  ('own_t5_v10', 'beam4_eos2_lp0_es', transformers_beams(alpha=0.0, early_stopping=True)),
   ('t5_v10', 'greedy', Greedy()),
   ('t5_v11', 'greedy_eos2', Greedy()),
   ('t5_v10', 'beam4', transformers_beams(alpha=1.0)),
   ('t5_v11', 'beam4_eos2_lp2', transformers_beams(alpha=2.0)),
   ('t5_v10', 'beam4_eos2_lp0_es', transformers_beams(alpha=0.0, early_stopping=True)),
 ])
-def test_decodes_equal_transformers(shared, model, name, sampler):
-  golden = np.load(shared / 'hf' / model / 'golden.npz')
-  tokens, scores = decode(golden_models.hugging_face_model(shared, model), golden['input_ids'], sampler,
+def test_decodes_equal_transformers(model, name, sampler):
+  golden = np.load(golden_models.hugging_face_files(model)[1])
+  tokens, scores = decode(golden_models.hugging_face_model(model), golden['input_ids'], sampler,
                           end_ids=(int(golden['eos2']) if 'eos2' in name else 1,))
   lengths = golden[f'{name}_lens'].reshape(3, -1, 1)
   wanted = golden[f'{name}_ids'].reshape(3, -1, 1 + MAX_LENGTH)[:, :, 1:]  # without the start token
@@ -64,7 +67,7 @@ def test_decodes_equal_transformers(shared, model, name, sampler):
 
 
 def test_a_prompt_that_peft_trained_gives_pefts_logits(shared):
-  model = golden_models.hugging_face_model(shared, 't5_v11')
+  model = golden_models.hugging_face_model('t5_v11')
   golden = np.load(shared / PEFT / 'golden.npz')
   prompt = load_file(shared / PEFT / 'adapter/adapter_model.safetensors')['prompt_embeddings']
   for vectors, field in ((prompt, 'logits'), (None, 'base_logits')):
@@ -74,7 +77,7 @@ def test_a_prompt_that_peft_trained_gives_pefts_logits(shared):
 
 @pytest.mark.parametrize(('name', 'sampler'), [('greedy', Greedy()), ('beam4', transformers_beams(alpha=1.0))])
 def test_a_prompt_that_peft_trained_gives_pefts_answers(shared, name, sampler):
-  model = golden_models.hugging_face_model(shared, 't5_v11')
+  model = golden_models.hugging_face_model('t5_v11')
   golden = np.load(shared / PEFT / 'golden.npz')
   prompt = load_file(shared / PEFT / 'adapter/adapter_model.safetensors')['prompt_embeddings']
   tokens, _ = decode(model, golden['input_ids'], sampler, prompt=prompt)

@@ -14,28 +14,44 @@ from prompt_tuning.losses import cross_entropy, log_likelihood
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import relative_buckets
 
-CASES = {  # name -> (model, folder, prefix of the golden names)
-  'a': ('tiny', 'a_plain_tiny', ''),
-  'b': ('tiny', 'b_prompt_tiny', ''),
-  'd plain': ('small', 'd_small', 'plain_'),
-  'd prompt': ('small', 'd_small', 'prompt_'),
+CASES = {  # name -> (model, prefix of the golden names)
+  'own plain': ('own', 'plain_'),
+  'own prompt': ('own', 'prompt_'),
+  'a': ('tiny', ''),
+  'b': ('tiny', ''),
+  'd plain': ('small', 'plain_'),
+  'd prompt': ('small', 'prompt_'),
 }
+
+
+def golden_of(case):
+  """Returns what T5X gave for a case's batch."""
+  folders = {'a': 'a_plain_tiny', 'b': 'b_prompt_tiny'}
+  return np.load(golden_models.shared_folder() / 't5x' / folders[case] / 'golden.npz' if case in folders else
+                 golden_models.t5x_files(CASES[case][0]).golden)
+
+
+def test_all_parameters_of_the_checkpoint_are_in_the_model():
+  found = trees.unstack(trees.flatten(golden_models.t5x_model('own').params))
+  wanted = np.load(golden_models.t5x_files('own').params)
+  assert found.keys() == wanted.keys()
+  for name, array in wanted.items():
+    np.testing.assert_array_equal(found[name], array)
 
 
 @pytest.mark.parametrize(('name', 'folder'), [('tiny', 'a_plain_tiny'), ('small', 'd_small')])
 def test_parameters_have_t5xs_names_and_shapes(shared, name, folder):
-  found = trees.unstack(trees.flatten(golden_models.t5x_model(shared, name).params))
+  found = trees.unstack(trees.flatten(golden_models.t5x_model(name).params))
   wanted = json.loads((shared / 't5x' / folder / 'param_shapes.json').read_text())
   assert {name: [*array.shape] for name, array in found.items()} == wanted
 
 
 @functools.cache
-def outputs(shared, case):
+def outputs(case):
   """Returns everything that T5X gives for the case's batch, computed here, and what T5X gave."""
-  name, folder, prefix = CASES[case]
-  model = golden_models.t5x_model(shared, name)
-  golden = np.load(shared / 't5x' / folder / 'golden.npz')
-  prompt = None if case in ('a', 'd plain') else golden['prompt']
+  name, prefix = CASES[case]
+  model, golden = golden_models.t5x_model(name), golden_of(case)
+  prompt = None if case == 'a' or 'plain' in case else golden['prompt']
   batch = golden_models.make_batch(golden['encoder_input_tokens'], golden['decoder_target_tokens'],
                                    0 if prompt is None else len(prompt))
 
@@ -54,9 +70,9 @@ def outputs(shared, case):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_the_decoder_reads_and_is_judged_by_what_t5xs_is(shared, case):
-  batch, _, _ = outputs(shared, case)
-  golden, decoder = np.load(shared / 't5x' / CASES[case][1] / 'golden.npz'), batch['decoder']
+def test_the_decoder_reads_and_is_judged_by_what_t5xs_is(case):
+  batch, _, _ = outputs(case)
+  golden, decoder = golden_of(case), batch['decoder']
   np.testing.assert_array_equal(decoder['loss_weights'], golden['decoder_loss_weights'])
   np.testing.assert_array_equal(decoder['targets'], golden['decoder_target_tokens'])
   real = decoder['segments'] > 0
@@ -64,40 +80,47 @@ def test_the_decoder_reads_and_is_judged_by_what_t5xs_is(shared, case):
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_logits_equal_t5xs(shared, case):
-  batch, found, wanted = outputs(shared, case)
+def test_logits_equal_t5xs(case):
+  batch, found, wanted = outputs(case)
   real = batch['decoder']['segments'] > 0
   np.testing.assert_allclose(found['logits'][real], wanted['logits'][real], atol=2e-4)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_encoder_outputs_equal_t5xs(shared, case):
-  batch, found, wanted = outputs(shared, case)
+def test_encoder_outputs_equal_t5xs(case):
+  batch, found, wanted = outputs(case)
   real = batch['encoder']['segments'] > 0  # T5X sets what is padding to 0
   np.testing.assert_allclose(found['encoder_outputs'][real], wanted['encoder_outputs'][real], atol=2e-4)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_losses_and_scores_equal_t5xs(shared, case):
-  _, found, wanted = outputs(shared, case)
+def test_losses_and_scores_equal_t5xs(case):
+  _, found, wanted = outputs(case)
   np.testing.assert_allclose(found['score_batch'], wanted['score_batch'], atol=2e-4)
   np.testing.assert_allclose(found['loss'], wanted['loss'], rtol=1e-5)
 
 
-@pytest.mark.parametrize('case', ['a', 'b'])
-def test_the_figures_of_the_loss_equal_t5xs(shared, case):
-  _, found, _ = outputs(shared, case)
-  wanted = json.loads((shared / 't5x' / CASES[case][1] / 'loss_metrics.json').read_text())
+@pytest.mark.parametrize('case', ['own plain', 'own prompt', 'a', 'b'])
+def test_the_figures_of_the_loss_equal_t5xs(case):
+  _, found, _ = outputs(case)
+  if case.startswith('own'):
+    golden, prefix = golden_of(case), CASES[case][1]
+    wanted = {name: golden[prefix + name] for name in ('z_loss', 'cross_ent_loss', 'accuracy')}
+    assert wanted['accuracy'] > 0
+  else:
+    folder = golden_models.shared_folder() / 't5x' / {'a': 'a_plain_tiny', 'b': 'b_prompt_tiny'}[case]
+    wanted = json.loads((folder / 'loss_metrics.json').read_text())
+    np.testing.assert_allclose(found['loss'] / found['weights'], wanted['loss_per_nonpadding_target_token'], rtol=1e-5)
   np.testing.assert_allclose(found['z_loss'], wanted['z_loss'], rtol=1e-5)
   np.testing.assert_allclose(found['loss'] - found['z_loss'], wanted['cross_ent_loss'], rtol=1e-5)
-  np.testing.assert_allclose(found['loss'] / found['weights'], wanted['loss_per_nonpadding_target_token'], rtol=1e-5)
-  assert found['correct'] == wanted['accuracy'] == 0
+  np.testing.assert_allclose(found['correct'] / found['weights'], wanted['accuracy'], atol=1e-6)
 
 
-def test_the_prompts_gradient_equals_t5xs(shared):
-  model = golden_models.t5x_model(shared, 'tiny')
-  golden = np.load(shared / 't5x/b_prompt_tiny/golden.npz')
-  batch = golden_models.make_batch(golden['encoder_input_tokens'], golden['decoder_target_tokens'], 5)
+@pytest.mark.parametrize('case', ['own prompt', 'b'])
+def test_the_prompts_gradient_equals_t5xs(case):
+  model, golden = golden_models.t5x_model(CASES[case][0]), golden_of(case)
+  batch = golden_models.make_batch(golden['encoder_input_tokens'], golden['decoder_target_tokens'],
+                                   len(golden['prompt']))
 
   @jax.jit
   @jax.grad
@@ -110,30 +133,37 @@ def test_the_prompts_gradient_equals_t5xs(shared):
   np.testing.assert_allclose(found / scale, golden['prompt_grad'] / scale, atol=1e-5)
 
 
-@pytest.mark.parametrize(('name', 'sampler'), [
-  ('greedy_temp0', Greedy()),
-  ('beam1_a06', BeamSearch()),
-  ('beam4_a06', BeamSearch(4)),
-  ('beam4_a00', BeamSearch(4, alpha=0.0)),
-  ('greedy_topk1', Sampling(topk=1)),
+@pytest.mark.parametrize(('source', 'name', 'sampler'), [
+  ('own', 'greedy_temp0', Greedy()),
+  ('own', 'beam1_a06', BeamSearch()),
+  ('own', 'beam4_a06', BeamSearch(4)),
+  ('small', 'greedy_temp0', Greedy()),
+  ('small', 'beam1_a06', BeamSearch()),
+  ('small', 'beam4_a06', BeamSearch(4)),
+  ('small', 'beam4_a00', BeamSearch(4, alpha=0.0)),
+  ('small', 'greedy_topk1', Sampling(topk=1)),
 ])
-def test_decodes_equal_t5xs_with_prompted_and_plain_rows_in_one_batch(shared, name, sampler):
-  model = golden_models.t5x_model(shared, 'small')
-  golden = np.load(shared / 't5x/d_small/golden.npz')
+def test_decodes_equal_t5xs_with_prompted_and_plain_rows_in_one_batch(source, name, sampler):
+  model = golden_models.t5x_model(source)
+  golden = np.load(golden_models.t5x_files(source).golden)
   inputs = golden['encoder_input_tokens']
+  count = len(inputs)
   batch, conditioning = golden_models.make_generation_batch(
-    [*inputs, *inputs], [None] * 4 + [golden['prompt']] * 4, model)
+    [*inputs, *inputs], [None] * count + [golden['prompt']] * count, model)
   tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(0), sampler=sampler,
-                            max_length=12)
-  for kind, found_tokens, found_scores in (('plain', tokens[:4], scores[:4]), ('prompt', tokens[4:], scores[4:])):
+                            max_length=golden['plain_greedy_temp0_tokens'].shape[-1])
+  for kind, found_tokens, found_scores in (
+      ('plain', tokens[:count], scores[:count]), ('prompt', tokens[count:], scores[count:])):
     np.testing.assert_array_equal(found_tokens, golden[f'{kind}_{name}_tokens'])
     np.testing.assert_allclose(found_scores, golden[f'{kind}_{name}_scores'], atol=1e-4)
 
 
-@pytest.mark.parametrize(('buckets', 'max_distance'), [(32, 128), (4, 8), (8, 16)])
+@pytest.mark.parametrize(('source', 'buckets', 'max_distance'), [
+  *(('own', *each) for each in ((32, 128), (4, 8), (8, 11))), *(('f', *each) for each in ((32, 128), (4, 8), (8, 16)))])
 @pytest.mark.parametrize('kind', ['bidirectional', 'causal'])
-def test_relative_position_buckets_equal_flaxformers(shared, buckets, max_distance, kind):
-  golden = np.load(shared / 't5x/f_misc/relative_position_buckets.npz')
-  found = relative_buckets(golden['relative_position'], buckets=buckets, max_distance=max_distance,
+def test_relative_position_buckets_equal_flaxformers(source, buckets, max_distance, kind):
+  folder = golden_models.OWN / 't5x' if source == 'own' else golden_models.shared_folder() / 't5x/f_misc'
+  golden = np.load(folder / 'relative_position_buckets.npz')
+  found = relative_buckets(golden['relative_position'].astype(np.int32), buckets=buckets, max_distance=max_distance,
                            bidirectional=kind == 'bidirectional')
   np.testing.assert_array_equal(found, golden[f'buckets_{buckets}_{max_distance}_{kind}'])

@@ -17,6 +17,9 @@ RELATIVE = 'relative_position_biases.RelativePositionBiases'
 IDS = ['VOCABULARY = @seqio.PassThroughVocabulary()', 'seqio.PassThroughVocabulary.size = 128',
        'seqio.PassThroughVocabulary.eos_id = 1']
 SHAPES = {
+  'own': ['NUM_HEADS = 3', 'HEAD_DIM = 5', 'EMBED_DIM = 10', 'MLP_DIM = 14', 'NUM_DECODER_LAYERS = 4',
+          'PROMPT_LENGTH = 6', f'{RELATIVE}.num_buckets = 8', f'{RELATIVE}.max_distance = 11', 'NUM_EMBEDDINGS = 37',
+          *IDS, 'seqio.PassThroughVocabulary.size = 37'],
   'tiny': ['NUM_HEADS = 2', 'HEAD_DIM = 2', 'EMBED_DIM = 4', 'MLP_DIM = 8', f'{RELATIVE}.num_buckets = 4',
            f'{RELATIVE}.max_distance = 8', 'NUM_EMBEDDINGS = 32128', *IDS],
   'small': ['NUM_HEADS = 4', 'HEAD_DIM = 8', 'EMBED_DIM = 32', 'MLP_DIM = 64', f'{RELATIVE}.num_buckets = 8',
@@ -51,7 +54,7 @@ def shape_file(tmp_path_factory):
     path = tmp_path_factory.mktemp('shapes') / f'{name}.gin'
     head = ['from __gin__ import dynamic_registration', 'import seqio',
             'from flaxformer.components import relative_position_biases', 'import toy_tasks']
-    path.write_text('\n'.join([*head, *SHAPES[name], *COMMON, '']))
+    path.write_text('\n'.join([*head, *COMMON, *SHAPES[name], '']))
     return path
 
   return write

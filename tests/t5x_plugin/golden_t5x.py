@@ -48,5 +48,5 @@ def names_of(tree):
 
 def batch_of(golden):
   """Returns the arrays of a golden file that are a batch."""
-  return {name: np.asarray(golden[name]) for name in golden.files
+  return {name: golden[name].astype(np.int32) for name in golden.files
           if name.startswith(('encoder_input', 'decoder_')) and name != 'encoder_outputs'}

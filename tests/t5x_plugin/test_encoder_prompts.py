@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,18 +12,25 @@ import pytest
 PROMPT = 'encoder/prompt/prompt/prompt'
 FILES = {'tiny': ('t5x/a_plain_tiny/params_checkpoint_3.npz', 't5x/b_prompt_tiny/prompt_5x4.npy',
                   't5x/b_prompt_tiny/golden.npz', ''),
-         'small': ('t5x/d_small/params.npz', 't5x/d_small/prompt_5x32.npy', 't5x/d_small/golden.npz', 'prompt_')}
+         'small': ('t5x/d_small/params.npz', 't5x/d_small/prompt_5x32.npy', 't5x/d_small/golden.npz', 'prompt_'),
+         'own': ('t5x/parameters.npz', None, 't5x/encoder_decoder.npz', 'prompt_')}
+
+
+def folder_of(shape):
+  return golden_models.OWN if shape == 'own' else golden_models.shared_folder()
 
 
 @pytest.fixture
-def case(shared, shape_file):
+def case(shape_file):
   """Returns the model of a shape, its parameters, the batch, and the golden arrays without their prefix."""
   import golden_t5x
 
   def load(shape, *bindings):
     params, prompt, golden, prefix = FILES[shape]
-    golden = np.load(shared / golden)
-    tree = golden_t5x.tree_of({**np.load(shared / params), PROMPT: np.load(shared / prompt)})
+    folder = folder_of(shape)
+    golden = np.load(folder / golden)
+    prompt = golden['prompt'] if prompt is None else np.load(folder / prompt)
+    tree = golden_t5x.tree_of({**np.load(folder / params), PROMPT: prompt})
     wanted = {name.removeprefix(prefix): golden[name] for name in golden.files if name.startswith(prefix)}
     model = golden_t5x.make('t5_1_1_prompt.gin', shape_file(shape), *bindings)
     return model, tree, golden_t5x.batch_of(golden), wanted
@@ -63,10 +71,11 @@ def test_padding_changes_nothing(case):
 
 @pytest.mark.parametrize(('decodes', 'alpha', 'name'), [(4, 0.6, 'beam4_a06'), (1, 0.6, 'beam1_a06'),
                                                         (4, 0.0, 'beam4_a00')])
-def test_beam_searches_are_t5xs(case, decodes, alpha, name):
+@pytest.mark.parametrize('shape', ['own', 'small'])
+def test_beam_searches_are_t5xs(case, shape, decodes, alpha, name):
   from t5x import decoding
 
-  model, params, batch, wanted = case('small')
+  model, params, batch, wanted = case(shape)
   model._decode_fn = functools.partial(decoding.beam_search, alpha=alpha)
   tokens, aux = model.predict_batch_with_aux(params, batch, num_decodes=decodes, return_all_decodes=True)
   np.testing.assert_array_equal(tokens, wanted[f'{name}_tokens'])
@@ -83,13 +92,13 @@ def test_greedy_decoding_is_t5xs(case):
 
 
 @pytest.mark.parametrize(('shape', 'file'), [('tiny', 't5x/c_train_tiny/golden.npz'),
-                                             ('small', 't5x/d_small/train_20.npz')])
-def test_every_step_of_training_ends_where_t5xs_does(case, shared, shape, file):
+                                             ('small', 't5x/d_small/train_20.npz'), ('own', 't5x/training.npz')])
+def test_every_step_of_training_ends_where_t5xs_does(case, shape, file):
   import golden_t5x
   from t5x import train_state, trainer
 
   model, params, batch, _ = case(shape)
-  golden = np.load(shared / file)
+  golden = np.load(folder_of(shape) / file)
   state = train_state.FlaxOptimTrainState.create(
     model.optimizer_def, golden_t5x.variables(model, batch) | {'params': params})
   step = jax.jit(lambda state: trainer.train_with_lr(
@@ -102,7 +111,7 @@ def test_every_step_of_training_ends_where_t5xs_does(case, shared, shape, file):
       now = step(now.replace_params(_with_prompt(params, before)))
       found = now.params['encoder']['prompt']['prompt']['prompt']
       assert np.linalg.norm(found - after) < 1e-4 * np.linalg.norm(after)
-    assert int(now.step) == start + 20
+    assert int(now.step) == start + len(wanted) - 1
     jax.tree.map(np.testing.assert_array_equal, _with_prompt(now.params, before), _with_prompt(params, before))
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import golden_models
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +35,12 @@ def relative_errors(found, wanted):
 
 
 @pytest.mark.parametrize(('name', 'settings'), [
+  ('unfactored_9x7_start0', {}),
+  ('unfactored_9x7_start1100000', {}),
+  ('factored_9x7_start0', {'min_dim_size_to_factor': 7}),
+  ('factored_9x7_start1100000', {'min_dim_size_to_factor': 7}),
+  ('beta1_9x7_start0', {'beta1': 0.9}),
+  ('paramscale_9x7_start0', {'multiply_by_parameter_scale': True}),
   ('unfactored_20x48_start0', {}),
   ('unfactored_20x48_start1100000', {}),
   ('factored_130x128_start0', {}),
@@ -41,8 +48,9 @@ def relative_errors(found, wanted):
   ('beta1_20x48_start0', {'beta1': 0.9}),
   ('paramscale_20x48_start0', {'multiply_by_parameter_scale': True}),
 ])
-def test_adafactor_takes_t5xs_steps(shared, name, settings):
-  golden = np.load(shared / f't5x/f_misc/adafactor_{name}.npz')
+def test_adafactor_takes_t5xs_steps(name, settings):
+  folder = golden_models.OWN / 't5x' if '9x7' in name else golden_models.shared_folder() / 't5x/f_misc'
+  golden = np.load(folder / f'adafactor_{name}.npz')
   optimizer = Adafactor(float(golden['learning_rate']), **settings)
   found, state = run(optimizer, int(golden['start_step']), golden['param0'], golden['grads'])
   assert relative_errors(found, golden['params']).max() < 1e-4
@@ -52,8 +60,13 @@ def test_adafactor_takes_t5xs_steps(shared, name, settings):
     np.testing.assert_allclose(kept, golden[part], rtol=1e-4, atol=1e-7)
 
 
-def test_adafactors_settings_are_those_of_t5xs_prompt_tuning(shared):
-  wanted = json.loads((shared / 't5x/c_train_tiny/adafactor_hyper_params.json').read_text())
+@pytest.mark.parametrize('source', ['own', 'c'])
+def test_adafactors_settings_are_those_of_t5xs_prompt_tuning(source):
+  if source == 'own':
+    wanted = json.loads(str(np.load(golden_models.t5x_files('own').training)['hyper_params']))
+  else:
+    folder = golden_models.shared_folder() / 't5x/c_train_tiny'
+    wanted = json.loads((folder / 'adafactor_hyper_params.json').read_text())
   found = Adafactor(0.3)
   for name in ('factored', 'multiply_by_parameter_scale', 'beta1', 'decay_rate', 'step_offset', 'clipping_threshold',
                'weight_decay_rate', 'min_dim_size_to_factor'):
@@ -75,8 +88,10 @@ def test_a_prompt_is_factored_only_where_both_dimensions_are_large_and_it_may_be
   assert sizes((128, 300), factored=False) > 128 * 300
 
 
-def test_adamw_takes_torchs_steps(shared):
-  golden = np.load(shared / 'hf/peft_t5_v11_train_prompt/golden.npz')
+@pytest.mark.parametrize('source', ['own', 'shared'])
+def test_adamw_takes_torchs_steps(source):
+  golden = np.load(golden_models.OWN / 'hf/t5_v11_training.npz' if source == 'own' else
+                   golden_models.shared_folder() / 'hf/peft_t5_v11_train_prompt/golden.npz')
   found, _ = run(AdamW(0.3, weight_decay=0.01), 0, golden['prompts'][0], golden['grads'])
   assert relative_errors(found, golden['prompts'][1:]).max() < 1e-5
 
