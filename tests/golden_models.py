@@ -18,7 +18,7 @@ import pytest
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import load_model
 from prompt_tuning.models.row_prompts import collect_prompts
-from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.models.t5_config import T5Config
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 

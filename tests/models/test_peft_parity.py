@@ -95,6 +95,6 @@ def test_an_adapter_of_another_model_is_a_clear_error(shared):
   prefix = saved.Trained(read_adapter(shared / 'hf/peft_gpt2_prefix_tuning/adapter').trained())
   with pytest.raises(ValueError, match=r'keys has shape \(2, 5, 4, 8\), but the model wants \[2, P, 2, 8\]'):
     prefix.conditioning(llama)
-  with pytest.raises(ValueError, match=r'The prompt has shape \(5, 7\), but the model wants \[P, 32\]'):
+  with pytest.raises(ValueError, match=r'The prompt has shape \(5, 7\), but the model expects \[P, 32\]'):
     saved.Trained({'decoder/prompt/prompt/prompt': np.zeros((5, 7))}).conditioning(llama)
   assert llama.prefix_shapes() == {'decoder': (2, 2, 8)} and Conditioning().decoder.given() == []

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning import layouts, prompts, trees
+from prompt_tuning import prompts, trees
+from prompt_tuning.rows import layouts
 from prompt_tuning.training.optimizers import Adafactor, AdamW
 from prompt_tuning.training.step import Loss, TrainState, make_step
 
