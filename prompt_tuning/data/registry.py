@@ -1,4 +1,4 @@
-"""Tasks and mixtures by name: those that were added here or to SeqIO, integer tasks, and files."""
+"""Tasks and mixtures by name: those that were added to `tasks` or to SeqIO, integer tasks, and files."""
 
 import importlib
 import importlib.util
@@ -17,8 +17,9 @@ _SEQIO_MODULES = {
   r'glue_.*_from_': 'glue_transfer', r'super_glue_|dpr_v': 'super_glue', r'glue_': 'glue',
   r'squad|mrqa': 'qa', r'xsum_|cnn_dailymail_': 'summarization', r'c4_': 'c4'}
 
+
 def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = None) -> Task | Mixture:
-  """Returns the task or mixture of this name: one that was added here or to SeqIO, an integer task, or a file.
+  """Returns the task or mixture of this name: one that was added to `tasks` or to SeqIO, an integer task, or a file.
 
   The columns of a JSONL or TSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
 

@@ -1,6 +1,5 @@
 """Predictions for whole files: generated texts, scores, and the lines that hold them."""
 
-
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any

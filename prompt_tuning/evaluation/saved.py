@@ -1,6 +1,5 @@
 """What saved tensors mean: prompts and other trained tensors as files and folders of runs hold them."""
 
-
 import dataclasses
 import os
 import re
@@ -43,7 +42,7 @@ class SavedPrompt:
 
   def layout(self) -> layouts.Layout:
     """Returns how examples are laid out for this prompt."""
-    return layouts.Layout(len(self.vectors), self.placement, alone=not self.visibility.input)
+    return self._method().layout()
 
   def save(self, path: str) -> None:
     """Writes the prompt: as NumPy `[P, D]` where `path` ends in `.npy` (which keeps the vectors only), else as a
@@ -61,8 +60,10 @@ class SavedPrompt:
   def conditioning(self, model: LanguageModel) -> Conditioning:
     """Returns what the model is handed. Raises ValueError if the prompt does not fit the model."""
     _require_same_model(self.about.get('made_for'), model.facts)
-    method = PromptTuning(Prompt(len(self.vectors)), self.placement, self.visibility)
-    return method.condition(trees.unflatten({self.path: self.vectors}), model.facts)
+    return self._method().condition(trees.unflatten({self.path: self.vectors}), model.facts)
+
+  def _method(self) -> PromptTuning:
+    return PromptTuning(Prompt(len(self.vectors)), self.placement, self.visibility)
 
   def as_trained(self) -> 'Trained':
     """Returns the prompt as the tensors of a file."""
@@ -152,7 +153,11 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
     FileNotFoundError: there is nothing at `path`.
     ValueError: the file is damaged.
   """
-  trained = lambda *read: Trained(*read).for_any_model() if any_model else Trained(*read)
+  found = _read_trained(path)
+  return found.for_any_model() if any_model else found
+
+
+def _read_trained(path: str) -> Trained:
   if not storage.is_file(path):
     found = next(filter(storage.exists, _files_of_run(path)), None)
     if found is None and os.path.isdir(path):
@@ -160,11 +165,11 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
                               'something, or a prompt file.')
     path = found or path
   if str(path).endswith('.safetensors'):
-    return trained(*read_state(path))
+    return Trained(*read_state(path))
   vectors = read_prompt(path)
   if storage.read_bytes(path).startswith(MAGIC):
     return Trained({PATH: vectors})
-  return trained(*read_state(path))  # by another name; it also says where the prompt stands
+  return Trained(*read_state(path))  # by another name; it also says where the prompt stands
 
 
 def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:

@@ -152,8 +152,8 @@ class DecoderOnly(nn.Module):
             collect: bool, hidden: bool = False
             ) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
-    alone = given.layer_prompts is not None and (given.prompt is not None or given.prefix is not None)
-    if conditioning.encoder.given() or given.memory_prefix is not None or alone:
+    clash = given.layer_prompts is not None and (given.prompt is not None or given.prefix is not None)
+    if conditioning.encoder.given() or given.memory_prefix is not None or clash:
       found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
                          *(f'decoder.{name}' for name in given.given())])
       raise ValueError(f'A decoder-only model is handed {found}; it takes '
@@ -186,9 +186,10 @@ class DecoderOnly(nn.Module):
       before = [front]
       if len(start) > 1 and (given.prompt is not None or given.layer_prompts is not None):
         given, prompt_ids = of_rows(given, prompt_ids)
+    prompt_in_front = given.prompt is not None and 'prompt_slots' not in batch['decoder']
     seen, place = before, start  # by prompts in front of the rows, and where they begin
     if given.prefix is not None:
-      if given.prompt is not None:
+      if prompt_in_front:
         each = jnp.arange(given.prompt.shape[0])[:, None]
         front, count = front_of(given.prefix, each, given.lengths, placed=True, start=start)
         seen, place = [*before, front], start + count
@@ -197,7 +198,7 @@ class DecoderOnly(nn.Module):
     if given.layer_prompts is not None:
       run = self.run_layer_prompts(given.layer_prompts, start)
       front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
-    elif given.prompt is not None and 'prompt_slots' not in batch['decoder']:
+    elif prompt_in_front:
       run = self.run_prompt(given, seen, place)
       front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
     else:

@@ -60,15 +60,15 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
 
 
 def _handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
-  """Returns how rows with a prompt (an array) or with saved tensors are laid out, and what the model is handed."""
+  """Returns how rows with a prompt, or with what was read from a file, are laid out, and what the model is handed."""
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
-  vectors = jnp.asarray(each, jnp.float32)
+  vectors = jnp.asarray(getattr(each, 'vectors', each), jnp.float32)
   if vectors.ndim != 2 or vectors.shape[1] != model.width:
     raise ValueError(f'The prompt has shape {tuple(vectors.shape)}, but the model wants [P, {model.width}]. '
                      'Load one that was trained for this model.')
-  given = StackConditioning(prompt=vectors[None], visibility=Visibility())
-  layout = layouts.Layout(len(vectors))
+  given = StackConditioning(prompt=vectors[None], visibility=getattr(each, 'visibility', Visibility()))
+  layout = layouts.Layout(len(vectors), getattr(each, 'placement', layouts.before))
   return layout, Conditioning(**{model.prompted: given})
 
 

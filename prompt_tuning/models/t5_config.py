@@ -8,8 +8,6 @@ from jax.sharding import Mesh
 
 from prompt_tuning.models.stack_config import StackConfig, require_choices
 
-_DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0
-
 
 @dataclasses.dataclass(frozen=True)
 class T5Config:

@@ -34,7 +34,7 @@ def run(program: str, flags: argparse.Namespace) -> None:
 
 
 def _compiler(program: str, flags: argparse.Namespace) -> step_compiler.Compiler | None:
-  if flags.dry_run in ('plan', None):
+  if flags.dry_run == 'plan':
     return None
   if flags.dry_run != step_compiler.SIMULATED and not re.fullmatch(r'\w+:\d+(x\d+)+', flags.dry_run):
     raise ValueError(f'--dry_run={flags.dry_run} is unknown. Give --dry_run for the plan, --dry_run=compile for an '

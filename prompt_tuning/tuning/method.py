@@ -1,5 +1,6 @@
 """What a tuning method is: the owner of trained tensors φ, of what a model is handed for them, and of their files."""
 
+import abc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from prompt_tuning.types import Array, Flat, Params
 _STACKS = ('encoder', 'decoder')
 
 
-class Method:
+class Method(abc.ABC):
   """A tuning method. Subclasses are frozen dataclasses whose fields are the method's settings.
 
   φ is a nested dict whose '/'-joined paths are the names that files, logs and regular expressions use.
@@ -21,13 +22,13 @@ class Method:
     """Returns how examples are laid out for this method: the plain layout if it takes no place in the rows."""
     return Layout()
 
+  @abc.abstractmethod
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ before the first step. Raises ValueError if the method does not fit the model."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Returns what the model is handed; differentiable in `trained`. Raises ValueError if φ does not fit the model."""
-    raise NotImplementedError
 
   def export(self, trained: Params, model: Frozen) -> Flat:
     """Returns what files for use hold of φ: all of it, unless some of it is needed in training only."""

@@ -26,28 +26,26 @@ from prompt_tuning.tuning.retrained import Retrained
 TEXT, PROMPT_IDS, INPUT, TARGET = [5, 9, 7, 3], [8, 2, 6], [11, 4], [12, 10, 5]
 
 
-@pytest.fixture(scope='module', params=['prefix', 'prefix beside a shorter one'])
-def long_text(request, causal):
+@pytest.fixture(scope='module')
+def long_text(causal):
   """A prompt and a prefix that are a text's tokens and what the model makes of a text, as one file would hold them."""
   keys, values = causal.read([TEXT]).as_prefix()
   prompt = np.asarray(causal.embeddings())[np.array(PROMPT_IDS)]
   return Trained({'decoder/prefix/keys': np.asarray(keys), 'decoder/prefix/values': np.asarray(values),
-                  'decoder/prompt/prompt/prompt': prompt}), request.param
+                  'decoder/prompt/prompt/prompt': prompt})
 
 
 @pytest.mark.parametrize('placement', ['before', 'after_eos'])
 def test_a_prefix_takes_the_first_positions_and_a_prompt_of_the_same_stack_sees_it(causal, long_text, placement):
-  trained, _ = long_text
-  trained = dataclasses.replace(trained, about={'placement': placement})
+  trained = dataclasses.replace(long_text, about={'placement': placement})
   row = [*PROMPT_IDS, *INPUT] if placement == 'before' else [*INPUT, *PROMPT_IDS]
   wanted = causal.logits([[*TEXT, *row]], [TARGET])
   np.testing.assert_allclose(causal.logits([INPUT], [TARGET], trained), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_answers_of_a_prefix_with_a_prompt_are_those_of_the_whole_text(causal, long_text):
-  trained, _ = long_text
   wanted = causal.predict([[*TEXT, *PROMPT_IDS, *INPUT]], max_length=6)[0]
-  np.testing.assert_array_equal(causal.predict([INPUT], trained, max_length=6)[0], wanted)
+  np.testing.assert_array_equal(causal.predict([INPUT], long_text, max_length=6)[0], wanted)
 
 
 def test_rows_of_one_batch_have_prefixes_with_prompts_of_their_own(causal):
