@@ -19,5 +19,5 @@ def test_at_the_last_step_everything_is_due():
   assert due(5, last=True, preempted=False, **PERIODS) == Due(log=True, evaluate=True, save=True)
 
 
-def test_a_preempted_run_saves_and_does_not_begin_an_evaluation():
+def test_a_preempted_run_saves_out_of_turn_and_evaluates_only_in_turn():
   assert due(5, last=False, preempted=True, **PERIODS) == Due(log=True, evaluate=False, save=True)
