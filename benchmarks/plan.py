@@ -16,6 +16,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'  # the slices are not here
 
 from prompt_tuning.programs import abstract_models as outline
 from prompt_tuning.programs import command, device_memory, launch, step_compiler
+from prompt_tuning.runs import objects
 
 GIGA, GIBI = 1e9, 2**30
 
@@ -82,16 +83,16 @@ def _line(row: Row, options: argparse.Namespace) -> str:
     f"--gin.utils.RestoreCheckpointConfig.dtype='{row.dtype}'",
     f'--gin.trainer.Trainer.num_microbatches={row.microbatches}', '--dry_run'])
   run, _ = launch.build('train', flags)
-  mesh = device_memory.mesh_of(run.partitioner.shape, 1)
+  mesh = device_memory.mesh_of(objects.mesh_shape(run), 1)
   frozen = outline.read_outline(run)
   frozen.read_vocabulary(run)
-  held = device_memory.held(run, frozen, run.task(), mesh)
-  simulated = step_compiler.Compiler(step_compiler.SIMULATED, 'train', flags).step(mesh)
+  held = device_memory.held(run, frozen, objects.task(run, frozen.vocabulary), mesh)
+  simulated = step_compiler.Compiler(step_compiler.SIMULATED, run).step(mesh)
   assert simulated.arguments == sum(held.values()), (simulated, held)
   step, temporary = simulated, '–'
   if row.topology:
     try:
-      step = step_compiler.Compiler(row.topology, 'train', flags).step(mesh)
+      step = step_compiler.Compiler(row.topology, run).step(mesh)
       temporary = f'{step.temporary / GIGA:.2f}'
     except ValueError as error:
       much = re.search(r'temporaries \(([\d.]+)G\) exceeds available HBM \(([\d.]+)G\)', str(error))

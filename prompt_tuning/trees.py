@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_tuning.names import nearest as nearest
 from prompt_tuning.types import Flat, Params
 
 _STACKED = re.compile(r'(^|/)layers(/|$)')
@@ -117,11 +118,3 @@ def map_named(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> P
 def count(tree: Mapping[str, Any]) -> int:
   """Returns how many numbers the tree holds."""
   return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())
-
-
-def nearest(name: str, known: Sequence[str] | Iterable[str]) -> str:
-  """Returns the end of an error message that names the nearest known names, or nothing."""
-  import difflib  # only needed when something went wrong
-
-  close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-  return f' Did you mean {" or ".join(close)}?' if close else ''

@@ -16,19 +16,22 @@ ROOT = pathlib.Path(prompt_tuning.__file__).parent
 
 # Folder, or file at the top -> its layer; what is not listed is a program, which nothing below may import.
 LAYERS = {name: layer for layer, names in enumerate((
-  ('types', 'trees', 'devices', 'files', 'rows'),
+  ('types', 'names', 'trees', 'devices', 'files', 'rows'),
   ('tuning', 'prompts', 'decoding', 'losses', 'checkpoints', 'data'),
   ('models',),
   ('evaluation',),
   ('training', 'serving', 't5x_plugin'),
+  ('runs',),
 )) for name in names}
-PROGRAMS = 5
+PROGRAMS = 6
 PARTS = 1  # parts do not import each other
 PUBLIC = {'prompts': 'tuning'}  # names for users -> where they live
 
 # A heavy or optional library -> the only files that may import it.
 HOMES = {
   'gin': ('programs/launch.py',),
+  'msgspec': ('runs/',),
+  'tomli_w': ('runs/run_file.py',),
   'tensorstore': ('checkpoints/t5x.py',),
   'safetensors': ('checkpoints/huggingface.py', 'checkpoints/state.py'),
   'sentencepiece': ('data/vocabularies.py',),

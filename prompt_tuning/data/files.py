@@ -59,16 +59,23 @@ class FileTask(Task):
 
 
 def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
-  """Returns what a file gives to predict: of a JSONL or TSV file its lines, of any other each line as a text.
+  """Returns the examples of a file to predict for: the rows of a JSONL or TSV file, or the lines of a text file.
 
   Args:
     path: the file, local or `gs://`.
-    inputs: template of the input text, for JSONL and TSV.
+    inputs: template of the input text; of a text file, whose lines fill its column, it must have one column.
+
+  Raises:
+    ValueError: a row cannot be read, or the template has several columns that lines of a text file cannot fill.
   """
+  fill = _Filler(inputs, None, None)
   if str(path).endswith(FILE_ENDINGS):
-    fill = _Filler(inputs, None, None)
     return [fill(path, row) for row in read_table(path)]
-  return [{'inputs': text} for _, text in read_lines(path)]
+  columns = fill.columns('inputs')
+  if len(columns) > 1:
+    raise ValueError(f'{path} has one text a line, but the template {inputs!r} has the columns {", ".join(columns)}. '
+                     'Give a .jsonl or .tsv file with these columns, or a template with one column.')
+  return [{'inputs': fill(path, (number, dict.fromkeys(columns, text)))['inputs']} for number, text in read_lines(path)]
 
 
 def read_table(path: str) -> list[Row]:
@@ -107,6 +114,10 @@ class _Filler:
     texts = (''.join(words + ('' if column is None else label) for words, column in parts)
              for label in self._labels.values())
     return tuple(dict.fromkeys(texts))
+
+  def columns(self, key: str) -> list[str]:
+    """Returns the columns that a template names."""
+    return list(dict.fromkeys(column for _, column in self._templates[key] if column is not None))
 
   def __call__(self, path: str, row: Row) -> Example:
     number, columns = row

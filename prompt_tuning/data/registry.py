@@ -1,16 +1,27 @@
 """Tasks and mixtures by name: those that were added to `tasks` or to SeqIO, integer tasks, and files."""
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import trees
-from prompt_tuning.data import files, integers, tasks
+from prompt_tuning.data import files, integers, table_to_text, task_kinds, tasks
 from prompt_tuning.data.tasks import FILE_ENDINGS, Mixture, Task
+from prompt_tuning.names import Registry, nearest
 
+# Kinds of tasks that are made of options: name -> function.
+KINDS: Registry = Registry('kind of tasks', {
+  'integers': task_kinds.integer_task,
+  'bits': task_kinds.bit_task,
+  'digits': task_kinds.digit_task,
+  'table_to_text': table_to_text.task,
+  'table_to_text_pretraining': table_to_text.pretraining,
+  'table_to_text_labels': table_to_text.labelled,
+})
 _PACKAGE = 'prompt_tuning.data'
 # Names of SeqIO tasks -> the module of the package that adds them.
 _SEQIO_MODULES = {
@@ -18,7 +29,8 @@ _SEQIO_MODULES = {
   r'squad|mrqa': 'qa', r'xsum_|cnn_dailymail_': 'summarization', r'c4_': 'c4'}
 
 
-def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = None) -> Task | Mixture:
+def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = None, *,
+        options: Mapping[str, Any] | None = None) -> Task | Mixture:
   """Returns the task or mixture of this name: one that was added to `tasks` or to SeqIO, an integer task, or a file.
 
   The columns of a JSONL or TSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
@@ -27,13 +39,18 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
     name: what users type.
     vocabulary: the model's, which SeqIO tasks are tokenised with.
     lengths: most tokens of 'inputs' and 'targets', for SeqIO tasks that cut their texts to them.
+    options: arguments of a kind of tasks in `KINDS`, whose name is given then.
 
   Raises:
     ValueError: there is none; the message names the nearest.
     ImportError: it needs SeqIO, which is not installed.
   """
   if name in tasks.registered:
+    if options:
+      raise ValueError(f'The task {name} takes no options, but {", ".join(options)} are given. Leave them out.')
     return tasks.registered[name]
+  if options or name in KINDS:
+    return _made(name, tuple(sorted((options or {}).items())))
   if name.endswith(FILE_ENDINGS):
     return files.FileTask(name)
   if name == integers.MIXTURE:
@@ -47,12 +64,26 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
     if name in seqio_reading.names():
       return seqio_reading.load(name, vocabulary, lengths)
     known += seqio_reading.names()
-  nearest = trees.nearest(name, known)
+  hint = nearest(name, known)
   module = module_of(name)
   if module is not None and module not in sys.modules:
     raise ValueError(f'There is no task {name!r}; its name looks like one of {module}. {_seqio_advice(module)}')
-  raise ValueError(f'There is no task {name!r}.{nearest} Give the name of a task (`prompt-tuning tasks` lists them), '
+  raise ValueError(f'There is no task {name!r}.{hint} Give the name of a task (`prompt-tuning tasks` lists them), '
                    'with MIXTURE_OR_TASK_MODULE set to the module that adds it, or the path of a .jsonl or .tsv file.')
+
+
+@functools.lru_cache(maxsize=8)  # a run asks for its task several times
+def _made(kind: str, options: tuple[tuple[str, Any], ...]) -> Task | Mixture:
+  make = KINDS.find(kind)
+  known = inspect.signature(make).parameters
+  for name, _ in options:
+    if name not in known:
+      raise ValueError(f'Tasks of the kind {kind} have no option {name!r}.{nearest(name, known)} They have '
+                       f'{", ".join(known)}.')
+  missing = [name for name, each in known.items() if each.default is each.empty and name not in dict(options)]
+  if missing:
+    raise ValueError(f'A task of the kind {kind} needs {", ".join(missing)}.')
+  return make(**dict(options))
 
 
 def import_module(name: str) -> None:

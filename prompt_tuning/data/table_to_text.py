@@ -24,7 +24,7 @@ _MARK = '||'
 
 
 def task(train: str, validation: str | None = None, *, test: str | None = None, instruction: str = '',
-         separator: str = SEPARATOR, name: str = 'e2e') -> Task:
+         separator: str = SEPARATOR, title: str = 'e2e') -> Task:
   """Returns the task of saying in words what a table says.
 
   Inputs are the instruction, the meaning and the separator; targets are the text. An example of 'validation' is a
@@ -37,7 +37,7 @@ def task(train: str, validation: str | None = None, *, test: str | None = None, 
     test: a file of meanings.
     instruction: stands in front of the meaning, as it is.
     separator: stands behind the meaning, as it is.
-    name: what the task is called.
+    title: the task's name.
 
   Raises:
     ValueError: a line cannot be read; the message names file and line.
@@ -53,11 +53,11 @@ def task(train: str, validation: str | None = None, *, test: str | None = None, 
   if test is not None:
     splits['test'] = [{'inputs': inputs(meaning), 'meaning': meaning, 'id': str(number)}
                       for number, meaning in enumerate(read_meanings(test))]
-  return Task(name, splits, (metrics.sentence_bleu, corpus_bleu), source=train, postprocess=_references)
+  return Task(title, splits, (metrics.sentence_bleu, corpus_bleu), source=train, postprocess=_references)
 
 
 def pretraining(train: str, *, separator: str = SEPARATOR, validation: float = HELD_OUT,
-                name: str = 'e2e_pretrain') -> Mixture:
+                title: str = 'e2e_pretrain') -> Mixture:
   """Returns the equal mixture of three kinds of documents for a decoder-only model; nothing marks which is which.
 
   They are `meaning separator text`, `text separator meaning` and `text`, each with an end token. A row needs a first
@@ -68,13 +68,13 @@ def pretraining(train: str, *, separator: str = SEPARATOR, validation: float = H
     train: a file of pairs.
     separator: stands between meaning and text, as it is.
     validation: the share of the meanings whose pairs are the split 'validation' and not 'train', by a hash.
-    name: what the mixture is called.
+    title: the mixture's name.
 
   Raises:
     ValueError: a line cannot be read, or the share is not from 0 to below 1.
   """
   if not 0 <= validation < 1:
-    raise ValueError(f'{name} is given the validation share {validation}. Give one from 0 to below 1.')
+    raise ValueError(f'{title} is given the validation share {validation}. Give one from 0 to below 1.')
   pairs = read_pairs(train)
   held_out = {meaning for meaning, _ in pairs if files.share(meaning) < validation}
   forms: Mapping[str, Callable[[str, str], str]] = {
@@ -86,13 +86,13 @@ def pretraining(train: str, *, separator: str = SEPARATOR, validation: float = H
     documents: dict[str, list[Example]] = {'train': [], 'validation': []}
     for meaning, text in pairs:
       documents['validation' if meaning in held_out else 'train'].append(_document(forms[kind](meaning, text)))
-    return Task(f'{name}_{kind}', {split: found for split, found in documents.items() if found}, source=train)
+    return Task(f'{title}_{kind}', {split: found for split, found in documents.items() if found}, source=train)
 
-  return Mixture(name, tuple(part(kind) for kind in forms))
+  return Mixture(title, tuple(part(kind) for kind in forms))
 
 
 def labelled(train: str, validation: str, *, attribute: str = 'family friendly', mentions: str = '',
-             limit: int | None = None, validation_limit: int | None = None, name: str = 'e2e_labels') -> Task:
+             limit: int | None = None, validation_limit: int | None = None, title: str = 'e2e_labels') -> Task:
   """Returns the task of telling from a text what an attribute of its meaning is: 'yes' or 'no'.
 
   Inputs are texts, targets the values; pairs whose meaning lacks the attribute are left out.
@@ -105,7 +105,7 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
       of E2E does not say whether the place is family friendly: for these give 'famil|kid|child|adult'.
     limit: at most so many examples to learn from, chosen by a hash of their texts; None is all.
     validation_limit: the same of those to judge by.
-    name: what the task is called.
+    title: the task's name.
 
   Raises:
     ValueError: a line cannot be read, or no meaning has the attribute.
@@ -124,7 +124,7 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
     if limits[split] is not None:
       found = sorted(found, key=lambda each: files.share(each['inputs']))[:limits[split]]
     splits[split] = found
-  return Task(name, splits, source=train)
+  return Task(title, splits, source=train)
 
 
 def _attributes(meaning: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from prompt_tuning.decoding.beam_search import beam_search
 from prompt_tuning.decoding.sampling import greedy, temperature_sample
+from prompt_tuning.names import Registry
 from prompt_tuning.types import Array
 
 Sampler = Callable[..., tuple[Array, Array]]
@@ -72,3 +73,6 @@ class BeamSearch:
   def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
     """Returns tokens [B, N, S] and scores [B, N], best last."""
     return beam_search(step, cache, key, row_ids=row_ids, **dataclasses.asdict(self), **shape)
+
+
+SAMPLERS: Registry = Registry('sampler', {'greedy': Greedy, 'sampling': Sampling, 'beam_search': BeamSearch})

@@ -2,7 +2,9 @@
 
 Sums, so that microbatches and hosts add up exactly; 'loss' and 'weights' are among those to report, and people read the
 one divided by the other. What looks at pairs of rows is no sum over rows: such a function has the attribute
-`over_pairs`. A function whose targets can be wrong has `check`, which gets the same arguments on the host.
+`over_pairs`. A function whose targets can be wrong has `check`, which gets the same arguments on the host. One whose
+keyword arguments users give otherwise, such as words instead of token ids, has `prepare(vocabulary, *, …)`, which
+returns them.
 """
 
 from prompt_tuning.losses.cross_entropy import cross_entropy, log_likelihood
@@ -10,7 +12,8 @@ from prompt_tuning.losses.loss import Loss, LossFunction, averages
 from prompt_tuning.losses.margin import margin
 from prompt_tuning.losses.pairwise_cosine import pairwise_cosine
 from prompt_tuning.losses.pairwise_distance import pairwise_distance
+from prompt_tuning.losses.registry import LOSSES, make_loss, register_loss
 from prompt_tuning.losses.rows import at_first_target, of_rows
 
-__all__ = ['Loss', 'LossFunction', 'at_first_target', 'averages', 'cross_entropy', 'log_likelihood', 'margin',
-           'of_rows', 'pairwise_cosine', 'pairwise_distance']
+__all__ = ['LOSSES', 'Loss', 'LossFunction', 'at_first_target', 'averages', 'cross_entropy', 'log_likelihood',
+           'make_loss', 'margin', 'of_rows', 'pairwise_cosine', 'pairwise_distance', 'register_loss']

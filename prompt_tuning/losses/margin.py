@@ -6,6 +6,7 @@ at the position that predicts the first token of the target. All other words of 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,3 +55,15 @@ def check(targets: np.ndarray, weights: np.ndarray, *, labels: Sequence[int], ma
 
 
 margin.check = check
+
+
+def prepare(vocabulary: Any, *, label_words: Sequence[str], margin: float = 1.0) -> dict[str, Any]:
+  """Returns the keyword arguments of `margin` for label words. Raises ValueError if a word has no token."""
+  tokens = [list(vocabulary.encode(word)) for word in label_words]
+  if not all(tokens):
+    raise ValueError(f'label_words={list(label_words)} cannot be used: the vocabulary has no token for '
+                     f'{label_words[tokens.index([])]!r}. Give other words.')
+  return {'labels': tuple(ids[0] for ids in tokens), 'margin': margin}
+
+
+margin.prepare = prepare

@@ -15,6 +15,8 @@ from prompt_tuning.models import loading
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.models.t5_formats import infer_config
+from prompt_tuning.runs import objects
+from prompt_tuning.runs.base import Run
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Params
 
@@ -42,29 +44,29 @@ class Outline:
     dtype: see there.
     step: see there.
     missing: see there.
-    ends: new input and output layers, of `t5x_names.architectures`.
+    run: a run with new input and output layers, or None.
   """
 
   def __init__(self, path: str, config: loading.Config, dtype: str, *, step: int = 0, missing: Exception | None = None,
-               ends: Any = None):
+               run: Run | None = None):
     self.path, self.dtype, self.step, self.missing, self.vocabulary = path, dtype, step, missing, None
     module = loading.module_of(config)
     shapes = loading.parameter_shapes(module)
     self.params: Params = trees.unflatten({path: _kept(path, array, dtype) for path, array in shapes.items()})
-    if ends is not None:
-      module, self.params, self.vocabulary = _between(ends, LanguageModel(module, self.params, None, path))
+    if run is not None and run.new_layers is not None:
+      module, self.params, self.vocabulary = _between(run, LanguageModel(module, self.params, None, path))
     self.config, self.width = module.config, module.config.width
     self.prompted, self.prefix_shapes, self.layout = module.prompted, module.prefix_shapes, module.layout
     self.facts = module.facts()
 
-  def read_vocabulary(self, run: Any) -> None:
+  def read_vocabulary(self, run: Run) -> None:
     """Finds the vocabulary of the run's model, which new ends have brought themselves.
 
     Raises:
       FileNotFoundError, ValueError: it cannot be read.
     """
     if self.vocabulary is None:
-      self.vocabulary = run.model.vocabulary(run.restore.source or '')
+      self.vocabulary = objects.vocabulary(run)
 
   @functools.cache  # noqa: B019 (a program looks at one model)
   def embeddings(self) -> Any:
@@ -84,45 +86,40 @@ class _Shapes:
     self.prefix_shapes = outline.prefix_shapes
 
 
-def _between(ends: Any, model: LanguageModel) -> tuple[Any, Params, Any]:
+def _between(run: Run, model: LanguageModel) -> tuple[Any, Params, Any]:
   """Returns module, shapes and vocabulary of a model between new ends."""
   made = []
 
   def around(params: Params) -> Params:
-    made.append(ends.around(dataclasses.replace(model, params=params)))
+    made.append(objects.around(run, dataclasses.replace(model, params=params)))
     return made[0].params
 
   params = jax.eval_shape(around, model.params)
   return made[0].module, params, made[0].vocabulary
 
 
-def read_outline(run: Any) -> Outline:
-  """Returns the outline of the frozen model of a run, an object of `t5x_names`.
+def read_outline(run: Run) -> Outline:
+  """Returns the outline of the frozen model of a run.
 
   Raises:
-    ValueError: there is none, or the checkpoint is of another shape than the run asks for.
+    ValueError: the checkpoint is of another shape than the run asks for.
   """
-  restore, architecture = run.restore, run.model.module
-  config, path, step = architecture.config(), restore.source, 0
+  config, path, step = objects.config(run), run.model, 0
   if path is None:
-    if config is None:
-      raise ValueError('There is no checkpoint to read the shape of the model from. Set INITIAL_CHECKPOINT_PATH, or '
-                       'choose a model file with a size.')
-    return Outline('random', config, _RANDOM, ends=run.model.ends)
+    return Outline('random', config, _RANDOM, run=run)
   missing = None
   try:
     reader = loading.open_checkpoint(loading.find_model(path))
     step = getattr(reader, 'step', 0) or 0
-    stored = _stored_config(reader, restore.ignored)
+    stored = _stored_config(reader, run.ignored)
     _check_shape(config or stored, stored, path)
     config = config or stored
   except (ValueError, OSError) as error:
     if config is None:
       raise
     missing = error
-  config = dataclasses.replace(config, dtype=jnp.dtype(architecture.dtype), **architecture.changes())
-  return Outline(path, config, _RANDOM if run.model.untrained else str(restore.dtype), step=step, missing=missing,
-                 ends=run.model.ends)
+  config = dataclasses.replace(config, dtype=jnp.dtype(run.activation_dtype), **objects.config_changes(run))
+  return Outline(path, config, _RANDOM if run.random_weights else run.dtype, step=step, missing=missing, run=run)
 
 
 def _kept(path: str, array: Any, dtype: str) -> Any:

@@ -1,23 +1,25 @@
 """The command line: `prompt-tuning train ...`, which is also `python3 -m prompt_tuning.train ...`.
 
-Reads the flags and hands them to `launch`. Nothing heavy is imported before the flags are known to be right, so that
-`--help` answers at once.
+A command is either plain flags, from which `runs.flags` makes a run, or gin files and overrides, which `launch` reads.
+Nothing heavy is imported before the flags are known to be right, so that `--help` answers at once.
 """
 
 import argparse
 import importlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from prompt_tuning.devices import multihost
+from prompt_tuning.names import nearest
+from prompt_tuning.programs import gin_flags
+from prompt_tuning.runs import flags as plain
 
 PROGRAMS = {
-  'train': 'tunes a prompt for a frozen model, or retrains parts of it',
-  'eval': "judges a frozen model and a prompt by a task's metrics",
-  'infer': 'answers a file of inputs',
+  'train': 'trains a prompt, or another small set of tensors, for a frozen model',
+  'eval': "evaluates a frozen model and a prompt with a task's metrics",
+  'infer': 'writes predictions for a file of inputs',
 }
 # Further subcommands: name -> (what it does, module whose main(argv) runs it).
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
@@ -29,30 +31,22 @@ TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
 
 _EXAMPLES = {
   'train': """\
-  prompt-tuning train \\
-    --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
-    --gin_file=prompt_tuning/configs/runs/prompt_finetune.gin \\
-    --gin.INITIAL_CHECKPOINT_PATH="'/models/t5-v1_1-small'" --gin.MIXTURE_OR_TASK_NAME="'reviews.jsonl'" \\
-    --gin.TASK_FEATURE_LENGTHS="{'inputs': 128, 'targets': 8}" --gin.TRAIN_STEPS=1000 --gin.MODEL_DIR="'runs/reviews'"
+  prompt-tuning train --model /models/t5-v1_1-small --data reviews.jsonl --output runs/reviews
+  prompt-tuning train --model /models/qwen --data reviews.jsonl --output runs/reviews \\
+    --template "Review: {text}\\nSentiment:" --target_template "{label}" --method prefix --length 10
 """,
   'eval': """\
-  prompt-tuning eval \\
-    --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
-    --gin_file=prompt_tuning/configs/runs/prompt_eval.gin \\
-    --gin.CHECKPOINT_PATH="'/models/t5-v1_1-small'" --gin.PROMPT_FILE="'runs/reviews'" \\
-    --gin.MIXTURE_OR_TASK_NAME="'reviews.jsonl'" --gin.utils.DatasetConfig.split="'validation'" \\
-    --gin.EVAL_OUTPUT_DIR="'runs/reviews_eval'"
+  prompt-tuning eval --prompt runs/reviews
+  prompt-tuning eval --prompt runs/reviews --data other_reviews.jsonl --split all
 """,
   'infer': """\
-  prompt-tuning infer \\
-    --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
-    --gin_file=prompt_tuning/configs/runs/prompt_infer.gin \\
-    --gin.CHECKPOINT_PATH="'/models/t5-v1_1-small'" --gin.PROMPT_FILE="'runs/reviews'" \\
-    --gin.MIXTURE_OR_TASK_NAME="'questions.txt'" --gin.TASK_FEATURE_LENGTHS="{'inputs': 128, 'targets': 8}" \\
-    --gin.INFER_OUTPUT_DIR="'runs/reviews_answers'"
+  prompt-tuning infer --prompt runs/reviews --data questions.jsonl --output predictions.jsonl
 """,
 }
 _TRUE = ('1', 'true', 't', 'yes', 'y')
+# Flags that are no setting of a run.
+_SHARED = ('config', 'dry_run', 'tfds_data_dir', 'coordinator_address', 'process_count', 'process_index',
+           'multiprocess_gpu', 'seqio_additional_cache_dirs', 'shard_id')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,20 +63,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(name, rest)
   if name in SUBCOMMANDS:
     return importlib.import_module(SUBCOMMANDS[name][1]).main(rest) or 0
-  print(f'prompt-tuning: there is no subcommand {name!r}.{_nearest(name, known)} '
+  print(f'prompt-tuning: there is no subcommand {name!r}.{nearest(name, known)} '
         f'Give one of {", ".join(known)}.', file=sys.stderr)
   return 2
 
 
 def run(program: str, argv: Sequence[str] | None = None) -> int:
   """Runs one program; returns the exit status: 0, or 2 after a message that says what to change."""
+  argv = list(sys.argv[1:] if argv is None else argv)
   try:
-    flags = parse_flags(program, sys.argv[1:] if argv is None else argv)
-  except ValueError as error:
-    print(f'prompt-tuning {program}: {error}', file=sys.stderr)
+    _find_users_modules()
+    flags = parse_flags(program, argv)
+  except (ValueError, OSError, ImportError) as error:
+    print(f'prompt-tuning {program}: {_in_words(program, argv, str(error))}', file=sys.stderr)
     return 2
+  from prompt_tuning.devices import multihost
+
   try:
-    return _run(program, flags)
+    return _run(program, flags, argv)
   except Exception:
     if multihost.is_alone():
       raise
@@ -90,10 +88,10 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
     return multihost.leave(1)
 
 
-def _run(program: str, flags: argparse.Namespace) -> int:
+def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
+  from prompt_tuning.devices import multihost
+
   try:
-    if os.getcwd() not in sys.path and '' not in sys.path:
-      sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
     if flags.dry_run:
       from prompt_tuning.programs import dry_run
 
@@ -105,50 +103,93 @@ def _run(program: str, flags: argparse.Namespace) -> int:
   except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
     if multihost.lost(error):
       print(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
-            f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts goes on '
+            f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts resumes '
             'from there.', file=sys.stderr)
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    print(f'\nprompt-tuning {program}: {error}\n(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
+    print(f'\nprompt-tuning {program}: {_in_words(program, argv, str(error))}\n'
+          f'(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
     return multihost.leave(2)
   except KeyboardInterrupt:
-    print(f'\nprompt-tuning {program}: interrupted. The same command goes on from what was saved.', file=sys.stderr)
+    print(f'\nprompt-tuning {program}: interrupted. The same command resumes from what was saved.', file=sys.stderr)
     return multihost.leave(130)
   return 0
 
 
 def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
-  """Returns the flags of a program; `gin_bindings` holds `--gin.NAME=VALUE` as NAME=VALUE, in order.
+  """Returns the flags of a program; `run` is what plain flags describe, None if gin files do.
+
+  Of gin, `gin_bindings` holds `--gin.NAME=VALUE` as NAME=VALUE, in order.
 
   Raises:
     ValueError: a flag is unknown or cannot be used; the message gives the right form.
+    OSError, ImportError: a file or a module that a flag names cannot be read.
   """
+  argv = [arg.replace('-', '_').replace('__', '--', 1) if arg in _dashed_flags(argv) else arg for arg in argv]
+  of_gin = [arg for arg in argv if gin_flags.is_gin(arg)]
+  if of_gin:
+    return _parse_gin(program, argv, of_gin[0])
+  _import_modules(program, argv)
+  options, rest = plain.take_options(program, argv)
   parser = _parser(program)
-  flags, unknown = parser.parse_known_args(_join_overrides(argv))
+  found, wrong = parser.parse_known_args(rest)
+  if wrong:
+    raise ValueError(_advise(program, wrong[0]))
+  fields = plain.RUNS[program].settings()
+  given = {name: value for name, value in vars(found).items() if name in fields or '.' in name}
+  if not given and not options and not found.config:
+    raise ValueError(f'Nothing is given. For example:\n\n{_EXAMPLES[program]}\n'
+                     f'`prompt-tuning {program} --help` lists all flags.')
+  shared = {name: value for name, value in vars(found).items() if name in _SHARED}
+  return argparse.Namespace(**shared, gin_file=[], gin_bindings=[], gin_search_paths=[],
+                            run=plain.run_of(program, {**given, **options}, found.config))
+
+
+def _parse_gin(program: str, argv: Sequence[str], first: str) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(prog=f'prompt-tuning {program}', allow_abbrev=False, add_help=False)
+  gin_flags.add(parser)
+  _add_shared(parser, program)
+  flags, unknown = parser.parse_known_args(gin_flags.join_overrides(argv))
+  mixed = [arg for arg in unknown if arg.startswith('--') and _name(arg) in {
+    plain.flag(field) for field in plain.RUNS[program].settings().values()} | {'config'}]
+  if mixed or getattr(flags, 'config', None):
+    raise ValueError(f'{mixed[0] if mixed else "--config"} and {first.split("=")[0]} cannot be used in one command: a '
+                     'run is described by plain flags, or by gin files and overrides. Use one of the two.')
   if unknown:
-    raise ValueError(_advise(unknown[0], parser))
+    raise ValueError(gin_flags.advise(unknown[0], parser))
   if flags.shard_id not in (None, '0'):
-    raise ValueError(f'--shard_id={flags.shard_id} asks for a part of the answers, but this version answers a file '
-                     'whole. Leave it out; several hosts share the work when started as one run (docs/pods.md).')
+    raise ValueError(f'--shard_id={flags.shard_id} asks for a part of the predictions, but this version predicts for a '
+                     'whole file. Leave it out; several hosts share the work when started as one run (docs/pods.md).')
   if not flags.gin_file:
-    raise ValueError(f'No --gin_file is given, so there is nothing to run. For example:\n\n{_EXAMPLES[program]}')
+    raise ValueError(f'No --gin_file is given, so there is nothing to run. Plain flags need none:\n\n'
+                     f'{_EXAMPLES[program]}')
   flags.gin_search_paths = [path for path in flags.gin_search_paths.split(',') if path]
+  flags.run = None
   return flags
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
-    prog=f'prompt-tuning {program}', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-    description=f'{PROGRAMS[program].capitalize()}. Everything is set by gin files and overrides of their values;\n'
-                'docs/configuration.md lists the names.',
-    epilog=f'example:\n{_EXAMPLES[program]}')
+    prog=f'prompt-tuning {program}', allow_abbrev=False, formatter_class=_Help,
+    usage=f'prompt-tuning {program} --FLAG VALUE …',
+    description=f'{PROGRAMS[program].capitalize()}.', epilog=f'examples:\n{_EXAMPLES[program]}')
+  parser.add_argument('--config', metavar='RUN.TOML', help=(
+    "a run's file, such as the run.toml of an output folder; flags win"))
+  plain.add(parser, program)
+  _add_shared(parser, program)
+  gin = parser.add_argument_group('gin files, instead of all of the above (docs/configuration.md)')
+  gin_flags.add(gin)
+  return parser
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+  def __init__(self, prog: str):
+    super().__init__(prog, max_help_position=34, width=120)
+
+
+def _add_shared(parser: argparse.ArgumentParser, program: str) -> None:
   add = parser.add_argument
-  add('--gin_file', action='append', default=[], metavar='PATH', help='a gin file; repeat it, later files win')
-  add('--gin_search_paths', default='', metavar='A,B', help='folders in which gin files are looked for first')
-  add('--gin.NAME', dest='_', metavar='VALUE',
-      help='override one value, in gin syntax: a text has quotes of its own, as in --gin.MODEL_DIR="\'runs/a\'"')
-  add('--gin_bindings', action='append', default=[], metavar='NAME=VALUE', help='the same in another form')
   add('--dry_run', nargs='?', const='plan', metavar='compile', help='build everything, print the plan and stop; '
       "'compile' also estimates a step's memory, and a slice of TPUs such as v5e:4x4 asks their compiler")
   add('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data, for SeqIO tasks')
@@ -166,45 +207,49 @@ def _parser(program: str) -> argparse.ArgumentParser:
   if program == 'infer':
     others.add_argument('--shard_id', metavar='0', help='0')
   parser.set_defaults(shard_id=None, seqio_additional_cache_dirs=None)
-  return parser
 
 
-def _join_overrides(argv: Sequence[str]) -> list[str]:
-  """Returns the arguments with `--gin_bindings=NAME=VALUE` for `--gin.NAME=VALUE` and `--gin.NAME VALUE`."""
-  joined, rest = [], list(argv)
-  while rest:
-    arg = rest.pop(0)
-    match = re.fullmatch(r'--?gin\.([^=\s]+)(?:=(.*))?', arg, re.DOTALL)
-    if match and match.group(2) is None and rest and not rest[0].startswith('--'):
-      joined.append(f'--gin_bindings={match.group(1)}={rest.pop(0)}')
-    elif match and match.group(2) is not None:
-      joined.append(f'--gin_bindings={match.group(1)}={match.group(2)}')
-    else:
-      joined.append(arg)
-  return joined
-
-
-def _advise(arg: str, parser: argparse.ArgumentParser) -> str:
+def _advise(program: str, arg: str) -> str:
   """Returns what to write instead of an unknown argument."""
-  name, _, value = arg.lstrip('-').partition('=')
-  value = value or 'VALUE'
   if not arg.startswith('-'):
-    return f'The argument {arg!r} belongs to no flag. Write --NAME=VALUE without blanks around the equals sign.'
-  if name.startswith('gin.'):
-    return f'{arg} has no value. Write --{name}=VALUE'
-  if re.fullmatch(r'[A-Z][A-Z0-9_]*', name):
-    literal = value if re.fullmatch(r'[\d._]+|True|False|None|[\[({\'"].*', value) else f'"\'{value}\'"'
-    return f'--{name} is not a flag but a value of the gin files. Write --gin.{name}={literal}'
-  if '.' in name:
-    return f'--{name} is not a flag. To set a value of the gin files, write --gin.{name}={value}'
-  known = [option.lstrip('-') for action in parser._actions for option in action.option_strings]
-  return f'There is no flag --{name}.{_nearest(name, known)} `{parser.prog} --help` lists them.'
+    return f'The argument {arg!r} belongs to no flag. Write --NAME VALUE; a value with blanks needs quotes.'
+  name = _name(arg)
+  return gin_flags.advise_macro(arg) or plain.unknown(program, name, _SHARED)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-  from prompt_tuning import trees  # loads JAX: only when something went wrong
+def _name(arg: str) -> str:
+  return arg.lstrip('-').partition('=')[0]
 
-  return trees.nearest(name, known)
+
+def _dashed_flags(argv: Sequence[str]) -> list[str]:
+  """Returns flags that are written with dashes instead of underscores, such as --batch-size."""
+  return [arg for arg in argv if arg.startswith('--') and '-' in _name(arg) and '=' not in arg]
+
+
+def _import_modules(program: str, argv: Sequence[str]) -> None:
+  """Imports the modules of `--import`, which may register methods, whose settings are flags."""
+  modules: list[str] = []
+  for i, arg in enumerate(argv):
+    if arg == '--import' and i + 1 < len(argv):
+      modules += argv[i + 1].split(',')
+    elif arg.startswith('--import='):
+      modules += arg.partition('=')[2].split(',')
+  if modules:
+    from prompt_tuning.data import registry  # loads JAX
+
+    for module in modules:
+      registry.import_module(module)
+
+
+def _find_users_modules() -> None:
+  if os.getcwd() not in sys.path and '' not in sys.path:
+    sys.path.insert(0, os.getcwd())  # as `python3 -m` finds them
+
+
+def _in_words(program: str, argv: Iterable[str], message: str) -> str:
+  """Returns a message of the library in the words that the user typed."""
+  words: Any = gin_flags.in_words if any(map(gin_flags.is_gin, argv)) else plain.in_words
+  return words(program, message)
 
 
 if __name__ == '__main__':

@@ -19,6 +19,8 @@ from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.devices import collectives, meshes, sharding
 from prompt_tuning.models import loading
 from prompt_tuning.programs import abstract_models as outline
+from prompt_tuning.runs import objects, training
+from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training.step import TrainState, make_step
 
 
@@ -52,19 +54,19 @@ def mesh_of(shape: meshes.MeshShape, devices: int, *, there: bool = False) -> Ab
   return AbstractMesh(tuple(getattr(shape, axis) for axis in meshes.AXES), meshes.AXES)
 
 
-def state_of(run: Any, frozen: outline.Outline) -> TrainState:
+def state_of(run: TrainRun, frozen: outline.Outline) -> TrainState:
   """Returns shapes and types of what training changes; `frozen` knows its vocabulary."""
-  optimizer = run.optimizer.build(frozen.step)
+  optimizer = objects.optimizer(run, frozen.step).build(frozen.step)
   return jax.eval_shape(lambda trained: TrainState(jnp.int32(0), trained, optimizer.init(trained), jnp.uint32(0)),
-                        frozen.first_values(run.model.method(frozen)))
+                        frozen.first_values(objects.method(run.method, frozen)))
 
 
-def batch_of(run: Any, frozen: outline.Outline, task: Any) -> Any:
+def batch_of(run: TrainRun, frozen: outline.Outline, task: Any) -> Any:
   """Returns shapes and types of a run's batches; of those that differ in length the longest."""
-  layout, data = frozen.layout(run.model.method(frozen).layout()), run.data
-  row = next(TrainBatches(task, frozen.vocabulary, layout, lengths=data.task_feature_lengths, batch_size=1,
-                          packed=data.pack, split=data.split))
-  batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((data.batch_size, *x.shape[1:]), x.dtype), row)
+  layout = frozen.layout(objects.method(run.method, frozen).layout())
+  row = next(TrainBatches(task, frozen.vocabulary, layout, lengths=training.lengths(run, frozen, task), batch_size=1,
+                          packed=run.packed, split=run.split))
+  batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.batch_size, *x.shape[1:]), x.dtype), row)
   if layout.cached:
     rows, length = batch['context']['tokens'].shape
     layers, heads, width = frozen.prefix_shapes()['decoder']
@@ -78,22 +80,24 @@ def bytes_of(tree: Any) -> int:
   return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
 
 
-def held(run: Any, frozen: outline.Outline, task: Any, mesh: AbstractMesh) -> dict[str, int]:
+def held(run: TrainRun, frozen: outline.Outline, task: Any, mesh: AbstractMesh) -> dict[str, int]:
   """Returns the bytes that each device holds: the arguments of a step by their kinds."""
   state = state_of(run, frozen)
   trained, rows = bytes_of(state.trained), mesh.shape['data'] * mesh.shape['fsdp']
   return {f'frozen, {frozen.dtype}': sharding.bytes_of_device(frozen.params, mesh), 'trained': trained,
-          f'state of {type(run.optimizer).__name__}': bytes_of(state) - trained,
+          f'state of {type(objects.optimizer(run, frozen.step)).__name__}': bytes_of(state) - trained,
           'batch': 0 if task is None else bytes_of(batch_of(run, frozen, task)) // rows}
 
 
-def compiled_step(run: Any, mesh: Mesh) -> Step:
-  """Compiles the step of a run, an object of `t5x_names`, for the devices of a mesh."""
-  frozen, task = outline.read_outline(run), run.task()
+def compiled_step(run: TrainRun, mesh: Mesh) -> Step:
+  """Compiles the step of a run for the devices of a mesh."""
+  frozen = outline.read_outline(run)
   frozen.read_vocabulary(run)
+  task = objects.task(run, frozen.vocabulary)
   module = loading.module_of(dataclasses.replace(frozen.config, mesh=mesh if mesh.size > 1 else None))
-  function = make_step(module, run.model.method(frozen), run.optimizer.build(frozen.step),
-                       loss=run.model.loss(frozen.vocabulary), microbatches=run.trainer_cls().num_microbatches)
+  transformation = objects.optimizer(run, frozen.step).build(frozen.step)
+  function = make_step(module, objects.method(run.method, frozen), transformation,
+                       loss=objects.loss(run, frozen.vocabulary), microbatches=run.microbatches)
 
   def placed(tree: Any, split: PartitionSpec) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, split)), tree)

@@ -14,11 +14,24 @@ from prompt_tuning import trees
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.evaluation import predictions
+from prompt_tuning.files import storage
 from prompt_tuning.models import loading
 from prompt_tuning.programs import device_memory, launch, step_compiler
 from prompt_tuning.programs.abstract_models import Outline, read_outline
 from prompt_tuning.rows.layouts import Layout
+from prompt_tuning.runs import evaluating, inferring, objects, training
+from prompt_tuning.runs.base import Run
+from prompt_tuning.runs.eval_run import EvalRun
+from prompt_tuning.runs.infer_run import InferRun
+from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import run_files
+
+_PROGRAMS = {TrainRun: 'train', EvalRun: 'eval', InferRun: 'infer'}
+_TRAINED = (
+  'run.toml', 'model-info.txt', 'metrics.jsonl', 'checkpoint_{step}/state.safetensors',
+  'numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt', 'last.safetensors', 'best.safetensors',
+  'inference_eval/{task}-metrics.jsonl', 'inference_eval/{task}-{step}.jsonl', 'train/events*',
+  'training_eval/{task}/events*', 'inference_eval/{task}/events*')
 
 
 def run(program: str, flags: argparse.Namespace) -> None:
@@ -27,32 +40,32 @@ def run(program: str, flags: argparse.Namespace) -> None:
   Raises:
     ValueError, OSError, ImportError: the run cannot start; the message says what to change.
   """
-  compiler = _compiler(program, flags)
-  described, _ = launch.build(program, flags)
+  _check_topology(program, flags.dry_run)
+  described, config_text = launch.describe(program, flags)
+  compiler = None if flags.dry_run == 'plan' else step_compiler.Compiler(flags.dry_run, described)
   with launch.explained():
-    show(described, compiler)
+    show(described, compiler, of_gin=bool(config_text))
 
 
-def _compiler(program: str, flags: argparse.Namespace) -> step_compiler.Compiler | None:
-  if flags.dry_run == 'plan':
-    return None
-  if flags.dry_run != step_compiler.SIMULATED and not re.fullmatch(r'\w+:\d+(x\d+)+', flags.dry_run):
-    raise ValueError(f'--dry_run={flags.dry_run} is unknown. Give --dry_run for the plan, --dry_run=compile for an '
-                     'estimate of what a step takes beside, or a slice of TPUs, such as --dry_run=v5e:4x4.')
+def _check_topology(program: str, asked: str) -> None:
+  if asked == 'plan':
+    return
+  if asked != step_compiler.SIMULATED and not re.fullmatch(r'\w+:\d+(x\d+)+', asked):
+    raise ValueError(f'--dry_run={asked} is unknown. Give --dry_run for the plan, --dry_run=compile for an '
+                     'estimate of what a step takes in addition, or a slice of TPUs, such as --dry_run=v5e:4x4.')
   if program != 'train':
-    raise ValueError(f'--dry_run={flags.dry_run} compiles a step of training, which {program} has not. Give --dry_run.')
-  return step_compiler.Compiler(flags.dry_run, program, flags)
+    raise ValueError(f'--dry_run={asked} compiles a training step, which {program} does not have. Give --dry_run.')
 
 
-def show(run: Any, compiler: step_compiler.Compiler | None = None) -> None:
-  """Prints the plan of a run, an object of `t5x_names`, and what compiling its step tells where that is asked for.
+def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bool = False) -> None:
+  """Prints the plan of a run, and what compiling its step tells where that is asked for.
 
   Raises:
     ValueError: something is missing or does not fit; the plan is printed as far as it goes.
   """
   problems: list[str] = []
   attempt = functools.partial(_attempt, problems)
-  print(f'Plan of {type(run).__name__}; nothing is run and nothing written.')
+  print(f'Plan of {_PROGRAMS[type(run)]}; nothing is run and nothing written.')
   mesh, outline = None, attempt(lambda: read_outline(run))
   if outline is not None:
     if outline.missing is not None:
@@ -60,13 +73,13 @@ def show(run: Any, compiler: step_compiler.Compiler | None = None) -> None:
     _show_model(run, outline)
     attempt(lambda: outline.read_vocabulary(run))
     mesh = attempt(lambda: _show_mesh(run, outline, compiler))
-    show = functools.partial(_show_training, compiler=compiler) if hasattr(run, 'trainer_cls') else _show_prompt
+    show = functools.partial(_show_training, compiler=compiler) if isinstance(run, TrainRun) else _show_prompt
     attempt(lambda: show(run, outline, mesh))
   attempt(lambda: _show_data(run, outline))
-  steps = run_files.saved_steps(run.model_dir) if hasattr(run, 'model_dir') else []
+  steps = run_files.saved_steps(run.output) if isinstance(run, TrainRun) else []
   if steps:
-    print(f'{run.model_dir} holds a run that was saved at step {steps[-1]}: it is gone on with.')
-  print('Files:\n' + '\n'.join(f'  {path}' for path in run.files()), flush=True)
+    print(f'{run.output} holds a run that was saved at step {steps[-1]}: it is resumed.')
+  print('Files:\n' + '\n'.join(f'  {path}' for path in _files(run, of_gin)), flush=True)
   if problems:
     raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {each}' for each in dict.fromkeys(problems)))
   print(f'The run can start{f" on {mesh.size} devices" if mesh and mesh.size > 1 else ""}: leave out --dry_run.')
@@ -84,7 +97,7 @@ def _layers(config: loading.Config) -> str:
   return str(config.layers) if hasattr(config, 'layers') else f'{config.encoder_layers}+{config.decoder_layers}'
 
 
-def _show_model(run: Any, outline: Outline) -> None:
+def _show_model(run: Run, outline: Outline) -> None:
   config, frozen = outline.config, trees.flatten(outline.params)
   step = outline.step if outline.missing is None else 'unknown'
   print(f'Frozen model: {outline.path}, step {step}: {_layers(config)} '
@@ -93,8 +106,8 @@ def _show_model(run: Any, outline: Outline) -> None:
         f'{outline.dtype}')
 
 
-def _show_mesh(run: Any, outline: Outline, compiler: step_compiler.Compiler | None) -> AbstractMesh:
-  shape, topology = run.partitioner.shape, compiler and compiler.devices()
+def _show_mesh(run: Run, outline: Outline, compiler: step_compiler.Compiler | None) -> AbstractMesh:
+  shape, topology = objects.mesh_shape(run), compiler and compiler.devices()
   devices = topology or len(jax.devices())
   mesh = device_memory.mesh_of(shape, devices, there=topology is not None)
   said = f'this machine has {devices}' if topology is None else f'those of {compiler.topology}'
@@ -105,31 +118,36 @@ def _show_mesh(run: Any, outline: Outline, compiler: step_compiler.Compiler | No
   return mesh
 
 
-def _show_training(run: Any, outline: Outline, mesh: AbstractMesh | None, *,
+def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
                    compiler: step_compiler.Compiler | None) -> None:
-  method = run.model.method(outline)
+  method = objects.method(run.method, outline)
   trained = trees.flatten(device_memory.state_of(run, outline).trained)
   print(f'Trained by {type(method).__name__}: {trees.count(trained):,} numbers')
   for name, array in list(trained.items())[:5]:
     print(f'  {name} {tuple(array.shape)}')
   if len(trained) > 5:
     print(f'  … and {len(trained) - 5} more')
-  end = run.end(outline.step)
+  objects.require_trainable(run, outline, trained)
+  end = objects.end(run, outline.step)
   if end <= outline.step and outline.missing is None:
-    raise ValueError(f'TRAIN_STEPS is {end}, but the checkpoint is at step {outline.step}: it counts all steps. Set '
-                     f'TRAIN_STEPS to {outline.step} plus the steps you want.')
+    raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and all steps '
+                     f'count. Give {outline.step} plus the steps that you want.')
   start = outline.step if outline.missing is None else 'unknown'
-  print(f'Steps: {start} to {end}, evaluated every {run.eval_period}, saved every {run.checkpoint_cfg.save.period}')
-  microbatches = run.trainer_cls().num_microbatches
-  run.model.loss(outline.vocabulary).require_whole_batches(microbatches, run.data.pack)
-  _show_batches(run, outline, mesh, outline.layout(method.layout()), microbatches)
+  print(f'Steps: {start} to {end}, evaluated every {run.evaluation_period or max(1, (run.steps or 4000) // 4)}, '
+        f'saved every {run.saving_period}')
+  objects.loss(run, outline.vocabulary).require_whole_batches(run.microbatches, run.packed)
+  lengths = objects.lengths_given(run) or {}
+  if len(lengths) < 2 and outline.vocabulary is not None:
+    lengths = training.lengths(run, outline, objects.task(run, outline.vocabulary))
+  if len(lengths) == 2:
+    _show_batches(run, outline, mesh, outline.layout(method.layout()), lengths, run.microbatches)
   if mesh is not None:
     _show_memory(run, outline, mesh, compiler)
 
 
-def _show_memory(run: Any, outline: Outline, mesh: AbstractMesh, compiler: step_compiler.Compiler | None) -> None:
+def _show_memory(run: Run, outline: Outline, mesh: AbstractMesh, compiler: step_compiler.Compiler | None) -> None:
   try:
-    task = run.task() if outline.vocabulary is not None else None
+    task = objects.task(run, outline.vocabulary) if outline.vocabulary is not None else None
   except (ValueError, OSError, ImportError):
     task = None  # `_show_data` says why
   held = device_memory.held(run, outline, task, mesh)
@@ -158,45 +176,62 @@ def _show_bytes(rows: Mapping[str, int]) -> None:
     print(f'  {count:>16,}  {name}')
 
 
-def _show_prompt(run: Any, outline: Outline, mesh: AbstractMesh | None) -> None:
-  found = run.model.trained(outline, run.restore, seed=run.fallback_init_rng)
+def _show_prompt(run: Run, outline: Outline, mesh: AbstractMesh | None) -> None:
+  found = objects.trained(run, outline)
   found.conditioning(outline)
   print('Handed to the model: ' + (', '.join(
     f'{name} {tuple(array.shape)}' for name, array in list(found.tensors.items())[:5]) or 'nothing'))
-  if run.data.task_feature_lengths is not None:
-    _show_batches(run, outline, mesh, outline.layout(found.layout()), None)
+  lengths = objects.lengths_given(run) or {}
+  if len(lengths) == 2:
+    _show_batches(run, outline, mesh, outline.layout(found.layout()), lengths, None)
   if mesh is not None:
     print('Bytes on each device:')
     _show_bytes({f'frozen, {outline.dtype}': sharding.bytes_of_device(outline.params, mesh),
                  'handed to the model': device_memory.bytes_of(found.tensors)})
 
 
-def _show_batches(run: Any, outline: Outline, mesh: AbstractMesh | None, layout: Layout,
-                  microbatches: int | None) -> None:
-  rows = meshes.rows_at_once(mesh, run.data.batch_size, microbatches)
-  lengths = layout.rows(run.data.task_feature_lengths)
+def _show_batches(run: Run, outline: Outline, mesh: AbstractMesh | None, layout: Layout,
+                  texts: Mapping[str, int], microbatches: int | None) -> None:
+  rows = meshes.rows_at_once(mesh, run.batch_size, microbatches)
+  lengths = layout.rows(texts)
   varying = ''
-  if run.data.pack and 'encoder' in lengths:
+  if getattr(run, 'packed', False) and 'encoder' in lengths:
     varying = ', the decoder\'s longer where short inputs leave room for more targets'
-  if run.data.buckets is not None:
-    varying = f', or shorter: inputs in buckets {tuple(run.data.buckets)}'
+  if getattr(run, 'buckets', None) is not None:
+    varying = f', or shorter: inputs in buckets {run.buckets}'
   print(f'Batches: {microbatches or 1} x ' + ', '.join(f'{stack} [{rows}, {n}]' for stack, n in lengths.items())
         + varying)
 
 
-def _show_data(run: Any, outline: Outline | None) -> None:
-  if hasattr(run, 'examples'):
-    print(f'Inputs: {len(run.examples())} of {run.data.name}')
+def _show_data(run: Run, outline: Outline | None) -> None:
+  if isinstance(run, InferRun):
+    print(f'Inputs: {len(inferring.examples(run))} of {run.data.name}')
     return
-  task = run.task()
-  if hasattr(run, 'evaluations'):
-    run.evaluations(task)
-  for each, _ in task.parts(run.data.split):
+  words = objects.vocabulary(run) if outline is None or outline.vocabulary is None else outline.vocabulary
+  task = objects.task(run, words)
+  if isinstance(run, TrainRun):
+    training.evaluations(run, task, words)
+  for each, _ in task.parts(run.split):
     print(f'Task {each.name}: {_splits(each)}')
-    if hasattr(run, 'ranked'):
-      run.ranked(each)
+    if isinstance(run, EvalRun):
+      evaluating.ranked(run, each)
     if outline is not None and outline.vocabulary is not None:
-      _show_example(each, run.data.split, outline)
+      _show_example(each, run.split, outline)
+
+
+def _files(run: Run, of_gin: bool) -> list[str]:
+  """Returns the files that a run writes."""
+  if isinstance(run, InferRun):
+    marker = [f'{run.output}.COMPLETED'] if run.marker else []
+    configs = [storage.join(run.output.rpartition('/')[0], 'config.gin')] if of_gin else []
+    return [run.output, *marker, inferring.settings_path(run), *configs]
+  if run.output is None:
+    return []
+  name = run.data.name.rpartition('/')[2]
+  config = ('config.gin',) if of_gin else ()
+  return [storage.join(run.output, file) for file in config + (_TRAINED if isinstance(run, TrainRun) else (
+    'run.toml', 'model-info.txt', f'inference_eval/{name}-metrics.jsonl', f'inference_eval/{name}-{{step}}.jsonl',
+    f'inference_eval/{name}/events*'))]
 
 
 def _splits(task: Task) -> str:

@@ -1,4 +1,4 @@
-"""From flags to a run: reads gin files and overrides, checks them, and builds the run that they describe.
+"""From flags to a run: reads gin files and overrides, checks them, and executes the run that they describe.
 
 The only file that imports gin. What can be configured is registered once, from `t5x_names`, under the names that users
 type; so overrides on the command line always resolve, and our own gin files need no imports. `gin_files` finds the
@@ -22,8 +22,13 @@ import gin
 from prompt_tuning import trees
 from prompt_tuning.devices import compilation, multihost
 from prompt_tuning.programs import gin_files
+from prompt_tuning.runs import evaluating, inferring, training
+from prompt_tuning.runs.base import Run
+from prompt_tuning.runs.eval_run import EvalRun
+from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.t5x_names import (
   adafactor,
+  aliases,
   architectures,
   decoding,
   eval_script,
@@ -64,17 +69,32 @@ _INSTEAD = {'TRAIN_STEPS': 'TRAIN_STEPS_RELATIVE'}
 
 
 def run(program: str, flags: argparse.Namespace) -> None:
-  """Builds the run that the flags describe, and runs it.
+  """Builds the run that the flags describe, and executes it.
 
   Raises:
     ValueError, OSError, ImportError: the message says what to change.
   """
   multihost.start(flags.coordinator_address, flags.process_count, flags.process_index,
                   wanted=bool(flags.multiprocess_gpu))
-  described, config_text = build(program, flags)
+  described, config_text = describe(program, flags)
   compilation.use_cache()
   with explained():
-    described.run(config_text)
+    execute(described, config_text)
+
+
+def describe(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
+  """Returns the run that plain flags or gin files describe, and gin's resolved configuration as text."""
+  if flags.tfds_data_dir:
+    os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
+  return build(program, flags) if flags.run is None else (flags.run, '')
+
+
+def execute(described: Run, config_text: str = '') -> Any:
+  """Executes a run; one that gin describes has a configuration as text, which is written into its folder."""
+  if isinstance(described, TrainRun):
+    return training.build(described).run(config_text=config_text, command='' if config_text else 'prompt-tuning')
+  module = evaluating if isinstance(described, EvalRun) else inferring
+  return module.run(described, config_text=config_text)
 
 
 @contextlib.contextmanager
@@ -88,10 +108,8 @@ def explained() -> Iterator[None]:
     raise
 
 
-def build(program: str, flags: argparse.Namespace) -> tuple[Any, str]:
-  """Returns the run, an object of `t5x_names`, and the resolved configuration as text."""
-  if flags.tfds_data_dir:
-    os.environ['TFDS_DATA_DIR'] = flags.tfds_data_dir
+def build(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
+  """Returns the run that gin files and overrides describe, and the resolved configuration as text."""
   _register()
   gin.clear_config()
   library = gin_files.Library(flags.gin_search_paths)
@@ -122,6 +140,8 @@ def names() -> dict[str, list[str]]:
 def _register() -> None:
   for module, values in MODULES.items():
     for name, value in _configurables(values):
+      if value.__module__ == aliases.__name__:  # a function that `choosing` returned
+        value.__module__, value.__name__, value.__qualname__ = values.__name__, name, name
       *owners, last = name.split('.')
       gin.external_configurable(value, last, '.'.join([module, *owners]))
   # In front of gin's own readers, which complain about what they do not find.

@@ -3,7 +3,6 @@
 The question is JSON on the process's standard input, the answer JSON on its standard output.
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -20,6 +19,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from prompt_tuning.devices import meshes
 from prompt_tuning.programs.device_memory import Step, compiled_step
+from prompt_tuning.runs.train_run import TrainRun
 
 SIMULATED = 'compile'  # in the place of a topology such as v5e:4x4
 
@@ -30,13 +30,11 @@ class Compiler:
 
   Attributes:
     topology: of TPUs, such as v5e:4x4, or `SIMULATED`.
-    program: 'train'.
-    flags: of `command.parse_flags`, which describe the run.
+    run: whose step is compiled.
   """
 
   topology: str
-  program: str
-  flags: argparse.Namespace
+  run: TrainRun
 
   @property
   def simulates(self) -> bool:
@@ -57,8 +55,8 @@ class Compiler:
     Raises:
       ValueError: it cannot be compiled, such as for want of memory; the message is the compiler's.
     """
-    question = {'topology': self.topology, 'mesh': dict(mesh.shape), 'program': self.program}
-    return Step(**_ask({**question, 'flags': vars(self.flags)})['step'])
+    question = {'topology': self.topology, 'mesh': dict(mesh.shape)}
+    return Step(**_ask({**question, 'run': self.run.given()})['step'])
 
 
 def _ask(question: Mapping[str, Any]) -> Any:
@@ -87,17 +85,14 @@ def main() -> None:
     print(json.dumps({'error': str(error)}))
 
 
-def _answer(topology: str, mesh: Mapping[str, int] | None = None, program: str = '',
-            flags: Mapping[str, Any] | None = None) -> dict[str, Any]:
-  from prompt_tuning.programs import launch  # gin: only in that process
-
+def _answer(topology: str, mesh: Mapping[str, int] | None = None,
+            run: Mapping[str, Any] | None = None) -> dict[str, Any]:
   devices = jax.devices() if topology == SIMULATED else _devices(topology)
   if mesh is None:
     return {'devices': len(devices)}
-  run, _ = launch.build(program, argparse.Namespace(**flags))
   shape = tuple(mesh[axis] for axis in meshes.AXES)
   made = jax.make_mesh(shape, meshes.AXES, axis_types=(AxisType.Auto,) * len(shape), devices=devices)
-  return {'step': dataclasses.asdict(compiled_step(run, made))}
+  return {'step': dataclasses.asdict(compiled_step(TrainRun.of(run), made))}
 
 
 def _devices(topology: str) -> Any:

@@ -40,8 +40,8 @@ class Experiment:
     """Answers what a gin file describes; returns the path of the answers."""
     from prompt_tuning.programs import launch
 
-    described, text = launch.build('infer', self._arguments('infer', file, INFER_OUTPUT_DIR=self.path(run), **values))
-    return described.run(text)
+    return launch.execute(*launch.build('infer', self._arguments(
+      'infer', file, INFER_OUTPUT_DIR=self.path(run), **values)))
 
   def pretrain(self, file: str, vocabulary: str, **values: Any) -> str:
     """Pretrains a model and writes it to the folder `model`, unless it is there; returns that folder."""

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _study(options: argparse.Namespace) -> None:
   from prompt_tuning.evaluation import clusters, reports, representations, saved
+  from prompt_tuning.runs import training
 
   experiment = Experiment('clustering', options.size or ('gpt2' if options.model else 'small'), options.output)
   path = options.model or table_to_text.pretrained(Experiment('table_to_text', 'small', options.output), options.train)
@@ -47,17 +48,17 @@ def _study(options: argparse.Namespace) -> None:
   found: dict[str, Any] = {}
   for name in _LOSSES:
     described = experiment.described(name, name, **values)
-    model, task = described.model.load(described.restore, seed=described.seed), described.task()
+    built = training.build(described)
+    model, task, method = built.model, built.task, built.method
     examples = {split: task.split(split) for split in ('train', 'validation')}
     labels = {split: [example['targets'] for example in each] for split, each in examples.items()}
-    method = described.model.method(model)
     run = experiment.train(name, name, **values)
     rows = {}
     for when, trained in (('before', _first_values(method, model, described.seed)),
                           ('after', saved.load_trained(run))):
       rows[when] = {split: representations.representations(
         model, trained.conditioning(model), model.layout(trained.layout()), each, batch_size=100,
-        lengths={'inputs': described.data.task_feature_lengths['inputs']}) for split, each in examples.items()}
+        lengths={'inputs': described.max_input_length}) for split, each in examples.items()}
       found.setdefault(name, {})[when] = clusters.separation(
         rows[when]['train'], labels['train'], rows[when]['validation'], labels['validation'])
     try:

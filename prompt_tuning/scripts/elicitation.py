@@ -84,11 +84,13 @@ class Study:
     """Returns the share of validation lists, in %, that are answered right with what a run trained, or without."""
     from prompt_tuning.evaluation import saved
     from prompt_tuning.evaluation.evaluate import evaluate
+    from prompt_tuning.runs import objects
 
     described = self._described(method, task)
     trained = saved.Trained({}) if run is None else saved.load_trained(run)
     return evaluate(self._model, trained.conditioning(self._model), self._model.layout(trained.layout()),
-                    described.task(), sampler=described.model.sampler(), lengths=described.data.task_feature_lengths,
+                    objects.task(described, None), sampler=objects.sampler(described),
+                    lengths=objects.lengths_given(described),
                     batch_size=800).metrics['accuracy']
 
   def overlap(self, first: str, second: str) -> float | None:
@@ -97,8 +99,9 @@ class Study:
     None where the first task cannot be done on them.
     """
     from prompt_tuning.data import integers
+    from prompt_tuning.runs import objects
 
-    draws = self._described('prefix', second).task().split('train')
+    draws = objects.task(self._described('prefix', second), None).split('train')
     if first in ('Modulo', 'Divisible') and second == 'InverseBinary':
       return None  # lists that begin with 0 have no remainder
     return integers.overlap(first, second, length=draws.length, largest=draws.largest)
@@ -108,9 +111,10 @@ class Study:
     from prompt_tuning.evaluation import reports, saved
     from prompt_tuning.models.compiled import attention_weights
     from prompt_tuning.rows import layouts
+    from prompt_tuning.runs import objects
 
     model, trained = self._model, saved.load_trained(run)
-    split = self._described('prefix', task).task().split('validation')
+    split = objects.task(self._described('prefix', task), None).split('validation')
     example = max((split[i] for i in range(100)), key=lambda each: len({*each['targets'].split()}))  # not all alike
     layout = model.layout(trained.layout())
     ids = [model.vocabulary.encode(example[part]) for part in ('inputs', 'targets')]

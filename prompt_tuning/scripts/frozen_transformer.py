@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _study(options: argparse.Namespace) -> None:
   from prompt_tuning.evaluation import saved
+  from prompt_tuning.runs import training
 
   experiment = Experiment(
     'frozen_transformer', options.size or ('gpt2' if options.model else 'small'), options.output)
@@ -47,10 +48,10 @@ def _study(options: argparse.Namespace) -> None:
       run = experiment.train(task, f'{task}_{kind}', **values)
       took = time.monotonic() - began
       described = experiment.described(task, f'{task}_{kind}', **values)
-      model, trained = described.model.load(described.restore, seed=described.seed), saved.load_trained(run)
-      found.setdefault(task, {})[kind] = _judged(described, model, trained) | {'seconds': took}
+      built, trained = training.build(described), saved.load_trained(run)
+      found.setdefault(task, {})[kind] = _judged(built, trained) | {'seconds': took}
       if (task, kind) == ('xor', 'pretrained'):
-        _draw(described.task().split('validation'), model, trained, experiment.path('attention.png'))
+        _draw(built.task.split('validation'), built.model, trained, experiment.path('attention.png'))
   experiment.write(found, table(found))
 
 
@@ -61,12 +62,13 @@ def _pretrained(folder: str) -> str:
   return elicitation.pretrain('pretrain', loading.find_model('t5_integers'))
 
 
-def _judged(described: Any, model: Any, trained: Any) -> dict[str, float]:
+def _judged(built: Any, trained: Any) -> dict[str, float]:
   """Returns the accuracy, in %, on the validation split, and the steps that a run took."""
   from prompt_tuning.evaluation.evaluate import evaluate_loss
 
-  found = evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), described.task(),
-                        lengths=described.data.task_feature_lengths)
+  model = built.model
+  found = evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), built.task,
+                        lengths=built.lengths)
   trained_numbers = sum(array.size for array in trained.tensors.values())
   return {'accuracy': 100 * found['accuracy'], 'steps': trained.about['step'], 'trained numbers': trained_numbers}
 

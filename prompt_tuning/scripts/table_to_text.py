@@ -63,7 +63,7 @@ def pretrained(experiment: Experiment, pairs: str) -> str:
 
   tokenizer = experiment.path('tokenizer')
   given = {'E2E_TRAIN': pairs, 'VOCABULARY_FILE': tokenizer}
-  size = experiment.described('pretrain', **given).model.module.vocab_size
+  size = experiment.described('pretrain', **given).architecture.options['vocab_size']
   make_tokenizer.main([f'--pairs={pairs}', f'--output_dir={tokenizer}', f'--size={size}'])
   return experiment.pretrain('pretrain', tokenizer, **given)
 

@@ -1,26 +1,8 @@
-"""`prefix.…`: what stands in front of every layer, instead of a prompt: keys and values, or vectors."""
+"""`prefix.…`: keys and values, or vectors, before every layer's own, instead of a prompt."""
 
-import dataclasses
-from typing import Any
-
-from prompt_tuning.tuning import prefix as library
-from prompt_tuning.tuning.layer_prompts import LayerPrompts
+from prompt_tuning.t5x_names.aliases import choosing
+from prompt_tuning.tuning import layer_prompts, prefix
 
 __all__ = ['LayerPrompts', 'Prefix']
-
-
-@dataclasses.dataclass(frozen=True)
-class Prefix(library.Prefix):
-  """A prefix; see `prompt_tuning.tuning.prefix.Prefix` for what is not said here.
-
-  Attributes:
-    text: start from what the frozen model makes of this text, of `length` tokens; decoder-only models.
-  """
-
-  text: str | None = None
-
-  def build(self, model: Any) -> 'Prefix':
-    """Returns the method for a model; one of which only shapes are known gives first values that are drawn."""
-    if self.text is None or not hasattr(model, 'read'):
-      return self
-    return dataclasses.replace(self, init_from=model.read([self.text]).as_prefix())
+LayerPrompts = choosing('layer_prompts', layer_prompts.LayerPrompts)
+Prefix = choosing('prefix', prefix.Prefix, without=['init_from'])

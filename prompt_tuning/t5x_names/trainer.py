@@ -1,8 +1,8 @@
 """`trainer.…`."""
 
 import dataclasses
-
-from prompt_tuning.training.schedules import Schedule
+from collections.abc import Mapping
+from typing import Any
 
 __all__ = ['Trainer']
 
@@ -13,8 +13,8 @@ class Trainer:
 
   Attributes:
     num_microbatches: a batch is run in so many parts; None is one.
-    learning_rate_fn: the learning rate of a global step; None leaves the optimizer its own.
+    learning_rate_fn: `@utils.create_learning_rate_scheduler()`, or a number; None leaves the optimizer its own rate.
   """
 
   num_microbatches: int | None = None
-  learning_rate_fn: Schedule | float | None = None
+  learning_rate_fn: Mapping[str, Any] | float | None = None

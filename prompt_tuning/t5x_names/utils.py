@@ -4,17 +4,27 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning.data import registry, tasks
+from prompt_tuning.data import tasks
 from prompt_tuning.data.buckets import bucket_lengths
-from prompt_tuning.files import storage
-from prompt_tuning.models.quantised import INT8
-from prompt_tuning.t5x_names.files import FileTask, is_table
-from prompt_tuning.training.schedules import create_schedule as create_learning_rate_scheduler
+from prompt_tuning.runs.choice import Choice
+from prompt_tuning.t5x_names.files import FileTask
+from prompt_tuning.training.schedules import create_schedule
 
 __all__ = ['CheckpointConfig', 'DatasetConfig', 'RestoreCheckpointConfig', 'SaveCheckpointConfig',
            'create_learning_rate_scheduler']
 _NO_PROMPT = ((r'^.*prompt.*$', None),)
-_TYPES = ('float32', 'bfloat16', 'float16', INT8)
+
+
+def create_learning_rate_scheduler(factors: str = 'constant', base_learning_rate: float = 0.3, warmup_steps: int = 1000,
+                                   total_steps: int | None = None) -> dict[str, Any]:
+  """Returns the settings of a run about its learning rate, whose steps are those of the checkpoint too.
+
+  Raises:
+    ValueError: a factor is unknown, or a decay lacks total_steps.
+  """
+  create_schedule(factors, base_learning_rate, warmup_steps, total_steps)  # its errors are found now
+  return {'schedule': factors, 'learning_rate': base_learning_rate, 'warmup_steps': warmup_steps,
+          'decay_steps': total_steps, 'global_schedule': True}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +33,7 @@ class DatasetConfig:
 
   Attributes:
     mixture_or_task_name: a task's name, or the path of a .jsonl or .tsv file (for `infer` also of a text file); or a
-      task or mixture itself, such as `@integers.Task()`.
+      kind of task, such as `@integers.Task()`.
     task_feature_lengths: most tokens of 'inputs' and 'targets', end token included; None is the longest found, which
       training cannot use.
     split: 'train', 'validation', …
@@ -38,7 +48,7 @@ class DatasetConfig:
     files: how the lines of a file become examples.
   """
 
-  mixture_or_task_name: str | tasks.Task | tasks.Mixture
+  mixture_or_task_name: str | Choice
   task_feature_lengths: Mapping[str, int] | None = None
   split: str = 'train'
   batch_size: int = 128
@@ -48,49 +58,24 @@ class DatasetConfig:
   buckets: Sequence[int] | None = None
   use_cached: bool = False
   module: str | None = None
-  files: FileTask = FileTask()
+  files: Mapping[str, Any] = dataclasses.field(default_factory=FileTask)
 
   def __post_init__(self) -> None:
     lengths = self.task_feature_lengths
     if lengths is not None and (not isinstance(lengths, Mapping) or set(lengths) != {'inputs', 'targets'}):
       raise ValueError(f'TASK_FEATURE_LENGTHS is {lengths!r}. Give both lengths, as in '
                        "{'inputs': 512, 'targets': 8}.")
-    if not isinstance(self.batch_size, int) or self.batch_size < 1:
-      raise ValueError(f'The batch size is {self.batch_size!r}. Set BATCH_SIZE to at least 1.')
     if self.buckets is not None and lengths is not None:
       bucket_lengths(self.buckets, lengths['inputs'], packed=self.pack)
 
-  @property
-  def name(self) -> str:
-    """What the examples are called."""
-    return str(getattr(self.mixture_or_task_name, 'name', self.mixture_or_task_name))
-
-  def task(self, vocabulary: Any) -> tasks.Task | tasks.Mixture:
-    """Returns the task; one of SeqIO is tokenised with the model's vocabulary.
-
-    Raises:
-      ImportError: the module that should add it cannot be imported.
-      ValueError: there is none of this name.
-    """
-    name = self.mixture_or_task_name
-    if isinstance(name, (tasks.Task, tasks.Mixture)):
-      return name
-    if self.module:
-      registry.import_module(self.module)
-    return self.files.task(name) if is_table(name) else registry.get(name, vocabulary, self.task_feature_lengths)
-
-
-def check_folder(macro: str, folder: str) -> None:
-  """Sees to it that a run can write its results, before it works for them.
-
-  Raises:
-    ImportError: a package is missing for it.
-    OSError: the folder cannot be written.
-  """
-  try:
-    storage.check_writable(folder)
-  except (ImportError, OSError) as error:
-    raise type(error)(f'{macro}={error}') from error
+  def settings(self) -> dict[str, Any]:
+    """Returns the settings of a run about its data; those of files only if they are used or changed."""
+    lengths = self.task_feature_lengths or {}
+    files = self.files if str(self.mixture_or_task_name).endswith(tasks.FILE_ENDINGS) else {
+      name: value for name, value in self.files.items() if value != FileTask()[name]}
+    return {'data': self.mixture_or_task_name, 'split': self.split, 'batch_size': self.batch_size,
+            'imports': (self.module,) if self.module else (), 'max_input_length': lengths.get('inputs'),
+            'max_target_length': lengths.get('targets'), **files}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +96,6 @@ class SaveCheckpointConfig:
     if self.dtype != 'float32':
       raise ValueError(f'utils.SaveCheckpointConfig.dtype is {self.dtype!r}, but what a run trains is saved as '
                        'float32, so that it goes on with the same bits. Leave it out.')
-    if self.period < 1 or (self.keep is not None and self.keep < 1):
-      raise ValueError(f'utils.SaveCheckpointConfig has period {self.period} and keep {self.keep}. '
-                       'Give at least 1 for each (keep=None keeps all).')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +122,6 @@ class RestoreCheckpointConfig:
     if self.mode not in ('specific', 'latest'):
       raise ValueError(f"utils.RestoreCheckpointConfig.mode is {self.mode!r}. Give 'specific' for the checkpoint at "
                        "`path`, or 'latest' for the newest in that folder; start one program for each of several.")
-    if str(self.dtype) not in _TYPES:
-      raise ValueError(f'utils.RestoreCheckpointConfig.dtype is {self.dtype!r}. Give one of {", ".join(_TYPES)}.')
     renamed = [pair for pair in self.assignment_map or () if len(pair) != 2 or pair[1] is not None]
     if renamed:
       raise ValueError(f'utils.RestoreCheckpointConfig.assignment_map holds {renamed[0]!r}. Only pairs (regular '

@@ -12,12 +12,12 @@ from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.evaluation import predictions
-from prompt_tuning.evaluation.evaluate import evaluate, evaluate_loss
+from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, evaluate_loss
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.training.metric_log import MetricLog, Silence
-from prompt_tuning.training.step import TrainState
-from prompt_tuning.tuning.method import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Evaluations:
 
   def __post_init__(self) -> None:
     if self.period < 1:
-      raise ValueError(f'EVAL_PERIOD is {self.period}. Give a number of steps of at least 1.')
+      raise ValueError(f'period={self.period} cannot be used: evaluations are at least 1 step apart.')
 
   @property
   def anything(self) -> bool:
@@ -78,43 +78,68 @@ def require_targets(loss: Loss, task: Task | Mixture, split: str, model: Languag
         loss.check(batch)
 
 
-def judge(model: LanguageModel, method: Method, state: TrainState, task: Task | Mixture, lengths: Mapping[str, int],
-          batch_size: int, loss: Loss, evaluations: Evaluations, model_dir: str, step: int,
-          log: MetricLog | Silence) -> dict[str, float]:
-  """Returns 'task/metric' -> value, and writes figures and answers; nothing where nothing is evaluated."""
-  if not evaluations.anything:
-    return {}
-  judged = evaluations.task or task
-  conditioning, layout = method.condition(state.trained, model), model.layout(method.layout())
-  common = {'split': evaluations.split, 'batch_size': batch_size}
-  metrics: dict[str, float] = {}
-  for each, _ in judged.parts(evaluations.split):
-    name = os.path.basename(each.name)
-    if evaluations.loss_steps:
-      values = evaluate_loss(model, conditioning, layout, each, lengths=lengths, steps=evaluations.loss_steps,
-                             loss=loss, **common)
-      log.write(step, values, folder=f'training_eval/{name}')
-      metrics[f'{name}/loss'] = values['loss']
-    if evaluations.examples != 0 and (each.metrics or each.score_metrics):
-      result = evaluate(model, conditioning, layout, each, sampler=evaluations.sampler,
-                        lengths=evaluations.lengths or lengths, num_examples=evaluations.examples, **common)
-      log.write(step, result.metrics, folder=f'inference_eval/{name}')
-      metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
-      path = os.path.join(model_dir, 'inference_eval', f'{name}-{step:06}.jsonl')
-      predictions.write_lines(path, iter(result.lines[:evaluations.written]))
-      if result.truncated['inputs'] or result.truncated['targets']:
-        logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
-                        result.truncated['inputs'], result.truncated['targets'], result.truncated['examples'],
-                        dict(evaluations.lengths or lengths))
-  log.say(f'step {step}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
-  return metrics
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+  """Evaluates a run at a step.
+
+  Attributes:
+    model: the frozen model.
+    task: the task that is trained.
+    lengths: most tokens of 'inputs' and 'targets' in training.
+    batch_size: rows that are run together.
+    loss: as in training.
+    evaluations: what is evaluated.
+    folder: the run's, for predictions; None writes none.
+  """
+
+  model: LanguageModel
+  task: Task | Mixture
+  lengths: Mapping[str, int]
+  batch_size: int
+  loss: Loss
+  evaluations: Evaluations
+  folder: str | None = None
+
+  def __call__(self, conditioning: Conditioning, layout: Layout, step: int,
+               log: MetricLog | Silence) -> dict[str, float]:
+    """Returns 'task/metric' -> value, and writes figures and predictions; {} if nothing is evaluated."""
+    chosen = self.evaluations
+    if not chosen.anything:
+      return {}
+    common = {'split': chosen.split, 'batch_size': self.batch_size}
+    metrics: dict[str, float] = {}
+    for each, _ in (chosen.task or self.task).parts(chosen.split):
+      name = os.path.basename(each.name)
+      if chosen.loss_steps:
+        values = evaluate_loss(self.model, conditioning, layout, each, lengths=self.lengths, steps=chosen.loss_steps,
+                               loss=self.loss, **common)
+        log.write(step, values, folder=f'training_eval/{name}')
+        metrics[f'{name}/loss'] = values['loss']
+      if chosen.examples != 0 and (each.metrics or each.score_metrics):
+        result = evaluate(self.model, conditioning, layout, each, sampler=chosen.sampler,
+                          lengths=chosen.lengths or self.lengths, num_examples=chosen.examples, **common)
+        log.write(step, result.metrics, folder=f'inference_eval/{name}')
+        metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
+        self._write(name, step, result)
+    log.say(f'step {step}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
+    return metrics
+
+  def _write(self, name: str, step: int, result: Evaluation) -> None:
+    if self.folder is not None:
+      path = os.path.join(self.folder, 'inference_eval', f'{name}-{step:06}.jsonl')
+      predictions.write_lines(path, iter(result.lines[:self.evaluations.written]))
+    cut = result.truncated
+    if cut['inputs'] or cut['targets']:
+      logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
+                      cut['inputs'], cut['targets'], cut['examples'], dict(self.evaluations.lengths or self.lengths))
 
 
 def compare(metrics: Mapping[str, float], wanted: str | None,
             best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
   """Returns the name and value that tell how good a step is, and if it is the best so far.
 
-  A loss is the better the smaller it is, every other metric the larger. Over several tasks it is their mean.
+  A loss is the better the smaller it is, every other metric the larger; of equal ones the smaller loss counts. Over
+  several tasks it is their mean.
 
   Args:
     metrics: 'task/metric' -> value.
@@ -134,6 +159,7 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
                      f'There are {", ".join(metrics)}.')
   values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
   name, value = names[0], sum(values) / len(values)
-  lower = name in of_loss
-  better = best is None or (value < best['value'] if lower else value > best['value'])
-  return name, value, better
+  if best is None or name in of_loss or value != best['value']:
+    return name, value, best is None or (value < best['value'] if name in of_loss else value > best['value'])
+  loss = lambda found: sum(found[each] for each in of_loss)
+  return name, value, bool(of_loss) and loss(metrics) < loss(best['metrics'])

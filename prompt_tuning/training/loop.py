@@ -27,9 +27,10 @@ from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.training import run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
-from prompt_tuning.training.evaluations import Evaluations, compare, judge, require_splits, require_targets
+from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare, require_splits, require_targets
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
+from prompt_tuning.training.profiler import PROFILE_AFTER, Profiler
 from prompt_tuning.training.settings import CACHE_LIMIT, Run, Saving, Stop
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.method import Method
@@ -41,7 +42,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           microbatches: int | None = None, seed: int | None = None, packed: bool = False,
           buckets: Sequence[int] | None = None, split: str = 'train',
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
-          log_period: int = 10, stop: Stop | None = None, config_text: str = '', quiet: bool = False) -> Run:
+          log_period: int = 10, stop: Stop | None = None, settings: Mapping[str, Any] | None = None,
+          files: Mapping[str, str] | None = None, profile: int | None = None, quiet: bool = False) -> Run:
   """Trains a method's tensors for a frozen model; goes on where the run in `model_dir` stopped.
 
   A run that was killed at any moment and started again ends with the same bits as one that was not. Told to end by
@@ -68,7 +70,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     saving: how often the state is saved.
     log_period: steps from one line of figures to the next.
     stop: when to end before the last step; None never.
-    config_text: written to `config.gin`.
+    settings: what else decides what is learnt: a run is not resumed with others.
+    files: texts that describe the run, by name of the file, written into its folder.
+    profile: record so many steps with JAX's profiler, after the first `PROFILE_AFTER`, into the folder `profile`.
     quiet: print nothing.
 
   Returns:
@@ -82,8 +86,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   """
   mesh, main = model.module.config.mesh, multihost.is_main()
   if train_steps <= model.step:
-    raise ValueError(f'TRAIN_STEPS is {train_steps}, but the model starts at step {model.step}: it counts all steps, '
-                     f'those of the checkpoint too. Set TRAIN_STEPS to {model.step} plus the steps you want.')
+    raise ValueError(f'train_steps={train_steps} cannot be used: the model starts at step {model.step}, and all '
+                     f'steps count, those of the checkpoint too. Give {model.step} plus the steps that you want.')
   meshes.rows_at_once(mesh, batch_size, microbatches)
   if model.vocabulary is None:
     raise ValueError('The model was loaded without a vocabulary, so examples cannot be read. '
@@ -106,8 +110,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
               **method.describe(), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
               'optimizer': type(optimizer).__name__, 'seed': seed,
               **({} if loss.function is None else {'loss': loss.name}),
-              **({} if buckets is None else {'buckets': list(buckets)})}
-
+              **({} if buckets is None else {'buckets': list(buckets)}),
+              **({} if settings is None else {'settings': settings})}
   about = {**identity, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}
 
   # --- Data ---------------------------------------------------------------------------------------------------
@@ -134,15 +138,17 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   state = sharding.copied(mesh, state)
   if main:
     run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
-    if config_text:
-      storage.write_bytes(storage.join(model_dir, 'config.gin'), config_text.encode())
+    for name, text in (files or {}).items():
+      storage.write_bytes(storage.join(model_dir, name), text.encode())
+  evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir)
   run_step = jax.jit(make_step(model.module, method, transformation, loss=loss, microbatches=microbatches),
                      donate_argnums=1)
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)
   log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) if main else Silence()
-  with log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver:
+  with (log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver,
+        contextlib.ExitStack() as stack):
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained numbers, {trees.count(model.params):,} frozen, in {model_dir}')
     pending: list[dict[str, Any]] = []
@@ -151,13 +157,17 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     began = time.monotonic()
     stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
     compiled: dict[tuple[tuple[int, ...], ...], Any] = {}  # one for each bucket
+    profiler = stack.enter_context(Profiler(model_dir, first=step + PROFILE_AFTER, steps=profile, say=log.say))
     while step < train_steps and not stopped:
       batch = sharding.global_batch(mesh, next(batches), batch_size)
       shape = tuple(array.shape for array in jax.tree.leaves(batch))
       if shape not in compiled:
-        compiled[shape] = compilation.compile_step(run_step, model.params, state, batch)
+        with log.phase(f'Compiling a step for rows of {_row_lengths(batch)} tokens'):
+          compiled[shape] = compilation.compile_step(run_step, model.params, state, batch)
+        began = time.monotonic()
       state, sums = compiled[shape](model.params, state, batch)
       step += 1
+      profiler.after(step, state)
       pending.append(sums)
       recent.append((sums.get('correct', 0.0), sums['weights']))
       passed = step - model.step
@@ -178,7 +188,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         log.show(step, figures)
         pending, began = [], time.monotonic()
       if now.evaluate:
-        metrics = judge(model, method, state, task, lengths, batch_size, loss, evaluations, model_dir, step, log)
+        with log.phase('Evaluating') if passed == evaluations.period else contextlib.nullcontext():
+          metrics = evaluator(method.condition(state.trained, model), layout, step, log)
         name, value, better = compare(metrics, evaluations.objective, best)
         if better:
           best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
@@ -207,7 +218,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:
       log.say(f'Of {cut["examples"]} training examples read, {cut["inputs"]} inputs and {cut["targets"]} targets were '
-              f'longer than {dict(lengths)} and were cut. Raise TASK_FEATURE_LENGTHS to keep them whole.')
+              f'longer than {dict(lengths)} and were cut. Raise lengths= to keep them whole.')
   return Run(model_dir, step, jax.device_get(trees.flatten(state.trained)), metrics, best)
 
 
@@ -217,6 +228,10 @@ def _reached(stop: Stop | None, recent: collections.deque[tuple[Any, Any]]) -> b
     return False
   correct, count = (sum(map(float, each)) for each in zip(*recent, strict=True))
   return correct >= stop.accuracy * count
+
+
+def _row_lengths(batch: Any) -> str:
+  return ' and '.join(str(batch[stack]['tokens'].shape[1]) for stack in ('encoder', 'decoder') if stack in batch)
 
 
 def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[str, float]:

@@ -8,11 +8,12 @@ In an object store the files are put whole: when an evaluation is logged or a st
 half a minute.
 """
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prompt_tuning.evaluation.saved import METRICS
@@ -65,6 +66,10 @@ class MetricLog:
     """Prints a line of its own."""
     self._progress.say(text)
 
+  def phase(self, text: str) -> contextlib.AbstractContextManager[None]:
+    """Prints that something begins, and the seconds that it took when it ends."""
+    return phase(text, self.say)
+
   def close(self) -> None:
     """Ends the progress line and closes all files."""
     self._progress.close()
@@ -88,11 +93,24 @@ class Silence:
 
   show = say = write
 
+  def phase(self, text: str) -> contextlib.AbstractContextManager[None]:
+    """Does nothing."""
+    return contextlib.nullcontext()
+
   def __enter__(self) -> 'Silence':
     return self
 
   def __exit__(self, *error: object) -> None:
     pass
+
+
+@contextlib.contextmanager
+def phase(text: str, say: Callable[[str], None]) -> Iterator[None]:
+  """A context that says what begins, so that nobody waits in silence, and the seconds that it took when it ends."""
+  say(f'{text} …')
+  began = time.monotonic()
+  yield
+  say(f'{text}: {time.monotonic() - began:.1f} s')
 
 
 def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float]) -> None:

@@ -42,7 +42,8 @@ def rate_at(optimizer: Optimizer | optax.GradientTransformation, step: int) -> d
   return {'learning_rate': float(rate(jnp.asarray(step)) if callable(rate) else rate)}
 
 
-def _shifted(rate: float | Schedule, start_step: int) -> float | Schedule:
+def shifted(rate: float | Schedule, start_step: int) -> float | Schedule:
+  """Returns a rate over the run's own steps, given one over global steps."""
   return (lambda count: rate(count + start_step)) if callable(rate) else rate
 
 
@@ -80,7 +81,7 @@ class Adafactor:
   def build(self, start_step: int) -> optax.GradientTransformation:
     """Returns the transformation whose first update is the global step `start_step`."""
     return optax.adafactor(
-      _shifted(self.learning_rate, start_step), decay_rate=self.decay_rate,
+      shifted(self.learning_rate, start_step), decay_rate=self.decay_rate,
       decay_offset=self.step_offset - start_step,
       multiply_by_parameter_scale=self.multiply_by_parameter_scale, weight_decay_rate=self.weight_decay_rate,
       factored=self.factored, min_dim_size_to_factor=self.min_dim_size_to_factor,
@@ -111,6 +112,6 @@ class AdamW:
     """Returns the transformation whose first update is the global step `start_step`."""
     chosen = None if '.*' in self.decayed else functools.partial(
       trees.map_named, lambda name, _: trees.matches(name, self.decayed))
-    adam = optax.adamw(_shifted(self.learning_rate, start_step), b1=self.b1, b2=self.b2,
+    adam = optax.adamw(shifted(self.learning_rate, start_step), b1=self.b1, b2=self.b2,
                        weight_decay=self.weight_decay, mask=chosen)
     return adam if self.clip is None else optax.chain(optax.clip_by_global_norm(self.clip), adam)

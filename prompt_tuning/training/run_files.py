@@ -41,7 +41,7 @@ def prepare(folder: str) -> None:
   try:
     storage.make_folder(folder)
   except OSError as error:
-    raise type(error)(f'MODEL_DIR={folder} cannot be written ({error.strerror or error}). '
+    raise type(error)(f'model_dir={folder} cannot be written ({error.strerror or error}). '
                       'Give a folder that this user may write.') from error
 
 
@@ -128,7 +128,7 @@ def restore(template: Any, arrays: Flat, prefix: str) -> Any:
     if found[name].shape != wanted[name].shape]
   if wrong:
     raise ValueError(f'The saved state does not fit this run: {", ".join(wrong[:5])}. '
-                     'Choose another MODEL_DIR, or the settings with which the run began.')
+                     'Choose another folder, or the settings with which the run began.')
   leaves, tree = jax.tree.flatten(template)
   return jax.tree.unflatten(tree, [
     jax.numpy.asarray(found[name], leaf.dtype) for name, leaf in zip(wanted, leaves, strict=True)])
@@ -140,11 +140,16 @@ def check_same_run(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, A
   Raises:
     ValueError: they are not the same run.
   """
-  wrong = [f'{name}: {saved.get(name)!r} there, {value!r} here'
-           for name, value in json.loads(json.dumps(wanted)).items() if saved.get(name) != value]
+  wanted = json.loads(json.dumps(wanted))
+  settings, saved_settings = wanted.pop('settings', {}), saved.get('settings')
+  wrong = [f'{name}: {saved.get(name)!r} there, {value!r} here' for name, value in wanted.items()
+           if saved.get(name) != value]
+  if saved_settings is not None:  # runs of earlier versions have none
+    wrong += [f'{name}: {saved_settings.get(name)!r} there, {value!r} here' for name, value in settings.items()
+              if saved_settings.get(name) != value and name not in wanted]
   if wrong:
-    raise ValueError(f'MODEL_DIR={folder} holds another run ({"; ".join(wrong)}). '
-                     'Choose another MODEL_DIR, or the settings with which that run began.')
+    raise ValueError(f'model_dir={folder} holds another run ({"; ".join(wrong)}). '
+                     'Choose another folder, or the settings with which that run began.')
 
 
 def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> None:

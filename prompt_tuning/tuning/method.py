@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from prompt_tuning import trees
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
@@ -16,7 +16,17 @@ class Method(abc.ABC):
   """A tuning method. Subclasses are frozen dataclasses whose fields are the method's settings.
 
   φ is a nested dict whose '/'-joined paths are the names that files, logs and regular expressions use.
+
+  A method whose fields are not all plain values has an attribute `Settings`: a dataclass of plain values, whose
+  `build(model)` returns the method. Flags and files set its fields instead.
   """
+
+  learning_rate: ClassVar[float] = 0.3  # for Adafactor, if none is given
+
+  def build(self, model: Any) -> 'Method':
+    """Returns the method for one model: this one, unless some of its settings can only be read with the model."""
+    del model
+    return self
 
   def layout(self) -> Layout:
     """Returns how examples are laid out for this method: the plain layout if it takes no place in the rows."""

@@ -38,6 +38,7 @@ class Prefix(Method):
     width: of the network's embedding; 0 is the model's width.
     init_from: keys and values [L, P, kv_heads, K] to start from instead, of one attention: those of a text
       (`model.read([text]).as_prefix()`), or another prefix's.
+    text: start from the keys and values of this text, of `length` tokens; decoder-only models.
   """
 
   length: int = 10
@@ -46,6 +47,7 @@ class Prefix(Method):
   hidden: int = 0
   width: int = 0
   init_from: tuple[Array, Array] | None = dataclasses.field(default=None, compare=False, repr=False)
+  text: str | None = None
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'attentions', tuple(self.attentions))
@@ -56,6 +58,12 @@ class Prefix(Method):
     if self.init_from is not None and self.hidden:
       raise ValueError(f'A prefix shall start from given keys and values, but a network of hidden width {self.hidden} '
                        'makes its own. Leave out hidden or init_from.')
+
+  def build(self, model: Any) -> 'Prefix':
+    """Returns the method with the keys and values of its text; without weights to read it, as it is."""
+    if self.text is None or not hasattr(model, 'read'):
+      return self
+    return dataclasses.replace(self, init_from=model.read([self.text]).as_prefix())
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `decoder/prefix/keys` and `…/values` [L, P, kv_heads, K], or a network that makes them.

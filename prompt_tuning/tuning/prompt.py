@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning import trees
+from prompt_tuning.names import nearest
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
 from prompt_tuning.tuning.initialisers import Encoder, Initializer, embed
@@ -68,6 +68,51 @@ class Wayward:
 
 
 @dataclasses.dataclass(frozen=True)
+class PromptSettings:
+  """Prompt tuning as plain values.
+
+  Attributes:
+    length: P, how many vectors.
+    init: their first values: sampled, texts, text, file, or an initializer of Flax.
+    placement: where they stand: before, after_bos, before_eos or after_eos.
+    see_input: the vectors see the input.
+    see_prompt: the vectors see one another.
+    cached: in training, cache the keys and values of the text before the prompt; after_eos, decoder-only models.
+    wayward_text: a text of as many tokens as vectors, near which they stay.
+    wayward_gamma: the weight of the squared distance to its embedding.
+    vectors_dtype: the type of the vectors that the model reads.
+
+  Raises:
+    ValueError: a value cannot be used.
+  """
+
+  length: int = 20
+  init: Any = 'sampled'
+  placement: str = 'before'
+  see_input: bool = True
+  see_prompt: bool = True
+  cached: bool = False
+  wayward_text: str | None = None
+  wayward_gamma: float = 0.0
+  vectors_dtype: str = 'float32'
+
+  def __post_init__(self) -> None:
+    if self.placement not in layouts.PLACEMENTS:
+      raise ValueError(f'placement={self.placement!r} is unknown.{nearest(self.placement, layouts.PLACEMENTS)} '
+                       f'Choose one of {", ".join(layouts.PLACEMENTS)}.')
+    if (self.wayward_text is None) != (self.wayward_gamma == 0.0):
+      raise ValueError(f'wayward_text={self.wayward_text!r} and wayward_gamma={self.wayward_gamma} need each other. '
+                       'Give a text and a number above 0, or neither.')
+
+  def build(self, model: Any) -> 'PromptTuning':
+    """Returns the method for a model; `init` must be a function by then."""
+    wayward = None if self.wayward_text is None else Wayward.of_text(
+      model.embeddings(), model.vocabulary, self.wayward_text, self.wayward_gamma)
+    return PromptTuning(Prompt(self.length, self.init, self.vectors_dtype), layouts.PLACEMENTS[self.placement],
+                        Visibility(self.see_input, self.see_prompt), self.cached, wayward)
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptTuning(Method):
   """The method: a prompt among the input, of the encoder, or of a model that has a decoder alone.
 
@@ -79,6 +124,8 @@ class PromptTuning(Method):
       a prompt behind the input (`layouts.after_eos`) of a decoder-only model.
     wayward: a text that the prompt stays near.
   """
+
+  Settings = PromptSettings
 
   prompt: Prompt
   placement: layouts.Placement = layouts.before
@@ -138,6 +185,6 @@ class PromptTuning(Method):
     name = about.get('placement', 'before')
     if name not in layouts.PLACEMENTS:
       raise ValueError(f'The prompt was saved with the unknown placement {name!r}.'
-                       f'{trees.nearest(name, layouts.PLACEMENTS)}')
+                       f'{nearest(name, layouts.PLACEMENTS)}')
     (vectors,) = tensors.values()
     return cls(Prompt(len(vectors)), layouts.PLACEMENTS[name], Visibility(**about.get('visibility', {})))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning import trees
+from prompt_tuning.names import Registry
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.method import Method
@@ -12,36 +12,14 @@ from prompt_tuning.tuning.prompt import PromptTuning
 from prompt_tuning.tuning.retrained import Retrained
 from prompt_tuning.types import Flat
 
-METHODS: dict[str, type[Method]] = {
+METHODS: Registry = Registry('method', {
   'prompt': PromptTuning,
   'prefix': Prefix,
   'layer_prompts': LayerPrompts,
   'low_rank': LowRank,
   'retrained': Retrained,
-}
-
-
-def register_method(name: str, method: type[Method]) -> type[Method]:
-  """Makes a method known by a name, and its files readable; returns it.
-
-  Raises:
-    ValueError: another method has this name.
-  """
-  if METHODS.setdefault(name, method) is not method:
-    raise ValueError(f'There is already a method {name!r} ({METHODS[name].__name__}). Give the new one another name.')
-  return method
-
-
-def get_method(name: str) -> type[Method]:
-  """Returns the class of a method.
-
-  Raises:
-    ValueError: there is none of this name.
-  """
-  if name not in METHODS:
-    raise ValueError(f'There is no method {name!r}.{trees.nearest(name, METHODS)} Choose one of {", ".join(METHODS)}, '
-                     'or register yours with prompt_tuning.register_method.')
-  return METHODS[name]
+}, ', or register yours with prompt_tuning.register_method')
+register_method, get_method = METHODS.register, METHODS.find
 
 
 def read_methods(tensors: Flat, about: Mapping[str, Any]) -> list[tuple[Method, Flat]]:

@@ -46,7 +46,7 @@ def test_a_run_minimises_the_loss_that_is_chosen_and_reports_its_figures(run, tr
   ([f'{LOSS}.margin()', "--gin.losses.margin.label_words=['20', '22']"], 'A target begins with the token 21, which no'),
   (["--gin.train_prompts.Prompt.wayward_text='4 5'", '--gin.train_prompts.Prompt.wayward_gamma=1.0'],
    'embedded as (2, 8), wanted (3, 8)'),
-  (["--gin.train_prompts.Prompt.wayward_text='4 5 6'"], 'but each needs the other. Set a text and a number above 0'),
+  (["--gin.train_prompts.Prompt.wayward_text='4 5 6'"], 'need each other. Give a text and a number above 0'),
 ])
 def test_what_the_loss_cannot_do_is_an_error_before_the_first_step(run, train, tmp_path, chosen, message):
   status, _, errors = run(*train, *chosen)
@@ -76,6 +76,6 @@ def test_eval_ranks_the_words_of_the_label_map(run, common, toy_folder, tmp_path
   status, _, errors = run(*use, "--gin.eval_script.evaluate.label_words=['20', '22']")
   assert status != 0 and "The target '21' is not among the words to rank, '20', '22'" in errors
   status, _, errors = run(*use, "--gin.eval_script.evaluate.label_words='20'", '--dry_run')
-  assert status != 0 and "label_words is '20', wanted a list of words" in errors
+  assert status != 0 and "label_words is '20', expected a list of words" in errors
   status, _, errors = run(*use, '--gin.files.FileTask.labels=None', '--dry_run')
-  assert status != 0 and 'has no label map. Set files.FileTask.labels, or label_words to the words' in errors
+  assert status != 0 and 'has no label map. Give files.FileTask.labels=, or' in errors

@@ -26,7 +26,7 @@ def test_help_answers_within_a_second_and_loads_nothing_heavy(program):
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     seconds.append(time.monotonic() - began)
   assert done.stdout.splitlines()[-1] == '[]'
-  wanted = ('--gin_file', '--gin_search_paths', '--gin.NAME', '--dry_run', 'example:')
+  wanted = ('--gin_file', '--gin_search_paths', '--gin.NAME', '--dry_run', 'examples:')
   assert all(text in done.stdout for text in wanted)
   assert min(seconds) < 1
 
@@ -60,7 +60,7 @@ def test_flags_of_existing_scripts_are_accepted(argument):
 
 
 def test_parts_of_the_answers_are_refused():
-  with pytest.raises(ValueError, match='--shard_id=3 asks for a part of the answers'):
+  with pytest.raises(ValueError, match='--shard_id=3 asks for a part of the predictions'):
     command.parse_flags('infer', [FILE, '--shard_id=3'])
 
 
@@ -86,7 +86,7 @@ def test_a_wrong_argument_is_answered_with_the_right_form(argument, answer):
 
 
 def test_a_command_without_gin_files_is_answered_with_an_example():
-  with pytest.raises(ValueError, match=r'No --gin_file is given(.|\n)*prompt_eval\.gin'):
+  with pytest.raises(ValueError, match=r'Nothing is given(.|\n)*prompt-tuning eval --prompt'):
     command.parse_flags('eval', [])
 
 

@@ -99,7 +99,7 @@ def test_other_values_are_answered_with_those_that_there_are(plan, value, said):
 def test_answering_has_no_step_to_compile(plan):
   status, _, errors = plan(dry_run='--dry_run=compile', program='infer')
   assert status == 2
-  assert '--dry_run=compile compiles a step of training, which infer has not' in errors
+  assert '--dry_run=compile compiles a training step, which infer does not have' in errors
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is not None, reason='the compiler of TPUs is there')
@@ -111,10 +111,10 @@ def test_a_slice_needs_the_compiler_of_tpus(plan):
 
 def test_new_ends_are_part_of_the_plan(run, tmp_path):
   from prompt_tuning.models.loading import random_model, save_model
-  from prompt_tuning.t5x_names.architectures import GPT
+  from prompt_tuning.models.new_models import gpt2
 
-  shape = GPT(vocab_size=5, width=8, heads=2, layers=2, position_count=20)
-  save_model(random_model(shape.config()), str(tmp_path / 'gpt'))
+  shape = gpt2(vocab_size=5, width=8, heads=2, layers=2, position_count=20)
+  save_model(random_model(shape), str(tmp_path / 'gpt'))
   folder = 'experiments/frozen_transformer'
   status, printed, errors = run(
     'train', f'--gin_file={folder}/small.gin', f'--gin_file={folder}/xor.gin', '--gin.TUNE_BATCH=2',

@@ -105,7 +105,7 @@ def test_every_file_describes_a_run_at_every_size(name, size, file, wanted, tmp_
   if file != 'pretrain':
     values['INITIAL_CHECKPOINT_PATH'] = 'gpt'
   run = Experiment(name, size, str(tmp_path)).described(file, **values)
-  assert run.end(0) > 1 and run.data.task_feature_lengths['inputs'] >= 3
+  assert run.total_steps > 1 and run.max_input_length >= 3
 
 
 @pytest.mark.slow

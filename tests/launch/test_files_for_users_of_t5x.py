@@ -56,7 +56,8 @@ def test_train_writes_the_files_of_t5x_and_its_own(folder):
   ours = {'best.safetensors', 'last.safetensors', 'metrics.jsonl', *(
     f'checkpoint_{step}/state.safetensors' for step in steps)}
   assert set(files) - ours == {
-    'config.gin', 'model-info.txt', 'train/events', 'training_eval/sums.tsv/events', 'inference_eval/sums.tsv/events',
+    'config.gin', 'run.toml', 'model-info.txt', 'train/events', 'training_eval/sums.tsv/events',
+    'inference_eval/sums.tsv/events',
     'inference_eval/sums.tsv-metrics.jsonl', *(f'inference_eval/sums.tsv-{step:06}.jsonl' for step in steps),
     *(f'numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt' for step in steps)}
   assert ours <= set(files)
@@ -77,7 +78,7 @@ def test_eval_writes_the_files_of_t5x(folder):
   files = files_in(folder / 'eval')
   step = lines_of(files['inference_eval/sums.tsv-metrics.jsonl'])[0]['step']
   assert step in (72, 74)  # the best
-  assert set(files) == {'config.gin', 'model-info.txt', 'inference_eval/sums.tsv/events',
+  assert set(files) == {'config.gin', 'run.toml', 'model-info.txt', 'inference_eval/sums.tsv/events',
                         'inference_eval/sums.tsv-metrics.jsonl', f'inference_eval/sums.tsv-{step:06}.jsonl'}
   assert_answers(lines_of(files[f'inference_eval/sums.tsv-{step:06}.jsonl']))
   assert b'eval/accuracy' in files['inference_eval/sums.tsv/events']
@@ -86,7 +87,7 @@ def test_eval_writes_the_files_of_t5x(folder):
 def test_infer_writes_the_files_of_t5x_and_its_configuration(folder):
   files = files_in(folder / 'infer')
   answers = 'sums-predict.jsonl-00000-of-00001'
-  assert set(files) == {answers, f'{answers}.COMPLETED', 'config.gin'}
+  assert set(files) == {answers, f'{answers}.COMPLETED', 'config.gin', 'run.toml'}
   for line in lines_of(files[answers]):
     assert set(line) == {'inputs', 'prediction'} and 'inputs_pretokenized' in line['inputs']
 
@@ -95,7 +96,7 @@ def test_infer_writes_the_files_of_t5x_and_its_configuration(folder):
 def test_the_written_configuration_is_whole_and_can_be_read_again(folder, program, build):
   text = (folder / program / 'config.gin').read_text()
   assert 'PROMPT_LENGTH = 3' in text
-  assert build(program, f'--gin_file={folder / program}/config.gin').data.task_feature_lengths['inputs'] == 9
+  assert build(program, f'--gin_file={folder / program}/config.gin').max_input_length == 9
 
 
 def test_model_info_is_alike_for_train_and_eval(folder):

@@ -12,6 +12,7 @@ import pytest
 from test_programs import FROM_CHECKPOINT, LENGTHS, writing_into
 
 from prompt_tuning.evaluation.saved import SavedPrompt
+from prompt_tuning.runs import objects
 
 VECTORS = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
 ROWS = [{'inputs': '3 4 5', 'targets': '6'}, {'inputs': '7', 'targets': '8 9'}]
@@ -40,10 +41,10 @@ def test_targets_in_a_bucket_are_scored_with_a_prompt_in_it(run, bucket, toy_mod
 
 def test_a_vocabulary_in_a_bucket_is_read(described, bucket, shared):
   shutil.copy(shared / 't5x_native/sentencepiece.model', bucket / 'sentencepiece.model')
-  vocabulary = described(
+  run = described(
     'train', '--gin.VOCABULARY=@seqio.SentencePieceVocabulary()',
-    "--gin.seqio.SentencePieceVocabulary.sentencepiece_model_file='gs://bucket/sentencepiece.model'").vocabulary
-  assert vocabulary.size == 32_100
+    "--gin.seqio.SentencePieceVocabulary.sentencepiece_model_file='gs://bucket/sentencepiece.model'")
+  assert objects.vocabulary(run).size == 32_100
 
 
 @pytest.mark.parametrize('name, file', [('PROMPT_FILE', 'prompt.npy'), ('MIXTURE_OR_TASK_NAME', 'rows.jsonl')])
@@ -72,7 +73,7 @@ def files_in(folder):
   if 'metrics.jsonl' in found:
     lines = map(json.loads, found['metrics.jsonl'].splitlines())
     found['metrics.jsonl'] = [{name: line[name] for name in line if 'per_second' not in name} for line in lines]
-  return {name.partition('.out.')[0]: None if name == 'config.gin' or 'events' in name else content
+  return {name.partition('.out.')[0]: None if name in ('config.gin', 'run.toml') or 'events' in name else content
           for name, content in found.items()}
 
 

@@ -6,12 +6,13 @@ import pytest
 
 from prompt_tuning import trees
 from prompt_tuning.prompts import PATH
+from prompt_tuning.runs import objects
 
 INIT, UNIFORM = 'prompt_init/prompts', 'prompt_init/linen.initializers.uniform'
 
 
 def first_values(run, model):
-  trained = run.model.method(model).initialise(jax.random.key(0), model)
+  trained = objects.method(run.method, model).initialise(jax.random.key(0), model)
   return np.asarray(trees.flatten(trained)[PATH])
 
 
@@ -57,5 +58,5 @@ def test_a_vocabulary_is_the_file_that_is_named(described, shared):
   owner = 'seqio.SentencePieceVocabulary'
   arguments = [f'--gin.VOCABULARY=@{owner}()',
                f"--gin.{owner}.sentencepiece_model_file='{shared}/t5x_native/sentencepiece.model'"]
-  assert described('train', *arguments).vocabulary.size == 32_100
-  assert described('train', *arguments, f'--gin.{owner}.extra_ids=7').vocabulary.size == 32_007
+  assert objects.vocabulary(described('train', *arguments)).size == 32_100
+  assert objects.vocabulary(described('train', *arguments, f'--gin.{owner}.extra_ids=7')).size == 32_007

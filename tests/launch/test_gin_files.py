@@ -11,6 +11,7 @@ from prompt_tuning import trees
 from prompt_tuning.models import loading
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.programs import gin_files
+from prompt_tuning.runs import first_values, objects
 
 CONFIGS = pathlib.Path(prompt_tuning.__file__).parent / 'configs'
 OWN = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob('*.gin'))
@@ -49,15 +50,15 @@ def test_every_folder_of_files_is_a_package():
 def test_every_model_file_builds_at_toy_size(model, program, build, toy_shape):
   sizes = [] if 'from_checkpoint' not in model else [size for size in toy_shape if 'VOCAB' in size or 'Vocab' in size]
   described = build(program, *arguments(program, model, RUN[program]), *(sizes or toy_shape))
-  config = described.model.module.config()
+  config = objects.config(described)
   assert config is None if sizes else (config.width, config.heads, config.vocab_size) == (8, 2, 40)
-  assert described.model.sampler().num_decodes == 1
+  assert objects.sampler(described).num_decodes == 1
 
 
 @pytest.mark.parametrize('size', ['small', 'base', 'large', 'xl', 'xxl'])
 def test_model_files_have_t5xs_parameters(size, build, shared):
-  model = build('train', *arguments('train', f'models/t5_1_1_{size}_prompt.gin', RUN['train'])).model
-  flat = loading.parameter_shapes(T5(model.module.config()))
+  model = build('train', *arguments('train', f'models/t5_1_1_{size}_prompt.gin', RUN['train']))
+  flat = loading.parameter_shapes(T5(objects.config(model)))
   found = {trees.layer_name(path, i): [*array.shape[1:]] for path, array in flat.items() if trees.is_stacked(path)
            for i in range(array.shape[0])}
   found.update({path: [*array.shape] for path, array in flat.items() if not trees.is_stacked(path)})
@@ -77,8 +78,8 @@ def test_every_run_file_builds_at_toy_size(name, build, toy_shape):
   given = [each for each in arguments(program, 'models/t5_1_1_prompt.gin', name)
            if name in RUN.values() or 'PROMPT_FILE' not in each]
   described = build(program, *given, *toy_shape)
-  assert type(described).__name__ == {'train': 'train', 'eval': 'evaluate', 'infer': 'infer'}[program]
-  assert described.model.module.config().width == 8
+  assert type(described).__name__ == {'train': 'TrainRun', 'eval': 'EvalRun', 'infer': 'InferRun'}[program]
+  assert objects.config(described).width == 8
 
 
 @pytest.mark.parametrize('name', [name for name in OWN if name.startswith('architectures/')])
@@ -88,7 +89,7 @@ def test_every_architecture_file_builds_at_toy_size(name, build, toy_shape):
     toy_shape = [each for each in toy_shape if not any(macro in each for macro in of_t5)]
     toy_shape += ['--gin.NUM_LAYERS=2', '--gin.POSITION_COUNT=30']
   described = build('train', *arguments('train', 'models/prompt.gin', name, RUN['train']), *toy_shape)
-  assert (described.model.module.config().width, described.model.prompt().prompt.length) == (8, 100)
+  assert (objects.config(described).width, described.method.options['length']) == (8, 100)
 
 
 @pytest.mark.parametrize('size, shape', {
@@ -97,7 +98,7 @@ def test_every_architecture_file_builds_at_toy_size(name, build, toy_shape):
 @pytest.mark.parametrize('family, rows', [('t5_1_1', 32128), ('mt5', 250112)])
 def test_model_files_have_the_published_sizes(family, rows, size, shape, build):
   described = build('train', *arguments('train', f'models/{family}_{size}_prompt.gin', RUN['train']))
-  config = described.model.module.config()
+  config = objects.config(described)
   assert (config.heads, config.encoder_layers, config.head_dim, config.width, config.mlp_dim) == shape
   assert (config.decoder_layers, config.vocab_size, config.dtype) == (shape[1], rows, 'bfloat16')
   assert (config.mlp_activations, config.tied, config.relative_buckets) == (('gelu', 'linear'), False, 32)
@@ -117,9 +118,9 @@ def test_every_prompt_file_makes_first_values(name, build, toy_shape, toy_model,
   described = build('train', *arguments('train', 'models/t5_1_1_prompt.gin', name, RUN['train']), *toy_shape, *more,
                     f"--gin.INITIAL_CHECKPOINT_PATH='{toy_t5x}'", '--gin.PROMPT_LENGTH=6')
   outline = dry_run.read_outline(described)
-  outline.vocabulary = described.model.vocabulary(str(toy_t5x))
+  outline.vocabulary = objects.vocabulary(described)
   rows = embedding if 'numpy' in name else np.asarray(toy_model.params['token_embedder']['embedding'])
-  values = np.asarray(described.model.method(outline).initialise(jax.random.key(0), outline)
+  values = np.asarray(objects.method(described.method, outline).initialise(jax.random.key(0), outline)
                       ['encoder']['prompt']['prompt']['prompt'])
   assert values.shape == (6, 8)
   if name == 'prompts/from_file.gin':
@@ -136,7 +137,7 @@ def test_the_readme_may_give_an_embedding_file_where_the_checkpoint_would_be_rea
   np.save(tmp_path / 'embedding.npy', np.ones((40, 8), np.float32))
   described = build('train', *arguments('train', 'models/t5_1_1_prompt.gin', 'prompts/from_sampled_vocab.gin',
                                         RUN['train']), *toy_shape, f"--gin.EMBEDDING_FILE='{tmp_path}/embedding.npy'")
-  initialise = described.model.prompt().prompt.build(None).prompt_init
+  initialise = first_values.initializer(described.method.options['init'], None)
   np.testing.assert_array_equal(initialise(__import__('jax').random.key(0), (3, 8)), np.ones((3, 8)))
 
 
@@ -146,7 +147,7 @@ def test_the_readme_may_give_an_embedding_file_where_the_checkpoint_would_be_rea
 def test_every_decoding_file_chooses_its_sampler(name, sampler, build, toy_shape):
   described = build('eval', *arguments('eval', 'models/t5_1_1_prompt.gin', f'models/decoding/{name}.gin',
                                        RUN['eval']), *toy_shape)
-  made = described.model.sampler()
+  made = objects.sampler(described)
   assert (type(made).__name__, made.num_decodes) == sampler[:2]
   assert {field: getattr(made, field) for field in sampler[2]} == sampler[2]
 
@@ -158,10 +159,10 @@ def test_files_work_in_any_order(build, toy_shape):
     "--gin.CLASS_LABELS=['7']", '--gin.DROPOUT_RATE=0.1']
   for order in itertools.permutations(files):
     described = build('train', *arguments('train', *order), *overrides)
-    assert described.model.prompt().prompt.prompt_init is not None
-    assert described.model.module.config().width == 512
-    assert described.model.sampler().num_decodes == 4
-    assert described.optimizer.learning_rate(0) == pytest.approx(0.3)
+    assert described.method.options['init'] is not None
+    assert objects.config(described).width == 512
+    assert objects.sampler(described).num_decodes == 4
+    assert objects.optimizer(described, 0).learning_rate(0) == pytest.approx(0.3)
 
 
 def test_a_file_for_t5x_keeps_its_lines_and_finds_its_names(build, toy_shape, tmp_path, monkeypatch):
@@ -195,10 +196,10 @@ train_script.train.eval_period = 2
   monkeypatch.syspath_prepend(str(tmp_path))
   described = build('train', '--gin_file=mine.gin', f'--gin_search_paths={tmp_path}', *NEEDED['train'], *DATA,
                     *toy_shape, '--gin.my_inits.threes.value=1.0')
-  prompt = described.model.prompt()
-  assert prompt.prompt.prompt_init(None, 'shape') == (2.0, 'shape')  # the scoped value, not the override
-  assert prompt.combine().__name__ == 'before_eos'
-  assert (described.eval_period, described.checkpoint_cfg.save.period, described.data.pack) == (2, 3, False)
+  options = described.method.options
+  assert options['init'](None, 'shape') == (2.0, 'shape')  # the scoped value, not the override
+  assert options['placement'] == 'before_eos'
+  assert (described.evaluation_period, described.saving_period, described.packed) == (2, 3, False)
 
 
 def test_what_t5x_has_and_this_package_has_not_is_an_error_with_file_and_line(build, tmp_path):
@@ -234,4 +235,4 @@ def test_slips_of_the_published_readme_mean_the_right_name(build, toy_shape):
                                         RUN['train']), *toy_shape,
                     '--gin.prompt_init/prompts.from_samples_of_embeddings.population_size=17',
                     "--gin.utils.RestoreChekcpointConfig.dtype='bfloat16'")
-  assert described.restore.dtype == 'bfloat16'
+  assert described.dtype == 'bfloat16'

@@ -2,11 +2,22 @@
 
 import re
 
+import jax
 import pytest
+
+from prompt_tuning import trees
+from prompt_tuning.runs import objects, training
 
 FILES = ('--gin_file=models/t5_1_1_prompt.gin', '--gin_file=runs/prompt_finetune.gin')
 SET = ("--gin.MODEL_DIR='run'", "--gin.INITIAL_CHECKPOINT_PATH='there'", '--gin.TRAIN_STEPS=80',
        "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}")
+
+
+def method_of(run, model):
+  """Returns the method of a run, whose tensors are those that it shall train."""
+  method = objects.method(run.method, model)
+  objects.require_trainable(run, model, trees.flatten(method.initialise(jax.random.key(0), model)))
+  return method
 
 
 @pytest.fixture
@@ -61,13 +72,13 @@ def test_a_value_marked_as_required_in_a_users_file_must_be_set(build, toy_shape
   files = (*FILES, f'--gin_file={tmp_path}/mine.gin')
   with pytest.raises(ValueError, match='MODEL_DIR is not set'):
     build('train', *files, *toy_shape, *SET[1:])
-  assert build('train', *files, *toy_shape, *SET).model_dir == 'run'
+  assert build('train', *files, *toy_shape, *SET).output == 'run'
 
 
 def test_the_steps_of_the_run_itself_can_be_given_instead_of_global_ones(build, toy_shape):
   described = build('train', *FILES, *toy_shape, *SET[:2], *SET[3:], '--gin.TRAIN_STEPS_RELATIVE=7')
-  assert described.end(1_100_000) == 1_100_007
-  assert build('train', *FILES, *toy_shape, *SET).end(1_100_000) == 80
+  assert objects.end(described, 1_100_000) == 1_100_007
+  assert objects.end(build('train', *FILES, *toy_shape, *SET), 1_100_000) == 80
 
 
 def test_files_of_another_program_are_answered_with_the_right_file(build, toy_shape):
@@ -83,41 +94,41 @@ def test_a_run_without_a_model_file_is_told_which_to_add(build):
 def test_later_files_and_overrides_win(train, build, toy_shape, tmp_path):
   (tmp_path / 'mine.gin').write_text('BATCH_SIZE = 6\nEVAL_PERIOD = 4\n')
   described = build('train', *FILES, f'--gin_file={tmp_path}/mine.gin', *toy_shape, *SET, '--gin.EVAL_PERIOD=5')
-  assert (described.data.batch_size, described.eval_period) == (6, 5)
+  assert (described.batch_size, described.evaluation_period) == (6, 5)
 
 
 def test_defaults_are_those_of_prompt_tuning(train):
   described = train()
-  assert (described.data.batch_size, described.data.split, described.data.pack) == (128, 'train', False)
-  assert (described.eval_period, described.eval_steps, described.random_seed) == (1000, 20, None)
-  assert (described.checkpoint_cfg.save.period, described.checkpoint_cfg.save.keep) == (1000, 1)
-  assert described.restore.ignored == ('^.*prompt.*$',)
-  assert described.optimizer.learning_rate(1_100_000) == pytest.approx(0.3)
-  adafactor = described.optimizer
+  assert (described.batch_size, described.split, described.packed) == (128, 'train', False)
+  assert (described.evaluation_period, described.loss_steps, described.seed) == (1000, 20, None)
+  assert (described.saving_period, described.keep) == (1000, 1)
+  assert described.ignored == ('^.*prompt.*$',)
+  adafactor = objects.optimizer(described, 1_100_000)
+  assert adafactor.learning_rate(1_100_000) == pytest.approx(0.3)
   assert (adafactor.decay_rate, adafactor.step_offset, adafactor.multiply_by_parameter_scale) == (0.8, 0, False)
   assert (adafactor.weight_decay_rate, adafactor.min_dim_size_to_factor) == (1e-5, 128)
-  assert described.model.module.config().dropout_rate == 0.1
-  assert described.model.prompt().prompt.length == 100
-  loss = described.model.loss()
+  assert objects.config(described).dropout_rate == 0.1
+  assert described.method.options['length'] == 100
+  loss = objects.loss(described, None)
   assert (loss.z_loss, loss.label_smoothing, loss.normalizing_factor) == (1e-4, 0.0, None)
-  sampler = described.model.sampler()
+  sampler = objects.sampler(described)
   assert (type(sampler).__name__, sampler.num_decodes, sampler.alpha, sampler.penalty) == ('BeamSearch', 1, 0.6, 't5x')
 
 
 @pytest.mark.parametrize('override, answer', [
-  ('--gin.partitioning.PjitPartitioner.num_partitions=0', 'cannot be made. Give numbers of at least 1'),
-  ("--gin.partitioning.PjitPartitioner.mesh_shape={'modell': 2}", "the axis 'modell'. Did you mean model"),
+  ('--gin.partitioning.PjitPartitioner.num_partitions=0', "mesh={'model': 0} cannot be used: expected"),
+  ("--gin.partitioning.PjitPartitioner.mesh_shape={'modell': 2}", "mesh has no setting 'modell'. Did you mean model"),
   ('--gin.ACTIVATION_PARTITIONING_DIMS=2', 'ACTIVATION_PARTITIONING_DIMS is 2'),
   ('--gin.SCALE=0.5', 'SCALE is 0.5'),
   ("--gin.LAYER_REMAT='some'", "LAYER_REMAT is 'some'. Give one of none, minimal"),
   ('--gin.USE_HARDWARE_RNG=True', 'USE_HARDWARE_RNG is True'),
   ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'goes on with the same bits'),
-  ('--gin.utils.SaveCheckpointConfig.keep=0', 'Give at least 1'),
+  ('--gin.utils.SaveCheckpointConfig.keep=0', 'keep=0 cannot be used: expected `int` >= 1'),
   ("--gin.utils.RestoreCheckpointConfig.mode='all'", "mode is 'all'"),
-  ("--gin.utils.RestoreCheckpointConfig.dtype='int4'", "dtype is 'int4'"),
+  ("--gin.utils.RestoreCheckpointConfig.dtype='int4'", "dtype='int4' cannot be used: expected one of float32"),
   ("--gin.utils.RestoreCheckpointConfig.assignment_map=(('a', 'b'),)", 'names are not mapped to others'),
   ('--gin.train/utils.DatasetConfig.shuffle=False', 'training always shuffles'),
-  ('--gin.BATCH_SIZE=0', 'batch size is 0'),
+  ('--gin.BATCH_SIZE=0', 'batch_size=0 cannot be used: expected `int` >= 1'),
   ('--gin.TASK_FEATURE_LENGTHS=None', 'Training needs the lengths'),
   ("--gin.TASK_FEATURE_LENGTHS={'inputs': 9}", 'Give both lengths'),
   ('--gin.train/utils.DatasetConfig.buckets=(64, 32)', 'The buckets are (64, 32). Give lengths of inputs in ascending'),
@@ -130,15 +141,16 @@ def test_what_is_not_supported_is_a_clear_error(override, answer, train):
 
 
 @pytest.mark.parametrize('override, answer', [
-  ('--gin.infer_eval/utils.DatasetConfig.batch_size=3', 'evaluations use that of training'),
-  ("--gin.infer_eval/utils.DatasetConfig.split='test'", 'judged by one task and split'),
+  ('--gin.infer_eval/utils.DatasetConfig.batch_size=3', 'evaluations during training use that of training'),
+  ("--gin.infer_eval/utils.DatasetConfig.split='test'", 'evaluated on one task and split'),
   ("--gin.utils.DatasetConfig.mixture_or_task_name='Ad1'", 'There is no task'),
   ("--gin.MIXTURE_OR_TASK_MODULE='no_such_module_here'", 'there is no such module. Start the program in the folder'),
 ])
 def test_what_cannot_be_evaluated_or_found_is_a_clear_error(override, answer, train):
-  described = train(override)
   with pytest.raises((ValueError, ImportError), match=re.escape(answer)):
-    described.evaluations(described.task())
+    described = train(override)
+    words = objects.vocabulary(described)
+    training.evaluations(described, objects.task(described, words), words)
 
 
 def test_one_seed_decides_all(train):
@@ -149,16 +161,16 @@ def test_one_seed_decides_all(train):
 
 
 @pytest.mark.parametrize('patterns, answer', [
-  (['.*'], 'which matches'), (['.*layer_norm.*', '.*/prompt/.*'], 'which matches'), (['.*bias.*'], 'which matches'),
+  (['.*'], 'matches'), (['.*layer_norm.*', '.*/prompt/.*'], 'matches'), (['.*bias.*'], 'matches'),
   (['promt'], 'does not match encoder/prompt/prompt/prompt')])
 def test_a_pattern_that_means_more_or_less_than_the_prompt_is_an_error(patterns, answer, train, toy_model):
-  with pytest.raises(ValueError, match=f'PROMPT_REGEX is .* {answer}.*PROMPT=@retrained.Retrained'):
-    train(f'--gin.PROMPT_REGEX={patterns}').model.method(toy_model)
+  with pytest.raises(ValueError, match=rf"trainable=.* {answer}.*method='retrained'"):
+    method_of(train(f'--gin.PROMPT_REGEX={patterns}'), toy_model)
 
 
 def test_parameters_can_be_retrained_instead_of_a_prompt(train, toy_model):
-  method = train('--gin.PROMPT=@retrained.Retrained', "--gin.retrained.Retrained.patterns=['.*layer_norm.*']"
-                 ).model.method(toy_model)
+  run = train('--gin.PROMPT=@retrained.Retrained', "--gin.retrained.Retrained.patterns=['.*layer_norm.*']")
+  method = method_of(run, toy_model)
   assert type(method).__name__ == 'Retrained'
   assert method.patterns == ('.*layer_norm.*',)
 
@@ -169,16 +181,15 @@ def test_parameters_can_be_retrained_instead_of_a_prompt(train, toy_model):
   (['--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt',
     '--gin.train_prompts.suffix_prompt.before_eos=True'], 'before_eos')])
 def test_the_prompt_stands_where_it_is_told(overrides, placement, train, toy_model):
-  method = train(*overrides, '--gin.train_prompts.Prompt.see_input=False').model.method(toy_model)
+  method = method_of(train(*overrides, '--gin.train_prompts.Prompt.see_input=False'), toy_model)
   assert method.layout().placement.__name__ == placement
   assert (method.visibility.input, method.visibility.prompt) == (False, True)
 
 
 def test_the_scale_of_uniform_first_values_can_be_set(train, toy_model):
-  import jax
   import numpy as np
 
-  method = train('--gin.prompt_init/linen.initializers.uniform.scale=0.01').model.method(toy_model)
+  method = method_of(train('--gin.prompt_init/linen.initializers.uniform.scale=0.01'), toy_model)
   values = np.asarray(method.initialise(jax.random.key(0), toy_model)['encoder']['prompt']['prompt']['prompt'])
   assert 0 <= values.min() < values.max() < 0.01
 
@@ -190,6 +201,5 @@ def test_the_resolved_configuration_builds_the_same_run(build, toy_shape, tmp_pa
   first, text = launch.build('train', flags)
   (tmp_path / 'config.gin').write_text(text)
   again = build('train', f'--gin_file={tmp_path}/config.gin')
-  assert (again.seed, again.model_dir, again.model.prompt().prompt.length) == (3, 'run', 6)
-  assert again.model.module == first.model.module
-  assert again.checkpoint_cfg == first.checkpoint_cfg
+  assert (again.seed, again.output, again.method.options['length']) == (3, 'run', 6)
+  assert again == first

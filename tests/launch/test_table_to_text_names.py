@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from test_programs import FROM_CHECKPOINT, LENGTHS
 
+from prompt_tuning.runs import objects, training
+
 TASK = '--gin.MIXTURE_OR_TASK_NAME=@table_to_text.Task()'
 MIXTURE = '--gin.MIXTURE_OR_TASK_NAME=@table_to_text.PretrainingMixture()'
 
@@ -23,18 +25,18 @@ def data(tmp_path):
 def test_a_run_learns_pairs_and_is_judged_by_all_references(described, data):
   run = described('train', *data, "--gin.table_to_text.Task.instruction='11 '",
                   "--gin.table_to_text.Task.separator=' 12'", "--gin.table_to_text.Task.name='tables'")
-  task = run.task()
+  task = objects.task(run, None)
   assert (task.name, len(task.split('train'))) == ('tables', 30)
   assert task.split('train')[0] == {'inputs': '11 3 4 12', 'targets': '5 6'}
   assert task.split('validation')[0]['references'] == ['5 6', '6 5']
-  assert run.evaluations(task).task is None, 'it is judged by the task that it learns'
+  assert training.evaluations(run, task, None).task is None, 'it is judged by the task that it learns'
 
 
 def test_a_run_pretrains_on_the_mixture(described, data, tmp_path):
   owner = '--gin.table_to_text.PretrainingMixture'
   run = described('train', MIXTURE, f"{owner}.train='{tmp_path}/train.txt'", f"{owner}.separator=' 12 '",
                   f'{owner}.validation=0.25', f"{owner}.name='documents'")
-  mixture = run.task()
+  mixture = objects.task(run, None)
   assert mixture.name == 'documents'
   for task in mixture.tasks:
     sizes = [len(task.split(split)) for split in ('train', 'validation')]
@@ -50,14 +52,14 @@ def test_a_run_learns_labels(described, tmp_path):
   run = described('train', '--gin.MIXTURE_OR_TASK_NAME=@table_to_text.Labels()', f'{owner}.limit=2',
                   f'{owner}.validation_limit=3', f"{owner}.train='{tmp_path}/train.txt'",
                   f"{owner}.validation='{tmp_path}/dev.out'", f"{owner}.attribute='kind'", f"{owner}.mentions='[37]'")
-  task = run.task()
+  task = objects.task(run, None)
   assert [len(task.split(split)) for split in ('train', 'validation')] == [2, 3]
   assert task.split('train')[0]['inputs'] == '5 3'
 
 
 def test_an_absent_file_is_a_message(described, tmp_path):
   with pytest.raises(FileNotFoundError, match=r'gone\.txt: there is no such file'):
-    described('train', TASK, f"--gin.table_to_text.Task.train='{tmp_path}/gone.txt'")
+    objects.task(described('train', TASK, f"--gin.table_to_text.Task.train='{tmp_path}/gone.txt'"), None)
 
 
 def test_references_judge_and_answers_are_lines_of_id_and_text(run, toy_folder, data, tmp_path):
@@ -86,7 +88,7 @@ def test_references_judge_and_answers_are_lines_of_id_and_text(run, toy_folder, 
 @pytest.mark.parametrize(('more', 'message'), [
   (["--gin.infer_script.infer.lines='csv'"], r"lines is 'csv'\. Give one of 'json', 'id\|\|text'"),
   (["--gin.infer_script.infer.lines='id||text'", "--gin.infer_script.infer.mode='score'"],
-   r'has no place for what the mode score gives'),
+   r"lines='id\|\|text' cannot be used with mode='score'"),
 ])
 def test_lines_that_cannot_be_written_are_refused(described, more, message):
   with pytest.raises(ValueError, match=message):

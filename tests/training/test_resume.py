@@ -95,7 +95,7 @@ def test_starting_a_finished_run_again_changes_nothing(straight, tmp_path):
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
-  ({'batch_size': 5}, r'holds another run \(batch_size: 4 there, 5 here\). Choose another MODEL_DIR'),
+  ({'batch_size': 5}, r'holds another run \(batch_size: 4 there, 5 here\). Choose another folder'),
   ({'seed': 6}, r'seed: 5 there, 6 here'),
   ({'method': prompts.PromptTuning(prompts.Prompt(2))}, r'prompt_length: 3 there, 2 here'),
   ({'method': prompts.PromptTuning(prompts.Prompt(3), visibility=Visibility(input=False))}, r'visibility: .* there'),

@@ -28,7 +28,7 @@ def names_in(folder):
 def ended(tmp_path_factory):
   """A run that has ended, and its folder."""
   folder = tmp_path_factory.mktemp('ended')
-  return toy_run.train(folder, config_text='X = 1\n'), folder
+  return toy_run.train(folder, files={'config.gin': 'X = 1\n'}), folder
 
 
 def test_a_runs_folder_holds_these_files_and_no_temporary_ones(ended):
@@ -121,7 +121,7 @@ def test_a_full_disk_while_saving_leaves_the_old_state_good(full_disk, tmp_path)
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path):
   (tmp_path / 'file').write_text('')
   for folder in (tmp_path / 'file', tmp_path / 'file/run'):
-    with pytest.raises(OSError, match=rf'MODEL_DIR={folder} cannot be written \(.*\). Give a folder that this'):
+    with pytest.raises(OSError, match=rf'model_dir={folder} cannot be written \(.*\). Give a folder that this'):
       run_files.prepare(str(folder))
 
 
@@ -131,7 +131,7 @@ def test_a_folder_of_somebody_else_is_an_error_that_names_it(tmp_path):
   if root:
     os.seteuid(65534)  # root may write everywhere
   try:
-    with pytest.raises(PermissionError, match=rf'MODEL_DIR={tmp_path}/run cannot be written \(Permission denied\)'):
+    with pytest.raises(PermissionError, match=rf'model_dir={tmp_path}/run cannot be written \(Permission denied\)'):
       run_files.prepare(str(tmp_path / 'run'))
   finally:
     if root:
@@ -140,7 +140,7 @@ def test_a_folder_of_somebody_else_is_an_error_that_names_it(tmp_path):
 
 def test_a_state_of_other_tensors_is_refused(tmp_path):
   arrays = {'trained/a': np.zeros(3), 'trained/b': np.zeros(2)}
-  with pytest.raises(ValueError, match=r'does not fit this run: trained/b, trained/c. Choose another MODEL_DIR'):
+  with pytest.raises(ValueError, match=r'does not fit this run: trained/b, trained/c. Choose another folder'):
     run_files.restore({'a': np.zeros(3), 'c': np.zeros(2)}, arrays, 'trained')
   with pytest.raises(ValueError, match=r'does not fit this run: trained/b \(2,\) instead of \(4,\)'):
     run_files.restore({'a': np.zeros(3), 'b': np.zeros(4)}, arrays, 'trained')
@@ -233,10 +233,10 @@ def test_a_folder_in_a_bucket_without_a_state_is_no_saved_step(store):
 def test_a_run_in_a_bucket_that_failed_goes_on_and_ends_as_a_local_one(store, ended):
   store.failures.append(('POST bucket/run/checkpoint_104', 503))
   with pytest.raises(OSError, match=r'checkpoint_104/state.safetensors cannot be written: the object store failed'):
-    toy_run.train('gs://bucket/run', config_text='X = 1\n')
+    toy_run.train('gs://bucket/run', files={'config.gin': 'X = 1\n'})
   assert run_files.saved_steps('gs://bucket/run') == [102]
   store.failures.clear()
-  run = toy_run.train('gs://bucket/run', config_text='X = 1\n')
+  run = toy_run.train('gs://bucket/run', files={'config.gin': 'X = 1\n'})
   here, there = ended[1], store.folder / 'bucket/run'
   assert (run.prompt.vectors == saved.load_prompt(str(here)).vectors).all()
   assert names_in(there) == names_in(here)

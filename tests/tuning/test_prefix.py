@@ -11,7 +11,6 @@ from prompt_tuning import trees
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.t5x_names import prefix as names
 from prompt_tuning.tuning.prefix import Prefix
 
 LEARNED = DecoderConfig(
@@ -51,10 +50,10 @@ def test_a_text_of_gin_files_is_read_by_the_model():
     encode = staticmethod(lambda text: [int(each) for each in text.split()])
 
   model = dataclasses.replace(DECODER_ONLY, vocabulary=Numbers())
-  built = names.Prefix(2, text='5 6').build(model)
+  built = Prefix(2, text='5 6').build(model)
   np.testing.assert_array_equal(built.initialise(KEY, model)['decoder']['prefix']['keys'],
                                 model.read([[5, 6]]).as_prefix()[0])
-  assert names.Prefix(2, text='5 6').build(object()).init_from is None  # a dry run knows shapes only
+  assert Prefix(2, text='5 6').build(object()).init_from is None  # a dry run knows shapes only
 
 
 PAIR = tuple(np.zeros((2, 3, 2, 6)) for _ in range(2))
@@ -66,7 +65,7 @@ PAIR = tuple(np.zeros((2, 3, 2, 6)) for _ in range(2))
    r'of shapes \[\(2, 3, 2, 6\), \(2, 3, 2, 6\)\], .* want \(2, 2, 2, 6\) .* Set the length to that of the text'),
   (lambda tiny: Prefix(3, init_from=PAIR).initialise(KEY, tiny), 'keys and values of one attention. Name that one'),
   (lambda tiny: DECODER_ONLY.read([[3, 4], [5]]).as_prefix(), 'starts from one text, but the context has 2. Choose'),
-  (lambda tiny: names.Prefix(2, text='5 6').build(tiny), 'A text can be read before what follows it only by a'),
+  (lambda tiny: Prefix(2, text='5 6').build(tiny), 'A text can be read before what follows it only by a'),
 ])
 def test_what_does_not_fit_is_a_clear_error(tiny, call, message):
   with pytest.raises(ValueError, match=message):

@@ -1,0 +1,55 @@
+"""Names that users type: registries, and the nearest known name for messages about unknown ones."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class Registry(dict):
+  """Things by name, to which users may add theirs.
+
+  Args:
+    kind: what the things are, for messages, such as 'method'.
+    entries: those of the package.
+    advice: the end of the message about an unknown name.
+  """
+
+  def __init__(self, kind: str, entries: Mapping[str, Any], advice: str = ''):
+    super().__init__(entries)
+    self.kind, self._advice = kind, advice
+
+  def register(self, name: str, thing: Any) -> Any:
+    """Adds a thing, and returns it.
+
+    Raises:
+      ValueError: another thing has this name.
+    """
+    if self.setdefault(name, thing) is not thing:
+      raise ValueError(f'There is already a {self.kind} {name!r} ({getattr(self[name], "__name__", self[name])}). '
+                       'Give the new one another name.')
+    return thing
+
+  def find(self, name: str) -> Any:
+    """Returns the thing of a name.
+
+    Raises:
+      ValueError: there is none; the message names the nearest.
+    """
+    if name not in self:
+      raise ValueError(f'There is no {self.kind} {name!r}.{nearest(name, self)} Choose one of {", ".join(self)}'
+                       f'{self._advice}.')
+    return self[name]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """Returns the end of an error message that names the nearest known names, or nothing."""
+  import difflib  # only needed when something went wrong
+
+  close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+  return f' Did you mean {" or ".join(close)}?' if close else ''
+
+
+def translated(message: str, words: Mapping[str, str]) -> str:
+  """Returns a message with `name=` in other words; `data=2` and `model=4` are axes of a mesh, which stay."""
+  return re.sub(r"(?<![\w.\-'/])(?!(?:data|model)=-?\d)(\w+)=",
+                lambda match: f'{words[match[1]]}=' if match[1] in words else match[0], message)

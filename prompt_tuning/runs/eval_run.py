@@ -1,0 +1,81 @@
+"""A run that evaluates, as a value."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from prompt_tuning.runs import run_file
+from prompt_tuning.runs.base import FILE_SETTINGS, TABLES, Count, Run, setting
+from prompt_tuning.runs.choice import Choice
+
+# Settings of a run that trained which are those of its evaluation too, unless others are given.
+INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'labels', 'validation', 'test', 'metrics',
+             'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype', 'attention',
+             'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Use(Run):
+  """What the runs have in common that use trained tensors.
+
+  Attributes:
+    prompt: the trained tensors: a run's folder, a .npy or .safetensors file, or a PEFT folder; none is the model alone.
+    method: without a prompt, the method whose first values are used, drawn by first_values_seed.
+    checkpoint_prompt: take the prompt from the model's checkpoint, if it holds one.
+    first_values_seed: of a method's first values; none forbids to draw them.
+    any_model: use trained tensors that were made for another model, if they fit.
+  """
+
+  reads_text: ClassVar[bool] = False  # a text file may be the data
+
+  prompt: str | None = setting(None, 'model')
+  method: Choice | None = setting(None, 'model')
+  checkpoint_prompt: bool = setting(False, 'model')
+  first_values_seed: Count | None = setting(0, 'model')
+  any_model: bool = setting(False, 'model')
+
+  @classmethod
+  def after(cls, prompt: str, given: Mapping[str, Any]) -> Self:
+    """Returns the run that uses what a run has trained; settings that are not given are those of that run.
+
+    Args:
+      prompt: the folder of the run, or a file; if no `run.toml` tells its settings, all must be given.
+      given: settings by name.
+    """
+    own = {name: value for name, value in run_file.read_beside(prompt).items() if name in INHERITED}
+    if 'data' in given:  # another file has splits of its own, and a task has no columns
+      columns = FILE_SETTINGS if Choice.of(given['data']).name.endswith(TABLES) else ()
+      kept = lambda name: name not in ('data', 'test', 'validation') and (
+        name not in FILE_SETTINGS or name in columns or (name == 'template' and cls.reads_text))
+      own = {name: value for name, value in own.items() if kept(name)}
+    return cls.of({**own, **given, 'prompt': prompt})
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    for name, what in (('model', 'FOLDER, the frozen model'), ('data', 'FILE, or the name of a task')):
+      if getattr(self, name) is None and not (name == 'model' and self.architecture):
+        raise ValueError(f'{name} is missing. Give {name}={what}'
+                         + ('; the prompt has no run.toml that would tell it.' if self.prompt else '.'))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalRun(Use):
+  """A run that evaluates a frozen model, with trained tensors or alone.
+
+  Attributes:
+    split: the split that is evaluated; 'all' is the whole of a file.
+    output: the folder for metrics and predictions; none prints the metrics only.
+    examples: only so many examples, from the first; none is all.
+    written_examples: so many predictions are written; none is all.
+    label_words: take the likeliest of these texts instead of generating; task takes those of the task's labels.
+    label_score: what decides among them: sum of a text's log-probabilities, or mean.
+  """
+
+  executor: ClassVar[str] = 'evaluating'
+
+  split: str = setting('validation', 'data')
+  output: str | None = setting(None, 'output')
+  examples: Count | None = setting(None, 'data')
+  written_examples: Count | None = setting(None, 'output')
+  label_words: tuple[str, ...] | Literal['task'] | None = setting(None, 'evaluation')
+  label_score: Literal['sum', 'mean'] = setting('sum', 'evaluation')

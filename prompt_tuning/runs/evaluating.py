@@ -1,0 +1,93 @@
+"""Executes a run that evaluates."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+
+from absl import logging
+
+from prompt_tuning.data.tasks import Task
+from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.evaluation import evaluate as library
+from prompt_tuning.evaluation import predictions
+from prompt_tuning.evaluation.ranking import Ranked
+from prompt_tuning.files import storage
+from prompt_tuning.runs import objects, run_file
+from prompt_tuning.runs.eval_run import EvalRun
+from prompt_tuning.runs.training import say
+from prompt_tuning.training import metric_log, run_files
+
+
+def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, float]]:
+  """Evaluates, prints and writes; returns task -> metrics.
+
+  Args:
+    described: the run's values.
+    config_text: its gin configuration, for `config.gin`.
+
+  Raises:
+    ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
+  """
+  if described.output is not None:
+    objects.check_output(described.output)
+  task = objects.task(described, None if described.new_layers else objects.vocabulary(described))
+  parts = [(each, ranked(described, each)) for each, _ in task.parts(described.split)]
+  with metric_log.phase(f'Reading {described.model or "a model of random weights"}', say):
+    model = objects.load_model(described, mesh=meshes.make_mesh(objects.mesh_shape(described)))
+  meshes.rows_at_once(model.module.config.mesh, described.batch_size)
+  trained = objects.trained(described, model)
+  conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
+  step = int(trained.about.get('step', model.step))
+  folder = described.output
+  if folder is not None and multihost.is_main():
+    if config_text:
+      storage.write_bytes(storage.join(folder, 'config.gin'), config_text.encode())
+    run_file.write(storage.join(folder, run_file.NAME), described.given(),
+                   program='eval')
+    run_files.write_model_info(folder, model.params, trained.tensors, step)
+  found = {}
+  for each, words in parts:
+    result = library.evaluate(
+      model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
+      lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
+      seed=described.seed or 0, ranked=words)
+    found[each.name] = result.metrics
+    if multihost.is_main():
+      _report(described, os.path.basename(each.name), step, result)
+  if folder is not None and multihost.is_main():
+    print(f'Wrote {folder}')
+  return found
+
+
+def ranked(described: EvalRun, task: Task) -> Ranked | None:
+  """Returns the words to rank of one task; None if predictions are generated.
+
+  Raises:
+    ValueError: the task has no label map, or the words cannot be ranked.
+  """
+  if described.label_words is None:
+    return None
+  if described.label_words != 'task':
+    return Ranked(described.label_words, described.label_score)
+  if not task.labels:
+    raise ValueError(f"label_words='task' cannot be used: the task {task.name} has no label map. Give labels=, or "
+                     'label_words= the words, such as negative,positive.')
+  return Ranked(task.labels, described.label_score)
+
+
+def _report(described: EvalRun, name: str, step: int, result: library.Evaluation) -> None:
+  print(f'{name}, {len(result.lines)} examples: ' + ', '.join(
+    f'{metric} {value:.4g}' for metric, value in result.metrics.items()))
+  cut = result.truncated
+  if cut['inputs'] or cut['targets']:
+    logging.warning('Of %d examples, %d inputs and %d targets were longer than the lengths %s and were cut.',
+                    cut['examples'], cut['inputs'], cut['targets'], objects.lengths_given(described))
+  if described.output is None:
+    return
+  folder = storage.join(described.output, 'inference_eval')
+  predictions.write_lines(storage.join(folder, f'{name}-{step:06}.jsonl'),
+                          iter(result.lines[:described.written_examples]))
+  metric_log.append_metrics(described.output, name, step, result.metrics)
+  with contextlib.closing(storage.GrowingFolder(storage.join(folder, name))) as grown, \
+       contextlib.closing(metric_log.open_tensorboard(grown.path)) as writer:
+    metric_log.add_scalars(writer, step, result.metrics, judged=True)

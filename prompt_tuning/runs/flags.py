@@ -1,0 +1,173 @@
+"""Plain flags of the programs, made from the fields of the runs.
+
+`--NAME VALUE` sets a field; a setting of the chosen method is a flag of its own; `--loss.label_words no,yes` is an
+option of a choice. `--config FILE` reads a run's TOML file, in which flags win.
+"""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.names import nearest, translated
+from prompt_tuning.runs import run_file
+from prompt_tuning.runs.base import Run
+from prompt_tuning.runs.choice import Choice
+from prompt_tuning.runs.eval_run import EvalRun, Use
+from prompt_tuning.runs.infer_run import InferRun
+from prompt_tuning.runs.method_settings import MethodSetting, described, method_settings
+from prompt_tuning.runs.train_run import TrainRun
+from prompt_tuning.runs.values import guessed, parsed
+
+RUNS: Mapping[str, type[Run]] = {'train': TrainRun, 'eval': EvalRun, 'infer': InferRun}
+_METAVARS = {'model': 'FOLDER', 'data': 'FILE', 'output': 'FOLDER', 'prompt': 'FOLDER'}
+_FIRST = ('model', 'prompt', 'data', 'output', 'method', 'steps', 'batch_size', 'learning_rate')
+_GROUPS = {'model': 'frozen model', 'data': 'data', 'method': 'method', 'training': 'training',
+           'evaluation': 'evaluation', 'output': 'output', 'machine': 'machine'}
+
+
+def add(parser: argparse.ArgumentParser, program: str) -> None:
+  """Adds a flag for every field of a program's run, and for every setting of a method."""
+  kind = RUNS[program]
+  helps = {name: text for each in reversed(kind.__mro__) for name, text in described(each.__doc__ or '').items()}
+  fields = kind.settings()
+  groups = {group: parser.add_argument_group(title) for group, title in _GROUPS.items()}
+  ordered = sorted(fields, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+  for name in ordered:
+    field = fields[name]
+    shown = '' if field.default in (None, ()) else f' (default: {_shown(field.default)})'
+    more = {'nargs': '?', 'const': 'true'} if isinstance(field.default, bool) else {}
+    groups[field.metadata['group']].add_argument(
+      f'--{flag(field)}', dest=name, default=argparse.SUPPRESS, metavar=_METAVARS.get(name, name.upper()),
+      help=(helps.get(name, '') + shown).replace('%', '%%'), **more)
+  if program == 'train':
+    for setting, owners in _of_methods().values():
+      groups['method'].add_argument(
+        f'--{setting.name}', dest=f'method.{setting.name}', default=argparse.SUPPRESS, metavar=setting.name.upper(),
+        help=f'of {", ".join(owners)}: {setting.help}'.replace('%', '%%'),
+        **({'nargs': '?', 'const': 'true'} if setting.type == 'bool' else {}))
+
+
+def flag(field: dataclasses.Field) -> str:
+  """Returns the name of a field's flag."""
+  return field.metadata['flag'] or field.name
+
+
+def run_of(program: str, given: Mapping[str, str], config: str | None) -> Run:
+  """Returns the run that flags and a file describe.
+
+  Args:
+    program: 'train', 'eval' or 'infer'.
+    given: the flags that were given: dest -> text.
+    config: the path of a run's file, or None.
+
+  Raises:
+    ValueError: a flag cannot be used; the message names settings as `name=value`.
+  """
+  kind = RUNS[program]
+  hints, settings = kind.hints(), dict(run_file.read(config)) if config else {}
+  for name, text in given.items():
+    if '.' not in name:
+      settings[name] = parsed(name, text, hints[name])
+  for name, text in given.items():
+    owner, _, option = name.partition('.')
+    if option:
+      default = kind.settings()[owner].default if owner in kind.settings() else None
+      before = settings.get(owner, default)
+      if before is None:
+        raise ValueError(f'--{name} is an option of {owner}, which is not given. Give --{owner} too.')
+      settings[owner] = _with_option(owner, Choice.of(before), option, text)
+  if issubclass(kind, Use) and isinstance(settings.get('prompt'), str):
+    return kind.after(settings.pop('prompt'), settings)
+  return kind.of(settings)
+
+
+def take_options(program: str, argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+  """Returns the options of choices among arguments, such as `--loss.margin 2`, and the other arguments.
+
+  `--init.text hello` is an option of a method's setting.
+  """
+  owners = {name for name, hint in RUNS[program].hints().items() if 'Choice' in str(hint)} | (
+    {'init'} if program == 'train' else set())
+  found, rest, left = {}, [], list(argv)
+  while left:
+    arg = left.pop(0)
+    match = re.fullmatch(r'--(\w+)\.(\w+)(?:=(.*))?', arg, re.DOTALL)
+    if match and match[1] in owners and (match[3] is not None or left):
+      owner = 'method.init' if match[1] == 'init' else match[1]
+      found[f'{owner}.{match[2]}'] = left.pop(0) if match[3] is None else match[3]
+    else:
+      rest.append(arg)
+  return found, rest
+
+
+def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
+  """Returns a choice with an option of it set; `init.text` is an option of the option `init`."""
+  first, _, inner = option.partition('.')
+  if inner:
+    default = 'sampled' if chosen.name == 'prompt' else 'normal'
+    return chosen.with_options(**{first: Choice.of(chosen.options.get(first, default)).with_options(
+      **{inner: guessed(text) if inner not in ('text', 'path') else text})})
+  if owner != 'method':
+    return chosen.with_options(**{option: guessed(text)})
+  known = method_settings()
+  if chosen.name not in known:
+    raise ValueError(f'method={chosen.name!r} is unknown.{nearest(chosen.name, known)} Choose one of '
+                     f'{", ".join(known)}; import=MODULE loads the module that registers another.')
+  setting = next((each for each in known[chosen.name] if each.name == option), None)
+  if setting is None:
+    owners = ' and '.join(name for name, settings in known.items() if any(each.name == option for each in settings))
+    raise ValueError(f'{option}={text} cannot be used: the method {chosen.name} has no such setting, but {owners} '
+                     f'{"have" if " and " in owners else "has"} it. Leave it out, or choose that method.')
+  return chosen.with_options(**{option: _as_typed(setting, text)})
+
+
+def _as_typed(setting: MethodSetting, text: str) -> Any:
+  """Returns what a text stands for as the value of a method's setting."""
+  if setting.type == 'Any':
+    return text
+  if 'Sequence' in setting.type or 'tuple' in setting.type:
+    return tuple(part for part in text.split(',') if part)
+  hints: dict[str, Any] = {'int': int, 'float': float, 'bool': bool, 'str': str}
+  kinds = [hints[word] for word in re.findall(r'\w+', setting.type) if word in hints]
+  hint = kinds[0] | None if 'None' in setting.type else kinds[0]
+  return parsed(setting.name, text, hint)
+
+
+def _of_methods() -> dict[str, tuple[MethodSetting, list[str]]]:
+  """Returns every setting of a method with the methods that have it, and their defaults."""
+  found: dict[str, tuple[MethodSetting, list[str]]] = {}
+  for method, settings in method_settings().items():
+    for each in settings:
+      simple = each.default and not each.default.startswith('nn.')
+      found.setdefault(each.name, (each, []))[1].append(f'{method} ({each.default})' if simple else method)
+  return found
+
+
+def unknown(program: str, name: str, shared: Sequence[str]) -> str:
+  """Returns the message about a flag that no field and no method has."""
+  known = [*map(flag, RUNS[program].settings().values()), *shared, *(_of_methods() if program == 'train' else ())]
+  return f'There is no flag --{name}.{_dashed(nearest(name, known))} `prompt-tuning {program} --help` lists them.'
+
+
+def in_words(program: str, message: str) -> str:
+  """Returns a message of the library in the words of a command line: `name=value` becomes `--name value`."""
+  names = {name: flag(field) for name, field in RUNS[program].settings().items()}
+  names |= {name: name for name in _of_methods()}
+  names |= {'model_dir': 'output', 'train_steps': 'total_steps', 'num_microbatches': 'microbatches'}
+  return translated(message, {name: f'--{flag_name}' for name, flag_name in names.items()})
+
+
+def _dashed(hint: str) -> str:
+  return re.sub(r'(?<= )(?!Did|you|mean|or)(\w+)', r'--\1', hint)
+
+
+def _shown(value: Any) -> str:
+  if isinstance(value, Choice):
+    return value.name
+  if isinstance(value, tuple):
+    return ','.join(map(str, value))
+  return str(value).lower() if isinstance(value, bool) else str(value).replace('\n', '\\n')
+
+

@@ -1,0 +1,90 @@
+"""Executes a run that predicts."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prompt_tuning.data import files
+from prompt_tuning.data.tasks import Example, Mixture
+from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.evaluation import predictions
+from prompt_tuning.files import storage
+from prompt_tuning.runs import objects, run_file
+from prompt_tuning.runs.infer_run import InferRun
+from prompt_tuning.runs.training import say
+from prompt_tuning.training.metric_log import phase
+
+_LINES = {'rows': predictions.json_line, 't5x': predictions.json_line, 'id||text': predictions.text_line}
+_MOST = 64  # tokens of a prediction, if nothing tells
+
+
+def run(described: InferRun, *, config_text: str = '') -> str:
+  """Predicts and writes; returns the path of the file.
+
+  Args:
+    described: the run's values.
+    config_text: its gin configuration, for `config.gin`.
+
+  Raises:
+    ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
+  """
+  path, folder = described.output, os.path.dirname(described.output)
+  objects.check_output(folder or '.')
+  given = examples(described)
+  with phase(f'Reading {described.model or "a model of random weights"}', say):
+    model = objects.load_model(described, mesh=meshes.make_mesh(objects.mesh_shape(described)))
+  meshes.rows_at_once(model.module.config.mesh, described.batch_size)
+  trained = objects.trained(described, model)
+  if multihost.is_main():  # before the work
+    if config_text:
+      storage.write_bytes(storage.join(folder, 'config.gin'), config_text.encode())
+    run_file.write(settings_path(described), described.given(),
+                   program='infer')
+  lengths = objects.lengths_given(described)
+  lines = predictions.infer(
+    model, trained, given, sampler=objects.sampler(described), lengths=lengths, batch_size=described.batch_size,
+    mode=described.mode, max_length=(lengths or {}).get('targets', _MOST), seed=described.seed or 0)
+  if described.lines == 'rows':
+    lines = _as_rows(described, given, lines)
+  count = predictions.write_lines(path, lines, _LINES[described.lines])
+  if multihost.is_main():
+    if described.marker:
+      storage.write_bytes(f'{path}.COMPLETED', b'')
+    print(f'Wrote {count} {"scores" if described.mode == "score" else "predictions"}: {path}')
+  return path
+
+
+def settings_path(described: InferRun) -> str:
+  """Returns where the run's values are written: `run.toml` in a folder of T5X's files, else beside the file."""
+  if described.lines != 'rows':
+    return storage.join(os.path.dirname(described.output), run_file.NAME)
+  return f'{os.path.splitext(described.output)[0]}.{run_file.NAME}'
+
+
+def examples(described: InferRun) -> Sequence[Example]:
+  """Returns the examples that are predicted.
+
+  Raises:
+    ValueError: they cannot be read, or a column has the name of a result.
+  """
+  name = described.data.name
+  if described.reads_lines or (described.reads_table and described.mode != 'score'):
+    found = files.read_inputs(name, inputs=described.template)
+  else:
+    task = objects.task(described, None if described.new_layers else objects.vocabulary(described))
+    if isinstance(task, Mixture):
+      raise ValueError(f'{task.name} is a mixture. Give one of its tasks: {", ".join(t.name for t in task.tasks)}.')
+    found = task.split('all' if described.reads_table else described.split)
+  result = 'score' if described.mode == 'score' else 'prediction'
+  if described.lines == 'rows' and described.reads_table and any(result in example for example in found):
+    raise ValueError(f'{name} has a column {result!r} already, which the results are written to. Rename it.')
+  return found
+
+
+def _as_rows(described: InferRun, given: Sequence[Example],
+             lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+  """Yields each example's columns with its result."""
+  columns = ([row for _, row in files.read_table(described.data.name)] if described.reads_table else
+             [{name: value for name, value in example.items() if not name.endswith('_ends')} for example in given])
+  for row, line in zip(columns, lines, strict=True):
+    yield row | {name: value for name, value in line.items() if name != 'inputs'}

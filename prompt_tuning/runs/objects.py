@@ -1,0 +1,298 @@
+"""The library's objects that a run's values stand for."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning import trees
+from prompt_tuning.data import files, registry, vocabularies, vocabulary_folders
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.decoding.samplers import SAMPLERS, Sampler
+from prompt_tuning.devices import meshes
+from prompt_tuning.evaluation import saved
+from prompt_tuning.files import storage
+from prompt_tuning.losses import Loss, make_loss
+from prompt_tuning.models import ends, loading
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.models.new_models import ARCHITECTURES
+from prompt_tuning.models.quantised import INT8
+from prompt_tuning.names import nearest
+from prompt_tuning.prompts import PATH, Prompt, PromptTuning
+from prompt_tuning.runs import first_values, values
+from prompt_tuning.runs.base import FILE_SETTINGS, Run
+from prompt_tuning.runs.choice import Choice
+from prompt_tuning.runs.eval_run import Use
+from prompt_tuning.runs.train_run import TrainRun
+from prompt_tuning.training.optimizers import Optimizer
+from prompt_tuning.training.registry import OPTIMIZERS, make_optimizer
+from prompt_tuning.training.schedules import create_schedule
+from prompt_tuning.tuning.method import Method
+from prompt_tuning.tuning.registry import get_method
+
+# --- The frozen model ------------------------------------------------------------------------------------------------
+
+
+def check_output(folder: str) -> None:
+  """Ensures that a run can write its results, before it works for them.
+
+  Raises:
+    ImportError: a package is missing for it.
+    OSError: the folder cannot be written.
+  """
+  try:
+    storage.check_writable(folder)
+  except (ImportError, OSError) as error:
+    raise type(error)(f'output={error}') from error
+
+
+def mesh_shape(run: Run) -> meshes.MeshShape:
+  """Returns how many devices stand along each axis."""
+  return meshes.MeshShape(**run.mesh or {})
+
+
+def config_changes(run: Run) -> dict[str, Any]:
+  """Returns what a run sets of a model's config, whatever its shape."""
+  trains = {name: getattr(run, name) for name in ('dropout_rate', 'rematerialise') if isinstance(run, TrainRun)}
+  return {'attention': run.attention, **trains}
+
+
+def config(run: Run) -> Any:
+  """Returns the config of a run's architecture, or None if the checkpoint tells the shape.
+
+  Raises:
+    ValueError: there is no such architecture, or its options do not make one.
+  """
+  if run.architecture is None:
+    return None
+  make = ARCHITECTURES.find(run.architecture.name)
+  try:
+    return dataclasses.replace(make(**run.architecture.options), dtype=jnp.dtype(run.activation_dtype),
+                               **config_changes(run))
+  except TypeError as error:
+    raise ValueError(f'The architecture {run.architecture.name} cannot be made: {error}.') from error
+
+
+def vocabulary(run: Run) -> Any:
+  """Returns the vocabulary of a run's model.
+
+  Raises:
+    FileNotFoundError: there is none.
+  """
+  chosen = run.vocabulary or Choice('folder')
+  if chosen.name == 'pass_through':
+    return vocabularies.PassThroughVocabulary(**chosen.options)
+  if chosen.name not in ('folder', 'sentencepiece'):
+    return _open_vocabulary(chosen.name, chosen.options.get('extra_ids', 100))
+  folder = loading.find_model(run.model) if run.model else ''
+  path = chosen.options.get('path')
+  if path is None and folder and not storage.is_remote(folder) and not os.path.exists(folder):
+    loading.open_checkpoint(folder)  # says that there is none
+  if path is None and folder and not storage.is_remote(folder):
+    with contextlib.suppress(FileNotFoundError):
+      return vocabulary_folders.load_vocabulary(folder)
+  path = path or chosen.options.get('default')
+  if path is None:
+    raise FileNotFoundError(
+      f'{folder or "The run"} holds no vocabulary (tokenizer.json, spiece.model or sentencepiece.model). Copy the '
+      'file there, or give vocabulary=FILE.')
+  return _open_vocabulary(path, chosen.options.get('extra_ids', 100))
+
+
+@functools.lru_cache(maxsize=4)
+def _open_vocabulary(path: str, extra_ids: int) -> vocabularies.Vocabulary:
+  path = loading.find_model(path)
+  if path.endswith('.json') or os.path.isdir(path):
+    return vocabulary_folders.load_vocabulary(path)
+  try:
+    return vocabularies.SentencePieceVocabulary(path, extra_ids)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{path}: there is no such vocabulary file. Give vocabulary=FILE.') from error
+
+
+def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
+  """Reads a run's frozen model onto the devices of a mesh; without a checkpoint makes one of random weights.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint, or no vocabulary.
+    ValueError: they do not fit.
+  """
+  words, shape = vocabulary(run), config(run)
+  if run.model is None:
+    if words.size > shape.vocab_size:
+      raise ValueError(f'The vocabulary {words} has {words.size} tokens, but the embedding of the model '
+                       f'{shape.vocab_size} rows. Use a vocabulary for this model.')
+    model = loading.random_model(dataclasses.replace(shape, mesh=mesh), seed=run.seed or 0, vocabulary=words)
+  else:
+    if any(os.path.exists(os.path.join(run.model, name)) for name in (saved.BEST, saved.LAST)):
+      raise ValueError(f'{run.model} is the folder of a run, which holds trained tensors, not the frozen model. Give '
+                       f'the model that they were trained for as model=FOLDER, and prompt={run.model}.')
+    # A prompt that the checkpoint holds is read by `trained`, not as part of the model.
+    model = loading.load_model(
+      run.model, dtype=INT8 if run.dtype == INT8 else jnp.dtype(run.dtype), mesh=mesh,
+      activation_dtype=jnp.dtype(run.activation_dtype), vocabulary=words, config=shape,
+      ignore=(*run.ignored, r'.*/prompt/prompt'), **config_changes(run))
+  model = ends.untrained(model, seed=run.seed or 0) if run.random_weights else model
+  return around(run, model)
+
+
+def around(run: Run, model: LanguageModel) -> LanguageModel:
+  """Returns the model between the run's new input and output layers, if there are any."""
+  return model if run.new_layers is None else ends.with_new_ends(model, **run.new_layers)
+
+
+# --- Data ------------------------------------------------------------------------------------------------------------
+
+
+def task(run: Run, words: Any, chosen: Choice | None = None) -> Task | Mixture:
+  """Returns the task of a run, or another one for it; tasks of SeqIO are tokenised with the vocabulary.
+
+  Raises:
+    ImportError: a module that should register it cannot be imported.
+    ValueError: there is no such task, or a file cannot be read.
+  """
+  for module in run.imports:
+    registry.import_module(module)
+  chosen = chosen or run.data
+  if chosen == run.data and run.reads_table:
+    settings = {name: getattr(run, name) for name in FILE_SETTINGS}
+    return files.FileTask(chosen.name, inputs=settings.pop('template'), targets=settings.pop('target_template'),
+                          validation=run.validation, **settings)
+  return registry.get(chosen.name, words, lengths_given(run), options=chosen.options)
+
+
+def lengths_given(run: Run) -> dict[str, int] | None:
+  """Returns the most tokens of 'inputs' and 'targets', as far as they are given; None if neither is."""
+  given = {'inputs': run.max_input_length, 'targets': run.max_target_length}
+  return {name: length for name, length in given.items() if length is not None} or None
+
+
+def sampler(run: Run) -> Sampler:
+  """Returns how tokens are chosen.
+
+  Raises:
+    ValueError: there is no such sampler or option.
+  """
+  make = SAMPLERS.find(run.sampler.name)
+  values.require_known(run.sampler.options, make.__dataclass_fields__, f'The sampler {run.sampler.name}')
+  return make(**run.sampler.options)
+
+
+# --- Training --------------------------------------------------------------------------------------------------------
+
+
+def method(chosen: Choice, model: Any) -> Method:
+  """Returns the tuning method of a name for a model.
+
+  Raises:
+    ValueError: there is none, or an option cannot be used.
+  """
+  made = get_method(chosen.name)
+  owner = getattr(made, 'Settings', made)
+  fields, options = owner.__dataclass_fields__, dict(chosen.options)
+  for name in options:
+    if name not in fields:
+      raise ValueError(f'The method {chosen.name} has no setting {name!r}.{nearest(name, fields)} '
+                       f'It has {", ".join(fields)}.')
+  if 'length' in options and options['length'] is None and first_values.file_of(options.get('init')):
+    options['length'] = len(saved.load_prompt(first_values.file_of(options['init'])).vectors)
+  if 'length' in options and (not isinstance(options['length'], int) or options['length'] < 1):
+    raise ValueError(f'length={options["length"]} cannot be used: expected a number of vectors of at least 1.')
+  if 'init' in fields:
+    default = fields['init'].default
+    options['init'] = first_values.initializer(options.get('init', default), model)
+  return owner(**options).build(model)
+
+
+def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> None:
+  """Raises ValueError if the run's patterns do not match exactly the names of the trained tensors."""
+  if run.trainable is None:
+    return
+  frozen = [trees.layer_name(path, 0) if trees.is_stacked(path) else path for path in trees.flatten(model.params)]
+  wrong = [name for name in frozen if name not in trained and trees.matches(name, run.trainable)]
+  missed = [name for name in trained if not trees.matches(name, run.trainable)]
+  if wrong or missed:
+    why = f'matches {wrong[0]}' if wrong else f'does not match {missed[0]}'
+    raise ValueError(f'trainable={list(run.trainable)} {why}: the method {run.method.name} trains its own tensors and '
+                     "nothing else. To retrain parameters, set method='retrained' and its patterns.")
+
+
+def optimizer(run: TrainRun, start: int) -> Optimizer:
+  """Returns the optimizer of a run that starts at a global step."""
+  options = dict(run.optimizer.options)
+  own = options.pop('learning_rate', None)
+  if own is not None and run.schedule == 'constant':
+    return make_optimizer(run.optimizer.name, options, own)
+  rate = run.learning_rate or own or _default_rate(run)
+  first = 0 if run.global_schedule else start
+  schedule = create_schedule(run.schedule, rate, run.warmup_steps, run.decay_steps or end(run, start) - first)
+  return make_optimizer(run.optimizer.name, options, (lambda step: schedule(step - first)) if first else schedule)
+
+
+def _default_rate(run: TrainRun) -> float:
+  if run.optimizer.name == 'adafactor':
+    return get_method(run.method.name).learning_rate
+  default = getattr(OPTIMIZERS.get(run.optimizer.name), 'learning_rate', None)
+  if not isinstance(default, float):
+    raise ValueError(f'The optimizer {run.optimizer.name} has no default rate. Give learning_rate=NUMBER.')
+  return default
+
+
+def end(run: TrainRun, start: int) -> int:
+  """Returns the global step at which a run ends that starts from a checkpoint of step `start`."""
+  return run.total_steps if run.steps is None else start + run.steps
+
+
+def loss(run: TrainRun, words: Any) -> Loss:
+  """Returns what is minimised."""
+  return make_loss(run.loss.name, run.loss.options, divisor=run.loss_divisor, vocabulary=words)
+
+
+# --- Use -------------------------------------------------------------------------------------------------------------
+
+
+def trained(run: Use, model: LanguageModel) -> saved.Trained:
+  """Returns the trained tensors that a run uses: a file's, the checkpoint's own, or first values of its method.
+
+  Raises:
+    ValueError: what is found does not fit, or there is nothing and first values are forbidden.
+  """
+  made = None if run.method is None else method(run.method, model)
+  if run.prompt is not None:
+    found = saved.load_trained(run.prompt, any_model=run.any_model)
+    return found if made is None else _as_chosen(run, found, made)
+  if made is None:
+    return saved.Trained({})
+  about = {'step': model.step, **made.describe()}
+  if run.checkpoint_prompt and run.model:
+    reader = loading.open_checkpoint(loading.find_model(run.model))
+    if PATH in reader.names():
+      return _as_chosen(run, saved.Trained({PATH: reader.read(PATH)}, about), made)
+  if run.first_values_seed is None:
+    raise ValueError(f'{run.model} holds no {PATH}, and first_values_seed=None forbids to draw one. Give prompt=FILE, '
+                     'or another checkpoint.')
+  return saved.Trained(trees.flatten(made.initialise(jax.random.key(run.first_values_seed), model)), about)
+
+
+def _as_chosen(run: Use, found: saved.Trained, made: Method) -> saved.Trained:
+  """Returns what a file holds, used as the run's method says if the file does not.
+
+  Raises:
+    ValueError: the file holds a prompt of another length, or says that it is used otherwise.
+  """
+  prompt, length = found.prompt(), run.method.options.get('length')
+  if prompt is not None and length is not None and len(prompt.vectors) != length:
+    raise ValueError(f'{run.prompt or "The checkpoint"} holds a prompt of {len(prompt.vectors)} vectors, but the run '
+                     f'asks for length={length}. Set length={len(prompt.vectors)}, or choose another file.')
+  chosen, plain = made.describe(), type(made)(Prompt(1)).describe() if isinstance(made, PromptTuning) else {}
+  for name in ('placement', 'visibility'):
+    there = found.about.get(name, chosen.get(name))
+    if chosen.get(name) not in (plain.get(name), there):
+      raise ValueError(f'{run.prompt} was trained with the {name} {there}, but the run asks for {chosen[name]}. Leave '
+                       f'the {name} to the file.')
+  return dataclasses.replace(found, about={**chosen, **found.about})

@@ -1,0 +1,50 @@
+"""The file of a run: its settings as TOML, those that differ from their defaults."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+
+NAME = 'run.toml'
+
+
+def read(path: str) -> dict[str, Any]:
+  """Returns the settings in a run's file.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is not TOML.
+  """
+  from prompt_tuning.files import storage
+
+  try:
+    return tomllib.loads(storage.read_bytes(path).decode())
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{path}: there is no such file. Give the run.toml of a run.') from error
+  except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} is not TOML: {error}. Texts need quotes, as in model = "t5_integers".') from error
+
+
+def text(settings: Mapping[str, Any], *, program: str) -> str:
+  """Returns settings as a run's file, with the command that repeats it."""
+  return f'# `prompt-tuning {program} --config {NAME}` repeats this run; flags win.\n{tomli_w.dumps(settings)}'
+
+
+def write(path: str, settings: Mapping[str, Any], *, program: str) -> None:
+  """Writes settings as a run's file."""
+  from prompt_tuning.files import storage
+
+  storage.write_bytes(path, text(settings, program=program).encode())
+
+
+def read_beside(prompt: str) -> dict[str, Any]:
+  """Returns the settings of the run that a folder, or the folder of a file, belongs to; {} if no file tells them."""
+  from prompt_tuning.files import storage
+
+  for folder in (prompt, os.path.dirname(prompt)):
+    path = storage.join(folder, NAME)
+    if storage.exists(path):
+      return read(path)
+  return {}

@@ -1,0 +1,202 @@
+"""Executes a run that trains: builds its objects, trains, and prints what was gained."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from prompt_tuning import trees
+from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.evaluation import saved
+from prompt_tuning.files import storage
+from prompt_tuning.losses import Loss
+from prompt_tuning.models import ends
+from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.rows.layouts import Layout
+from prompt_tuning.runs import objects, run_file
+from prompt_tuning.runs.train_run import TrainRun
+from prompt_tuning.training import loop, run_files
+from prompt_tuning.training.evaluations import Evaluations, Evaluator
+from prompt_tuning.training.metric_log import Silence, phase
+from prompt_tuning.training.optimizers import Optimizer
+from prompt_tuning.training.settings import Saving, Stop
+from prompt_tuning.tuning.method import Method
+
+BEFORE = 'before.json'  # in a run's folder: the evaluation of the frozen model alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """The objects of a run that trains.
+
+  Attributes:
+    described: the run's values.
+    model: the frozen model.
+    method: what is trained.
+    task: the task that it learns.
+    lengths: most tokens of 'inputs' and 'targets'.
+    evaluations: what is evaluated during training.
+    optimizer: updates the trained tensors.
+    loss: what is minimised.
+  """
+
+  described: TrainRun
+  model: LanguageModel
+  method: Method
+  task: Task | Mixture
+  lengths: Mapping[str, int]
+  evaluations: Evaluations
+  optimizer: Optimizer
+  loss: Loss
+
+  def run(self, *, config_text: str = '', command: str = '') -> loop.Run:
+    """Trains, or resumes the run in its folder; returns the ended run.
+
+    Args:
+      config_text: the run's gin configuration, for `config.gin`.
+      command: the words of the next command, such as 'prompt-tuning'; none prints no table.
+    """
+    run, model = self.described, self.model
+    if multihost.is_main():
+      run_files.prepare(run.output)
+    before = self._before() if run.compare else {}
+    ended = loop.train(
+      model=model, method=self.method, task=self.task, lengths=self.lengths, model_dir=run.output,
+      train_steps=objects.end(run, model.step), optimizer=self.optimizer, loss=self.loss, batch_size=run.batch_size,
+      microbatches=run.microbatches, seed=run.seed, packed=run.packed, buckets=run.buckets, split=run.split,
+      evaluations=self.evaluations, saving=Saving(run.saving_period, run.keep), log_period=run.log_period,
+      cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile,
+      stop=None if run.stop_accuracy is None else Stop(run.stop_accuracy, run.stop_examples),
+      files={run_file.NAME: run_file.text(run.given(), program='train'),
+             **({'config.gin': config_text} if config_text else {})})
+    if run.check_frozen:
+      self._check_frozen()
+    if command and multihost.is_main():
+      print(_table(ended, before, self.method, command))
+    return ended
+
+  def _before(self) -> dict[str, float]:
+    """Returns what the frozen model alone reaches; of a run that is resumed, what it reached when the run began."""
+    path = storage.join(self.described.output, BEFORE)
+    content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
+    if content is not None:
+      return json.loads(content)
+    evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations)
+    with phase('Evaluating the frozen model alone', say):
+      found = evaluator(Conditioning(), self.model.layout(), self.model.step, Silence())
+    if multihost.is_main():
+      storage.write_bytes(path, json.dumps(found).encode())
+    return found
+
+  def _check_frozen(self) -> None:
+    """Prints that nothing frozen has changed.
+
+    Raises:
+      RuntimeError: something has, which is a bug of this package.
+    """
+    again = objects.load_model(dataclasses.replace(self.described, new_layers=None), mesh=self.model.module.config.mesh)
+    count, names = ends.changed(self.model, again)
+    if names:
+      raise RuntimeError(f'{len(names)} of {count} frozen arrays have changed, first {names[0]}. Report this bug.')
+    if multihost.is_main():
+      print(f'All {count} frozen arrays are unchanged to the last bit.')
+
+
+def run(described: TrainRun) -> loop.Run:
+  """Trains, or resumes the run in its folder; returns the ended run."""
+  return build(described).run()
+
+
+def build(run: TrainRun) -> Training:
+  """Returns the objects of a run; reads the model.
+
+  Raises:
+    ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
+  """
+  objects.check_output(run.output)
+  words = None if run.new_layers else objects.vocabulary(run)
+  task = objects.task(run, words)
+  chosen = evaluations(run, task, words)
+  objects.optimizer(run, 0), objects.loss(run, words)  # their errors are found before the model is read
+  mesh = meshes.make_mesh(objects.mesh_shape(run))
+  with phase(f'Reading {run.model or "a model of random weights"}', say):
+    model = objects.load_model(run, mesh=mesh)
+  method = objects.method(run.method, model)
+  if run.trainable is not None:
+    objects.require_trainable(run, model, trees.flatten(
+      jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))))
+  return Training(run, model, method, task, lengths(run, model, task), chosen, objects.optimizer(run, model.step),
+                  objects.loss(run, model.vocabulary))
+
+
+def evaluations(run: TrainRun, task: Task | Mixture, words: Any) -> Evaluations:
+  """Returns what is evaluated during a run that learns `task`.
+
+  Raises:
+    ValueError: the split to evaluate on has no example, or the task or the sampler cannot be found.
+  """
+  other = run.evaluation_data
+  evaluated = task if other is None or other == run.data else objects.task(run, words, other)
+  split = run.evaluation_split
+  if split is None:
+    try:
+      evaluated.parts('validation')
+      split = 'validation'
+    except ValueError:
+      split = 'train'
+  if run.loss_steps or run.evaluation_examples != 0:
+    evaluated.parts(split)  # rather now than after a thousand steps
+  given = {'inputs': run.evaluation_max_input_length, 'targets': run.evaluation_max_target_length}
+  return Evaluations(
+    task=None if evaluated is task else evaluated, split=split,
+    period=run.evaluation_period or max(1, (run.steps or 4000) // 4), loss_steps=run.loss_steps,
+    examples=run.evaluation_examples, written=run.written_examples,
+    lengths={name: length for name, length in given.items() if length} or None, sampler=objects.sampler(run),
+    objective=run.objective, patience=run.patience)
+
+
+def lengths(run: TrainRun, model: LanguageModel, task: Task | Mixture) -> dict[str, int]:
+  """Returns the most tokens of 'inputs' and 'targets': the given ones, else the longest of the first thousand."""
+  given = objects.lengths_given(run) or {}
+  return given if len(given) == 2 else {**longest(model, task, run.split), **given}
+
+
+def longest(model: LanguageModel, task: Task | Mixture, split: str) -> dict[str, int]:
+  """Returns the most tokens of 'inputs' and 'targets' of the first thousand examples of each task."""
+  found = {'inputs': 1, 'targets': 1}
+  for each, _ in task.parts(split):
+    examples = each.split(split)
+    texts = eval_batches(examples, model.vocabulary, model.layout(Layout()), batch_size=1,
+                         num_examples=min(1000, len(examples))).texts
+    found = {name: max(length, texts[name]) for name, length in found.items()}
+  return found
+
+
+def say(text: str) -> None:
+  """Prints a line about the progress, on the main host."""
+  if multihost.is_main():
+    print(text, file=sys.stderr, flush=True)
+
+
+def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command: str) -> str:
+  """Returns what a run has gained, where it is, and what to type next."""
+  best = ended.best or {}
+  after = best.get('metrics') or ended.metrics
+  width = max((len(name) for name in after), default=0)
+  lines = [f'{"":{width}}  {"frozen model":>12}  {"tuned":>12}'] if after else []
+  lines += [f'{name:{width}}  {before[name] if name in before else float("nan"):>12.4g}  {value:>12.4g}'
+            for name, value in after.items()]
+  path = storage.join(ended.folder, saved.BEST if best else saved.LAST)
+  size = f', {os.path.getsize(path):,} bytes' if os.path.exists(path) else ''
+  count = sum(array.size for array in ended.trained.values())
+  step = best.get('step', ended.step)
+  return '\n'.join([*lines, f'Trained: {count:,} parameters ({type(method).__name__}), step {step}: {path}{size}',
+                    'Next:', f'  {command} eval --prompt {ended.folder}',
+                    f'  {command} infer --prompt {ended.folder} --data FILE --output predictions.jsonl'])

@@ -1,0 +1,129 @@
+"""Checks of a run's values, and what they are as text on a command line."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from prompt_tuning.names import nearest
+from prompt_tuning.runs.choice import Choice
+
+_NONE = ('none', 'None')
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+  """Returns a value as its type has it, such as a tuple for a list.
+
+  Raises:
+    ValueError: it is of another type or out of range; the message names it as `name=value`.
+  """
+  options = _options(hint)
+  if value is None and type(None) in options:
+    return None
+  try:
+    if Choice in options:
+      return Choice.of(value)
+    if isinstance(value, str) and value in _NONE and type(None) in options and str not in options:
+      return None  # TOML has no None
+    return msgspec.convert(value, hint)
+  except (msgspec.ValidationError, ValueError) as error:
+    why = _expected(options) or _lowered(str(error))
+    raise ValueError(f'{name}={value!r} cannot be used: {why}.') from error
+
+
+def parsed(name: str, text: str, hint: Any) -> Any:
+  """Returns what a text on a command line stands for: lists are joined by commas, mappings are `a=b,c=d`.
+
+  Raises:
+    ValueError: it is nothing of that type.
+  """
+  options = _options(hint)
+  if text in _NONE and type(None) in options:
+    return None
+  if Choice in options:
+    return text
+  for option in options:
+    origin = typing.get_origin(option) or option
+    if option is type(None):
+      continue
+    if origin is tuple:
+      return checked(name, [part for part in text.split(',') if part], hint) if (
+        typing.get_args(option)[0] is str) else checked(name, _numbers(name, text.split(',')), hint)
+    if origin in (dict, Mapping):
+      pairs = [part.partition('=') for part in text.split(',')]
+      if not all(key and equals for key, equals, _ in pairs):
+        raise ValueError(f'{name}={text} cannot be used: expected a list such as name=value,name=value.')
+      values = [value for *_, value in pairs]
+      whole = typing.get_args(option)[1] is int
+      return checked(name, dict(zip((key for key, *_ in pairs), _numbers(name, values) if whole else values,
+                                    strict=True)), hint)
+  for option in sorted(options, key=lambda each: each is str):  # a number if it reads as one
+    try:
+      return msgspec.convert(text, option, strict=False)
+    except msgspec.ValidationError as error:
+      failed = error
+  raise ValueError(f'{name}={text} cannot be used: {_expected(options) or _lowered(str(failed))}.')
+
+
+def guessed(text: str) -> Any:
+  """Returns the number, truth value, list or text that an option's value on a command line reads as."""
+  if text in _NONE:
+    return None
+  if ',' in text:
+    return tuple(guessed(part) for part in text.split(',') if part)
+  for kind in (int, float, bool):
+    try:
+      return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError:
+      continue
+  return text
+
+
+def check_fields(run: Any) -> None:
+  """Checks every field of a frozen dataclass, in place.
+
+  Raises:
+    ValueError: a value cannot be used.
+  """
+  hints = typing.get_type_hints(type(run), include_extras=True)
+  for field in dataclasses.fields(run):
+    object.__setattr__(run, field.name, checked(field.name, getattr(run, field.name), hints[field.name]))
+
+
+def require_known(given: Any, known: Any, what: str) -> None:
+  """Raises ValueError for names that are not known; the message names the nearest."""
+  for name in given:
+    if name not in known:
+      raise ValueError(f'{what} has no setting {name!r}.{nearest(name, known)} It has {", ".join(known)}.')
+
+
+def _numbers(name: str, texts: list[str]) -> list[int]:
+  try:
+    return [int(text) for text in texts]
+  except ValueError as error:
+    raise ValueError(f'{name}={",".join(texts)} cannot be used: expected whole numbers.') from error
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+  """Returns the types of a union, or the one type."""
+  if typing.get_origin(hint) in (typing.Union, types.UnionType):
+    return typing.get_args(hint)
+  return (hint,)
+
+
+def _expected(options: tuple[Any, ...]) -> str:
+  """Returns what a value that is one of a few words can be; nothing for other types."""
+  words = [str(word) for option in options if typing.get_origin(option) is typing.Literal
+           for word in typing.get_args(option)]
+  if not words:
+    return ''
+  others = ' or a number' if any(typing.get_origin(option) is not typing.Literal for option in options
+                                 if option is not type(None)) else ''
+  return f'expected one of {", ".join(words)}{others}'
+
+
+def _lowered(text: str) -> str:
+  return text[:1].lower() + text[1:]

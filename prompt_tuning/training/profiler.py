@@ -1,0 +1,44 @@
+"""Records some steps of a run with JAX's profiler, for TensorBoard's profile page or Perfetto."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+PROFILE_AFTER = 10  # steps: the first ones compile
+
+
+class Profiler:
+  """A context in which some steps are recorded.
+
+  Args:
+    folder: the run's; the recording is in its folder `profile`.
+    first: the step after which it begins.
+    steps: how many steps are recorded; None records none.
+    say: prints a line.
+  """
+
+  def __init__(self, folder: str, *, first: int, steps: int | None, say: Callable[[str], None]):
+    self._path, self._first, self._steps, self._say = os.path.join(folder, 'profile'), first, steps, say
+    self._recording = False
+
+  def after(self, step: int, state: Any) -> None:
+    """Begins or ends the recording if it is due after a step, whose results it waits for."""
+    if self._steps is None or step not in (self._first, self._first + self._steps):
+      return
+    jax.block_until_ready(state)
+    if step == self._first:
+      jax.profiler.start_trace(self._path)
+      self._recording = True
+    else:
+      self.__exit__()
+
+  def __enter__(self) -> 'Profiler':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._recording:
+      jax.profiler.stop_trace()
+      self._recording = False
+      self._say(f'Recorded {self._steps} steps: {self._path} (tensorboard --logdir shows it)')

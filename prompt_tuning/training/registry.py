@@ -1,0 +1,54 @@
+"""Optimizers by name: those of the package, those that users register, and every function of optax."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from prompt_tuning.names import Registry, nearest
+from prompt_tuning.training.optimizers import Adafactor, AdamW, Optimizer, shifted
+from prompt_tuning.training.schedules import Schedule
+
+OPTIMIZERS: Registry = Registry('optimizer', {'adafactor': Adafactor, 'adamw': AdamW},
+                                ', a function of optax, or register yours with prompt_tuning.register_optimizer')
+register_optimizer = OPTIMIZERS.register
+
+
+@dataclasses.dataclass(frozen=True)
+class Optax:
+  """A function of optax, such as `optax.lion`, as an optimizer.
+
+  Attributes:
+    make: the function.
+    learning_rate: a number, or a schedule over global steps.
+    options: its other arguments.
+  """
+
+  make: Callable[..., optax.GradientTransformation]
+  learning_rate: float | Schedule
+  options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def build(self, start_step: int) -> optax.GradientTransformation:
+    """Returns the transformation whose first update is the global step `start_step`."""
+    return self.make(shifted(self.learning_rate, start_step), **self.options)
+
+
+def make_optimizer(name: str, options: Mapping[str, Any], learning_rate: float | Schedule) -> Optimizer:
+  """Returns the optimizer of a name; `learning_rate` is a number, or a schedule over global steps.
+
+  Raises:
+    ValueError: there is no such optimizer or option.
+  """
+  found = OPTIMIZERS.get(name) or getattr(optax, name, None)
+  make = OPTIMIZERS.find(name) if found is None else found
+  known = [each for each in inspect.signature(make).parameters if each != 'learning_rate']
+  for each in options:
+    if each not in known:
+      raise ValueError(f'The optimizer {name} has no option {each!r}.{nearest(each, known)} It has {", ".join(known)}.')
+  if 'learning_rate' not in inspect.signature(make).parameters:
+    raise ValueError(f'{name} of optax takes no learning rate, so it is not an optimizer. Choose another one.')
+  if dataclasses.is_dataclass(make):
+    return make(learning_rate=learning_rate, **options)
+  return Optax(make, learning_rate, dict(options))
