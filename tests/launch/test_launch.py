@@ -105,7 +105,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
 
 
 @pytest.mark.parametrize('override, answer', [
-  ('--gin.partitioning.PjitPartitioner.num_partitions=0', 'cannot be made. Give numbers of at least 1'),
+  ('--gin.partitioning.PjitPartitioner.num_partitions=0', 'is not valid. Use numbers of at least 1'),
   ("--gin.partitioning.PjitPartitioner.mesh_shape={'modell': 2}", "the axis 'modell'. Did you mean model"),
   ('--gin.ACTIVATION_PARTITIONING_DIMS=2', 'ACTIVATION_PARTITIONING_DIMS is 2'),
   ('--gin.SCALE=0.5', 'SCALE is 0.5'),
@@ -120,7 +120,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
   ('--gin.BATCH_SIZE=0', 'batch size is 0'),
   ('--gin.TASK_FEATURE_LENGTHS=None', 'Training needs the lengths'),
   ("--gin.TASK_FEATURE_LENGTHS={'inputs': 9}", 'Give both lengths'),
-  ('--gin.train/utils.DatasetConfig.buckets=(64, 32)', 'The buckets are (64, 32). Give lengths of inputs in ascending'),
+  ('--gin.train/utils.DatasetConfig.buckets=(64, 32)', 'buckets=(64, 32) is not valid. Give input lengths in'),
   ("--gin.utils.create_learning_rate_scheduler.factors='constnat'", "unknown factor 'constnat'. Did you mean constant"),
 ])
 def test_what_is_not_supported_is_a_clear_error(override, answer, train):
@@ -133,7 +133,7 @@ def test_what_is_not_supported_is_a_clear_error(override, answer, train):
   ('--gin.infer_eval/utils.DatasetConfig.batch_size=3', 'evaluations use that of training'),
   ("--gin.infer_eval/utils.DatasetConfig.split='test'", 'judged by one task and split'),
   ("--gin.utils.DatasetConfig.mixture_or_task_name='Ad1'", 'There is no task'),
-  ("--gin.MIXTURE_OR_TASK_MODULE='no_such_module_here'", 'there is no such module. Start the program in the folder'),
+  ("--gin.MIXTURE_OR_TASK_MODULE='no_such_module_here'", 'does not exist. Start the program in the folder'),
 ])
 def test_what_cannot_be_evaluated_or_found_is_a_clear_error(override, answer, train):
   described = train(override)

@@ -67,7 +67,7 @@ def test_sampled_rows_are_those_that_a_run_of_the_same_seed_starts_from(script, 
 
 @pytest.mark.parametrize('flags, message', [
   (['--prompt_length=20'], '20 different rows cannot be drawn from 19. Set --prompt_length to 1 to 19'),
-  (['--population_size=5000'], 'population_size is 5000, but the embedding has 19 rows'),
+  (['--population_size=5000'], 'population_size=5000 is out of range: the embedding has 19 rows'),
   (['--embeddings_path=decoder/decoder_norm/scale'], r'has shape (4,), wanted an embedding [rows, width]'),
 ])
 def test_rows_that_are_not_there_are_refused(refused, checkpoint, tmp_path, flags, message):
