@@ -1,4 +1,4 @@
-"""Tuning methods by name, and the methods that tensors of a file belong to."""
+"""Tuning methods by name, and lookup of the methods that own a file's tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ METHODS: dict[str, type[Method]] = {
 
 
 def register_method(name: str, method: type[Method]) -> type[Method]:
-  """Makes a method known by a name, and its files readable; returns it.
+  """Registers a method under a name and makes its files readable; returns the method.
 
   Raises:
     ValueError: another method has this name.
@@ -36,7 +36,7 @@ def get_method(name: str) -> type[Method]:
   """Returns the class of a method.
 
   Raises:
-    ValueError: there is none of this name.
+    ValueError: there is no method with this name.
   """
   if name not in METHODS:
     raise ValueError(f'There is no method {name!r}.{trees.nearest(name, METHODS)} Choose one of {", ".join(METHODS)}, '
@@ -45,7 +45,7 @@ def get_method(name: str) -> type[Method]:
 
 
 def read_methods(tensors: Flat, about: Mapping[str, Any]) -> list[tuple[Method, Flat]]:
-  """Returns the methods that tensors of a file belong to, each with its own; names that none owns are parameters.
+  """Returns the methods that own a file's tensors, each with its tensors; names that no method owns are parameters.
 
   Raises:
     ValueError: a method's tensors do not belong together.
