@@ -6,7 +6,7 @@ from prompt_tuning.programs import command
 
 
 def test_tasks_are_listed_by_pattern_without_their_variants(capsys):
-  pytest.importorskip('seqio', reason='SeqIO is not installed: pip install prompt-tuning[seqio]')
+  pytest.importorskip('seqio', reason="SeqIO is not installed: pip install '.[seqio]'")
   assert command.main(['tasks', 'glue_sst2_v200|^SortAsc']) == 0
   assert capsys.readouterr().out.split() == ['SortAscending', 'glue_sst2_v200', 'task_index_glue_sst2_v200',
                                              'taskless_glue_sst2_v200']
