@@ -5,7 +5,7 @@ import pytest
 
 from prompt_tuning.evaluation import clusters, reports
 
-pytest.importorskip('sklearn', reason='scikit-learn is not installed: pip install prompt-tuning[metrics]')
+pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[metrics]'")
 D = 7
 
 
@@ -64,16 +64,16 @@ def test_the_vote_of_neighbours_that_are_even_is_the_nearests():
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-  (lambda a: a | {'train_labels': None}, 'The training examples have no labels, or not all of them. Give a class'),
-  (lambda a: a | {'validation_labels': [*a['validation_labels'][:-1], None]}, 'The validation examples have no labels'),
-  (lambda a: a | {'train_labels': a['train_labels'][:-1]}, r'shape \(8, 7\), and there are 7 labels. Give rows'),
-  (lambda a: a | {'train_labels': ['good'] * 7 + ['bad']}, "The class 'bad' has one training example, wanted at least"),
+  (lambda a: a | {'train_labels': None}, 'Some training examples have no label. Give a class'),
+  (lambda a: a | {'validation_labels': [*a['validation_labels'][:-1], None]}, 'Some validation examples have no label'),
+  (lambda a: a | {'train_labels': a['train_labels'][:-1]}, r'shape \(8, 7\), but there are 7 labels. Give rows'),
+  (lambda a: a | {'train_labels': ['good'] * 7 + ['bad']}, "The class 'bad' has one training example, expected at"),
   (lambda a: a | {'validation_labels': ['good'] * 8}, r"validation examples have the classes \['good'\]. Give"),
   (lambda a: a | {'train_labels': ['good', 'fair'] * 4}, "No training example has the class 'bad', but others do"),
   (lambda a: a | {'validation_labels': ['good', 'bad'] * 3 + ['fair'] * 2}, "No training example has the class 'fair'"),
-  (lambda a: a | {'train': a['train'][:, :3]}, 'have 3 numbers, those of validation 7. Make both with one model'),
-  (lambda a: a | {'train': a['train'] * np.nan}, 'training representations hold numbers that are not finite'),
-  (lambda a: a | {'neighbours': 8}, '8 neighbours are asked for among 8 validation examples. Choose 1 to 7'),
+  (lambda a: a | {'train': a['train'][:, :3]}, 'have width 3, those of validation 7. Use one model'),
+  (lambda a: a | {'train': a['train'] * np.nan}, 'training representations hold values that are not finite'),
+  (lambda a: a | {'neighbours': 8}, 'neighbours=8 is out of range for 8 validation examples. Use 1 to 7'),
 ])
 def test_what_cannot_be_judged_is_a_clear_error(change, message):
   (train, names), (judged, wanted) = rows(4, 1.0), rows(4, 1.0, seed=1)

@@ -67,5 +67,5 @@ def test_rows_of_one_batch_may_have_prompts_of_different_lengths():
 
 
 def test_a_row_that_is_too_long_is_an_error_that_says_what_to_change():
-  with pytest.raises(ValueError, match=r'A row of the encoder holds 5 positions, but its length is 4. Truncate'):
+  with pytest.raises(ValueError, match=r'A row of the encoder needs 5 positions, but its length is 4. Truncate'):
     assemble([[Layout(2).example([7, 8, 9], [5])]], {'encoder': 4, 'decoder': 1})

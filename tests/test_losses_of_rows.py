@@ -127,9 +127,9 @@ def test_a_target_that_is_no_label_is_an_error_on_the_host_and_nan_on_the_device
   assert np.isnan(margin(outputs, targets, weights, labels=(3, 4))[0])
   of = lambda *labels: Loss(function=functools.partial(margin, labels=labels))
   rows = {'decoder': {'targets': targets, 'loss_weights': weights}}
-  with pytest.raises(ValueError, match=r'A target begins with the token 5, which no label .* \[3, 4\]. Add the label'):
+  with pytest.raises(ValueError, match=r'A target begins with the token 5, .* \[3, 4\]'):
     of(3, 4).check(rows)
-  with pytest.raises(ValueError, match=r'begin with the tokens \[3, 3\]. Give at least two label words whose first'):
+  with pytest.raises(ValueError, match=r'begin with the tokens \[3, 3\]. Give at least two label words with'):
     of(3, 3).check(rows)
   of(3, 4, 5).check(rows)
   Loss().check(rows)
@@ -141,11 +141,11 @@ def test_a_target_that_is_no_label_is_an_error_on_the_host_and_nan_on_the_device
 def test_a_loss_that_compares_rows_wants_them_together_and_others_want_words():
   pairs = Loss(function=pairwise_cosine, of='hidden')
   pairs.require_whole_batches(1)
-  for given, found in (((2,), 'run in 2 parts'), ((None, True), 'rows hold several examples')):
+  for given, found in (((2,), 'split into 2 microbatches'), ((None, True), 'rows hold several examples')):
     with pytest.raises(ValueError, match=rf'pairwise_cosine compares all rows .*{found}. Set num_microbatches'):
       pairs.require_whole_batches(*given)
     Loss(function=functools.partial(margin, labels=(3, 4))).require_whole_batches(*given)
-  with pytest.raises(ValueError, match=r'The loss cross_entropy reads words, but hidden states have none. Choose of='):
+  with pytest.raises(ValueError, match=r'The loss cross_entropy needs logits, but got of="hidden". Use of="logits"'):
     Loss(of='hidden')
-  with pytest.raises(ValueError, match=r"shall read 'states' of the model. Choose logits or hidden"):
+  with pytest.raises(ValueError, match=r"""The loss got of='states'. Use "logits" or "hidden".""" ):
     Loss(of='states')

@@ -64,7 +64,7 @@ def test_sampled_rows_may_come_from_the_whole_vocabulary(embeddings):
 
 @pytest.mark.parametrize('size', [0, -1, V + 1])
 def test_a_population_that_the_vocabulary_does_not_have_is_an_error(embeddings, size):
-  with pytest.raises(ValueError, match=f'population_size is {size}, but the embedding has 40 rows. Choose 1 to 40'):
+  with pytest.raises(ValueError, match=f'population_size={size} is out of range: .* has 40 rows. Use 1 to 40'):
     prompts.from_sample_of_embeddings(embeddings, size)
 
 
@@ -76,17 +76,17 @@ def test_class_labels_start_as_the_mean_of_their_tokens_and_the_rest_by_another_
 
 
 def test_more_labels_than_vectors_are_an_error(embeddings):
-  with pytest.raises(ValueError, match=r'6 texts shall start a prompt of 5 vectors. Set PROMPT_LENGTH to at least 6'):
+  with pytest.raises(ValueError, match=r'6 texts cannot initialise a prompt of 5 vectors. Set PROMPT_LENGTH to at'):
     values(prompts.from_embedded_list(embeddings, Letters(), list('abcdef')))
 
 
 def test_a_label_without_a_token_is_an_error(embeddings):
-  with pytest.raises(ValueError, match=r"The text ' ' has no token"):
+  with pytest.raises(ValueError, match=r"The text ' ' has no tokens"):
     values(prompts.from_embedded_list(embeddings, Letters(), ['a', ' ']))
 
 
 def test_no_label_at_all_is_an_error(embeddings):
-  with pytest.raises(ValueError, match=r'There is no text to start from'):
+  with pytest.raises(ValueError, match=r'There are no texts to initialise'):
     values(prompts.from_embedded_list(embeddings, Letters(), []))
 
 
@@ -104,7 +104,7 @@ def test_a_text_starts_with_its_tokens_and_is_cut_at_the_prompts_length(embeddin
   lambda e: prompts.from_embedded_string(e, Letters(), 'a'),
 ])
 def test_an_embedding_of_another_width_is_an_error(embeddings, make):
-  with pytest.raises(ValueError, match=r'The embedding is 4 wide, but the model 6.'):
+  with pytest.raises(ValueError, match=r'The embedding has width 4, but the model has width 6.'):
     values(make(embeddings), (P, 6))
 
 
@@ -121,8 +121,8 @@ def test_a_given_array_is_copied_so_that_training_cannot_free_it():
 
 
 @pytest.mark.parametrize(('shape', 'advice'), [
-  ((3, D), r'holds \(3, 4\), but the run asks for 5 vectors of width 4. Set PROMPT_LENGTH=3'),
-  ((P, 9), r'holds \(5, 9\), but the run asks for 5 vectors of width 4. Choose one that was trained for this model'),
+  ((3, D), r'has shape \(3, 4\), but the run needs 5 vectors of width 4. Set PROMPT_LENGTH=3'),
+  ((P, 9), r'has shape \(5, 9\), but the run needs 5 vectors of width 4. Choose one that was trained for this model'),
 ])
 def test_a_given_array_of_another_shape_is_an_error_that_says_what_to_do(shape, advice):
   with pytest.raises(ValueError, match=advice):
@@ -159,9 +159,9 @@ def test_a_wayward_prompt_wants_a_text_of_its_length_and_a_weight(embeddings):
     width, prompted = D, 'encoder'
 
   wayward = prompts.Wayward.of_text(embeddings, Letters(), 'bad', 0.5)
-  with pytest.raises(ValueError, match=r'embedded as \(3, 4\), wanted \(5, 4\).* Set PROMPT_LENGTH to its number'):
+  with pytest.raises(ValueError, match=r'embedded as \(3, 4\), expected \(5, 4\).* Set PROMPT_LENGTH to its number'):
     prompts.PromptTuning(prompts.Prompt(P), wayward=wayward).initialise(KEY, Model())
-  with pytest.raises(ValueError, match=r'gamma of the distance to a text is 0. Give a number above 0'):
+  with pytest.raises(ValueError, match=r'gamma=0, .* must be above 0. Use a number above 0'):
     prompts.Wayward.of_text(embeddings, Letters(), 'bad', 0)
 
 

@@ -48,7 +48,7 @@ def test_the_top_tokens_are_spelled_likeliest_first(tiny):
 
 
 def test_what_cannot_be_represented_is_a_clear_error(tiny):
-  with pytest.raises(ValueError, match=r"Representations of 'words' are asked for. Choose logits or hidden"):
+  with pytest.raises(ValueError, match=r"Representations got of='words'. Use .logits. or .hidden."):
     found(tiny, of='words')
-  with pytest.raises(ValueError, match=r'of rows of shape \(3, 12\) are asked for, wanted \[N, 29\]'):
+  with pytest.raises(ValueError, match=r'logits of shape \(3, 12\) and count=.*, expected \[N, 29\]'):
     top_tokens(tiny, np.zeros((3, 12)))

@@ -1,6 +1,6 @@
-"""Arrays that hold several of the model's side by side, as GPT-2's `c_attn` holds query, key and value.
+"""Fused arrays, which hold several of the model's arrays side by side, as GPT-2's `c_attn` holds query, key and value.
 
-They are read as parts, `NAME[0/3]`, `NAME[1/3]`, …, cut along the last axis.
+They are read as parts, `NAME[0/3]`, `NAME[1/3]`, …, split along the last axis.
 """
 
 import re
@@ -15,11 +15,11 @@ _PART = re.compile(r'(.*)\[(\d+)/(\d+)\]')
 
 
 class Parts:
-  """A checkpoint whose fused arrays are read in parts; one that is not of that size is left whole.
+  """A checkpoint whose fused arrays are read in parts; an array that does not divide evenly is not split.
 
   Args:
     reader: the checkpoint.
-    fused: regular expression of names -> how many parts.
+    fused: regular expression of names -> number of parts.
   """
 
   def __init__(self, reader: Reader, fused: Mapping[str, int]):
@@ -38,7 +38,7 @@ class Parts:
     return found
 
   def read(self, name: str, part: Part = ...) -> np.ndarray:
-    """Returns one array, or one of those that are fused; or a part of it: a slice of each axis."""
+    """Returns one array or one part of a fused array; or a slice of each of its axes."""
     match = _PART.fullmatch(name)
     if match is None:
       return self._reader.read(name, part)
@@ -50,7 +50,7 @@ class Parts:
 
 
 def join(named: Flat) -> Flat:
-  """Returns the arrays with parts put together again: the inverse of `Parts`."""
+  """Returns the arrays with parts concatenated: the inverse of `Parts`."""
   joined, parts = {}, {}
   for name, array in named.items():
     match = _PART.fullmatch(name)

@@ -1,6 +1,6 @@
 """Folders of Hugging Face models: `config.json` and safetensors, in one file or in shards.
 
-Safetensors carry no checksum: a missing or short file is found, a flipped bit in an array is not.
+Safetensors files have no checksum: a missing or short file is detected, a flipped bit in an array is not.
 """
 
 import json
@@ -35,13 +35,13 @@ class HuggingFaceFolder:
     """Reads the configuration and the headers of the files.
 
     Raises:
-      FileNotFoundError: a file is absent.
+      FileNotFoundError: a file is missing.
       ValueError: a file is damaged, or the arrays are pickled.
       OSError: the folder is not on this machine.
     """
     self.path = str(path)
     if storage.is_remote(self.path):
-      raise OSError(f'{self.path}: Hugging Face folders are read from a local disk only. Copy the folder and give its '
+      raise OSError(f'{self.path}: Hugging Face folders are read only from a local disk. Copy the folder and give its '
                     'local path.')
     self.config = read_json(os.path.join(self.path, _CONFIG))
     weight_map = _read_weight_map(self.path)
@@ -51,7 +51,7 @@ class HuggingFaceFolder:
       self._files.update(dict.fromkeys(opened.keys(), opened))
     for name, file in weight_map.items():
       if name not in self._files:
-        raise ValueError(f'{os.path.join(self.path, file)} lacks the array {name}, which {_INDEX} places there. '
+        raise ValueError(f'{os.path.join(self.path, file)} lacks the array {name}, which {_INDEX} lists there. '
                          'Download the folder again.')
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -61,14 +61,14 @@ class HuggingFaceFolder:
             for name, header in headers.items()}
 
   def read(self, name: str, part: Any = ...) -> np.ndarray:
-    """Returns one array, or a part of it: a slice of each axis.
+    """Returns one array, or a slice of each of its axes.
 
     Raises:
       KeyError: the folder has no such array.
       ValueError: it cannot be read.
     """
     if name not in self._files:
-      raise KeyError(f'{self.path} holds no array {name}.{trees.nearest(name, self._files)}')
+      raise KeyError(f'{self.path} has no array {name}.{trees.nearest(name, self._files)}')
     try:
       return self._files[name].get_tensor(name) if part is ... else self._files[name].get_slice(name)[part]
     except safetensors.SafetensorError as error:
@@ -80,13 +80,13 @@ def write_huggingface(folder: str, config: Mapping[str, Any], named: Mapping[str
   """Writes a folder that transformers loads: one safetensors file, or shards of at most `shard_bytes` and an index.
 
   Args:
-    folder: a local folder that is absent or empty.
+    folder: a local folder that does not exist or is empty.
     config: the content of `config.json`.
     named: name -> array.
-    shard_bytes: an array larger than this gets a shard of its own.
+    shard_bytes: maximum bytes of a shard; a larger array gets a separate shard.
 
   Raises:
-    FileExistsError: the folder holds something.
+    FileExistsError: the folder is not empty.
     OSError: it cannot be written; nothing is left of it.
   """
   shards = list(_split(named, shard_bytes))
@@ -106,8 +106,8 @@ def read_arrays(path: str) -> Flat:
   """Returns all arrays of one safetensors file.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is damaged.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file is damaged.
   """
   opened = _open(path)
   try:
@@ -117,50 +117,50 @@ def read_arrays(path: str) -> Flat:
 
 
 def write_arrays(path: str, named: Mapping[str, np.ndarray]) -> None:
-  """Writes arrays, which must be as `state.dense` gives them, into one safetensors file as PyTorch programs want it."""
-  # transformers refuses a file whose metadata does not name the framework.
+  """Writes arrays, which must come from `state.dense`, into one safetensors file that PyTorch programs can load."""
+  # transformers rejects a file whose metadata does not name the framework.
   safetensors.numpy.save_file(dict(named), path, metadata={'format': 'pt'})
 
 
 def read_json(path: str, wanted: str = f'a Hugging Face folder with {_CONFIG} and {_SINGLE}') -> dict[str, Any]:
-  """Returns the object of a JSON file; `wanted` says in messages what its folder should be.
+  """Returns the object of a JSON file; `wanted` describes its folder in messages.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is no JSON object.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file does not hold a JSON object.
   """
   if not os.path.exists(path):
-    raise FileNotFoundError(f'{path} is absent; wanted {wanted}. Check the path.')
+    raise FileNotFoundError(f'{path} does not exist; expected {wanted}. Check the path.')
   try:
     value = json.loads(storage.read_bytes(path))
   except ValueError as error:
     raise ValueError(f'{path} is not JSON: {error}. Download it again.') from error
   if not isinstance(value, dict):
-    raise ValueError(f'{path} holds a {type(value).__name__}, wanted an object of names. Download it again.')
+    raise ValueError(f'{path} holds a {type(value).__name__}, expected a JSON object. Download it again.')
   return value
 
 
 def write_json(path: str, value: Mapping[str, Any]) -> None:
-  """Writes a JSON object as transformers does: two blanks of indentation, names in order."""
+  """Writes a JSON object as transformers does: indented by two spaces, keys sorted."""
   with open(path, 'w', encoding='utf-8') as file:
     file.write(json.dumps(value, indent=2, sort_keys=True) + '\n')
 
 
 def _read_weight_map(folder: str) -> dict[str, str]:
-  """Returns name -> shard, or nothing where all arrays are in one file."""
+  """Returns name -> shard, or {} if all arrays are in one file."""
   path = os.path.join(folder, _INDEX)
   if os.path.exists(os.path.join(folder, _SINGLE)):
     return {}
   if os.path.exists(path):
     weight_map = read_json(path).get('weight_map')
     if not weight_map or not all(os.path.basename(file) == file for file in weight_map.values()):
-      raise ValueError(f'{path} has no "weight_map" of array names and files of this folder. Download it again.')
+      raise ValueError(f'{path} has no "weight_map" from array names to files in this folder. Download it again.')
     return weight_map
   pickles = sorted(name for name in os.listdir(folder) if name.endswith(_PICKLES))
   if pickles:
     raise ValueError(
       f'{folder} holds its arrays as {", ".join(pickles)}: Python pickles, which are never loaded because loading runs '
-      f'code. Wanted {_SINGLE} or {_INDEX}. Convert it where you trust it: python -c "from transformers import '
+      f'code. Expected {_SINGLE} or {_INDEX}. If you trust them, convert them: python -c "from transformers import '
       'AutoModelForSeq2SeqLM as M; M.from_pretrained(\'FOLDER\').save_pretrained(\'NEW_FOLDER\')", or download the '
       'safetensors revision.')
   raise FileNotFoundError(f'{folder} holds neither {_SINGLE} nor {_INDEX}. Download the files of the model.')
@@ -168,16 +168,16 @@ def _read_weight_map(folder: str) -> dict[str, str]:
 
 def _open(path: str) -> Any:
   if not os.path.exists(path):
-    raise FileNotFoundError(f'{path} is absent, although {_INDEX} names it. Download it.')
+    raise FileNotFoundError(f'{path} does not exist, but {_INDEX} lists it. Download it.')
   try:
-    # Mapped files would count as resident memory.
+    # Memory-mapped files would count as resident memory.
     return safetensors.safe_open(path, framework='numpy', backend='pread')
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path} is truncated or not a safetensors file ({error}). Download it again.') from error
 
 
 def _split(named: Flat, shard_bytes: int) -> Iterator[list[str]]:
-  """Gives the names of one shard after another."""
+  """Yields the names of each shard."""
   shard, size = [], 0
   for name, array in named.items():
     if shard and size + _size(array) > shard_bytes:

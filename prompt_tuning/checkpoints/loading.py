@@ -1,8 +1,8 @@
-"""Turns a checkpoint into the stacked parameters of a model, and back, by a table of names.
+"""Turns a checkpoint into the stacked parameters of a model, and back, with a table of names.
 
     Rule('encoder/layers_{i}/mlp/wo/kernel', 'encoder.block.{i}.layer.1.DenseReluDense.wo.weight', transpose=True)
 
-T5X's names are ours, so its table is None.
+This package uses T5X's names, so the table for T5X is None.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.types import Flat, Params
 
 _LISTED = 30  # names in one message
-Part = tuple[slice, ...] | types.EllipsisType  # of an array; all of it is ...
+Part = tuple[slice, ...] | types.EllipsisType  # a slice of each axis of an array, or ... for all of it
 
 
 class Reader(Protocol):
-  """What reads a checkpoint: see `prompt_tuning.checkpoints`."""
+  """The interface of checkpoint readers, see `prompt_tuning.checkpoints`."""
 
   path: str
 
@@ -39,13 +39,13 @@ class Reader(Protocol):
 class Rule:
   """One row of a table of names.
 
-  Several rules may have the same `ours`: the first whose name the checkpoint holds is read, the others must hold
-  the same numbers. `save` uses the first.
+  Several rules may have the same `ours`: the first whose name is in the checkpoint is read; the others must hold equal
+  values. `save` uses the first.
 
   Attributes:
-    ours: our name, with `layers_{i}` where it is one of a stack.
+    ours: our name, with `layers_{i}` for a layer of a stack.
     theirs: the checkpoint's name, with `{i}` for the layer.
-    transpose: theirs is `[out, in]`.
+    transpose: the checkpoint's array is `[out, in]`.
   """
 
   ours: str
@@ -54,7 +54,7 @@ class Rule:
 
   @property
   def path(self) -> str:
-    """The stacked path that `ours` is a layer of."""
+    """The stacked path that contains `ours` as a layer."""
     return self.ours.replace('layers_{i}', 'layers')
 
   def their_name(self, layer: int | None) -> str:
@@ -64,37 +64,37 @@ class Rule:
 
 @dataclasses.dataclass(frozen=True)
 class _Piece:
-  """What the checkpoint holds of one stacked array: one layer, or all where it is not stacked."""
+  """The checkpoint's array for one layer of a stacked array, or for a whole array that is not stacked."""
 
   ours: str
   candidates: tuple[tuple[str, bool], ...]  # their name, whether to transpose
   shape: tuple[int, ...]
 
   def found_in(self, known: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Returns the candidates that the checkpoint holds; all but the first are duplicates."""
+    """Returns the candidates in the checkpoint; all but the first are duplicates."""
     return [candidate for candidate in self.candidates if candidate[0] in known]
 
 
 def load(reader: Reader, shapes: Mapping[str, jax.ShapeDtypeStruct], rules: Sequence[Rule] | None = None, *,
          dtype: Any = None, ignore: Iterable[str] = (), mesh: Mesh | None = None,
          finish: Callable[[str, jax.Array], Any] = lambda path, array: array) -> Params:
-  """Returns the parameters, nested and stacked, on the default device, or spread over a mesh.
+  """Returns the parameters, nested and stacked, on the default device, or sharded over a mesh.
 
-  Beside what it returns it needs at most the size of the largest stacked array: each is filled layer by layer,
-  the largest first, and on the CPU the filled buffer becomes the JAX array without a copy. With a mesh each host reads
-  what its devices hold, shard by shard, and needs at most the largest shard.
+  In addition to the result, it needs at most the size of the largest stacked array: arrays are filled layer by layer,
+  the largest first, and on the CPU the filled buffer becomes the JAX array without a copy. With a mesh, each host reads
+  only its devices' shards, one by one, and needs at most the size of the largest shard.
 
   Args:
     reader: the checkpoint.
     shapes: stacked path -> shape and type of every parameter of the model.
-    rules: the table of names; None where the checkpoint's names are ours.
-    dtype: type of floating-point parameters; None takes that of `shapes`.
-    ignore: regular expressions of checkpoint names, matched whole, that are skipped.
-    mesh: the devices over which parameters are spread; None is one.
-    finish: makes of each path's array what shall be kept of it, before the next one is read.
+    rules: the table of names; None if the checkpoint uses our names.
+    dtype: type of floating-point parameters; None means that of `shapes`.
+    ignore: regular expressions of checkpoint names to skip; each must match the whole name.
+    mesh: the devices over which parameters are sharded; None means one device.
+    finish: converts each path's array to the value to keep, before the next one is read.
 
   Raises:
-    ValueError: names of the checkpoint and of the model do not agree, or shapes; or an array is damaged.
+    ValueError: names or shapes of the checkpoint and the model do not agree, or an array is damaged.
   """
   pieces, ignore = _pieces(shapes, rules), tuple(ignore)
   known = {name: found for name, found in reader.names().items() if not trees.matches(name, ignore)}
@@ -113,17 +113,16 @@ def load(reader: Reader, shapes: Mapping[str, jax.ShapeDtypeStruct], rules: Sequ
 def save(params: Params, rules: Sequence[Rule] | None = None) -> Flat:
   """Returns arrays under the checkpoint's names, layer by layer: the inverse of `load`.
 
-  They are views of one copy on the host (on the CPU, of the parameters themselves); rows that need it are
-  transposed.
+  The arrays are views of one copy on the host (on the CPU, of the parameters themselves), transposed if required.
 
   Raises:
-    ValueError: no rule names one of the parameters.
+    ValueError: a parameter has no rule.
   """
   flat = trees.flatten(params)
   pieces = _pieces(flat, rules)
   nameless = [path for path, row in pieces.items() if not all(piece.candidates for piece in row)]
   if nameless:
-    raise ValueError(f'The table of names has no rule for {_listed(nameless)}. Add one for each.')
+    raise ValueError(f'The table of names has no rule for {_listed(nameless)}. Add a rule for each.')
   named = {}
   for path, row in pieces.items():
     array = np.asarray(flat[path])
@@ -135,7 +134,7 @@ def save(params: Params, rules: Sequence[Rule] | None = None) -> Flat:
 
 
 def _pieces(shapes: Mapping[str, Any], rules: Sequence[Rule] | None) -> dict[str, list[_Piece]]:
-  """Returns stacked path -> what stands for it in the checkpoint, layer by layer."""
+  """Returns stacked path -> its arrays in the checkpoint, layer by layer."""
   by_path: dict[str, list[Rule]] = {}
   for rule in rules or ():
     by_path.setdefault(rule.path, []).append(rule)
@@ -158,25 +157,25 @@ def _require_agreement(path: str, known: Mapping[str, tuple[tuple[int, ...], np.
   for piece in pieces:
     found = piece.found_in(known)
     if not found:
-      missing.append(piece.candidates[0][0] if piece.candidates else f'{piece.ours} (no rule names it)')
+      missing.append(piece.candidates[0][0] if piece.candidates else f'{piece.ours} (no rule for it)')
     for name, transpose in found:
       shape, dtype = known[name]
       wanted = piece.shape[::-1] if transpose else piece.shape
       if tuple(shape) != wanted:
-        differing.append(f'{name}: found {tuple(shape)}, wanted {wanted}')
+        differing.append(f'{name}: found {tuple(shape)}, expected {wanted}')
       elif not jnp.issubdtype(dtype, jnp.floating):
-        differing.append(f'{name}: found numbers of type {dtype}, wanted floating point')
+        differing.append(f'{name}: found type {dtype}, expected floating point')
   problems = []
   if unknown:
-    problems.append(f'Arrays that the model does not know: {_listed(_join_layers(unknown))}.')
+    problems.append(f'Arrays that the model lacks: {_listed(_join_layers(unknown))}.')
   if missing:
-    problems.append(f'Parameters of the model that the checkpoint lacks: {_listed(_join_layers(missing))}.')
+    problems.append(f'Parameters that the checkpoint lacks: {_listed(_join_layers(missing))}.')
   if differing:
     problems.append(f'Arrays of another shape or type: {_listed(differing)}.')
   if problems:
     raise ValueError('\n'.join([
       f'{path} does not fit the model.', *problems,
-      'Choose the model configuration that belongs to the checkpoint, or ignore names that are not needed.']))
+      'Use the model configuration of the checkpoint, or ignore names that are not needed.']))
 
 
 def _read_array(reader: Reader, path: str, sources: list[list[tuple[str, bool]]],
@@ -185,7 +184,7 @@ def _read_array(reader: Reader, path: str, sources: list[list[tuple[str, bool]]]
   if mesh is None:
     return jax.device_put(_read_shard(reader, path, sources, wanted)).block_until_ready()
   place = sharding.placement(path, shape, mesh)
-  devices: dict[tuple[tuple[int, int], ...], list[Any]] = {}  # copies are read once
+  devices: dict[tuple[tuple[int, int], ...], list[Any]] = {}  # replicas are read once
   for device, index in place.addressable_devices_indices_map(shape).items():
     spans = tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))
     devices.setdefault(spans, []).append(device)
@@ -198,7 +197,7 @@ def _read_array(reader: Reader, path: str, sources: list[list[tuple[str, bool]]]
 
 def _read_shard(reader: Reader, path: str, sources: list[list[tuple[str, bool]]], wanted: jax.ShapeDtypeStruct,
                 part: Part = ...) -> np.ndarray:
-  """Returns a parameter, or part of one that has all its layers."""
+  """Returns a parameter with all its layers, or a slice of it."""
   stacked, sizes, inner = trees.is_stacked(path), wanted.shape, part
   if part is not ...:
     sizes = tuple(each.stop - each.start for each in part)
@@ -210,7 +209,7 @@ def _read_shard(reader: Reader, path: str, sources: list[list[tuple[str, bool]]]
     for duplicate in duplicates:
       if not np.array_equal(place, _read_oriented(reader, *duplicate, inner).astype(place.dtype, copy=False)):
         raise ValueError(f'{reader.path}: {duplicate[0]} differs from {first[0]}, but the model uses one for both. '
-                         'Choose the model configuration that keeps them apart.')
+                         'Choose a model configuration with separate parameters.')
   return filled
 
 
@@ -221,7 +220,7 @@ def _read_oriented(reader: Reader, name: str, transpose: bool, part: Part) -> np
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-  """Returns an array at an address that JAX adopts on the CPU instead of copying the array."""
+  """Returns an array at an aligned address, which JAX on the CPU uses without a copy."""
   alignment, size = 64, math.prod(shape) * dtype.itemsize
   memory = np.empty(size + alignment, np.uint8)
   start = -memory.ctypes.data % alignment
@@ -229,7 +228,7 @@ def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _join_layers(names: list[str]) -> list[str]:
-  """Returns names that differ in their first number only as one: `layers_{2..5}/mlp/wo/kernel`."""
+  """Joins names that differ only in their first number: `layers_{2..5}/mlp/wo/kernel`."""
   joined: dict[str, list[int]] = {}
   for name in names:
     number = re.search(r'\d+', name)

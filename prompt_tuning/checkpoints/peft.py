@@ -1,17 +1,17 @@
-"""Adapters in the folders of Hugging Face PEFT: prompts and prefixes, read and written.
+"""Reads and writes Hugging Face PEFT adapters: prompts and prefixes.
 
-A folder holds `adapter_config.json` and `adapter_model.safetensors`. With N virtual tokens, L layers, H heads of keys
-and values and head width K, the array `prompt_embeddings` is
+A folder holds `adapter_config.json` and `adapter_model.safetensors`. With N virtual tokens, L layers, H KV heads and
+head width K, the array `prompt_embeddings` is
 
-  prompts   [N, D], or [2 N, D] for an encoder-decoder, whose last N rows nothing ever reads;
-  prefixes  [N, L * 2 * H * K], seen as [N, 2 L, H, K]: rows 2 s and 2 s + 1 are keys and values of slot s.
+  prompts   [N, D], or [2 N, D] for an encoder-decoder, whose last N rows are never read;
+  prefixes  [N, L * 2 * H * K], reshaped to [N, 2 L, H, K]: rows 2 s and 2 s + 1 are keys and values of slot s.
 
-Where a model scales its embedding (Gemma), a prompt here is scaled by the model like a token, and PEFT's is not.
+If a model scales its embedding (Gemma), it also scales a prompt of this package, but not a prompt of PEFT.
 
-A decoder-only model's layer i uses slot i. In an encoder-decoder PEFT hands decoder layer i the slot (2 i) mod L, so
-that for an even L half of the slots are never read; this file does the same, for the outputs to be the same. L there
-is the encoder's number of layers, which a decoder may fall short of.
-Whatever reparameterised a prompt or a prefix (an MLP, an LSTM) is in no file: only what came out of it.
+In a decoder-only model, layer i uses slot i. In an encoder-decoder, PEFT's decoder layer i uses slot (2 i) mod L, so
+for an even L half of the slots are never read; this file does the same, so that outputs are equal. L is then the
+encoder's number of layers; the decoder may have fewer.
+Files never hold a reparameterisation network of a prompt or prefix (an MLP, an LSTM), only its output.
 """
 
 import dataclasses
@@ -35,15 +35,15 @@ _EMBEDDINGS = 'prompt_embeddings'
 _MULTITASK = 'MULTITASK_PROMPT_TUNING'
 _PROMPTS = ('PROMPT_TUNING', 'P_TUNING', 'CPT', _MULTITASK)
 _PREFIXES = ('PREFIX_TUNING', 'CARTRIDGE')
-_KEYS = {_MULTITASK: {_EMBEDDINGS, 'prefix_task_cols', 'prefix_task_rows'}}  # other kinds hold `_EMBEDDINGS` only
+_KEYS = {_MULTITASK: {_EMBEDDINGS, 'prefix_task_cols', 'prefix_task_rows'}}  # other kinds hold only `_EMBEDDINGS`
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-  """An adapter as PEFT has saved it.
+  """An adapter as saved by PEFT.
 
   Attributes:
-    folder: where it was read, for messages.
+    folder: the adapter's folder, for messages.
     kind: PEFT's `peft_type`, such as 'PROMPT_TUNING'.
     config: the content of `adapter_config.json`.
     arrays: name -> float32 array, as in the file.
@@ -56,12 +56,12 @@ class Adapter:
 
   @property
   def is_prefix(self) -> bool:
-    """Says whether it holds keys and values rather than input vectors."""
+    """Returns True if the adapter holds keys and values instead of input vectors."""
     return self.kind in _PREFIXES
 
   @property
   def encoder_decoder(self) -> bool | None:
-    """What its task type says of the base model; None where it says nothing."""
+    """Whether the base model is an encoder-decoder, by the task type; None if the task type does not tell."""
     return {SEQ_2_SEQ: True, CAUSAL: False}.get(self.config.get('task_type'))
 
   def trained(self, *, encoder_decoder: bool | None = None, width: int | None = None, layers: int | None = None,
@@ -70,46 +70,46 @@ class Adapter:
     """Returns the trained tensors under this package's names.
 
     Args:
-      encoder_decoder: whether the base model is one; None takes what the adapter's task type says.
-      width: D of the base model; None does not check it.
-      layers: L of the decoder. Of prefixes, this and the next two default to the adapter's config.
-      kv_heads: H, heads of keys and values.
+      encoder_decoder: whether the base model is an encoder-decoder; None uses the adapter's task type.
+      width: D of the base model; None skips the check.
+      layers: L of the decoder. For prefixes, this and the next two default to the adapter's config.
+      kv_heads: H, the number of KV heads.
       head_dim: K.
-      embedding_scale: the factor that the base model has on what it embeds.
-      task: of a multitask prompt, which task's prompt.
+      embedding_scale: the factor by which the base model scales its embeddings.
+      task: the index of the task, for a multitask prompt.
 
     Returns:
       `encoder/prompt/prompt/prompt` or, without an encoder, `decoder/prompt/prompt/prompt` [P, D];
       or `decoder/prefix/keys` and `decoder/prefix/values` [L, P, H, K].
 
     Raises:
-      ValueError: it is of another kind, or does not fit.
+      ValueError: the adapter is of another kind, or does not fit.
     """
     self._require_supported()
     encoder_decoder = self._family(encoder_decoder)
     if self.is_prefix:
       return self._prefix(encoder_decoder, layers, kv_heads, head_dim)
     if self.kind == 'CPT' and encoder_decoder:
-      raise ValueError(f'{self.folder} is a CPT adapter, which exists for decoder-only models, but the base model has '
-                       'an encoder. Give the model that it was trained for.')
+      raise ValueError(f'{self.folder} is a CPT adapter, which needs a decoder-only model, but the base model has an '
+                       'encoder. Give the model that the adapter was trained for.')
     prompt = self._prompt(encoder_decoder, width, task) / np.float32(embedding_scale)
     return {ENCODER_PROMPT if encoder_decoder else DECODER_PROMPT: prompt}
 
   def _require_supported(self) -> None:
     if self.kind not in _PROMPTS + _PREFIXES:
-      raise ValueError(f'{self.folder} is an adapter of type {self.kind}; prompts and prefixes can be read: '
+      raise ValueError(f'{self.folder} is an adapter of type {self.kind}, but only prompts and prefixes can be read: '
                        f'{", ".join(_PROMPTS + _PREFIXES)}. Give an adapter of one of these types.')
     wanted = _KEYS.get(self.kind, {_EMBEDDINGS})
     if self.arrays.keys() != wanted:
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds {", ".join(sorted(self.arrays)) or "nothing"}; of an adapter of '
-                       f'type {self.kind} wanted {", ".join(sorted(wanted))} and nothing else, since nothing is left '
-                       'out silently. Save the adapter without modules_to_save, or again.')
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds {", ".join(sorted(self.arrays)) or "nothing"}; for an adapter '
+                       f'of type {self.kind}, expected {", ".join(sorted(wanted))} and nothing else, since no array is '
+                       'dropped silently. Save the adapter again, without modules_to_save.')
 
   def _family(self, encoder_decoder: bool | None) -> bool:
     said = self.encoder_decoder
     if encoder_decoder is None and said is None:
       raise ValueError(f'{self.folder}/{CONFIG} has the task_type {self.config.get("task_type")!r}, which does not say '
-                       'whether the base model is an encoder-decoder. Say it (--model or --stack of '
+                       'whether the base model is an encoder-decoder. Specify it (--model or --stack of '
                        '`prompt-tuning convert`).')
     if None not in (encoder_decoder, said) and encoder_decoder != said:
       raise ValueError(f'{self.folder}/{CONFIG} has the task_type {self.config["task_type"]}, but the base model '
@@ -122,43 +122,43 @@ class Adapter:
     length = self._length()
     prompt = self._matrix()
     if len(prompt) not in ((length, 2 * length) if encoder_decoder else (length,)):
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds a prompt of {len(prompt)} rows; wanted {length}, the '
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds a prompt of {len(prompt)} rows; expected {length}, the '
                        f'num_virtual_tokens of {CONFIG}{", or twice as many" if encoder_decoder else ""}. '
-                       'Use the two files of one adapter.')
+                       'Use the two files of the same adapter.')
     if width is not None and prompt.shape[1] != width:
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds vectors of width {prompt.shape[1]}, but the base model wants '
+      raise ValueError(f'{self.folder}/{_ARRAYS} has vectors of width {prompt.shape[1]}, but the base model has width '
                        f'{width}. Give the model that the adapter was trained for.')
     if self.kind == _MULTITASK:
       if len(prompt) != length:
         raise ValueError(f'{self.folder} holds a multitask prompt of {len(prompt)} rows: PEFT trains it with {length} '
-                         'of them before the targets, and generates without these. Wanted a prompt of the encoder '
-                         'alone: train it with num_transformer_submodules=1.')
+                         'of them before the targets, but generates without those. Expected a prompt of the encoder '
+                         'only: train it with num_transformer_submodules=1.')
       prompt = prompt * self._task_factor(task, prompt.shape)
-    return np.ascontiguousarray(prompt[:length])  # nothing reads the other rows, and no gradient reached them
+    return np.ascontiguousarray(prompt[:length])  # the other rows are never read and got no gradient
 
   def _task_factor(self, task: int | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the [P, D] that the shared prompt is multiplied with for one task."""
+    """Returns the factor [P, D] of the shared prompt for one task."""
     columns, rows = self.arrays['prefix_task_cols'], self.arrays['prefix_task_rows']  # [tasks, P, r], [tasks, r, D]
     tasks, ranks = len(columns), columns.shape[-1]
     if columns.shape != (tasks, shape[0], ranks) or rows.shape != (tasks, ranks, shape[1]):
       raise ValueError(f'{self.folder}/{_ARRAYS} holds prefix_task_cols {columns.shape} and prefix_task_rows '
-                       f'{rows.shape}; wanted [tasks, {shape[0]}, r] and [tasks, r, {shape[1]}]. Save it again.')
+                       f'{rows.shape}; expected [tasks, {shape[0]}, r] and [tasks, r, {shape[1]}]. Save it again.')
     if task is None or not 0 <= task < tasks:
-      raise ValueError(f'{self.folder} holds the prompts of {tasks} tasks, and '
-                       f'{"none is chosen" if task is None else f"task {task} is none of them"}. '
+      raise ValueError(f'{self.folder} holds the prompts of {tasks} tasks, but '
+                       f'{"no task is chosen" if task is None else f"task {task} is not one of them"}. '
                        f'Choose 0 to {tasks - 1} (--task of `prompt-tuning convert`).')
     return columns[task] @ rows[task]
 
   def _prefix(self, encoder_decoder: bool, layers: int | None, kv_heads: int | None, head_dim: int | None) -> Flat:
     if encoder_decoder and self.config.get('num_transformer_submodules') == 1:
-      raise ValueError(f'{self.folder}/{CONFIG} has num_transformer_submodules 1, with which PEFT itself cannot run a '
-                       'prefix of an encoder-decoder; wanted 2. Train it with 2, which is what PEFT sets by itself.')
+      raise ValueError(f'{self.folder}/{CONFIG} has num_transformer_submodules 1, with which PEFT cannot run a prefix '
+                       "of an encoder-decoder; expected 2. Train it with 2, which is PEFT's default.")
     stored = self.config.get('num_layers')
-    shallow = encoder_decoder and None not in (layers, stored) and layers < stored  # a decoder, than its encoder
+    shallow = encoder_decoder and None not in (layers, stored) and layers < stored  # decoder shallower than encoder
     count, kv_heads, head_dim = self._geometry(stored if shallow else layers, kv_heads, head_dim)
     prefix, length = self._matrix(), self._length()
     if prefix.shape != (length, 2 * count * kv_heads * head_dim):
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds a prefix {list(prefix.shape)}; wanted [{length}, '
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds a prefix {list(prefix.shape)}; expected [{length}, '
                        f'{2 * count * kv_heads * head_dim}] for {length} virtual tokens and {count} layers of '
                        f'{kv_heads} heads of width {head_dim}. Give the model that the adapter was trained for.')
     slots = prefix.reshape(length, count, 2, kv_heads, head_dim).transpose(2, 1, 0, 3, 4)  # [2, L, P, H, K]
@@ -166,15 +166,15 @@ class Adapter:
     return {PREFIX_KEYS: np.ascontiguousarray(keys), PREFIX_VALUES: np.ascontiguousarray(values)}
 
   def _geometry(self, layers: int | None, kv_heads: int | None, head_dim: int | None) -> tuple[int, int, int]:
-    """Returns L, H and K: the caller's, or else the config's, which must not disagree."""
+    """Returns L, H and K from the caller, or else from the config; if both give a value, they must agree."""
     heads, token_dim = self.config.get('num_attention_heads'), self.config.get('token_dim')
-    stored = {'number of layers': self.config.get('num_layers'), 'number of heads of keys and values': heads,
+    stored = {'number of layers': self.config.get('num_layers'), 'number of KV heads': heads,
               'head width': token_dim // heads if token_dim and heads else None}
     given = dict(zip(stored, (layers, kv_heads, head_dim), strict=True))
     for name, value in given.items():
       if value is None and stored[name] is None:
-        raise ValueError(f'{self.folder}/{CONFIG} does not tell the {name} of its base model, without which a prefix '
-                         'cannot be read. Say it (--model of `prompt-tuning convert`).')
+        raise ValueError(f'{self.folder}/{CONFIG} lacks the {name} of its base model, which is needed to read a '
+                         'prefix. Specify the model (--model of `prompt-tuning convert`).')
       if None not in (value, stored[name]) and value != stored[name]:
         raise ValueError(f'{self.folder}/{CONFIG} gives {stored[name]} as the {name}, but the base model has '
                          f'{value}. Give the model that the adapter was trained for.')
@@ -183,20 +183,20 @@ class Adapter:
   def _length(self) -> int:
     length = self.config.get('num_virtual_tokens')
     if not isinstance(length, int) or length < 1:
-      raise ValueError(f'{self.folder}/{CONFIG} has num_virtual_tokens {length!r}; wanted the number of vectors. '
+      raise ValueError(f'{self.folder}/{CONFIG} has num_virtual_tokens {length!r}; expected the number of vectors. '
                        'Save the adapter again.')
     return length
 
   def _matrix(self) -> np.ndarray:
     array = self.arrays[_EMBEDDINGS]
     if array.ndim != 2:
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds {_EMBEDDINGS} {list(array.shape)}; wanted one row for each '
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds {_EMBEDDINGS} {list(array.shape)}; expected one row for each '
                        'virtual token. Save the adapter again.')
     return array
 
 
 def read_adapter(folder: str) -> Adapter:
-  """Returns an adapter of any type; `Adapter.trained` then says whether it can be used.
+  """Returns an adapter of any type; `Adapter.trained` checks whether the type is supported.
 
   Raises:
     FileNotFoundError: the folder holds no adapter.
@@ -205,26 +205,26 @@ def read_adapter(folder: str) -> Adapter:
   """
   folder = str(folder)
   if storage.is_remote(folder):
-    raise OSError(f'{folder}: adapters are read from a local disk only. Copy the folder and give its local path.')
+    raise OSError(f'{folder}: adapters are read only from a local disk. Copy the folder and give its local path.')
   inside = ', '.join(adapters_inside(folder))
   config = read_json(os.path.join(folder, CONFIG),
-                     f'the folder of a PEFT adapter{f", of which there is {inside}" if inside else ""}')
+                     f'the folder of a PEFT adapter{f", such as {inside}" if inside else ""}')
   if not isinstance(config.get('peft_type'), str):
-    raise ValueError(f'{folder}/{CONFIG} has the peft_type {config.get("peft_type")!r}; wanted a name such as '
+    raise ValueError(f'{folder}/{CONFIG} has the peft_type {config.get("peft_type")!r}; expected a name such as '
                      'PROMPT_TUNING. Save the adapter with PEFT again.')
   path = os.path.join(folder, _ARRAYS)
   if not os.path.exists(path):
     if os.path.exists(os.path.join(folder, _PICKLE)):
       raise ValueError(f'{folder} holds its arrays as {_PICKLE}: a Python pickle, which is never loaded because '
-                       f'loading runs code. Wanted {_ARRAYS}. Convert it where you trust it: load it with PEFT and '
-                       'call save_pretrained(\'NEW_FOLDER\', safe_serialization=True).')
+                       f'loading runs code. Expected {_ARRAYS}. If you trust the file, convert it: load it with PEFT '
+                       'and call save_pretrained(\'NEW_FOLDER\', safe_serialization=True).')
     raise FileNotFoundError(f'{folder} holds {CONFIG}, but no {_ARRAYS}. Copy it there.')
   arrays = {name: np.asarray(array, np.float32) for name, array in read_arrays(path).items()}
   return Adapter(folder, config['peft_type'], config, arrays)
 
 
 def adapters_inside(folder: str) -> list[str]:
-  """Returns the folders inside that hold adapters: where PEFT saves those that have a name of their own."""
+  """Returns the subfolders that hold adapters: PEFT saves named adapters there."""
   return [os.path.join(folder, name) for name in (sorted(os.listdir(folder)) if os.path.isdir(folder) else ())
           if os.path.exists(os.path.join(folder, name, CONFIG))]
 
@@ -234,22 +234,23 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
   """Writes a folder that PEFT loads; returns its config.
 
   Args:
-    folder: a local folder that is absent or empty.
-    trained: one prompt, or keys and values of a prefix, under the names that `Adapter.trained` gives.
+    folder: a local folder that does not exist or is empty.
+    trained: one prompt, or keys and values of a prefix, under the names in `Adapter.trained`.
     task_type: 'SEQ_2_SEQ_LM' for an encoder-decoder, 'CAUSAL_LM' for a decoder-only model.
-    kind: of a prompt: 'PROMPT_TUNING', or 'P_TUNING', of which PEFT keeps what its network has made.
-    base_model_name_or_path: what PEFT is to call the base model.
+    kind: the kind of prompt: 'PROMPT_TUNING', or 'P_TUNING', of which PEFT stores the output of its network.
+    base_model_name_or_path: the base model's name in PEFT's config.
     embedding_scale: as in `Adapter.trained`.
 
   Raises:
-    ValueError: PEFT has no form for these tensors.
-    FileExistsError: the folder holds something.
+    ValueError: PEFT has no format for these tensors.
+    FileExistsError: the folder is not empty.
     OSError: it cannot be written; nothing is left of it.
   """
   if task_type not in (SEQ_2_SEQ, CAUSAL):
-    raise ValueError(f'The task type is {task_type!r}; wanted {SEQ_2_SEQ} or {CAUSAL}. Choose by the base model.')
+    raise ValueError(f'task_type={task_type!r} is not valid; expected {SEQ_2_SEQ} or {CAUSAL}. Use the one of the base '
+                     'model.')
   if kind not in _PROMPTS[:2]:
-    raise ValueError(f'The kind of adapter is {kind!r}; a prompt may be {" or ".join(_PROMPTS[:2])}. Choose one.')
+    raise ValueError(f'kind={kind!r} is not valid for a prompt; expected {" or ".join(_PROMPTS[:2])}. Use one of them.')
   arrays = {name: np.asarray(array, np.float32) for name, array in trained.items()}
   prompt = ENCODER_PROMPT if task_type == SEQ_2_SEQ else DECODER_PROMPT
   if arrays.keys() == {prompt}:
@@ -257,9 +258,9 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
   elif arrays.keys() == {PREFIX_KEYS, PREFIX_VALUES}:
     config, embeddings = _prefix_form(arrays[PREFIX_KEYS], arrays[PREFIX_VALUES], task_type == SEQ_2_SEQ)
   else:
-    raise ValueError(f'Found the tensors {", ".join(sorted(arrays)) or "(none)"}; an adapter of PEFT for {task_type} '
+    raise ValueError(f'Found the tensors {", ".join(sorted(arrays)) or "(none)"}; a PEFT adapter for {task_type} '
                      f'holds {prompt}, or {PREFIX_KEYS} and {PREFIX_VALUES}, and nothing else. '
-                     'Keep the file of this package, which holds everything.')
+                     "Keep this package's file, which holds everything.")
   config |= {'task_type': task_type, 'base_model_name_or_path': base_model_name_or_path, 'inference_mode': True}
   with storage.whole_folder(folder) as temporary:
     write_arrays(os.path.join(temporary, _ARRAYS), {_EMBEDDINGS: embeddings})
@@ -269,25 +270,26 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
 
 def _prompt_form(prompt: np.ndarray, kind: str) -> tuple[dict[str, Any], np.ndarray]:
   if prompt.ndim != 2 or 0 in prompt.shape:
-    raise ValueError(f'The prompt has shape {list(prompt.shape)}; wanted [P, D]. An adapter of PEFT holds one prompt.')
-  # One submodule: as many rows as vectors, none of them dead.
+    raise ValueError(f'The prompt has shape {list(prompt.shape)}; expected [P, D]. Give one prompt: a PEFT adapter '
+                     'holds one.')
+  # One submodule: as many rows as vectors, so none is unused.
   return {'peft_type': kind, 'num_virtual_tokens': len(prompt), 'token_dim': prompt.shape[1],
           'num_transformer_submodules': 1}, np.ascontiguousarray(prompt)
 
 
 def _prefix_form(keys: np.ndarray, values: np.ndarray, encoder_decoder: bool) -> tuple[dict[str, Any], np.ndarray]:
   if keys.shape != values.shape or keys.ndim != 4 or 0 in keys.shape:
-    raise ValueError(f'The prefix has keys {list(keys.shape)} and values {list(values.shape)}; wanted [L, P, H, K] of '
-                     'both. An adapter of PEFT holds one prefix.')
+    raise ValueError(f'The prefix has keys {list(keys.shape)} and values {list(values.shape)}; expected [L, P, H, K] '
+                     'for both. Give a single prefix: a PEFT adapter holds one.')
   layers, length, heads, head_dim = keys.shape
   order = _slots(layers, encoder_decoder)
   by_layer = np.stack([keys, values], 1)  # [L, 2, P, H, K]
   slots = np.zeros_like(by_layer)
   slots[order] = by_layer
   if not np.array_equal(slots[order], by_layer):
-    raise ValueError(f'The prefix has {layers} layers: in an encoder-decoder PEFT hands layer i the slot (2 i) mod '
-                     f'{layers} of its file, so layers i and i + {layers // 2} cannot differ there, and here they do. '
-                     'Wanted an odd number of layers. Keep the file of this package: PEFT cannot run this prefix.')
+    raise ValueError(f'The prefix has {layers} layers: in an encoder-decoder, layer i of PEFT uses slot (2 i) mod '
+                     f'{layers} of the file, so layers i and i + {layers // 2} cannot differ, but here they do. '
+                     "Expected an odd number of layers. Keep this package's file: PEFT cannot run this prefix.")
   embeddings = slots.transpose(2, 0, 1, 3, 4).reshape(length, -1)  # [P, L * 2 * H * K]
   return {'peft_type': 'PREFIX_TUNING', 'num_virtual_tokens': length, 'num_layers': layers, 'prefix_projection': False,
           'num_attention_heads': heads, 'token_dim': heads * head_dim,
@@ -295,5 +297,5 @@ def _prefix_form(keys: np.ndarray, values: np.ndarray, encoder_decoder: bool) ->
 
 
 def _slots(layers: int, encoder_decoder: bool) -> np.ndarray:
-  """Returns which slot of the file each layer uses, [L]."""
+  """Returns the slot of the file that each layer uses, [L]."""
   return np.arange(layers) * (2 if encoder_decoder else 1) % layers

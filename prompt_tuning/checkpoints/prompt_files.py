@@ -1,7 +1,7 @@
-"""A prompt by itself: a NumPy array `[P, D]`, with or without the ending `.npy`, or a run's safetensors file.
+"""Files with a single prompt: a NumPy array `[P, D]`, with or without the suffix `.npy`, or a run's safetensors file.
 
-NumPy files are parsed here rather than by `np.load`, so that nothing is unpickled and no header makes
-the reader allocate more than the file holds.
+NumPy files are parsed here instead of by `np.load`, so that nothing is unpickled and no header can make the reader
+allocate more than the file holds.
 """
 
 import io
@@ -16,15 +16,15 @@ from prompt_tuning.checkpoints import state
 from prompt_tuning.files import storage
 from prompt_tuning.types import Array
 
-MAGIC = b'\x93NUMPY'  # how a NumPy file starts
-_PROMPT = re.compile(r'(.*/)?prompt/prompt/prompt')  # the parameter's path, as earlier tools named it
+MAGIC = b'\x93NUMPY'  # first bytes of a NumPy file
+_PROMPT = re.compile(r'(.*/)?prompt/prompt/prompt')  # the parameter's path in earlier tools
 
 
 def read_prompt(path: str) -> np.ndarray:
   """Returns a prompt `[P, D]` in float32. `path` may be `gs://`.
 
   Raises:
-    FileNotFoundError: there is nothing at `path`.
+    FileNotFoundError: `path` does not exist.
     ValueError: the file holds no prompt, or is damaged.
   """
   if not storage.is_remote(path):
@@ -36,7 +36,7 @@ def read_prompt(path: str) -> np.ndarray:
     array = _from_state(path)
   else:
     raise ValueError(f'{path} starts with {content[:6]!r}: neither NumPy ({MAGIC!r}) nor safetensors. '
-                     'Give an array [prompt length, width] that np.save wrote, or the prompt.safetensors of a run.')
+                     'Give an array [prompt length, width] written by np.save, or the prompt.safetensors of a run.')
   return _checked(path, array)
 
 
@@ -44,8 +44,8 @@ def write_numpy_prompt(path: str, prompt: Array) -> None:
   """Writes a prompt `[P, D]` as NumPy float32 under exactly this name, which need not end in `.npy`.
 
   Raises:
-    ValueError: it is no prompt.
-    OSError: the file cannot be written; the old one, if any, is as it was.
+    ValueError: the array is not a prompt.
+    OSError: the file cannot be written; an existing file is unchanged.
   """
   content = io.BytesIO()
   np.lib.format.write_array(content, _checked(path, np.asarray(prompt)), allow_pickle=False)
@@ -55,10 +55,10 @@ def write_numpy_prompt(path: str, prompt: Array) -> None:
 
 def _require_file(path: str) -> None:
   if os.path.isdir(path):
-    raise ValueError(f'{path} is a folder, wanted a file. Give the prompt in it, such as prompt.safetensors.')
+    raise ValueError(f'{path} is a folder, expected a file. Give the prompt in it, such as prompt.safetensors.')
   if not os.path.exists(path):
     hint = f' Did you mean {path}.npy?' if os.path.exists(f'{path}.npy') else ''
-    raise FileNotFoundError(f'{path}: there is no such prompt file.{hint}')
+    raise FileNotFoundError(f'{path}: there is no such prompt file. Check the path.{hint}')
 
 
 def _parse_numpy(path: str, content: bytes) -> np.ndarray:
@@ -75,11 +75,11 @@ def _parse_numpy(path: str, content: bytes) -> np.ndarray:
                      'Save the prompt as an array of float32.')
   found, promised = len(content) - file.tell(), math.prod(shape) * dtype.itemsize
   if found != promised:
-    raise ValueError(f'{path} holds {found} bytes of numbers, but its header promises {promised} for shape {shape} '
+    raise ValueError(f'{path} holds {found} bytes of data, but its header declares {promised} for shape {shape} '
                      f'of {dtype}: the file is {"truncated" if found < promised else "damaged"}. '
                      'Copy or save it again.')
   array = np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order='F' if fortran_order else 'C')
-  # NumPy writes bfloat16 as two nameless bytes.
+  # NumPy writes bfloat16 as an opaque two-byte type.
   return array.view(jnp.bfloat16) if dtype == np.dtype('V2') else array
 
 
@@ -87,15 +87,15 @@ def _from_state(path: str) -> np.ndarray:
   arrays, _ = state.read_state(path)
   prompts = [name for name in arrays if _PROMPT.fullmatch(name)]
   if len(prompts) != 1:
-    raise ValueError(f'{path} holds {", ".join(sorted(arrays)) or "nothing"}; wanted one array whose name ends in '
+    raise ValueError(f'{path} holds {", ".join(sorted(arrays)) or "nothing"}; expected one array whose name ends in '
                      'prompt/prompt/prompt. Give the prompt.safetensors of a run that tuned a prompt.')
   return arrays[prompts[0]]
 
 
 def _checked(path: str, array: np.ndarray) -> np.ndarray:
   if not np.issubdtype(array.dtype, np.floating) and array.dtype != jnp.bfloat16:
-    raise ValueError(f'{path}: found numbers of type {array.dtype}, wanted floating point. Save them as float32.')
+    raise ValueError(f'{path}: found type {array.dtype}, expected floating point. Save the prompt as float32.')
   if array.ndim != 2 or 0 in array.shape:
-    raise ValueError(f'{path}: found shape {array.shape}, wanted [prompt length, width]. '
+    raise ValueError(f'{path}: found shape {array.shape}, expected [prompt length, width]. '
                      'Save one vector for each prompt position.')
   return np.ascontiguousarray(array, np.float32)

@@ -1,12 +1,12 @@
 """T5X checkpoints of models whose layers are scanned (`scan_layers=True`, `t5x.examples.scalable_t5`, umT5).
 
-Their arrays hold all layers along dimension 1, and `encoder/encoder/…` stands for `encoder/layers_{i}/…`:
+Their arrays hold all layers along dimension 1, under `encoder/encoder/…` instead of `encoder/layers_{i}/…`:
 
     encoder/encoder/mlp/wo/kernel            [F, L, D]
     encoder/encoder/attention/query/kernel   [D, L, H·K], or [D, L, H, K] with heads split (out: [H, L, K, D])
-    encoder/encoder/relpos_bias/rel_embedding  [H, L, buckets]: each layer has biases of its own
+    encoder/encoder/relpos_bias/rel_embedding  [H, L, buckets]: each layer has separate biases
 
-They are read here layer by layer, under the names and in the shapes of all other checkpoints.
+They are read here layer by layer, with the names and shapes of all other checkpoints.
 """
 
 import math
@@ -29,14 +29,14 @@ class Layers:
     reader: the checkpoint.
 
   Attributes:
-    path: the checkpoint's.
-    step: the checkpoint's.
+    path: the checkpoint's path.
+    step: the checkpoint's step.
   """
 
   def __init__(self, reader: Reader):
     self._reader = reader
     self.path, self.step = reader.path, getattr(reader, 'step', 0)
-    self._last: tuple[str, np.ndarray] | None = None  # all layers of an array are read one after the other
+    self._last: tuple[str, np.ndarray] | None = None  # the last array: its layers are read in succession
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns name -> shape and type, without reading the arrays."""
@@ -52,7 +52,7 @@ class Layers:
     return found
 
   def read(self, name: str, part: Part = ...) -> np.ndarray:
-    """Returns one array, or one layer of one; or a part of it: a slice of each axis."""
+    """Returns one array or one layer of it; or a slice of each of its axes."""
     match = _LAYER.fullmatch(name)
     if match is None:
       return self._reader.read(name, part)
@@ -65,12 +65,12 @@ class Layers:
 
 
 def is_scanned(names: Mapping[str, Any]) -> bool:
-  """Says whether a checkpoint of these names holds scanned layers."""
+  """Returns True if a checkpoint with these names holds scanned layers."""
   return any(_SCANNED.fullmatch(name) for name in names)
 
 
 def _joined_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-  """Returns the shape of one layer with its heads joined: the one-but-last and last dimensions, of `out` the first."""
+  """Returns the shape of one layer with heads joined: its last dimensions, or for `out` the first two."""
   if len(shape) < 3:
     return shape
   if name.endswith('out/kernel'):

@@ -1,9 +1,9 @@
-"""One safetensors file with a digest of every array: the trained tensors of a run, or its whole state.
+"""A safetensors file with a digest of every array: the trained tensors of a run, or its whole state.
 
-The file's only metadata entry, `state`, is `<sha256 of the rest> <JSON>`, where the JSON holds `version`,
-`digests` (array name -> sha256 of its type, shape and bytes) and the caller's `metadata`. So a flipped bit
-anywhere is found when the file is read. It is one entry because safetensors writes several in random order,
-and equal states should be equal files.
+The file's only metadata entry, `state`, is `<sha256 of the rest> <JSON>`. The JSON holds `version`, `digests` (array
+name -> sha256 of its type, shape and bytes) and the caller's `metadata`, so reading detects a flipped bit anywhere in
+the file. There is only one entry because safetensors writes several in random order, and equal states must give equal
+files.
 """
 
 import hashlib
@@ -32,13 +32,13 @@ def write_state(path: str, arrays: Mapping[str, Array], metadata: Mapping[str, A
   """Writes arrays and JSON values into one file; equal arguments give equal bytes.
 
   Args:
-    path: the file; an old one is replaced only when the new one is complete.
+    path: the file; an existing file is replaced only when the new one is complete.
     arrays: name -> array of numbers.
-    metadata: name -> value that JSON can hold.
+    metadata: name -> JSON value.
 
   Raises:
     ValueError: a value cannot be stored.
-    OSError: the file cannot be written; the old one, if any, is as it was.
+    OSError: the file cannot be written; an existing file is unchanged.
   """
   arrays = {name: dense(path, name, arrays[name]) for name in sorted(arrays)}
   text = _to_json(path, {
@@ -52,22 +52,22 @@ def write_state(path: str, arrays: Mapping[str, Array], metadata: Mapping[str, A
 
 
 def read_state(path: str) -> tuple[Flat, dict[str, Any]]:
-  """Returns the arrays and the metadata of a file of `write_state`, verified. `path` may be `gs://`.
+  """Returns the verified arrays and metadata of a file from `write_state`. `path` may be `gs://`.
 
   Raises:
-    FileNotFoundError: there is nothing at `path`.
-    ValueError: the file is no such state, or damaged.
+    FileNotFoundError: `path` does not exist.
+    ValueError: the file was not written by `write_state`, or is damaged.
   """
   return parse_state(path, storage.read_bytes(path))
 
 
 def parse_state(path: str, content: bytes) -> tuple[Flat, dict[str, Any]]:
-  """Returns what `read_state` does of a file's content; `path` is for messages."""
+  """Does the same as `read_state` for a file's content; `path` is used in messages."""
   try:
     stored = dict(safetensors.deserialize(content))
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path} is truncated or not a safetensors file ({error}). '
-                     'Give a file that a run has saved, or an older one.') from error
+                     'Give a file saved by a run, or an older one.') from error
   state = _read_entry(path, content)
   arrays = {name: _array(path, name, fields) for name, fields in stored.items()}
   _verify(path, arrays, state['digests'])
@@ -75,17 +75,17 @@ def parse_state(path: str, content: bytes) -> tuple[Flat, dict[str, Any]]:
 
 
 def dense(path: str, name: str, array: Array) -> np.ndarray:
-  """Returns `array` in memory order and byte order of this machine, as safetensors needs it: it writes raw bytes."""
+  """Returns `array` in C order and native byte order, as safetensors requires: it writes raw bytes."""
   array = np.asarray(array)
   native = array.dtype.newbyteorder('=')
   if native not in [np.dtype(dtype) for dtype in _DTYPES.values()]:
-    raise ValueError(f'{path} cannot hold {name}: its type is {array.dtype}, and only numbers are stored. '
+    raise ValueError(f'{path} cannot hold {name}: its type is {array.dtype}, but only numbers can be stored. '
                      'Convert it first.')
   return array.astype(native, order='C', copy=False)
 
 
 def numpy_dtype(path: str, name: str, stored: str) -> np.dtype:
-  """Returns the NumPy type of safetensors' `stored`, e.g. 'BF16'."""
+  """Returns the NumPy type for the safetensors type `stored`, e.g. 'BF16'."""
   if stored not in _DTYPES:
     raise ValueError(f'{path} holds {name} as {stored}; this package reads {", ".join(_DTYPES)}. '
                      'Convert the file to one of these.')
@@ -100,8 +100,8 @@ def _read_entry(path: str, content: bytes) -> dict[str, Any]:
   length = int.from_bytes(content[:8], 'little')  # safetensors: length of the header, header, arrays
   entry = (json.loads(content[8:8 + length]).get('__metadata__') or {}).get(_ENTRY)
   if entry is None:
-    raise ValueError(f'{path} is a safetensors file without digests, so no state or prompt of this package. '
-                     'Give a file that a run has saved.')
+    raise ValueError(f'{path} is a safetensors file without digests, so it is not a state or prompt of this package. '
+                     'Give a file saved by a run.')
   digest, _, text = entry.partition(' ')
   if hashlib.sha256(text.encode()).hexdigest() != digest:
     raise ValueError(f'{path} is damaged: its metadata has changed since it was written. Use an older file.')
@@ -115,7 +115,7 @@ def _read_entry(path: str, content: bytes) -> dict[str, Any]:
 def _verify(path: str, arrays: Flat, digests: Mapping[str, str]) -> None:
   if arrays.keys() != digests.keys():
     differing = ', '.join(sorted(arrays.keys() ^ digests.keys()))
-    raise ValueError(f'{path} is damaged: {differing} is not as its list of digests says. Use an older file.')
+    raise ValueError(f'{path} is damaged: its arrays and its list of digests differ in {differing}. Use an older file.')
   for name, array in arrays.items():
     if _digest(array) != digests[name]:
       raise ValueError(f'{path} is damaged: the array {name} has changed since it was written. Use an older file.')
@@ -132,4 +132,4 @@ def _to_json(path: str, value: dict[str, Any]) -> str:
     return json.dumps(value)
   except TypeError as error:
     raise ValueError(f'{path} cannot hold this metadata: {error}. '
-                     'Give numbers, text, lists and dicts; arrays go with the arrays.') from error
+                     'Give numbers, strings, lists and dicts; pass arrays with `arrays`.') from error

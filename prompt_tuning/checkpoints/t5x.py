@@ -1,11 +1,11 @@
-"""Checkpoints of T5X: reads its native and Orbax layouts, writes the native one.
+"""T5X checkpoints: reads the native and Orbax layouts, writes the native one.
 
-Native (version 3): `checkpoint_<step>/checkpoint` is a msgpack tree whose leaves are arrays, None, or the
-description of a zarr array in a folder beside it, `target.<dotted name>`. Old checkpoints keep all small arrays
-in the msgpack file, newer ones only the step.
+Native (version 3): `checkpoint_<step>/checkpoint` is a msgpack tree whose leaves are arrays, None, or descriptions of
+zarr arrays in sibling folders `target.<dotted name>`. Old checkpoints keep all small arrays in the msgpack file, newer
+ones only the step.
 
-Orbax: `checkpoint_<step>/state` is one OCDBT key-value store of the same zarr arrays. Its chunks carry no
-checksum, so damage that zstd accepts goes unnoticed there; gzip, in the native layout, has one.
+Orbax: `checkpoint_<step>/state` is one OCDBT key-value store of the same zarr arrays. Its chunks have no checksum, so
+damage that zstd accepts goes undetected; gzip, in the native layout, has one.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class _Stored:
 
 
 class T5XCheckpoint:
-  """Reads one checkpoint of T5X, array by array.
+  """Reads one T5X checkpoint, array by array.
 
   Attributes:
     path: the folder `checkpoint_<step>`.
@@ -56,13 +56,13 @@ class T5XCheckpoint:
     """Finds the checkpoint and reads its list of arrays.
 
     Args:
-      path: local or `gs://`: the folder `checkpoint_<step>`, the file `checkpoint` in it, or a folder that
-        holds such folders, of which the newest is taken.
-      part: 'target' for the parameters, 'state' for the optimiser's state.
+      path: local or `gs://`: the folder `checkpoint_<step>`, the file `checkpoint` in it, or a folder of such folders,
+        of which the newest is used.
+      part: 'target' for the parameters, 'state' for the optimiser state.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
-      ValueError: it is damaged or of an unknown layout.
+      ValueError: the checkpoint is damaged or has an unknown layout.
     """
     self.path, layout, content = _find(str(path))
     if layout == _NATIVE_FILE:
@@ -71,18 +71,18 @@ class T5XCheckpoint:
       self._arrays, self.step = _list_orbax(self.path, part)
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Returns name -> shape and type, without reading the arrays; names lack the leading `target/`."""
+    """Returns name -> shape and type, without reading the arrays; names are without the leading `target/`."""
     return {name: (tuple(array.shape), _visible_dtype(array.dtype)) for name, array in self._arrays.items()}
 
   def read(self, name: str, part: Any = ...) -> np.ndarray:
-    """Returns one array, or a part of it: a slice of each axis. Only the chunks that hold the part are read.
+    """Returns one array, or a slice of each of its axes. Only the required chunks are read.
 
     Raises:
       KeyError: the checkpoint has no such array.
-      ValueError: a chunk of it is missing or damaged.
+      ValueError: a chunk is missing or damaged.
     """
     if name not in self._arrays:
-      raise KeyError(f'{self.path} holds no array {name}.{trees.nearest(name, self._arrays)}')
+      raise KeyError(f'{self.path} has no array {name}.{trees.nearest(name, self._arrays)}')
     array = self._arrays[name]
     array = _read_stored(self.path, name, array, part) if isinstance(array, _Stored) else array[part]
     return array.view(_visible_dtype(array.dtype))
@@ -93,12 +93,12 @@ def write_t5x(folder: str, step: int, named: Mapping[str, Array]) -> str:
 
   Args:
     folder: a local folder.
-    step: the step that the checkpoint says it was saved at.
-    named: '/'-joined name, layer by layer -> array. They are stored as they are, without optimiser state, as T5X
-      does for parameters that are not trained.
+    step: the step of the checkpoint.
+    named: '/'-joined name, layer by layer -> array. Arrays are stored unchanged, without optimiser state, as T5X does
+      for parameters that are not trained.
 
   Raises:
-    FileExistsError: there is such a checkpoint already.
+    FileExistsError: the checkpoint already exists.
     OSError: it cannot be written; nothing is left of it.
   """
   path = os.path.join(folder, f'checkpoint_{step}')
@@ -114,23 +114,23 @@ def write_t5x(folder: str, step: int, named: Mapping[str, Array]) -> str:
 
 
 def _find(path: str) -> tuple[str, str, bytes]:
-  """Returns the folder of the checkpoint that `path` means, and the name and content of its layout's main file."""
+  """Returns the checkpoint folder for `path`, and the name and content of its layout's main file."""
   path = path.rstrip('/')
   parent, last = os.path.split(path)
   if last == _NATIVE_FILE and _STEP.fullmatch(os.path.basename(parent)):
     path, last = parent, os.path.basename(parent)
   if _UNFINISHED.fullmatch(last):
-    raise ValueError(f'{path} was never finished: its writer was interrupted. Give another checkpoint.')
+    raise ValueError(f'{path} is incomplete: its writer was interrupted. Give another checkpoint.')
   if not storage.is_remote(path) and not os.path.isdir(path):
     found = 'a file' if os.path.exists(path) else 'nothing'
-    raise FileNotFoundError(f'{path}: found {found}, wanted a folder checkpoint_<step> of T5X, or one that holds such. '
-                            'Check the path.')
+    raise FileNotFoundError(f'{path}: found {found}, expected a T5X folder checkpoint_<step>, or a folder of such '
+                            'folders. Check the path.')
   if main := _main_file(path):
     return path, *main
   steps = [int(match.group(1)) for match in map(_STEP.fullmatch, _list_folders(path)) if match]
   if not steps:
-    raise FileNotFoundError(f'{path} is no T5X checkpoint: it holds neither {_LAYOUTS}, nor folders checkpoint_<step>. '
-                            'Check the path; a folder with config.json is a Hugging Face model.')
+    raise FileNotFoundError(f'{path} is not a T5X checkpoint: it holds neither {_LAYOUTS}, nor folders '
+                            'checkpoint_<step>. Check the path; a folder with config.json is a Hugging Face model.')
   newest = storage.join(path, f'checkpoint_{max(steps)}')
   if main := _main_file(newest):
     return newest, *main
@@ -145,7 +145,7 @@ def _main_file(path: str) -> tuple[str, bytes] | None:
       result = store.read(name).result()
       if result.state == 'value':
         return name, result.value
-  except Exception as error:  # whatever tensorstore raises
+  except Exception as error:  # tensorstore raises several types
     raise OSError(f'{path} cannot be read: {_reason(error)}. Check the path and its permissions.') from error
   return None
 
@@ -165,16 +165,16 @@ def _list_native(path: str, content: bytes, part: str) -> tuple[dict[str, Any], 
     version, optimizer = tree['version'], tree['optimizer']
     leaves, step = _leaves(optimizer[part]), int(optimizer['state']['step'])
   except Exception as error:  # msgpack raises a dozen unrelated types
-    raise ValueError(f'{file} is damaged or not of T5X: {type(error).__name__}: {error}. '
+    raise ValueError(f'{file} is damaged or not a T5X file: {type(error).__name__}: {error}. '
                      'Copy the checkpoint again.') from error
   if version not in (2, _VERSION):
     raise ValueError(f'{file} has version {version} of the native layout; this package reads 2 and {_VERSION}. '
-                     'Load it with a T5X that knows it and save it again.')
+                     'Load it with a T5X release that supports it, and save it again.')
   return {name: _native_leaf(path, leaf) for name, leaf in leaves.items() if leaf is not None}, step
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Returns the flat tree; a description of a zarr array, although a dict, is a leaf."""
+  """Returns the flat tree; the description of a zarr array is a leaf, although it is a dict."""
   leaves = {}
   for key in sorted(tree):
     value, name = tree[key], f'{prefix}{key}'
@@ -188,7 +188,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def _native_leaf(path: str, leaf: Any) -> np.ndarray | _Stored:
   if not isinstance(leaf, Mapping):
     return np.asarray(leaf)
-  # Old files put the path on top; only the folder's own name counts, whatever disk it was written on.
+  # Old files have the path at the top level; only the folder's name matters, wherever it was written.
   folder = os.path.basename(leaf.get('kvstore', leaf).get('path', leaf.get('path')).rstrip('/'))
   metadata = leaf['metadata']
   return _Stored(
@@ -211,8 +211,8 @@ def _list_orbax(path: str, part: str) -> tuple[dict[str, Any], int]:
         arrays[folder.replace('.', '/')] = _Stored(
           root | {'path': f'{folder}/'}, tuple(metadata['shape']), jnp.dtype(metadata['dtype']))
     step = int(_read_stored(path, 'state/step', arrays['state/step']))
-  except Exception as error:  # whatever tensorstore raises, or no step
-    raise ValueError(f'{state} is damaged or not of T5X: {_reason(error)}. Copy the checkpoint again.') from error
+  except Exception as error:  # tensorstore raises several types; a missing step is a KeyError
+    raise ValueError(f'{state} is damaged or not a T5X state: {_reason(error)}. Copy the checkpoint again.') from error
   return {name.removeprefix(f'{part}/'): array for name, array in arrays.items() if name.startswith(f'{part}/')}, step
 
 
@@ -224,7 +224,7 @@ def _read_stored(path: str, name: str, stored: _Stored, part: Any = ...) -> np.n
     if array.shape != stored.shape:
       raise ValueError(f'its shape is {array.shape}, but {_NATIVE_FILE!r} says {stored.shape}')
     return array[part].read().result()
-  except Exception as error:  # whatever tensorstore raises
+  except Exception as error:  # tensorstore raises several types
     raise ValueError(f'{path}: the array {name} cannot be read: {_reason(error)}. '
                      'A part is missing or damaged; copy the checkpoint again.') from error
 
@@ -240,7 +240,7 @@ def _write_array(folder: str, name: str, array: np.ndarray) -> dict[str, Any]:
 
 
 def _chunk_shape(shape: tuple[int, ...], itemsize: int) -> list[int]:
-  """Returns the shape of chunks that divide `shape` evenly and hold at most 64 MiB."""
+  """Returns a chunk shape that divides `shape` evenly and holds at most 64 MiB."""
   chunk = list(shape)
   while math.prod(chunk) * itemsize > _CHUNK_BYTES:
     divisor, _, axis = min((_smallest_divisor(size), -size, axis) for axis, size in enumerate(chunk) if size > 1)
@@ -253,7 +253,7 @@ def _smallest_divisor(size: int) -> int:
 
 
 def _visible_dtype(dtype: np.dtype) -> np.dtype:
-  """Returns bfloat16 for the uint16 under which version 2 stored it: parameters are never integers of that kind."""
+  """Returns bfloat16 for uint16, as which version 2 stores it; parameters are never unsigned integers."""
   return jnp.dtype(jnp.bfloat16) if dtype == np.uint16 else dtype
 
 
@@ -261,7 +261,7 @@ def _folder_spec(path: str) -> dict[str, str]:
   """Returns tensorstore's description of a local or `gs://` folder."""
   if storage.is_remote(path):
     bucket, _, rest = path.removeprefix('gs://').partition('/')
-    # An unreachable store is an error after half a minute; the default is 32 attempts.
+    # An unreachable store fails after half a minute; the default is 32 attempts.
     return {'driver': 'gcs', 'bucket': bucket, 'path': f'{rest.rstrip("/")}/' if rest else '',
             'gcs_request_retries': {'max_retries': 5}}
   return {'driver': 'file', 'path': f'{os.path.abspath(path)}/'}

@@ -1,8 +1,8 @@
 """Metrics of GLUE and SuperGLUE: functions `(targets, predictions) -> {name: value}`, all values in percent.
 
-They read what `text_to_text` makes of texts: numbers of labels, where -1 is an answer that is no label and counts as
-wrong, or groups of them. Names and definitions are those of the benchmarks (Wang et al. 2018 and 2019), in the names
-that T5 gives them. A correlation without a value, as where all predictions are equal, is 0.
+They take the values that `text_to_text` makes from texts: label indices, or groups of them. An index of -1 is a
+prediction that is not a label; it counts as wrong. Definitions are those of the benchmarks (Wang et al. 2018 and 2019),
+names are T5's. An undefined correlation, for example when all predictions are equal, is 0.
 """
 
 import collections
@@ -17,7 +17,7 @@ from prompt_tuning.data.qa_metrics import normalize, word_f1
 
 
 def matthews(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
-  """Returns Matthews' correlation of labels; answers that are no label are one label more."""
+  """Returns the Matthews correlation of labels; predictions that are not labels form one extra label."""
   metrics.pairs(targets, predictions)
   score = metrics.library('sklearn.metrics', 'matthews_corrcoef').matthews_corrcoef
   with warnings.catch_warnings():
@@ -26,12 +26,12 @@ def matthews(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, fl
 
 
 def binary_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
-  """Returns the F1 of label 1 against label 0; an answer that is neither counts as the wrong one of the two."""
+  """Returns the F1 of label 1 against label 0; a prediction that is neither counts as the wrong one of the two."""
   return {'f1': _binary_f1(metrics.pairs(targets, predictions))}
 
 
 def mean_3class_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
-  """Returns the mean of the F1 of labels 0, 1 and 2."""
+  """Returns the mean F1 of labels 0, 1 and 2."""
   metrics.pairs(targets, predictions)
   score = metrics.library('sklearn.metrics', 'mean_3class_f1').f1_score
   found = score(list(targets), list(predictions), labels=[0, 1, 2], average='macro', zero_division=0.0)
@@ -39,7 +39,7 @@ def mean_3class_f1(targets: Sequence[int], predictions: Sequence[int]) -> dict[s
 
 
 def correlations(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
-  """Returns Pearson's correlation of scores and Spearman's, of their ranks."""
+  """Returns the Pearson correlation of scores and the Spearman correlation of their ranks."""
   metrics.pairs(targets, predictions)
   stats = metrics.library('scipy.stats', 'pearson_corrcoef')
   with warnings.catch_warnings():
@@ -50,12 +50,12 @@ def correlations(targets: Sequence[float], predictions: Sequence[float]) -> dict
 
 
 def multirc(targets: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-  """Returns MultiRC's two metrics of answers that belong to questions.
+  """Returns MultiRC's two metrics of answers grouped by question.
 
-  'f1' is F1 over all answers (F1a), 'exact_match' how many questions have all answers labelled right.
+  'f1' is F1 over all answers (F1a); 'exact_match' is the share of questions with every answer labelled correctly.
 
   Args:
-    targets: dicts of 'label', 1 for an answer that is right, and 'group', the question.
+    targets: dicts with 'label', 1 for a correct answer, and 'group', the question.
     predictions: dicts with 'label'.
   """
   pairs = [(target['label'], prediction['label']) for target, prediction in metrics.pairs(targets, predictions)]
@@ -66,13 +66,13 @@ def multirc(targets: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[
 
 
 def record(targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]) -> dict[str, float]:
-  """Returns ReCoRD's two metrics, each the best over a query's answers: exact match 'em' and F1 of words 'f1'.
+  """Returns ReCoRD's two metrics, each the best over a query's answers: exact match 'em' and word F1 'f1'.
 
-  Texts are compared in lower case, without punctuation and articles. A query that comes several times, with one of
-  its answers each time, counts once, with the first prediction.
+  Texts are compared in lower case, without punctuation and articles. A query that occurs several times, once for each
+  of its answers, counts once, with its first prediction.
 
   Args:
-    targets: dicts of 'answers', texts, and 'group', the query.
+    targets: dicts with 'answers', texts, and 'group', the query.
     predictions: texts.
   """
   queries: dict[str, tuple[Sequence[str], str]] = {}

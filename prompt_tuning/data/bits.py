@@ -1,10 +1,10 @@
 """Tasks on random bits that pretrained transformers learn with their attention frozen (Lu et al. 2021).
 
-  BitXor     two strings of n bits, one behind the other; bit i of their exclusive or is the label of bit n+i
-  BitMemory  several strings of n bits, then one of them with half its bits masked (2), whose bits are the labels there
+  BitXor     two strings of n bits in a row; bit i of their exclusive or is the label of bit n+i
+  BitMemory  several strings of n bits, then one of them again with half its bits masked (2); its bits are the labels
 
-Examples are drawn without end: example i is a function of the seed and i alone. Labels are those of the last n
-positions; see `layouts.LabelLayout`.
+Examples are endless: example i depends on the seed and on i only. The labels belong to the last n positions; see
+`layouts.LabelLayout`.
 """
 
 import dataclasses
@@ -19,26 +19,26 @@ from prompt_tuning.data.tasks import Example, First, Task
 NAMES = ('BitXor', 'BitMemory')
 LENGTH, STRINGS = 5, 3
 VALIDATION_EXAMPLES = 800
-_BLOCK = 1024  # examples drawn at once
+_BLOCK = 1024  # examples per draw
 _ENDLESS = 2**40
 _VALIDATION_SEED = 2**32  # no training seed is this large
 
 
 def task(name: str, *, length: int = LENGTH, strings: int = STRINGS) -> Task:
-  """Returns a task of bits: an endless 'train' split, and 800 examples of another seed as 'validation'.
+  """Returns a bit task: an endless 'train' split, and 'validation', 800 examples drawn with another seed.
 
   Args:
     name: one of `NAMES`.
-    length: n, the bits of a string.
-    strings: how many are shown before the masked one.
+    length: n, bits per string.
+    strings: the number of strings before the masked one.
 
   Raises:
-    ValueError: there is no such task, or a number is below 1.
+    ValueError: the task does not exist, or a number is below 1.
   """
   if name not in NAMES:
-    raise ValueError(f'There is no task of bits {name!r}.{trees.nearest(name, NAMES)} Give one of {", ".join(NAMES)}.')
+    raise ValueError(f'There is no bit task {name!r}.{trees.nearest(name, NAMES)} Use one of {", ".join(NAMES)}.')
   if length < 1 or strings < 1:
-    raise ValueError(f'{name} is given {strings} strings of {length} bits. Give at least 1 of each.')
+    raise ValueError(f'{name} got strings={strings} and length={length}. Both must be at least 1.')
   train = Draws(name, length, strings)
   return Task(name, {'train': train, 'validation': First(train.draw(_VALIDATION_SEED), VALIDATION_EXAMPLES)})
 
@@ -51,7 +51,7 @@ class Draws:
     name: the task's name.
     length: n.
     strings: see `task`.
-    seed: of the draws; `draw` gives the sequence of another one.
+    seed: determines the examples; `draw` returns the sequence for another seed.
   """
 
   name: str
@@ -60,7 +60,7 @@ class Draws:
   seed: int = 0
 
   def draw(self, seed: int) -> 'Draws':
-    """Returns the sequence of another seed."""
+    """Returns the sequence for another seed."""
     return dataclasses.replace(self, seed=seed)
 
   def __len__(self) -> int:
@@ -74,10 +74,10 @@ class Draws:
 
 @functools.lru_cache(maxsize=8)
 def _block(draws: Draws, number: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns inputs and labels of examples number·1024 …, `[1024, T]` and `[1024, n]`."""
+  """Returns inputs `[1024, T]` and labels `[1024, n]` of the examples from number·1024 on."""
   key = zlib.crc32(draws.name.encode()) << 64 | draws.seed
   random = np.random.Philox(key=key, counter=[0, 0, 0, number])
-  # NumPy keeps the raw bits of a bit generator for ever.
+  # NumPy guarantees that the raw bits of a bit generator never change.
   draw = lambda count, below: (random.random_raw((_BLOCK, count)) % np.uint64(below)).astype(np.int32)
   n = draws.length
   if draws.name == 'BitXor':

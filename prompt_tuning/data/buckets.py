@@ -1,4 +1,4 @@
-"""Buckets of lengths: batches of examples about as long as one another, in arrays as long as their bucket."""
+"""Length buckets: each batch holds examples of similar length, in arrays as long as its bucket."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,27 +6,27 @@ from prompt_tuning.data.packing import Row
 from prompt_tuning.data.shuffled import permutation
 from prompt_tuning.rows import layouts
 
-_KIND = 1  # sets the order of batches apart from that of examples
+_KIND = 1  # makes the order of batches independent of that of examples
 
 
 class Buckets:
-  """The lengths of rows that batches may have, of which each has the shortest that its rows fit into.
+  """The row lengths that batches may have; each batch gets the shortest that fits its rows.
 
   Args:
-    lengths: of rows by stack, ascending.
+    lengths: row lengths by stack, ascending.
   """
 
   def __init__(self, lengths: Sequence[Mapping[str, int]]):
     self._lengths = lengths
 
   def lengths(self, rows: Sequence[Row]) -> Mapping[str, int]:
-    """Returns how long the rows of a batch of these are, each of one example."""
+    """Returns the row lengths of a batch of these rows, each with one example."""
     return self._lengths[max(self._index(example) for example, in rows)]
 
   def rows(self, examples: Sequence[layouts.Example], batch_size: int, *, seed: int, block: int) -> list[Row]:
-    """Returns rows of one example each, every `batch_size` of them about as long as one another.
+    """Returns rows of one example each; every `batch_size` consecutive rows have similar lengths.
 
-    These batches follow one another in an order that the seed decides. Where two buckets meet, one has rows of both.
+    The seed decides the order of these batches. At the border between two buckets, one batch has rows of both.
     """
     rows = [[example] for example in sorted(examples, key=self._index)]
     batches = [rows[first:first + batch_size] for first in range(0, len(rows), batch_size)]
@@ -38,19 +38,19 @@ class Buckets:
 
 
 def bucket_lengths(buckets: Sequence[int], longest: int, *, packed: bool) -> tuple[int, ...]:
-  """Returns the lengths of inputs that batches may have, the longest included.
+  """Returns the input lengths that batches may have, including the longest.
 
   Raises:
-    ValueError: they do not ascend up to the longest, or rows shall be packed too.
+    ValueError: the lengths are not ascending, one exceeds the longest, or rows are packed too.
   """
   try:
     found = tuple(int(length) for length in buckets)
   except (TypeError, ValueError):
     found = ()
   if not found or list(found) != sorted({*found}) or found[0] < 1 or found[-1] > longest:
-    raise ValueError(f'The buckets are {buckets!r}. Give lengths of inputs in ascending order, up to the most tokens '
-                     f'of inputs, {longest}, as in (64, 128, 256).')
+    raise ValueError(f'buckets={buckets!r} is not valid. Give input lengths in ascending order, at most the longest '
+                     f'inputs, {longest} tokens, for example (64, 128, 256).')
   if packed:
-    raise ValueError(f'Rows shall be packed, and batched in the buckets {buckets!r}. Either saves padding: leave out '
-                     'pack or buckets.')
+    raise ValueError(f'pack and buckets={buckets!r} cannot be used together. Each saves padding alone: leave one of '
+                     'them out.')
   return found if found[-1] == longest else (*found, longest)

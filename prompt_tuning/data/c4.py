@@ -1,25 +1,26 @@
 """C4 as training text: prefix language modelling, and T5's span corruption.
 
   c4_{v220,v301}_prefix_lm         the objective of LM adaptation (Lester et al. 2021, section 3.2; Raffel et al. 2020,
-                                   section 3.3.1): a text is cut at random, the first part is read, the rest written
-  c4_{v220,v301}_span_corruption   T5's pre-training (Raffel et al. 2020, section 3.3.4): 15 % of the tokens are taken
-                                   out in spans of 3 on average; the model reads a sentinel for each span and writes
-                                   each sentinel with its span
+                                   section 3.3.1): a text is split at random; the first part is the input, the rest is
+                                   the target
+  c4_{v220,v301}_span_corruption   T5's pre-training (Raffel et al. 2020, section 3.3.4): 15 % of the tokens are removed
+                                   in spans of 3 on average; the input has a sentinel for each span, the target has
+                                   each sentinel followed by its span
 
-v220 is TFDS c4/en:2.2.0, the oldest that TFDS prepares and the nearest to T5's; v301 is c4/en:3.0.1, which the Allen
-Institute for AI published ready-made (Dodge et al. 2021).
+v220 is TFDS c4/en:2.2.0, the oldest version that TFDS prepares and the closest to T5's; v301 is c4/en:3.0.1, which the
+Allen Institute for AI published ready-made (Dodge et al. 2021).
 
-These tasks give token ids: a document is tokenised, cut into pieces that fill the lengths of inputs and targets, and
-each piece is an example; what remains at its end is a shorter one. Documents are not joined. The random numbers of a
-piece come from its document's ids and its number in it, so the same examples are made again every time. There are no
-metrics: the loss says all.
+These tasks yield token ids. A document is tokenised and cut into pieces that fill the lengths of inputs and targets;
+each piece is an example, and the remainder is a shorter one. Documents are not joined. The random numbers of a piece
+are seeded with its document's ids and its index, so the examples are the same every time. There are no metrics: the
+loss is the only measure.
 
-The end token is added later and counted here. For the prefix, a piece is L = min(inputs, targets) tokens: each part is
-at most L - 1 and the end token. Span corruption takes noise = round(0.15 L) tokens in spans = round(noise / 3), so
+The end token is added later but counted here. For the prefix, a piece has L = min(inputs, targets) tokens: each part is
+at most L - 1 and the end token. Span corruption removes noise = round(0.15 L) tokens in spans = round(noise / 3), so
 
   inputs = L - noise + spans + 1,   targets = noise + spans + 1
 
-and L is the largest that fits both and needs at most 100 sentinels. T5's inputs of 512 are L = 568, targets 114.
+and L is the largest that fits both and needs at most 100 sentinels. T5's inputs of 512 give L = 568, targets 114.
 """
 
 import functools
@@ -34,13 +35,13 @@ from prompt_tuning.data.tasks import Example
 VERSIONS = {'v220': '2.2.0', 'v301': '3.0.1'}
 NOISE = 0.15
 SPAN = 3.0  # tokens, on average
-SENTINELS = 100  # ids that a vocabulary keeps for them, at its end
-LENGTHS = {'inputs': 512, 'targets': 512}  # where no lengths are given
-_SHORTEST = 2  # tokens of a piece: one to read, one to write
+SENTINELS = 100  # the last ids of a vocabulary
+LENGTHS = {'inputs': 512, 'targets': 512}  # defaults
+_SHORTEST = 2  # tokens of a piece: one input, one target
 
 
 def prefix_lm(ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the two parts of a piece that is cut at random; neither is empty.
+  """Splits a piece at a random place and returns both parts; neither is empty.
 
   Args:
     ids: [L] a piece, L >= 2.
@@ -51,15 +52,15 @@ def prefix_lm(ids: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np
 
 
 def span_corruption(ids: np.ndarray, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-  """Returns inputs, in which sentinels stand for the spans taken out, and targets, the sentinels with their spans.
+  """Returns inputs, with sentinels in place of the removed spans, and targets, the sentinels with their spans.
 
-  A piece begins with tokens that stay and ends with a span. The paper's figure 2 has one more sentinel at the end of
-  the targets; T5's lengths leave it no room, so T5 was trained without it, and there is none here.
+  A piece begins with kept tokens and ends with a span. The paper's figure 2 has one more sentinel at the end of the
+  targets; T5's lengths leave no room for it, so T5 was trained without it and it is omitted here.
 
   Args:
     ids: [L] a piece, L >= 2.
     rng: draws the spans.
-    size: of the vocabulary: the sentinels <extra_id_0>, <extra_id_1>, ... are its last ids, downwards.
+    size: the vocabulary size; the sentinels <extra_id_0>, <extra_id_1>, ... are the last ids, counting down.
   """
   noise, spans = noise_and_spans(len(ids))
   kept, taken = _parts(len(ids) - noise, spans, rng), _parts(noise, spans, rng)
@@ -74,14 +75,14 @@ def span_corruption(ids: np.ndarray, rng: np.random.Generator, size: int) -> tup
 
 
 def noise_and_spans(length: int) -> tuple[int, int]:
-  """Returns how many of a piece's tokens are taken out, and in how many spans."""
+  """Returns how many of a piece's tokens are removed, and in how many spans."""
   noise = max(1, int(length * NOISE + 0.5))
   return noise, max(1, int(noise / SPAN + 0.5))
 
 
 @functools.cache
 def raw_length(inputs: int, targets: int) -> int:
-  """Returns the tokens of a piece whose corrupted inputs and targets, with end tokens, just fit.
+  """Returns the length of the longest piece whose corrupted inputs and targets, with end tokens, fit.
 
   Raises:
     ValueError: no piece fits.
@@ -97,20 +98,20 @@ def raw_length(inputs: int, targets: int) -> int:
 
 
 def pieces(ids: np.ndarray, length: int) -> list[np.ndarray]:
-  """Returns a document in pieces of `length` tokens, and what remains where that is at least 2."""
+  """Returns a document in pieces of `length` tokens; a remainder of at least 2 tokens is the last piece."""
   found = [ids[start:start + length] for start in range(0, len(ids), length)]
   return [piece for piece in found if len(piece) >= _SHORTEST]
 
 
 def generator(ids: np.ndarray, number: int) -> np.random.Generator:
-  """Returns the random numbers of a document's piece: the same for the same ids and number."""
+  """Returns the random generator of a document's piece: the same for the same ids and number."""
   return np.random.default_rng([zlib.crc32(ids.astype('<i4').tobytes()), number])
 
 
 def prefix_lm_examples(ids: np.ndarray, lengths: Mapping[str, int], size: int) -> Iterator[Example]:
-  """Gives the examples of a document for prefix language modelling; see `seqio_tasks.from_ids`.
+  """Yields the examples of a document for prefix language modelling; see `seqio_tasks.from_ids`.
 
-  Wherever a piece is cut, both parts fit: it is as long as the shorter of inputs and targets.
+  A piece is as long as the shorter of inputs and targets, so both parts fit wherever it is split.
   """
   del size
   inputs, targets = _lengths(lengths)
@@ -121,7 +122,7 @@ def prefix_lm_examples(ids: np.ndarray, lengths: Mapping[str, int], size: int) -
 
 
 def span_corruption_examples(ids: np.ndarray, lengths: Mapping[str, int], size: int) -> Iterator[Example]:
-  """Gives the examples of a document for span corruption; see `seqio_tasks.from_ids`."""
+  """Yields the examples of a document for span corruption; see `seqio_tasks.from_ids`."""
   for number, piece in enumerate(pieces(ids, raw_length(*_lengths(lengths)))):
     yield dict(zip(('inputs', 'targets'), span_corruption(piece, generator(ids, number), size), strict=True))
 
@@ -133,11 +134,11 @@ def _lengths(lengths: Mapping[str, int]) -> tuple[int, int]:
 def _check(length: int, inputs: int, targets: int) -> None:
   if length < _SHORTEST:
     raise ValueError(f'No piece of {_SHORTEST} tokens fits into inputs of {inputs} and targets of {targets} tokens. '
-                     'Set longer lengths, such as 512 and 114.')
+                     'Increase the lengths, for example to 512 and 114.')
 
 
 def _parts(count: int, parts: int, rng: np.random.Generator) -> np.ndarray:
-  """Returns `parts` numbers above 0 whose sum is `count`: every way is as likely."""
+  """Returns `parts` positive numbers that sum to `count`, uniformly at random."""
   cuts = np.sort(rng.choice(np.arange(1, count), parts - 1, replace=False))
   return np.diff([0, *cuts, count])
 

@@ -1,7 +1,7 @@
-"""Handwritten digits as patches of real numbers: scikit-learn's bundled images of 8 by 8 (from UCI's optdigits).
+"""Handwritten digits as patches of real numbers: scikit-learn's bundled 8 by 8 images (from UCI's optdigits).
 
-An image becomes a sequence of square patches, row by row; its class is the label of the last one. One in five images,
-by a hash of its pixels, is the split 'validation'.
+An image becomes a sequence of square patches, row by row; its class is the label of the last patch. One image in five,
+chosen by a hash of its pixels, belongs to the split 'validation'.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ def task(patch: int = 4) -> Task:
     patch: the side of a patch: 1, 2, 4 or 8.
 
   Raises:
-    ValueError: patches of this side do not fill the image.
+    ValueError: patches of this size do not tile the image.
     ImportError: scikit-learn is not installed.
   """
   if patch not in (1, 2, 4, 8):
-    raise ValueError(f'Digits are asked for in patches of {patch} by {patch}. Give 1, 2, 4 or 8.')
+    raise ValueError(f'Digits got patch={patch}. Use 1, 2, 4 or 8.')
   try:
     from sklearn.datasets import load_digits
   except ImportError as error:
-    raise ImportError('The digits need scikit-learn: `pip install scikit-learn`.') from error
+    raise ImportError('The digits task needs scikit-learn: `pip install scikit-learn`.') from error
   found = load_digits()
   splits: dict[str, list[Example]] = {'train': [], 'validation': []}
   for image, label in zip(found.images, found.target, strict=True):

@@ -1,8 +1,8 @@
 """Tasks from JSONL and TSV files, without writing Python.
 
-A JSONL file has one JSON object a line, its keys are the columns. A TSV file names its columns in the first
-line; its values are separated by tabs, as they stand, without quoting. A template such as
-"sst2 sentence: {text}" makes a text of an example's columns.
+A JSONL file has one JSON object per line; its keys are the columns. The first line of a TSV file names the columns;
+values are separated by tabs and are not quoted. A template such as "sst2 sentence: {text}" turns an example's columns
+into a text.
 """
 
 import gzip
@@ -18,25 +18,25 @@ from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data.tasks import FILE_ENDINGS, Example, Metric, Task
 from prompt_tuning.files import storage
 
-Row = tuple[int, dict[str, Any]]  # number of the line, columns
+Row = tuple[int, dict[str, Any]]  # line number, columns
 
 
 class FileTask(Task):
-  """A task whose examples are the lines of a file. Each keeps its columns beside 'inputs' and 'targets'.
+  """A task whose examples are the lines of a file. Each keeps its columns in addition to 'inputs' and 'targets'.
 
-  Splits: 'all' is the whole of `path`. With a fraction, 'train' and 'validation' divide it by a hash of the
-  inputs, so that equal inputs stay on one side and lines may come and go without moving others. With a file for
-  validation, 'train' is the whole of `path`.
+  Splits: 'all' is all of `path`. If `validation` is a fraction, 'train' and 'validation' divide `path` by a hash of the
+  inputs: equal inputs stay in one split, and adding or removing lines does not move others. If `validation` is a file,
+  'train' is all of `path`.
 
   Args:
     path: a .jsonl or .tsv file, local or `gs://`.
     inputs: template of the input text.
     targets: template of the target text.
-    labels: what the columns that `targets` names stand for, such as {'0': 'negative', '1': 'positive'}.
-    validation: the share of examples for validation, or the path of another file.
+    labels: maps values of the columns in `targets` to texts, for example {'0': 'negative', '1': 'positive'}.
+    validation: the fraction of examples for validation, or the path of another file.
     test: the path of a file for the split 'test'.
-    metrics: functions, or names that `metrics.get` knows.
-    name: what the task is called; the path, unless given.
+    metrics: functions, or names for `metrics.get`.
+    name: the task's name; the path by default.
   """
 
   def __init__(self, path: str, *, inputs: str = '{inputs}', targets: str = '{targets}',
@@ -49,7 +49,8 @@ class FileTask(Task):
       splits['validation'] = [fill(validation, row) for row in read_table(validation)]
     else:
       if not 0 <= validation < 1:
-        raise ValueError(f'{path} is given the validation share {validation}. Give one from 0 to below 1, or a file.')
+        raise ValueError(f'validation={validation} is out of range for {path}. Give a fraction from 0 to below 1, or '
+                         'the path of a file.')
       for split, wanted in (('train', False), ('validation', True)):
         splits[split] = [e for e in everything if (share(e['inputs']) < validation) == wanted]
     if test is not None:
@@ -59,7 +60,7 @@ class FileTask(Task):
 
 
 def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
-  """Returns the examples of a file to predict for: the rows of a JSONL or TSV file, or the lines of a text file.
+  """Returns the examples to predict: the rows of a JSONL or TSV file, or each line of any other file as a text.
 
   Args:
     path: the file, local or `gs://`.
@@ -79,10 +80,10 @@ def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
 
 
 def read_table(path: str) -> list[Row]:
-  """Returns the number and the columns of every line of a JSONL or TSV file; blank lines are passed over.
+  """Returns the line number and the columns of every row of a JSONL or TSV file; blank lines are skipped.
 
   Raises:
-    ValueError: a line cannot be read, or there is none; the message names file and line.
+    ValueError: a line cannot be read, or the file has no rows; the message names file and line.
   """
   if not str(path).endswith(FILE_ENDINGS):
     raise ValueError(f'{path} is neither a .jsonl nor a .tsv file. Rename it, or convert it to one of them.')
@@ -92,13 +93,13 @@ def read_table(path: str) -> list[Row]:
   else:
     rows = [(number, _json_object(path, number, line)) for number, line in lines]
   if not rows:
-    raise ValueError(f'{path} holds no example. Write one JSON object a line, or (TSV) the names of the columns and '
-                     'then one example a line.')
+    raise ValueError(f'{path} holds no examples. Write one JSON object per line or, for TSV, a line of column names '
+                     'followed by one example per line.')
   return rows
 
 
 class _Filler:
-  """Makes 'inputs' and 'targets' of an example's columns."""
+  """Builds 'inputs' and 'targets' from an example's columns."""
 
   def __init__(self, inputs: str, targets: str | None, labels: Mapping[str, str] | None):
     templates = {'inputs': inputs} | ({} if targets is None else {'targets': targets})
@@ -107,7 +108,7 @@ class _Filler:
 
   @property
   def labels(self) -> tuple[str, ...]:
-    """All texts that a target may be: the label map's, where the template has one column."""
+    """All possible target texts, from the label map; empty unless the template has exactly one column."""
     parts = self._templates['targets']
     if self._labels is None or sum(column is not None for _, column in parts) != 1:
       return ()
@@ -133,37 +134,37 @@ class _Filler:
 
   def _label(self, path: str, number: int, column: str, value: str) -> str:
     if value not in self._labels:
-      raise ValueError(f'{path}:{number}: column {column!r} holds {value!r}, but the label map knows '
-                       f'{", ".join(map(repr, self._labels))}. Mend the line, or add the label to the map.')
+      raise ValueError(f'{path}:{number}: column {column!r} holds {value!r}, but the label map has only '
+                       f'{", ".join(map(repr, self._labels))}. Fix the line, or add the value to the label map.')
     return self._labels[value]
 
 
 def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
-  """Returns the template's pieces: words, and the column that follows them (None at the end)."""
+  """Returns the template's pieces: literal text, and the column that follows it (None at the end)."""
   try:
     parts = list(string.Formatter().parse(template))
   except ValueError as error:
     raise ValueError(f'The template {template!r} for {key} cannot be read: {error}. Write columns as {{text}}, and '
-                     'braces of the text itself twice.') from error
+                     'double any literal braces.') from error
   columns = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
   if not columns or not all(name and not spec and not conversion for name, spec, conversion in columns):
     raise ValueError(f'The template {template!r} for {key} names no column, or one with a colon or an exclamation '
-                     'mark. Write the names of columns in braces, as in "sentence: {text}".')
+                     'mark. Write column names in braces, for example "sentence: {text}".')
   return [(words, name) for words, name, _, _ in parts]
 
 
 def _text(path: str, number: int, columns: Mapping[str, Any], column: str) -> str:
   if column not in columns:
     raise ValueError(f'{path}:{number}: there is no column {column!r}; found {", ".join(columns) or "none"}.'
-                     f'{trees.nearest(column, columns)} Name a column that the file has in the template.')
+                     f'{trees.nearest(column, columns)} Use one of the file\'s columns in the template.')
   value = columns[column]
   if isinstance(value, str):
     return value
   if value is None or isinstance(value, dict | list):
     kind = 'null' if value is None else 'an object' if isinstance(value, dict) else 'a list'
-    raise ValueError(f'{path}:{number}: column {column!r} is {kind}; wanted a text, a number, true or false. '
-                     'Mend the line or take it out.')
-  return json.dumps(value)  # JSON's spelling, true and not True, is what label maps are written in
+    raise ValueError(f'{path}:{number}: column {column!r} is {kind}; expected a string, a number, true or false. '
+                     'Fix or remove the line.')
+  return json.dumps(value)  # label maps use JSON's spelling: true, not True
 
 
 def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
@@ -171,9 +172,9 @@ def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
     found = json.loads(line)
   except ValueError as error:
     raise ValueError(f'{path}:{number}: not JSON ({error}); found {line.strip()[:60]!r}. '
-                     'Write one JSON object a line.') from error
+                     'Write one JSON object per line.') from error
   if not isinstance(found, dict):
-    raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, wanted a JSON object such as '
+    raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, expected a JSON object such as '
                      '{"inputs": "…", "targets": "…"}.')
   return found
 
@@ -184,31 +185,31 @@ def _tsv_rows(path: str, lines: Sequence[tuple[int, str]]) -> list[Row]:
   names = lines[0][1].split('\t')
   if len(set(names)) < len(names):
     raise ValueError(f'{path}:{lines[0][0]}: the first line names a column twice ({", ".join(names)}). '
-                     'Give each column its own name.')
+                     'Give each column a unique name.')
   rows = []
   for number, line in lines[1:]:
     values = line.split('\t')
     if len(values) != len(names):
       raise ValueError(f'{path}:{number}: found {len(values)} columns, but the first line names {len(names)} '
-                       f'({", ".join(names)}). Separate them by single tabs, with none inside a value.')
+                       f'({", ".join(names)}). Separate values with single tabs; a value cannot contain a tab.')
     rows.append((number, dict(zip(names, values, strict=True))))
   return rows
 
 
 def read_lines(path: str) -> list[tuple[int, str]]:
-  """Returns the lines of a text file, perhaps compressed (.gz), with their numbers from 1; only line feeds end a line.
+  """Returns the lines of a text file, plain or .gz, with their numbers from 1; only line feeds end a line.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is not UTF-8, or its compression is damaged.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file is not UTF-8, or its gzip data is damaged.
   """
   try:
     content = storage.read_bytes(path)
     content = gzip.decompress(content) if str(path).endswith('.gz') else content
   except FileNotFoundError as error:
-    raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
+    raise FileNotFoundError(f'{path}: no such file. Give the path of a file of examples.') from error
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-    raise ValueError(f'{path} is not a whole gzip file ({error}). Copy it again, or unpack it.') from error
+    raise ValueError(f'{path} is not a complete gzip file ({error}). Copy it again, or unpack it.') from error
   content = content.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write
   parts = content.removesuffix(b'\n').split(b'\n') if content else []
   lines = []
@@ -222,5 +223,5 @@ def read_lines(path: str) -> list[tuple[int, str]]:
 
 
 def share(text: str) -> float:
-  """Returns a number in [0, 1) that depends on the text alone."""
+  """Returns a number in [0, 1) that depends only on the text."""
   return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32

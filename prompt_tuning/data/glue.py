@@ -2,12 +2,12 @@
 
 Importing this module adds to SeqIO, for the TFDS versions glue 1.0.0 (`v002`) and 2.0.0 (`v200`, other data for QQP):
 
-- `glue_{name}_{version}` for the names in `TASKS`, in the forms of `task_forms`, the prefixes `mt5_` and `byt5_` and
-  the suffix `_examples`;
-- the mixtures `glue_mnli_and_dev_{version}` likewise: MNLI's training examples with both of its evaluation sets as
-  `validation`.
+- `glue_{name}_{version}` for the names in `TASKS`, in the forms of `task_forms`, with the prefixes `mt5_` and `byt5_`
+  and the suffix `_examples`;
+- the mixtures `glue_mnli_and_dev_{version}`, with the same forms: MNLI's training examples, with both of its evaluation
+  sets as `validation`.
 
-The diagnostic set `ax` is for models trained on MNLI: its texts are MNLI's. Index tokens are places in `LEADS`.
+The diagnostic set `ax` is for models trained on MNLI and uses MNLI's texts. Index tokens are positions in `LEADS`.
 """
 
 import functools
@@ -25,7 +25,7 @@ MNLI = ('entailment', 'neutral', 'contradiction')
 def classification(config: str, keys: Sequence[str], labels: Sequence[str], metrics: Sequence[Metric] = (accuracy,), *,
                    lead: str | None = None, splits: Sequence[str] = task_forms.ALL_SPLITS,
                    columns: Sequence[str] = ()) -> Benchmark:
-  """Returns the task of choosing among label words; see `text_to_text.classify`."""
+  """Returns a classification task with label words as targets; see `text_to_text.classify`."""
   return Benchmark(config, lead or config,
                    functools.partial(text_to_text.classify, keys=keys, labels=labels, columns=columns), metrics,
                    functools.partial(text_to_text.label_index, labels=labels), splits, labels)

@@ -1,10 +1,10 @@
-"""GLUE's tasks with the label words of another: whether a prompt, moved to another task, brings its words along.
+"""GLUE tasks with another task's label words: does a prompt that moves to another task keep its label words?
 
 Importing this module adds `glue_{target}_from_{source}_v002` to SeqIO, in the forms of `task_forms`, for all pairs of
-GLUE's tasks of classification with two classes: inputs, splits and metrics are the target's, and a label becomes the
-source's word of the same index. So for sst2 from mrpc `negative` (0) is `not_equivalent` and `positive` (1)
-`equivalent`. As tasks number their classes differently, rte from wnli swaps words: `entailment` (0) is
-`not_entailment`. MNLI, the only task with three classes, has no other to take words from.
+GLUE's binary classification tasks. Inputs, splits and metrics are the target's; a label becomes the source's word of
+the same index. For sst2 from mrpc, `negative` (0) becomes `not_equivalent` and `positive` (1) `equivalent`. Tasks
+number their classes differently, so rte from wnli swaps words: `entailment` (0) becomes `not_entailment`. MNLI is
+excluded: no other task has three classes.
 """
 
 import dataclasses

@@ -13,11 +13,11 @@ Each maps a list x of length L with entries 1..D to a list y of the same length;
   A+B                            B(A(x)), from left to right
 
 r is one of 2..D/2 for Modulo, Divisible, NotDivisible and FilterAtLeastNTimes; entries of `A+B` are 1..D.
-Inputs and targets are texts such as "3 1 2 6 5 4". Nothing in them says which task it is.
+Inputs and targets are texts such as "3 1 2 6 5 4". They do not identify the task.
 
-Training lists are drawn without end: example i is a function of the seed and i alone. Half the draws with more
-than L/2 different values are thrown away. A quarter of all lists, by a hash of their entries, never occurs in
-training; the validation split is drawn from that quarter.
+Training lists are endless: example i depends on the seed and on i only. Half of the draws with more than L/2 distinct
+values are discarded. A quarter of all lists, chosen by a hash of their entries, never occurs in training; the
+validation split is drawn from that quarter.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ LARGEST = 6
 VALIDATION_EXAMPLES = 3200
 MIXTURE = 'IntegerMixture'
 PRETRAINED = ('SortAscending', 'SortDescending', 'Add1', 'Modulo', 'LessThan', 'Divisible', 'InverseBinary')
-_BLOCK = 4096  # lists drawn at once
+_BLOCK = 4096  # lists per draw
 _ENDLESS = 2**40
 _VALIDATION_SEED = 2**32  # no training seed is this large
 
@@ -50,8 +50,8 @@ def _operand(x: Lists) -> Lists:
 
 def _divisor(x: Lists) -> Lists:
   if not x[:, 0].all():
-    raise ValueError('A list that begins with 0 cannot be divided by its first entry. '
-                     'Compose tasks so that none gives such a list to Modulo, Divisible or NotDivisible.')
+    raise ValueError('A list starts with 0 and cannot be divided by its first entry. '
+                     'Compose tasks so that Modulo, Divisible and NotDivisible never get such a list.')
   return x[:, :1]
 
 
@@ -77,10 +77,10 @@ _SMALL_OPERAND = ('Modulo', 'Divisible', 'NotDivisible', 'FilterAtLeastNTimes')
 
 
 def apply(name: str, x: Lists) -> Lists:
-  """Returns the lists y `[n, L]` that the task `name`, simple or composed with '+', makes of `x`.
+  """Returns the lists y `[n, L]` to which the task `name`, simple or composed with '+', maps `x`.
 
   Raises:
-    ValueError: there is no such task.
+    ValueError: the task does not exist.
   """
   for part in _parts(name):
     x = _FUNCTIONS[part](x)
@@ -94,25 +94,25 @@ def task(name: str, *, length: int = LENGTH, largest: int = LARGEST, zeros: int 
     name: one of `NAMES`, or several joined with '+'.
     length: L.
     largest: D.
-    zeros: this many zeros stand in front of the input: places for what steers the model.
-    ends: targets have an end token; without it, answers end where there is no more room.
+    zeros: the number of zeros before the input: placeholders that a prompt can replace.
+    ends: targets have an end token; without it, predictions end when the target length is reached.
   """
   train = Draws(name, length=length, largest=largest, zeros=zeros, ends=ends)
-  apply(name, train.block(0))  # a composition that cannot be computed is an error now
+  apply(name, train.block(0))  # a composition that cannot be computed fails here
   validation = First(train.validation(), VALIDATION_EXAMPLES)  # the same for every run
   return Task(name, {'train': train, 'validation': validation}, metrics=(metrics.accuracy,))
 
 
 def mixture(**shape: Any) -> Mixture:
-  """Returns the equal mixture of the tasks that the shipped model was pretrained on; `shape` is of `task`."""
+  """Returns the equal mixture of tasks that the shipped model was pretrained on; `shape` holds arguments of `task`."""
   return Mixture(MIXTURE, tuple(task(name, **shape) for name in PRETRAINED))
 
 
 def overlap(first: str, second: str, *, length: int = LENGTH, largest: int = LARGEST) -> float:
-  """Returns the share, in %, of the second task's validation lists on which both tasks have the same answer.
+  """Returns the percentage of the second task's validation lists on which both tasks have the same output.
 
-  InverseBinary has lists of 0 and 1 only, on which (x_i + 1) mod 2 is the same as "x_i is 0". On other lists either of
-  the two counts as its answer.
+  InverseBinary has lists of 0 and 1 only, where (x_i + 1) mod 2 equals "x_i is 0". On other lists, either of the two
+  counts as its output.
   """
   x = Draws(second, length, largest).validation().block(0)
   x = x[:VALIDATION_EXAMPLES]
@@ -128,8 +128,8 @@ class Draws:
     name: the task's name.
     length: L.
     largest: D.
-    seed: of the draws; `draw` gives the sequence of another one.
-    held_out: draw from the quarter of all lists that training never shows.
+    seed: determines the examples; `draw` returns the sequence for another seed.
+    held_out: draw from the quarter of all lists that never occurs in training.
     zeros: see `task`.
     ends: see `task`.
   """
@@ -145,15 +145,15 @@ class Draws:
   def __post_init__(self):
     _parts(self.name)
     if self.length < 2 or self.largest < 4:
-      raise ValueError(f'{self.name} is given lists of {self.length} entries up to {self.largest}. '
-                       'Give a length of at least 2 and a largest entry of at least 4.')
+      raise ValueError(f'{self.name} got length={self.length} and largest={self.largest}. '
+                       'Use a length of at least 2 and a largest entry of at least 4.')
 
   def draw(self, seed: int) -> 'Draws':
-    """Returns the sequence of another seed."""
+    """Returns the sequence for another seed."""
     return dataclasses.replace(self, seed=seed)
 
   def validation(self) -> 'Draws':
-    """Returns the sequence of lists that training never shows."""
+    """Returns the sequence of lists that never occur in training."""
     return dataclasses.replace(self, seed=_VALIDATION_SEED, held_out=True)
 
   def __len__(self) -> int:
@@ -165,9 +165,9 @@ class Draws:
     return {'inputs': '0 ' * self.zeros + inputs, 'targets': targets, **({} if self.ends else {'targets_ends': False})}
 
   def block(self, number: int) -> Lists:
-    """Returns lists number·4096 … of the sequence, `[4096, L]`."""
-    # The counter-based generator gives every block its own stream without drawing those before it.
-    # The name is part of the key, so that the tasks of a mixture do not all see the same lists.
+    """Returns the lists of the sequence from number·4096 on, `[4096, L]`."""
+    # The counter-based generator gives every block an independent stream without drawing the earlier ones.
+    # The name is part of the key, so that the tasks of a mixture see different lists.
     key = zlib.crc32(self.name.encode()) << 64 | self.seed
     random = np.random.Philox(key=key, counter=[0, 0, 0, number])
     return np.concatenate(list(self._accepted(random)))[:_BLOCK]
@@ -181,8 +181,8 @@ class Draws:
       thrown_away = (different > self.length / 2) & (_draw(random, 0, 1, len(x)) == 0)
       accepted = x[~thrown_away & (is_held_out(x) == self.held_out)]
       if len(accepted) == 0:
-        raise ValueError(f'Of {len(x)} lists for {self.name}, none falls on the side of the split that was asked for: '
-                         f'there are too few lists of length {self.length}. Give a larger length.')
+        raise ValueError(f'None of {len(x)} lists for {self.name} belongs to the requested split: there are too few '
+                         f'lists of length {self.length}. Use a larger length.')
       count += len(accepted)
       yield accepted
 
@@ -195,13 +195,13 @@ class Draws:
 
 
 def is_held_out(x: Lists) -> np.ndarray:
-  """Says of each list whether it belongs to the quarter that training never shows: `[n, L]` -> `[n]`.
+  """Returns True for each list of the quarter that never occurs in training: `[n, L]` -> `[n]`.
 
-  It depends on the entries alone: not on the task, the process or the machine.
+  The result depends only on the entries: not on the task, the process or the machine.
   """
   state = np.zeros(len(x), np.uint64)
   for column in x.T:
-    # One round of SplitMix64 for each entry; the products wrap around on purpose.
+    # One round of SplitMix64 per entry; the products overflow on purpose.
     state = state + column.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -210,7 +210,7 @@ def is_held_out(x: Lists) -> np.ndarray:
 
 
 def _draw(random: np.random.Philox, low: int, high: int, size: int | tuple[int, ...]) -> np.ndarray:
-  # NumPy keeps the raw bits of a bit generator for ever, but not what its `Generator` makes of them.
+  # NumPy guarantees that the raw bits of a bit generator never change, but not the outputs of its `Generator`.
   return low + (random.random_raw(size) % np.uint64(high - low + 1)).astype(np.int64)
 
 
@@ -229,5 +229,5 @@ def _parts(name: str) -> list[str]:
   for part in parts:
     if part not in _FUNCTIONS:
       raise ValueError(f'{name!r} names the integer task {part!r}, which does not exist.'
-                       f'{trees.nearest(part, NAMES)} Give one of {", ".join(NAMES)}, joined with + if several.')
+                       f'{trees.nearest(part, NAMES)} Use one of {", ".join(NAMES)}; join several with +.')
   return parts

@@ -1,7 +1,6 @@
 """Metrics: functions `(targets, predictions) -> {name: value}`, all values in percent.
 
-`get` finds them by name. F1, BLEU and ROUGE come from the libraries that define them, which the extra
-`prompt-tuning[metrics]` installs.
+`get` finds them by name. F1, BLEU and ROUGE come from their reference libraries: `pip install '.[metrics]'`.
 """
 
 import dataclasses
@@ -18,19 +17,19 @@ Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
 def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-  """Returns how many predictions are the whole target; white space counts as one blank."""
+  """Returns the share of predictions that equal their target; any run of white space counts as one space."""
   return {'accuracy': mean([_words(t) == _words(p) for t, p in pairs(targets, predictions)])}
 
 
 def sequence_match(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
-  """Returns how many predictions equal their target exactly: texts to the letter, arrays to the id."""
+  """Returns the share of predictions that equal their target exactly: texts by character, arrays by id."""
   return {'sequence_match': mean([_exact(t) == _exact(p) for t, p in pairs(targets, predictions)])}
 
 
 def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
-  """Returns how many tokens (words of a text, ids of an array) are right at their place.
+  """Returns the share of positions with the right token (word of a text, id of an array).
 
-  A pair counts as many places as its longer side has, so words too many are as wrong as words missing.
+  A pair counts as many positions as its longer side has, so extra words are as wrong as missing words.
   """
   right = places = 0
   for target, prediction in pairs(targets, predictions):
@@ -41,7 +40,7 @@ def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[s
 
 
 def f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-  """Returns the mean over the targets' labels of each label's F1 (macro); other predictions are wrong."""
+  """Returns macro F1: the mean F1 of the labels in the targets; other predictions are wrong."""
   pairs(targets, predictions)
   score = library('sklearn.metrics', 'f1').f1_score
   labels = sorted(set(targets))
@@ -72,15 +71,15 @@ def bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> 
   references = [_references(target) for target in targets]
   most = max(map(len, references))
   streams = [[r[i] if i < len(r) else None for r in references] for i in range(most)]
-  # `force` keeps it from doubting texts that come tokenised, as E2E's.
+  # `force` turns off the warning for texts that are already tokenised, such as E2E's.
   return {'bleu': float(library('sacrebleu', 'bleu').corpus_bleu(list(predictions), streams, force=True).score)}
 
 
 def sentence_bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-  """Returns the mean over the predictions of sacrebleu's sentence BLEU; a target may be several references.
+  """Returns the mean of sacrebleu's sentence BLEU over predictions; a target may be several references.
 
-  The order is effective: n-grams longer than the prediction do not count. Else the settings are sacrebleu's own: its
-  tokenisation '13a' of both sides, case kept, smoothing 'exp'.
+  It uses the effective order: n-grams longer than the prediction do not count. Other settings are sacrebleu's
+  defaults: tokenisation '13a' on both sides, case-sensitive, smoothing 'exp'.
   """
   score = library('sacrebleu', 'sentence_bleu').sentence_bleu
   found = [score(prediction, _references(target), use_effective_order=True).score
@@ -104,30 +103,30 @@ def get(name: str) -> Metric:
   """Returns the metric of this name; 'f1:LABEL' is the F1 of one label.
 
   Raises:
-    ValueError: there is none; the message names the nearest.
+    ValueError: the metric does not exist; the message names the nearest.
   """
   if name.startswith('f1:'):
     return BinaryF1(name.removeprefix('f1:'))
   if name not in METRICS:
     raise ValueError(f'There is no metric {name!r}.{trees.nearest(name, METRICS)} '
-                     f'Give one of {", ".join(METRICS)}, or f1:LABEL for the F1 of one label.')
+                     f'Use one of {", ".join(METRICS)}, or f1:LABEL for the F1 of one label.')
   return METRICS[name]
 
 
 def library(module: str, metric: str) -> ModuleType:
-  """Returns a module that a metric needs; ImportError says how to install it."""
+  """Returns a module that a metric needs; the ImportError says how to install it."""
   try:
     return importlib.import_module(module)
   except ImportError as error:
     raise ImportError(f'The metric {metric} needs {module.split(".")[0]}, which is not installed: '
-                      '`pip install prompt-tuning[metrics]`.') from error
+                      "`pip install '.[metrics]'`.") from error
 
 
 def pairs(targets: Sequence[Any], predictions: Sequence[Any]) -> list[tuple[Any, Any]]:
-  """Returns targets with their predictions; ValueError where there are not as many, or none."""
+  """Returns targets with their predictions; raises ValueError if the counts differ or are 0."""
   if len(targets) != len(predictions) or len(targets) == 0:
-    raise ValueError(f'A metric is given {len(targets)} targets and {len(predictions)} predictions. '
-                     'Give as many of one as of the other, and at least one.')
+    raise ValueError(f'A metric got {len(targets)} targets and {len(predictions)} predictions. '
+                     'Give one prediction for each target, and at least one target.')
   return list(zip(targets, predictions, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Packing: several examples in one row, so that short ones leave little padding."""
+"""Packing: several examples in one row, so that short ones need little padding."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,16 +8,16 @@ import numpy as np
 from prompt_tuning.rows import layouts
 
 Row = list[layouts.Example]
-_MULTIPLE = 8  # a length that was found by looking is rounded up to it
+_MULTIPLE = 8  # measured lengths are rounded up to it
 
 
 def pack(examples: Sequence[layouts.Example], lengths: Mapping[str, int], *, most: int) -> list[Row]:
   """Returns rows that hold every example once: each goes into the first row with room for it in every stack.
 
   Args:
-    examples: laid out.
-    lengths: of the rows of each stack.
-    most: how many examples a row may hold; 1 is no packing.
+    examples: laid-out examples.
+    lengths: row lengths by stack.
+    most: the maximum number of examples per row; 1 disables packing.
   """
   if most == 1:
     return [[example] for example in examples]
@@ -26,7 +26,7 @@ def pack(examples: Sequence[layouts.Example], lengths: Mapping[str, int], *, mos
   rows: list[Row] = []
   for example in examples:
     size = [*(len(example[stack]['tokens']) for stack in lengths), 1]
-    # The row after the last one in use is empty, so the search always ends at most there.
+    # The row after the last used one is empty, so the search always succeeds.
     first = int(np.argmax((room[:len(rows) + 1] >= size).all(axis=1)))
     if first == len(rows):
       rows.append([])
@@ -36,14 +36,14 @@ def pack(examples: Sequence[layouts.Example], lengths: Mapping[str, int], *, mos
 
 
 def make_room(examples: Sequence[layouts.Example], lengths: Mapping[str, int]) -> dict[str, int]:
-  """Returns lengths of rows in which inputs decide how many examples fit: a decoder beside an encoder is made longer.
+  """Returns row lengths for which inputs decide how many examples fit: the decoder of an encoder-decoder gets longer.
 
-  Short inputs leave room for many examples in an encoder's row, whose targets together are longer than those of one.
-  In nine rows of ten, filled by inputs alone, they have room.
+  With short inputs, an encoder row holds many examples, whose targets together are longer than those of one. The
+  returned decoder length fits the targets of nine rows in ten, if inputs alone fill the rows.
 
   Args:
-    examples: some that are typical, laid out.
-    lengths: of the rows of each stack, for one example.
+    examples: typical laid-out examples.
+    lengths: row lengths by stack, for one example.
   """
   if 'encoder' not in lengths:
     return dict(lengths)

@@ -1,10 +1,10 @@
-"""From examples to batches: lay out, shuffle, pack or sort, batch. The only file that imports grain.
+"""Turns examples into batches: lay out, shuffle, pack or sort, batch. The only file that imports grain.
 
-Training reads an endless stream of examples whose order depends on the seed alone: every epoch of a task is a
-new permutation of its examples, and the tasks of a mixture alternate by their rates. The stream is cut
-into blocks; the examples of a block become rows (packed: as many to a row as fit; in buckets: ordered by length), rows
-become batches. So the place in the stream is three counters, whatever was packed and however many hosts there are:
-each host makes its rows of every batch, and all of them together make what one host alone makes.
+Training reads an endless stream of examples whose order depends only on the seed: every epoch of a task is a new
+permutation of its examples, and the tasks of a mixture alternate by their rates. The stream is cut into blocks. The
+examples of a block become rows (packed: as many per row as fit; in buckets: ordered by length), and rows become
+batches. The position in the stream is therefore three counters, with any packing and any number of hosts: each host
+makes its own rows of every batch, and together they make exactly what one host would.
 
 Evaluation reads its examples once, in order.
 """
@@ -27,31 +27,31 @@ from prompt_tuning.rows import layouts
 from prompt_tuning.types import Batch
 
 BLOCK = 1024  # examples that are packed or sorted together
-_SORTED = 32  # batches that are sorted together at least: at each border between buckets one is padded to the longer
-_MULTIPLE = 8  # lengths found by looking are rounded up to it
+_SORTED = 32  # minimum batches sorted together: at each border between buckets, one is padded to the longer bucket
+_MULTIPLE = 8  # measured lengths are rounded up to it
 
 
 class TrainBatches:
   """Endless batches of a task or mixture, the same for the same seed.
 
   Args:
-    task: what to learn.
-    vocabulary: for examples that are texts.
-    layout: where tokens and prompt stand.
-    lengths: of 'inputs' and 'targets' in tokens, end token included; the prompt comes on top.
-    batch_size: rows in a batch, on all hosts together.
-    seed: decides the order, and what endless tasks draw.
-    packed: put several examples into a row where they fit.
-    buckets: lengths of inputs, ascending: the rows of a batch are about as long as one another, and its arrays as long
-      as their bucket. The length in `lengths` is always one; None is that alone.
-    rows: which rows of each batch are made, see `only`.
-    split: which examples.
-    side: of the padding.
-    block: how many examples are packed or sorted together; None is at least 1024.
+    task: the task or mixture to train on.
+    vocabulary: tokenises examples that are texts.
+    layout: the positions of tokens and prompt.
+    lengths: maximum tokens of 'inputs' and 'targets', including the end token but not the prompt.
+    batch_size: rows per batch, over all hosts.
+    seed: decides the order, and the examples of endless tasks.
+    packed: put several examples into a row if they fit.
+    buckets: input lengths, ascending: the rows of a batch have similar lengths, and its arrays are as long as their
+      bucket. The length in `lengths` is always a bucket; with None it is the only one.
+    rows: which rows of each batch to make, see `only`.
+    split: the split to read.
+    side: the padding side.
+    block: how many examples are packed or sorted together; None means at least 1024.
 
   Attributes:
-    lengths: of the batch's arrays: T for 'encoder', S for 'decoder'; with buckets the longest. Where rows are packed,
-      the decoder's have room for the targets of as many examples as the encoder's usually hold.
+    lengths: array lengths of the batch: T for 'encoder', S for 'decoder'; with buckets, the longest. With packing,
+      decoder rows fit the targets of as many examples as an encoder row usually holds.
   """
 
   def __init__(self, task: Task | Mixture, vocabulary: Vocabulary, layout: layouts.Layout, *,
@@ -63,17 +63,17 @@ class TrainBatches:
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._seed = batch_size, side, seed
     self._block_size = block or BLOCK
-    self._read = -1, []  # the block that was read last, and its rows
+    self._read = -1, []  # index and rows of the last block read
     self._buckets, self._most = None, 1
     if buckets is not None:
       self._buckets = Buckets([row_lengths(layout, {**lengths, 'inputs': length})
                                for length in bucket_lengths(buckets, lengths['inputs'], packed=packed)])
-      batches = math.ceil(self._block_size / batch_size)  # each of one block only
+      batches = math.ceil(self._block_size / batch_size)  # a batch never spans two blocks
       self._block_size = batch_size * (batches if block else max(batches, _SORTED))
     if packed:
       first = self._examples(0)
       self.lengths = make_room(first, self.lengths)
-      # No more examples can fit into a row than such without text.
+      # Empty examples give the upper bound on examples per row.
       least = layout.example([0], [0])
       self._most = max(1, min(length // len(least[stack]['tokens']) for stack, length in self.lengths.items()))
       self._read = 0, pack(first, self.lengths, most=self._most)
@@ -81,35 +81,35 @@ class TrainBatches:
     self.restore({'block': 0, 'row': 0, 'rows': 0})
 
   def only(self, rows: slice) -> None:
-    """Makes only these rows of each batch from now on, as on one host of several; all is `slice(None)`.
+    """Makes only these rows of each batch from now on, as one host of several does; `slice(None)` makes all.
 
-    Which examples a batch holds, its order, its ids and the saved state do not depend on it. Examples of other rows
-    are not tokenised, unless rows are packed or in buckets: which row an example gets depends on the lengths of all.
+    The examples of a batch, their order, their ids and the saved state do not depend on it. Examples of other rows are
+    not tokenised, unless rows are packed or in buckets: then an example's row depends on the lengths of all examples.
 
     Raises:
-      ValueError: a batch has no such rows, or they do not stand side by side.
+      ValueError: the batch has no such rows, or they are not contiguous.
     """
     self._own = range(self._batch_size)[rows]
     asked = [n for n in (rows.start, rows.stop) if n is not None]
     if not self._own or self._own.step != 1 or not all(0 <= n <= self._batch_size for n in asked):
-      raise ValueError(f'A batch has the rows 0 to {self._batch_size - 1}, and {rows} of them shall be made. Give a '
-                       'slice of at least one of these, without a step.')
+      raise ValueError(f'rows={rows} does not select rows of a batch, which has the rows 0 to {self._batch_size - 1}. '
+                       'Give a slice of at least one of them, without a step.')
 
   @property
   def truncated(self) -> dict[str, int]:
-    """How many 'inputs' and 'targets' were cut, of how many 'examples' that this object, on this host, has read."""
+    """How many 'inputs' and 'targets' were truncated, of how many 'examples' read by this object on this host."""
     return dict(self._preprocess.truncated)
 
   def state(self) -> dict[str, int]:
-    """Returns the place in the stream: the next row's block and number in it, and the rows handed out so far."""
+    """Returns the position in the stream: the next row's block, its index there, and the rows returned so far."""
     return {'block': self._block, 'row': self._row, 'rows': self._count}
 
   def restore(self, state: Mapping[str, int]) -> None:
-    """Goes to a place that `state` returned: what follows is what would have followed then."""
+    """Moves to a position that `state` returned; the same batches follow as did then."""
     wanted = {'block', 'row', 'rows'}
     if set(state) != wanted:
-      raise ValueError(f'The state of the data names {sorted(state)}, wanted {sorted(wanted)}. '
-                       'It was saved by another version: start the run anew.')
+      raise ValueError(f'The saved data state has the keys {sorted(state)}, expected {sorted(wanted)}. '
+                       'It was saved by another version: start a new run.')
     self._block, self._row, self._count = (int(state[name]) for name in ('block', 'row', 'rows'))
 
   def __iter__(self) -> Iterator[Batch]:
@@ -127,14 +127,14 @@ class TrainBatches:
     lengths = self.lengths if self._buckets is None else self._buckets.lengths(rows)
     own = [[self._example(row)] if isinstance(row, int) else row for row in rows[self._own.start:self._own.stop]]
     batch = layouts.assemble(own, lengths, side=self._side, first_id=self._count + self._own.start)
-    # The batch's shape must not depend on how many examples happened to fit.
+    # The batch's shape must not depend on how many examples fitted.
     missing = self._most - batch['prompt_ids'].shape[1]
     batch['prompt_ids'] = np.pad(batch['prompt_ids'], ((0, 0), (0, missing)))
     self._count += len(rows)
     return batch
 
   def _read_block(self) -> Sequence[Row | int]:
-    """Returns the rows of the block; where each is one example and they keep their order, only the numbers of these."""
+    """Returns the rows of the block; without packing or buckets, only the example index of each row."""
     if self._most == 1 and self._buckets is None:
       return self._numbers(self._block)
     if self._read[0] != self._block:
@@ -155,29 +155,30 @@ class TrainBatches:
 
 
 class EvalBatches:
-  """Batches of a finite sequence of examples, once and in order; the last is filled up with empty rows.
+  """Batches of a finite sequence of examples, once and in order; the last is padded with empty rows.
 
-  Iterating gives pairs `(batch, examples)`: the examples are those of the batch's first rows. `questions` gives the
-  same without targets, for answers to be generated.
+  Iteration yields pairs `(batch, examples)`: the examples of the batch's first rows. `questions` yields the same
+  without targets, for generation.
 
   Attributes:
-    examples: all of them.
-    texts: most tokens of 'inputs' and 'targets'.
-    lengths: of the batch's arrays: T for 'encoder', S for 'decoder'.
-    truncated: how many 'inputs' and 'targets' were cut, of how many 'examples'.
+    examples: all examples.
+    texts: maximum tokens of 'inputs' and 'targets'.
+    lengths: array lengths of the batch: T for 'encoder', S for 'decoder'.
+    truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
   """
 
   def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, side: str):
     preprocess = Preprocessor(vocabulary, layout, lengths)
     self.examples = examples
-    # Where the targets shall be predicted, the decoder has only the end token.
+    # Without targets, as for prediction, the decoder has only the end token.
     self._ids = [preprocess.ids({'targets': ''} | example) for example in examples]
     self._layout, self._batch_size, self._side = layout, batch_size, side
     self.truncated = dict(preprocess.truncated)
     found = {name: math.ceil(max(len(ids[i]) for ids in self._ids) / _MULTIPLE) * _MULTIPLE
              for i, name in enumerate(FEATURES)}
-    self.texts = found | dict(lengths)  # rows of padding only would cost time and memory, but answers may be longer
+    # Inputs longer than any found would be padding only; targets keep their room, since generations may be longer.
+    self.texts = found | dict(lengths)
     self.texts['inputs'] = min(self.texts['inputs'], found['inputs'])
     self.lengths = row_lengths(layout, self.texts)
 
@@ -188,7 +189,7 @@ class EvalBatches:
     return self._batches([self._layout.example(*ids) for ids in self._ids], self.lengths, self._side)
 
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
-    """Gives the batches without targets, padded as the layout wants it for generating."""
+    """Yields the batches without targets, padded as the layout requires for generation."""
     rows = [self._layout.question(inputs) for inputs, _ in self._ids]
     return self._batches(rows, self._layout.question_rows(self.texts), self._layout.question_side)
 
@@ -204,33 +205,33 @@ class EvalBatches:
 def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *, batch_size: int,
                  lengths: Mapping[str, int] | None = None, num_examples: int | None = None,
                  side: str = 'right') -> EvalBatches:
-  """Returns the batches that evaluate or predict `examples`.
+  """Returns the batches to evaluate or predict `examples`.
 
   Args:
-    examples: with 'inputs', and with 'targets' unless they are to be predicted only.
-    vocabulary: for examples that are texts.
-    layout: where tokens and prompt stand; inputs stand in the rows, also where training caches them.
-    batch_size: rows in a batch.
-    lengths: most tokens of 'inputs' and 'targets', end token included; one that is absent is the longest found,
-      rounded up to a multiple of 8. Inputs that are all shorter get no more room than that; the room for targets stays
-      as given, since answers may be as long.
-    num_examples: read at most so many, from the first.
-    side: of the padding.
+    examples: with 'inputs', and with 'targets' unless used for prediction only.
+    vocabulary: tokenises examples that are texts.
+    layout: the positions of tokens and prompt; inputs are part of the rows, even if training caches them.
+    batch_size: rows per batch.
+    lengths: maximum tokens of 'inputs' and 'targets', including the end token; an absent one is the longest found,
+      rounded up to a multiple of 8. If all inputs are shorter than given, the shorter length is used; the length of
+      targets stays as given, since generations may be that long.
+    num_examples: the maximum number of examples, from the first; None means all.
+    side: the padding side.
   """
   if num_examples is None and hasattr(examples, 'draw'):
-    raise ValueError('The split to evaluate is endless. Choose another split, or give num_examples.')
+    raise ValueError('The split to evaluate is endless. Choose another split, or set num_examples.')
   if len(examples) == 0:
-    raise ValueError('There is no example to evaluate. Give at least one.')
+    raise ValueError('There are no examples to evaluate. Give at least one.')
   count = len(examples) if num_examples is None else min(num_examples, len(examples))
   chosen = [examples[i] for i in range(count)]
-  layout = dataclasses.replace(layout, cached=False)  # a text that is read only once need not be kept
+  layout = dataclasses.replace(layout, cached=False)  # caching does not help a text that is read once
   return EvalBatches(chosen, vocabulary, layout, lengths=lengths or {}, batch_size=batch_size, side=side)
 
 
 def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
-  """Returns the endless stream of a split's examples, by index: shuffled anew every epoch, mixed by rates."""
+  """Returns the endless stream of a split's examples, by index: reshuffled every epoch, mixed by rates."""
   if not 0 <= seed < 2**32:
-    raise ValueError(f'The seed of the data is {seed}. Give one from 0 to 2**32 - 1.')
+    raise ValueError(f'The data seed is out of range: seed={seed}. Use a seed from 0 to 2**32 - 1.')
   datasets, rates = [], []
   for part, rate in task.parts(split):
     examples, own_seed = part.split(split), (seed + zlib.crc32(part.name.encode())) % 2**32
@@ -241,9 +242,9 @@ def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
 
 
 def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str, int]:
-  """Returns T and S of the batch's arrays."""
+  """Returns the array lengths T and S of a batch."""
   missing = set(FEATURES) - set(lengths)
   if missing:
-    raise ValueError(f'The feature lengths {dict(lengths)} lack {sorted(missing)}. Give both, as in '
+    raise ValueError(f'The feature lengths {dict(lengths)} lack {sorted(missing)}. Give both, for example '
                      "{'inputs': 512, 'targets': 8}.")
   return layout.rows(lengths)

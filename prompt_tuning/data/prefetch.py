@@ -1,4 +1,4 @@
-"""Makes batches in a thread while the model runs on the one before."""
+"""Prepares batches in a thread while the model runs on the previous one."""
 
 import queue
 import threading
@@ -7,11 +7,11 @@ from typing import Protocol
 
 from prompt_tuning.types import Batch
 
-_PATIENCE = 0.1  # seconds between looks at whether the thread shall end
+_PATIENCE = 0.1  # seconds between checks whether the thread must stop
 
 
 class Batches(Protocol):
-  """Batches whose place can be saved: what `pipeline.TrainBatches` is."""
+  """Batches with a position that can be saved, such as `pipeline.TrainBatches`."""
 
   truncated: Mapping[str, int]
 
@@ -19,18 +19,18 @@ class Batches(Protocol):
     """Returns the next batch."""
 
   def state(self) -> dict[str, int]:
-    """Returns the place after the last batch handed out."""
+    """Returns the position after the last returned batch."""
 
   def restore(self, state: Mapping[str, int]) -> None:
-    """Goes to a place that `state` returned."""
+    """Moves to a position that `state` returned."""
 
 
 class Prefetched:
-  """The same batches, made ahead of their use. The state is still that of the batch handed out last.
+  """The same batches, prepared ahead of use. The state is still that of the last returned batch.
 
   Args:
-    batches: used by the thread from now on, and by nobody else.
-    depth: how many batches may wait.
+    batches: from now on used only by the thread.
+    depth: the maximum number of waiting batches.
   """
 
   def __init__(self, batches: Batches, *, depth: int = 2):
@@ -40,7 +40,7 @@ class Prefetched:
 
   @property
   def truncated(self) -> Mapping[str, int]:
-    """The counts of the batches made so far, those that wait included."""
+    """The counts for the batches made so far, including those that wait."""
     return self._batches.truncated
 
   def __iter__(self) -> Iterator[Batch]:
@@ -57,17 +57,17 @@ class Prefetched:
     return batch
 
   def state(self) -> dict[str, int]:
-    """Returns the place after the last batch handed out."""
+    """Returns the position after the last returned batch."""
     return dict(self._state)
 
   def restore(self, state: Mapping[str, int]) -> None:
-    """Goes to a place that `state` returned; batches that wait are dropped."""
+    """Moves to a position that `state` returned; waiting batches are dropped."""
     self.close()
     self._batches.restore(state)
     self._state = self._batches.state()
 
   def close(self) -> None:
-    """Ends the thread, if it runs, and goes back to the last batch handed out."""
+    """Stops the thread if it runs, and moves back to the last returned batch."""
     if self._thread is None:
       return
     self._ending.set()
@@ -88,7 +88,7 @@ class Prefetched:
       try:
         batch = next(self._batches)
         state = self._batches.state()
-      except Exception as caught:  # raised again where the batch is asked for
+      except Exception as caught:  # raised again by `__next__`
         error = caught
       self._hand_over((batch, state, error))
 

@@ -1,4 +1,4 @@
-"""From examples to token ids that are laid out: tokenise, cut, append the end token."""
+"""Turns examples into laid-out token ids: tokenise, truncate, append the end token."""
 
 import collections
 from collections.abc import Mapping
@@ -14,29 +14,29 @@ FEATURES = ('inputs', 'targets')
 
 
 class Preprocessor:
-  """Turns examples into laid-out token ids, and counts what it had to cut.
+  """Turns examples into laid-out token ids, and counts truncations.
 
-  The end token is appended after trimming, as SeqIO does: a text that is too long loses its last tokens, never
-  its end token. An array of ids is taken as it is, with an end token if it lacks one. Where an example says
-  `inputs_ends` or `targets_ends` False, that part has no end token (as the start of a text that goes on). An
-  example's `loss_weight`, if it has one, says how much its targets count.
+  The end token is appended after truncation, as in SeqIO: a text that is too long loses its last tokens, never its end
+  token. An array of ids is used unchanged, except that a missing end token is added. If an example has `inputs_ends` or
+  `targets_ends` set to False, that part gets no end token (for example, the start of a text that continues). An
+  example's optional `loss_weight` weights the loss of its targets.
 
   Attributes:
-    truncated: how many 'inputs' and 'targets' were cut, of how many 'examples'.
+    truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
   """
 
   def __init__(self, vocabulary: Vocabulary, layout: layouts.Layout, lengths: Mapping[str, int]):
     wrong = {name: length for name, length in lengths.items() if name not in FEATURES or length < 1}
     if wrong:
-      raise ValueError(f'The feature lengths {wrong} cannot be used. Give lengths of at least 1 (the end token) for '
-                       'inputs and targets.')
+      raise ValueError(f'The feature lengths {wrong} are not valid. Give lengths for inputs and targets only, each at '
+                       'least 1 (the end token).')
     self._vocabulary = vocabulary
     self._layout = layout
     self._lengths = dict(lengths)
     self.truncated = collections.Counter(inputs=0, targets=0, examples=0)
 
   def __call__(self, example: Example) -> layouts.Example:
-    """Returns the example laid out."""
+    """Returns the laid-out example."""
     inputs, targets = self.ids(example)
     return self._layout.example(inputs, targets, loss_weight=float(example.get('loss_weight', 1.0)))
 
@@ -62,7 +62,7 @@ class Preprocessor:
 
 
 def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
-  """Returns token ids of a text or of ids, without an end token; real vectors [T, F] as they are."""
+  """Returns the token ids of a text or an array of ids, without an end token; real vectors [T, F] unchanged."""
   if isinstance(value, str):
     return vocabulary.encode(value)
   if isinstance(value, np.ndarray) and value.ndim == 2:
@@ -70,6 +70,6 @@ def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
   try:
     ids = [int(i) for i in value]
   except (TypeError, ValueError) as error:
-    raise ValueError(f'An example holds {value!r:.60}, which is neither a text nor token ids. Give one of both.'
+    raise ValueError(f'An example holds {value!r:.60}, which is neither a text nor token ids. Give a text or token ids.'
                      ) from error
   return ids[:-1] if ids and ids[-1] == vocabulary.eos_id else ids

@@ -1,7 +1,7 @@
 """The metrics of SQuAD: exact match and F1 of answers, each the best over the accepted answers.
 
 Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (arXiv:1606.05250), section 6.1;
-the MRQA 2019 shared task (Fisch et al. 2019, arXiv:1910.09753) scores with the same.
+the MRQA 2019 shared task (Fisch et al. 2019, arXiv:1910.09753) uses the same metrics.
 """
 
 import collections
@@ -19,21 +19,21 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
   """Returns exact match and F1 in percent.
 
   Args:
-    targets: of each question its accepted answers, at least one; a text is a single answer.
-    predictions: one answer for each question.
+    targets: for each question its accepted answers, at least one; a text is a single answer.
+    predictions: one text for each question.
 
   Returns:
-    'em': how many predictions equal an accepted answer once both are normalised.
-    'f1': the mean F1 of the words of prediction and answer, the best over the accepted answers.
+    'em': the share of predictions that equal an accepted answer after normalisation.
+    'f1': the mean word F1 of prediction and answer, the best over the accepted answers.
 
   Raises:
-    ValueError: there are not as many targets as predictions, none at all, or a question has no answer.
+    ValueError: the numbers of targets and predictions differ or are 0, or a question has no answer.
   """
   matches, overlaps = [], []
   for number, (answers, prediction) in enumerate(metrics.pairs(targets, predictions)):
     answers = [answers] if isinstance(answers, str) else list(answers)
     if not answers:
-      raise ValueError(f'Question {number} has no accepted answer, wanted at least one. Leave out questions '
+      raise ValueError(f'Question {number} has no accepted answer, expected at least one. Leave out questions '
                        'without an answer.')
     matches.append(max(normalize(answer) == normalize(prediction) for answer in answers))
     overlaps.append(max(word_f1(answer, prediction) for answer in answers))
@@ -41,7 +41,7 @@ def squad(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) ->
 
 
 def word_f1(answer: str, prediction: str) -> float:
-  """Returns the F1 of the words that both normalised texts have, as often as both have them: 0 to 1."""
+  """Returns the word F1 of two normalised texts, from 0 to 1; repeated words count as often as both texts have them."""
   wanted, found = normalize(answer).split(), normalize(prediction).split()
   common = sum((collections.Counter(wanted) & collections.Counter(found)).values())
   if common == 0:
@@ -51,5 +51,5 @@ def word_f1(answer: str, prediction: str) -> float:
 
 
 def normalize(text: str) -> str:
-  """Returns a text in lower case without punctuation and articles, its words parted by one blank."""
+  """Returns a text in lower case without punctuation and articles, its words separated by single spaces."""
   return ' '.join(_ARTICLES.sub(' ', text.lower().translate(_PUNCTUATION)).split())

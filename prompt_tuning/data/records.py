@@ -1,4 +1,4 @@
-"""Examples in ArrayRecord files: written once, read by index in any order."""
+"""Examples in ArrayRecord files, written once and read by index in any order."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -14,12 +14,12 @@ _OPTIONS = 'group_size:1'  # examples are read one by one
 
 
 def encode(example: Example) -> bytes:
-  """Returns an example as bytes: texts, bytes, numbers, arrays, and lists and dicts of them."""
+  """Returns an example as bytes; values are texts, bytes, numbers, arrays, or lists and dicts of them."""
   return flax.serialization.msgpack_serialize({key: _storable(value) for key, value in example.items()})
 
 
 def decode(record: bytes) -> Example:
-  """Returns the example that `encode` was given; lists stay lists, arrays of texts come back as lists."""
+  """Returns the example that `encode` serialised; arrays of texts are returned as lists."""
   return flax.serialization.msgpack_restore(record)
 
 
@@ -35,7 +35,7 @@ def write(path: str, examples: Iterable[Example]) -> int:
 
 
 class Records(Sequence[Example]):
-  """The examples of a file that `write` made.
+  """The examples of a file written by `write`.
 
   Attributes:
     path: the file.
@@ -52,7 +52,7 @@ class Records(Sequence[Example]):
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
     if not -len(self) <= index < len(self):
-      raise IndexError(f'{self.path} holds {len(self)} examples, there is no number {index}.')
+      raise IndexError(f'{self.path} holds {len(self)} examples; index {index} is out of range.')
     return decode(self._reader.read([index % len(self)])[0])
 
 

@@ -1,4 +1,4 @@
-"""Tasks and mixtures by name: those that were added to `tasks` or to SeqIO, integer tasks, and files."""
+"""Tasks and mixtures by name: those added to `tasks` or to SeqIO, integer tasks, and files."""
 
 import functools
 import importlib
@@ -23,7 +23,7 @@ KINDS: Registry = Registry('kind of tasks', {
   'table_to_text_labels': table_to_text.labelled,
 })
 _PACKAGE = 'prompt_tuning.data'
-# Names of SeqIO tasks -> the module of the package that adds them.
+# Pattern of SeqIO task names -> the module of the package that adds them.
 _SEQIO_MODULES = {
   r'glue_.*_from_': 'glue_transfer', r'super_glue_|dpr_v': 'super_glue', r'glue_': 'glue',
   r'squad|mrqa': 'qa', r'xsum_|cnn_dailymail_': 'summarization', r'c4_': 'c4'}
@@ -31,18 +31,18 @@ _SEQIO_MODULES = {
 
 def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = None, *,
         options: Mapping[str, Any] | None = None) -> Task | Mixture:
-  """Returns the task or mixture of this name: one that was added to `tasks` or to SeqIO, an integer task, or a file.
+  """Returns the task or mixture of this name: one added to `tasks` or to SeqIO, an integer task, or a file.
 
   The columns of a JSONL or TSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
 
   Args:
-    name: what users type.
-    vocabulary: the model's, which SeqIO tasks are tokenised with.
-    lengths: most tokens of 'inputs' and 'targets', for SeqIO tasks that cut their texts to them.
-    options: arguments of a kind of tasks in `KINDS`, whose name is given then.
+    name: the name that users type.
+    vocabulary: the model's; it tokenises SeqIO tasks.
+    lengths: maximum tokens of 'inputs' and 'targets', for SeqIO tasks that make examples of these lengths.
+    options: arguments of a kind of task in `KINDS`; `name` is that kind.
 
   Raises:
-    ValueError: there is none; the message names the nearest.
+    ValueError: there is no such task; the message names the nearest.
     ImportError: it needs SeqIO, which is not installed.
   """
   if name in tasks.registered:
@@ -58,7 +58,7 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
   if any(part in integers.NAMES for part in name.split('+')):
     return integers.task(name)
   known = [*tasks.registered, *integers.NAMES, integers.MIXTURE]
-  if 'seqio' in sys.modules:  # some module has added tasks to it
+  if 'seqio' in sys.modules:  # a module may have added tasks to it
     from prompt_tuning.data import seqio_reading  # loads TensorFlow
 
     if name in seqio_reading.names():
@@ -67,9 +67,10 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
   hint = nearest(name, known)
   module = module_of(name)
   if module is not None and module not in sys.modules:
-    raise ValueError(f'There is no task {name!r}; its name looks like one of {module}. {_seqio_advice(module)}')
+    raise ValueError(f'There is no task {name!r}; it looks like a SeqIO task of {module}. {_seqio_advice(module)}')
   raise ValueError(f'There is no task {name!r}.{hint} Give the name of a task (`prompt-tuning tasks` lists them), '
-                   'with MIXTURE_OR_TASK_MODULE set to the module that adds it, or the path of a .jsonl or .tsv file.')
+                   'after importing the module that registers it (imports=MODULE), or the path of a .jsonl or .tsv '
+                   'file.')
 
 
 @functools.lru_cache(maxsize=8)  # a run asks for its task several times
@@ -90,20 +91,20 @@ def import_module(name: str) -> None:
   """Imports a module that adds tasks.
 
   Raises:
-    ImportError: it cannot be imported; the message says why.
+    ImportError: the import fails; the message says why.
   """
   try:
     importlib.import_module(name)
   except ModuleNotFoundError as error:
     if error.name == 'seqio':
-      raise ImportError(f'The module of tasks {name} needs SeqIO: `pip install prompt-tuning[seqio]`.') from error
+      raise ImportError(f"The task module {name} needs SeqIO: `pip install '.[seqio]'`.") from error
     if error.name is None or not f'{name}.'.startswith(f'{error.name}.'):
-      raise ImportError(f'The module of tasks {name} cannot be imported: {error}. Install what it needs.') from error
-    raise ImportError(f'The module of tasks {name}: there is no such module. Start the program in the folder that '
-                      'holds it, or install it.') from error
-  except Exception as error:  # a module of the user's may raise anything; it is raised again with the module's name
-    raise ImportError(f'The module of tasks {name} cannot be imported: {type(error).__name__}: {error}. '
-                      'Mend the module.') from error
+      raise ImportError(f'The task module {name} cannot be imported: {error}. Install the missing module.') from error
+    raise ImportError(f'The task module {name} does not exist. Start the program in the folder that contains it, or '
+                      'install it.') from error
+  except Exception as error:  # a user's module may raise anything; add the module's name
+    raise ImportError(f'The task module {name} cannot be imported: {type(error).__name__}: {error}. '
+                      'Fix the module.') from error
 
 
 def modules() -> list[str]:
@@ -112,13 +113,13 @@ def modules() -> list[str]:
 
 
 def module_of(name: str) -> str | None:
-  """Returns the module of the package that adds a SeqIO task of such a name."""
+  """Returns the module of the package that adds SeqIO tasks with names like this one, or None."""
   found = next((module for pattern, module in _SEQIO_MODULES.items() if re.search(pattern, name)), None)
   return None if found is None else f'{_PACKAGE}.{found}'
 
 
 def _seqio_advice(module: str) -> str:
   if importlib.util.find_spec('seqio') is None:
-    return ('SeqIO tasks need `pip install prompt-tuning[seqio]`. Without it, write the examples to a .jsonl file '
-            'with the columns inputs and targets and give its path.')
+    return ("SeqIO tasks need `pip install '.[seqio]'`. Without it, write the examples to a .jsonl file with the "
+            'columns inputs and targets, and give its path.')
   return f"Set --gin.MIXTURE_OR_TASK_MODULE=\"'{module}'\"."

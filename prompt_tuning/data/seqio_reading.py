@@ -1,12 +1,12 @@
-"""Reads tasks and mixtures of SeqIO's registry.
+"""Reads tasks and mixtures from SeqIO's registry.
 
-The model brings the vocabulary: whatever vocabulary a task was added with, its texts are tokenised with the model's.
-A split is run through its preprocessing once, into an ArrayRecord file in the user's cache, and read from there by
-index: so the order depends on the run's seed alone, and a place in it is a number. Examples are drawn at random once
-for all epochs where a preprocessing draws. SeqIO's own cache, whose tokens may be of another vocabulary, is not read.
+The model provides the vocabulary: texts are tokenised with it, whatever vocabulary the task was added with. A split is
+preprocessed once into an ArrayRecord file in the user's cache, and read from there by index. So the order depends only
+on the run's seed, and a position in it is a number. Preprocessing that draws random numbers draws them once for all
+epochs. SeqIO's cache is not read, since its tokens may come from another vocabulary.
 
-A split of more than a million examples stays a stream, with a weaker promise: it is shuffled within SeqIO's buffer
-only, and a run that goes on reads, and drops, what it had read before.
+A split of more than a million examples stays a stream, with weaker guarantees: it is shuffled only within SeqIO's
+buffer, and a resumed run reads and discards the examples that it had already used.
 """
 
 import contextlib
@@ -32,23 +32,23 @@ from prompt_tuning.files import storage
 
 LARGE = 1_000_000  # examples; a split with more is not written to a file
 _ENDLESS = 2**40
-_LOOKED_AT = 32  # first examples, by which changed preprocessing is noticed
+_LOOKED_AT = 32  # number of first examples that reveal changed preprocessing
 _VERSION = 1  # of the files
-_CUTS = ('append_eos_after_trim', 'append_eos_after_trim_impl')  # preprocessing that reads lengths only to cut
+_CUTS = ('append_eos_after_trim', 'append_eos_after_trim_impl')  # preprocessing that uses lengths only to truncate
 
 
 def names() -> list[str]:
-  """Returns the names of all tasks and mixtures that were added to SeqIO."""
+  """Returns the names of all tasks and mixtures in SeqIO's registry."""
   return sorted({*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()})
 
 
 def load(name: str, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | None = None) -> Task | Mixture:
-  """Returns a task or mixture of SeqIO.
+  """Returns a SeqIO task or mixture.
 
   Args:
-    name: as it was added.
-    vocabulary: tokenises texts; None leaves each task its own.
-    lengths: most tokens of 'inputs' and 'targets', for preprocessing that makes examples of such lengths.
+    name: its name in SeqIO's registry.
+    vocabulary: tokenises texts; with None each task keeps its vocabulary.
+    lengths: maximum tokens of 'inputs' and 'targets', for preprocessing that makes examples of these lengths.
 
   Raises:
     ValueError: its data, its features or its preprocessing cannot be used.
@@ -58,7 +58,7 @@ def load(name: str, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | 
   found = seqio.get_mixture_or_task(name)
   if isinstance(found, seqio.Task):
     return _task(found, vocabulary, lengths)
-  # A rate of 0 is that of a task for evaluation only, where rates do not count.
+  # Tasks for evaluation only have the rate 0; evaluation ignores rates.
   return Mixture(name, tuple(_task(task, vocabulary, lengths) for task in found.tasks),
                  tuple(found.get_rate(task) or 1.0 for task in found.tasks))
 
@@ -67,9 +67,10 @@ def _task(task: seqio.Task, vocabulary: Vocabulary | None, lengths: Mapping[str,
   missing = {'inputs', 'targets'} - set(task.output_features)
   if missing:
     raise ValueError(f'The SeqIO task {task.name} has the features {sorted(task.output_features)} and lacks '
-                     f'{sorted(missing)}. A model that reads an input and writes a target needs both.')
+                     f'{sorted(missing)}. Use a task with both inputs and targets.')
   if task.predict_with_aux_metric_fns:
-    logging.warning('The SeqIO task %s has metrics of auxiliary values, which are left out here.', task.name)
+    logging.warning('The SeqIO task %s has metrics on auxiliary values, which are not supported and not computed.',
+                    task.name)
   if vocabulary is not None:
     task = task.replace(output_features={key: _with_vocabulary(feature, vocabulary)
                                          for key, feature in task.output_features.items()})
@@ -79,7 +80,7 @@ def _task(task: seqio.Task, vocabulary: Vocabulary | None, lengths: Mapping[str,
 
 
 class _Splits(Mapping):
-  """Name of a split -> its examples, made when they are asked for."""
+  """Split name -> examples, made on first access."""
 
   def __init__(self, task: seqio.Task, vocabulary: Vocabulary | None, lengths: Mapping[str, int] | None):
     self._task, self._vocabulary = task, vocabulary
@@ -109,14 +110,14 @@ class _Splits(Mapping):
 
 def _materialised(task: seqio.Task, split: str, vocabulary: Vocabulary | None,
                   lengths: Mapping[str, int] | None) -> Sequence[Example]:
-  """Returns the examples of a split from a file, which is written first where it is not there."""
+  """Returns the examples of a split from a file; writes the file first if it does not exist."""
   first = list(itertools.islice(_examples(task, split, lengths), _LOOKED_AT))
   key = json.dumps([_VERSION, task.name, split, _described(vocabulary), lengths]).encode()
   digest = hashlib.sha256(key + b''.join(map(records.encode, first))).hexdigest()[:16]
   folder = os.path.join(cache_folder(), f'{task.name}-{split}-{digest}')
   path = os.path.join(folder, 'examples.array_record')
   if not os.path.exists(path):
-    logging.info('Preparing the split %s of %s, once.', split, task.name)
+    logging.info('Preparing the split %s of %s. This happens once.', split, task.name)
     try:
       with storage.whole_folder(folder) as temporary:
         count = records.write(os.path.join(temporary, 'examples.array_record'), _examples(task, split, lengths))
@@ -127,13 +128,13 @@ def _materialised(task: seqio.Task, split: str, vocabulary: Vocabulary | None,
 
 
 def cache_folder() -> str:
-  """Returns where splits are kept: `prompt_tuning/tasks` in XDG_CACHE_HOME, or in ~/.cache."""
+  """Returns the folder of cached splits: `prompt_tuning/tasks` in XDG_CACHE_HOME, or in ~/.cache."""
   root = os.environ.get('XDG_CACHE_HOME', os.path.join(os.path.expanduser('~'), '.cache'))
   return os.path.join(root, 'prompt_tuning', 'tasks')
 
 
 class _Stream(Sequence[Example]):
-  """The examples of a split that is too large for a file; see the module's text for what is promised."""
+  """The examples of a split that is too large for a file; see the module docstring for its guarantees."""
 
   def __init__(self, task: seqio.Task, split: str, _: Any, lengths: Mapping[str, int] | None):
     self._task, self._split, self._lengths = task, split, lengths
@@ -145,7 +146,7 @@ class _Stream(Sequence[Example]):
     return next(itertools.islice(_examples(self._task, self._split, self._lengths), index, None))
 
   def draw(self, seed: int) -> '_Drawn':
-    """Returns the examples without end, shuffled by the seed and the epoch."""
+    """Returns an endless sequence of the examples, shuffled by seed and epoch."""
     return _Drawn(lambda: itertools.chain.from_iterable(
       _examples(self._task, self._split, self._lengths, seed=(seed + epoch) % 2**31) for epoch in itertools.count()))
 
@@ -168,7 +169,7 @@ class _Drawn(Sequence[Example]):
 
 def _examples(task: seqio.Task, split: str, lengths: Mapping[str, int] | None,
               seed: int | None = None) -> Iterator[Example]:
-  """Gives the examples in order, or shuffled by a seed: all that the preprocessing left in them."""
+  """Yields the examples in order, or shuffled by a seed, with every feature that preprocessing kept."""
   endings = {f'{name}_ends': False for name, feature in task.output_features.items()
              if not getattr(feature, 'add_eos', True)}
 
@@ -182,23 +183,23 @@ def _examples(task: seqio.Task, split: str, lengths: Mapping[str, int] | None,
 
 @contextlib.contextmanager
 def _explained(task: seqio.Task) -> Iterator[None]:
-  """Says what goes wrong in reading the data with the task's name and what to do."""
+  """Turns an error while reading data into a ValueError with the task's name and advice."""
   try:
     yield
-  except Exception as error:  # of TFDS, TensorFlow, SeqIO, or of the task's own functions
-    advice = 'Mend the task, or its data.'
+  except Exception as error:  # from TFDS, TensorFlow, SeqIO or the task's functions
+    advice = 'Fix the task or its data.'
     if isinstance(task.source, seqio.TfdsDataSource):
       name, place = task.source.tfds_dataset.name, os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
       advice = (f'It reads {name} of TensorFlow Datasets from {place}. Set --tfds_data_dir to the folder that holds '
-                f'it, or fetch it: python3 -c "import tensorflow_datasets as t; t.load({name!r})".')
+                f'it, or download it: python3 -c "import tensorflow_datasets as t; t.load({name!r})".')
     lines = [line.strip() for line in str(error).strip().splitlines()] or ['']
-    # TensorFlow's message about a user's function ends with what was raised there.
+    # The last line of TensorFlow's message about a user's function is the original error.
     found = lines[-1] if lines[0] == 'in user code:' else f'{type(error).__name__}: {lines[0]}'
-    raise ValueError(f'The SeqIO task {task.name} gives no examples: {found[:300]}. {advice}') from error
+    raise ValueError(f'The SeqIO task {task.name} yields no examples: {found[:300]}. {advice}') from error
 
 
 def _reads_lengths(task: seqio.Task) -> bool:
-  """Says whether the preprocessing makes examples of given lengths (and does not only cut to them)."""
+  """Returns True if the preprocessing makes examples of given lengths, and does not only truncate to them."""
   return any(getattr(step, '__name__', '') not in _CUTS and 'sequence_length' in inspect.signature(step).parameters
              for step in task.preprocessors)
 
@@ -215,7 +216,7 @@ def _with_vocabulary(feature: seqio.Feature, vocabulary: Vocabulary) -> seqio.Fe
 
 
 class _Adapted(seqio.Vocabulary):
-  """A vocabulary of this package, as SeqIO calls it."""
+  """A vocabulary of this package, with SeqIO's interface."""
 
   def __init__(self, vocabulary: Vocabulary):
     super().__init__()

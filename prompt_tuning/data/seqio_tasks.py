@@ -23,13 +23,13 @@ import tensorflow_datasets as tfds
 Preprocess = Callable[[Example], Iterable[Example]]
 Postprocess = Callable[..., Any]
 
-# Prefix of a task's name -> the vocabulary that it has for other programs that read SeqIO tasks.
+# Prefix of a task's name -> its vocabulary, used only by other programs that read SeqIO tasks.
 VOCABULARIES: dict[str, seqio.Vocabulary] = {
   '': seqio.SentencePieceVocabulary('gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model'),
   'mt5_': seqio.SentencePieceVocabulary('gs://t5-data/vocabs/mc4.250000.100extra/sentencepiece.model'),
   'byt5_': seqio.ByteVocabulary(),
 }
-LOGGED = 5  # examples of an evaluation, by tasks whose name ends in `_examples`
+LOGGED = 5  # examples logged per evaluation, by tasks with names ending in `_examples`
 
 
 def add_tfds_task(name: str, dataset: str, preprocess: Preprocess, *, splits: Sequence[str] | Mapping[str, str] = (),
@@ -38,18 +38,18 @@ def add_tfds_task(name: str, dataset: str, preprocess: Preprocess, *, splits: Se
   """Adds a task over a TensorFlow Dataset, in all vocabularies and with and without logging of examples.
 
   Args:
-    name: of the task; `mt5_` and `byt5_` are put in front of it, `_examples` behind it.
+    name: the task's name; the prefixes `mt5_` and `byt5_` and the suffix `_examples` are added to it.
     dataset: TFDS name, config and version, such as 'glue/sst2:1.0.0'.
-    preprocess: from an example of the dataset (texts are `str`, scalars Python numbers, sequences lists) to the
-      examples that it gives: dicts with 'inputs' and 'targets', texts, and what the metrics read beside: texts,
-      numbers, lists of them. What one example has, all have.
-    splits: those that the task has, or name -> split of the dataset; empty is all.
-    postprocess: `(text, example, is_target) -> value`, for the metrics; `example` is what `preprocess` gave.
+    preprocess: maps an example of the dataset (texts are `str`, scalars Python numbers, sequences lists) to examples:
+      dicts with the texts 'inputs' and 'targets' and any other values that the metrics read: texts, numbers, lists of
+      them. All examples must have the same keys.
+    splits: the task's splits, or a mapping from name to split of the dataset; empty means all.
+    postprocess: `(text, example, is_target) -> value`, for the metrics; `example` is an output of `preprocess`.
     metrics: functions `(targets, predictions) -> {name: value}`.
-    index: a token id that is put in front of the inputs: the number of the task in a set of tasks.
+    index: a token id that is prepended to the inputs: the number of the task in a set of tasks.
 
   Returns:
-    the names that were added.
+    the added names.
   """
   names = []
   for (prefix, vocabulary), suffix in itertools.product(VOCABULARIES.items(), ('', '_examples')):
@@ -67,16 +67,16 @@ def add_tfds_task(name: str, dataset: str, preprocess: Preprocess, *, splits: Se
 
 
 def add_mixture(name: str, tasks: Sequence[str], rate: Any = 1.0) -> list[str]:
-  """Adds a mixture of tasks that `add_tfds_task` added, in all vocabularies and with and without logging.
+  """Adds a mixture of tasks from `add_tfds_task`, in all vocabularies and with and without logging.
 
   Args:
-    name: of the mixture, without prefix of a vocabulary and without `_examples`.
+    name: the mixture's name, without vocabulary prefix and without `_examples`.
     tasks: names of tasks, likewise.
-    rate: of each task, or a function of it, such as `seqio.mixing_rate_num_examples`; 'examples' is proportional
-      to the sizes of the training splits.
+    rate: the rate of every task, or a function of the task, such as `seqio.mixing_rate_num_examples`; 'examples' is
+      proportional to the sizes of the training splits.
 
   Returns:
-    the names that were added.
+    the added names.
   """
   rate = _training_examples if rate == 'examples' else rate
   names = []
@@ -87,14 +87,14 @@ def add_mixture(name: str, tasks: Sequence[str], rate: Any = 1.0) -> list[str]:
 
 
 def log_examples(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
-  """A metric without a value: logs the first targets with their predictions."""
+  """Logs the first targets with their predictions; a metric without a value."""
   for target, prediction in list(zip(targets, predictions, strict=True))[:LOGGED]:
     logging.info('target %r, prediction %r', target, prediction)
   return {}
 
 
 def from_python(preprocess: Preprocess) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-  """Returns the preprocessor of SeqIO that calls a Python function for each example; see `add_tfds_task`."""
+  """Returns a SeqIO preprocessor that calls a Python function for each example; see `add_tfds_task`."""
 
   def apply(dataset: tf.data.Dataset) -> tf.data.Dataset:
     def generate() -> Iterable[Example]:
@@ -103,7 +103,7 @@ def from_python(preprocess: Preprocess) -> Callable[[tf.data.Dataset], tf.data.D
 
     first = next(iter(generate()), None)
     if first is None:
-      raise ValueError('The split of the dataset gives no example. Choose another split.')
+      raise ValueError('The split of the dataset yields no examples. Choose another split.')
     return tf.data.Dataset.from_generator(
       generate, output_signature={key: _spec(value) for key, value in first.items()})
 
@@ -111,7 +111,7 @@ def from_python(preprocess: Preprocess) -> Callable[[tf.data.Dataset], tf.data.D
 
 
 def plain(value: Any) -> Any:
-  """Returns a value of a TensorFlow Dataset as Python has it: text, number, list, or dict of them."""
+  """Returns a value of a TensorFlow Dataset as a Python object: text, number, list, or dict of them."""
   if isinstance(value, bytes):
     return value.decode()
   if isinstance(value, Mapping):
@@ -130,7 +130,7 @@ def _spec(value: Any) -> tf.TensorSpec:
     return tf.TensorSpec([None], _spec(value[0]).dtype if value else tf.string)
   kinds = {str: tf.string, bool: tf.bool, int: tf.int32, float: tf.float32}
   if type(value) not in kinds:
-    raise ValueError(f'A preprocessing function gave {value!r:.60}. Give texts, numbers, or lists of them.')
+    raise ValueError(f'A preprocessing function returned {value!r:.60}. Return texts, numbers, or lists of them.')
   return tf.TensorSpec([], kinds[type(value)])
 
 
@@ -143,7 +143,7 @@ def _in_front(token: int) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
 
 
 def _for_seqio(postprocess: Postprocess) -> Postprocess:
-  """SeqIO hands over the example as NumPy has it."""
+  """Returns `postprocess` with the example's NumPy values, as SeqIO passes them, turned into Python objects."""
 
   def apply(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
     return postprocess(text, {key: plain(value) for key, value in (example or {}).items()}, is_target)
@@ -159,17 +159,17 @@ Cut = Callable[[np.ndarray, Mapping[str, int], int], Iterable[Example]]
 
 
 def add_text_task(name: str, dataset: str, cut: Cut, *, text: str = 'text', splits: Sequence[str] = ()) -> list[str]:
-  """Adds a task that makes examples of the tokens of running text, in all vocabularies.
+  """Adds a task that makes examples from the tokens of running text, in all vocabularies.
 
   Args:
-    name: of the task; `mt5_` and `byt5_` are put in front of it.
+    name: the task's name; the prefixes `mt5_` and `byt5_` are added to it.
     dataset: TFDS name, config and version.
     cut: makes the examples, see `from_ids`.
-    text: the dataset's feature that holds the text.
-    splits: those that the task has; empty is all.
+    text: the dataset's text feature.
+    splits: the task's splits; empty means all.
 
   Returns:
-    the names that were added.
+    the added names.
   """
   def take(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {'targets': example[text]}
@@ -184,12 +184,12 @@ def add_text_task(name: str, dataset: str, cut: Cut, *, text: str = 'text', spli
 
 
 def from_ids(cut: Cut) -> Callable[..., tf.data.Dataset]:
-  """Returns the preprocessor of SeqIO that makes examples of token ids with a function over NumPy arrays.
+  """Returns a SeqIO preprocessor that makes examples from token ids with a function over NumPy arrays.
 
   Args:
-    cut: `(ids, lengths, size) -> examples`: from the tokens of a text, without end token, to dicts with the arrays
-      'inputs' and 'targets', likewise without. `lengths` is what the tokens of 'inputs' and 'targets' may be at most,
-      end token included; one that nobody set is absent. `size` is the vocabulary's.
+    cut: `(ids, lengths, size) -> examples`: maps the tokens of a text to dicts with the arrays 'inputs' and 'targets',
+      all without end tokens. `lengths` holds the maximum tokens of 'inputs' and 'targets', including the end token; a
+      length that is not set is absent. `size` is the vocabulary size.
   """
   def apply(dataset: tf.data.Dataset, output_features: Mapping[str, seqio.Feature],
             sequence_length: Mapping[str, int] | None = None) -> tf.data.Dataset:

@@ -1,4 +1,4 @@
-"""Orders that depend on a seed alone."""
+"""Orders that depend only on a seed."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from prompt_tuning.data.tasks import Example
 
-ENDLESS = 2**40  # the length of sequences without end
+ENDLESS = 2**40  # the length of endless sequences
 
 
 class Shuffled:
-  """Examples without end: epoch after epoch, each a permutation that depends on the seed and the epoch alone.
+  """An endless sequence of examples: every epoch is a permutation that depends only on the seed and the epoch.
 
-  Grain's own shuffle computes each place separately, which takes milliseconds in sets of a few examples (2 ms in
-  one of 8, 0.2 ms in one of 100); a permutation is made once an epoch, whatever the size.
+  Grain's shuffle computes each position separately, which takes milliseconds for small sets (2 ms for 8 examples,
+  0.2 ms for 100); a permutation is computed once per epoch, whatever the size.
   """
 
   def __init__(self, examples: Sequence[Example], seed: int):
     self._examples, self._seed = examples, seed
-    self._epoch = -1  # which epoch `_order` is of
+    self._epoch = -1  # the epoch of `_order`
 
   def __len__(self) -> int:
     return ENDLESS
@@ -31,6 +31,6 @@ class Shuffled:
 
 
 def permutation(count: int, seed: int, turn: int, *, kind: int = 0) -> np.ndarray:
-  """Returns the numbers below `count` in an order that depends on the seed, and on which turn of which kind it is."""
+  """Returns the numbers below `count` in an order that depends on seed, turn and kind."""
   # Raw bits of a counter-based generator are the same in every version of NumPy.
   return np.argsort(np.random.Philox(key=seed, counter=[0, 0, kind, turn]).random_raw(count), kind='stable')

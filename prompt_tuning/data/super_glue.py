@@ -3,18 +3,18 @@
 Importing this module adds to SeqIO, for the TFDS version super_glue 1.0.2:
 
 - `super_glue_{name}_v102` for the names in `TASKS`;
-- the Winograd Schema Challenge with the referent of the pronoun as target: `super_glue_wsc_v102_simple_train`, which
-  keeps nouns that the pronoun means, `super_glue_wsc_v102_simple_eval`, where the noun that is predicted says whether
-  the pronoun means the noun asked about, and the mixture `super_glue_wsc_and_dev_v102_simple` of both;
+- the Winograd Schema Challenge with the pronoun's referent as target: `super_glue_wsc_v102_simple_train`, which keeps
+  only examples whose noun is the referent; `super_glue_wsc_v102_simple_eval`, where a comparison of the predicted noun
+  with the example's noun gives the label; and the mixture `super_glue_wsc_and_dev_v102_simple` of both;
 - `dpr_v001_simple`, more pronouns in the same form (Rahman and Ng 2012);
 
 all in the forms of `task_forms`, with the prefixes `mt5_` and `byt5_` and the suffix `_examples`; and mixtures of all
 of these with rates proportional to the sizes of their training splits:
 `task_index_super_glue_v102_examples_proportional` and `task_index_super_glue_with_dpr_v102_examples_proportional`.
-The diagnostic sets are not in them, having nothing to train on.
+The mixtures exclude the diagnostic sets, which have no training split.
 
-The diagnostic sets `axb` and `axg` are for models trained on RTE: their texts are RTE's. TFDS gives WiC without parts
-of speech, so its text begins with the sentences. Index tokens are places in `LEADS`.
+The diagnostic sets `axb` and `axg` are for models trained on RTE and use RTE's texts. TFDS has WiC without parts of
+speech, so its text begins with the sentences. Index tokens are positions in `LEADS`.
 """
 
 import functools

@@ -1,13 +1,13 @@
-"""Texts that describe tables, as E2E has them (Novikova, Dušek and Rieser 2017): name : The Mill | Type : pub | …
+"""Table-to-text data in the form of E2E (Novikova, Dušek and Rieser 2017): name : The Mill | Type : pub | …
 
-Three forms of files, a line each, plain or compressed (.gz), local or `gs://`:
+Files have one of three line formats, plain or compressed (.gz), local or `gs://`:
 
   pairs       meaning||text
   references  id||meaning||text, several lines for each meaning
   meanings    meaning
 
-References belong to a meaning by what it says, never by a line's number: in E2E's development files the meanings and
-their references are in different orders from the 276th meaning on.
+References are matched to a meaning by its text, never by line number: in E2E's development files, meanings and
+references are in different orders from the 276th meaning on.
 """
 
 import re
@@ -18,25 +18,25 @@ from prompt_tuning import trees
 from prompt_tuning.data import files, metrics
 from prompt_tuning.data.tasks import Example, Mixture, Task
 
-SEPARATOR = '\n'  # a token of its own in most vocabularies, so a text has the same tokens behind it as alone
+SEPARATOR = '\n'  # a separate token in most vocabularies, so a text has the same tokens after it as alone
 HELD_OUT = 0.02  # of the pairs, for the loss of a pretrained model
 _MARK = '||'
 
 
 def task(train: str, validation: str | None = None, *, test: str | None = None, instruction: str = '',
          separator: str = SEPARATOR, title: str = 'e2e') -> Task:
-  """Returns the task of saying in words what a table says.
+  """Returns the task of describing a table in words.
 
   Inputs are the instruction, the meaning and the separator; targets are the text. An example of 'validation' is a
-  meaning with all its 'references', against which answers are scored, and its 'id'; its target, whose loss is
-  measured, is the first of them. Examples of 'test' have inputs and ids only.
+  meaning with its 'id' and all its 'references', against which predictions are scored; its target, used for the loss,
+  is the first reference. Examples of 'test' have only inputs and ids.
 
   Args:
     train: a file of pairs.
     validation: a file of references.
     test: a file of meanings.
-    instruction: stands in front of the meaning, as it is.
-    separator: stands behind the meaning, as it is.
+    instruction: text before the meaning, used verbatim.
+    separator: text after the meaning, used verbatim.
     title: the task's name.
 
   Raises:
@@ -58,23 +58,23 @@ def task(train: str, validation: str | None = None, *, test: str | None = None, 
 
 def pretraining(train: str, *, separator: str = SEPARATOR, validation: float = HELD_OUT,
                 title: str = 'e2e_pretrain') -> Mixture:
-  """Returns the equal mixture of three kinds of documents for a decoder-only model; nothing marks which is which.
+  """Returns the equal mixture of three kinds of unmarked documents for a decoder-only model.
 
   They are `meaning separator text`, `text separator meaning` and `text`, each with an end token. A row needs a first
-  token from which the next is predicted, so a document's first word is the input and the rest of it the target: the
-  loss is on everything but the first word.
+  token from which the next is predicted, so the first word of a document is the input and the rest the target: the
+  loss covers everything but the first word.
 
   Args:
     train: a file of pairs.
-    separator: stands between meaning and text, as it is.
-    validation: the share of the meanings whose pairs are the split 'validation' and not 'train', by a hash.
+    separator: text between meaning and text, used verbatim.
+    validation: the fraction of meanings, chosen by a hash, whose pairs form 'validation' instead of 'train'.
     title: the mixture's name.
 
   Raises:
-    ValueError: a line cannot be read, or the share is not from 0 to below 1.
+    ValueError: a line cannot be read, or the fraction is not from 0 to below 1.
   """
   if not 0 <= validation < 1:
-    raise ValueError(f'{title} is given the validation share {validation}. Give one from 0 to below 1.')
+    raise ValueError(f'validation={validation} is out of range for {title}. Give a fraction from 0 to below 1.')
   pairs = read_pairs(train)
   held_out = {meaning for meaning, _ in pairs if files.share(meaning) < validation}
   forms: Mapping[str, Callable[[str, str], str]] = {
@@ -93,18 +93,18 @@ def pretraining(train: str, *, separator: str = SEPARATOR, validation: float = H
 
 def labelled(train: str, validation: str, *, attribute: str = 'family friendly', mentions: str = '',
              limit: int | None = None, validation_limit: int | None = None, title: str = 'e2e_labels') -> Task:
-  """Returns the task of telling from a text what an attribute of its meaning is: 'yes' or 'no'.
+  """Returns the task of predicting an attribute of the meaning, such as 'yes' or 'no', from its text.
 
-  Inputs are texts, targets the values; pairs whose meaning lacks the attribute are left out.
+  Inputs are texts, targets the attribute's values; pairs whose meaning lacks the attribute are left out.
 
   Args:
     train: a file of pairs.
     validation: a file of references, each of which is an example.
-    attribute: such as 'family friendly' or 'Type'.
-    mentions: a regular expression; texts in which it is not found are left out, whatever their case. One text in ten
-      of E2E does not say whether the place is family friendly: for these give 'famil|kid|child|adult'.
-    limit: at most so many examples to learn from, chosen by a hash of their texts; None is all.
-    validation_limit: the same of those to judge by.
+    attribute: for example 'family friendly' or 'Type'.
+    mentions: a regular expression, case-insensitive; texts without a match are left out. One E2E text in ten does not
+      mention whether the place is family friendly: 'famil|kid|child|adult' leaves those out.
+    limit: maximum number of training examples, chosen by a hash of their texts; None means all.
+    validation_limit: the same for validation examples.
     title: the task's name.
 
   Raises:
@@ -120,7 +120,7 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
     if not found:
       known = sorted({each for meaning, _ in texts for each in _attributes(meaning)})
       raise ValueError(f'No meaning of {path} has the attribute {attribute!r}.{trees.nearest(attribute, known)} '
-                       f'There are {", ".join(known)}.')
+                       f'Use one of {", ".join(known)}.')
     if limits[split] is not None:
       found = sorted(found, key=lambda each: files.share(each['inputs']))[:limits[split]]
     splits[split] = found
@@ -128,26 +128,26 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
 
 
 def _attributes(meaning: str) -> dict[str, str]:
-  """Returns what a meaning says: attribute -> value."""
+  """Returns a meaning as a dict: attribute -> value."""
   return {key.strip(): value.strip() for key, _, value in (part.partition(':') for part in meaning.split('|'))}
 
 
 def corpus_bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-  """Returns sacrebleu's corpus BLEU under the name of what it is, beside the mean of sentences."""
+  """Returns sacrebleu's corpus BLEU as 'corpus_bleu', to tell it from the mean of sentence BLEU."""
   return {'corpus_bleu': metrics.bleu(targets, predictions)['bleu']}
 
 
 def anchors(references: Sequence[Example]) -> dict[str, dict[str, float]]:
-  """Returns what two answers without a model score, to be read beside a model's score.
+  """Returns the scores of two baselines without a model, to compare a model's score with.
 
   'copy': the table itself without its marks ` | ` and ` : `, against all references of its meaning.
-  'human': the first reference of each meaning against the others; meanings with a single one do not count.
+  'human': the first reference of each meaning against the others; meanings with one reference do not count.
 
   Args:
     references: examples with 'meaning' and 'references', such as the split 'validation'.
 
   Returns:
-    For each the task's metrics: 'sentence_bleu' and 'corpus_bleu'.
+    The task's metrics 'sentence_bleu' and 'corpus_bleu' for each baseline.
   """
   several = [example['references'] for example in references if len(example['references']) > 1]
   answers = {'copy': ([e['references'] for e in references],
@@ -157,10 +157,10 @@ def anchors(references: Sequence[Example]) -> dict[str, dict[str, float]]:
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:
-  """Returns the meaning and the text of every line; blanks around them are taken off.
+  """Returns the meaning and the text of every line, without surrounding white space.
 
   Raises:
-    ValueError: a line is no pair, or there is none; the message names file and line.
+    ValueError: a line is not a pair, or there are no lines; the message names file and line.
   """
   return [(meaning, text) for _, (meaning, text) in _read(path, ('meaning', 'text'))]
 
@@ -169,40 +169,40 @@ def read_references(path: str) -> list[Example]:
   """Returns each meaning once, in the file's order: 'id', 'meaning' and its 'references'.
 
   Raises:
-    ValueError: a line cannot be read, there is none, or two meanings have one id; the message names file and line.
+    ValueError: a line cannot be read, there are no lines, or two meanings share an id; the message names file and line.
   """
   found: dict[str, Example] = {}
   owners: dict[str, str] = {}
   for number, (key, meaning, text) in _read(path, ('id', 'meaning', 'text')):
     if owners.setdefault(key, meaning) != meaning:
-      raise ValueError(f'{path}:{number}: the id {key!r} stands for {meaning!r}, but above for {owners[key]!r}. '
-                       'Give each meaning its own id.')
+      raise ValueError(f'{path}:{number}: the id {key!r} belongs to {meaning!r}, but above to {owners[key]!r}. '
+                       'Give each meaning a unique id.')
     found.setdefault(meaning, {'id': key, 'meaning': meaning, 'references': []})['references'].append(text)
   return list(found.values())
 
 
 def read_meanings(path: str) -> list[str]:
-  """Returns the meanings of a file that has one a line.
+  """Returns the meanings of a file with one meaning per line.
 
   Raises:
-    ValueError: a line has more than a meaning, or there is none; the message names file and line.
+    ValueError: a line holds more than a meaning, or there are no lines; the message names file and line.
   """
   return [meaning for _, (meaning,) in _read(path, ('meaning',))]
 
 
 def _read(path: str, names: Sequence[str]) -> list[tuple[int, list[str]]]:
-  """Returns the number and the parts of every line; blank lines are passed over."""
+  """Returns the number and the parts of every line; blank lines are skipped."""
   wanted, lines = _MARK.join(names), []
   for number, line in files.read_lines(path):
     parts = [part.strip() for part in line.split(_MARK)]
     if not line.strip():
       continue
     if len(parts) != len(names) or not all(parts):
-      raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, wanted a line of the form {wanted}, none of '
-                       'them empty. Mend the line, or choose the file that has this form.')
+      raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, expected a line of the form {wanted} without '
+                       'empty parts. Fix the line, or choose a file of this form.')
     lines.append((number, parts))
   if not lines:
-    raise ValueError(f'{path} holds no example. Write lines of the form {wanted}.')
+    raise ValueError(f'{path} holds no examples. Write lines of the form {wanted}.')
   return lines
 
 
@@ -212,5 +212,5 @@ def _document(text: str) -> Example:
 
 
 def _references(text: str, *, example: Example, is_target: bool) -> Any:
-  """Returns what metrics compare: an answer, and of a target all references."""
+  """Returns the value that metrics compare: all references for a target, the text for a prediction."""
   return example.get('references', [text]) if is_target else text

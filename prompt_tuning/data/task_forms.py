@@ -1,8 +1,8 @@
 """The three forms of a benchmark's tasks: plain, `taskless_` and `task_index_`.
 
-T5 was trained with a text in front of the inputs that says which task it is, `sst2 sentence: ...`. A prompt says that
-too, so `taskless_` leaves the text out. `task_index_` puts one token there instead: the number of the task, by which a
-model with several prompts chooses.
+T5 was trained with a text before the inputs that names the task, `sst2 sentence: ...`. A prompt identifies the task
+too, so `taskless_` leaves the text out. `task_index_` puts a single token there instead: the number of the task, with
+which a model with several prompts selects one.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ class Benchmark:
   """One task of a benchmark, without its form.
 
   Attributes:
-    config: of the TensorFlow Dataset, such as 'sst2'.
-    lead: leading task text of the plain form. Tasks that are one task to a model, such as MNLI's sets, share it.
+    config: config of the TensorFlow Dataset, such as 'sst2'.
+    lead: leading task text of the plain form. Tasks that a model treats as one, such as MNLI's sets, share it.
     preprocess: makes the examples, without leading text.
     metrics: see `seqio_tasks.add_tfds_task`.
-    postprocess: the same.
-    splits: of the dataset, and of the task.
-    labels: the words that the targets are, where they are few.
+    postprocess: see `seqio_tasks.add_tfds_task`.
+    splits: splits of the dataset and of the task.
+    labels: all target words, if there are few.
   """
 
   config: str
@@ -43,13 +43,13 @@ def add_forms(name: str, dataset: str, benchmark: Benchmark, leads: Sequence[str
   """Adds a task in its three forms, each in all vocabularies and with and without logging of examples.
 
   Args:
-    name: of the plain form.
+    name: name of the plain form.
     dataset: TFDS name, config and version.
-    benchmark: what the task is.
-    leads: leading texts of all tasks of the benchmark: the place of this one's is its index.
+    benchmark: the task.
+    leads: leading texts of all tasks of the benchmark; the position of this task's text is its index.
 
   Returns:
-    the names that were added.
+    the added names.
   """
   plain = text_to_text.lead(benchmark.preprocess, benchmark.lead)
   names = []
@@ -61,7 +61,7 @@ def add_forms(name: str, dataset: str, benchmark: Benchmark, leads: Sequence[str
 
 
 def add_form_mixtures(name: str, tasks: Sequence[str]) -> list[str]:
-  """Adds a mixture, with equal rates, in the three forms of its tasks; returns the names that were added."""
+  """Adds a mixture, with equal rates, in the three forms of its tasks; returns the added names."""
   names = []
   for form in FORMS:
     names += seqio_tasks.add_mixture(f'{form}{name}', [f'{form}{task}' for task in tasks])

@@ -1,4 +1,4 @@
-"""Tasks: named examples with the metrics that judge them, and mixtures of tasks."""
+"""Tasks: named examples with their metrics, and mixtures of tasks."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -12,19 +12,19 @@ FILE_ENDINGS = ('.jsonl', '.tsv')
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """Examples in named splits, and how predictions are judged.
+  """Examples in named splits, and how predictions are evaluated.
 
   Attributes:
-    name: what users type.
-    splits: name of a split -> sequence of examples, dicts with at least 'inputs' and 'targets', each a text or
-      an array of token ids. A sequence with a method `draw(seed)` is endless: training calls it with the run's
-      seed and reads what it returns in order.
+    name: the name that users type.
+    splits: split name -> sequence of examples, dicts with at least 'inputs' and 'targets', each a text or an array of
+      token ids. A sequence with a method `draw(seed)` is endless: training calls it with the run's seed and reads the
+      returned sequence in order.
     metrics: functions `(targets, predictions) -> {name: value}`.
-    source: what the examples were read from, for messages.
-    postprocess: `(text, example=…, is_target=…) -> value`: what metrics compare instead of a target's or an
-      answer's text.
+    source: where the examples come from, for messages.
+    postprocess: `(text, example=…, is_target=…) -> value`: the value that metrics compare instead of the text of a
+      target or prediction.
     score_metrics: functions `(targets, scores) -> {name: value}` of the targets' log-likelihoods.
-    labels: all texts that a target may be, where these are few and known.
+    labels: all possible target texts, if they are few and known.
   """
 
   name: str
@@ -45,12 +45,12 @@ class Task:
       raise ValueError(f'Task {self.name} has no split {name!r}. Choose one of {", ".join(self.splits)}.')
     examples = self.splits[name]
     if len(examples) == 0:
-      raise ValueError(f'The split {name!r} of {self.source or self.name} holds no example. Choose another split '
-                       f'({_sizes(self.splits)}), or give more examples.')
+      raise ValueError(f'The split {name!r} of {self.source or self.name} holds no examples. Choose another split '
+                       f'({_sizes(self.splits)}), or add examples.')
     return examples
 
   def parts(self, split: str) -> list[tuple['Task', float]]:
-    """Returns the tasks that give examples of a split, with their rates: this one.
+    """Returns the tasks that have a split, with their rates: this task only.
 
     Raises:
       ValueError: there is no such split, or it is empty.
@@ -59,17 +59,17 @@ class Task:
     return [(self, 1.0)]
 
   def value(self, text: str, example: Example, *, is_target: bool) -> Any:
-    """Returns what metrics compare, of a target's or an answer's text."""
+    """Returns the value that metrics compare, from the text of a target or prediction."""
     return text if self.postprocess is None else self.postprocess(text, example=example, is_target=is_target)
 
 
 @dataclasses.dataclass(frozen=True)
 class First:
-  """The first examples of an endless sequence, to be judged by.
+  """The first examples of an endless sequence, for evaluation.
 
   Attributes:
     examples: the sequence.
-    count: how many.
+    count: the number of examples.
   """
 
   examples: Sequence[Example]
@@ -89,9 +89,9 @@ class Mixture:
   """Tasks that are trained together, each with its rate.
 
   Attributes:
-    name: what users type.
-    tasks: the tasks; a split of the mixture is that of those that have it.
-    rates: of each task, the share of examples that it gives, up to a common factor; empty is equal shares.
+    name: the name that users type.
+    tasks: the tasks; a split of the mixture combines the tasks that have that split.
+    rates: relative share of examples from each task; empty means equal shares.
   """
 
   name: str
@@ -101,18 +101,18 @@ class Mixture:
   def __post_init__(self):
     rates = tuple(self.rates) or (1.0,) * len(self.tasks)
     if not self.tasks:
-      raise ValueError(f'Mixture {self.name} has no task. Give at least one.')
+      raise ValueError(f'Mixture {self.name} has no tasks. Give at least one.')
     if len(rates) != len(self.tasks) or min(rates) <= 0:
-      raise ValueError(f'Mixture {self.name} has the rates {rates} for {len(self.tasks)} tasks. '
-                       'Give one rate above 0 for each task, or none.')
+      raise ValueError(f'Mixture {self.name} got rates={rates} for {len(self.tasks)} tasks. '
+                       'Give one rate above 0 for each task, or no rates.')
     object.__setattr__(self, 'tasks', tuple(self.tasks))
     object.__setattr__(self, 'rates', rates)
 
   def parts(self, split: str) -> list[tuple[Task, float]]:
-    """Returns the tasks that give examples of a split, with their rates.
+    """Returns the tasks that have a split, with their rates.
 
     Raises:
-      ValueError: no task has this split, or it is empty in one.
+      ValueError: no task has this split, or it is empty in one of them.
     """
     found = [(task, rate) for task, rate in zip(self.tasks, self.rates, strict=True) if split in task.splits]
     if not found:
@@ -127,13 +127,13 @@ registered: dict[str, Task | Mixture] = {}
 
 
 def add(task: Task | Mixture) -> Task | Mixture:
-  """Makes `task` known by its name, and returns it.
+  """Registers `task` under its name, and returns it.
 
   Raises:
     ValueError: another task has this name.
   """
   if registered.get(task.name, task) is not task:
-    raise ValueError(f'There is already a task {task.name!r}. Give the new one another name.')
+    raise ValueError(f'There is already a task {task.name!r}. Give the new task another name.')
   registered[task.name] = task
   return task
 

@@ -1,11 +1,11 @@
-"""The examples of GLUE and SuperGLUE as texts, the way T5 was trained on them.
+"""GLUE and SuperGLUE examples as texts, in the form that T5 was trained on.
 
 Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", appendix D,
-shows each. Every function here takes an example of a TensorFlow Dataset, with Python's values, and returns the
-examples made of it: 'inputs', 'targets', and what the metrics read beside. Inputs lack the leading task text
-(`sst2 `); `lead` puts it there.
+shows each. The functions that make examples take an example of a TensorFlow Dataset, with Python values, and return a
+list of examples with 'inputs', 'targets' and any other values that the metrics read. Inputs lack the leading task text
+(`sst2 `); `lead` adds it.
 
-A label of -1, which test splits have, becomes the target `<unk>`.
+A label of -1, as in test splits, becomes the target `<unk>`.
 """
 
 import functools
@@ -21,15 +21,15 @@ from prompt_tuning.data.tasks import Example
 Preprocess = Callable[[Example], list[Example]]
 
 UNKNOWN = '<unk>'
-NO_LABEL = -1  # what an answer that is no label counts as
-UNLABELLED = -2  # what a target without label counts as: no answer is right
-NO_SCORE = -1.0  # what an answer that is no number counts as
+NO_LABEL = -1  # the index of a prediction that is not a label
+UNLABELLED = -2  # the index of a target without a label: every prediction is wrong
+NO_SCORE = -1.0  # the score of a prediction that is not a number
 DETERMINERS = frozenset('a an few her his each every many much my our some that the their these this those which whose '
                         'your'.split())
 
 
 def lead(preprocess: Preprocess, text: str) -> Preprocess:
-  """Returns `preprocess` with a leading task text in front of its inputs."""
+  """Returns `preprocess` with a leading task text before its inputs."""
   return functools.partial(_lead, preprocess=preprocess, text=text)
 
 
@@ -39,30 +39,30 @@ def _lead(example: Example, *, preprocess: Preprocess, text: str) -> list[Exampl
 
 def classify(example: Example, *, keys: Sequence[str], labels: Sequence[str],
              columns: Sequence[str] = ()) -> list[Example]:
-  """Makes `key: text key: text ...` with the word of the label as target.
+  """Makes inputs `key: text key: text ...`, with the label's word as target.
 
   Args:
     example: with 'label', a number.
-    keys: as they stand in the inputs, in this order.
+    keys: the keys in the inputs, in this order.
     labels: words, in the order of the dataset's classes.
-    columns: of the dataset, for each key; empty is those named like the keys.
+    columns: the dataset's column for each key; empty means the columns named like the keys.
   """
   return [{'inputs': _fields(example, keys, columns), 'targets': _word(labels, example['label'])}]
 
 
 def label_index(text: str, example: Example | None = None, is_target: bool = False, *, labels: Sequence[str]) -> int:
-  """Returns the number of the label that a text is, white space around it aside.
+  """Returns the index of the label that a text equals, ignoring surrounding white space.
 
-  An answer that is none of them is -1, a target -2, so that no answer is right where there are no labels.
+  A prediction that is not a label gives -1, a target -2, so that no prediction is right for an unlabelled target.
   """
   text = text.strip()
   return labels.index(text) if text in labels else UNLABELLED if is_target else NO_LABEL
 
 
 def stsb(example: Example) -> list[Example]:
-  """Makes the similarity of two sentences a text: the score to the nearest 0.2, such as `3.2` for 3.25.
+  """Makes an example of sentence similarity; the target is the score to the nearest 0.2, such as `3.2` for 3.25.
 
-  Half-way is rounded as T5 does: in single precision, to the even number of fifths.
+  Ties are rounded as in T5: in single precision, to the even number of fifths.
   """
   score = np.float32(example['label'])
   target = UNKNOWN if score < 0 else f'{np.round(score * np.float32(5)) / 5:.1f}'
@@ -70,7 +70,7 @@ def stsb(example: Example) -> list[Example]:
 
 
 def score(text: str, example: Example | None = None, is_target: bool = False) -> float:
-  """Returns the number that a text is; -1.0, which no score is, if it is none."""
+  """Returns a text as a number; a text that is not a finite number gives -1.0, which is not a valid score."""
   try:
     number = float(text)
   except ValueError:
@@ -79,9 +79,9 @@ def score(text: str, example: Example | None = None, is_target: bool = False) ->
 
 
 def multirc(example: Example, *, labels: Sequence[str]) -> list[Example]:
-  """Makes one possible answer to a question; 'group' says which question, as the metric counts whole questions.
+  """Makes an example of one candidate answer; 'group' identifies the question, since the metric counts questions.
 
-  The markup of the paragraph goes: `<b>` and `</b>` leave nothing, `<br>` leaves a blank.
+  The paragraph's markup is removed: `<b>` and `</b>` are deleted, `<br>` becomes a space.
   """
   example = {key: re.sub('</?b>', '', value.replace('<br>', ' ')) if isinstance(value, str) else value
              for key, value in example.items()}
@@ -91,16 +91,15 @@ def multirc(example: Example, *, labels: Sequence[str]) -> list[Example]:
 
 
 def grouped_label(text: str, example: Example, is_target: bool = False, *, labels: Sequence[str]) -> dict[str, Any]:
-  """Returns the 'label' that a text is, as `label_index` does, and the 'group' of the example."""
+  """Returns the 'label' of a text, as in `label_index`, and the 'group' of the example."""
   return {'label': label_index(text, example, is_target, labels=labels), 'group': example['group']}
 
 
 def record(example: Example) -> list[Example]:
-  """Makes one example for each right answer to a query; a query without one, as in the test split, gives `<unk>`.
+  """Makes one example for each correct answer to a query; a query without answers, as in 'test', has target `<unk>`.
 
-  So evaluation meets a query as often as it has answers: 'group' says which query it is, 'answers' are all of its
-  answers, and the metric counts each query once. The bullets of the passage, lines after `@highlight`, become
-  sentences.
+  Evaluation therefore sees a query once for each of its answers: 'group' identifies the query, 'answers' holds all of
+  its answers, and the metric counts each query once. The passage's bullets, lines after `@highlight`, become sentences.
   """
   passage = re.sub(r'([.?!"\'])\n@highlight\n', r'\1 ', example['passage'])
   passage = passage.replace('\n@highlight\n', '. ')
@@ -115,12 +114,12 @@ def all_answers(text: str, example: Example, is_target: bool = False) -> Any:
 
 
 def referent(example: Example, *, right_only: bool = False) -> list[Example]:
-  """Makes an example of the Winograd Schema Challenge: the pronoun stands between asterisks, the noun is the target.
+  """Makes an example of the Winograd Schema Challenge: asterisks mark the pronoun, the noun is the target.
 
   Args:
-    example: of `super_glue/wsc.fixed`: 'span2_text' is the pronoun, 'span1_text' a noun, 'label' whether the pronoun
-      means it.
-    right_only: leaves out nouns that the pronoun does not mean, from which nothing can be learnt: for training.
+    example: from `super_glue/wsc.fixed`: 'span2_text' is the pronoun, 'span1_text' a noun, and 'label' is 1 if the
+      pronoun refers to it.
+    right_only: for training: drop examples whose noun is not the referent, since they do not give the right answer.
   """
   if right_only and example['label'] != 1:
     return []
@@ -130,11 +129,11 @@ def referent(example: Example, *, right_only: bool = False) -> list[Example]:
 
 
 def same_referent(text: str, example: Example, is_target: bool = False) -> int:
-  """Returns 1 or 0: the label for a target; for a prediction, whether it names the noun of the example.
+  """Returns the label for a target; for a prediction, 1 if it names the noun of the example, else 0.
 
-  It does when, in lower case and without determiners and punctuation around words, the words of one are among the
-  words of the other, and both or neither hold an apostrophe, so `Ann` is not `Ann's`. A text without words names
-  nothing.
+  Both are compared in lower case, without determiners and without punctuation around words. They match if the words of
+  one are a subset of the words of the other, and both or neither contain an apostrophe, so `Ann` does not match
+  `Ann's`. A text without words never matches.
   """
   if is_target:
     return int(example['label'])
@@ -150,12 +149,13 @@ def definite_pronoun(example: Example) -> list[Example]:
 
 
 def mark(text: str, pronoun: str, index: int) -> str:
-  """Puts asterisks around a pronoun, where it stands as a whole word nearest to the word of this index.
+  """Puts asterisks around a pronoun, at its whole-word occurrence nearest to the word with this index.
 
-  Indices of the dataset count words between blanks; a few of them are one off, and some words carry a quotation mark.
+  The dataset's indices count words separated by white space; a few are off by one, and some words carry a quotation
+  mark.
   """
   places = [found.start() for found in re.finditer(rf'(?<!\w){re.escape(pronoun)}(?!\w)', text)]
-  if not places:  # the span is not a part of the text: the word of the index it is
+  if not places:  # the pronoun does not occur in the text: replace the word at the index
     words = text.split()
     return ' '.join([*words[:index], f'*{pronoun}*', *words[index + 1:]])
   start = min(places, key=lambda place: abs(len(re.findall(r'\s+', text[:place].lstrip())) - index))

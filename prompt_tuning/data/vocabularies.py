@@ -3,10 +3,10 @@
 Every vocabulary has
   encode(text) -> list of ids, without the end token,
   decode(ids) -> text up to the first end token,
-  size, pad_id, bos_id (None where the model has none), eos_id, which ends texts that are learnt,
-  end_ids, all that end an answer: models that follow instructions have several,
-  start, the ids that the model's own tokenizer puts in front of a text; whoever encodes an input adds them.
-Two vocabularies are equal when they read the same file content in the same way; all can be pickled.
+  size, pad_id, bos_id (None if the model has none), eos_id, which ends training targets,
+  end_ids, all ids that end a generation: instruction-tuned models have several,
+  start, the ids that the model's tokenizer prepends to a text; callers that encode an input add them.
+Two vocabularies are equal if they read the same file content in the same way. All can be pickled.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from typing import Protocol
 from prompt_tuning.files import storage
 
 _SPECIALS = {'pad_token': '<pad>', 'eos_token': '</s>'}
-_USER_DEFINED = 4  # of SentencePiece's piece types: found in a text as it stands
+_USER_DEFINED = 4  # SentencePiece's type of pieces that are matched verbatim
 
 
 class Vocabulary(Protocol):
-  """What the rest of the package asks of a vocabulary."""
+  """The interface that the rest of the package uses."""
 
   size: int
   pad_id: int
@@ -39,10 +39,10 @@ class Vocabulary(Protocol):
 
 
 class _FileVocabulary:
-  """A vocabulary read from one file: pickled as the content, equal by its digest and special tokens.
+  """A vocabulary read from one file: pickled with the content, compared by digest and special tokens.
 
   Attributes:
-    path: where the file was read from.
+    path: the file.
     digest: SHA-256 of its content.
   """
 
@@ -58,7 +58,7 @@ class _FileVocabulary:
 
   @property
   def end_ids(self) -> tuple[int, ...]:
-    """The tokens that end an answer, `eos_id` first."""
+    """The tokens that end a generation, `eos_id` first."""
     return tuple(dict.fromkeys((self.eos_id, *self._settings['ends'])))
 
   def __getstate__(self) -> dict:
@@ -80,13 +80,13 @@ class _FileVocabulary:
 
 
 class SentencePieceVocabulary(_FileVocabulary):
-  """A SentencePiece model with T5's sentinels `<extra_id_0>`, … as its last ids, the first of them last.
+  """A SentencePiece model with T5's sentinels `<extra_id_0>`, … as its last ids, in descending order.
 
   Args:
     path: the model file, local or `gs://`.
-    extra_ids: how many sentinels there are; those that the file lacks are appended to its pieces.
+    extra_ids: the number of sentinels; those missing from the file are appended to its pieces.
     starts: an input begins with the begin token.
-    ends: ids of further tokens that end an answer.
+    ends: ids of additional tokens that end a generation.
   """
 
   def __init__(self, path: str, extra_ids: int = 100, starts: bool = False, ends: Iterable[int] = ()):
@@ -95,14 +95,14 @@ class SentencePieceVocabulary(_FileVocabulary):
   def _open(self) -> None:
     import sentencepiece
 
-    # Fields of a serialised message that follow it are merged into it: here, more pieces.
+    # Protobuf merges fields appended to a serialised message into it: here, more pieces.
     sentinels = [f'▁<extra_id_{i}>'.encode() for i in reversed(range(self._settings['extra_ids']))]
     added = b''.join(_piece(sentinel) for sentinel in sentinels if sentinel not in self._content)
     self._model = sentencepiece.SentencePieceProcessor()
     try:
       self._model.LoadFromSerializedProto(self._content + added)
     except RuntimeError as error:
-      raise ValueError(f'{self.path} is not a SentencePiece model (found {len(self._content)} bytes that begin with '
+      raise ValueError(f'{self.path} is not a SentencePiece model (found {len(self._content)} bytes that start with '
                        f'{self._content[:8]!r}). Give the path of a .model file.') from error
     self.size = self._model.GetPieceSize()
     self.eos_id = self._model.eos_id()
@@ -115,20 +115,20 @@ class SentencePieceVocabulary(_FileVocabulary):
     return self._model.EncodeAsIds(text)
 
   def decode(self, ids: Iterable[int]) -> str:
-    """Returns the text of `ids` up to the first end token; an id past the vocabulary is an unknown piece."""
+    """Returns the text of `ids` up to the first end token; an id outside the vocabulary is an unknown piece."""
     unknown = self._model.unk_id()
     return self._model.DecodeIds([i if 0 <= i < self.size else unknown for i in until_end(ids, self.end_ids)])
 
 
 class TokenizersVocabulary(_FileVocabulary):
-  """A `tokenizer.json` of the tokenizers library. Of the special tokens it would add, the first ones are `start`.
+  """A `tokenizer.json` of the tokenizers library. The special tokens that it prepends to a text are `start`.
 
   Args:
     path: the file, local or `gs://`.
     eos: text or id of the end token.
-    pad: text of the padding token; None where the model has none: the end token's id is used.
-    bos: text of the begin token; None where the model has none.
-    ends: ids of further tokens that end an answer.
+    pad: text of the padding token; None if the model has none: the end token's id is used.
+    bos: text of the begin token; None if the model has none.
+    ends: ids of additional tokens that end a generation.
   """
 
   def __init__(self, path: str, eos: str | int = '</s>', pad: str | None = '<pad>', bos: str | None = None,
@@ -142,10 +142,10 @@ class TokenizersVocabulary(_FileVocabulary):
       self._tokenizer = tokenizers.Tokenizer.from_buffer(self._content)
     except Exception as error:  # the library raises plain exceptions
       raise ValueError(f'{self.path} is not a tokenizer file ({error}). '
-                       'Give the path of a tokenizer.json of the tokenizers library.') from error
+                       'Give the path of a tokenizer.json file of the tokenizers library.') from error
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
-    # Some published tokenizers add tokens for which the model has no row (Gemma 3 1B, Code Llama): they do not count.
+    # Some published tokenizers add tokens without an embedding in the model (Gemma 3 1B, Code Llama): not counted.
     self.size = self._tokenizer.get_vocab_size(with_added_tokens=False)
     self.eos_id = self._id('eos')
     self.pad_id = self.eos_id if self._settings['pad'] is None else self._id('pad')
@@ -158,8 +158,8 @@ class TokenizersVocabulary(_FileVocabulary):
     token = self._settings[role]
     found = self._tokenizer.token_to_id(token) if isinstance(token, str) else token
     if found is None or self._tokenizer.id_to_token(found) is None:
-      raise ValueError(f'{self.path} has no token {token!r}, which was given as {role}. '
-                       f'Give {role}= one of the tokens that the file names.')
+      raise ValueError(f'{self.path} has no token for {role}={token!r}. '
+                       f'Set {role} to one of the tokens in the file.')
     return found
 
   def encode(self, text: str) -> list[int]:
@@ -174,11 +174,11 @@ class TokenizersVocabulary(_FileVocabulary):
 
 
 class PassThroughVocabulary:
-  """Texts are token ids with blanks between them: for models without a tokenizer.
+  """For models without a tokenizer: texts are token ids separated by spaces.
 
   Attributes:
     size: ids are 0..size − 1.
-    pad_id, eos_id: as T5 has them, unless given.
+    pad_id, eos_id: T5's by default.
   """
 
   bos_id, start = None, ()
@@ -191,11 +191,12 @@ class PassThroughVocabulary:
     try:
       ids = [int(word) for word in text.split()]
     except ValueError as error:
-      raise ValueError(f'The text {text[:40]!r} is not a list of token ids with blanks between them. Write ids, or '
-                       "choose the model's own tokenizer file as vocabulary.") from error
+      raise ValueError(f'The text {text[:40]!r} is not a list of token ids separated by spaces. Write ids, or '
+                       "use the model's tokenizer file as vocabulary.") from error
     wrong = [i for i in ids if not 0 <= i < self.size]
     if wrong:
-      raise ValueError(f'The text names the token ids {wrong[:5]}, but the vocabulary has 0..{self.size - 1}.')
+      raise ValueError(f'The text has the token ids {wrong[:5]}, but the vocabulary has 0..{self.size - 1}. '
+                       'Write only ids of the vocabulary.')
     return ids
 
   def decode(self, ids: Iterable[int]) -> str:
@@ -213,19 +214,20 @@ class PassThroughVocabulary:
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> dict[str, str]:
-  """Returns the files of a byte-level BPE that is made for `texts`, name -> content; it can spell any other text too.
+  """Trains a byte-level BPE on `texts` and returns its files, name -> content; it can encode any other text too.
 
-  `<pad>` is 0 and `</s>`, the end token, 1. Pairs that occur once only are not merged, so few texts give fewer tokens.
+  `<pad>` is 0 and `</s>`, the end token, is 1. Pairs that occur only once are not merged, so the vocabulary may be
+  smaller than `size`.
 
   Raises:
-    ValueError: `size` has no room for the bytes.
+    ValueError: `size` is too small for all bytes.
   """
   import tokenizers
 
   least = len(_SPECIALS) + 256
   if size < least:
-    raise ValueError(f'A tokenizer of {size} tokens was asked for, but the bytes and special tokens are {least}. '
-                     'Give a larger size.')
+    raise ValueError(f'size={size} is too small for a tokenizer: bytes and special tokens take {least} ids. '
+                     'Use a larger size.')
   bytewise = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
   tokenizer.pre_tokenizer, tokenizer.decoder = bytewise, tokenizers.decoders.ByteLevel()
@@ -243,6 +245,6 @@ def until_end(ids: Iterable[int], end_ids: Container[int]) -> list[int]:
 
 def _piece(name: bytes) -> bytes:
   """Returns one user-defined piece as a serialised field of SentencePiece's ModelProto."""
-  # Fields of the piece: 1 its text, 3 its type; the score, field 2, is 0 by default.
+  # Fields of the piece: 1 is its text, 3 its type; the score, field 2, is 0 by default.
   piece = bytes([1 << 3 | 2, len(name)]) + name + bytes([3 << 3, _USER_DEFINED])
   return bytes([1 << 3 | 2, len(piece)]) + piece  # field 1 of the model: pieces

@@ -1,4 +1,4 @@
-"""What a model's folder says about its tokens, read into a vocabulary."""
+"""Reads the vocabulary of a model folder."""
 
 import json
 from typing import Any
@@ -12,17 +12,17 @@ FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model', 'tokenizer.mod
 def load_vocabulary(path: str) -> Vocabulary:
   """Returns the vocabulary of a model folder, or of one vocabulary file.
 
-  A folder's `tokenizer.json` is preferred; its `tokenizer_config.json` may name the special tokens, else `config.json`
-  the end token. Further tokens that end an answer are those of `generation_config.json`, else of `config.json`.
+  A folder's `tokenizer.json` is preferred. `tokenizer_config.json` may name the special tokens; otherwise `config.json`
+  names the end token. Additional tokens that end a generation come from `generation_config.json`, else `config.json`.
 
   Raises:
-    FileNotFoundError: there is none; the message lists what was looked for.
+    FileNotFoundError: there is no vocabulary; the message lists the files tried.
   """
   candidates = [str(path)] if str(path).endswith(('.json', '.model')) else [storage.join(path, f) for f in FILES]
   for candidate in candidates:
     if storage.exists(candidate):
       return _open_file(candidate)
-  raise FileNotFoundError(f'{path} holds no vocabulary: looked for {", ".join(candidates)}. '
+  raise FileNotFoundError(f'{path} has no vocabulary: looked for {", ".join(candidates)}. '
                           "Copy the model's tokenizer file there, or give its path as the vocabulary.")
 
 
@@ -39,7 +39,7 @@ def _open_file(path: str) -> Vocabulary:
     return TokenizersVocabulary(path)
   tokens = {role: _token_text(named.get(f'{role}_token')) for role in ('eos', 'pad', 'bos')} if named else {}
   end = tokens.get('eos')
-  if end is None:  # GPT-2's tokenizer_config.json names none
+  if end is None:  # as in GPT-2's tokenizer_config.json
     end = ends[0] if ends else '</s>'
   return TokenizersVocabulary(path, **tokens | {'eos': end, 'ends': ends})
 
@@ -53,13 +53,13 @@ def _end_ids(folder: str) -> list[int]:
 
 
 def _read_object(path: str, what: str) -> dict[str, Any]:
-  """Returns the content of a JSON file, or {} where there is none."""
+  """Returns the content of a JSON file, or {} if it does not exist."""
   if not storage.exists(path):
     return {}
   try:
     return json.loads(storage.read_bytes(path))
   except ValueError as error:
-    raise ValueError(f'{path} is not JSON ({error}). Mend {what}.') from error
+    raise ValueError(f'{path} is not valid JSON ({error}). Fix {what}.') from error
 
 
 def _token_text(entry: str | dict | None) -> str | None:

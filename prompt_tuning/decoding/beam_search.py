@@ -1,22 +1,22 @@
 """Beam search with T5X's brevity penalty, or with the penalty and stopping rule of transformers.
 
-Both keep N live beams, look at the best 2N continuations at every step ((1 + E)N with E > 1 end tokens, so that N may
-live on) and collect the best N finished sequences:
+Both keep N live beams, consider the best 2N continuations at every step ((1 + E)N with E > 1 end tokens, so that N can
+stay live) and collect the best N finished sequences:
 
                      T5X                               transformers
   score              logprob / ((5 + length)/6)^alpha  logprob / length^alpha
   may finish         all 2N continuations, by EOS      the best N of the 2N, by EOS or by reaching max_length
-  a row stops when   its N finished beams are full and the bound on what its live beams can reach is no better
-                     than the worst of them, or, with early_stopping=True, as soon as they are full
-  length in bound    max_length + 1                    the present length; with 'never' and alpha > 0, max_length
+  a row stops when   it has N finished beams and the upper bound on the score of its live beams is not better than
+                     the worst of them, or, with early_stopping=True, as soon as it has N
+  length in bound    max_length + 1                    the current length; with 'never' and alpha > 0, max_length
   nothing finished   the live beams, by logprob        cannot happen
 
-With a temperature T the 2N continuations are drawn without replacement from softmax(logprob / T) over those of all
-beams, as transformers does with do_sample; 'the best N' of them stay those by logprob. The draw is the largest of
-logprob / T with Gumbel noise (Kool et al. 2019), which is a function of (key, row, index) alone. Scores stay those
-above, where transformers divides them by T.
+With a temperature T, the 2N continuations are drawn without replacement from softmax(logprob / T) over all
+continuations of all beams, as transformers does with do_sample; 'the best N' are still selected by logprob. The draw
+takes the largest values of logprob / T plus Gumbel noise (Kool et al. 2019); the noise depends only on (key, row,
+index). Scores do not change; transformers divides them by T.
 
-A length counts the generated tokens and the EOS. With one beam this is not greedy decoding: the second-best
+A length counts the generated tokens, including EOS. With one beam this differs from greedy decoding: the second-best
 continuation finishes the sequence if it is EOS.
 """
 
@@ -30,7 +30,7 @@ from jax import lax
 from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, reorder, run_step
 from prompt_tuning.types import Array
 
-UNFILLED = -1.0e7  # the score of a beam that holds no sequence
+UNFILLED = -1.0e7  # the score of an empty beam
 
 
 def beam_search(
@@ -58,31 +58,31 @@ def beam_search(
   Args:
     step: (ids [B, N], index, cache) -> (logits [B, N, V], cache).
     cache: leaves [L, B, N, ...].
-    key: of the noise; may be None at temperature 0.
+    key: random key of the noise; may be None at temperature 0.
     batch_size: B.
-    max_length: S, how many tokens a sequence may have, EOS included.
+    max_length: S, the maximum number of tokens of a sequence, including EOS.
     end_ids: the tokens that end a sequence.
-    num_decodes: N, the beams.
+    num_decodes: N, the number of beams.
     alpha: strength of the length penalty; larger favours longer sequences.
-    start_id: what the decoder reads first.
-    pad_id: what fills a sequence after EOS.
-    penalty: whose score and stopping rule, see the top of this file.
-    early_stopping: when transformers' form stops: at N finished (True), when improving is unlikely (False) or when it
-      is impossible ('never').
-    temperature: of the draw of continuations; 0 takes the best ones.
-    row_ids: [B] numbers that tell the rows' noise apart, 0..B-1 where absent, see `temperature_sample`.
-    active: [B] booleans, the rows to decode; all where absent. The others come back unfilled and delay no one.
+    start_id: the first token that the decoder reads.
+    pad_id: fills a sequence after EOS.
+    penalty: the form of score and stopping rule, see the module docstring.
+    early_stopping: when the transformers form stops: at N finished sequences (True), when an improvement is unlikely
+      (False) or when it is impossible ('never').
+    temperature: temperature of the draw of continuations; 0 takes the best ones.
+    row_ids: [B] numbers that make the noise of rows differ, 0..B-1 if absent, see `temperature_sample`.
+    active: [B] booleans, the rows to decode; all if absent. Other rows return unfilled and do not delay the search.
 
   Returns:
-    tokens [B, N, S] and scores [B, N] in increasing order. Where fewer than N sequences finished, the first
-    ones are all `pad_id` with the score UNFILLED.
+    tokens [B, N, S] and scores [B, N] in increasing order. If fewer than N sequences finished, the first ones are all
+    `pad_id` with the score UNFILLED.
   """
   rules = _rules(penalty, alpha, max_length, early_stopping)
   check_cache(cache, batch_size, num_decodes)
   count = max(2, 1 + len(end_ids)) * num_decodes
   if temperature < 0 or (temperature and key is None):
-    raise ValueError(f'The temperature of the beams is {temperature}, and {"no" if key is None else "a"} key is given. '
-                     'Give a temperature above 0 with a key, or 0 for the best continuations.')
+    raise ValueError(f'Beam search got temperature={temperature} and {"no" if key is None else "a"} key. '
+                     'Use a temperature above 0 with a key, or 0 for the best continuations.')
   row_ids = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
 
   def unfinished(state: _State) -> Array:
@@ -129,17 +129,17 @@ def beam_search(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _State:
-  """Where the search stands. Beams are in decreasing order of log probability or score.
+  """The state of the search. Beams are in decreasing order of log probability or score.
 
   Attributes:
-    index: how many tokens the live beams have.
+    index: the number of tokens of the live beams.
     ids: [B, N] the live beams' newest tokens, which the next step reads.
     tokens: [B, N, S] the live beams.
-    log_probs: [B, N] of the live beams; UNFILLED or less where a beam is not live.
+    log_probs: [B, N] log probabilities of the live beams; UNFILLED or less for a beam that is not live.
     finished_tokens: [B, N, S] the best finished sequences.
-    finished_scores: [B, N] UNFILLED where there is none.
+    finished_scores: [B, N] their scores; UNFILLED if there is none.
     done: [B] rows whose finished sequences are final.
-    cache: the model's, in the order of the live beams.
+    cache: the model's cache, in the order of the live beams.
   """
 
   index: Array
@@ -154,7 +154,7 @@ class _State:
 
 @dataclasses.dataclass(frozen=True)
 class _T5X:
-  """Score and stopping rule of T5X."""
+  """T5X's score and stopping rule."""
 
   alpha: float
   max_length: int
@@ -178,7 +178,7 @@ class _T5X:
 
 @dataclasses.dataclass(frozen=True)
 class _Transformers:
-  """Score and stopping rule of transformers."""
+  """The score and stopping rule of transformers."""
 
   alpha: float
   max_length: int
@@ -202,23 +202,23 @@ class _Transformers:
 
 
 def _rules(penalty: str, alpha: float, max_length: int, early_stopping: bool | str) -> _T5X | _Transformers:
-  """Returns the rules of a form; raises ValueError for a form that does not exist."""
+  """Returns the rules of a form; raises ValueError for an unknown form."""
   if early_stopping not in (True, False, 'never'):
-    raise ValueError(f"early_stopping is {early_stopping!r}. Give True, False or 'never'.")
+    raise ValueError(f"early_stopping={early_stopping!r} is not valid. Use True, False or 'never'.")
   if penalty == 'transformers':
     return _Transformers(alpha, max_length, early_stopping)
   if penalty != 't5x':
-    raise ValueError(f"The penalty is {penalty!r}. Give 't5x' or 'transformers'.")
+    raise ValueError(f"penalty={penalty!r} is not valid. Use 't5x' or 'transformers'.")
   if early_stopping:
     raise ValueError(
-      f"early_stopping is {early_stopping!r}, but T5X's penalty has one stopping rule. "
-      "Leave early_stopping out, or give penalty='transformers'.")
+      f"early_stopping={early_stopping!r} has no effect with T5X's penalty, which has only one stopping rule. "
+      "Leave early_stopping out, or use penalty='transformers'.")
   return _T5X(alpha, max_length)
 
 
 def _first_state(
   cache: Cache, active: Array, num_decodes: int, max_length: int, start_id: int, pad_id: int) -> _State:
-  """Returns one live beam, holding nothing, for each active row."""
+  """Returns a state with one empty live beam for each active row."""
   batch_size = len(active)
   padding = jnp.full((batch_size, num_decodes, max_length), pad_id, jnp.int32)
   unfilled = jnp.full((batch_size, num_decodes), UNFILLED, jnp.float32)
@@ -235,12 +235,12 @@ def _first_state(
 
 
 def _continuations(log_probs: Array, count: int, by: Array | None = None) -> tuple[Array, Array, Array]:
-  """Returns C continuations of N beams: their log probabilities, in decreasing order, beams and tokens, [B, C] each.
+  """Returns C continuations of N beams: log probabilities in decreasing order, beams and tokens, [B, C] each.
 
   Args:
-    log_probs: [B, N, V], of all continuations.
+    log_probs: [B, N, V] of all continuations.
     count: C.
-    by: [B, N, V], whose largest are taken; None is `log_probs`.
+    by: [B, N, V] values by which the largest are selected; None means `log_probs`.
   """
   batch_size, _, vocabulary = log_probs.shape
   flat = lambda array: array.reshape(batch_size, -1)
@@ -252,7 +252,7 @@ def _continuations(log_probs: Array, count: int, by: Array | None = None) -> tup
 
 
 def _noise(key: Array, row_ids: Array, index: Array, shape: tuple[int, ...]) -> Array:
-  """Returns Gumbel noise [B, *shape] for a step of each row."""
+  """Returns Gumbel noise [B, *shape] for one step of each row."""
   def draw(row: Array) -> Array:
     return jax.random.gumbel(jax.random.fold_in(jax.random.fold_in(key, row), index), shape)
 
@@ -265,7 +265,7 @@ def _take(beams: Array, order: Array) -> Array:
 
 
 def _best_last(state: _State, pad_id: int) -> tuple[Array, Array]:
-  """Returns the finished sequences, or the live ones of rows where none finished, in increasing order of score."""
+  """Returns the finished sequences, or the live ones of rows without finished ones, in increasing order of score."""
   finished = state.finished_scores[:, :1] > UNFILLED  # [B, 1]
   scores = jnp.where(finished, state.finished_scores, jnp.maximum(state.log_probs, UNFILLED))
   tokens = jnp.where(finished[:, :, None], state.finished_tokens, state.tokens)

@@ -1,4 +1,4 @@
-"""What decoders share: what they ask of the caller's `cache` and `step`, what they do to a cache, what an end is."""
+"""Shared by all decoders: checks of the caller's `cache` and `step`, reordering of a cache, detection of end tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,27 +13,27 @@ Step = Callable[[Array, Array, Cache], tuple[Array, Cache]]
 
 
 def check_cache(cache: Cache, batch_size: int, num_decodes: int) -> None:
-  """Raises ValueError where a leaf of the cache lacks B at axis 1 or N at axis 2."""
+  """Raises ValueError if a leaf of the cache does not have B at axis 1 and N at axis 2."""
   for path, leaf in jax.tree_util.tree_leaves_with_path(cache):
     if leaf.shape[1:3] != (batch_size, num_decodes):
       raise ValueError(
         f'The cache has {jax.tree_util.keystr(path)} of shape {leaf.shape}, but {batch_size} rows of {num_decodes} '
-        f'decodes want [L, {batch_size}, {num_decodes}, ...]. Make the cache for this batch_size and num_decodes, and '
-        'close `step` over what does not change.')
+        f'decodes need [L, {batch_size}, {num_decodes}, ...]. Make the cache for this batch_size and num_decodes, and '
+        'let `step` close over constant arrays.')
 
 
 def run_step(step: Step, ids: Array, index: Array, cache: Cache) -> tuple[Array, Cache]:
-  """Returns float32 logits [B, N, V] and the new cache; raises ValueError where `step` gives another shape."""
+  """Returns float32 logits [B, N, V] and the new cache; raises ValueError if `step` returns another shape."""
   logits, cache = step(ids, index, cache)
   if logits.ndim != 3 or logits.shape[:2] != ids.shape:
     raise ValueError(
-      f'`step` gave logits of shape {logits.shape} for ids of shape {ids.shape}. Return [B, N, V]: '
-      'the logits of the one next token of every decode.')
+      f'`step` returned logits of shape {logits.shape} for ids of shape {ids.shape}. Return [B, N, V]: '
+      'the logits of the next token of every decode.')
   return logits.astype('float32'), cache
 
 
 def is_end(ids: Array, end_ids: tuple[int, ...]) -> Array:
-  """Says of tokens whether they end a sequence."""
+  """Returns True for each token that ends a sequence."""
   return jnp.isin(ids, jnp.array(end_ids), method='compare_all')
 
 
@@ -42,9 +42,9 @@ def reorder(cache: Cache, parents: Array) -> Cache:
 
   Args:
     cache: leaves [L, B, N, ...].
-    parents: [B, N] which decode of its row each new decode continues.
+    parents: [B, N] the decode of its row that each new decode continues.
   """
-  if parents.shape[1] == 1:  # nothing to choose from: spare the copy
+  if parents.shape[1] == 1:  # only one decode: avoid the copy
     return cache
   return jax.tree.map(lambda leaf: jax.vmap(_choose, in_axes=(1, 0), out_axes=1)(leaf, parents), cache)
 

@@ -1,4 +1,4 @@
-"""How the tokens of a generation are chosen: small frozen dataclasses, each a function of one decoding step."""
+"""Samplers, which choose the tokens of a generation: frozen dataclasses called with a decoding step."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,10 +14,10 @@ Sampler = Callable[..., tuple[Array, Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
-  """Takes the likeliest token at every step.
+  """Takes the most likely token at every step.
 
   Attributes:
-    num_decodes: how many sequences each input gets: one.
+    num_decodes: the number of sequences per input; must be 1.
   """
 
   num_decodes: int = 1
@@ -26,7 +26,7 @@ class Greedy:
     """Returns tokens [B, 1, S] and scores [B, 1], see `decoding.greedy`."""
     del key, row_ids
     if self.num_decodes != 1:
-      raise ValueError(f'Greedy decoding gives one sequence, but num_decodes is {self.num_decodes}. '
+      raise ValueError(f'Greedy decoding returns one sequence, but got num_decodes={self.num_decodes}. '
                        'Use BeamSearch or Sampling for several.')
     return greedy(step, cache, **shape)
 
@@ -37,9 +37,9 @@ class Sampling:
 
   Attributes:
     temperature: 0 is greedy.
-    topk: draw among the k likeliest tokens; 0 is all.
-    topp: draw among the likeliest tokens that reach this probability together; 0 is all.
-    num_decodes: how many sequences each input gets.
+    topk: draw among the k most likely tokens; 0 means all.
+    topp: draw among the most likely tokens that together reach this probability; 0 means all.
+    num_decodes: the number of sequences per input.
   """
 
   temperature: float = 1.0
@@ -57,10 +57,10 @@ class BeamSearch:
   """Keeps the best few sequences at every step, see `decoding.beam_search`.
 
   Attributes:
-    num_decodes: how many beams, and sequences for each input.
+    num_decodes: the number of beams, and of sequences per input.
     alpha: strength of the length penalty.
-    penalty: 't5x' or 'transformers', whose form of penalty and stopping rule.
-    early_stopping: the stopping rule of transformers' form.
+    penalty: 't5x' or 'transformers', the form of penalty and stopping rule.
+    early_stopping: the stopping rule of the transformers form.
     temperature: continuations are drawn at this temperature; 0 takes the best.
   """
 

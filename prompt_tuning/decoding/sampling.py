@@ -1,10 +1,10 @@
 """Sampling with temperature, top-k or top-p, and greedy decoding.
 
-  p(token) = softmax(logits / temperature), cut to the k likeliest tokens, or to the smallest set of likeliest
+  p(token) = softmax(logits / temperature), cut to the k most likely tokens, or to the smallest set of most likely
   tokens whose probabilities reach topp (Holtzman et al. 2019, The Curious Case of Neural Text Degeneration).
 
-The noise of a token is a function of (key, row, decode, index), so that a row's sample depends neither on the batch
-around it nor on when the other rows end.
+The noise of a token is a function of (key, row, decode, index), so a row's sample does not depend on the rest of the
+batch or on when other rows end.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from jax import lax
 from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, run_step
 from prompt_tuning.types import Array
 
-_COLDEST = 1e-4  # T5X takes temperatures up to this for zero
-_CUT = -1.0e7  # the logit of a token that top-k or top-p leaves out
+_COLDEST = 1e-4  # T5X treats temperatures up to this as zero
+_CUT = -1.0e7  # the logit of a token excluded by top-k or top-p
 _BITS_OF_ONE = 0x3F800000  # 1.0 as the bit pattern of a float32
 
 # (logits [B, N, V], index) -> the tokens [B, N] to continue with and their log probabilities [B, N]
@@ -42,28 +42,28 @@ def temperature_sample(
   row_ids: Array | None = None,
   active: Array | None = None,
 ) -> tuple[Array, Array]:
-  """Returns N sampled sequences of each row, likeliest last, and their scores.
+  """Returns N sampled sequences of each row, most likely last, and their scores.
 
   Args:
     step: (ids [B, N], index, cache) -> (logits [B, N, V], cache).
     cache: leaves [L, B, N, ...].
-    key: of the noise; may be None at temperature 0.
+    key: random key of the noise; may be None at temperature 0.
     batch_size: B.
-    max_length: S, how many tokens a sequence may have, EOS included.
+    max_length: S, the maximum number of tokens of a sequence, including EOS.
     end_ids: the tokens that end a sequence.
-    temperature: at 1e-4 or less the likeliest token is taken.
-    topk: how many tokens may be drawn, 0 for all.
-    topp: the probability that the tokens that may be drawn reach together, 0 for all. Not with topk.
-    num_decodes: N, the samples of each row.
-    start_id: what the decoder reads first.
-    pad_id: what fills a sequence after EOS.
-    row_ids: [B] numbers that tell the rows' noise apart, 0..B-1 where absent. Give a data set's example numbers for
-      samples that do not depend on the batches it is cut into.
-    active: [B] booleans, the rows to decode; all where absent. The others come back empty and delay no one.
+    temperature: at 1e-4 or less, the most likely token is taken.
+    topk: draw among this many most likely tokens; 0 means all.
+    topp: draw among the most likely tokens that together reach this probability; 0 means all. Not with topk.
+    num_decodes: N, the samples per row.
+    start_id: the first token that the decoder reads.
+    pad_id: fills a sequence after EOS.
+    row_ids: [B] numbers that make the noise of rows differ, 0..B-1 if absent. Pass a dataset's example numbers for
+      samples that do not depend on batching.
+    active: [B] booleans, the rows to decode; all if absent. Other rows return empty and do not delay decoding.
 
   Returns:
-    tokens [B, N, S] and scores [B, N] in increasing order: the log probability of the sequence under the
-    distribution it was drawn from, as T5X gives it, so 0 at temperature 0 and with topk=1.
+    tokens [B, N, S] and scores [B, N] in increasing order. A score is the log probability of the sequence under the
+    distribution it was drawn from, as in T5X, so it is 0 at temperature 0 and with topk=1.
   """
   _check(key, temperature, topk, topp)
   check_cache(cache, batch_size, num_decodes)
@@ -90,7 +90,7 @@ def greedy(
   pad_id: int = 0,
   active: Array | None = None,
 ) -> tuple[Array, Array]:
-  """Returns the sequence of likeliest tokens of each row, [B, 1, S], and zeros [B, 1], as T5X scores it."""
+  """Returns the most likely token at every step of each row, [B, 1, S], and scores [B, 1], which are 0 as in T5X."""
   return temperature_sample(
     step, cache, None, batch_size=batch_size, max_length=max_length, end_ids=end_ids, temperature=0.0,
     start_id=start_id, pad_id=pad_id, active=active)
@@ -106,7 +106,7 @@ def _decode(
   start_id: int,
   pad_id: int,
 ) -> tuple[Array, Array]:
-  """Returns tokens [B, N, S] and log probabilities [B, N] of sequences grown by `choose` but for the `ended` [B, N]."""
+  """Returns tokens [B, N, S] and log probabilities [B, N] of sequences grown by `choose`, except `ended` [B, N]."""
 
   def unfinished(state: tuple[Any, ...]) -> Array:
     index, _, _, _, ended, _ = state
@@ -128,13 +128,13 @@ def _decode(
 
 
 def _likeliest(logits: Array, index: Array) -> tuple[Array, Array]:
-  """Returns the likeliest tokens, which are certain at temperature 0."""
+  """Returns the most likely tokens, with log probability 0: at temperature 0 they are certain."""
   del index
   return jnp.argmax(logits, axis=-1).astype(jnp.int32), jnp.zeros(logits.shape[:2], jnp.float32)
 
 
 def _sampler(key: Array, row_ids: Array, num_decodes: int, temperature: float, topk: int, topp: float) -> Choose:
-  """Returns the function that draws one token for every decode."""
+  """Returns a function that draws one token for every decode."""
 
   def draw(row: Array, decode: Array, index: Array, logits: Array) -> Array:
     noise = key
@@ -159,16 +159,16 @@ def _sampler(key: Array, row_ids: Array, num_decodes: int, temperature: float, t
 
 
 def keep_topk(logits: Array, count: int) -> Array:
-  """Returns logits [..., V] with all but the `count` largest cut; tokens equal to the last of them stay too."""
+  """Returns logits [..., V] with all but the `count` largest cut; ties with the smallest kept logit are kept too."""
   smallest = lax.top_k(logits, min(count, logits.shape[-1]))[0][..., -1:]
   return jnp.where(logits >= smallest, logits, _CUT)
 
 
 def keep_topp(logits: Array, mass: float) -> Array:
-  """Returns logits [..., V] with all cut but the smallest set of likeliest tokens whose probabilities reach `mass`.
+  """Returns logits [..., V] cut to the smallest set of most likely tokens whose probabilities reach `mass`.
 
-  The least probability that stays is found by bisection over the bit patterns of [0, 1], which have the order
-  of the numbers: exact in 30 sums, where sorting 32 rows of 250,000 tokens takes 20 times as long on a CPU.
+  The smallest kept probability is found by bisection over the bit patterns of [0, 1], which sort like the numbers.
+  This is exact after 30 sums; sorting 32 rows of 250,000 tokens takes 20 times as long on a CPU.
   """
   probabilities = jax.nn.softmax(logits)
 
@@ -178,8 +178,8 @@ def keep_topp(logits: Array, mass: float) -> Array:
     reached = jnp.sum(probabilities, axis=-1, keepdims=True, where=probabilities >= _from_bits(middle)) >= mass
     return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
 
-  low = jnp.zeros((*logits.shape[:-1], 1), jnp.int32)  # from here on, all together reach `mass`
-  high = jnp.full_like(low, _BITS_OF_ONE + 1)  # from here on there is none
+  low = jnp.zeros((*logits.shape[:-1], 1), jnp.int32)  # probabilities from here up sum to at least `mass`
+  high = jnp.full_like(low, _BITS_OF_ONE + 1)  # there are none from here up
   least, _ = lax.fori_loop(0, 30, halve, (low, high))
   return jnp.where(probabilities >= _from_bits(least), logits, _CUT)
 
@@ -190,12 +190,12 @@ def _from_bits(bits: Array) -> Array:
 
 
 def _check(key: Array | None, temperature: float, topk: int, topp: float) -> None:
-  """Raises ValueError for settings that contradict one another or cannot be drawn from."""
+  """Raises ValueError for settings that are contradictory or out of range."""
   if topk and topp:
-    raise ValueError(f'topk is {topk} and topp is {topp}, but one cut is made at most. Set one of them to 0.')
+    raise ValueError(f'topk={topk} and topp={topp} cannot be used together. Set one of them to 0.')
   if topk < 0 or not 0 <= topp <= 1 or temperature < 0:
     raise ValueError(
-      f'temperature is {temperature}, topk {topk} and topp {topp}. '
-      'Give a temperature and a topk of 0 or more, and a topp from 0 to 1.')
+      f'Sampling got temperature={temperature}, topk={topk} and topp={topp}. '
+      'Use a temperature and a topk of 0 or more, and a topp from 0 to 1.')
   if key is None and temperature > _COLDEST:
-    raise ValueError(f'Sampling at temperature {temperature} has no key. Give one, or the temperature 0.')
+    raise ValueError(f'Sampling with temperature={temperature} needs a key. Pass a key, or use temperature=0.')

@@ -1,4 +1,4 @@
-"""Compiling: JAX's cache of programs, and the memory that a compilation leaves behind."""
+"""Compilation: JAX's persistent cache, and the memory that compilation leaves allocated."""
 
 import contextlib
 import ctypes
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def use_cache(folder: str | None = None) -> None:
-  """Keeps compiled programs in a folder, `~/.cache/prompt_tuning` unless JAX_COMPILATION_CACHE_DIR names another."""
+  """Caches compiled programs in a folder, `~/.cache/prompt_tuning` unless JAX_COMPILATION_CACHE_DIR names another."""
   import jax
 
   if jax.config.jax_compilation_cache_dir:
@@ -18,9 +18,9 @@ def use_cache(folder: str | None = None) -> None:
 
 
 def compile_step(function: Any, *arguments: Any) -> Any:
-  """Returns a jitted function compiled for these arguments, and gives back the memory that compiling has freed.
+  """Returns a jitted function compiled for these arguments, and returns freed memory to the system.
 
-  glibc keeps it otherwise, hundreds of megabytes, beside what the step needs.
+  Otherwise glibc keeps hundreds of megabytes that compilation has freed, in addition to the step's memory.
   """
   release_freed_memory()
   compiled = function.lower(*arguments).compile()
@@ -29,6 +29,6 @@ def compile_step(function: Any, *arguments: Any) -> Any:
 
 
 def release_freed_memory() -> None:
-  """Gives memory that was freed back to the system, where the C library can."""
+  """Returns freed memory to the system, if the C library supports it."""
   with contextlib.suppress(OSError, AttributeError):
     ctypes.CDLL(None).malloc_trim(0)

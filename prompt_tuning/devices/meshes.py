@@ -1,4 +1,4 @@
-"""The mesh: how many devices stand along each of the three axes (`sharding`), and what may be split over them."""
+"""The mesh: the number of devices along each of the three axes (see `sharding`), and checks of what they split."""
 
 import dataclasses
 import math
@@ -13,12 +13,12 @@ AXES = ('data', 'fsdp', 'model')
 
 @dataclasses.dataclass(frozen=True)
 class MeshShape:
-  """How many devices stand along each axis.
+  """The number of devices along each axis.
 
   Attributes:
-    data: copies of the model; -1 is all that the other axes leave.
-    fsdp: over so many devices the parameters' width and the rows are split.
-    model: over so many devices heads, hidden width and vocabulary are split.
+    data: copies of the model; -1 uses all devices that the other axes leave.
+    fsdp: the number of devices over which the parameters' width and the rows are split.
+    model: the number of devices over which heads, hidden width and vocabulary are split.
 
   Raises:
     ValueError: a number is below 1.
@@ -30,14 +30,14 @@ class MeshShape:
 
   def __post_init__(self) -> None:
     if self.data < -1 or 0 in (self.data, self.fsdp, self.model) or min(self.fsdp, self.model) < 1:
-      raise ValueError(f'The mesh {dataclasses.asdict(self)} cannot be made. Give numbers of at least 1, and data=-1 '
-                       'for as many copies as there are devices left.')
+      raise ValueError(f'The mesh {dataclasses.asdict(self)} is not valid. Use numbers of at least 1, or data=-1 '
+                       'to use all remaining devices.')
 
   def filled(self, devices: int) -> 'MeshShape':
-    """Returns the shape for so many devices.
+    """Returns the shape for this number of devices.
 
     Raises:
-      ValueError: they are too many or too few.
+      ValueError: there are too many or too few devices.
     """
     apart = self.fsdp * self.model
     if self.data == -1 and devices % apart == 0:
@@ -53,14 +53,14 @@ class MeshShape:
 
 
 def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[Any] | None = None) -> Mesh | None:
-  """Returns the mesh of all devices of all hosts; None where there is but one.
+  """Returns the mesh of all devices of all hosts; None if there is only one device.
 
   Args:
-    shape: how many stand along each axis.
-    devices: other ones, or fewer.
+    shape: the number of devices along each axis.
+    devices: the devices to use instead of all.
 
   Raises:
-    ValueError: they do not fill the shape.
+    ValueError: the devices do not fill the shape.
   """
   devices = jax.devices() if devices is None else devices
   shape = shape.filled(len(devices))
@@ -71,14 +71,14 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[Any] | None = No
 
 
 def require_fit(mesh: Mesh | None, config: Any) -> None:
-  """Compares a mesh with a model.
+  """Checks that a mesh splits a model evenly.
 
   Args:
-    mesh: of `make_mesh`.
-    config: the model's, with `heads`, `kv_heads`, `mlp_dim` and `width`.
+    mesh: from `make_mesh`.
+    config: the model's config, with `heads`, `kv_heads`, `mlp_dim` and `width`.
 
   Raises:
-    ValueError: a dimension cannot be split evenly; the message says which mesh would do.
+    ValueError: a dimension cannot be split evenly; the message names meshes that fit.
   """
   if mesh is None:
     return
@@ -89,15 +89,15 @@ def require_fit(mesh: Mesh | None, config: Any) -> None:
 
 
 def rows_at_once(mesh: Mesh | None, batch_size: int, microbatches: int | None = None) -> int:
-  """Returns how many rows of a batch, on all devices together, are run at once.
+  """Returns the number of rows, over all devices, that run at once.
 
   Raises:
-    ValueError: the batch cannot be cut into so many microbatches, or these not be split over the mesh.
+    ValueError: the batch cannot be split into this number of microbatches, or a microbatch over the mesh.
   """
   rows = batch_size // (microbatches or 1)
   if rows * (microbatches or 1) != batch_size:
-    raise ValueError(f'A batch of {batch_size} rows cannot be cut into {microbatches} microbatches. '
-                     'Choose a number that divides it.')
+    raise ValueError(f'A batch of {batch_size} rows cannot be split into {microbatches} microbatches. '
+                     'Choose a number that divides the batch size.')
   shards = mesh.shape['data'] * mesh.shape['fsdp'] if mesh is not None else 1
   if rows % shards:
     name = f'The size of each of {microbatches} microbatches' if microbatches else 'BATCH_SIZE'

@@ -1,7 +1,7 @@
-"""Several processes that run one program on their own devices: how they find each other, and what they agree on.
+"""Runs one program in several processes, each with its own devices: how they connect and coordinate.
 
-Every process computes the same values outside of compiled functions, so that all take the same way; one of them, the
-main one, writes what is written once.
+Every process computes the same values outside of compiled functions, so all take the same branches. One of them, the
+main process, writes the files that are written once.
 """
 
 import contextlib
@@ -13,35 +13,35 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead, and the others stop
+HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as dead, and the others stop
 _PORT = '10.0.0.1:8476'
 
 
 def start(address: str | None = None, count: int | None = None, index: int | None = None, *,
           wanted: bool = False) -> None:
-  """Joins the other processes of this run; must come before JAX is used.
+  """Joins the other processes of this run; must be called before JAX is used.
 
-  Without arguments JAX finds them on TPU pods, on GKE, and under Slurm and Open MPI; where it finds none, this process
-  is alone.
+  Without arguments, JAX finds the processes on TPU pods, on GKE, and under Slurm and Open MPI; if it finds none, this
+  process is alone.
 
   Args:
     address: host and port of process 0.
-    count: how many processes there are.
-    index: which one this is, from 0.
-    wanted: there must be others.
+    count: the number of processes.
+    index: the index of this process, from 0.
+    wanted: there must be other processes.
 
   Raises:
-    ValueError: something is missing or they cannot be found.
+    ValueError: an argument is missing, or the other processes cannot be found.
   """
   if address is None and count == 1:
     return
-  index = None if address is None and count is None and index == 0 else index  # what some scripts always say
+  index = None if address is None and count is None and index == 0 else index  # some scripts always pass index 0
   given = {'coordinator_address': address, 'process_count': count, 'process_index': index}
   missing = [name for name, value in given.items() if value is None]
   if 0 < len(missing) < len(given):
     raise ValueError(f'{", ".join(f"--{name}" for name in missing)} {"is" if len(missing) == 1 else "are"} missing. '
                      f'Give all three, such as --coordinator_address={_PORT} --process_count=4 --process_index=0, or '
-                     'none where the cluster tells them (TPU pods, GKE, Slurm, Open MPI).')
+                     'none if the cluster provides them (TPU pods, GKE, Slurm, Open MPI).')
   import jax
 
   if jax.distributed.is_initialized():
@@ -51,25 +51,25 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
                                shutdown_timeout_seconds=2 * HEARTBEAT)
   except (ValueError, RuntimeError) as error:
     if missing and not wanted and re.search('should be defined|must be called before', str(error)):
-      return  # nothing tells of others, or JAX is in use by one process already
+      return  # there are no other processes, or a single process already uses JAX
     raise ValueError(f'The processes of this run cannot be joined: {str(error).splitlines()[0]} Check that process 0 '
-                     'runs and can be reached, that all give the same address and count, and each an index of its own; '
-                     'or give --coordinator_address, --process_count and --process_index.') from error
+                     'is running and reachable, that all have the same address and count, and each a different index; '
+                     'or set --coordinator_address, --process_count and --process_index.') from error
 
 
 def is_main() -> bool:
-  """Says whether this process writes what is written once."""
+  """Returns True if this process writes the files that are written once."""
   return is_alone() or sys.modules['jax'].process_index() == 0
 
 
 def is_alone() -> bool:
-  """Says whether there is no other process."""
+  """Returns True if there is no other process."""
   jax = sys.modules.get('jax')
   return jax is None or not jax.distributed.is_initialized() or jax.process_count() == 1
 
 
 def from_main(content: bytes | None) -> bytes | None:
-  """Returns what the main process holds; others may give None."""
+  """Returns the main process's content; other processes may pass None."""
   if is_alone():
     return content
   import numpy as np
@@ -83,16 +83,16 @@ def from_main(content: bytes | None) -> bytes | None:
 
 
 class Preemption:
-  """Whether the run has been told to end soon (SIGTERM): on any host, so that all end behind the same step."""
+  """Detects preemption (SIGTERM) on any host, so that all hosts stop after the same step."""
 
   def __init__(self) -> None:
     self._told = threading.Event()
 
   @contextlib.contextmanager
   def watched(self) -> Iterator['Preemption']:
-    """Takes SIGTERM as notice while the block runs; a second one ends the process as usual."""
+    """Records SIGTERM while the block runs; a second one ends the process as usual."""
     if not is_alone() or threading.current_thread() is not threading.main_thread():
-      yield self  # of several processes JAX takes the notice
+      yield self  # with several processes, JAX handles SIGTERM
       return
 
     def tell(number: int, frame: Any) -> None:
@@ -107,7 +107,7 @@ class Preemption:
         signal.signal(signal.SIGTERM, before)
 
   def told(self, step: int) -> bool:
-    """Says whether all shall end behind this step; every process asks once a step."""
+    """Returns True if all processes must stop after this step; every process calls it once per step."""
     if is_alone():
       return self._told.is_set()
     from jax.experimental.multihost_utils import reached_preemption_sync_point
@@ -116,7 +116,7 @@ class Preemption:
 
 
 def lost(error: Exception) -> bool:
-  """Says whether an error means that another process cannot be reached any more."""
+  """Returns True if an error means that another process is no longer reachable."""
   if is_alone():
     return False
   own = re.match('RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED|NOT_FOUND|FAILED_PRECONDITION', str(error))

@@ -1,11 +1,11 @@
-"""Where arrays live on many devices: what each axis of a parameter or activation is split over, see `meshes`.
+"""Sharding: the mesh axes over which each axis of a parameter or activation is split, see `meshes`.
 
-  data    the rows of a batch. Parameters are copied; replicas exchange the gradient of what is trained, nothing else.
-  fsdp    the rows of a batch, and the width of parameters, which are gathered layer by layer when the scan comes to
+  data    the rows of a batch. Parameters are copied; replicas exchange only the gradients of trainable parameters.
+  fsdp    the rows of a batch, and the width of parameters, which are gathered layer by layer as the scan reaches
           them (Rajbhandari et al. 2020). Frozen weights have no gradient to scatter back.
   model   heads, the MLP's hidden width and the vocabulary; activations are summed twice a layer (Shoeybi et al. 2019).
 
-A mesh of one device is None, and everything here then leaves arrays as they are.
+The mesh of a single device is None; all functions here then return arrays unchanged.
 """
 
 import functools
@@ -24,7 +24,7 @@ from prompt_tuning.types import Array, Batch
 
 RULES: dict[str, tuple[str, ...]] = {
   'batch': ('data', 'fsdp'), 'width': ('fsdp',), 'heads': ('model',), 'mlp': ('model',), 'vocab': ('model',)}
-# The end of a parameter's path -> its last axes. Parameters hold all layers, whose axis is never split.
+# End of a parameter's path -> its last axes. Parameters hold all layers; the layer axis is never split.
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'token_embedder/embedding', ('vocab', 'width')),
   (r'(position_embedder/embedding|input_layer/kernel)', (None, 'width')),
@@ -41,22 +41,23 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 
 def spec(path: str, shape: Sequence[int], mesh: Mesh | None, *, gathered: bool = False) -> PartitionSpec:
-  """Returns what each axis of a parameter is split over.
+  """Returns the mesh axes over which each axis of a parameter is split.
 
-  A vocabulary that does not divide stays whole (GPT-2's has 50,257 words), and so does an axis of length 1 (of scales).
+  A vocabulary that does not divide evenly is not split (GPT-2's has 50,257 words), nor is an axis of length 1 (of
+  scales).
 
   Args:
-    path: the parameter's; of an array of all layers, or of one.
-    shape: its own.
-    mesh: over which it is spread.
-    gathered: as it is when it is used, its width whole.
+    path: the parameter's path; the array holds all layers or one.
+    shape: the parameter's shape.
+    mesh: the mesh over which it is sharded.
+    gathered: return the sharding during use, with the width gathered.
 
   Raises:
-    ValueError: no rule names the parameter.
+    ValueError: no rule matches the parameter.
   """
   axes = next((axes for pattern, axes in PARAMETERS if re.search(f'(^|[/_]){pattern}$', path)), None)
   if axes is None:
-    raise ValueError(f'No rule of sharding.PARAMETERS says how {path} is split. Add one.')
+    raise ValueError(f'No rule in sharding.PARAMETERS matches the parameter {path}. Add one.')
   split: list[Any] = [None] * (len(shape) - len(axes))
   for axis, length in zip(axes, shape[len(split):], strict=True):
     over = () if axis is None or (gathered and axis == 'width') else RULES[axis]
@@ -67,12 +68,12 @@ def spec(path: str, shape: Sequence[int], mesh: Mesh | None, *, gathered: bool =
 
 
 def placement(path: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
-  """Returns where a parameter is kept."""
+  """Returns the sharding in which a parameter is stored."""
   return NamedSharding(mesh, spec(path, shape, mesh))
 
 
 def gather(path: str, parameter: Any, mesh: Mesh | None) -> Any:
-  """Returns a parameter as it is used, within a compiled function: its width is brought together."""
+  """Returns a parameter with its width gathered, for use within a compiled function."""
   if mesh is None:
     return parameter
 
@@ -80,7 +81,7 @@ def gather(path: str, parameter: Any, mesh: Mesh | None) -> Any:
     kept = spec(path, array.shape, mesh)
     if 'fsdp' in kept and 'fsdp' in mapped_axes():
       together = functools.partial(jax.lax.all_gather, axis_name='fsdp', axis=list(kept).index('fsdp'), tiled=True)
-      of_model = _only(kept, {'model'})  # each part of it is gathered by itself, which the compiler would not do
+      of_model = _only(kept, {'model'})  # gather each model shard separately; the compiler would not
       return jax.shard_map(together, in_specs=of_model, out_specs=of_model, axis_names={'model'},
                            check_vma=False)(array)
     return _constrain(array, mesh, spec(path, array.shape, mesh, gathered=True))
@@ -89,15 +90,15 @@ def gather(path: str, parameter: Any, mesh: Mesh | None) -> Any:
 
 
 def own_part(path: str, array: Array, mesh: Mesh | None, *, axis: int | None = None) -> Array:
-  """Returns what this device keeps of a parameter that is whole, within a function that `sum_over_rows` maps.
+  """Returns this device's shard of a whole parameter, within a function mapped by `sum_over_rows`.
 
-  `gather` undoes it. Elsewhere the compiler parts arrays, and this one stays as it is.
+  `gather` is the inverse. Outside of such a function the compiler shards arrays, and the array is returned unchanged.
 
   Args:
-    path: the parameter's.
-    array: of all layers, or of one; or a factor of it.
-    mesh: over which the parameter is spread.
-    axis: part this one alone; None is whichever is split.
+    path: the parameter's path.
+    array: the parameter of all layers or one, or a factor of it.
+    mesh: the mesh over which the parameter is sharded.
+    axis: split only if this axis is the sharded one; None splits whichever axis is sharded.
   """
   if mesh is None or 'fsdp' not in mapped_axes():
     return array
@@ -110,9 +111,9 @@ def own_part(path: str, array: Array, mesh: Mesh | None, *, axis: int | None = N
 
 
 def constrain(x: Array, mesh: Mesh | None, *axes: str | None) -> Array:
-  """Returns an activation split along its first axes as `RULES` say, within a compiled function.
+  """Returns an activation sharded along its first axes according to `RULES`, within a compiled function.
 
-  Axes that do not divide stay whole: one prompt for all rows is not split.
+  Axes that do not divide evenly are not split: for example, one prompt for all rows.
   """
   if mesh is None:
     return x
@@ -124,12 +125,12 @@ def constrain(x: Array, mesh: Mesh | None, *axes: str | None) -> Array:
 
 
 def whole(mesh: Mesh | None, tree: Any) -> Any:
-  """Returns results of a compiled function copied to every device, so that every host can read them."""
+  """Returns results of a compiled function replicated to every device, so that every host can read them."""
   return tree if mesh is None else jax.tree.map(lambda x: _constrain(x, mesh, PartitionSpec()), tree)
 
 
 def mapped_axes() -> frozenset[str]:
-  """Returns the axes that the function being compiled is mapped over, see `sum_over_rows`."""
+  """Returns the axes over which the function being compiled is mapped, see `sum_over_rows`."""
   context = jax.sharding.get_abstract_mesh()
   return frozenset() if context.empty else frozenset(context.manual_axes)
 
@@ -142,17 +143,17 @@ def _constrain(x: Array, mesh: Mesh, wanted: PartitionSpec) -> Array:
 
 
 def _only(wanted: PartitionSpec, axes: set[str]) -> PartitionSpec:
-  """Returns the specification without other axes."""
+  """Returns the specification restricted to `axes`."""
   split = [tuple(name for name in ((names,) if isinstance(names, str) else names or ()) if name in axes)
            for names in wanted]
   return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in split))
 
 
 def sum_over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
-  """Returns `function(params, shared, batch)`, whose results are sums over rows, run by each device on rows of its own.
+  """Returns `function(params, shared, batch)`, whose results are sums over rows, run by each device on its own rows.
 
-  What is exchanged is then written out: the results, once, at the end, and parameters that `gather` brings together.
-  Left to the compiler, the keys and values that all rows share would have their gradients summed instead.
+  The collectives are then explicit: the results are summed once at the end, and `gather` gathers parameters. If left to
+  the compiler, gradients of the keys and values that all rows share would be summed instead.
   """
   if mesh is None or mesh.shape['data'] * mesh.shape['fsdp'] == 1:
     return function
@@ -169,7 +170,7 @@ def sum_over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Callable[.
 
 
 def copied(mesh: Mesh | None, tree: Any) -> Any:
-  """Returns a tree of arrays that every host holds, or that are spread over all, copied to every device."""
+  """Returns a tree of arrays replicated to every device; each array is held by every host or sharded over all."""
   if mesh is None:
     return tree
   everywhere = NamedSharding(mesh, PartitionSpec())
@@ -177,7 +178,7 @@ def copied(mesh: Mesh | None, tree: Any) -> Any:
 
 
 def rows_of_host(mesh: Mesh | None, count: int) -> slice:
-  """Returns which rows of a batch the devices of this host read."""
+  """Returns the rows of a batch that this host's devices read."""
   if mesh is None:
     return slice(0, count)
   spans = [index[0].indices(count) for index in _rows(mesh).addressable_devices_indices_map((count,)).values()]
@@ -185,7 +186,7 @@ def rows_of_host(mesh: Mesh | None, count: int) -> slice:
 
 
 def global_batch(mesh: Mesh | None, batch: Batch, count: int) -> Batch:
-  """Returns a batch of `count` rows on the devices of all hosts, of which this one has made those of `rows_of_host`."""
+  """Returns a batch of `count` rows on the devices of all hosts, given this host's rows as in `rows_of_host`."""
   if mesh is None:
     return batch
   first, sharding = rows_of_host(mesh, count).start, _rows(mesh)
@@ -205,14 +206,14 @@ def _rows(mesh: Mesh) -> NamedSharding:
 
 
 def on_host(array: Array) -> np.ndarray:
-  """Returns the whole of an array, however it is spread."""
+  """Returns the whole array, however it is sharded."""
   if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
     array = jax.jit(lambda x: x, out_shardings=NamedSharding(array.sharding.mesh, PartitionSpec()))(array)
   return np.asarray(array)
 
 
 def bytes_of_device(shapes: Mapping[str, Any], mesh: Mesh | None) -> int:
-  """Returns the bytes that each device holds of parameters, path -> shape and type, or several of these in 8 bits."""
+  """Returns the bytes of parameters per device, given path -> shape and type, or several of these for 8-bit weights."""
   total = 0
   for path, parameter in trees.flatten(shapes).items():
     for array in jax.tree.leaves(parameter):

@@ -1,4 +1,4 @@
-"""Ranked classification: the likeliest of given words is the answer, and nothing is generated."""
+"""Ranked classification: predicts the most likely of given words, without generation."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,15 @@ SCORES = ('sum', 'mean')
 
 @dataclasses.dataclass(frozen=True)
 class Ranked:
-  """What is ranked, and by what.
+  """The words to rank, and the score to rank them by.
 
   Attributes:
-    words: the texts that a target may be, of any number of tokens.
-    score: 'sum', the log-likelihood of a word with its end token, as `LanguageModel.score` gives it; or 'mean', that
-      divided by the tokens, which does not favour short words.
+    words: all possible target texts, of any number of tokens.
+    score: 'sum', the log-likelihood of a word with its end token, as in `LanguageModel.score`; or 'mean', which divides
+      it by the number of tokens and does not favour short words.
 
   Raises:
-    ValueError: there are fewer than two words, or two of them are the same, or there is no such score.
+    ValueError: there are fewer than two words or duplicates, or the score is unknown.
   """
 
   words: Sequence[str]
@@ -37,23 +37,23 @@ class Ranked:
       raise ValueError(f'The words to rank are {list(self.words)}. Give at least two different ones, such as '
                        "['negative', 'positive'].")
     if self.score not in SCORES:
-      raise ValueError(f'Words shall be ranked by {self.score!r}. Choose {" or ".join(SCORES)}.')
+      raise ValueError(f'Ranking got score={self.score!r}. Use {" or ".join(SCORES)}.')
 
   def require(self, target: str) -> None:
-    """Raises ValueError where a target is none of the words."""
+    """Raises ValueError if a target is not one of the words."""
     if target not in self.words:
       raise ValueError(f'The target {target!r} is not among the words to rank, {", ".join(map(repr, self.words))}.'
-                       f'{trees.nearest(target, self.words)} Give all words that targets may be.')
+                       f'{trees.nearest(target, self.words)} Give all possible targets.')
 
 
 def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
          ranked: Ranked) -> Iterator[np.ndarray]:
-  """Yields [C], the score of each word as the target of each example in turn.
+  """Yields [C] for each example in turn: the score of each word as its target.
 
   Raises:
     ValueError: two words have the same tokens, or one has none.
   """
-  # Some tasks' targets have no end token, and then none of them has.
+  # In some tasks, no target has an end token.
   ends = [model.vocabulary.eos_id] if batches.examples[0].get('targets_ends', True) else []
   tokens = [[*model.vocabulary.encode(word), *ends] for word in ranked.words]
   _require_different(tokens, ranked.words, len(ends))
@@ -70,8 +70,8 @@ def _require_different(tokens: Sequence[Sequence[int]], words: Sequence[str], en
   seen: dict[tuple[int, ...], Any] = {}
   for ids, word in zip(tokens, words, strict=True):
     if len(ids) == ends:
-      raise ValueError(f'The word {word!r} has no token in the vocabulary, so it cannot be ranked. Give another word.')
+      raise ValueError(f'The word {word!r} has no tokens in the vocabulary, so it cannot be ranked. Give another word.')
     other = seen.setdefault(tuple(ids), word)
     if other != word:
-      raise ValueError(f'The words {other!r} and {word!r} are the same tokens to the model, {list(ids)}, so neither '
-                       'can be preferred. Give words that differ.')
+      raise ValueError(f'The words {other!r} and {word!r} have the same tokens, {list(ids)}, so they cannot be ranked. '
+                       'Give words with different tokens.')

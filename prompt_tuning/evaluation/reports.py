@@ -1,4 +1,4 @@
-"""Pictures of runs and of what models attend to. The only file that imports matplotlib."""
+"""Plots of runs, attention and representations. The only file that imports matplotlib."""
 
 import json
 import os
@@ -11,18 +11,18 @@ from prompt_tuning.evaluation.saved import METRICS
 
 
 def learning_curve(folder: str, path: str | None = None) -> str:
-  """Draws a run's training loss and its evaluations over the steps, as a PNG.
+  """Plots a run's training loss and evaluations by step, as a PNG.
 
   Args:
     folder: the run's folder, with its `metrics.jsonl`.
-    path: where the picture goes; None is `learning_curve.png` in the folder.
+    path: the PNG file; None means `learning_curve.png` in the folder.
 
   Returns:
-    The picture's path.
+    The path of the PNG file.
 
   Raises:
     ImportError: matplotlib is not installed.
-    FileNotFoundError: the folder has no figures.
+    FileNotFoundError: the folder has no metrics.
   """
   plt = _pyplot()
   with open(os.path.join(folder, METRICS), encoding='utf-8') as file:
@@ -47,29 +47,29 @@ def learning_curve(folder: str, path: str | None = None) -> str:
 
 def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int = 0, borders: Sequence[int] = (),
                    rescaled: bool = False, title: str = '', names: Sequence[str] | None = None) -> str:
-  """Draws the attention of every layer (rows) and head (columns) as heat maps, as a PNG.
+  """Plots the attention of every layer (rows) and head (columns) as heat maps, as a PNG.
 
   Args:
-    weights: [L, H, T, P + T], each of T positions to P in front and to one another.
+    weights: [L, H, T, P + T], attention of T positions to P prefix positions and to one another.
     tokens: names of the T positions.
-    path: where the picture goes.
-    front: P, how many prefix positions stand in front.
-    borders: indices of the T positions in front of which a line is drawn, such as where the output begins.
-    rescaled: leave the prefix out, and divide by what is left: how the content attends to itself.
-    title: of the picture.
-    names: of the maps, row by row; None is their layers and heads.
+    path: the PNG file.
+    front: P, the number of prefix positions.
+    borders: indices of the T positions before which a line is drawn, such as the start of the output.
+    rescaled: leave the prefix out and renormalise, to show how the content attends to itself.
+    title: title of the plot.
+    names: titles of the maps, row by row; None means their layers and heads.
 
   Returns:
-    The picture's path.
+    The path of the PNG file.
 
   Raises:
     ImportError: matplotlib is not installed.
-    ValueError: the shapes do not belong together.
+    ValueError: the shapes do not fit.
   """
   weights = np.asarray(weights)
   if weights.ndim != 4 or weights.shape[2:] != (len(tokens), front + len(tokens)):
-    raise ValueError(f'The weights have shape {weights.shape}, wanted [L, H, {len(tokens)}, {front + len(tokens)}] for '
-                     f'{len(tokens)} tokens behind {front} prefix positions.')
+    raise ValueError(f'The weights have shape {weights.shape}, expected [L, H, {len(tokens)}, {front + len(tokens)}]. '
+                     f'Give the weights of {len(tokens)} tokens after {front} prefix positions.')
   if rescaled:
     weights = weights[..., front:] / np.maximum(weights[..., front:].sum(-1, keepdims=True), 1e-30)
     front = 0
@@ -101,18 +101,18 @@ def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int
 
 def matrix(values: Any, rows: Sequence[str], columns: Sequence[str], path: str, *, title: str = '',
            axes: tuple[str, str] = ('', '')) -> str:
-  """Draws a table of percentages as a heat map with its numbers, as a PNG.
+  """Plots a table of percentages as a heat map with its values, as a PNG.
 
   Args:
     values: [rows, columns], 0 to 100.
-    rows: their names.
-    columns: their names.
-    path: where the picture goes.
-    title: of the picture.
-    axes: what rows and columns are.
+    rows: names of the rows.
+    columns: names of the columns.
+    path: the PNG file.
+    title: title of the plot.
+    axes: labels of rows and columns.
 
   Returns:
-    The picture's path.
+    The path of the PNG file.
 
   Raises:
     ImportError: matplotlib is not installed.
@@ -132,27 +132,27 @@ def matrix(values: Any, rows: Sequence[str], columns: Sequence[str], path: str, 
 
 
 def scatter(before: Any, after: Any, labels: Sequence[Any], path: str, *, title: str = '') -> str:
-  """Draws representations before and after tuning side by side along their principal components, as a PNG.
+  """Plots representations before and after tuning side by side along their principal components, as a PNG.
 
-  Each side has its own components; an axis names its share of the variance.
+  Each side has separate components; an axis label gives its share of the variance.
 
   Args:
     before: [N, D].
     after: [N, D'], of the same examples.
     labels: their classes, one colour and one marker each.
-    path: where the picture goes.
-    title: of the picture.
+    path: the PNG file.
+    title: title of the plot.
 
   Returns:
-    The picture's path.
+    The path of the PNG file.
 
   Raises:
     ImportError: matplotlib is not installed.
-    ValueError: there are not as many rows as labels, or fewer than two.
+    ValueError: the numbers of rows and labels differ, or are below two.
   """
   before, after, labels = np.asarray(before, np.float64), np.asarray(after, np.float64), np.asarray(labels)
   if before.ndim != 2 or after.ndim != 2 or not len(before) == len(after) == len(labels) or len(labels) < 2:
-    raise ValueError(f'A scatter is asked for of {before.shape} before, {after.shape} after and {len(labels)} labels. '
+    raise ValueError(f'A scatter plot got shapes {before.shape} before, {after.shape} after and {len(labels)} labels. '
                      'Give two arrays [N, D] of the same examples, and N labels.')
   plt = _pyplot()
   figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), layout='constrained')
@@ -171,7 +171,7 @@ def scatter(before: Any, after: Any, labels: Sequence[Any], path: str, *, title:
 
 
 def _components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns rows [N, D] along their first two principal components [N, 2], and the variance's share of each in %."""
+  """Returns rows [N, D] along their first two principal components [N, 2], and the variance share of each in %."""
   left, sizes, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
   points, squares = np.zeros((len(rows), 2)), np.zeros(2)
   count = min(2, len(sizes))
@@ -190,7 +190,7 @@ def _pyplot() -> Any:
   try:
     import matplotlib
   except ImportError as error:
-    raise ImportError('Pictures need matplotlib: `pip install prompt-tuning[plots]`.') from error
+    raise ImportError("Plots need matplotlib: `pip install '.[plots]'`.") from error
   matplotlib.use('Agg')
   import matplotlib.pyplot
 

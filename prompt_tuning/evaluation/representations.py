@@ -1,4 +1,4 @@
-"""What a model makes of whole texts: one vector for each, where its first target would be predicted."""
+"""A model's representations of texts: one vector per text, at the position that predicts its first target."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -29,25 +29,25 @@ def represent_batch(module: nn.Module, params: Params, batch: Batch, conditionin
 def representations(model: LanguageModel, conditioning: Conditioning, layout: Layout, examples: Sequence[Example], *,
                     of: str = 'logits', batch_size: int = 32,
                     lengths: Mapping[str, int] | None = None) -> np.ndarray:
-  """Returns [N, V] logits, or [N, D] hidden states, of the last position before each example's target.
+  """Returns [N, V] logits, or [N, D] hidden states, at the last position before each example's target.
 
-  With a prompt behind the text (`layouts.after_eos`) of a decoder-only model that is the last position of the prompt.
-  Losses that compare rows look at the same.
+  If a prompt comes after the text (`layouts.after_eos`) of a decoder-only model, this is the last position of the
+  prompt. Losses that compare rows use the same position.
 
   Args:
     model: the frozen model, with a vocabulary.
-    conditioning: what it is handed.
-    layout: how examples are laid out.
-    examples: with 'inputs'; targets are not read by a decoder-only model, nor by the first position of a decoder.
-    of: 'logits' or 'hidden', the output of the last norm.
-    batch_size: rows run together.
-    lengths: most tokens of 'inputs' and 'targets'; what is absent is the longest found.
+    conditioning: the model's conditioning.
+    layout: the layout of examples.
+    examples: with 'inputs'; a decoder-only model does not read targets, nor does the first position of a decoder.
+    of: 'logits', or 'hidden' for the output of the last norm.
+    batch_size: rows per batch.
+    lengths: maximum tokens of 'inputs' and 'targets'; an absent one is the longest found.
 
   Raises:
-    ValueError: `of` is something else, or there is no example.
+    ValueError: `of` is not valid, or there are no examples.
   """
   if of not in ('logits', 'hidden'):
-    raise ValueError(f'Representations of {of!r} are asked for. Choose logits or hidden.')
+    raise ValueError(f'Representations got of={of!r}. Use "logits" or "hidden".')
   found = []
   for batch, part in eval_batches(examples, model.vocabulary, layout, batch_size=batch_size, lengths=lengths):
     rows = represent_batch(model.module, model.params, batch, conditioning, hidden=of == 'hidden')
@@ -56,20 +56,20 @@ def representations(model: LanguageModel, conditioning: Conditioning, layout: La
 
 
 def top_tokens(model: LanguageModel, logits: Any, count: int = 10) -> list[list[str]]:
-  """Returns the texts of each row's likeliest tokens, the likeliest first.
+  """Returns the texts of each row's most likely tokens, the most likely first.
 
   Args:
-    model: its vocabulary spells them.
+    model: the model, whose vocabulary decodes the tokens.
     logits: [N, V], `representations` of logits.
-    count: how many.
+    count: the number of tokens per row.
 
   Raises:
-    ValueError: the rows are not over the model's words.
+    ValueError: the rows are not logits over the model's vocabulary.
   """
   logits = np.asarray(logits)
   words = model.module.config.vocab_size
   if logits.ndim != 2 or logits.shape[1] != words or not 0 < count <= words:
-    raise ValueError(f'The {count} likeliest tokens of rows of shape {logits.shape} are asked for, wanted [N, {words}] '
-                     f'and 1 to {words} tokens. Give representations of="logits".')
+    raise ValueError(f'top_tokens got logits of shape {logits.shape} and count={count}, expected [N, {words}] and 1 to '
+                     f'{words} tokens. Give representations of="logits".')
   best = np.argsort(-logits, axis=1, kind='stable')[:, :count]
   return [[model.vocabulary.decode([int(i)]) for i in row] for row in best]

@@ -1,6 +1,6 @@
-"""Objects of Google Cloud Storage, at addresses `gs://bucket/name`. An object is put whole.
+"""Google Cloud Storage objects, at addresses `gs://bucket/name`. Objects are written atomically.
 
-gcsfs does that, and knows accounts and which errors pass; what anyone may read is read without it.
+gcsfs writes them, and handles accounts and retries; public objects are read without it.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from typing import Any
 
 
 def exists(path: str) -> bool:
-  """Says whether there is an object at `path`.
+  """Returns True if there is an object at `path`.
 
   Raises:
-    OSError: the store cannot be asked.
+    OSError: the request to the store fails.
   """
   try:
     _read_public(path, 'HEAD')
@@ -39,14 +39,14 @@ def read(path: str) -> bytes:
   """Returns the content of an object.
 
   Raises:
-    FileNotFoundError: there is none.
+    FileNotFoundError: there is no such object.
     OSError: it cannot be read.
   """
   try:
     return _read_public(path)
   except (FileNotFoundError, ConnectionError):
     raise  # an account would not help
-  except OSError:  # not for everyone, or a failure that passes
+  except OSError:  # not public, or a transient failure
     if not importlib.util.find_spec('gcsfs'):
       raise
   with _answered(path, 'read'):
@@ -54,14 +54,14 @@ def read(path: str) -> bytes:
 
 
 def put(file: str, path: str) -> None:
-  """Makes a local file an object.
+  """Uploads a local file as an object.
 
   Raises:
     ImportError: gcsfs is not installed.
-    OSError: it cannot be written; what was there is as it was.
+    OSError: the object cannot be written; an existing object is unchanged.
   """
   with _answered(path, 'written'):
-    # Else caches may serve an older object for an hour where anyone may read the bucket.
+    # Otherwise caches may serve an older object of a public bucket for an hour.
     _store(path).put_file(file, path, fixed_key_metadata={'cache_control': 'no-store'})
 
 
@@ -76,7 +76,7 @@ def remove(path: str) -> None:
 
 
 def require_account(path: str) -> None:
-  """Sees to it that objects can be written and listed as somebody.
+  """Checks that objects can be written and listed with an account.
 
   Raises:
     ImportError: gcsfs is not installed.
@@ -85,10 +85,10 @@ def require_account(path: str) -> None:
 
 
 def addresses(start: str, delimiter: str | None = '/') -> list[str]:
-  """Returns the addresses of all objects that begin with `start`; for those beyond a delimiter, what ends with it.
+  """Returns the addresses of all objects that begin with `start`; those with a later delimiter are cut after it.
 
   Raises:
-    OSError: they cannot be listed.
+    OSError: the objects cannot be listed.
   """
   bucket, _, prefix = start.removeprefix('gs://').partition('/')
   names, page = [], ''
@@ -102,7 +102,7 @@ def addresses(start: str, delimiter: str | None = '/') -> list[str]:
 
 
 def _read_public(path: str, method: str = 'GET') -> bytes:
-  """Returns the content of an object that anyone may read."""
+  """Returns the content of a public object."""
   bucket, _, name = path.removeprefix('gs://').partition('/')
   address = f'{_emulator() or "https://storage.googleapis.com"}/{bucket}/{urllib.parse.quote(name)}'
   try:
@@ -110,22 +110,22 @@ def _read_public(path: str, method: str = 'GET') -> bytes:
       return response.read()
   except urllib.error.HTTPError as error:
     if error.code == 404:
-      raise FileNotFoundError(f'{path}: there is no such object.') from error
+      raise FileNotFoundError(f'{path}: there is no such object. Check the path.') from error
     raise OSError(f'{path}: the object store answered {error.code} {error.reason}. '
-                  'Without gcsfs only objects that anyone may read can be read: '
-                  '`pip install prompt-tuning[gcs]`, or copy it and give the local path.') from error
+                  'Without gcsfs only public objects can be read: '
+                  "`pip install '.[gcs]'`, or copy the object and give its local path.") from error
   except (OSError, http.client.HTTPException) as error:
     raise ConnectionError(f'{path}: the object store cannot be reached ({getattr(error, "reason", error)}). '
                           'Copy the object and give its local path.') from error
 
 
 def _emulator() -> str | None:
-  host = os.environ.get('STORAGE_EMULATOR_HOST')  # the variable that Google's own clients read
+  host = os.environ.get('STORAGE_EMULATOR_HOST')  # the variable that Google's clients read
   return host and (host if '://' in host else f'http://{host}').rstrip('/')
 
 
 def _store(path: str) -> Any:
-  """Returns what writes and lists objects, as the account of this machine.
+  """Returns the client that reads, writes and lists objects with this machine's account.
 
   Raises:
     ImportError: gcsfs is not installed.
@@ -133,8 +133,8 @@ def _store(path: str) -> Any:
   try:
     return _connect(_emulator())
   except ImportError as error:
-    raise ImportError(f'{path}: writing to gs://, and reading what not everyone may read, needs gcsfs: '
-                      '`pip install prompt-tuning[gcs]`.') from error
+    raise ImportError(f'{path}: writing to gs://, and reading objects that are not public, needs gcsfs: '
+                      "`pip install '.[gcs]'`.") from error
 
 
 @functools.cache
@@ -142,7 +142,7 @@ def _connect(emulator: str | None) -> Any:
   import aiohttp
   from gcsfs.core import GCSFileSystem
 
-  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # what it logs is raised as well
+  logging.getLogger('gcsfs').setLevel(logging.CRITICAL)  # it also raises every error that it logs
   return GCSFileSystem(
     token='anon' if emulator else None, endpoint_url=emulator, use_listings_cache=False, skip_instance_cache=True,
     requests_timeout=aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60))
@@ -150,21 +150,21 @@ def _connect(emulator: str | None) -> Any:
 
 @contextlib.contextmanager
 def _answered(path: str, done: str) -> Iterator[None]:
-  """Makes an error of the store say what was found and what to do."""
+  """Turns errors of the store into messages with the path, the cause and what to do."""
   try:
     yield
   except ImportError:
     raise
-  except Exception as error:  # of gcsfs, aiohttp, requests and google.auth
+  except Exception as error:  # from gcsfs, aiohttp, requests and google.auth
     bucket = path.removeprefix('gs://').partition('/')[0]
     found = ' '.join(str(error).split()) or type(error).__name__
     if isinstance(error, FileNotFoundError):
       raise FileNotFoundError(f'{path} cannot be {done}: there is no such object, or no bucket {bucket}. Give '
-                              'another path, or make the bucket.') from error
+                              'another path, or create the bucket.') from error
     if found.startswith('Forbidden') or getattr(error, 'code', None) == 401 or 'google.auth' in type(error).__module__:
       raise PermissionError(
-        f'{path} cannot be {done}: the object store refuses it ({found}). Log in with `gcloud auth application-default '
-        f'login` as somebody who may list, read, write and delete objects in gs://{bucket}, or give another '
-        'path.') from error
-    raise OSError(f'{path} cannot be {done}: the object store failed, also when asked again ({found}). What was there '
-                  'before is as it was. Start again when it can be reached, or give another path.') from error
+        f'{path} cannot be {done}: the object store refused it ({found}). Log in with `gcloud auth '
+        f'application-default login` as a user who may list, read, write and delete objects in gs://{bucket}, or give '
+        'another path.') from error
+    raise OSError(f'{path} cannot be {done}: the object store failed, also on retries ({found}). Existing objects are '
+                  'unchanged. Try again when it can be reached, or give another path.') from error

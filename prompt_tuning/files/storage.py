@@ -1,7 +1,7 @@
-"""Reads and writes whole files and folders: they are either there complete, or not there.
+"""Reads and writes files and folders atomically: they are either complete or absent.
 
-Local paths are written as temporary, synced and renamed. An object under `gs://` is put whole (`gcs`): a store shows
-all of it or what was there before.
+Local files are written under a temporary name, synced and renamed. An object under `gs://` is uploaded as a whole
+(`gcs`): the store shows either all of it or the previous object.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from typing import TextIO
 from prompt_tuning.files import gcs
 
 _LOG = logging.getLogger(__name__)
-# safetensors says "(os error 28)", tensorstore "[os_error_code='28']": neither raises an OSError.
+# safetensors reports "(os error 28)", tensorstore "[os_error_code='28']"; neither raises an OSError.
 _NUMBER = re.compile(r"os[_ ]error(?:_code=')?\s*(\d+)")
 
 
 def is_remote(path: str) -> bool:
-  """Says whether `path` is an object store's address."""
+  """Returns True if `path` is an object store address."""
   return str(path).startswith('gs://')
 
 
@@ -33,12 +33,12 @@ def join(folder: str, *names: str) -> str:
 
 
 def exists(path: str) -> bool:
-  """Says whether there is a file or folder at `path`; for `gs://`, an object."""
+  """Returns True if there is a file or folder at `path`; for `gs://`, an object."""
   return gcs.exists(path) if is_remote(path) else os.path.exists(path)
 
 
 def is_file(path: str) -> bool:
-  """Says whether there is a file or an object at `path`."""
+  """Returns True if there is a file or an object at `path`."""
   return exists(path) if is_remote(path) else os.path.isfile(path)
 
 
@@ -56,7 +56,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def list_folder(path: str) -> list[str]:
-  """Returns the names of what stands directly in a folder, sorted; of none where it is not there.
+  """Returns the sorted names of files and folders directly in a folder; none if it does not exist.
 
   Raises:
     OSError: it cannot be listed.
@@ -68,10 +68,10 @@ def list_folder(path: str) -> list[str]:
 
 
 def make_folder(path: str) -> None:
-  """Makes a folder and those above it; an object store needs none.
+  """Creates a folder and its parents; an object store needs none.
 
   Raises:
-    OSError: it cannot be made, or not written.
+    OSError: it cannot be created or written.
   """
   if not is_remote(path):
     os.makedirs(path, exist_ok=True)
@@ -80,11 +80,11 @@ def make_folder(path: str) -> None:
 
 
 def check_writable(folder: str) -> None:
-  """Sees to it, as far as that can be told without writing, that files can be written into a folder, made or not.
+  """Checks, without writing, that files can be written into a folder, which need not exist yet.
 
   Raises:
-    ImportError: a package is missing for it.
-    OSError: they cannot be.
+    ImportError: a required package is missing.
+    OSError: the folder cannot be written.
   """
   if is_remote(folder):
     list_folder(folder)
@@ -93,12 +93,12 @@ def check_writable(folder: str) -> None:
   while not os.path.exists(parent):
     parent = os.path.dirname(parent)
   if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-    raise OSError(f'{folder} cannot be written: {parent} is no folder that this user may write. '
+    raise OSError(f'{folder} cannot be written: {parent} is not a folder that this user can write to. '
                   'Give another folder.')
 
 
 def remove_tree(path: str) -> None:
-  """Removes a folder and all in it; what cannot be removed stays."""
+  """Removes a folder and its content; files that cannot be removed stay."""
   if not is_remote(path):
     shutil.rmtree(path, ignore_errors=True)
     return
@@ -110,10 +110,10 @@ def remove_tree(path: str) -> None:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-  """Writes a file so that it is either complete under its name or absent, also after a power loss.
+  """Writes a file so that it is either complete under its name or absent, even after a power loss.
 
   Raises:
-    OSError: the disk is full or the folder cannot be written; the old file, if any, is as it was.
+    OSError: the disk is full or the folder cannot be written; an existing file is unchanged.
   """
   with whole_file(path) as temporary, open(temporary, 'wb') as file:
     file.write(content)
@@ -121,10 +121,10 @@ def write_bytes(path: str, content: bytes) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[str]:
-  """Gives the path of a temporary file that takes the name `path` when the block ends without an error.
+  """Yields the path of a temporary file that is renamed to `path` when the block ends without an error.
 
   Raises:
-    OSError: the file cannot be written; the old one, if any, is as it was and no temporary is left.
+    OSError: the file cannot be written; an existing file is unchanged and no temporary file is left.
   """
   with _put_whole(path) if is_remote(path) else _renamed_whole(path) as temporary:
     yield temporary
@@ -138,7 +138,7 @@ def _renamed_whole(path: str) -> Iterator[str]:
     try:
       os.makedirs(folder, exist_ok=True)
       yield temporary
-      os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes files that only their owner may read
+      os.chmod(temporary, 0o666 & ~_umask())  # safetensors creates files that only their owner can read
       _sync(temporary)
       os.replace(temporary, path)
       _sync(folder)
@@ -150,7 +150,7 @@ def _renamed_whole(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _put_whole(path: str) -> Iterator[str]:
-  gcs.require_account(path)  # rather missed now than when the file is made
+  gcs.require_account(path)  # fail now, not after the file is made
   with tempfile.TemporaryDirectory(prefix='prompt_tuning_') as folder:
     temporary = os.path.join(folder, os.path.basename(path))
     with _explained(temporary):
@@ -160,18 +160,18 @@ def _put_whole(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def whole_folder(path: str) -> Iterator[str]:
-  """Gives a temporary folder that takes the name `path` when the block ends without an error.
+  """Yields a temporary folder that is renamed to `path` when the block ends without an error.
 
   Raises:
-    FileExistsError: `path` is there already and not empty.
+    FileExistsError: `path` already exists and is not empty.
     OSError: the folder cannot be written; nothing is left of it.
   """
   if is_remote(path):
-    raise OSError(f'{path}: writing a folder that must be whole to an object store is not supported. Give a local '
-                  'folder, and copy it afterwards.')
+    raise OSError(f'{path}: writing a whole folder to an object store is not supported. Give a local folder, and copy '
+                  'it afterwards.')
   path = os.path.abspath(path)
   if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-    raise FileExistsError(f'{path} exists already and is never overwritten. Remove it, or choose another name.')
+    raise FileExistsError(f'{path} already exists and is never overwritten. Remove it, or choose another name.')
   temporary = f'{path}.tmp-{os.getpid()}'
   with _explained(path):
     try:
@@ -186,27 +186,27 @@ def whole_folder(path: str) -> Iterator[str]:
 
 
 class GrowingFolder:
-  """A folder with files that grow. Nothing grows in an object store: there they are put whole, from time to time.
+  """A folder with growing files. Objects in a store cannot grow: there, whole files are uploaded from time to time.
 
-  They may be put by another thread than the one that writes them.
+  The thread that uploads files may differ from the one that writes them.
 
   Args:
-    folder: where they shall be, also below it.
+    folder: the destination of the files, including subfolders.
 
   Attributes:
-    path: the local folder to write into: the same one, or a temporary one in place of an object store.
+    path: the local folder to write into: `folder` itself, or a temporary folder if `folder` is in an object store.
   """
 
   def __init__(self, folder: str):
     self._folder = folder
     self._temporary = tempfile.TemporaryDirectory(prefix='prompt_tuning_') if is_remote(folder) else None
     self.path = self._temporary.name if self._temporary else folder
-    self._sizes: dict[str, int] = {}  # of what was put
-    self._lock = threading.Lock()  # an older content shall not come behind a newer one
+    self._sizes: dict[str, int] = {}  # of the uploaded files
+    self._lock = threading.Lock()  # older content must not overwrite newer
     _growing[join(folder, '')] = self
 
   def open(self, name: str) -> TextIO:
-    """Opens a file of text for appending to what is there of it.
+    """Opens a text file for appending to its existing content.
 
     Raises:
       OSError: it cannot be read or written.
@@ -218,10 +218,10 @@ class GrowingFolder:
     return open(path, 'a', encoding='utf-8')
 
   def put(self) -> None:
-    """Puts what has grown since it was last put.
+    """Uploads the files that have grown since the last upload.
 
     Raises:
-      OSError: it cannot be; what was put before is there.
+      OSError: the upload fails; earlier uploads stay.
     """
     with self._lock:
       for parent, _, names in os.walk(self.path) if self._temporary else ():
@@ -232,7 +232,7 @@ class GrowingFolder:
             self._sizes[path] = len(content)
 
   def close(self) -> None:
-    """Puts the rest."""
+    """Uploads the rest."""
     try:
       self.put()
     finally:
@@ -245,10 +245,10 @@ _growing: weakref.WeakValueDictionary[str, GrowingFolder] = weakref.WeakValueDic
 
 
 def put_grown(folder: str) -> None:
-  """Puts what has grown in a folder that a `GrowingFolder` writes, so that it is there before what is written next.
+  """Uploads the grown files of a folder written by a `GrowingFolder`, so that they precede later writes.
 
   Raises:
-    OSError: it cannot be put.
+    OSError: the upload fails.
   """
   growing = _growing.get(join(folder, ''))
   if growing is not None:
@@ -263,8 +263,8 @@ def _explained(path: str) -> Iterator[None]:
     number = error.errno if isinstance(error, OSError) else _error_number(error)
     if number is None:
       raise
-    raise OSError(number, f'{path} cannot be written: {os.strerror(number)}. What was there before is as it was. '
-                          'Make room or choose another place.') from error
+    raise OSError(number, f'{path} cannot be written: {os.strerror(number)}. Existing content is unchanged. '
+                          'Free some space or choose another location.') from error
 
 
 def _error_number(error: Exception) -> int | None:

@@ -1,10 +1,10 @@
 """Losses: plain functions `(outputs, targets, weights, …) -> (sum, {name: sum})`, one file each.
 
-Sums, so that microbatches and hosts add up exactly; 'loss' and 'weights' are among those to report, and people read the
-one divided by the other. What looks at pairs of rows is no sum over rows: such a function has the attribute
-`over_pairs`. A function whose targets can be wrong has `check`, which gets the same arguments on the host. One whose
-keyword arguments users give otherwise, such as words instead of token ids, has `prepare(vocabulary, *, …)`, which
-returns them.
+They return sums, so that microbatches and hosts add up exactly. The reported sums include 'loss' and 'weights'; the
+displayed loss is their quotient. A loss over pairs of rows is not a sum over rows; such a function has the attribute
+`over_pairs`. A function whose targets can be invalid has `check`, which gets the same arguments on the host. A
+function whose keyword arguments users give in another form, such as words instead of token ids, has
+`prepare(vocabulary, *, …)`, which returns them.
 """
 
 from prompt_tuning.losses.cross_entropy import cross_entropy, log_likelihood

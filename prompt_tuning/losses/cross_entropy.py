@@ -1,4 +1,4 @@
-"""Cross-entropy as T5X has it, and the log-likelihood of targets."""
+"""T5X's cross-entropy, and the log-likelihood of targets."""
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ def cross_entropy(logits: Array, targets: Array, weights: Array, *, z_loss: floa
                   label_smoothing: float = 0.0) -> tuple[Array, dict[str, Array]]:
   """Sums the cross-entropy of all weighted targets.
 
-  With Z = Σ_v exp(logit_v), the loss of one target t is −Σ_v p_v (logit_v − log Z) + z_loss · (log Z)²; p is one
-  at t, or with label smoothing s it is 1 − s at t and s / (V − 1) elsewhere, and the entropy of p is taken off,
-  so that a perfect prediction costs nothing. (Mesh TensorFlow's and T5X's loss.)
+  With Z = Σ_v exp(logit_v), the loss of target t is −Σ_v p_v (logit_v − log Z) + z_loss · (log Z)². p is 1 at t; with
+  label smoothing s it is 1 − s at t and s / (V − 1) elsewhere, and the entropy of p is subtracted, so that a perfect
+  prediction has loss 0. (Mesh TensorFlow's and T5X's loss.)
 
   Args:
     logits: [B, S, V] in float32.
@@ -22,7 +22,7 @@ def cross_entropy(logits: Array, targets: Array, weights: Array, *, z_loss: floa
     label_smoothing: s in [0, 1).
 
   Returns:
-    The sum [], z-loss included, and sums to report: 'loss', 'z_loss', 'correct' and 'weights'.
+    The sum [], including z-loss, and sums to report: 'loss', 'z_loss', 'correct' and 'weights'.
   """
   log_z = jax.nn.logsumexp(logits, axis=-1)
   of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
@@ -41,6 +41,6 @@ def cross_entropy(logits: Array, targets: Array, weights: Array, *, z_loss: floa
 
 
 def log_likelihood(logits: Array, targets: Array, weights: Array) -> Array:
-  """Returns [B], the sum of each row's log-probabilities of its weighted targets."""
+  """Returns [B], the weighted sum of the log-probabilities of each row's targets."""
   of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
   return jnp.sum((of_target - jax.nn.logsumexp(logits, axis=-1)) * weights, axis=-1)

@@ -1,4 +1,4 @@
-"""What a step minimises: a loss, what it reads of the model, and what it is divided by."""
+"""The training loss: its function, the model output that it reads, and its normalisation."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,18 +14,19 @@ LossFunction = Callable[..., tuple[Array, dict[str, Array]]]
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-  """What is minimised: cross-entropy as T5X sets it, unless another function is given.
+  """The training loss: by default cross-entropy with T5X's settings.
 
   Attributes:
-    z_loss: pulls the log of the softmax's sum towards 0. Of cross-entropy, as `label_smoothing` is.
-    label_smoothing: share of probability given to all other tokens.
-    normalizing_factor: what the sum is divided by: None (nothing), a number, or 'tokens' for the sum of weights.
-    function: `(outputs, targets, weights) -> (sum, sums)` as in this package, with `functools.partial` for what else it
-      takes; None is cross-entropy.
-    of: what it reads, 'logits' or, where it compares rows, 'hidden': the output of the last norm.
+    z_loss: pulls the log of the softmax's sum towards 0. Used by cross-entropy only.
+    label_smoothing: share of probability given to all other tokens. Used by cross-entropy only.
+    normalizing_factor: divisor of the sum: None (no division), a number, or 'tokens' for the sum of weights.
+    function: `(outputs, targets, weights) -> (sum, sums)` as in this package, with `functools.partial` for its other
+      arguments; None means cross-entropy.
+    of: the model output that the loss reads: 'logits' or, for a loss that compares rows, 'hidden', the output of the
+      last norm.
 
   Raises:
-    ValueError: a value is not among these.
+    ValueError: a value is not valid.
   """
 
   z_loss: float = 1e-4
@@ -37,40 +38,40 @@ class Loss:
   def __post_init__(self) -> None:
     factor = self.normalizing_factor
     if factor not in (None, 'tokens') and (isinstance(factor, str) or factor <= 0):
-      raise ValueError(f'The loss normalizing factor is {factor!r}. Give None, a number above 0, or "tokens".')
+      raise ValueError(f'The loss got normalizing_factor={factor!r}. Use None, a number above 0, or "tokens".')
     if self.of not in ('logits', 'hidden'):
-      raise ValueError(f'The loss shall read {self.of!r} of the model. Choose logits or hidden.')
+      raise ValueError(f'The loss got of={self.of!r}. Use "logits" or "hidden".')
     if self.of == 'hidden' and not self.over_pairs:
-      raise ValueError(f'The loss {self.name} reads words, but hidden states have none. Choose of="logits", or a loss '
-                       'that compares rows, such as pairwise_cosine.')
+      raise ValueError(f'The loss {self.name} needs logits, but got of="hidden". Use of="logits", or a loss that '
+                       'compares rows, such as pairwise_cosine.')
 
   def __call__(self, outputs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """Returns the sum [] that is minimised and sums to report, given outputs [B, T, V] or [B, T, D]."""
+    """Returns the sum [] to minimise, and sums to report, given outputs [B, T, V] or [B, T, D]."""
     targets, weights = batch['decoder']['targets'], batch['decoder']['loss_weights']
     if self.function is None:
       return cross_entropy(outputs, targets, weights, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
     return self.function(outputs, targets, weights)
 
   def scale(self, weights: Array) -> Array:
-    """Returns what the summed loss and gradient are multiplied by, given the sum of weights."""
+    """Returns the factor for the summed loss and gradient, given the sum of weights."""
     if self.normalizing_factor == 'tokens':
       return 1.0 / jnp.maximum(weights, 1.0)
     return jnp.asarray(1.0 / (self.normalizing_factor or 1.0))
 
   def require_whole_batches(self, microbatches: int | None, packed: bool = False) -> None:
-    """Raises ValueError where the loss compares rows that would not be together, or rows hold several examples."""
+    """Raises ValueError if the loss compares rows, but these are split into microbatches or packed."""
     if self.over_pairs and (packed or (microbatches or 1) > 1):
-      found = 'rows hold several examples' if packed else f'the batch is run in {microbatches} parts'
-      raise ValueError(f'The loss {self.name} compares all rows of a batch, but {found}. Set num_microbatches to 1 '
-                       'and pack to False; a smaller batch needs less memory.')
+      found = 'rows hold several examples' if packed else f'the batch is split into {microbatches} microbatches'
+      raise ValueError(f'The loss {self.name} compares all rows of a batch, but {found}. Set num_microbatches=1 '
+                       'and pack=False; a smaller batch needs less memory.')
 
   @property
   def checks(self) -> bool:
-    """Whether the function has something to check on the host."""
+    """Whether the function has a `check` on the host."""
     return hasattr(self._plain, 'check')
 
   def check(self, batch: Batch) -> None:
-    """Raises ValueError where the targets of a batch on the host do not suit the function."""
+    """Raises ValueError if the targets of a batch on the host are not valid for the function."""
     if self.checks:
       self._plain.check(batch['decoder']['targets'], batch['decoder']['loss_weights'],
                         **getattr(self.function, 'keywords', {}))
@@ -81,19 +82,19 @@ class Loss:
 
   @property
   def over_pairs(self) -> bool:
-    """Whether the function compares rows, and so needs all of a batch."""
+    """Whether the function compares rows and therefore needs the whole batch."""
     return getattr(self._plain, 'over_pairs', False)
 
   @property
   def name(self) -> str:
-    """What the function is called."""
+    """The function's name."""
     return self._plain.__name__
 
 
 def averages(sums: Mapping[str, Any]) -> dict[str, float]:
-  """Returns what people read, of a step's sums: loss, its two parts and accuracy for each target token.
+  """Returns the averages per target token from a step's sums: loss, its two parts and accuracy.
 
-  A loss that is no cross-entropy has no parts, and accuracy only if it counts what is 'correct'.
+  Only cross-entropy has the two parts; accuracy is absent if the sums lack 'correct'.
   """
   weights = max(float(sums['weights']), 1.0)
   loss = float(sums['loss'])

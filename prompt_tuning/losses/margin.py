@@ -2,7 +2,7 @@
 
   max(0, margin − (logit of the right label − logit of the best other label)),
 
-at the position that predicts the first token of the target. All other words of the vocabulary are left alone.
+at the position that predicts the first token of the target. All other words of the vocabulary are ignored.
 """
 
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from prompt_tuning.types import Array
 
 def margin(logits: Array, targets: Array, weights: Array, *, labels: Sequence[int],
            margin: float = 1.0) -> tuple[Array, dict[str, Array]]:
-  """Sums the loss of all rows, each with the weight of its first weighted target; 'loss' / 'weights' is their mean.
+  """Sums the loss of all rows, each with the weight of its first weighted target; 'loss' / 'weights' is the mean.
 
   Args:
     logits: [B, T, V].
-    targets: [B, T]; a row's first weighted one is its label. Where that is no label the loss is NaN, see `check`.
-    weights: [B, T]; rows without any are padding.
+    targets: [B, T]; a row's first weighted target is its label. If it is not in `labels`, the loss is NaN, see `check`.
+    weights: [B, T]; rows without weights are padding.
     labels: the first tokens of the label words.
-    margin: how far the right label shall lie above the others.
+    margin: required difference between the right label's logit and the best other one.
 
   Returns:
-    The sum [], and sums to report: 'loss', 'correct' (the right label lies highest) and 'weights'.
+    The sum [], and sums to report: 'loss', 'correct' (the right label has the highest logit) and 'weights'.
   """
   ids = jnp.asarray(labels)
   of_labels = at_first_target(logits, weights)[:, ids]
@@ -41,17 +41,17 @@ def margin(logits: Array, targets: Array, weights: Array, *, labels: Sequence[in
 
 
 def check(targets: np.ndarray, weights: np.ndarray, *, labels: Sequence[int], margin: float = 1.0) -> None:
-  """Raises ValueError where labels are too few or the same, or a row's target begins with another token."""
+  """Raises ValueError if there are too few or duplicate labels, or a row's target begins with another token."""
   del margin
   if len(labels) < 2 or len(set(labels)) < len(labels):
-    raise ValueError(f'The labels of a margin loss begin with the tokens {list(labels)}. Give at least two label words '
-                     'whose first tokens differ.')
+    raise ValueError(f'The label words of a margin loss begin with the tokens {list(labels)}. Give at least two label '
+                     'words with different first tokens.')
   first = np.argmax(weights > 0, axis=1)
   found = np.take_along_axis(targets, first[:, None], axis=1)[:, 0][np.any(weights > 0, axis=1)]
   wrong = sorted({*found.tolist()} - {*labels})
   if wrong:
-    raise ValueError(f'A target begins with the token {wrong[0]}, which no label word begins with: those begin with '
-                     f'{list(labels)}. Add the label word, or mend the example.')
+    raise ValueError(f'A target begins with the token {wrong[0]}, but the label words begin with {list(labels)}. '
+                     'Add the label word, or fix the example.')
 
 
 margin.check = check

@@ -1,7 +1,7 @@
-"""Cosine loss over pairs of rows: rows of one class shall point the same way, others shall not.
+"""Cosine loss over pairs of rows: aligns rows of the same class and separates rows of different classes.
 
-Over all ordered pairs of B rows, the mean of 1 − cos(z_i, z_j) where the labels agree, else of max(0, cos(z_i, z_j)):
-torch's `cosine_embedding_loss` with margin 0. Its smallest value is 0.
+The mean over all ordered pairs of B rows of 1 − cos(z_i, z_j) if the labels agree, else max(0, cos(z_i, z_j)): torch's
+`cosine_embedding_loss` with margin 0. Its minimum is 0.
 """
 
 import jax
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 from prompt_tuning.losses.rows import of_rows
 from prompt_tuning.types import Array
 
-_SMALLEST = 1e-12  # torch's, under the root of each squared length: the gradient at a zero vector is finite
+_SMALLEST = 1e-12  # torch's; added to each squared length, it keeps the gradient at a zero vector finite
 
 
 def pairwise_cosine(outputs: Array, targets: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
-  """Returns the mean over pairs [], and what to report: 'loss' and 'weights' (1: it is a mean already).
+  """Returns the mean over pairs [], and values to report: 'loss' and 'weights' (1: the loss is already a mean).
 
   Args:
-    outputs: [B, T, D], logits or hidden states; z_i is that of the row's first weighted position.
-    targets: [B, T]; a row's weighted ones are its label.
-    weights: [B, T]; rows without any are in no pair.
+    outputs: [B, T, D], logits or hidden states; z_i is the output at the row's first weighted position.
+    targets: [B, T]; a row's weighted targets are its label.
+    weights: [B, T]; rows without weights belong to no pair.
   """
   rows, same, pairs = of_rows(outputs, targets, weights)
   unit = rows * jax.lax.rsqrt(jnp.sum(rows**2, axis=1, keepdims=True) + _SMALLEST)

@@ -1,7 +1,7 @@
-"""Distance loss over pairs of rows: rows of one class shall be near, others far.
+"""Distance loss over pairs of rows: pulls rows of the same class together and pushes other rows apart.
 
-Over all ordered pairs of B rows, Σ ‖z_i − z_j + ε‖ where the labels agree, plus Σ 1 / ‖z_i − z_j + ε‖ where they do
-not: torch's `pairwise_distance`, with ε = 1e-6 added to every component. A row's distance to itself is ε √D.
+The sum over all ordered pairs of B rows of ‖z_i − z_j + ε‖ if the labels agree, else 1 / ‖z_i − z_j + ε‖. The distance
+is torch's `pairwise_distance`, with ε = 1e-6 added to every component. A row's distance to itself is ε √D.
 """
 
 import jax
@@ -14,15 +14,15 @@ _EPSILON = 1e-6
 
 
 def pairwise_distance(outputs: Array, targets: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
-  """Returns the sum over pairs [], and what to report: 'loss' and 'weights' (1: figures are of a whole batch).
+  """Returns the sum over pairs [], and values to report: 'loss' and 'weights' (1: the loss is of a whole batch).
 
   Args:
-    outputs: [B, T, D], logits or hidden states; z_i is that of the row's first weighted position.
-    targets: [B, T]; a row's weighted ones are its label.
-    weights: [B, T]; rows without any are in no pair.
+    outputs: [B, T, D], logits or hidden states; z_i is the output at the row's first weighted position.
+    targets: [B, T]; a row's weighted targets are its label.
+    weights: [B, T]; rows without weights belong to no pair.
   """
   rows, same, pairs = of_rows(outputs, targets, weights)
-  # Row by row, and again in the backward pass: all differences at once would be [B, B, V].
+  # Computed row by row, and again in the backward pass: all differences at once would be [B, B, V].
   distances = jax.lax.map(jax.checkpoint(lambda row: _norm(row - rows + _EPSILON)), rows)
   distances = jnp.where(pairs, distances, 1.0)
   loss = jnp.sum(jnp.where(pairs, jnp.where(same, distances, 1.0 / distances), 0.0))
@@ -30,7 +30,7 @@ def pairwise_distance(outputs: Array, targets: Array, weights: Array) -> tuple[A
 
 
 def _norm(vectors: Array) -> Array:
-  """Returns the lengths of vectors; the gradient at 0 is 0, where that of the root is infinite."""
+  """Returns the norms of vectors; the gradient at 0 is 0, although that of the square root is infinite."""
   squared = jnp.sum(vectors**2, axis=-1)
   nonzero = squared > 0
   return jnp.where(nonzero, jnp.sqrt(jnp.where(nonzero, squared, 1.0)), 0.0)

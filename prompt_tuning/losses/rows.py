@@ -1,4 +1,4 @@
-"""One representation for each row: what the model makes of the position that predicts the row's first target."""
+"""One representation per row: the model's output at the position that predicts the row's first target."""
 
 import jax.numpy as jnp
 
@@ -10,28 +10,28 @@ def at_first_target(outputs: Array, weights: Array) -> Array:
 
   Args:
     outputs: [B, T, D], logits or hidden states.
-    weights: [B, T], 0 where nothing is predicted.
+    weights: [B, T], 0 at positions without a target.
   """
   first = jnp.argmax(weights > 0, axis=1)
   return jnp.take_along_axis(outputs, first[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
 
 def of_rows(outputs: Array, targets: Array, weights: Array) -> tuple[Array, Array, Array]:
-  """Returns each row's representation, which pairs of rows have the same label, and which are pairs at all.
+  """Returns each row's representation, the pairs of rows with the same label, and all pairs of rows that count.
 
-  A row's label is all of its weighted targets: a class of several tokens is one class.
+  A row's label is the sequence of its weighted targets: a class of several tokens is one class.
 
   Args:
     outputs: [B, T, D], logits or hidden states.
     targets: [B, T] token ids.
-    weights: [B, T]; a row without any is padding and in no pair.
+    weights: [B, T]; a row without weights is padding and belongs to no pair.
 
   Returns:
     [B, D], 0 in padding; [B, B] and [B, B] booleans.
   """
   columns = weights.shape[1]
   real = jnp.any(weights > 0, axis=1)
-  # Rows of a decoder-only model have their targets behind inputs of any length.
+  # In a decoder-only model, a row's targets come after inputs of any length.
   begins = jnp.argmax(weights > 0, axis=1)[:, None] + jnp.arange(columns)
   labels = jnp.take_along_axis(jnp.where(weights > 0, targets, -1), begins % columns, axis=1)
   same = jnp.all(labels[:, None] == labels[None], axis=-1)

@@ -1,4 +1,4 @@
-"""Puts laid-out examples into the rows of a batch, one or several to a row; `layouts` describes the arrays."""
+"""Puts laid-out examples into the rows of a batch, one or several per row; `layouts` describes the arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,10 +21,10 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, s
   """Puts examples into the rows of one batch.
 
   Args:
-    rows: each row's examples; several are packed behind one another, none is a row of padding.
-    lengths: T for 'encoder' and S for 'decoder'; a decoder-only model has the latter alone.
-    side: where the padding stands, 'right' or 'left'.
-    first_id: the number of the first row in the whole stream.
+    rows: each row's examples; several are packed in order, an empty list is a row of padding.
+    lengths: T for 'encoder' and S for 'decoder'; a decoder-only model has only the latter.
+    side: the padding side, 'right' or 'left'.
+    first_id: the index of the first row in the whole stream.
 
   Returns:
     The batch, as `layouts` describes it.
@@ -57,8 +57,8 @@ def _fill_row(arrays: dict[str, Any], b: int, examples: Sequence[Mapping[str, np
   capacity = arrays['tokens'].shape[1]
   total = sum(len(example['tokens']) for example in examples)
   if total > capacity:
-    raise ValueError(f'A row of the {stack} holds {total} positions, but its length is {capacity}. '
-                     'Truncate the text, or raise the task feature lengths.')
+    raise ValueError(f'A row of the {stack} needs {total} positions, but its length is {capacity}. '
+                     'Truncate the text, or increase the task feature lengths.')
   at = capacity - total if side == 'left' else 0
   for segment, example in enumerate(examples, start=1):
     span = slice(at, at + len(example['tokens']))

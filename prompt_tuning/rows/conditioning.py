@@ -1,7 +1,7 @@
-"""What may be handed to a frozen model while it runs, and what makes it.
+"""The interface between tuning methods and frozen models.
 
-A tuning method makes a `Conditioning` of its trained tensors and a model reads it. The model knows no method, and the
-method knows no model beyond its `Facts`.
+A tuning method makes a `Conditioning` from its trained tensors, and a model reads it. The model knows no methods, and
+the method knows nothing of the model except its `Facts`.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from prompt_tuning.types import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Visibility:
-  """What the prompt's positions may attend to, beside themselves. The input always sees the prompt.
+  """What the prompt's positions may attend to, in addition to themselves. The input always sees the prompt.
 
   Attributes:
-    input: the prompt sees the input (published prompts were trained so).
+    input: the prompt sees the input (as in training of published prompts).
     prompt: the prompt's vectors see one another.
   """
 
@@ -29,14 +29,14 @@ class Visibility:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """What a causal model has made of a text: it stands before everything else, which sees it as if in one row with it.
+  """The cached keys and values of a text that a causal model has read; they come before everything else in a row.
 
-  Everything behind it sees it, whatever a prompt's visibility says of the input.
+  All later positions see the text as if it were in the same row, whatever a prompt's visibility.
 
   Attributes:
-    keys: [L, B, kv_heads, S, K], one row of texts for each row of a batch, or one for all.
+    keys: [L, B, kv_heads, S, K], one text for each row of a batch, or one for all.
     values: as `keys`.
-    seen: [B, S] booleans, where the text stands; the others are padding.
+    seen: [B, S] booleans: True for positions of the text, False for padding.
   """
 
   keys: Array
@@ -45,44 +45,44 @@ class Context:
 
   @classmethod
   def of_batch(cls, batch: Batch) -> 'Context | None':
-    """Returns the texts before a batch's rows, whose keys and values there are [B, L, …]; None where there are none."""
+    """Returns the cached context of a batch, whose keys and values are [B, L, …]; None if it has none."""
     if 'context' not in batch:
       return None
     found = batch['context']
     return cls(found['keys'].swapaxes(0, 1), found['values'].swapaxes(0, 1), found['seen'])
 
   def take(self, rows: Any) -> 'Context':
-    """Returns the texts of some rows; one that all rows share stays as it is."""
+    """Returns the texts of some rows; a text that all rows share is returned unchanged."""
     if self.keys.shape[1] == 1:
       return self
     return Context(self.keys[:, rows], self.values[:, rows], self.seen[rows])
 
   def as_prefix(self) -> tuple[Array, Array]:
-    """Returns keys and values [L, P, kv_heads, K] of one text, which a prefix may start from.
+    """Returns keys and values [L, P, kv_heads, K] of one text, to initialise a prefix.
 
     Raises:
       ValueError: there are several texts.
     """
     if self.keys.shape[1] != 1:
       raise ValueError(f'A prefix starts from one text, but the context has {self.keys.shape[1]}. Choose one with '
-                       '`take`, or read one alone.')
+                       '`take`, or read only one text.')
     return tuple(array[:, 0].swapaxes(1, 2)[:, self.seen[0]] for array in (self.keys, self.values))
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StackConditioning:
-  """What one stack (an encoder or a decoder) is handed.
+  """The conditioning of one stack (an encoder or a decoder).
 
   Attributes:
     prompt: [N, P, D] vectors for the prompt positions of the layout.
-    visibility: what the prompt positions see.
-    prefix: keys and values [L, N, kv_heads, P, K] in front of every layer's own in self-attention.
-    memory_prefix: the same in front of what a decoder reads of an encoder.
-    layer_prompts: [L, N, P, D], what stands at the input of every layer's attention in front of a causal stack.
+    visibility: the positions that the prompt sees.
+    prefix: keys and values [L, N, kv_heads, P, K] before every layer's own keys and values in self-attention.
+    memory_prefix: the same for a decoder's cross-attention to the encoder.
+    layer_prompts: [L, N, P, D], inputs of every layer's attention at positions before the rows of a causal stack.
     added: [L - 1, N, P, D], added to the prompt at the input of every layer but the first, which reads `prompt`.
-    context: a text that was read before, in front of a causal stack.
-    lengths: [N], how many of the P each of several prompts or prefixes has; None is P.
+    context: the cached context before the rows of a causal stack.
+    lengths: [N], the length of each of several prompts or prefixes; None means P for all.
   """
 
   prompt: Array | None = None
@@ -95,7 +95,7 @@ class StackConditioning:
   lengths: Array | None = None
 
   def given(self) -> list[str]:
-    """Returns the names of what is handed over."""
+    """Returns the names of the fields that are set."""
     return [name for name in ('prompt', 'prefix', 'memory_prefix', 'layer_prompts', 'added', 'context')
             if getattr(self, name) is not None]
 
@@ -103,7 +103,7 @@ class StackConditioning:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class LowRankUpdate:
-  """What is added to a frozen matrix [in, out]: down · up.
+  """An update of a frozen matrix [in, out]: down · up is added to it.
 
   Attributes:
     down: [in, r].
@@ -117,7 +117,7 @@ class LowRankUpdate:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-  """What a whole model is handed. Every field is optional.
+  """The conditioning of a whole model. Every field is optional.
 
   Attributes:
     encoder: for the encoder stack.
@@ -131,22 +131,22 @@ class Conditioning:
   parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def behind(self, context: Context | None) -> 'Conditioning':
-    """Returns the same with a text before it that a decoder-only model has read."""
+    """Returns this conditioning with a cached context of a decoder-only model before it."""
     return self if context is None else dataclasses.replace(
       self, decoder=dataclasses.replace(self.decoder, context=context))
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of a frozen model without its weights.
+  """The properties of a frozen model that do not need its weights.
 
   Attributes:
-    family: such as 't5' or 'llama'.
+    family: for example 't5' or 'llama'.
     width: D.
     layers: L of each stack, the encoder's first.
-    vocabulary: V, rows of the embedding.
+    vocabulary: V, the number of rows of the embedding.
     prompted: the stack that prompts belong to: 'encoder', or 'decoder' if there is no other.
-    attentions: name of each attention (encoder, decoder, cross) -> layers, heads of keys and values, and their width.
+    attentions: name of each attention (encoder, decoder, cross) -> layers, KV heads and head width.
   """
 
   family: str
@@ -161,17 +161,17 @@ class Facts:
     return self.attentions
 
   def made_for(self) -> dict[str, Any]:
-    """Returns what files say of the model that they were made for."""
+    """Returns the description of the model that files store."""
     return {'family': self.family, 'width': self.width, 'layers': list(self.layers), 'vocabulary': self.vocabulary}
 
 
 class Frozen(Protocol):
-  """What a method may ask of the frozen model: its facts, and when it makes its first values also its weights.
+  """The interface of a frozen model for methods: its facts and, for initialisation, its weights.
 
   Attributes:
     width: D.
     prompted: the stack that prompts belong to: 'encoder', or 'decoder' if there is no other.
-    params: the frozen parameters, layers stacked; `Facts` have none.
+    params: the frozen parameters, layers stacked; absent from `Facts`.
   """
 
   width: int
@@ -179,4 +179,4 @@ class Frozen(Protocol):
   params: Params
 
   def prefix_shapes(self) -> Mapping[str, tuple[int, int, int]]:
-    """Returns layers, heads of keys and values, and their width for each attention: encoder, decoder, cross."""
+    """Returns layers, KV heads and head width of each attention: encoder, decoder, cross."""

@@ -1,25 +1,25 @@
-"""Where things stand in a sequence, as data.
+"""Layouts: the positions of tokens and prompt in a sequence, as data.
 
-A layout turns the token ids of an example into arrays; `assemble` puts examples into the rows of a batch, one
-or (packed) several to a row. Prompt first, after BOS, before EOS or after the text, padded left or right: all
-are arrays of the same names, and the model needs no other mask for any of them.
+A layout turns the token ids of an example into arrays; `assemble` puts examples into the rows of a batch, one or
+(packed) several per row. The prompt may come first, after BOS, before EOS or after the text, and padding may be left or
+right: the arrays have the same names in all cases, and the model needs no other mask.
 
 Arrays of one stack, `[B, T]`:
-  tokens: token ids; 0 where there is none.
+  tokens: token ids; 0 for positions without a token.
   prompt_slots: -1 for a token, else the index into the prompt's vectors.
   segments: 0 is padding; 1, 2, … count the examples of a row.
   positions: 0, 1, … within a segment.
-The decoder's have also:
-  targets, loss_weights: what each position shall predict, and how much that counts.
-  memory_segments: which encoder segment a position reads.
-A decoder-only model has the stack 'decoder' alone, with input and target in one row, and perhaps
-  bidirectional: 1 where the positions of a prefix-LM see one another,
+The decoder also has:
+  targets, loss_weights: the token that each position must predict, and its weight in the loss.
+  memory_segments: the encoder segment that a position reads.
+A decoder-only model has only the stack 'decoder', with input and target in one row, and optionally
+  bidirectional: 1 for positions of a prefix-LM that see one another,
   features: [B, T, F] real vectors that are read instead of tokens.
-Where inputs are cached, a second stack 'context' holds their tokens, and the decoder's rows what stands behind them.
-There are no `prompt_slots` where the prompt stands in front of the whole row and sees nothing of it: then the model
-runs it once for all rows.
-Beside the stacks: `prompt_ids` `[B, G]`, the prompt that each of a row's G segments uses, and `example_ids`
-`[B]`, the row's number in the whole stream (dropout depends on it, so not on the batch it stands in).
+If inputs are cached, a second stack 'context' holds their tokens, and the decoder's rows hold the rest.
+If the prompt comes before the whole row and sees nothing of it, there are no `prompt_slots`: the model runs the prompt
+once for all rows.
+In addition to the stacks, a batch has `prompt_ids` `[B, G]`, the prompt that each of a row's G segments uses, and
+`example_ids` `[B]`, the row's index in the whole stream (dropout depends on it, and therefore not on the batch).
 """
 
 import dataclasses
@@ -36,22 +36,22 @@ Placement = Callable[[int, int], np.ndarray]
 
 
 def before(count: int, length: int) -> np.ndarray:
-  """Puts the prompt in front of the text. Returns the slots `[length + count]`."""
+  """Puts the prompt before the text. Returns the slots `[length + count]`."""
   return _insert(count, length, 0)
 
 
 def after_bos(count: int, length: int) -> np.ndarray:
-  """Puts the prompt behind the first token."""
+  """Puts the prompt after the first token."""
   return _insert(count, length, min(1, count))
 
 
 def before_eos(count: int, length: int) -> np.ndarray:
-  """Puts the prompt in front of the last token, at each row's own end."""
+  """Puts the prompt before the last token of each row."""
   return _insert(count, length, max(0, count - 1))
 
 
 def after_eos(count: int, length: int) -> np.ndarray:
-  """Puts the prompt behind the last token, at each row's own end."""
+  """Puts the prompt after the last token of each row."""
   return _insert(count, length, count)
 
 
@@ -66,15 +66,15 @@ def _insert(count: int, length: int, at: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """How an encoder-decoder model's examples are laid out.
+  """The layout of an encoder-decoder model's examples.
 
   Attributes:
-    prompt_length: P, how many prompt vectors the encoder reads; 0 is none.
-    placement: where they stand among the input's tokens: a function `(count of tokens, P) -> slots`.
+    prompt_length: P, the number of prompt vectors that the encoder reads; 0 means none.
+    placement: their position among the input's tokens: a function `(number of tokens, P) -> slots`.
     start_id: the token that the decoder starts with.
     alone: the prompt sees nothing of the input.
-    cached: inputs stand apart from the rows, which begin with the prompt: their keys and values are computed once.
-    started: the token `start_id` is there; not where rows go on from a text that was read before.
+    cached: inputs are separate from the rows, which begin with the prompt: keys and values of inputs are computed once.
+    started: rows begin with the token `start_id`; False if rows continue a cached context.
   """
 
   prompt_length: int = 0
@@ -85,39 +85,39 @@ class Layout:
   started: bool = True
   stacks = ('encoder', 'decoder')
   input_ends = True  # inputs have an end token
-  question_side = 'right'  # of the padding of rows that are to be answered
+  question_side = 'right'  # padding side for generation
 
   @property
   def in_front(self) -> bool:
-    """Whether the prompt stands in front of the whole row and sees nothing of it: then the row has no slots for it."""
+    """Whether the prompt comes before the whole row and sees nothing of it: then the row has no slots for it."""
     return self.placement is before and self.alone
 
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Returns how long the rows of each stack are for texts of at most `lengths` tokens of 'inputs' and 'targets'."""
+    """Returns the row length of each stack for texts of at most `lengths` tokens of 'inputs' and 'targets'."""
     slots = 0 if self.in_front else self.prompt_length
     return {'encoder': lengths['inputs'] + slots, 'decoder': lengths['targets']}
 
   def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Returns how long the rows of inputs are that are to be answered."""
+    """Returns the row length of each stack for generation."""
     return self.rows(lengths)
 
   def question(self, inputs: Sequence[int], **prompt: Any) -> Example:
-    """Lays out an input that is to be answered."""
+    """Lays out an input for generation."""
     return self.example(inputs, [], **prompt)
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
               prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
-    """Lays one example out.
+    """Lays out one example.
 
     Args:
-      inputs: token ids of the encoder's text, end token included where the model expects one.
+      inputs: token ids of the encoder's text, including the end token if the model expects one.
       targets: token ids to predict; the decoder reads them shifted right.
-      prompt_length: the length of this example's own prompt, where rows differ; 0 is no prompt.
-      prompt_id: which of the batch's prompts this example uses.
-      loss_weight: how much each of its targets counts.
+      prompt_length: the length of this example's prompt, if lengths differ between rows; 0 means no prompt.
+      prompt_id: the index of the batch's prompt that this example uses.
+      loss_weight: the loss weight of each of its targets.
 
     Returns:
-      1-D arrays of the example's own length for each stack.
+      1-D arrays of the example's length for each stack.
     """
     targets = np.asarray(targets, np.int32)
     return {
@@ -141,21 +141,21 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class CausalLayout(Layout):
-  """How a decoder-only model's examples are laid out: the input, then the target, which it predicts.
+  """The layout of a decoder-only model's examples: the input, followed by the target.
 
   Attributes:
     prefix_lm: the input's positions see one another.
-    started: every text begins with the token `start_id`, and inputs have an end token: the rows of T5X.
+    started: every text begins with the token `start_id`, and inputs have an end token, as in T5X.
   """
 
   prefix_lm: bool = False
   started: bool = False
   stacks = ('decoder',)
-  question_side = 'left'  # so that every row's last token stands in the last column
+  question_side = 'left'  # so that every row's last token is in the last column
 
   @property
   def in_front(self) -> bool:
-    """See `Layout.in_front`: in a causal model what stands in front sees nothing anyway."""
+    """See `Layout.in_front`: in a causal model, a prompt before the row sees nothing of it anyway."""
     return self.placement is before and (self.alone or not self.prefix_lm)
 
   @property
@@ -164,29 +164,29 @@ class CausalLayout(Layout):
     return self.started
 
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Returns the length of the rows: the last token is predicted, not read."""
+    """Returns the row lengths: the last token is predicted, not read."""
     if self.cached:
       return {'context': lengths['inputs'] + self.started, 'decoder': self.prompt_length + lengths['targets'] - 1}
     return {'decoder': self.question_rows(lengths)['decoder'] + lengths['targets'] - 1}
 
   def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Returns the length of rows of inputs alone."""
+    """Returns the row lengths for inputs without targets."""
     return {'decoder': lengths['inputs'] + self.started + (0 if self.in_front else self.prompt_length)}
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
               prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
-    """Lays one example out; see `Layout.example`.
+    """Lays out one example; see `Layout.example`.
 
     Raises:
-      ValueError: input and prompt are empty, so that nothing predicts the first target.
+      ValueError: input and prompt are empty, so that no position predicts the first target.
     """
     inputs = np.asarray([self.start_id, *inputs] if self.started else inputs, np.int32)
     arranged = self._arranged([] if self.cached else inputs, prompt_length)
     count = len(arranged['tokens'])
     targets = np.asarray(targets, np.int32)
     if count == 0 and len(targets):
-      raise ValueError('An example has no input, and no begin token or prompt in its row, from which its first token '
-                       'could be predicted. Give an input.')
+      raise ValueError('An example has no input, begin token or prompt in its row from which to predict the first '
+                       'target. Give it an input.')
     predicting = slice(count - 1, count - 1 + len(targets))
     total = count + max(0, len(targets) - 1)
     arrays = {name: np.concatenate([array, np.full(total - count, 0 if name == 'tokens' else -1, np.int32)])
@@ -203,36 +203,36 @@ class CausalLayout(Layout):
 
 @dataclasses.dataclass(frozen=True)
 class LabelLayout(CausalLayout):
-  """How a decoder-only model's examples are laid out that give positions of the input labels of their own.
+  """The layout of a decoder-only model's examples with labels at positions of the input.
 
-  The last positions of the input, as many as there are targets, predict one target each; no target is read. An input is
-  token ids, or real vectors [T, F], which become the array `features`.
+  The last positions of the input, one for each target, predict one target each; targets are not read. An input is token
+  ids, or real vectors [T, F], which become the array `features`.
 
   Attributes:
-    classes: how many labels there are; 0 is not checked.
-    inputs: how many tokens there are, or the width F of vectors; 0 is not checked.
+    classes: the number of labels; 0 disables the check.
+    inputs: the number of token ids, or the width F of vectors; 0 disables the check.
   """
 
   classes: int = 0
   inputs: int = 0
 
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
-    """Returns the length of the rows: that of the inputs."""
+    """Returns the row lengths: those of the inputs."""
     return self.question_rows(lengths)
 
   def example(self, inputs: Any, targets: Sequence[int], *, prompt_length: int | None = None, prompt_id: int = 0,
               loss_weight: float = 1.0) -> Example:
-    """Lays one example out; see `Layout.example`.
+    """Lays out one example; see `Layout.example`.
 
     Raises:
-      ValueError: there are more targets than inputs, a label that the output layer lacks, or an input that the input
-        layer cannot read.
+      ValueError: there are more targets than inputs, a label is not in the output layer, or the input layer cannot read
+        an input.
     """
     count = len(targets)
     self._require_ends(inputs, targets)
     if count > len(inputs):
-      raise ValueError(f'An example has {count} labels for an input of {len(inputs)} positions. Give at most one for '
-                       'each position.')
+      raise ValueError(f'An example has {count} labels for an input of {len(inputs)} positions. Give at most one label '
+                       'per position.')
     vectors = np.asarray(inputs, np.float32) if np.ndim(inputs) == 2 else None
     arrays = self._arranged(np.zeros(len(inputs), np.int32) if vectors is not None else inputs, prompt_length)
     total = len(arrays['tokens'])
@@ -247,13 +247,13 @@ class LabelLayout(CausalLayout):
     return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
   def _require_ends(self, inputs: Any, targets: Sequence[int]) -> None:
-    """Raises ValueError where an example does not fit the model's input or output layer."""
+    """Raises ValueError if an example does not fit the model's input or output layer."""
     if self.classes and len(targets) and not 0 <= min(targets) <= max(targets) < self.classes:
       raise ValueError(f'An example has the labels {list(map(int, targets))[:5]}, but the output layer has '
-                       f'{self.classes} classes, 0 to {self.classes - 1}. Set architectures.NewEnds.classes to more.')
+                       f'{self.classes} classes, 0 to {self.classes - 1}. Increase architectures.NewEnds.classes.')
     if self.inputs and np.ndim(inputs) == 2 and np.shape(inputs)[1] != self.inputs:
       raise ValueError(f'An input has vectors of {np.shape(inputs)[1]} numbers, but the input layer reads '
                        f'{self.inputs}. Set architectures.NewEnds.features to that number.')
     if self.inputs and np.ndim(inputs) == 1 and len(inputs) and max(inputs) >= self.inputs:
-      raise ValueError(f'An input has the token {int(max(inputs))}, but the input layer knows {self.inputs}, 0 to '
-                       f'{self.inputs - 1}. Set architectures.NewEnds.tokens to more.')
+      raise ValueError(f'An input has the token {int(max(inputs))}, but the input layer has {self.inputs} tokens, 0 to '
+                       f'{self.inputs - 1}. Increase architectures.NewEnds.tokens.')

@@ -1,4 +1,4 @@
-"""What the experiments share: runs of gin files with their results in one folder."""
+"""Shared by the experiments: runs of gin files with their results in one folder."""
 
 import json
 import os
@@ -12,8 +12,8 @@ class Experiment:
 
   Args:
     name: the folder of its gin files.
-    size: the gin file that goes in front of every other: one of its folder without the ending, or the path of any.
-    folder: where the runs are.
+    size: the gin file that comes before every other: the stem of a file in that folder, or a path.
+    folder: the folder of the runs.
   """
 
   def __init__(self, name: str, size: str, folder: str):
@@ -24,27 +24,27 @@ class Experiment:
     return os.path.join(self.folder, *names)
 
   def described(self, file: str, run: str = 'unused', **values: Any) -> Any:
-    """Returns what a gin file describes with some macros set, without running it."""
+    """Returns the program that a gin file describes with some macros set, without running it."""
     from prompt_tuning.programs import launch
 
     return launch.build('train', self._arguments('train', file, MODEL_DIR=self.path(run), **values))[0]
 
   def train(self, file: str, run: str, **values: Any) -> str:
-    """Runs the training that a gin file describes, or what is left of it; returns its folder."""
+    """Runs or resumes the training that a gin file describes; returns its folder."""
     from prompt_tuning.programs import launch
 
     launch.run('train', self._arguments('train', file, MODEL_DIR=self.path(run), **values))
     return self.path(run)
 
   def infer(self, file: str, run: str, **values: Any) -> str:
-    """Answers what a gin file describes; returns the path of the answers."""
+    """Generates predictions as a gin file describes; returns the path of the predictions."""
     from prompt_tuning.programs import launch
 
     return launch.execute(*launch.build('infer', self._arguments(
       'infer', file, INFER_OUTPUT_DIR=self.path(run), **values)))
 
   def pretrain(self, file: str, vocabulary: str, **values: Any) -> str:
-    """Pretrains a model and writes it to the folder `model`, unless it is there; returns that folder."""
+    """Pretrains a model and writes it to the folder `model`, unless it exists; returns that folder."""
     from prompt_tuning.scripts import export_model
 
     path = self.path('model')
@@ -54,7 +54,7 @@ class Experiment:
     return path
 
   def write(self, found: Any, text: str) -> None:
-    """Writes the results as `results.json` and, to be read, `results.md`; prints the latter."""
+    """Writes the results as `results.json` and `results.md`; prints the latter."""
     for name, content in (('results.json', json.dumps(found, indent=1)), ('results.md', text)):
       with open(self.path(name), 'w', encoding='utf-8') as file:
         file.write(content)

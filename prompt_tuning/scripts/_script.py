@@ -1,4 +1,4 @@
-"""What the scripts share: flags, and one message instead of a stack trace where a user's input is wrong."""
+"""Shared by the scripts: flags, and one message instead of a stack trace for a user's mistake."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 
 def run(flags: argparse.ArgumentParser, argv: Sequence[str] | None,
         body: Callable[[argparse.Namespace], int | None]) -> int:
-  """Runs `body` with the flags; returns its exit status (0 for None), or 2 after the message of a wrong input."""
+  """Runs `body` with the flags; returns its exit status (0 for None), or 2 after the message of a user's mistake."""
   options = flags.parse_args(argv)
   try:
     return body(options) or 0
@@ -32,10 +32,10 @@ def run(flags: argparse.ArgumentParser, argv: Sequence[str] | None,
 
 
 def write_array(path: str, array: Any) -> None:
-  """Writes an array as NumPy under exactly this name, whole or not at all; bfloat16, which NumPy lacks, as float32.
+  """Atomically writes an array as NumPy under exactly this name; bfloat16, which NumPy lacks, becomes float32.
 
   Raises:
-    OSError: the file cannot be written; the old one, if any, is as it was.
+    OSError: the file cannot be written; an existing file is unchanged.
   """
   import numpy as np
 

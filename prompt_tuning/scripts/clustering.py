@@ -1,14 +1,14 @@
-"""A prompt behind a text that makes a frozen model's next words tell two classes apart.
+"""Tunes a prompt after a text so that a frozen model's next-word logits separate two classes.
 
   python3 -m prompt_tuning.scripts.clustering --train=train.txt.gz --dev=dev.out [--output=runs/clustering] \\
     [--model=FOLDER] [--data=FILE.tsv]
 
-The files are E2E's (lines meaning||text and id||meaning||text); the classes are whether a restaurant is family
-friendly, or, with --data, the column `label` of a TSV file that has the texts in the column `text`. Texts are read once
-and kept; only the prompt's positions are run in training, by a loss over pairs of texts: of angles, or of distances.
-Without --model a small GPT is pretrained on the training pairs; with it, the decoder-only model of a Hugging Face
-folder, such as gpt2's, is taken. Prints how well the classes are told apart before and after, draws both along their
-principal components, and shows the likeliest next words of some texts. Every run is one of the gin files in
+The files are E2E's (lines meaning||text and id||meaning||text). The class says whether a restaurant is family friendly;
+with --data, it is the column `label` of a TSV file with the texts in the column `text`. Keys and values of texts are
+computed once and cached, so training runs only the prompt's positions, with a loss over pairs of texts: of angles, or
+of distances. Without --model, a small GPT is pretrained on the training pairs; with it, a decoder-only model from a
+Hugging Face folder, such as gpt2, is used. Prints how well the classes are separated before and after, plots both along
+their principal components, and shows the most likely next words of some texts. Every run is one of the gin files in
 prompt_tuning/configs/experiments/clustering.
 """
 
@@ -30,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--dev', required=True, help="E2E's file of references")
   parser.add_argument('--data', help='a TSV file with the columns text and label, instead of E2E\'s texts')
   parser.add_argument('--model', help='the folder of a decoder-only model; without it a small one is pretrained')
-  parser.add_argument('--size', help='small, or with --model gpt2, unless given; or a gin file like theirs')
-  parser.add_argument('--output', default='runs/clustering', help='the folder of all runs, figures and pictures')
+  parser.add_argument('--size', help='small, gpt2 or a similar gin file; default: small, or gpt2 with --model')
+  parser.add_argument('--output', default='runs/clustering', help='the folder of all runs, results and plots')
   return _script.run(parser, argv, _study)
 
 
@@ -64,7 +64,7 @@ def _study(options: argparse.Namespace) -> None:
     try:
       print('Picture:', reports.scatter(rows['before']['validation'], rows['after']['validation'],
                                         labels['validation'], experiment.path(f'{name}.png'),
-                                        title=f'Next-word logits behind the prompt, {name} loss'))
+                                        title=f'Next-word logits after the prompt, {name} loss'))
     except ImportError as error:
       print(f'No picture: {error}')
     _show(model, examples['validation'], labels['validation'], rows)
@@ -72,7 +72,7 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def _first_values(method: Any, model: Any, seed: int) -> Any:
-  """Returns the prompt before the first step of a run."""
+  """Returns the initial prompt of a run."""
   import jax
 
   from prompt_tuning import trees
@@ -82,7 +82,7 @@ def _first_values(method: Any, model: Any, seed: int) -> Any:
 
 
 def _show(model: Any, examples: Sequence[Any], labels: Sequence[str], rows: dict[str, Any]) -> None:
-  """Prints the likeliest next words of some texts of each class, before and after."""
+  """Prints the most likely next words of some texts of each class, before and after."""
   from prompt_tuning.evaluation import representations
 
   chosen = [i for name in sorted(set(labels)) for i in [i for i, label in enumerate(labels) if label == name][:_SHOWN]]

@@ -1,14 +1,14 @@
-"""Turns what was trained into another file: prompts, and prefixes of the decoder.
+"""Converts trained prompts, and prefixes of the decoder, between file formats.
 
-  prompt-tuning convert runs/reviews prompt.npy                                  # of a run, for NumPy
-  prompt-tuning convert prompt.npy peft/reviews --stack=encoder                  # for Hugging Face PEFT
-  prompt-tuning convert runs/prefix peft/prefix --model=/models/t5-v1_1-small    # its config.json tells the shape
+  prompt-tuning convert runs/reviews prompt.npy                                  # from a run to NumPy
+  prompt-tuning convert prompt.npy peft/reviews --stack=encoder                  # to Hugging Face PEFT
+  prompt-tuning convert runs/prefix peft/prefix --model=/models/t5-v1_1-small    # its config.json gives the shape
   prompt-tuning convert peft/reviews reviews.safetensors                         # from PEFT, for eval and infer
 
-SOURCE is a .npy file, a .safetensors file or the folder of a run, or the folder of a PEFT adapter (prompt tuning,
-p-tuning, CPT, multitask prompts, prefix tuning, cartridge). DESTINATION is what its name says: .npy, .safetensors,
-else a folder that PEFT loads. What a base model must tell, --model tells; a prompt needs to know its stack only, and
-Gemma's also the model, which scales it where PEFT does not.
+SOURCE is a .npy file, a .safetensors file, the folder of a run, or the folder of a PEFT adapter (prompt tuning,
+p-tuning, CPT, multitask prompts, prefix tuning, cartridge). The suffix of DESTINATION gives its format: .npy,
+.safetensors, or none for a folder that PEFT loads. --model describes the base model. For a prompt, --stack is enough,
+except with Gemma: that model scales prompts of this package, but not of PEFT.
 """
 
 import argparse
@@ -27,31 +27,32 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   flags = argparse.ArgumentParser(prog='prompt-tuning convert', description=__doc__, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument('source', metavar='SOURCE', help='what was trained')
-  flags.add_argument('destination', metavar='DESTINATION', help='what to write; a folder must be absent or empty')
+  flags.add_argument('source', metavar='SOURCE', help='the trained prompt or prefix')
+  flags.add_argument('destination', metavar='DESTINATION', help='the file or folder to write; a folder must be new or '
+                                                                'empty')
   flags.add_argument('--model', metavar='FOLDER', help='the base model, a Hugging Face folder; its config.json is read')
   flags.add_argument('--stack', choices=(_ENCODER, _DECODER),
-                     help='which stack reads the prompt, instead of --model: the encoder of an encoder-decoder, or a '
-                          'decoder-only model')
-  flags.add_argument('--task', type=int, metavar='INDEX', help='of a multitask adapter, which prompt')
+                     help='the stack that reads the prompt, instead of --model: the encoder of an encoder-decoder, or '
+                          'the decoder of a decoder-only model')
+  flags.add_argument('--task', type=int, metavar='INDEX', help='the index of the prompt in a multitask adapter')
   flags.add_argument('--base_model', metavar='NAME',
-                     help="what PEFT is to call the base model; default: the source's word, else that of --model")
+                     help="the base model's name in PEFT's config; default: the source's, else that of --model")
   flags.add_argument('--kind', choices=('PROMPT_TUNING', 'P_TUNING'), default='PROMPT_TUNING',
-                     help='what PEFT is to call a prompt; it reads both alike')
+                     help="the prompt's type in PEFT's config; PEFT treats both the same")
   return _script.run(flags, argv, _convert)
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-  """What is known of a base model; None is unknown.
+  """The known properties of a base model; None means unknown.
 
   Attributes:
-    encoder_decoder: whether it is one.
+    encoder_decoder: whether it is an encoder-decoder.
     width: D.
     layers: L of the decoder.
-    kv_heads: H, heads of keys and values.
+    kv_heads: H, the number of KV heads.
     head_dim: K.
-    embedding_scale: factor on what it embeds.
+    embedding_scale: the factor by which it scales embeddings.
   """
 
   encoder_decoder: bool | None = None
@@ -63,11 +64,11 @@ class Base:
 
 
 def read_base(folder: str) -> Base:
-  """Returns what the `config.json` of a Hugging Face folder says.
+  """Returns the properties in the `config.json` of a Hugging Face folder.
 
   Raises:
-    FileNotFoundError: there is none.
-    ValueError: it does not say it.
+    FileNotFoundError: there is no `config.json`.
+    ValueError: it lacks a property.
   """
   from prompt_tuning.checkpoints.huggingface import read_json
 
@@ -78,7 +79,7 @@ def read_base(folder: str) -> Base:
   def first(*names: str, default: int | None = None) -> int:
     value = next((config[name] for name in names if config.get(name) is not None), default)
     if not isinstance(value, int):
-      raise ValueError(f'{path} has none of {", ".join(names)}, one of which describes the model. '
+      raise ValueError(f'{path} has none of {", ".join(names)}, but needs one of them. '
                        'Give the folder of a language model.')
     return value
 
@@ -100,8 +101,8 @@ def _convert(options: Any) -> None:
   _require_fit(options.source, tensors, base)
   if options.destination.endswith('.npy'):
     if len(tensors) != 1 or not next(iter(tensors)).endswith('prompt/prompt/prompt'):
-      raise ValueError(f'{options.source} holds {", ".join(tensors)}; a .npy file holds one prompt and nothing else. '
-                       'Choose a destination that ends in .safetensors, or a folder.')
+      raise ValueError(f'{options.source} holds {", ".join(tensors)}, but a .npy file holds one prompt only. '
+                       'Use a destination that ends in .safetensors, or a folder.')
     prompt_files.write_numpy_prompt(options.destination, next(iter(tensors.values())))
     form = 'NumPy'
   elif options.destination.endswith('.safetensors'):
@@ -127,19 +128,19 @@ def _base(options: Any) -> Base:
   if stack not in (None, base.encoder_decoder):
     raise ValueError(f'--stack={options.stack} does not fit {options.model}, which is '
                      f'{"an encoder-decoder" if base.encoder_decoder else "a decoder-only model"}. '
-                     'Leave out --stack: the model tells it.')
+                     'Leave out --stack: --model already determines it.')
   return base
 
 
 def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-  """Returns the tensors and what is known about them."""
+  """Returns the tensors and their metadata."""
   from prompt_tuning.checkpoints import peft, prompt_files
   from prompt_tuning.evaluation import saved
   from prompt_tuning.files import storage
 
   source = options.source
   if not storage.exists(source):
-    raise FileNotFoundError(f'{source}: there is nothing. Give a prompt file, or the folder of a run or an adapter.')
+    raise FileNotFoundError(f'{source} does not exist. Give a prompt file, or the folder of a run or an adapter.')
   if os.path.exists(os.path.join(source, peft.CONFIG)):
     adapter = peft.read_adapter(source)
     tensors = adapter.trained(**dataclasses.asdict(base), task=options.task)
@@ -150,7 +151,7 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
     if not any(os.path.exists(os.path.join(source, name)) for name in (saved.BEST, saved.LAST)):
       inside = ' or '.join(peft.adapters_inside(source))
       raise FileNotFoundError(f'{source} is a folder without {saved.BEST}, {saved.LAST} (of a run) and '
-                              f'{peft.CONFIG} (of an adapter). Give {inside or "one that has one of them, or a file"}.')
+                              f'{peft.CONFIG} (of an adapter). Give {inside or "a folder with one, or a file"}.')
   elif storage.read_bytes(source).startswith(prompt_files.MAGIC):
     return {_numpy_name(options, base): prompt_files.read_prompt(source)}, {}
   trained = saved.load_trained(source)
@@ -158,43 +159,43 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
 
 
 def _numpy_name(options: Any, base: Base) -> str:
-  """Returns the name of a prompt whose file holds no name."""
+  """Returns the name of a prompt from a file without names."""
   from prompt_tuning.checkpoints import peft
 
   if base.encoder_decoder is None and not options.destination.endswith('.npy'):
-    raise ValueError(f'{options.source} holds a prompt, but not which stack reads it. Add --stack=encoder (of an '
-                     'encoder-decoder such as T5) or --stack=decoder (of a decoder-only model), or --model.')
+    raise ValueError(f'{options.source} holds a prompt, but does not say which stack reads it. Add --stack=encoder '
+                     '(for an encoder-decoder such as T5) or --stack=decoder (for a decoder-only model), or --model.')
   return peft.DECODER_PROMPT if base.encoder_decoder is False else peft.ENCODER_PROMPT
 
 
 def _require_fit(source: str, tensors: Mapping[str, Any], base: Base) -> None:
-  """Raises an error where prompts and prefixes are not those of the base model, as far as it is known."""
+  """Raises ValueError if prompts or prefixes do not fit the known properties of the base model."""
   from prompt_tuning.checkpoints import peft
 
   if peft.ENCODER_PROMPT in tensors and base.encoder_decoder is False:
-    raise ValueError(f'{source} holds {peft.ENCODER_PROMPT}, but the base model is said to have no encoder. '
+    raise ValueError(f'{source} holds {peft.ENCODER_PROMPT}, but the given base model has no encoder. '
                      'Give the model that it was trained for.')
   wanted = dict.fromkeys((peft.ENCODER_PROMPT, peft.DECODER_PROMPT), (None, base.width))
   wanted |= dict.fromkeys((peft.PREFIX_KEYS, peft.PREFIX_VALUES), (base.layers, None, base.kv_heads, base.head_dim))
   for name, shape in wanted.items():
     found = tensors[name].shape if name in tensors else shape
     if len(found) != len(shape) or any(size not in (None, each) for each, size in zip(found, shape, strict=True)):
-      raise ValueError(f'{source} holds {name} {list(found)}, but the base model wants '
+      raise ValueError(f'{source} holds {name} {list(found)}, but the base model needs '
                        f'[{", ".join("any" if size is None else str(size) for size in shape)}]. '
                        'Give the model that it was trained for.')
 
 
 def _require_plain(source: str, about: Mapping[str, Any]) -> None:
-  """Raises an error for a prompt that stands or sees where PEFT cannot say it."""
+  """Raises ValueError for a prompt with a placement or visibility that PEFT does not support."""
   placement, visibility = about.get('placement', 'before'), about.get('visibility', {})
   if placement != 'before' or not all(visibility.values()):
-    raise ValueError(f'{source} holds a prompt with the placement {placement!r} and the visibility {dict(visibility)}; '
-                     'PEFT puts every prompt before the input, and both see one another. '
-                     'Keep the file of this package: with PEFT the outputs would differ.')
+    raise ValueError(f'{source} holds a prompt with the placement {placement!r} and the visibility {dict(visibility)}, '
+                     'but PEFT puts every prompt before the input, and both see one another. '
+                     "Keep this package's file: with PEFT, outputs would differ.")
 
 
 def _task_type(options: Any, tensors: Mapping[str, Any], about: Mapping[str, Any], base: Base) -> str:
-  """Returns PEFT's word for the family of the base model."""
+  """Returns PEFT's task type for the base model."""
   from prompt_tuning.checkpoints import peft
 
   if base.encoder_decoder is not None:
@@ -202,8 +203,8 @@ def _task_type(options: Any, tensors: Mapping[str, Any], about: Mapping[str, Any
   if about.get('task_type') in (peft.SEQ_2_SEQ, peft.CAUSAL):
     return about['task_type']
   if peft.PREFIX_KEYS in tensors:
-    raise ValueError(f'{options.source} holds a prefix of a decoder, but not whether its model has an encoder too, '
-                     'which decides how PEFT stores it. Add --model=FOLDER, the base model.')
+    raise ValueError(f'{options.source} holds a prefix of a decoder, but does not say whether its model has an encoder '
+                     'too, which determines how PEFT stores the prefix. Add --model=FOLDER, the base model.')
   return peft.CAUSAL if peft.DECODER_PROMPT in tensors else peft.SEQ_2_SEQ
 
 

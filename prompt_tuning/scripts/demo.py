@@ -1,4 +1,4 @@
-"""Tunes a prompt for the shipped model on one integer task, and shows what it learnt.
+"""Tunes a prompt for the shipped model on one integer task, and shows the result.
 
   python3 -m prompt_tuning.scripts.demo [--task SortDescending] [--model_dir runs/demo]
 """
@@ -12,7 +12,7 @@ def main() -> None:
   """Runs the demo from the command line."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--task', default='SortDescending', help='an integer task, such as Add1 or SortAscending')
-  parser.add_argument('--model_dir', default='runs/demo', help='the folder of the run; a run there is gone on with')
+  parser.add_argument('--model_dir', default='runs/demo', help='the folder of the run; an existing run is resumed')
   parser.add_argument('--steps', type=int, default=1000)
   parser.add_argument('--prompt_length', type=int, default=10)
   options = parser.parse_args()

@@ -3,9 +3,9 @@
   python3 -m prompt_tuning.scripts.diff_checkpoints LEFT RIGHT
   python3 -m prompt_tuning.scripts.diff_checkpoints --left=LEFT --right=RIGHT --atol=1e-6
 
-Each is a T5X checkpoint of either layout, local or gs://, or a folder that holds such (the newest is taken); or both
-are Hugging Face folders, whose names are others than T5X's. Steps and optimizer states are not compared. Ends with 0
-where the parameters are equal, 1 where they differ, 2 where they cannot be compared.
+Each is a T5X checkpoint of either layout, local or gs://, or a folder of such checkpoints (the newest is used); or both
+are Hugging Face folders, whose names differ from T5X's. Steps and optimizer states are not compared. The exit status is
+0 if the parameters are equal, 1 if they differ, 2 if they cannot be compared.
 """
 
 import sys
@@ -19,12 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the script from the command line; returns the exit status."""
   parser = _script.parser('diff_checkpoints', __doc__)
   add = parser.add_argument
-  add('paths', nargs='*', metavar='PATH', help='the two checkpoints, where --left and --right are not given')
+  add('paths', nargs='*', metavar='PATH', help='the two checkpoints, unless --left and --right are given')
   add('--left', metavar='PATH', help='the first checkpoint')
   add('--right', metavar='PATH', help='the second checkpoint')
-  add('--atol', type=float, default=0.0, help='numbers that differ by no more are equal; default: %(default)s')
-  add('--rtol', type=float, default=0.0, help='the same, as a share of the number on the right; default: %(default)s')
-  add('--ignore_dtype', action='store_true', help='take arrays of different types but equal numbers as equal')
+  add('--atol', type=float, default=0.0, help='absolute tolerance; default: %(default)s')
+  add('--rtol', type=float, default=0.0, help='tolerance relative to the value on the right; default: %(default)s')
+  add('--ignore_dtype', action='store_true', help='treat arrays of different types with equal values as equal')
   return _script.run(parser, argv, _compare)
 
 
@@ -33,10 +33,10 @@ def differences(left: Any, right: Any, *, atol: float = 0.0, rtol: float = 0.0,
   """Yields a line for each array that differs, in the order of names.
 
   Args:
-    left: a checkpoint's reader.
-    right: another one.
-    atol: how far numbers may be apart.
-    rtol: the same, as a share of the number on the right.
+    left: a checkpoint reader.
+    right: another checkpoint reader.
+    atol: absolute tolerance.
+    rtol: tolerance relative to the value on the right.
     ignore_dtype: whether types may differ.
 
   Raises:
@@ -75,8 +75,8 @@ def _compare(options: Any) -> int:
   rest = list(options.paths)
   paths = [given or (rest.pop(0) if rest else None) for given in (options.left, options.right)]
   if rest or None in paths:
-    raise ValueError(f'Found {len(options.paths)} paths beside --left and --right, wanted two checkpoints in all. '
-                     'Write: diff_checkpoints LEFT RIGHT')
+    raise ValueError(f'Found {len(options.paths)} paths in addition to --left and --right, expected two checkpoints in '
+                     'total. Use: diff_checkpoints LEFT RIGHT')
 
   from prompt_tuning.models import loading
 

@@ -1,11 +1,11 @@
-"""Prefixes elicit tasks that were pretrained, and teach no new one (Petrov, Torr and Bibi 2023).
+"""Shows that prefixes elicit pretrained tasks but teach no new ones (Petrov, Torr and Bibi 2023).
 
   python3 -m prompt_tuning.scripts.elicitation [--size=small|full|FILE.gin] [--output=runs/elicitation]
 
-A GPT is pretrained on seven integer tasks, unmarked. Then, for each task, a prefix is tuned: every prefix is tried on
-every task. For tasks that were not pretrained, a prefix is compared with updates of low rank and with full tuning.
-Prints a table; writes it with all figures and the pictures. The same command goes on where it stopped. Every run is one
-of the gin files in prompt_tuning/configs/experiments/elicitation.
+A GPT is pretrained on seven unmarked integer tasks. Then a prefix is tuned for each task, and every prefix is evaluated
+on every task. On tasks that were not pretrained, a prefix is compared with low-rank updates and with full tuning.
+Prints a table; writes it with all results and the plots. The same command resumes where it stopped. Every run is one of
+the gin files in prompt_tuning/configs/experiments/elicitation.
 """
 
 import argparse
@@ -21,14 +21,14 @@ _ALL_NEW = ('MoreThanEqual', 'NotDivisible', 'DoubleHistogram', 'FilterAtLeastNT
             'Add1+LessThan', 'LessThan+Add1', 'LessThan+SortAscending', 'Divisible+Add1')
 _METHODS = ('prefix', 'low_rank', 'full_tuning')
 _PLAIN = 'InverseBinary'  # the only task whose lists have zeros
-_SHOWN = 'LessThan'  # the task whose attention is drawn
+_SHOWN = 'LessThan'  # the task whose attention is plotted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the experiment; returns the exit status."""
   parser = _script.parser('elicitation', __doc__)
   parser.add_argument('--size', default='small', help='small (minutes on two CPU cores), full, or a gin file')
-  parser.add_argument('--output', default='runs/elicitation', help='the folder of all runs, figures and pictures')
+  parser.add_argument('--output', default='runs/elicitation', help='the folder of all runs, results and plots')
   parser.add_argument('--new', nargs='+', default=list(_NEW), metavar='TASK',
                       help=f'tasks that were not pretrained, or all: {", ".join(_ALL_NEW)}')
   return _script.run(parser, argv, _study)
@@ -62,11 +62,11 @@ def _study(options: argparse.Namespace) -> None:
 
 
 class Study:
-  """The pretrained model of one size, and what is trained for it.
+  """The pretrained model of one size, and the runs for it.
 
   Args:
     size: 'small', 'full' or a gin file.
-    folder: where the runs are.
+    folder: the folder of the runs.
   """
 
   def __init__(self, size: str, folder: str):
@@ -81,7 +81,7 @@ class Study:
     return self.experiment.train(method, f'{method}_{task}', TASK=task, INITIAL_CHECKPOINT_PATH=self._path)
 
   def accuracy(self, task: str, method: str = 'full_tuning', run: str | None = None) -> float:
-    """Returns the share of validation lists, in %, that are answered right with what a run trained, or without."""
+    """Returns the accuracy on validation lists, in %, with the trained tensors of a run, or without any."""
     from prompt_tuning.evaluation import saved
     from prompt_tuning.evaluation.evaluate import evaluate
     from prompt_tuning.runs import objects
@@ -94,9 +94,9 @@ class Study:
                     batch_size=800).metrics['accuracy']
 
   def overlap(self, first: str, second: str) -> float | None:
-    """Returns the share of the second task's lists, in %, on which both tasks have the same answer.
+    """Returns the percentage of the second task's lists on which both tasks have the same output.
 
-    None where the first task cannot be done on them.
+    None if the first task is undefined on them.
     """
     from prompt_tuning.data import integers
     from prompt_tuning.runs import objects
@@ -107,7 +107,7 @@ class Study:
     return integers.overlap(first, second, length=draws.length, largest=draws.largest)
 
   def draw_attention(self, task: str, run: str) -> list[str]:
-    """Draws what the positions of one example attend to, with the prefix and rescaled without it."""
+    """Plots the attention of one example's positions, with the prefix and renormalised without it."""
     from prompt_tuning.evaluation import reports, saved
     from prompt_tuning.models.compiled import attention_weights
     from prompt_tuning.rows import layouts
@@ -125,8 +125,8 @@ class Study:
               'tokens': f'{example["inputs"]} {example["targets"]}'.split()[:weights.shape[2]]}
     return [reports.attention_grid(weights, path=self.experiment.path(f'{name}.png'), rescaled=rescaled, **common,
                                    title=f'{task}: input and output{what}')
-            for name, rescaled, what in (('attention', False, ' behind the prefix'),
-                                         ('attention_rescaled', True, ', the prefix left out and the rest rescaled'))]
+            for name, rescaled, what in (('attention', False, ' after the prefix'),
+                                         ('attention_rescaled', True, ', renormalised without the prefix'))]
 
   def _described(self, file: str, task: str) -> Any:
     return self.experiment.described(file, TASK=task, INITIAL_CHECKPOINT_PATH=self._path)
@@ -145,8 +145,8 @@ def table(found: dict[str, Any]) -> str:
                  f'{row} {matrix[other][task]:.1f} ({other}) | {overlap[other][task]:.1f} |')
   mean = sum(without.values()) / len(without)
   lines += [f'| mixture | {mean:.1f} | | | |', '',
-            "Another prefix: the one that is most above the overlap, the share of the task's lists on which both tasks",
-            f'have the same answer. The lists of {_PLAIN} are left out: they give it away.', '',
+            "Another prefix: the one with the largest margin over the overlap, the share of the task's lists on which",
+            f'both tasks have the same output. {_PLAIN} is left out: its lists identify the task.', '',
             '| new task | prefix, % | low rank, % | full tuning, % |', '|---|---|---|---|']
   lines += [f'| {task} | {" | ".join(f"{row[method]:.1f}" for method in _METHODS)} |'
             for task, row in found['new tasks'].items()]

@@ -1,9 +1,9 @@
-"""Writes a whole model out of a frozen one and what a run retrained of it (or pretrained: all of it).
+"""Writes a whole model from a frozen model and the parameters that a run retrained (all of them if it pretrained).
 
   python3 -m prompt_tuning.scripts.export_model --run=MODEL_DIR --output=FOLDER \\
     [--model=CHECKPOINT] [--vocabulary=FOLDER] [--layout=huggingface|t5x]
 
-Without --model the run must have trained every parameter.
+Without --model, the run must have trained every parameter.
 """
 
 import argparse

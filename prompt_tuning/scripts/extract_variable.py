@@ -3,7 +3,7 @@
   python3 -m prompt_tuning.scripts.extract_variable --checkpoint_dir=MODELS/checkpoint_1100000 \\
     --variable_path=target/token_embedder/embedding --output_path=embedding.npy
 
-The name may be written with '/' or '.', with or without `target/` in front.
+The name may use '/' or '.', with or without a leading `target/`.
 """
 
 import sys
@@ -18,10 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = _script.parser('extract_variable', __doc__)
   add = parser.add_argument
   add('--checkpoint_dir', required=True, metavar='PATH',
-      help='a T5X checkpoint, local or gs://, or a folder that holds such (the newest is taken); a Hugging Face folder')
+      help='a T5X checkpoint, local or gs://, a folder of such (the newest is used), or a Hugging Face folder')
   add('--variable_path', default='token_embedder/embedding', metavar='NAME', help='default: %(default)s')
   add('--restore_dtype', default='float32', choices=_script.DTYPES,
-      help='what the numbers are rounded to; bfloat16, which NumPy files cannot hold, is then stored as float32')
+      help='the type that values are rounded to; bfloat16, which NumPy files cannot hold, is then stored as float32')
   add('--output_path', required=True, metavar='FILE', help='the file to write, under exactly this name')
   return _script.run(parser, argv, _extract)
 
@@ -31,7 +31,7 @@ def read_variable(checkpoint: str, name: str, dtype: str) -> Any:
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: it has no such array, or is damaged.
+    ValueError: the checkpoint has no such array, or is damaged.
   """
   import jax.numpy as jnp
 
@@ -41,11 +41,11 @@ def read_variable(checkpoint: str, name: str, dtype: str) -> Any:
   reader = loading.open_checkpoint(loading.find_model(checkpoint))
   known = reader.names()
   plain = name.strip('/').replace('.', '/').removeprefix('target/')
-  embedding = 'shared.weight' if plain == 'token_embedder/embedding' else plain  # of a Hugging Face folder
+  embedding = 'shared.weight' if plain == 'token_embedder/embedding' else plain  # in a Hugging Face folder
   found = next((each for each in (name, plain, embedding) if each in known), None)
   if found is None:
     near = trees.nearest(plain, known)
-    raise ValueError(f'{reader.path} holds no array {name!r}.{near}'
+    raise ValueError(f'{reader.path} has no array {name!r}.{near}'
                      f'{"" if near else f" It holds {len(known)}, such as {min(known, default=None)}."}'
                      ' Set --variable_path (--embeddings_path of subsample_vocab) to a name of the checkpoint.')
   return reader.read(found).astype(jnp.dtype(dtype))

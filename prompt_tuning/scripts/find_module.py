@@ -2,9 +2,9 @@
 
   PROMPT_DIR=$(python3 -m prompt_tuning.scripts.find_module prompt_tuning)
 
-Of a module that is not installed (older scripts ask for `t5x` and `flaxformer`, which this package does not need) it
-says so on standard error, prints an empty line and ends with 0: in a script under `set -e` the variable is then empty,
-and empty folders of --gin_search_paths are skipped.
+If the module is not installed (older scripts ask for `t5x` and `flaxformer`, which this package does not need), it
+writes a message to standard error, prints an empty line and exits with 0: in a script under `set -e` the variable is
+then empty, and empty folders in --gin_search_paths are skipped.
 """
 
 import importlib.machinery
@@ -24,14 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find_folder(module: str) -> str | None:
-  """Returns the folder of a package, or the folder that holds a module's file; None where there is none.
+  """Returns the folder of a package, or the folder with a module's file; None if there is none.
 
   Raises:
-    ValueError: the name cannot be a module's.
+    ValueError: the name is not a valid module name.
   """
   parts = module.split('.')
   if not all(part.isidentifier() for part in parts):
-    raise ValueError(f'{module!r} is no name of a module. Write it as in an import, such as prompt_tuning.configs.')
+    raise ValueError(f'{module!r} is not a module name. Write it as in an import, such as prompt_tuning.configs.')
   spec = importlib.util.find_spec(parts[0])
   for end in range(2, len(parts) + 1):  # `find_spec` of a dotted name would import its parents
     if spec is None or spec.submodule_search_locations is None:
@@ -47,8 +47,8 @@ def find_folder(module: str) -> str | None:
 def _print_folder(module: str) -> None:
   folder = find_folder(module)
   if folder is None:
-    print(f'find_module: found no folder of {module}. If something needs it, install it; '
-          'this package runs without t5x and flaxformer.', file=sys.stderr)
+    print(f'find_module: found no folder of {module}. Install it if you need it; '
+          'this package does not need t5x and flaxformer.', file=sys.stderr)
   print(folder or '')
 
 

@@ -2,11 +2,11 @@
 
   python3 -m prompt_tuning.scripts.frozen_transformer [--model=FOLDER] [--output=runs/frozen_transformer]
 
-New input and output layers, the norms and the positions are trained, for bits and for images; attention and MLP stay
-frozen, which is checked to the last bit. The same is done with a frozen network of random weights: the difference is
-what pretraining is worth. Without --model a small GPT is pretrained first, as experiments/elicitation does; with it,
-the decoder-only model of a Hugging Face folder, such as gpt2's, is taken. Prints a table, and draws what the first
-layer attends to. Every run is one of the gin files in prompt_tuning/configs/experiments/frozen_transformer.
+New input and output heads, the norms and the position embeddings are trained, on bits and on images; attention and MLP
+stay frozen, which is checked bit for bit. The same is done with a frozen network of random weights; the difference is
+the benefit of pretraining. Without --model, a small GPT is pretrained first, as in experiments/elicitation; with it, a
+decoder-only model from a Hugging Face folder, such as gpt2, is used. Prints a table, and plots the attention of the
+first layer. Every run is one of the gin files in prompt_tuning/configs/experiments/frozen_transformer.
 """
 
 import argparse
@@ -19,17 +19,17 @@ from prompt_tuning.scripts._experiment import Experiment
 
 _TASKS = ('xor', 'memory', 'digits')
 _KINDS = ('pretrained', 'random')
-_DRAWN = 100  # examples whose attention is averaged in the picture
+_DRAWN = 100  # examples whose attention is averaged in the plot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the experiment; returns the exit status."""
   parser = _script.parser('frozen_transformer', __doc__)
   parser.add_argument('--model', help='the folder of a decoder-only model; without it a small one is pretrained')
-  parser.add_argument('--size', help='small, or with --model gpt2, unless given; or a gin file like theirs')
+  parser.add_argument('--size', help='small, gpt2 or a similar gin file; default: small, or gpt2 with --model')
   parser.add_argument('--tasks', nargs='+', default=_TASKS, choices=_TASKS, metavar='TASK',
                       help=f'some of {", ".join(_TASKS)}')
-  parser.add_argument('--output', default='runs/frozen_transformer', help='the folder of all runs and figures')
+  parser.add_argument('--output', default='runs/frozen_transformer', help='the folder of all runs and results')
   return _script.run(parser, argv, _study)
 
 
@@ -63,7 +63,7 @@ def _pretrained(folder: str) -> str:
 
 
 def _judged(built: Any, trained: Any) -> dict[str, float]:
-  """Returns the accuracy, in %, on the validation split, and the steps that a run took."""
+  """Returns the accuracy, in %, on the validation split, the steps of a run and its number of trained parameters."""
   from prompt_tuning.evaluation.evaluate import evaluate_loss
 
   model = built.model
@@ -74,7 +74,7 @@ def _judged(built: Any, trained: Any) -> dict[str, float]:
 
 
 def _draw(examples: Any, model: Any, trained: Any, path: str) -> None:
-  """Draws what the first layer attends to, averaged over its heads and over examples."""
+  """Plots the attention of the first layer, averaged over heads and examples."""
   from prompt_tuning.evaluation import reports
   from prompt_tuning.models.compiled import attention_weights
   from prompt_tuning.rows import layouts
@@ -95,7 +95,7 @@ def _draw(examples: Any, model: Any, trained: Any, path: str) -> None:
 
 def table(found: dict[str, Any]) -> str:
   """Returns the results as Markdown."""
-  lines = ['| task | frozen pretrained, % | steps | frozen random, % | steps | trained numbers |',
+  lines = ['| task | frozen pretrained, % | steps | frozen random, % | steps | trainable parameters |',
            '|---|---|---|---|---|---|']
   for task, kinds in found.items():
     cells = [f'{kinds[kind]["accuracy"]:.1f} | {kinds[kind]["steps"]}' for kind in _KINDS]

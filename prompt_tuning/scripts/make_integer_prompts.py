@@ -1,4 +1,4 @@
-"""Tunes the prompts that come with the shipped model, and writes the table of their scores.
+"""Tunes the prompts that are shipped with the integer model, and writes a table of their scores.
 
   python3 -m prompt_tuning.scripts.make_integer_prompts FOLDER
 """
@@ -11,9 +11,9 @@ LENGTH, BATCH, STEPS = 10, 64, 1000
 
 _HEAD = """# Prompts for `t5_integers`
 
-Each was tuned by `python3 -m prompt_tuning.scripts.make_integer_prompts` from sampled rows of the embedding. Accuracy
-is the share of 3200 lists, which training never shows, whose answer is right in every number. The first 200 of them
-chose the best of four evaluations on the way.
+Each prompt was tuned by `python3 -m prompt_tuning.scripts.make_integer_prompts`, initialised with sampled rows of the
+embedding. Accuracy is the share of 3200 held-out lists whose prediction is right in every number. The first 200 of them
+were used to choose the best of four checkpoints.
 
     prompt-tuning eval \\
       --gin_file=prompt_tuning/configs/models/from_checkpoint_prompt.gin \\
@@ -23,7 +23,7 @@ chose the best of four evaluations on the way.
       --gin.PROMPT_LENGTH={length} \\
       --gin.utils.DatasetConfig.split="'validation'" --gin.EVAL_OUTPUT_DIR="'runs/eval'"
 
-gives the last column's number again. A prompt is {numbers} numbers in {size:,} bytes.
+reproduces the last column. A prompt has {numbers} parameters in {size:,} bytes.
 
 | task | path | length | batch | steps | metric | without | with prompt |
 |---|---|---|---|---|---|---|---|
@@ -42,7 +42,7 @@ def main() -> None:
 
   compilation.use_cache()
   model = pt.load_model('t5_integers')
-  sampler = pt.BeamSearch()  # what `eval` decodes with where no decoding file is given
+  sampler = pt.BeamSearch()  # the default of `eval`
   rows = []
   for name in integers.PRETRAINED:
     with tempfile.TemporaryDirectory() as model_dir:

@@ -1,4 +1,4 @@
-"""Writes the `tokenizer.json` of the integer tasks: one token for each number, as words between blanks.
+"""Writes the `tokenizer.json` of the integer tasks: one token per number, with numbers separated by spaces.
 
   python3 -m prompt_tuning.scripts.make_integer_tokenizer FOLDER
 """

@@ -1,6 +1,6 @@
-"""Writes a tokenizer for table-to-text: a byte-level BPE of a file of pairs `meaning||text`, perhaps compressed (.gz).
+"""Writes a tokenizer for table-to-text: a byte-level BPE trained on a file of pairs `meaning||text`, plain or .gz.
 
-Nearly all words of the file become one token; a word that it lacks is spelt in pieces, so none is lost. It writes
+Nearly all words of the file become one token; other words are split into pieces, so any text can be encoded. Writes
 tokenizer.json and tokenizer_config.json, which name `<pad>` (0) and the end token `</s>` (1).
 """
 
@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the script; returns the exit status."""
   flags = _script.parser('make_tokenizer', __doc__)
   flags.add_argument('--pairs', required=True, help='the file of pairs, local or gs://')
-  flags.add_argument('--output_dir', required=True, help='the folder that the two files are written into')
-  flags.add_argument('--size', type=int, default=SIZE, help='the most tokens; default %(default)s')
+  flags.add_argument('--output_dir', required=True, help='the folder to write the two files to')
+  flags.add_argument('--size', type=int, default=SIZE, help='the maximum number of tokens; default %(default)s')
   return _script.run(flags, argv, _make)
 
 

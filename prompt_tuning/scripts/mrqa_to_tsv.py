@@ -1,19 +1,19 @@
-"""Turns an MRQA file into a table with a line for each question.
+"""Converts an MRQA file into a table with one line per question.
 
   python3 -m prompt_tuning.scripts.mrqa_to_tsv --jsonl=BioASQ.jsonl.gz --output=bio_asq.tsv
 
-An MRQA file has a header object in its first line, which is skipped, then an object for each context:
-{"context": ..., "qas": [{"qid": ..., "question": ..., "answers": [...]}, ...]}. It may be compressed by gzip.
+The first line of an MRQA file is a header object, which is skipped; then comes an object for each context:
+{"context": ..., "qas": [{"qid": ..., "question": ..., "answers": [...]}, ...]}. It may be compressed with gzip.
 
 The columns:
   id        the question's `qid`
   question  its text
   context   the text that answers it
-  answer    the first of its answers, empty where it has none
-  answers   all of them, as a JSON list
+  answer    its first answer, empty if there is none
+  answers   all answers, as a JSON list
 
-Tabs, line ends and the delimiter become a blank inside values; with one that JSON needs, such as a comma, `answers` is
-then no JSON.
+Tabs, line breaks and the delimiter inside values become a space. With a delimiter that JSON needs, such as a comma,
+`answers` is therefore not valid JSON.
 """
 
 import argparse
@@ -39,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   add = parser.add_argument
   add('--jsonl', required=True, metavar='FILE', help='the MRQA file, .jsonl or .jsonl.gz, local or gs://')
   add('--header', nargs='?', const=True, default=True, type=_truth, metavar='true|false',
-      help='whether the first line names the columns, which TSV tasks need; default: true')
+      help='whether the first line names the columns, as TSV tasks require; default: true')
   add('--noheader', dest='header', action='store_false', help='the same as --header=false')
   add('--delim', default='\t', type=lambda text: text.replace('\\t', '\t'), metavar='TEXT',
-      help='what stands between columns; default: a tab, which may be written \\t')
+      help='the delimiter between columns; default: a tab, which may be written \\t')
   add('--output', metavar='FILE', help="the file to write; default: the input's name with .tsv")
   return _script.run(parser, argv, _convert)
 
@@ -51,8 +51,8 @@ def read_questions(path: str) -> Iterator[dict[str, str]]:
   """Yields the columns of each question of an MRQA file.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: a line is not as MRQA writes it.
+    FileNotFoundError: the file does not exist.
+    ValueError: a line is not in MRQA's format.
   """
   from prompt_tuning.files import storage
 
@@ -76,7 +76,7 @@ def _questions(path: str, file: BinaryIO) -> Iterator[dict[str, str]]:
                'answer': str(answers[0]) if answers else '', 'answers': json.dumps(answers, ensure_ascii=False)}
   except (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, zlib.error) as error:
     raise ValueError(
-      f'{path}:{number}: {type(error).__name__}: {error}. Wanted a line of MRQA: '
+      f'{path}:{number}: {type(error).__name__}: {error}. Expected a line of MRQA: '
       '{"context": ..., "qas": [{"qid": ..., "question": ..., "answers": [...]}]}. Download the file again.') from error
 
 
@@ -84,7 +84,7 @@ def _convert(options: argparse.Namespace) -> None:
   from prompt_tuning.files import storage
 
   if options.delim != '\t' and (options.delim.isalnum() or options.delim.strip() != options.delim or not options.delim):
-    raise ValueError(f'--delim is {options.delim!r}, which cannot stand between columns. Give a tab, | or the like.')
+    raise ValueError(f'--delim={options.delim!r} cannot separate columns. Use a tab, | or a similar character.')
   output = options.output or re.sub(r'(\.jsonl?)?(\.gz)?$', '', options.jsonl) + '.tsv'
   unwanted = re.compile(rf'[\t\r\n]|{re.escape(options.delim)}')
   count = 0
@@ -100,7 +100,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _truth(text: str) -> bool:
   if text.lower() not in _TRUTHS:
-    raise argparse.ArgumentTypeError(f'found {text!r}, wanted true or false')
+    raise argparse.ArgumentTypeError(f'found {text!r}, expected true or false')
   return _TRUTHS[text.lower()]
 
 

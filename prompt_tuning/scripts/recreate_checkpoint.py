@@ -1,11 +1,11 @@
-"""Puts a trained prompt into its frozen checkpoint, and writes both as one T5X checkpoint that T5X's own eval reads.
+"""Merges a trained prompt into its frozen checkpoint, and writes a T5X checkpoint that T5X's eval can read.
 
   python3 -m prompt_tuning.scripts.recreate_checkpoint --model_dir=runs/sst2 --output_dir=whole
   python3 -m prompt_tuning.scripts.recreate_checkpoint --prompt=sst2.npy --model=CHECKPOINT --output_dir=whole
 
-makes `whole/checkpoint_STEP` in T5X's native layout: the frozen arrays as they are stored, the prompt as
+writes `whole/checkpoint_STEP` in T5X's native layout: the frozen arrays as stored, and the prompt as
 `encoder/prompt/prompt/prompt`. Parameters that a run has retrained replace the frozen ones. Flags may also be written
-as for gin: --gin.MODEL_DIR="'runs/sst2'", --gin.recreate_checkpoint.step=1100500.
+in gin syntax: --gin.MODEL_DIR="'runs/sst2'", --gin.recreate_checkpoint.step=1100500.
 """
 
 import ast
@@ -26,12 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = _script.parser('recreate_checkpoint', __doc__)
   add = parser.add_argument
   add('--model_dir', type=_plain, metavar='FOLDER', help="the run's folder, of this package or of T5X")
-  add('--prompt', '--prompt_file', type=_plain, metavar='FILE', help='a prompt file instead of what the run saved')
+  add('--prompt', '--prompt_file', type=_plain, metavar='FILE', help="a prompt file, instead of the run's")
   add('--model', '--initial_checkpoint_path', type=_plain, metavar='PATH',
       help='the frozen checkpoint; default: INITIAL_CHECKPOINT_PATH of MODEL_DIR/config.gin')
-  add('--step', type=int, help='take what the run saved at this step; default: the best, else the last. '
-                               'With --prompt: the step that is written')
-  add('--output_dir', type=_plain, required=True, metavar='FOLDER', help='where checkpoint_STEP is written')
+  add('--step', type=int, help='use the tensors saved at this step; default: the best, else the last. '
+                               'With --prompt: the step of the new checkpoint')
+  add('--output_dir', type=_plain, required=True, metavar='FOLDER', help='the folder to write checkpoint_STEP to')
   argv = sys.argv[1:] if argv is None else argv
   return _script.run(parser, [_GIN_FLAG.sub(lambda match: f'--{match.group(1).lower()}', text) for text in argv],
                      _recreate)
@@ -41,7 +41,7 @@ def find_trained(folder: str, step: int | None) -> Any:
   """Returns the `Trained` tensors of a run at a step; for None the best, else the last.
 
   Raises:
-    FileNotFoundError: the run's folder has none.
+    FileNotFoundError: the run's folder does not hold them.
   """
   from prompt_tuning import prompts
   from prompt_tuning.checkpoints import prompt_files, state
@@ -63,15 +63,15 @@ def find_trained(folder: str, step: int | None) -> Any:
     return saved.Trained({prompts.PATH: prompt_files.read_prompt(path)}, {'step': step})
   found = ', '.join(map(str, run_files.saved_steps(folder))) or 'no state'
   wanted = f'{saved.BEST} or {saved.LAST}' if step is None else f'anything of step {step}'
-  raise FileNotFoundError(f'{folder} does not hold {wanted}; found {found}. Set --step to a step that the run has '
-                          'saved (numpy_checkpoints/checkpoint_STEP or checkpoint_STEP), or give --prompt.')
+  raise FileNotFoundError(f'{folder} does not hold {wanted}; found {found}. Set --step to a step saved by the run '
+                          '(numpy_checkpoints/checkpoint_STEP or checkpoint_STEP), or give --prompt.')
 
 
 def frozen_path(folder: str | None, about: Mapping[str, Any]) -> str:
-  """Returns the frozen checkpoint that a run names in its `config.gin`, or in `about` where it is a shipped model.
+  """Returns the frozen checkpoint named in a run's `config.gin`, or in `about` if it is a shipped model.
 
   Raises:
-    ValueError: it names none.
+    ValueError: neither names one.
   """
   from prompt_tuning.files import storage
   from prompt_tuning.models import loading
@@ -91,7 +91,7 @@ def frozen_path(folder: str | None, about: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Stored(Mapping[str, Any]):
-  """The arrays of a checkpoint, each read when it is asked for: a large model need not fit into memory."""
+  """The arrays of a checkpoint, read on demand: a large model need not fit into memory."""
 
   reader: Any
 
@@ -106,7 +106,7 @@ class _Stored(Mapping[str, Any]):
 
 
 def splice(model: str, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
-  """Returns T5X name -> array of a frozen checkpoint with the trained tensors in it, and the checkpoint's step.
+  """Returns T5X name -> array of a frozen checkpoint merged with the trained tensors, and the checkpoint's step.
 
   Raises:
     ValueError: the tensors do not fit the model.
@@ -128,7 +128,7 @@ def splice(model: str, tensors: Mapping[str, Any]) -> tuple[Mapping[str, Any], i
     if name == prompts.PATH:
       wanted = (len(array), *shapes.get('token_embedder/embedding', ())[1:])
     if tuple(array.shape) != wanted:
-      raise ValueError(f'{name} was trained with shape {tuple(array.shape)}, but {reader.path} wants '
+      raise ValueError(f'{name} was trained with shape {tuple(array.shape)}, but {reader.path} needs '
                        f'{wanted or "no such array"}. Give the checkpoint that the run started from with --model.')
   return collections.ChainMap(dict(tensors), frozen), step
 
@@ -147,7 +147,7 @@ def _recreate(options: Any) -> None:
   prompt = trained.prompt()
   if prompt and (prompt.placement, prompt.visibility) != (layouts.before, conditioning.Visibility()):
     print(f'recreate_checkpoint: the prompt was trained with the placement {prompt.placement.__name__} and '
-          f'{prompt.visibility}, but T5X puts it before the input, visible everywhere: its answers will differ.',
+          f'{prompt.visibility}, but T5X puts it before the input, fully visible: predictions will differ.',
           file=sys.stderr)
   named, step = splice(options.model or frozen_path(options.model_dir, trained.about), trained.tensors)
   step = next(each for each in (options.step, trained.about.get('step'), step) if each is not None)
@@ -156,7 +156,7 @@ def _recreate(options: Any) -> None:
 
 
 def _plain(text: str) -> str:
-  """Returns a text without the quotes that gin needs around it; nothing for gin's None."""
+  """Returns a text without gin's quotes; an empty text for gin's None."""
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError):

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Judges a prompt for T5 1.1 base (LM-adapted) on SST-2's validation examples.
+# Evaluates a prompt for T5 1.1 base (LM-adapted) on SST-2's validation examples.
 #
 #   EVAL_DIR=runs/sst2_eval TFDS_DATA_DIR=/data/tfds PROMPT_FILE=sst2.npy ./sst2-demo-eval.sh [more arguments]
 #
-# Needs:
-#   EVAL_DIR       the folder for metrics and answers
-#   TFDS_DATA_DIR  the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0
-#   PROMPT_FILE    the prompt: a released one, which this package does not bring, or the MODEL_DIR of sst2-demo.sh
-# May be set:
-#   CHECKPOINT     the frozen model; default: the published one. A local copy starts sooner and needs no network
-#   ENGINE         what judges: prompt_tuning (the default), or t5x, where T5X and Flaxformer are installed (docs/t5x.md)
+# Required:
+#   EVAL_DIR       the folder for metrics and predictions
+#   TFDS_DATA_DIR  the data folder of TensorFlow Datasets, with glue/sst2:2.0.0
+#   PROMPT_FILE    the prompt: a released one, which is not part of this package, or the MODEL_DIR of sst2-demo.sh
+# Optional:
+#   CHECKPOINT     the frozen model; default: the published one. A local copy starts faster and needs no network
+#   ENGINE         the program: prompt_tuning (the default), or t5x if T5X and Flaxformer are installed (docs/t5x.md)
 #
-# Arguments are those of `prompt-tuning eval`, or of `python3 -m t5x.eval`, and come last, so they win.
+# Arguments are those of `prompt-tuning eval`, or of `python3 -m t5x.eval`. They come last, so they override.
 set -euo pipefail
 
-: "${EVAL_DIR:?is not set. Set it to the folder for metrics and answers, such as EVAL_DIR=runs/sst2_eval}"
-: "${TFDS_DATA_DIR:?is not set. Set it to the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0}"
-: "${PROMPT_FILE:?is not set. Released prompts are no part of this package: download one and set PROMPT_FILE to it, or to \
-the MODEL_DIR of sst2-demo.sh}"
+: "${EVAL_DIR:?is not set. Set it to the folder for metrics and predictions, such as EVAL_DIR=runs/sst2_eval}"
+: "${TFDS_DATA_DIR:?is not set. Set it to the data folder of TensorFlow Datasets, with glue/sst2:2.0.0}"
+: "${PROMPT_FILE:?is not set. Released prompts are not part of this package: download one and set PROMPT_FILE to it, \
+or to the MODEL_DIR of sst2-demo.sh}"
 CHECKPOINT="${CHECKPOINT:-gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000}"
 PROMPT_DIR="$(python3 -m prompt_tuning.scripts.find_module prompt_tuning)"
 case "${ENGINE:=prompt_tuning}" in

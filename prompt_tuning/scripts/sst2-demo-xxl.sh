@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Does for T5 1.1 XXL what sst2-demo.sh, which says what has to be set, does for base.
+# Runs sst2-demo.sh for T5 1.1 XXL instead of base; see there for the settings.
 #
-# The frozen model is kept as bfloat16, which halves its memory, and each batch of 128 is run in 16 parts.
+# The frozen model is held as bfloat16, which halves its memory, and each batch of 128 is split into 16 microbatches.
 set -euo pipefail
 
 export CHECKPOINT="${CHECKPOINT:-gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_xxl/checkpoint_1100000}"

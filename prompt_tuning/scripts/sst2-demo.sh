@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
-# Tunes a prompt of 100 vectors for T5 1.1 base (LM-adapted) on SST-2: 50,000 steps, from the checkpoint's 1,100,000 on.
+# Tunes a prompt of 100 vectors for T5 1.1 base (LM-adapted) on SST-2: 50,000 steps after the checkpoint's 1,100,000.
 #
 #   MODEL_DIR=runs/sst2 TFDS_DATA_DIR=/data/tfds ./sst2-demo.sh [more arguments of `prompt-tuning train`]
 #
-# Needs:
-#   MODEL_DIR      the folder of the run; a run that is there is gone on with
-#   TFDS_DATA_DIR  the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0
-# May be set:
-#   CHECKPOINT     the frozen model; default: the published one. A local copy starts sooner and needs no network
-#   ENGINE         what trains: prompt_tuning (the default), or t5x, where T5X and Flaxformer are installed (docs/t5x.md)
+# Required:
+#   MODEL_DIR      the folder of the run; an existing run is resumed
+#   TFDS_DATA_DIR  the data folder of TensorFlow Datasets, with glue/sst2:2.0.0
+# Optional:
+#   CHECKPOINT     the frozen model; default: the published one. A local copy starts faster and needs no network
+#   ENGINE         the program: prompt_tuning (the default), or t5x if T5X and Flaxformer are installed (docs/t5x.md)
 #
-# Arguments come last, so they win: --dry_run shows the plan (not with ENGINE=t5x), --gin.BATCH_SIZE=32 changes a value.
+# Arguments come last, so they override: --dry_run prints the plan (not with ENGINE=t5x), --gin.BATCH_SIZE=32 sets one.
 set -euo pipefail
 
 : "${MODEL_DIR:?is not set. Set it to the folder of the run, such as MODEL_DIR=runs/sst2}"
-: "${TFDS_DATA_DIR:?is not set. Set it to the folder in which TensorFlow Datasets keeps glue/sst2:2.0.0}"
+: "${TFDS_DATA_DIR:?is not set. Set it to the data folder of TensorFlow Datasets, with glue/sst2:2.0.0}"
 CHECKPOINT="${CHECKPOINT:-gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/checkpoint_1100000}"
 PROMPT_DIR="$(python3 -m prompt_tuning.scripts.find_module prompt_tuning)"
 case "${ENGINE:=prompt_tuning}" in

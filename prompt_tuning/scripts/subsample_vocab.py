@@ -5,8 +5,8 @@
 
   python3 -m prompt_tuning.scripts.subsample_vocab --embeddings_path=embedding.npy --output_path=prompt.npy
 
-With --checkpoint_dir, --embeddings_path is the array's name in the checkpoint; without it, a NumPy file `[V, D]`. The
-rows are those that a run with RANDOM_SEED=SEED and `prompts/from_sampled_vocab.gin` starts from.
+With --checkpoint_dir, --embeddings_path is the array's name in the checkpoint; without it, a NumPy file `[V, D]`. A run
+with RANDOM_SEED=SEED and `prompts/from_sampled_vocab.gin` starts from the same rows.
 """
 
 import sys
@@ -26,39 +26,39 @@ def main(argv: Sequence[str] | None = None) -> int:
   add('--embeddings_path', metavar='NAME|FILE',
       help="the embedding's name in the checkpoint (default: token_embedder/embedding), or a NumPy file")
   add('--restore_dtype', default='float32', choices=_script.DTYPES,
-      help='what the numbers are rounded to; bfloat16, which NumPy files cannot hold, is then stored as float32')
-  add('--prompt_length', type=int, default=100, metavar='P', help='how many rows; default: %(default)s')
+      help='the type that values are rounded to; bfloat16, which NumPy files cannot hold, is then stored as float32')
+  add('--prompt_length', type=int, default=100, metavar='P', help='the number of rows; default: %(default)s')
   add('--population_size', type=int, metavar='N',
-      help=f'draw from so many first rows, the most frequent tokens; default: {_POPULATION}, or all if fewer')
+      help=f'draw from the first N rows, the most frequent tokens; default: {_POPULATION}, or all if fewer')
   add('--seed', type=int, default=0, help='default: %(default)s')
   add('--output_path', required=True, metavar='FILE', help='the file to write, under exactly this name')
   return _script.run(parser, argv, _subsample)
 
 
 def sample_rows(embedding: Any, length: int, population: int | None, seed: int) -> Any:
-  """Returns `length` different rows of the first `population` of an embedding [V, D].
+  """Returns `length` distinct rows from the first `population` rows of an embedding [V, D].
 
   Args:
     embedding: [V, D].
     length: P.
-    population: None is 5000, or V where that is less.
-    seed: of the run that would start from the same rows.
+    population: None means 5000, or V if that is less.
+    seed: a run with this seed starts from the same rows.
 
   Raises:
-    ValueError: there are not so many rows.
+    ValueError: there are not enough rows.
   """
   import jax
 
   from prompt_tuning import prompts
 
   if embedding.ndim != 2:
-    raise ValueError(f'The array to draw from has shape {embedding.shape}, wanted an embedding [rows, width]. '
-                     'Set --embeddings_path to the name or file of one.')
+    raise ValueError(f'The array to draw from has shape {embedding.shape}, expected an embedding [rows, width]. '
+                     'Set --embeddings_path to the name or file of an embedding.')
   population = min(_POPULATION, len(embedding)) if population is None else population
   initialise = prompts.from_sample_of_embeddings(embedding, population)
   if not 0 < length <= population:
-    raise ValueError(f'{length} different rows cannot be drawn from {population}. '
-                     f'Set --prompt_length to 1 to {population}, or raise --population_size.')
+    raise ValueError(f'{length} distinct rows cannot be drawn from {population}. '
+                     f'Set --prompt_length to 1 to {population}, or increase --population_size.')
   prompt = prompts.Prompt(length, initialise)
   return prompt.init(jax.random.key(seed), embedding.shape[1])['params']['prompt']
 
@@ -75,7 +75,7 @@ def _subsample(options: Any) -> None:
     embedding = read_prompt(options.embeddings_path).astype(options.restore_dtype)
   else:
     raise ValueError('Neither --checkpoint_dir nor --embeddings_path is given, so there is nothing to draw from. '
-                     'Give a checkpoint, or a NumPy file that extract_variable wrote.')
+                     'Give a checkpoint, or a NumPy file from extract_variable.')
   rows = sample_rows(embedding, options.prompt_length, options.population_size, options.seed)
   _script.write_array(options.output_path, rows)
   print(f'Wrote {options.output_path}: {rows.shape} {rows.dtype}')

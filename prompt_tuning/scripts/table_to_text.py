@@ -3,11 +3,11 @@
   python3 -m prompt_tuning.scripts.table_to_text --train=train.txt.gz --dev=dev.out [--output=runs/table_to_text] \\
     [--model=FOLDER] [--size=small|distilgpt2|FILE.gin]
 
-The files have lines meaning||text and id||meaning||text. Without --model a tokenizer is made and a small GPT is
-pretrained on the training pairs, unmarked; with it, the model of a Hugging Face folder, such as distilgpt2's, is tuned.
-Prints BLEU on the development meanings without a prefix and with it, beside that of copying the table and of a human
-reference, and writes the answers as lines id||text. The same command goes on where it stopped. Every run is one of the
-gin files in prompt_tuning/configs/experiments/table_to_text.
+The files have lines meaning||text and id||meaning||text. Without --model, a tokenizer is trained and a small GPT is
+pretrained on the unmarked training pairs; with it, a model from a Hugging Face folder, such as distilgpt2, is tuned.
+Prints BLEU on the development meanings without a prefix and with it, compared with copying the table and with a human
+reference, and writes the predictions as lines id||text. The same command resumes where it stopped. Every run is one of
+the gin files in prompt_tuning/configs/experiments/table_to_text.
 """
 
 import argparse
@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--train', required=True, help='the file of pairs, plain or .gz')
   parser.add_argument('--dev', required=True, help='the file of references')
   parser.add_argument('--model', help='the folder of a decoder-only model to tune instead of the small one')
-  parser.add_argument('--size', help='small, or with --model distilgpt2, unless given; or a gin file like theirs')
-  parser.add_argument('--output', default='runs/table_to_text', help='the folder of all runs, figures and answers')
+  parser.add_argument('--size', help='small, distilgpt2 or a similar gin file; default: small, or distilgpt2 with '
+                                     '--model')
+  parser.add_argument('--output', default='runs/table_to_text', help='the folder of all runs, results and predictions')
   return _script.run(parser, argv, _study)
 
 
@@ -50,7 +51,7 @@ def _study(options: argparse.Namespace) -> None:
     'the model with the prefix': _bleu(examples, experiment.infer(
       'answers', 'answers', CHECKPOINT_PATH=model, PROMPT_FILE=run, **files)),
     'a human reference': anchors['human']}
-  text = '\n'.join(['| answers | sentence BLEU | corpus BLEU |', '|---|---|---|', *(
+  text = '\n'.join(['| predictions | sentence BLEU | corpus BLEU |', '|---|---|---|', *(
     f'| {name} | {scores["sentence_bleu"]:.1f} | {scores["corpus_bleu"]:.1f} |' for name, scores in found.items())])
   seconds = {'pretraining': first, 'tuning': tuned, 'all': time.monotonic() - began}
   experiment.write({'bleu': found, 'seconds': seconds}, text + '\n')
@@ -58,7 +59,7 @@ def _study(options: argparse.Namespace) -> None:
 
 
 def pretrained(experiment: Experiment, pairs: str) -> str:
-  """Returns the folder of the GPT that `pretrain.gin` makes of a file of pairs, with a tokenizer made of them."""
+  """Pretrains a tokenizer and a GPT on a file of pairs, as in `pretrain.gin`; returns the model's folder."""
   from prompt_tuning.scripts import make_tokenizer
 
   tokenizer = experiment.path('tokenizer')

@@ -1,12 +1,12 @@
-"""Lists tasks, and shows their examples as a model will see them.
+"""Lists tasks, and shows their examples as a model sees them.
 
   prompt-tuning tasks                                    # the tasks of the package
-  prompt-tuning tasks 'taskless.*sst2'                   # those whose name the regular expression finds
-  prompt-tuning tasks --module=my.tasks                  # with those that a module of yours adds
+  prompt-tuning tasks 'taskless.*sst2'                   # tasks whose name matches the regular expression
+  prompt-tuning tasks --module=my.tasks                  # including tasks added by your module
   prompt-tuning tasks reviews.jsonl --show=3             # three examples of a task, or of a .jsonl or .tsv file
   prompt-tuning tasks glue_rte_v200 --show=3 --split=validation --tfds_data_dir=FOLDER --vocabulary=spiece.model
 
-A vocabulary, a file or the folder of a model, shows the token ids too.
+With --vocabulary, a file or the folder of a model, token ids are shown too.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from prompt_tuning.scripts import _script
 
-_SHOWN = 12  # token ids of a line
+_SHOWN = 12  # token ids per line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags = argparse.ArgumentParser(prog='prompt-tuning tasks', description=__doc__, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument('pattern', nargs='?', default='', help='a regular expression; with --show the name of a task')
-  flags.add_argument('--module', action='append', default=[], help='a module that adds tasks; repeat it')
-  flags.add_argument('--all', action='store_true', help='list variants too: mt5_ and byt5_ in front, _examples behind')
-  flags.add_argument('--show', type=int, metavar='COUNT', help='show so many examples of one task')
-  flags.add_argument('--split', default='train', help='of the examples: train (the default), validation, …')
+  flags.add_argument('--module', action='append', default=[], help='a module that adds tasks; may be repeated')
+  flags.add_argument('--all', action='store_true', help='list variants too: prefixes mt5_ and byt5_, suffix _examples')
+  flags.add_argument('--show', type=int, metavar='COUNT', help='show this many examples of one task')
+  flags.add_argument('--split', default='train', help='the split of the examples: train (the default), validation, …')
   flags.add_argument('--vocabulary', metavar='PATH', help='a SentencePiece model, tokenizer.json, or model folder')
-  flags.add_argument('--lengths', type=_lengths, metavar='INPUTS,TARGETS', help='most tokens of each, as in 512,8')
-  flags.add_argument('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data')
+  flags.add_argument('--lengths', type=_lengths, metavar='INPUTS,TARGETS', help='maximum tokens of each, such as 512,8')
+  flags.add_argument('--tfds_data_dir', metavar='FOLDER', help='the data folder of TensorFlow Datasets')
   if os.getcwd() not in sys.path and '' not in sys.path:
     sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
   return _script.run(flags, argv, lambda options: (_list if options.show is None else _show)(options))
@@ -54,11 +54,11 @@ def _list(options: argparse.Namespace) -> None:
 
     names += seqio_reading.names()
   else:
-    print('(SeqIO is not installed; GLUE and others need `pip install prompt-tuning[seqio]`.)', file=sys.stderr)
+    print("(SeqIO is not installed; GLUE and others need `pip install '.[seqio]'`.)", file=sys.stderr)
   plain = lambda name: re.sub(r'^(mt5|byt5)_|_examples$', '', name)
   found = [name for name in names if re.search(options.pattern, name)
            and (options.all or plain(name) == name or plain(name) not in names)]
-  print('\n'.join(found) or f'No task has {options.pattern!r} in its name; `prompt-tuning tasks` lists all.')
+  print('\n'.join(found) or f'No task name matches {options.pattern!r}; `prompt-tuning tasks` lists all.')
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -74,8 +74,8 @@ def _show(options: argparse.Namespace) -> None:
     registry.import_module(module)
   vocabulary = load_vocabulary(find_model(options.vocabulary)) if options.vocabulary else None
   if vocabulary is None and registry.module_of(options.pattern):
-    raise ValueError(f'{options.pattern} is a SeqIO task, which needs a vocabulary to be read. Give --vocabulary=PATH, '
-                     'a SentencePiece model, tokenizer.json, or the folder of a model.')
+    raise ValueError(f'{options.pattern} is a SeqIO task, which needs a vocabulary. Set --vocabulary=PATH to a '
+                     'SentencePiece model, tokenizer.json, or the folder of a model.')
   task = registry.get(options.pattern, vocabulary, options.lengths)
   for part, _ in task.parts(options.split):
     examples = part.split(options.split)

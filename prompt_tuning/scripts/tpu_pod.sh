@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates a TPU VM or a pod slice, runs a command on all its hosts, and deletes it. docs/pods.md is its chapter.
+# Creates a TPU VM or a pod slice, runs a command on all its hosts, and deletes it. See docs/pods.md.
 #
 #   export NAME=pod ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite
 #   ./tpu_pod.sh create
@@ -10,37 +10,37 @@
 #   ./tpu_pod.sh delete
 #
 # Sub-commands:
-#   create   asks for the slice and waits until it is ready; run again, it goes on waiting. Further flags of gcloud
-#            come after --, such as -- --service-account=ACCOUNT
-#   install  copies this clone to every host and installs it there, in an environment of its own
+#   create   requests the slice and waits until it is ready; run it again to keep waiting. Additional gcloud flags come
+#            after --, such as -- --service-account=ACCOUNT
+#   install  copies this clone to every host and installs it there, in a virtual environment
 #   run      starts a command on every host, in the background
-#   logs     follows what a host prints, until its run ends, and exits with the run's status
-#   stop     ends the run, and python processes that were left behind and hold the TPU: SIGTERM, then SIGKILL
-#   delete   gives the slice back; gcloud asks first. Further flags of gcloud come after --, such as -- --quiet
+#   logs     follows the output of a host until its run ends, and exits with the run's status
+#   stop     ends the run, and leftover python processes that hold the TPU: SIGTERM, then SIGKILL
+#   delete   deletes the slice; gcloud asks first. Additional gcloud flags come after --, such as -- --quiet
 #
 # Settings, as variables or as flags (NAME=pod or --name=pod), flags first, then the command:
-#   NAME           of the slice
-#   ZONE           such as us-west4-a
-#   PROJECT        of Google Cloud; default: that of `gcloud config`
-#   TYPE           of the accelerator, such as v5litepod-16 (create)
-#   VERSION        of the TPU's software, such as v2-alpha-tpuv5-lite (create)
-#   SPOT           1 (or --spot): cheaper, and may be taken away (create)
-#   PLAIN          1 (or --plain): a TPU VM that is not a queued resource; the same for every sub-command
+#   NAME           name of the slice
+#   ZONE           for example us-west4-a
+#   PROJECT        Google Cloud project; default: that of `gcloud config`
+#   TYPE           accelerator type, such as v5litepod-16 (create)
+#   VERSION        TPU software version, such as v2-alpha-tpuv5-lite (create)
+#   SPOT           1 (or --spot): cheaper, but may be preempted (create)
+#   PLAIN          1 (or --plain): a TPU VM that is not a queued resource; use it with every sub-command
 #   WAIT_MINUTES   how long create waits; default 60
-#   EXTRAS         what install installs of the package's extras; default tpu,gcs
+#   EXTRAS         extras of the package to install; default tpu,gcs
 #   WORKER         the host whose log is followed, or all; default 0
-#   GRACE_SECONDS  between SIGTERM and SIGKILL; default 120
-#   DRY_RUN        1 (or --dry_run): prints the commands, which need not be installed, and runs none
+#   GRACE_SECONDS  time between SIGTERM and SIGKILL; default 120
+#   DRY_RUN        1 (or --dry_run): prints the commands and runs none; gcloud need not be installed
 set -euo pipefail
 
-# ---- What runs on the hosts: functions whose text is sent there. ----
+# ---- Functions that run on the hosts; their source is sent there. ----
 
 install_here() {  # EXTRAS
   set -e
   mkdir -p ~/prompt_tuning_pod
-  rm -rf ~/prompt_tuning_pod/prompt_tuning  # files that are gone from the clone
+  rm -rf ~/prompt_tuning_pod/prompt_tuning  # removes files that were deleted from the clone
   tar -xzf ~/prompt_tuning.tgz -C ~/prompt_tuning_pod
-  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv  # it brings a Python that is new enough
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv  # provides a recent Python
   python3 -m uv venv --quiet --allow-existing --python 3.11 ~/prompt_tuning_pod/venv
   python3 -m uv pip install --quiet --python ~/prompt_tuning_pod/venv/bin/python ~/prompt_tuning_pod"[$1]"
   ~/prompt_tuning_pod/venv/bin/prompt-tuning --help >/dev/null
@@ -52,12 +52,12 @@ start_here() {  # COMMAND...
   cd ~/prompt_tuning_pod || { echo "$(hostname): there is no ~/prompt_tuning_pod. Run install first." >&2; return 2; }
   run="$(cat run.pid 2>/dev/null || true)"
   if grep -qs prompt_tuning_run "/proc/${run:-none}/cmdline"; then
-    echo "$(hostname): a run is going on. See it with logs, or end it with stop." >&2
+    echo "$(hostname): a run is in progress. Follow it with logs, or end it with stop." >&2
     return 1
   fi
   rm -f run.status
   export PATH="$HOME/prompt_tuning_pod/venv/bin:$PATH"
-  # A group of its own, named prompt_tuning_run. Bash stays until the command has ended, to keep its status.
+  # A separate process group, named prompt_tuning_run. Bash waits for the command to end, to record its status.
   setsid nohup bash -c 'trap : TERM; "$@"; echo $? > run.status' prompt_tuning_run "$@" >> run.log 2>&1 < /dev/null &
   echo $! > run.pid
   echo "$(hostname): started."
@@ -66,7 +66,7 @@ start_here() {  # COMMAND...
 follow_here() {
   cd ~/prompt_tuning_pod && [ -e run.pid ] || { echo "$(hostname): nothing was run here." >&2; return 2; }
   tail -n 100 -F --pid="$(cat run.pid)" run.log
-  [ -e run.status ] || { echo "$(hostname): the run was killed, or the host started anew." >&2; return 137; }
+  [ -e run.status ] || { echo "$(hostname): the run was killed, or the host restarted." >&2; return 137; }
   echo "$(hostname): the run ended with exit status $(cat run.status)."
   return "$(cat run.status)"
 }
@@ -83,14 +83,14 @@ holders() {  # prints the python processes that hold the TPU
   done
 }
 
-left() {  # GROUP: prints its processes and the holders, each once: a second SIGTERM would end a run that saves
+left() {  # GROUP: prints its processes and the holders, each once: a second SIGTERM would end a run while it saves
   { ps -eo pid=,pgid=,stat= | awk -v group="$1" '$2 == group && $3 !~ /^Z/ {print $1}'; holders; } | sort -u
 }
 
 stop_here() {  # SECONDS
   local run='' processes second
   if cd ~/prompt_tuning_pod 2>/dev/null; then run="$(cat run.pid 2>/dev/null || true)"; fi
-  # After a restart of the host the number may be another program's.
+  # After a restart of the host, the process ID may belong to another program.
   grep -qs prompt_tuning_run "/proc/${run:-none}/cmdline" || run=none
   processes="$(left "$run")"
   [ -n "$processes" ] || { echo "$(hostname): nothing was running."; return 0; }
@@ -103,12 +103,12 @@ stop_here() {  # SECONDS
   done
   # shellcheck disable=SC2086
   as_root kill -KILL $processes 2>/dev/null || true
-  as_root rm -f /tmp/libtpu_lockfile  # those who are killed leave it, and nobody else gets the TPU then
+  as_root rm -f /tmp/libtpu_lockfile  # killed processes leave it, and it blocks other users of the TPU
   echo "$(hostname): not ended within $1 s, and killed: $(echo "$processes" | tr '\n' ' ')" >&2
   return 1
 }
 
-# ---- What runs here. ----
+# ---- Functions that run here. ----
 
 fail() {
   echo "tpu_pod.sh: $*" >&2
@@ -119,7 +119,7 @@ is_on() {
   case "${1:-}" in '' | 0 | false) return 1 ;; esac
 }
 
-# Prints words as one line that a shell reads as these words.
+# Prints words as one line, quoted for a shell.
 quote() {
   local word mark="'" escaped="'\\''"
   for word in "$@"; do
@@ -128,7 +128,7 @@ quote() {
   done
 }
 
-# Prints a command, then runs it unless --dry_run is given.
+# Prints a command, then runs it unless --dry_run is set.
 show_and_run() {
   if is_on "$DRY_RUN"; then
     printf '%s\n' "$(quote "$@")"
@@ -138,7 +138,7 @@ show_and_run() {
   fi
 }
 
-# Runs a function on a worker, or on all: on_worker WORKER 'FUNCTIONS THAT IT NEEDS' FUNCTION ARGUMENT...
+# Runs a function on one worker or on all: on_worker WORKER 'REQUIRED FUNCTIONS' FUNCTION ARGUMENT...
 on_worker() {
   local worker="$1" functions="$2"
   shift 2
@@ -174,22 +174,22 @@ create() {
     case "$state" in
       "$ready") echo "$NAME is ready. Next: install."; return ;;
       FAILED | SUSPEND* | DELETING | STOP* | PREEMPTED | TERMINATED)
-        fail "$NAME is $state: it was refused, or taken away. Run delete, then create again, perhaps with another" \
-             "ZONE or TYPE. The reason: $(quote "${look[@]:0:6}" "${PLACE[@]}")" ;;
+        fail "$NAME is $state: it was refused or preempted. Run delete, then create again, perhaps with another" \
+             "ZONE or TYPE. To see the reason: $(quote "${look[@]:0:6}" "${PLACE[@]}")" ;;
     esac
     ((minute < WAIT_MINUTES)) || break
-    echo "$NAME is ${state:-not known yet}; asking again in a minute ($minute of $WAIT_MINUTES)." >&2
+    echo "$NAME is ${state:-not known yet}; checking again in a minute ($minute of $WAIT_MINUTES)." >&2
     sleep 60
   done
   echo "tpu_pod.sh: $NAME is still ${state:-not known} after $WAIT_MINUTES minutes. It keeps its place in the queue:" \
-       "run create again to go on waiting (WAIT_MINUTES says how long), or delete to give up." >&2
+       "run create again to keep waiting (WAIT_MINUTES sets how long), or delete to give up." >&2
   exit 1
 }
 
 install() {
   local clone
   clone="$(cd -P "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
-  [ -e "$clone/pyproject.toml" ] || fail "$clone is no clone of prompt_tuning. Start the tpu_pod.sh of a clone."
+  [ -e "$clone/pyproject.toml" ] || fail "$clone is not a clone of prompt_tuning. Run tpu_pod.sh from a clone."
   show_and_run tar -czf "$ARCHIVE" -C "$clone" --exclude=__pycache__ pyproject.toml setup.py README.md LICENSE \
     prompt_tuning
   show_and_run gcloud compute tpus tpu-vm scp "$ARCHIVE" "$NAME:prompt_tuning.tgz" "${PLACE[@]}" --worker=all
@@ -214,8 +214,8 @@ SUBCOMMAND="${1:-}"
 case "$SUBCOMMAND" in
   create | install | run | logs | stop | delete) shift ;;
   -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}"; exit 0 ;;
-  '') fail "no sub-command is given. Give one of: $COMMANDS. --help says more." ;;
-  *) fail "there is no sub-command $SUBCOMMAND. Give one of: $COMMANDS." ;;
+  '') fail "no sub-command is given. Use one of: $COMMANDS. See --help." ;;
+  *) fail "there is no sub-command $SUBCOMMAND. Use one of: $COMMANDS." ;;
 esac
 
 while (($#)); do
@@ -237,27 +237,27 @@ while (($#)); do
       set -- "$1=$2" "${@:3}"
       continue ;;
     --) shift; break ;;
-    -*) fail "there is no flag $1. --help lists them; flags of gcloud (create, delete) come after --." ;;
+    -*) fail "there is no flag $1. --help lists all flags; gcloud flags (create, delete) come after --." ;;
     *) break ;;
   esac
   shift
 done
 
 need NAME 'the name of the slice'
-need ZONE 'where it is, such as us-west4-a'
-[[ "$WAIT_MINUTES" =~ ^[0-9]+$ ]] || fail "WAIT_MINUTES is $WAIT_MINUTES. Give a whole number of minutes."
-[[ "$GRACE_SECONDS" =~ ^[0-9]+$ ]] || fail "GRACE_SECONDS is $GRACE_SECONDS. Give a whole number of seconds."
-[[ "$WORKER" =~ ^([0-9]+|all)$ ]] || fail "WORKER is $WORKER. Give a number from 0, or all."
+need ZONE 'its zone, such as us-west4-a'
+[[ "$WAIT_MINUTES" =~ ^[0-9]+$ ]] || fail "WAIT_MINUTES is $WAIT_MINUTES. Use a whole number of minutes."
+[[ "$GRACE_SECONDS" =~ ^[0-9]+$ ]] || fail "GRACE_SECONDS is $GRACE_SECONDS. Use a whole number of seconds."
+[[ "$WORKER" =~ ^([0-9]+|all)$ ]] || fail "WORKER is $WORKER. Use a number from 0, or all."
 if [ "$SUBCOMMAND" = create ]; then
-  need TYPE 'the type of accelerator, such as v5litepod-16'
+  need TYPE 'the accelerator type, such as v5litepod-16'
   need VERSION "its software: v2-alpha-tpuv6e, v2-alpha-tpuv5 (v5p), v2-alpha-tpuv5-lite (v5e), tpu-ubuntu2204-base"
 fi
 case "$SUBCOMMAND" in
-  run) (($#)) || fail 'run has no command. Give it, such as: run python3 -m prompt_tuning.train --gin_file=...' ;;
-  install | logs | stop) (($# == 0)) || fail "$SUBCOMMAND takes no $1. --help lists its settings." ;;
+  run) (($#)) || fail 'run has no command. Append it, such as: run python3 -m prompt_tuning.train --gin_file=...' ;;
+  install | logs | stop) (($# == 0)) || fail "$SUBCOMMAND does not take $1. --help lists its settings." ;;
 esac
 is_on "$DRY_RUN" || command -v gcloud >/dev/null ||
-  fail 'gcloud is not on the PATH. Install the Google Cloud CLI, or give --dry_run to see the commands.'
+  fail 'gcloud is not on the PATH. Install the Google Cloud CLI, or use --dry_run to see the commands.'
 PLACE=(--zone="$ZONE")
 if [ -n "$PROJECT" ]; then PLACE+=(--project="$PROJECT"); fi
 

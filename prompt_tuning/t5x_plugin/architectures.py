@@ -1,8 +1,8 @@
-"""Flaxformer's T5 with a prompt in front of the encoder's input, or of a decoder that stands alone.
+"""Flaxformer's T5 with a prompt before the input of the encoder, or of a decoder-only model.
 
-Flaxformer embeds tokens, and makes masks of them, in different modules: here the stack puts the prompt among what it
-embeds and lengthens the masks that it is handed. Callers, such as T5X's models and searches, see no prompt: neither in
-the tokens nor in the logits. Packed rows would share one prompt, so they are refused.
+Flaxformer embeds tokens and makes masks in different modules: here the stack inserts the prompt into the embedded
+tokens and lengthens the masks that it gets. Callers, such as T5X's models and decoding functions, see no prompt in
+tokens or logits. Packed rows would share one prompt, so they are rejected.
 """
 
 from typing import Any
@@ -16,23 +16,23 @@ from prompt_tuning.types import Array
 
 
 def lengthen(mask: Array | None, length: int, *axes: int) -> Array | None:
-  """Returns a mask, or tokens, with `length` ones in front along axes: prompts are always there. None stays None."""
+  """Returns a mask or tokens with `length` ones prepended along axes: prompts are never padding. None stays None."""
   if mask is None or not length:
     return mask
   return jnp.pad(mask, [(length if axis in axes else 0, 0) for axis in range(mask.ndim)], constant_values=1)
 
 
 class PromptEncoder(t5_architecture.Encoder, kw_only=True):
-  """An encoder that reads a prompt and then the text; it gives [B, P + T, D].
+  """An encoder that reads a prompt and then the text; it returns [B, P + T, D].
 
   Attributes:
-    prompt: puts the vectors in front, a `train_prompts.Prompt`.
+    prompt: prepends the vectors, a `train_prompts.Prompt`.
   """
 
   prompt: nn.Module
 
   def embed_and_combine_inputs(self, inputs: Array, *args: Any, enable_dropout: bool = True, **named: Any) -> Array:
-    """Returns [B, P + T, D] for tokens [B, T]; dropout falls on prompt and text alike."""
+    """Returns [B, P + T, D] for tokens [B, T]; dropout applies to both prompt and text."""
     embedded = super().embed_and_combine_inputs(inputs, *args, enable_dropout=False, **named)
     return self.input_dropout(self.prompt(embedded), deterministic=not enable_dropout)
 
@@ -47,7 +47,7 @@ class PromptEncoder(t5_architecture.Encoder, kw_only=True):
 
 
 class PromptEncoderDecoder(t5_architecture.EncoderDecoder):
-  """An encoder-decoder whose decoder also reads what the encoder made of the prompt."""
+  """An encoder-decoder whose decoder also attends to the encoded prompt."""
 
   def encode(self, encoder_input_tokens: Array, encoder_segment_ids: Array | None = None, *args: Any,
              **named: Any) -> Array:
@@ -59,7 +59,7 @@ class PromptEncoderDecoder(t5_architecture.EncoderDecoder):
     _refuse_packing(encoder_segment_ids)
     return super().encode(encoder_input_tokens, encoder_segment_ids, *args, **named)
 
-  # T5X looks for `prefill` among the arguments to know whether the decoder can start from a text.
+  # T5X checks for the argument `prefill` to find out whether the decoder can start from a text.
   def decode(self, encoded: Array, encoder_input_tokens: Array, *args: Any, prefill: bool = False,
              **named: Any) -> Array:
     """Returns logits [B, S, V], given [B, P + T, D] and the text's tokens [B, T]."""
@@ -71,14 +71,14 @@ class PromptDecoder(t5_architecture.Decoder, kw_only=True):
   """A decoder that reads a prompt and then the text; for `PromptDecoderOnly`.
 
   Attributes:
-    prompt: puts the vectors in front, a `train_prompts.Prompt`.
+    prompt: prepends the vectors, a `train_prompts.Prompt`.
   """
 
   prompt: nn.Module
 
   def embed_and_combine_inputs(self, decoder_input_tokens: Array, *args: Any, enable_dropout: bool = True,
                                decode: bool = False, **named: Any) -> Array:
-    """Returns [B, P + T, D] for tokens [B, T], or [B, 1, D] for one step behind a cache that holds the prompt."""
+    """Returns [B, P + T, D] for tokens [B, T], or [B, 1, D] for one step after a cache that holds the prompt."""
     behind_cache = decode and bool(self.variables.get('cache'))
     embedded = super().embed_and_combine_inputs(decoder_input_tokens, *args, enable_dropout=False, decode=decode,
                                                 **named)
@@ -93,7 +93,7 @@ class PromptDecoder(t5_architecture.Decoder, kw_only=True):
 
 
 class PromptDecoderOnly(t5_architecture.DecoderOnly):
-  """A decoder-only model with a prompt in front, which every cache that is begun holds already."""
+  """A decoder-only model with a prompt before the text; every cache starts with the prompt."""
 
   def __call__(self, decoder_input_tokens: Array, decoder_target_tokens: Array | None,
                decoder_segment_ids: Array | None = None, decoder_positions: Array | None = None,
@@ -119,5 +119,5 @@ class PromptDecoderOnly(t5_architecture.DecoderOnly):
 
 def _refuse_packing(segment_ids: Array | None) -> None:
   if segment_ids is not None:
-    raise ValueError('The rows are packed, but a prompt stands once in a row. Set utils.DatasetConfig.pack = False for '
-                     'train/ and train_eval/, as runs/prompt_finetune.gin does.')
+    raise ValueError('The rows are packed, but each row has only one prompt. Set utils.DatasetConfig.pack = False for '
+                     'train/ and train_eval/, as in runs/prompt_finetune.gin.')

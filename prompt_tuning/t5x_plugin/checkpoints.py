@@ -1,4 +1,4 @@
-"""`checkpoints.…` in gin files of T5X: the prompt beside each checkpoint, as a NumPy file."""
+"""`checkpoints.…` in T5X's gin files: saves the prompt of each checkpoint as a NumPy file."""
 
 import dataclasses
 import os
@@ -23,8 +23,8 @@ class NumpyPrompts:
   """Writes `numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt` whenever T5X saves.
 
   A member of `utils.SaveCheckpointConfig.state_transformation_fns`, which T5X calls for both of its formats, before it
-  writes a checkpoint and removes those that are not kept. The prompts of checkpoints that are gone are removed then: at
-  one save later than they, so that a run which is killed has the prompt of each of its checkpoints.
+  writes a checkpoint and removes old ones. This call also removes the prompts of checkpoints that no longer exist: one
+  save after the checkpoint, so that a killed run has the prompt of each of its checkpoints.
 
   Attributes:
     model_dir: the run's folder.
@@ -33,7 +33,7 @@ class NumpyPrompts:
   model_dir: str
 
   def __call__(self, state: Any, infos: Any) -> tuple[Any, Any]:
-    """Writes the prompts of a state and gives state and infos back as they are."""
+    """Writes the prompts of a state and returns state and infos unchanged."""
     step = int(np.asarray(state['state']['step']))
     folder = f'{self.model_dir}/numpy_checkpoints/checkpoint_{step}'
     parameters = traverse_util.flatten_dict(state['target'], sep='/')
@@ -45,7 +45,7 @@ class NumpyPrompts:
     return state, infos
 
   def _prune(self, newest: epath.Path) -> None:
-    """Removes the prompts of checkpoints that are not there; that of the newest is about to be."""
+    """Removes the prompts of checkpoints that no longer exist; the newest checkpoint is about to be written."""
     there = {newest.name, *(path.name for path in epath.Path(self.model_dir).iterdir())}
     for path in newest.parent.iterdir():
       if _CHECKPOINT.fullmatch(path.name) and path.name not in there:
@@ -53,7 +53,7 @@ class NumpyPrompts:
 
 
 def _write(path: str, prompt: np.ndarray) -> None:
-  """Writes where T5X does, which may be a bucket."""
+  """Writes a prompt to a local path or to a bucket, as T5X does."""
   if not storage.is_remote(path):
     write_numpy_prompt(path, prompt)
     return

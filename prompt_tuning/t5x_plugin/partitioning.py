@@ -1,8 +1,8 @@
-"""`partitioning.…` in gin files of T5X: where a prompt lies on a mesh."""
+"""`partitioning.…` in T5X's gin files: the sharding of a prompt."""
 
 from typing import Any
 
 
 def prompt_axis_rules() -> list[tuple[str, Any]]:
-  """Returns rules to add to T5X's own: a prompt is small, so every device has a copy of its positions."""
+  """Returns rules to add to T5X's: a prompt is small, so its positions are replicated on every device."""
   return [('prompt', None)]

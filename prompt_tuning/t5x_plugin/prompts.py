@@ -1,4 +1,4 @@
-"""`prompts.…` in gin files of T5X: the prompt's vectors, and the same first values as elsewhere in the package."""
+"""`prompts.…` in T5X's gin files: the prompt's vectors, and the same initialisers as elsewhere in the package."""
 
 
 import numpy as np
@@ -20,13 +20,13 @@ AXES = ('prompt', 'embed')
 
 
 class Prompt(library.Prompt):
-  """The prompt's vectors, with names of their axes by which T5X places them on a mesh.
+  """The prompt's vectors, with axis names by which T5X shards them over a mesh.
 
   Attributes:
     length: P.
-    prompt_init: first values; None is `default_init`.
-    dtype: type of the vectors that the model is handed; they are trained in float32.
-    default_init: used where no file of `configs/prompts/` chose another.
+    prompt_init: initialiser; None means `default_init`.
+    dtype: type in which the model gets the vectors; they are trained in float32.
+    default_init: used unless a file from `configs/prompts/` sets another.
   """
 
   prompt_init: library.Initializer | None = None
@@ -41,28 +41,28 @@ class Prompt(library.Prompt):
 
 
 def np_load(path: str) -> np.ndarray:
-  """Reads an array: a prompt, or an embedding; a MODEL_DIR or safetensors file of a run gives its prompt.
+  """Reads an array: a prompt or an embedding; for a MODEL_DIR or safetensors file of a run, its prompt.
 
   Raises:
-    ValueError: the prompt was trained for another place than the front, or to see less than all.
+    ValueError: the prompt was trained with another placement than before the text, or with limited visibility.
   """
   found = saved.load_prompt(path)
   if found.placement is not layouts.before or found.visibility != Visibility():
     raise ValueError(f'The prompt of {path} was trained with the placement {found.placement.__name__} and '
-                     f'{found.visibility}, but in T5X a prompt stands before the text and sees all of it. Train one '
+                     f'{found.visibility}, but in T5X a prompt comes before the text and sees all of it. Train one '
                      'with train_prompts.prefix_prompt, or use this one with the programs of prompt_tuning.')
   return found.vectors
 
 
 def t5x_load(checkpoint_path: str, variable_path: str = 'token_embedder/embedding',
              embedding_file: str | None = None) -> np.ndarray:
-  """Reads a parameter of a checkpoint, or the NumPy file `embedding_file` where one is given."""
+  """Reads a parameter of a checkpoint, or the NumPy file `embedding_file` if given."""
   if embedding_file:
     return read_prompt(embedding_file)
   return load_embedding(checkpoint_path, variable_path.removeprefix('target/'))
 
 
 def from_sample_of_embeddings(embeddings: Array, population_size: int | None = 5000) -> library.Initializer:
-  """Starts from rows of the embedding; of a vocabulary that is smaller than the population, from all."""
+  """Initialises with rows of the embedding; draws from all rows if there are fewer than the population size."""
   population = population_size and min(population_size, len(embeddings))
   return library.from_sample_of_embeddings(embeddings, population)

@@ -1,4 +1,4 @@
-"""`train_prompts.…` in gin files of T5X: where the prompt stands among the embedded text."""
+"""`train_prompts.…` in T5X's gin files: the position of the prompt in the embedded text."""
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -7,7 +7,7 @@ from prompt_tuning.types import Array
 
 
 class Prompt(nn.Module):
-  """Puts the prompt in front of every example.
+  """Puts the prompt before every example.
 
   Attributes:
     prompt: the vectors, a `prompts.Prompt`.
@@ -17,7 +17,7 @@ class Prompt(nn.Module):
 
   @property
   def length(self) -> int:
-    """P, how many vectors."""
+    """P, the number of vectors."""
     return self.prompt.length
 
   def __call__(self, embedded: Array) -> Array:

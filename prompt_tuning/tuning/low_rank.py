@@ -1,9 +1,9 @@
-"""Low-rank updates (LoRA, Hu et al. 2021): to chosen weight matrices a product of two thin ones is added.
+"""Low-rank updates (LoRA, Hu et al. 2021): the product of two thin matrices is added to each chosen weight matrix.
 
   θ'_name = θ_name + down · up,    down [in, r], up [r, out], up = 0 at first; φ = {down, up}.
 
-Stronger than a prompt where the model must learn something new. The sums are made once a step, so that the model runs
-as it is; they cost a copy of each chosen matrix.
+More expressive than a prompt if the model must learn something new. The sums are computed once per step and the model
+runs unchanged; they cost a copy of each chosen matrix.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ class LowRank(Method):
   Attributes:
     rank: r.
     patterns: regular expressions, each matched against whole names, layer by layer, such as
-      `decoder/layers_3/self_attention/query/kernel`. One by itself may be given as text.
-    init: first values of `down`, a function `(key, shape) -> array` with shape [in, r].
+      `decoder/layers_3/self_attention/query/kernel`. A single pattern may be a string.
+    init: initialiser of `down`, a function `(key, shape) -> array` with shape [in, r].
 
   Raises:
-    ValueError: the rank is below 1, or a pattern is no regular expression.
+    ValueError: the rank is below 1, or a pattern is not a regular expression.
   """
 
   rank: int = 1
@@ -45,25 +45,25 @@ class LowRank(Method):
   def __post_init__(self) -> None:
     object.__setattr__(self, 'patterns', trees.patterns(self.patterns))
     if self.rank < 1:
-      raise ValueError(f'Updates are asked for with rank {self.rank}. Give at least 1.')
+      raise ValueError(f'Low-rank updates got rank={self.rank}. Use at least 1.')
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `<name>/down` [in, r] and `<name>/up` [r, out] for every matched name.
 
     Raises:
-      ValueError: a pattern matches nothing, or what is no matrix.
+      ValueError: a pattern matches nothing, or a parameter that is not a matrix.
     """
     trained = {}
     for i, (name, value) in enumerate(chosen(self.patterns, model).items()):
       if len(value.shape) != 2:
-        raise ValueError(f'{name} has shape {tuple(value.shape)}, but updates of low rank are added to matrices. '
+        raise ValueError(f'{name} has shape {tuple(value.shape)}, but low-rank updates need matrices. '
                          'Narrow the patterns, for example to .*/kernel.')
       trained[f'{name}/down'] = self.init(jax.random.fold_in(key, i), (value.shape[0], self.rank))
       trained[f'{name}/up'] = jnp.zeros((self.rank, value.shape[1]))
     return trees.unflatten(trained)
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
-    """Hands the updates to the model, by the names of the matrices that they are added to."""
+    """Returns the updates as conditioning, under the names of the matrices that they are added to."""
     del model
     named = trees.flatten(trained)
     owners = dict.fromkeys(name.rpartition('/')[0] for name in named)
@@ -77,10 +77,10 @@ class LowRank(Method):
 
   @classmethod
   def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'LowRank':
-    """Returns the method of the parts of updates."""
+    """Returns the method for the parts of updates."""
     owners = dict.fromkeys(name.rpartition('/')[0] for name in tensors)
     missing = [f'{owner}/{part}' for owner in owners for part in _PARTS if f'{owner}/{part}' not in tensors]
     if missing:
-      raise ValueError(f'The file lacks {missing[0]}, the other part of an update of low rank. Save it again.')
+      raise ValueError(f'The file lacks {missing[0]}, the other part of a low-rank update. Save it again.')
     return cls(rank=next(array.shape[-1] for name, array in tensors.items() if name.endswith(_PARTS[0])),
                patterns=tuple(map(re.escape, owners)))

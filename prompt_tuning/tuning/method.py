@@ -1,4 +1,4 @@
-"""What a tuning method is: the owner of trained tensors φ, of what a model is handed for them, and of their files."""
+"""The interface of tuning methods: a method owns its trained tensors φ, their conditioning and their files."""
 
 import abc
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ _STACKS = ('encoder', 'decoder')
 class Method(abc.ABC):
   """A tuning method. Subclasses are frozen dataclasses whose fields are the method's settings.
 
-  φ is a nested dict whose '/'-joined paths are the names that files, logs and regular expressions use.
+  φ is a nested dict; its '/'-joined paths are the names in files, logs and regular expressions.
 
-  A method whose fields are not all plain values has an attribute `Settings`: a dataclass of plain values, whose
-  `build(model)` returns the method. Flags and files set its fields instead.
+  If not all of its fields are plain values, a method has an attribute `Settings`: a dataclass of plain values whose
+  `build(model)` returns the method. Flags and files set those fields instead.
   """
 
   learning_rate: ClassVar[float] = 0.3  # for Adafactor, if none is given
@@ -29,64 +29,64 @@ class Method(abc.ABC):
     return self
 
   def layout(self) -> Layout:
-    """Returns how examples are laid out for this method: the plain layout if it takes no place in the rows."""
+    """Returns the layout of examples for this method: the plain layout if it needs no positions in the rows."""
     return Layout()
 
   @abc.abstractmethod
   def initialise(self, key: Array, model: Frozen) -> Params:
-    """Returns φ before the first step. Raises ValueError if the method does not fit the model."""
+    """Returns the initial φ. Raises ValueError if the method does not fit the model."""
 
   @abc.abstractmethod
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
-    """Returns what the model is handed; differentiable in `trained`. Raises ValueError if φ does not fit the model."""
+    """Returns the conditioning, differentiable in `trained`. Raises ValueError if φ does not fit the model."""
 
   def export(self, trained: Params, model: Frozen) -> Flat:
-    """Returns what files for use hold of φ: all of it, unless some of it is needed in training only."""
+    """Returns the part of φ that exported files hold: everything that is not needed only in training."""
     del model
     return trees.flatten(trained)
 
   def penalty(self, trained: Params) -> Array | None:
-    """Returns what is added to each step's loss once, or None."""
+    """Returns a penalty that is added once to each step's loss, or None."""
     del trained
     return None
 
   def describe(self) -> dict[str, Any]:
-    """Returns what files say of the method: what `read` needs in addition to the tensors."""
+    """Returns the description of the method in files, which `read` needs in addition to the tensors."""
     layout = self.layout()
     return {'method': type(self).__name__, 'placement': layout.placement.__name__,
             'prompt_length': layout.prompt_length}
 
   @classmethod
   def owns(cls, name: str) -> bool:
-    """Returns True if a tensor of this name in a file is this method's."""
+    """Returns True if a tensor with this name in a file belongs to this method."""
     raise NotImplementedError
 
   @classmethod
   def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'Method':
-    """Returns the method that lays out and conditions tensors of a file: the inverse of `export` and `describe`.
+    """Returns the method for the tensors of a file: the inverse of `export` and `describe`.
 
     Args:
-      tensors: those that the method owns.
+      tensors: the tensors that the method owns.
       about: the file's metadata.
 
     Raises:
-      ValueError: they do not belong together.
+      ValueError: the tensors do not belong together.
     """
     raise NotImplementedError
 
 
 def combine(parts: Sequence[tuple[Method, Conditioning]]) -> Conditioning:
-  """Returns one Conditioning of what several methods hand to one model.
+  """Returns the combined conditioning of several methods for one model.
 
   Raises:
-    ValueError: two methods fill one field of one stack, or change one parameter.
+    ValueError: two methods set the same field of a stack, or change the same parameter.
   """
   owners: dict[str, Method] = {}
 
   def claim(field: str, method: Method) -> None:
     if field in owners:
-      raise ValueError(f'{type(owners[field]).__name__} and {type(method).__name__} both fill {field}, which the model '
-                       'takes once. Use one of them.')
+      raise ValueError(f'{type(owners[field]).__name__} and {type(method).__name__} both set {field}, but only one '
+                       'method can. Use one of them.')
     owners[field] = method
 
   stacks: dict[str, dict[str, Any]] = {stack: {} for stack in _STACKS}
@@ -106,13 +106,13 @@ def combine(parts: Sequence[tuple[Method, Conditioning]]) -> Conditioning:
 
 
 def common_layout(methods: Sequence[Method]) -> Layout:
-  """Returns how examples are laid out for several methods, of which one may take places in the rows.
+  """Returns the layout of examples for several methods, of which at most one may need positions in the rows.
 
   Raises:
-    ValueError: two do.
+    ValueError: several methods need positions in the rows.
   """
   placed = [(method, method.layout()) for method in methods if method.layout() != Layout()]
   if len(placed) > 1:
     names = ' and '.join(type(method).__name__ for method, _ in placed)
-    raise ValueError(f'{names} both take places in the rows of a batch, which one method can. Use one of them.')
+    raise ValueError(f'{names} both need positions in the rows of a batch, but only one method can. Use one of them.')
   return placed[0][1] if placed else Layout()

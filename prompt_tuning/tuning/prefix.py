@@ -1,10 +1,10 @@
-"""Prefix tuning (Li and Liang 2021): trained keys and values in front of every layer's own.
+"""Prefix tuning (Li and Liang 2021): trained keys and values before every layer's own.
 
   attention_l(x) = softmax(q · [K_l; k(x)]) [V_l; v(x)],    K_l, V_l of P vectors for each head; φ = {K_l, V_l}.
 
-Free, or made by a small network during training (embedding, hidden layer with tanh, output), which steadies it with
-few examples; what is kept is keys and values. For decoder-only models, and for T5's three attentions. Stronger than a
-prompt where the frozen model is small; for one vector a layer in the rows, see a prompt.
+Keys and values are trained directly, or made by a small network during training (embedding, hidden layer with tanh,
+output), which stabilises training on few examples; only keys and values are kept. For decoder-only models, and for T5's
+three attentions. More expressive than a prompt if the frozen model is small; for vectors in the rows, see a prompt.
 """
 
 import dataclasses
@@ -19,26 +19,26 @@ from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackCondition
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
-# Attention -> where its prefix goes in a Conditioning.
+# Attention -> stack and field of its prefix in a Conditioning.
 _PLACES = {'encoder': ('encoder', 'prefix'), 'decoder': ('decoder', 'prefix'), 'cross': ('decoder', 'memory_prefix')}
 _PARTS = ('keys', 'values')
 
 
 @dataclasses.dataclass(frozen=True)
 class Prefix(Method):
-  """The method: P keys and values in front of every layer's own.
+  """The method: P keys and values before every layer's own.
 
   Attributes:
     length: P.
-    init: first values of keys and values, a function `(key, shape) -> array` with shape [L, P, kv_heads, K]; with
+    init: initialiser of keys and values, a function `(key, shape) -> array` with shape [L, P, kv_heads, K]; with
       `hidden`, of the network's embedding [P, width].
-    attentions: which of 'encoder' (self-attention), 'decoder' (self-attention) and 'cross' (of a decoder to an
-      encoder) get one; empty is all that the model has.
-    hidden: width of the network's hidden layer; 0 trains keys and values themselves.
-    width: of the network's embedding; 0 is the model's width.
-    init_from: keys and values [L, P, kv_heads, K] to start from instead, of one attention: those of a text
-      (`model.read([text]).as_prefix()`), or another prefix's.
-    text: start from the keys and values of this text, of `length` tokens; decoder-only models.
+    attentions: the attentions with a prefix, from 'encoder' (self-attention), 'decoder' (self-attention) and 'cross'
+      (cross-attention); empty means all that the model has.
+    hidden: width of the network's hidden layer; 0 trains keys and values directly.
+    width: width of the network's embedding; 0 means the model's width.
+    init_from: initial keys and values [L, P, kv_heads, K] of one attention, instead of `init`: those of a text
+      (`model.read([text]).as_prefix()`), or of another prefix.
+    text: start from the keys and values of this text, which has `length` tokens; decoder-only models.
   """
 
   length: int = 10
@@ -53,11 +53,11 @@ class Prefix(Method):
     object.__setattr__(self, 'attentions', tuple(self.attentions))
     wrong = set(self.attentions) - set(_PLACES)
     if wrong or self.length < 1:
-      raise ValueError(f'A prefix is asked for with length {self.length} and attentions {list(self.attentions)}. '
-                       f'Give a length of at least 1, and some of {", ".join(_PLACES)}.')
+      raise ValueError(f'A prefix got length={self.length} and attentions={list(self.attentions)}. '
+                       f'Use a length of at least 1, and attentions from {", ".join(_PLACES)}.')
     if self.init_from is not None and self.hidden:
-      raise ValueError(f'A prefix shall start from given keys and values, but a network of hidden width {self.hidden} '
-                       'makes its own. Leave out hidden or init_from.')
+      raise ValueError(f'init_from and hidden={self.hidden} cannot be used together: the network makes its own keys '
+                       'and values. Leave out hidden or init_from.')
 
   def build(self, model: Any) -> 'Prefix':
     """Returns the method with the keys and values of its text; without weights to read it, as it is."""
@@ -69,13 +69,13 @@ class Prefix(Method):
     """Returns φ: `decoder/prefix/keys` and `…/values` [L, P, kv_heads, K], or a network that makes them.
 
     Raises:
-      ValueError: the model has no such attention, or what is to be started from has another shape.
+      ValueError: the model has no such attention, or `init_from` has another shape.
     """
     shapes = model.prefix_shapes()
     missing = [name for name in self.attentions if name not in shapes]
     if missing:
-      raise ValueError(f'A prefix is asked for in {missing[0]}, but the model has the attentions {", ".join(shapes)}. '
-                       'Leave attentions out for all of them.')
+      raise ValueError(f'A prefix got the attention {missing[0]}, but the model has the attentions '
+                       f'{", ".join(shapes)}. Leave attentions out to use all of them.')
     trained, names = {}, tuple(self.attentions or shapes)
     if self.init_from is not None:
       return {names[0]: {'prefix': self._given(names, shapes)}}
@@ -91,22 +91,22 @@ class Prefix(Method):
     return trained
 
   def _given(self, names: Sequence[str], shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, Array]:
-    """Returns copies of what the prefix starts from: training gives the memory of its first values away."""
+    """Returns copies of `init_from`: training donates the memory of the initial values."""
     layers, heads, head_dim = shapes[names[0]]
     wanted = (layers, self.length, heads, head_dim)
     found = [tuple(array.shape) for array in self.init_from]
     if len(names) > 1:
-      raise ValueError(f'A prefix of {", ".join(names)} shall start from keys and values of one attention. Name that '
-                       'one in attentions.')
+      raise ValueError(f'init_from holds keys and values of one attention, but the prefix has the attentions '
+                       f'{", ".join(names)}. Set attentions to one of them.')
     if found != [wanted, wanted]:
-      raise ValueError(f'A prefix shall start from keys and values of shapes {found}, but the model and the length '
-                       f'want {wanted} (layers, length, heads, head width) twice. Set the length to that of the text, '
-                       'in tokens, or take keys and values of the same model.')
+      raise ValueError(f'init_from has keys and values of shapes {found}, but the model and the length need {wanted} '
+                       '(layers, length, heads, head width) for both. Set the length to the number of tokens of the '
+                       'text, or use keys and values of the same model.')
     keys, values = self.init_from
     return {'keys': jnp.array(keys, jnp.float32), 'values': jnp.array(values, jnp.float32)}
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
-    """Hands keys and values over as [L, 1, kv_heads, P, K]."""
+    """Returns keys and values as conditioning, [L, 1, kv_heads, P, K]."""
     named, given = self.export(trained, model), {}
     _require_fit(named, model.prefix_shapes())
     for name, (stack, field) in _PLACES.items():
@@ -116,7 +116,7 @@ class Prefix(Method):
     return Conditioning(**{stack: StackConditioning(**fields) for stack, fields in given.items()})
 
   def export(self, trained: Params, model: Frozen) -> Flat:
-    """Returns what is kept of φ: keys and values, without the network."""
+    """Returns keys and values, without the network."""
     flat = {}
     for name, tree in trained.items():
       made = tree['prefix']
@@ -132,11 +132,11 @@ class Prefix(Method):
 
   @classmethod
   def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'Prefix':
-    """Returns the method of keys and values [L, P, kv_heads, K]."""
+    """Returns the method for keys and values [L, P, kv_heads, K]."""
     attentions = [name for name in _PLACES if any(tensor.startswith(f'{name}/') for tensor in tensors)]
     wanted = {f'{name}/prefix/{part}' for name in attentions for part in _PARTS}
     if set(tensors) != wanted:
-      raise ValueError(f'The file holds {", ".join(sorted(tensors))}, but a prefix is {", ".join(sorted(wanted))}. '
+      raise ValueError(f'The file holds {", ".join(sorted(tensors))}, but a prefix needs {", ".join(sorted(wanted))}. '
                        'Save it again.')
     shape = next(iter(tensors.values())).shape
     return cls(length=shape[1] if len(shape) > 1 else 1, attentions=attentions)
@@ -146,16 +146,16 @@ class Prefix(Method):
 
 
 class Network(nn.Module):
-  """What makes the keys and values of a prefix while it is trained: tanh(E · W + b) · U + c.
+  """The network that makes a prefix's keys and values during training: tanh(E · W + b) · U + c.
 
   Attributes:
     length: P.
     layers: L.
     heads: kv_heads.
     head_dim: K.
-    width: of the embedding E [P, width].
+    width: width of the embedding E [P, width].
     hidden: width of the hidden layer.
-    first_values: of the embedding.
+    first_values: initialiser of the embedding.
   """
 
   length: int
@@ -181,7 +181,7 @@ class Network(nn.Module):
 
 
 def _require_fit(named: Mapping[str, Any], shapes: Mapping[str, tuple[int, int, int]]) -> None:
-  """Raises ValueError if keys and values are of another model."""
+  """Raises ValueError if keys and values belong to another model."""
   for name, array in named.items():
     attention = name.split('/')[0]
     if attention not in shapes:
@@ -189,5 +189,5 @@ def _require_fit(named: Mapping[str, Any], shapes: Mapping[str, tuple[int, int, 
                        'Choose a prefix that was trained for this model.')
     layers, heads, head_dim = shapes[attention]
     if array.ndim != 4 or (array.shape[0], *array.shape[2:]) != (layers, heads, head_dim):
-      raise ValueError(f'{name} has shape {tuple(array.shape)}, but the model wants [{layers}, P, {heads}, {head_dim}] '
+      raise ValueError(f'{name} has shape {tuple(array.shape)}, but the model needs [{layers}, P, {heads}, {head_dim}] '
                        '(layers, length, heads, head width). Choose a prefix that was trained for this model.')

@@ -2,7 +2,7 @@
 
   logits = model([p_1; …; p_P; embed(x)]),    ∂loss/∂p only.
 
-Not for teaching a model what it has never seen: a prompt selects among what the frozen model can do.
+A prompt cannot teach new skills: it selects among the abilities of the frozen model.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from prompt_tuning.tuning.initialisers import Encoder, Initializer, embed
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
-# Stack that a prompt belongs to -> the name of its tensor, which files of earlier tools use.
+# Stack of a prompt -> the name of its tensor, as in files of earlier tools.
 PROMPTS = {stack: f'{stack}/prompt/prompt/prompt' for stack in ('encoder', 'decoder')}
 PATH = PROMPTS['encoder']
 
@@ -29,9 +29,9 @@ class Prompt(nn.Module):
   """The prompt's vectors.
 
   Attributes:
-    length: P, how many vectors.
-    prompt_init: first values, a function `(key, shape) -> array`.
-    dtype: type of the vectors that the model is handed; they are trained in float32.
+    length: P, the number of vectors.
+    prompt_init: initialiser, a function `(key, shape) -> array`.
+    dtype: type in which the model gets the vectors; they are trained in float32.
   """
 
   length: int
@@ -46,7 +46,7 @@ class Prompt(nn.Module):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Wayward:
-  """Keeps a prompt near a text (Khashabi et al. 2022): γ Σ ‖p_i − e_i‖² is added to each step's loss.
+  """Keeps a prompt close to a text (Khashabi et al. 2022): γ Σ ‖p_i − e_i‖² is added to each step's loss.
 
   Attributes:
     vectors: [P, D], the text's embedded tokens.
@@ -58,12 +58,12 @@ class Wayward:
 
   def __post_init__(self) -> None:
     if self.gamma <= 0:
-      raise ValueError(f'The weight gamma of the distance to a text is {self.gamma}. Give a number above 0, or no '
-                       'text.')
+      raise ValueError(f'gamma={self.gamma}, the weight of the distance to a text, must be above 0. Use a number above '
+                       '0, or no text.')
 
   @classmethod
   def of_text(cls, embeddings: Array, vocab: Encoder, text: str, gamma: float) -> 'Wayward':
-    """Keeps a prompt near a text of as many tokens, given the embedding [V, D] and what encodes the text."""
+    """Keeps a prompt close to a text of P tokens, given the embedding [V, D] and a vocabulary."""
     return cls(embed(embeddings, vocab, text), gamma)
 
 
@@ -114,15 +114,15 @@ class PromptSettings:
 
 @dataclasses.dataclass(frozen=True)
 class PromptTuning(Method):
-  """The method: a prompt among the input, of the encoder, or of a model that has a decoder alone.
+  """The method: a prompt among the inputs of the encoder, or of a decoder-only model.
 
   Attributes:
     prompt: the vectors.
-    placement: where they stand, a function of `layouts`.
-    visibility: what they see.
-    cached: in training, keys and values of the text before the prompt are computed once, without dropout, and kept: for
-      a prompt behind the input (`layouts.after_eos`) of a decoder-only model.
-    wayward: a text that the prompt stays near.
+    placement: their position, a function from `layouts`.
+    visibility: the positions that they see.
+    cached: in training, keys and values of the text before the prompt are computed once, without dropout, and kept. For
+      a prompt after the input (`layouts.after_eos`) of a decoder-only model.
+    wayward: the text that the prompt stays close to.
   """
 
   Settings = PromptSettings
@@ -134,7 +134,7 @@ class PromptTuning(Method):
   wayward: Wayward | None = None
 
   def layout(self) -> layouts.Layout:
-    """Returns a layout with a place for every vector."""
+    """Returns a layout with a position for every vector."""
     return layouts.Layout(self.prompt.length, self.placement, alone=not self.visibility.input, cached=self.cached)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
@@ -145,19 +145,19 @@ class PromptTuning(Method):
     """
     wanted = (self.prompt.length, model.width)
     if self.wayward is not None and self.wayward.vectors.shape != wanted:
-      raise ValueError(f'The text that the prompt stays near is embedded as {tuple(self.wayward.vectors.shape)}, '
-                       f'wanted {wanted}: a vector for each of the prompt. Set PROMPT_LENGTH to its number of tokens.')
+      raise ValueError(f'The text that the prompt stays close to is embedded as {tuple(self.wayward.vectors.shape)}, '
+                       f'expected {wanted}: one token for each vector. Set PROMPT_LENGTH to its number of tokens.')
     return {model.prompted: {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
 
   def penalty(self, trained: Params) -> Array | None:
-    """Returns what is added to a step's loss: the distance to a text; None without one."""
+    """Returns the weighted distance to a text, which is added to a step's loss; None without a text."""
     if self.wayward is None:
       return None
     (prompt,) = jax.tree.leaves(trained)
     return self.wayward.gamma * jnp.sum((prompt - jnp.asarray(self.wayward.vectors, prompt.dtype))**2)
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
-    """Hands the one prompt over as [1, P, D], to the stack that the model's prompts belong to."""
+    """Returns the prompt as conditioning [1, P, D] of the stack that the model's prompts belong to."""
     (tree,) = trained.values()
     params = tree['prompt']['prompt']
     found = tuple(params['prompt'].shape)
@@ -168,7 +168,7 @@ class PromptTuning(Method):
     return Conditioning(**{model.prompted: StackConditioning(prompt=vectors[None], visibility=self.visibility)})
 
   def describe(self) -> dict[str, Any]:
-    """Returns where the vectors stand and what they see."""
+    """Returns the description that every method has, and the visibility."""
     return super().describe() | {'visibility': dataclasses.asdict(self.visibility)}
 
   @classmethod
@@ -178,13 +178,13 @@ class PromptTuning(Method):
 
   @classmethod
   def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'PromptTuning':
-    """Returns the method of one prompt [P, D], which stands in front of the text unless the file says otherwise."""
+    """Returns the method for one prompt [P, D], which comes before the text unless the file says otherwise."""
     if len(tensors) > 1:
-      raise ValueError(f'The file holds the prompts {", ".join(sorted(tensors))}, but a model is handed one. Give a '
+      raise ValueError(f'The file holds the prompts {", ".join(sorted(tensors))}, but a model takes one. Give a '
                        'file with one of them.')
     name = about.get('placement', 'before')
     if name not in layouts.PLACEMENTS:
       raise ValueError(f'The prompt was saved with the unknown placement {name!r}.'
-                       f'{nearest(name, layouts.PLACEMENTS)}')
+                       f'{nearest(name, layouts.PLACEMENTS)} Save it again with a placement of `layouts`.')
     (vectors,) = tensors.values()
     return cls(Prompt(len(vectors)), layouts.PLACEMENTS[name], Visibility(**about.get('visibility', {})))

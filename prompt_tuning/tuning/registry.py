@@ -1,4 +1,4 @@
-"""Tuning methods by name, and the methods that tensors of a file belong to."""
+"""Tuning methods by name, and lookup of the methods that own a file's tensors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ register_method, get_method = METHODS.register, METHODS.find
 
 
 def read_methods(tensors: Flat, about: Mapping[str, Any]) -> list[tuple[Method, Flat]]:
-  """Returns the methods that tensors of a file belong to, each with its own; names that none owns are parameters.
+  """Returns the methods that own a file's tensors, each with its tensors; names that no method owns are parameters.
 
   Raises:
     ValueError: a method's tensors do not belong together.

@@ -1,9 +1,9 @@
-"""Retrained parameters: copies of those frozen parameters whose names match regular expressions.
+"""Retrained parameters: copies of the frozen parameters whose names match regular expressions.
 
   θ' = θ with θ'_name = φ_name for every matched name; only φ is trained.
 
-The pattern `.*` is full fine-tuning or pretraining, `.*layer_norm.*` the norms only (Lu et al. 2021). The copies
-cost memory: two more copies of each matched tensor for Adam. Where a few vectors do, prefer a prompt.
+The pattern `.*` is full fine-tuning or pretraining, `.*layer_norm.*` trains only the norms (Lu et al. 2021). The copies
+cost memory: with Adam, two more copies of each matched tensor. If a few vectors suffice, prefer a prompt.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ class Retrained(Method):
 
   Attributes:
     patterns: regular expressions, each matched against whole names, layer by layer, such as
-      `encoder/layers_3/mlp/wo/kernel`. One by itself may be given as text.
+      `encoder/layers_3/mlp/wo/kernel`. A single pattern may be a string.
 
   Raises:
-    ValueError: a pattern is no regular expression.
+    ValueError: a pattern is not a regular expression.
   """
 
   patterns: Sequence[str] | str = ('.*',)
@@ -48,18 +48,18 @@ class Retrained(Method):
     return trees.unflatten({name: jnp.array(value, jnp.float32) for name, value in copies})
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
-    """Hands the copies to the model."""
+    """Returns the copies as conditioning."""
     del model
     return Conditioning(parameters=trees.flatten(trained))
 
   @classmethod
   def owns(cls, name: str) -> bool:
-    """Returns True: what no other method owns are parameters by the checkpoint's names."""
+    """Returns True: names that no other method owns are the checkpoint's parameter names."""
     return True
 
   @classmethod
   def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'Retrained':
-    """Returns the method of copies of parameters."""
+    """Returns the method for copies of parameters."""
     return cls(tuple(map(re.escape, tensors)))
 
 
@@ -74,6 +74,6 @@ def chosen(patterns: Sequence[str], model: Frozen) -> Flat:
     found = [name for name in named if trees.matches(name, [pattern])]
     if not found:
       raise ValueError(f'The pattern {pattern!r} matches no parameter.{trees.nearest(pattern, named)} '
-                       'Patterns must match a whole name, as model-info.txt lists them.')
+                       'Use a pattern that matches a whole name, as listed in model-info.txt.')
     logging.info('%r matches %d parameters', pattern, len(found))
   return {name: value for name, value in named.items() if trees.matches(name, patterns)}

@@ -81,7 +81,7 @@ def sharded(tmp_path):
 
 def test_a_missing_shard_is_an_error(sharded):
   (sharded / 'model-00002-of-00002.safetensors').unlink()
-  with pytest.raises(FileNotFoundError, match=r'model-00002-of-00002.safetensors is absent, although .*index.json'):
+  with pytest.raises(FileNotFoundError, match=r'model-00002-of-00002.safetensors does not exist, but .*index.json'):
     HuggingFaceFolder(str(sharded))
 
 
@@ -103,7 +103,7 @@ def test_a_shard_that_lacks_an_array_of_the_index_is_an_error(sharded):
 @pytest.mark.parametrize('content', ['{}', '{"weight_map": {"a": "../../elsewhere.safetensors"}}'])
 def test_an_index_without_files_of_this_folder_is_an_error(sharded, content):
   (sharded / 'model.safetensors.index.json').write_text(content)
-  with pytest.raises(ValueError, match=r'index.json has no "weight_map" of array names and files of this folder'):
+  with pytest.raises(ValueError, match=r'index.json has no "weight_map" from array names to files in this folder'):
     HuggingFaceFolder(str(sharded))
 
 
@@ -112,10 +112,10 @@ def test_a_config_that_is_absent_or_not_json_is_an_error(sharded):
   with pytest.raises(ValueError, match=r'config.json is not JSON: Expecting value: line 1'):
     HuggingFaceFolder(str(sharded))
   (sharded / 'config.json').write_text('[]')
-  with pytest.raises(ValueError, match=r'config.json holds a list, wanted an object'):
+  with pytest.raises(ValueError, match=r'config.json holds a list, expected a JSON object'):
     HuggingFaceFolder(str(sharded))
   (sharded / 'config.json').unlink()
-  with pytest.raises(FileNotFoundError, match=r'config.json is absent; wanted a Hugging Face folder'):
+  with pytest.raises(FileNotFoundError, match=r'config.json does not exist; expected a Hugging Face folder'):
     HuggingFaceFolder(str(sharded))
 
 
@@ -130,7 +130,7 @@ def test_pickled_arrays_are_refused_with_a_way_to_convert_them(tmp_path):
 
 
 def test_an_unknown_name_an_unknown_type_and_a_remote_folder_are_errors(sharded):
-  with pytest.raises(KeyError, match=r'holds no array shared.weights. Did you mean shared.weight'):
+  with pytest.raises(KeyError, match=r'has no array shared.weights. Did you mean shared.weight'):
     HuggingFaceFolder(str(sharded)).read('shared.weights')
   with pytest.raises(OSError, match='gs://bucket/model: Hugging Face folders are read from a local disk only'):
     HuggingFaceFolder('gs://bucket/model')
@@ -141,12 +141,12 @@ def test_an_unknown_name_an_unknown_type_and_a_remote_folder_are_errors(sharded)
 
 
 def test_a_folder_that_holds_something_is_never_overwritten(sharded):
-  with pytest.raises(FileExistsError, match='model exists already and is never overwritten'):
+  with pytest.raises(FileExistsError, match='model already exists and is never overwritten'):
     write_huggingface(str(sharded), CONFIG, {'a': np.ones(3, np.float32)})
   assert_same(HuggingFaceFolder(str(sharded)), NAMED)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, full_disk):
-  with full_disk(50_000), pytest.raises(OSError, match=r'model cannot be written: .*Make room or choose another place'):
+  with full_disk(50_000), pytest.raises(OSError, match=r'model cannot be written: .*Free some space'):
     write_huggingface(str(tmp_path / 'model'), CONFIG, {'a': np.ones(3, np.float32), 'b': np.ones(20_000, np.float32)})
   assert os.listdir(tmp_path) == []

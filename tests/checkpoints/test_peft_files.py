@@ -123,7 +123,7 @@ def test_a_multitask_adapter_gives_the_prompt_of_one_task(shared, model, method)
   factor = sum(np.outer(arrays['prefix_task_cols'][2][:, r], arrays['prefix_task_rows'][2][r]) for r in range(2))
   np.testing.assert_allclose(prompt, arrays['prompt_embeddings'] * factor, rtol=1e-5)
   for task in (None, 3):
-    with pytest.raises(ValueError, match=r'holds the prompts of 3 tasks, and .* Choose 0 to 2'):
+    with pytest.raises(ValueError, match=r'holds the prompts of 3 tasks, but .* Choose 0 to 2'):
       read_adapter(folder).trained(task=task)
 
 
@@ -148,7 +148,7 @@ def test_a_prompt_may_be_written_as_what_p_tuning_has_made(tmp_path):
   assert config == {'peft_type': 'P_TUNING', 'task_type': 'CAUSAL_LM', 'num_virtual_tokens': 3, 'token_dim': 4,
                     'num_transformer_submodules': 1, 'base_model_name_or_path': None, 'inference_mode': True}
   np.testing.assert_array_equal(read_adapter(tmp_path / 'a').trained()[DECODER], PROMPT)
-  with pytest.raises(ValueError, match=r"kind of adapter is 'LORA'; a prompt may be PROMPT_TUNING or P_TUNING"):
+  with pytest.raises(ValueError, match=r"kind='LORA' is not valid for a prompt; expected PROMPT_TUNING or P_TUNING"):
     write_adapter(str(tmp_path / 'b'), {DECODER: PROMPT}, task_type='CAUSAL_LM', kind='LORA')
 
 
@@ -179,7 +179,7 @@ def test_what_is_written_is_read_back(tmp_path, trained, task_type):
 
 def test_layers_that_share_a_slot_of_an_encoder_decoder_cannot_differ(tmp_path):
   prefix = {name: array[[0, 1, 2, 0]] for name, array in PREFIX.items()}
-  with pytest.raises(ValueError, match=r'has 4 layers: .* layers i and i \+ 2 cannot differ.* Wanted an odd number'):
+  with pytest.raises(ValueError, match=r'has 4 layers: .* layers i and i \+ 2 cannot differ.* Expected an odd number'):
     write_adapter(str(tmp_path / 'a'), prefix, task_type='SEQ_2_SEQ_LM')
   assert os.listdir(tmp_path) == []
   write_adapter(str(tmp_path / 'a'), prefix, task_type='CAUSAL_LM')
@@ -201,17 +201,17 @@ def test_a_full_disk_leaves_no_folder(tmp_path, full_disk):
 
 
 def test_a_folder_that_holds_something_is_never_overwritten(prompt_folder):
-  with pytest.raises(FileExistsError, match=r'prompt exists already and is never overwritten'):
+  with pytest.raises(FileExistsError, match=r'prompt already exists and is never overwritten'):
     write_adapter(str(prompt_folder), {ENCODER: PROMPT}, task_type='SEQ_2_SEQ_LM')
 
 
 @pytest.mark.parametrize(('trained', 'task_type', 'message'), [
-  ({ENCODER: PROMPT}, 'CAUSAL_LM', rf'Found the tensors {ENCODER}; an adapter of PEFT for CAUSAL_LM holds {DECODER}'),
+  ({ENCODER: PROMPT}, 'CAUSAL_LM', rf'Found the tensors {ENCODER}; a PEFT adapter for CAUSAL_LM holds {DECODER}'),
   ({KEYS: PREFIX[KEYS]}, 'CAUSAL_LM', rf'Found the tensors {KEYS}; .* holds {DECODER}, or {KEYS} and {VALUES}'),
-  (PREFIX | {ENCODER: PROMPT}, 'SEQ_2_SEQ_LM', r'and nothing else. Keep the file of this package'),
-  ({ENCODER: PROMPT}, 'SEQ_CLS', r"task type is 'SEQ_CLS'; wanted SEQ_2_SEQ_LM or CAUSAL_LM"),
-  ({ENCODER: PROMPT[None]}, 'SEQ_2_SEQ_LM', r'The prompt has shape \[1, 3, 4\]; wanted \[P, D\]'),
-  (PREFIX | {KEYS: PREFIX[KEYS][:2]}, 'CAUSAL_LM', r'keys \[2, 2, 4, 5\] and values \[3, 2, 4, 5\]; wanted \[L, P, H')])
+  (PREFIX | {ENCODER: PROMPT}, 'SEQ_2_SEQ_LM', r"and nothing else. Keep this package's file"),
+  ({ENCODER: PROMPT}, 'SEQ_CLS', r"task_type='SEQ_CLS' is not valid; expected SEQ_2_SEQ_LM or CAUSAL_LM"),
+  ({ENCODER: PROMPT[None]}, 'SEQ_2_SEQ_LM', r'The prompt has shape \[1, 3, 4\]; expected \[P, D\]'),
+  (PREFIX | {KEYS: PREFIX[KEYS][:2]}, 'CAUSAL_LM', r'keys \[2, 2, 4, 5\] and values \[3, 2, 4, 5\]; expected \[L, P')])
 def test_what_peft_has_no_form_for_is_not_written(tmp_path, trained, task_type, message):
   with pytest.raises(ValueError, match=message):
     write_adapter(str(tmp_path / 'a'), trained, task_type=task_type)
@@ -219,9 +219,9 @@ def test_what_peft_has_no_form_for_is_not_written(tmp_path, trained, task_type, 
 
 
 def test_a_folder_without_an_adapter_is_refused_and_one_inside_is_named(tmp_path, prompt_folder):
-  with pytest.raises(FileNotFoundError, match=r'b/adapter_config.json is absent; wanted the folder of a PEFT ad'):
+  with pytest.raises(FileNotFoundError, match=r'b/adapter_config.json does not exist; expected the folder of a PEFT'):
     read_adapter(tmp_path / 'b')
-  with pytest.raises(FileNotFoundError, match=rf'the folder of a PEFT adapter, of which there is {prompt_folder}'):
+  with pytest.raises(FileNotFoundError, match=rf'the folder of a PEFT adapter, such as {prompt_folder}'):
     read_adapter(tmp_path)
   with pytest.raises(OSError, match=r'gs://bucket/a: adapters are read from a local disk only'):
     read_adapter('gs://bucket/a')
@@ -240,7 +240,7 @@ def test_damaged_files_are_refused(prompt_folder):
   (prompt_folder / 'adapter_model.safetensors').write_bytes(b'x' * 20)
   with pytest.raises(ValueError, match=r'truncated or not a safetensors file'):
     read_adapter(prompt_folder)
-  with pytest.raises(ValueError, match=r'has the peft_type None; wanted a name such as PROMPT_TUNING'):
+  with pytest.raises(ValueError, match=r'has the peft_type None; expected a name such as PROMPT_TUNING'):
     read_adapter(change(prompt_folder, peft_type=None))
   (prompt_folder / 'adapter_config.json').write_text('{')
   with pytest.raises(ValueError, match=r'adapter_config.json is not JSON'):
@@ -251,23 +251,23 @@ def test_damaged_files_are_refused(prompt_folder):
                                                ('llama', 'adaption_prompt'), ('gpt2', 'trainable_tokens')])
 def test_adapters_of_other_types_are_refused_by_name(shared, model, method):
   adapter = read_adapter(folder_of(shared, model, method))
-  with pytest.raises(ValueError, match=rf'is an adapter of type {method.upper()}; .* PROMPT_TUNING, P_TUNING'):
+  with pytest.raises(ValueError, match=rf'is an adapter of type {method.upper()}, .* PROMPT_TUNING, P_TUNING'):
     adapter.trained(**SHAPES[model])
 
 
 @pytest.mark.parametrize(('change_of', 'asked', 'message'), [
-  ({'peft_type': 'HYPNOSIS'}, {}, r'of type HYPNOSIS; prompts and prefixes can be read'),
-  ({'arrays': {'embeddings': PROMPT}}, {}, r'holds embeddings; of an adapter of type PROMPT_TUNING wanted prompt_emb'),
+  ({'peft_type': 'HYPNOSIS'}, {}, r'of type HYPNOSIS, but only prompts and prefixes can be read'),
+  ({'arrays': {'embeddings': PROMPT}}, {}, r'holds embeddings; for an adapter of type PROMPT_TUNING, expected prompt'),
   ({'arrays': {'prompt_embeddings': PROMPT, 'base_model.score.weight': PROMPT}}, {},
    r'holds base_model.score.weight, prompt_embeddings; .* and nothing else'),
-  ({'arrays': {'prompt_embeddings': PROMPT[0]}}, {}, r'prompt_embeddings \[4\]; wanted one row for each virtual token'),
-  ({'num_virtual_tokens': 2}, {}, r'a prompt of 3 rows; wanted 2, the num_virtual_tokens .* or twice as many'),
-  ({'num_virtual_tokens': None}, {}, r'num_virtual_tokens None; wanted the number of vectors'),
-  ({}, {'width': 6}, r'vectors of width 4, but the base model wants 6'),
+  ({'arrays': {'prompt_embeddings': PROMPT[0]}}, {}, r'prompt_embeddings \[4\]; expected one row for each virtual'),
+  ({'num_virtual_tokens': 2}, {}, r'a prompt of 3 rows; expected 2, the num_virtual_tokens .* or twice as many'),
+  ({'num_virtual_tokens': None}, {}, r'num_virtual_tokens None; expected the number of vectors'),
+  ({}, {'width': 6}, r'vectors of width 4, but the base model has width 6'),
   ({}, {'encoder_decoder': False}, r'task_type SEQ_2_SEQ_LM, but the base model has no encoder'),
   ({'task_type': 'CAUSAL_LM'}, {'encoder_decoder': True}, r'task_type CAUSAL_LM, but the base model is an enc'),
   ({'task_type': None}, {}, r'task_type None, which does not say whether the base model is an encoder-decoder'),
-  ({'peft_type': 'CPT'}, {}, r'a CPT adapter, which exists for decoder-only models')])
+  ({'peft_type': 'CPT'}, {}, r'a CPT adapter, which needs a decoder-only model')])
 def test_a_prompt_that_does_not_fit_is_refused(prompt_folder, change_of, asked, message):
   folder = change(prompt_folder, **change_of)
   with pytest.raises(ValueError, match=message):
@@ -276,12 +276,12 @@ def test_a_prompt_that_does_not_fit_is_refused(prompt_folder, change_of, asked, 
 
 @pytest.mark.parametrize(('change_of', 'asked', 'message'), [
   ({}, {'layers': 4}, r'gives 3 as the number of layers, but the base model has 4'),
-  ({}, {'kv_heads': 2}, r'gives 4 as the number of heads of keys and values, but the base model has 2'),
+  ({}, {'kv_heads': 2}, r'gives 4 as the number of KV heads, but the base model has 2'),
   ({}, {'head_dim': 6}, r'gives 5 as the head width, but the base model has 6'),
-  ({'num_layers': None}, {}, r'does not tell the number of layers of its base model'),
-  ({'num_layers': None}, {'layers': 4}, r'a prefix \[2, 120\]; wanted \[2, 160\] for 2 virtual tokens and 4 layers'),
-  ({'num_virtual_tokens': 3}, {}, r'a prefix \[2, 120\]; wanted \[3, 120\]'),
-  ({'task_type': 'SEQ_2_SEQ_LM'}, {}, r'num_transformer_submodules 1, with which PEFT itself cannot run')])
+  ({'num_layers': None}, {}, r'lacks the number of layers of its base model'),
+  ({'num_layers': None}, {'layers': 4}, r'a prefix \[2, 120\]; expected \[2, 160\] for 2 virtual tokens and 4 layers'),
+  ({'num_virtual_tokens': 3}, {}, r'a prefix \[2, 120\]; expected \[3, 120\]'),
+  ({'task_type': 'SEQ_2_SEQ_LM'}, {}, r'num_transformer_submodules 1, with which PEFT cannot run')])
 def test_a_prefix_that_does_not_fit_is_refused(prefix_folder, change_of, asked, message):
   folder = change(prefix_folder, **change_of)
   with pytest.raises(ValueError, match=message):

@@ -124,7 +124,7 @@ def test_objects_and_text_are_refused(tmp_path):
 
 
 def test_a_full_disk_leaves_the_old_state_and_no_temporary(path, tmp_path, full_disk):
-  with full_disk(50_000), pytest.raises(OSError, match=r'state.safetensors cannot be written: .*Make room') as caught:
+  with full_disk(50_000), pytest.raises(OSError, match=r'state.safetensors cannot be written: .*Free') as caught:
     write_state(path, {'large': np.ones(100_000)}, {})
   assert caught.value.errno == errno.EFBIG
   assert os.listdir(tmp_path) == ['state.safetensors']

@@ -203,7 +203,7 @@ def test_a_missing_data_file_of_an_orbax_checkpoint_is_an_error(golden, writable
 def test_a_damaged_or_foreign_list_of_arrays_is_an_error(tmp_path, content):
   (tmp_path / 'checkpoint_5').mkdir()
   (tmp_path / 'checkpoint_5' / 'checkpoint').write_bytes(content)
-  with pytest.raises(ValueError, match=r'checkpoint_5/checkpoint is damaged or not of T5X: .*Copy the checkpoint'):
+  with pytest.raises(ValueError, match=r'checkpoint_5/checkpoint is damaged or not a T5X file: .*Copy the checkpoint'):
     T5XCheckpoint(str(tmp_path))
 
 
@@ -216,36 +216,36 @@ def test_an_unknown_version_is_an_error(tmp_path):
 
 
 def test_paths_without_a_checkpoint_are_errors_that_say_what_was_found(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'absent: found nothing, wanted a folder checkpoint_<step> of T5X'):
+  with pytest.raises(FileNotFoundError, match=r'absent: found nothing, expected a T5X folder checkpoint_<step>'):
     T5XCheckpoint(str(tmp_path / 'absent'))
   (tmp_path / 'file').write_text('')
-  with pytest.raises(FileNotFoundError, match=r'file: found a file, wanted a folder'):
+  with pytest.raises(FileNotFoundError, match=r'file: found a file, expected a T5X folder'):
     T5XCheckpoint(str(tmp_path / 'file'))
-  with pytest.raises(FileNotFoundError, match=r'is no T5X checkpoint: it holds neither .*, nor folders'):
+  with pytest.raises(FileNotFoundError, match=r'is not a T5X checkpoint: it holds neither .*, nor folders'):
     T5XCheckpoint(str(tmp_path))
   (tmp_path / 'checkpoint_3').mkdir()
   with pytest.raises(FileNotFoundError, match=r'checkpoint_3 is the newest checkpoint of .*, but holds neither a file'):
     T5XCheckpoint(str(tmp_path))
-  with pytest.raises(ValueError, match=r'checkpoint_3.tmp-17 was never finished'):
+  with pytest.raises(ValueError, match=r'checkpoint_3.tmp-17 is incomplete'):
     T5XCheckpoint(str(tmp_path / 'checkpoint_3.tmp-17'))
 
 
 def test_an_unknown_name_is_an_error_that_gives_the_nearest(tmp_path):
-  with pytest.raises(KeyError, match=r'holds no array encoder/norm/scale. Did you mean encoder/encoder_norm/scale'):
+  with pytest.raises(KeyError, match=r'has no array encoder/norm/scale. Did you mean encoder/encoder_norm/scale'):
     T5XCheckpoint(write_t5x(str(tmp_path), 4, NAMED)).read('encoder/norm/scale')
 
 
 def test_a_checkpoint_is_never_overwritten(tmp_path):
   write_t5x(str(tmp_path), 4, NAMED)
-  with pytest.raises(FileExistsError, match='checkpoint_4 exists already and is never overwritten'):
+  with pytest.raises(FileExistsError, match='checkpoint_4 already exists and is never overwritten'):
     write_t5x(str(tmp_path), 4, {'a': np.ones(3, np.float32)})
   assert_same(T5XCheckpoint(str(tmp_path)), NAMED)
-  with pytest.raises(OSError, match='gs://bucket/x/checkpoint_4: writing a folder that must be whole to an object'):
+  with pytest.raises(OSError, match='gs://bucket/x/checkpoint_4: writing a whole folder to an object'):
     write_t5x('gs://bucket/x', 4, NAMED)
 
 
 def test_a_full_disk_leaves_no_checkpoint_and_no_temporary(tmp_path, full_disk):
   noise = np.random.default_rng(0).random((300, 200), np.float32)
-  with full_disk(50_000), pytest.raises(OSError, match=r'checkpoint_4 cannot be written: .*Make room or choose'):
+  with full_disk(50_000), pytest.raises(OSError, match=r'checkpoint_4 cannot be written: .*Free some space or choose'):
     write_t5x(str(tmp_path), 4, {'a': np.ones(3, np.float32), 'noise': noise})
   assert os.listdir(tmp_path) == []

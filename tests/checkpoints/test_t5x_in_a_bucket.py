@@ -74,5 +74,5 @@ def test_a_checkpoint_in_a_public_bucket_is_read_without_credentials(shared, buc
 
 def test_a_bucket_without_a_checkpoint_is_an_error(bucket):
   del bucket
-  with pytest.raises(FileNotFoundError, match='gs://bucket/d_small/absent is no T5X checkpoint'):
+  with pytest.raises(FileNotFoundError, match='gs://bucket/d_small/absent is not a T5X checkpoint'):
     T5XCheckpoint('gs://bucket/d_small/absent')

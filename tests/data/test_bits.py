@@ -36,7 +36,7 @@ def test_draws_depend_on_the_seed_alone_and_no_seed_draws_the_validation_split()
 
 
 @pytest.mark.parametrize(('name', 'arguments', 'message'), [
-  ('BitXer', {}, 'Did you mean BitXor'), ('BitXor', {'length': 0}, 'Give at least 1 of each')])
+  ('BitXer', {}, 'Did you mean BitXor'), ('BitXor', {'length': 0}, 'Both must be at least 1')])
 def test_bits_that_cannot_be_drawn(name, arguments, message):
   with pytest.raises(ValueError, match=message):
     bits.task(name, **arguments)
@@ -56,5 +56,5 @@ def test_digits_are_patches_of_real_numbers_in_two_splits_without_a_common_image
   # Patches are squares: the first holds the image's upper left corner.
   np.testing.assert_array_equal(digits.task(8).split('train')[0]['inputs'].reshape(8, 8)[:4, :4].ravel(),
                                 example['inputs'][0])
-  with pytest.raises(ValueError, match='Give 1, 2, 4 or 8'):
+  with pytest.raises(ValueError, match='Use 1, 2, 4 or 8'):
     digits.task(3)

@@ -74,7 +74,7 @@ def test_the_longest_piece_that_fits_is_taken(inputs, targets):
 
 
 def test_lengths_too_short_for_any_piece_are_refused():
-  with pytest.raises(ValueError, match=r'inputs of 2 and targets of 9.*Set longer lengths'):
+  with pytest.raises(ValueError, match=r'inputs of 2 and targets of 9.*Increase the lengths'):
     c4.raw_length(2, 9)
   with pytest.raises(ValueError, match='inputs of 7 and targets of 1'):
     list(c4.prefix_lm_examples(document(5), {'inputs': 7, 'targets': 1}, SIZE))

@@ -76,10 +76,10 @@ def test_validation_and_test_may_be_files(tmp_path):
 @pytest.mark.parametrize(('content', 'message'), [
   ('', r'bad\.jsonl holds no example'),
   ('\n \n', r'bad\.jsonl holds no example'),
-  ('{"inputs": "a", "targets": "b"}\n\n{"inputs": \n', r'bad\.jsonl:3: not JSON.*one JSON object a line'),
-  ('["a", "b"]\n', r"bad\.jsonl:1: found '\[\"a\", \"b\"\]', wanted a JSON object"),
+  ('{"inputs": "a", "targets": "b"}\n\n{"inputs": \n', r'bad\.jsonl:3: not JSON.*one JSON object per line'),
+  ('["a", "b"]\n', r"bad\.jsonl:1: found '\[\"a\", \"b\"\]', expected a JSON object"),
   ('{"input": "a", "targets": "b"}\n', r"bad\.jsonl:1: there is no column 'inputs'; found input, targets\. Did you "),
-  ('{"inputs": null, "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is null; wanted a text"),
+  ('{"inputs": null, "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is null; expected a string"),
   ('{"inputs": ["a"], "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is a list"),
 ])
 def test_a_bad_jsonl_line_is_named(tmp_path, content, message):
@@ -110,7 +110,7 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path):
 
 def test_a_label_outside_the_map_names_the_known_ones(tmp_path):
   path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 0}, {'inputs': 'y', 'targets': 2}])
-  with pytest.raises(ValueError, match=r"a\.jsonl:2: column 'targets' holds '2', but the label map knows '0', '1'"):
+  with pytest.raises(ValueError, match=r"a\.jsonl:2: column 'targets' holds '2', but the label map has only '0', '1'"):
     files.FileTask(path, labels=LABELS)
 
 
@@ -122,12 +122,12 @@ def test_a_template_that_names_no_column_is_refused(tmp_path, template):
 
 
 def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
-  with pytest.raises(ValueError, match=r'validation share 1\.0'):
+  with pytest.raises(ValueError, match=r'validation=1\.0'):
     files.FileTask(write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y'}]), validation=1.0)
 
 
 def test_a_file_that_does_not_exist_or_has_another_ending_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: there is no such file'):
+  with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: no such file'):
     registry.get(str(tmp_path / 'gone.jsonl'))
   with pytest.raises(ValueError, match=r'a\.csv is neither a \.jsonl nor a \.tsv file'):
     files.FileTask(str(tmp_path / 'a.csv'))

@@ -129,7 +129,7 @@ def test_a_misspelt_part_is_an_error_with_the_right_name():
 
 
 def test_a_composition_that_divides_by_zero_is_an_error():
-  with pytest.raises(ValueError, match='begins with 0 cannot be divided'):
+  with pytest.raises(ValueError, match='starts with 0 and cannot be divided'):
     registry.get('LessThan+Modulo')
 
 

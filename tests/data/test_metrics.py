@@ -67,5 +67,5 @@ def test_unequal_numbers_of_targets_and_predictions_are_refused(name):
 
 def test_a_missing_library_says_what_to_install(monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'sacrebleu', None)
-  with pytest.raises(ImportError, match=r'metric bleu needs sacrebleu.*pip install prompt-tuning\[metrics\]'):
+  with pytest.raises(ImportError, match=r"metric bleu needs sacrebleu.*pip install '\.\[metrics\]'"):
     metrics.bleu(['a'], ['a'])

@@ -129,7 +129,7 @@ def test_a_state_is_three_counters_and_another_one_is_refused():
   batches = train_batches(numbered(5), block=4)
   list(itertools.islice(batches, 3))
   assert batches.state() == {'block': 2, 'row': 1, 'rows': 9}
-  with pytest.raises(ValueError, match=r"names \['step'\], wanted \['block', 'row', 'rows'\]"):
+  with pytest.raises(ValueError, match=r"keys \['step'\], expected \['block', 'row', 'rows'\]"):
     batches.restore({'step': 3})
 
 
@@ -214,7 +214,7 @@ def test_a_host_tokenises_only_its_rows_unless_those_depend_on_all_lengths():
 
 @pytest.mark.parametrize('rows', [slice(2, 4), slice(3, 3), slice(-1, None), slice(0, 3, 2)])
 def test_rows_that_a_batch_lacks_are_an_error(rows):
-  with pytest.raises(ValueError, match=r'rows 0 to 2, and slice\(.*Give a slice of at least one of these'):
+  with pytest.raises(ValueError, match=r'rows=slice\(.*rows 0 to 2.*Give a slice of at least one of them'):
     train_batches(numbered(5), rows=rows)
 
 
@@ -262,13 +262,13 @@ def test_the_greatest_length_is_always_a_bucket():
 
 
 @pytest.mark.parametrize(('lengths', 'packed', 'message'), [
-  ((4, 3), False, r'buckets are \(4, 3\). Give lengths of inputs in ascending order, up to .* inputs, 7'),
+  ((4, 3), False, r'buckets=\(4, 3\) is not valid. Give input lengths in ascending order, at most .* inputs, 7'),
   ((3, 3), False, r'ascending order'),
   ((0, 3), False, r'ascending order'),
   ((), False, r'ascending order'),
-  (64, False, r'buckets are 64\. Give'),
-  ((3, 8), False, r'up to the most tokens of inputs, 7'),
-  ((3, 4), True, r'Rows shall be packed, and batched in the buckets \(3, 4\).*leave out pack or buckets'),
+  (64, False, r'buckets=64 is not valid\. Give'),
+  ((3, 8), False, r'at most the longest inputs, 7 tokens'),
+  ((3, 4), True, r'pack and buckets=\(3, 4\) cannot be used together.*leave one of them out'),
 ])
 def test_buckets_that_cannot_be_are_an_error(lengths, packed, message):
   with pytest.raises(ValueError, match=message):
@@ -341,9 +341,9 @@ def test_an_example_that_cannot_be_read_is_an_error(example, message):
 
 @pytest.mark.parametrize(('settings', 'message'), [
   ({'lengths': {'inputs': 4}}, r"lack \['targets'\]"),
-  ({'lengths': {'inputs': 4, 'targets': 0}}, r"\{'targets': 0\} cannot be used"),
-  ({'lengths': {'inputs': 4, 'targets': 4, 'target': 4}}, r"\{'target': 4\} cannot be used"),
-  ({'seed': -1}, r'seed of the data is -1'),
+  ({'lengths': {'inputs': 4, 'targets': 0}}, r"\{'targets': 0\} are not valid"),
+  ({'lengths': {'inputs': 4, 'targets': 4, 'target': 4}}, r"\{'target': 4\} are not valid"),
+  ({'seed': -1}, r'seed=-1'),
 ])
 def test_settings_that_cannot_work_are_refused_at_once(settings, message):
   with pytest.raises(ValueError, match=message):
@@ -351,7 +351,7 @@ def test_settings_that_cannot_work_are_refused_at_once(settings, message):
 
 
 def test_evaluating_nothing_or_an_endless_split_is_an_error():
-  with pytest.raises(ValueError, match='no example to evaluate'):
+  with pytest.raises(ValueError, match='no examples to evaluate'):
     pipeline.eval_batches([], VOCABULARY, layouts.Layout(), batch_size=1)
   with pytest.raises(ValueError, match='endless'):
     pipeline.eval_batches(registry.get('Add1').split('train'), VOCABULARY, layouts.Layout(), batch_size=1)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-pytest.importorskip('seqio', reason='SeqIO is not installed: pip install prompt-tuning[seqio]')
+pytest.importorskip('seqio', reason="SeqIO is not installed: pip install '.[seqio]'")
 
 import seqio
 import tensorflow as tf
@@ -177,13 +177,13 @@ def test_records_come_back_as_they_were_written(tmp_path):
   read = records.Records(str(tmp_path / 'a'))
   assert len(read) == 2 and read[-1]['ids'].shape == (0,)
   assert read[0]['ids'].tolist() == [3, 1] and read[0]['answers'] == [b'a', b'bc'] and read[0]['name'] == 'é'
-  with pytest.raises(IndexError, match=r'holds 2 examples, there is no number 2'):
+  with pytest.raises(IndexError, match=r'holds 2 examples; index 2 is out of range'):
     read[2]
 
 
 def test_a_task_without_data_or_features_or_with_an_error_of_its_own_is_a_clear_error(add):
   seqio.TaskRegistry.add('absent', seqio.TfdsDataSource('glue/nothing:1.0.0'), {'inputs': BYTES, 'targets': BYTES})
-  with pytest.raises(ValueError, match=r'The SeqIO task absent gives no examples: .*It reads glue/nothing:1.0.0 .*'
+  with pytest.raises(ValueError, match=r'The SeqIO task absent yields no examples: .*It reads glue/nothing:1.0.0 .*'
                                        r'Set --tfds_data_dir to the folder that holds it'):
     registry.get('absent', VOCABULARY).split('train')
 
@@ -191,13 +191,13 @@ def test_a_task_without_data_or_features_or_with_an_error_of_its_own_is_a_clear_
     return dataset.map(lambda row: row['no_such_column'])
 
   add('broken', steps=(broken,))
-  with pytest.raises(ValueError, match=r"The SeqIO task broken gives no examples: KeyError: 'no_such_column'. Mend"):
+  with pytest.raises(ValueError, match=r"The SeqIO task broken yields no examples: KeyError: 'no_such_column'. Fix"):
     registry.get('broken', VOCABULARY).split('train')
   add('half', features=('targets',))
   with pytest.raises(ValueError, match=r"The SeqIO task half has the features .'targets'. and lacks .'inputs'."):
     registry.get('half', VOCABULARY)
   add('lazy', steps=(seqio.preprocessors.tokenize,))
-  with pytest.raises(ValueError, match=r'The SeqIO task lazy gives no examples: .*missing expected output feature'):
+  with pytest.raises(ValueError, match=r'The SeqIO task lazy yields no examples: .*missing expected output feature'):
     registry.get('lazy', VOCABULARY).split('train')
   with pytest.raises(ValueError, match=r"There is no task 'lazi'. Did you mean lazy\?"):
     registry.get('lazi', VOCABULARY)

@@ -113,13 +113,13 @@ def test_the_anchors_of_the_real_data_are_those_that_were_measured(shared):
 
 
 @pytest.mark.parametrize(('read', 'content', 'message'), [
-  (table_to_text.read_pairs, PAIRS + 'name : Mill\n', r"data\.txt:3: found 'name : Mill', wanted .* meaning\|\|text,"),
-  (table_to_text.read_pairs, 'a||b||c\n', r'data\.txt:1: .* meaning\|\|text,'),
-  (table_to_text.read_pairs, '\na|| \n', r'data\.txt:2: .* none of them empty'),
-  (table_to_text.read_pairs, '\n', r'data\.txt holds no example\. Write lines of the form meaning\|\|text'),
+  (table_to_text.read_pairs, PAIRS + 'name : Mill\n', r"data\.txt:3: found 'name : Mill', expected .* meaning\|\|text"),
+  (table_to_text.read_pairs, 'a||b||c\n', r'data\.txt:1: .* meaning\|\|text without'),
+  (table_to_text.read_pairs, '\na|| \n', r'data\.txt:2: .* without empty parts'),
+  (table_to_text.read_pairs, '\n', r'data\.txt holds no examples\. Write lines of the form meaning\|\|text'),
   (table_to_text.read_references, 'a||b\n', r'data\.txt:1: .* id\|\|meaning\|\|text'),
-  (table_to_text.read_references, '1||a||b\n1||c||d\n', r"data\.txt:2: the id '1' stands for 'c', but above for 'a'"),
-  (table_to_text.read_meanings, 'a\nb||c\n', r"data\.txt:2: found 'b\|\|c', wanted .* meaning,"),
+  (table_to_text.read_references, '1||a||b\n1||c||d\n', r"data\.txt:2: the id '1' belongs to 'c', but above to 'a'"),
+  (table_to_text.read_meanings, 'a\nb||c\n', r"data\.txt:2: found 'b\|\|c', expected .* meaning without"),
 ])
 def test_a_bad_line_is_named(write, read, content, message):
   with pytest.raises(ValueError, match=message):
@@ -130,14 +130,14 @@ def test_a_damaged_or_absent_file_is_named(write, tmp_path):
   whole = gzip.compress(PAIRS.encode())
   for content in (whole[:20], PAIRS.encode()):
     (tmp_path / 'train.txt.gz').write_bytes(content)
-    with pytest.raises(ValueError, match=r'train\.txt\.gz is not a whole gzip file'):
+    with pytest.raises(ValueError, match=r'train\.txt\.gz is not a complete gzip file'):
       table_to_text.read_pairs(str(tmp_path / 'train.txt.gz'))
-  with pytest.raises(FileNotFoundError, match=r'gone\.txt: there is no such file'):
+  with pytest.raises(FileNotFoundError, match=r'gone\.txt: no such file'):
     table_to_text.read_pairs(str(tmp_path / 'gone.txt'))
 
 
 def test_a_share_that_leaves_nothing_to_train_on_is_refused(write):
-  with pytest.raises(ValueError, match=r'validation share 1\.0'):
+  with pytest.raises(ValueError, match=r'validation=1\.0'):
     table_to_text.pretraining(write('train.txt', PAIRS), validation=1.0)
 
 
@@ -153,7 +153,7 @@ def test_the_trained_tokenizer_spells_every_text_and_parts_texts_at_the_separato
   whole = vocabulary.encode(f'{meaning}\n{text}')
   np.testing.assert_array_equal(whole, vocabulary.encode(f'{meaning}\n') + vocabulary.encode(text))
   np.testing.assert_array_equal(whole, vocabulary.encode('name') + vocabulary.encode(f'{meaning[4:]}\n{text}'))
-  with pytest.raises(ValueError, match=r'A tokenizer of 257 tokens was asked for, but .* are 258'):
+  with pytest.raises(ValueError, match=r'size=257 is too small for a tokenizer: .* take 258'):
     vocabularies.train_tokenizer(texts, 257)
 
 

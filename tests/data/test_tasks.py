@@ -33,7 +33,7 @@ def test_an_unknown_task_names_the_nearest(none_registered):
 def test_a_seqio_task_without_seqio_says_what_to_install(name):
   if importlib.util.find_spec('seqio') is not None:
     pytest.skip('SeqIO is installed')
-  with pytest.raises(ValueError, match=r'looks like a SeqIO task.*pip install prompt-tuning\[seqio\]'):
+  with pytest.raises(ValueError, match=r"looks like a SeqIO task.*pip install '\.\[seqio\]'"):
     registry.get(name)
 
 

@@ -112,7 +112,7 @@ def test_the_models_config_tells_the_end_token_that_the_tokenizers_does_not(word
   (words / 'config.json').write_text(json.dumps({'eos_token_id': ids}))
   assert vocabulary_folders.load_vocabulary(words).eos_id == 5
   (words / 'config.json').write_text('{"eos_token_id": 77}')
-  with pytest.raises(ValueError, match='has no token 77, which was given as eos'):
+  with pytest.raises(ValueError, match='has no token for eos=77'):
     vocabulary_folders.load_vocabulary(words)
 
 
@@ -147,7 +147,7 @@ def test_llamas_sentencepiece_model_starts_with_a_begin_token_and_has_no_sentine
 
 
 def test_a_special_token_that_the_file_lacks_is_an_error(words):
-  with pytest.raises(ValueError, match=r"has no token '<end>', which was given as eos"):
+  with pytest.raises(ValueError, match=r"has no token for eos='<end>'"):
     vocabularies.TokenizersVocabulary(words / 'tokenizer.json', eos='<end>')
 
 

@@ -227,12 +227,12 @@ def test_the_first_step_reads_the_start_id():
 def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
   sizes = {'batch_size': 2, 'max_length': 3, 'end_ids': (EOS,), 'num_decodes': 4}
   toy = ToyDecoder(rows=2, vocabulary=5)
-  with pytest.raises(ValueError, match=r"'google'\. Give 't5x' or 'transformers'"):
+  with pytest.raises(ValueError, match=r"penalty='google' is not valid\. Use 't5x' or 'transformers'"):
     decoding.beam_search(toy.step, toy.cache(4), **sizes, penalty='google')
   for wrong in ({'temperature': -1.0, 'key': jax.random.key(0)}, {'temperature': 0.5}):
-    with pytest.raises(ValueError, match=r'temperature of the beams is .* Give a temperature above 0 with a key'):
+    with pytest.raises(ValueError, match=r'temperature=.* Use a temperature above 0 with a key'):
       decoding.beam_search(toy.step, toy.cache(4), **sizes, **wrong)
-  with pytest.raises(ValueError, match="early_stopping is 'always'"):
+  with pytest.raises(ValueError, match="early_stopping='always' is not valid"):
     decoding.beam_search(toy.step, toy.cache(4), **sizes, penalty='transformers', early_stopping='always')
   with pytest.raises(ValueError, match='Leave early_stopping out'):
     decoding.beam_search(toy.step, toy.cache(4), **sizes, early_stopping=True)

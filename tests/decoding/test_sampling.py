@@ -149,11 +149,11 @@ def test_topk_keeps_the_largest():
 
 def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
   toy = ToyDecoder(rows=2, vocabulary=5)
-  with pytest.raises(ValueError, match=r'topk is 3 and topp is 0\.5'):
+  with pytest.raises(ValueError, match=r'topk=3 and topp=0\.5'):
     sample(toy, topk=3, topp=0.5)
   with pytest.raises(ValueError, match='topp from 0 to 1'):
     sample(toy, topp=90.0)
-  with pytest.raises(ValueError, match='no key'):
+  with pytest.raises(ValueError, match='needs a key'):
     decoding.temperature_sample(toy.step, toy.cache(1), None, batch_size=2, max_length=3, end_ids=(EOS,))
   with pytest.raises(ValueError, match='Make the cache for this batch_size'):
     decoding.temperature_sample(

@@ -62,6 +62,6 @@ def test_a_slow_disk_is_waited_for_so_that_few_copies_wait():
 def test_a_run_on_a_full_disk_ends_with_the_message_and_no_torn_state(full_disk, tmp_path):
   folder, settings = tmp_path / 'run', {'saving': loop.Saving(1), 'evaluations': {'loss_steps': 0, 'examples': 0}}
   toy_run.train(tmp_path / 'before', **settings)  # compiled programs are written, too
-  with full_disk(1500), pytest.raises(OSError, match=r'cannot be written: .*too large.* Make room or choose another'):
+  with full_disk(1500), pytest.raises(OSError, match=r'cannot be written: .*too large.* Free some'):
     toy_run.train(folder, **settings)
   assert not list(folder.glob('checkpoint_*/state.safetensors')) and not list(folder.rglob('*tmp*'))

@@ -55,7 +55,7 @@ def test_a_mesh_that_the_devices_do_not_fill_is_an_error(shape, devices, message
 
 @pytest.mark.parametrize('shape', [(0, 1, 1), (-2, 1, 1), (1, -1, 1), (1, 1, 0)])
 def test_an_axis_has_at_least_one_device(shape):
-  with pytest.raises(ValueError, match=r'cannot be made. Give numbers of at least 1, and data=-1 for as many'):
+  with pytest.raises(ValueError, match=r'is not valid. Use numbers of at least 1, or data=-1 to use all'):
     meshes.MeshShape(*shape)
 
 
@@ -65,7 +65,7 @@ def test_what_is_left_becomes_copies_and_one_device_needs_no_mesh():
 
 
 def test_a_parameter_that_no_rule_names_is_an_error():
-  with pytest.raises(ValueError, match=r'No rule of sharding.PARAMETERS says how decoder/layers/gate/kernel is split'):
+  with pytest.raises(ValueError, match=r'No rule in sharding.PARAMETERS matches .* decoder/layers/gate/kernel'):
     sharding.spec('decoder/layers/gate/kernel', (2, 16, 3), mesh(1, 2, 1))
 
 

@@ -40,12 +40,12 @@ def test_a_run_minimises_the_loss_that_is_chosen_and_reports_its_figures(run, tr
 
 
 @pytest.mark.parametrize(('chosen', 'message'), [
-  ([f'{LOSS}.pairwise_cosine()', '--gin.trainer.Trainer.num_microbatches=2'], 'the batch is run in 2 parts. Set '),
+  ([f'{LOSS}.pairwise_cosine()', '--gin.trainer.Trainer.num_microbatches=2'], 'split into 2 microbatches. Set '),
   ([f'{LOSS}.pairwise_cosine()', '--gin.train/utils.DatasetConfig.pack=True'], 'but rows hold several examples'),
-  ([f'{LOSS}.pairwise_distance()', "--gin.losses.pairwise_distance.of='words'"], "shall read 'words' of the model"),
-  ([f'{LOSS}.margin()', "--gin.losses.margin.label_words=['20', '22']"], 'A target begins with the token 21, which no'),
+  ([f'{LOSS}.pairwise_distance()', "--gin.losses.pairwise_distance.of='words'"], "The loss got of='words'"),
+  ([f'{LOSS}.margin()', "--gin.losses.margin.label_words=['20', '22']"], 'A target begins with the token 21, but'),
   (["--gin.train_prompts.Prompt.wayward_text='4 5'", '--gin.train_prompts.Prompt.wayward_gamma=1.0'],
-   'embedded as (2, 8), wanted (3, 8)'),
+   'embedded as (2, 8), expected (3, 8)'),
   (["--gin.train_prompts.Prompt.wayward_text='4 5 6'"], 'need each other. Give a text and a number above 0'),
 ])
 def test_what_the_loss_cannot_do_is_an_error_before_the_first_step(run, train, tmp_path, chosen, message):

@@ -83,7 +83,7 @@ def test_a_run_in_a_bucket_goes_on_is_judged_there_and_answers_there(run, store,
   store.failures.append(('POST bucket/run/checkpoint_4', 403))
   status, _, errors = run(*train_flags(toy_folder, examples, columns, 'gs://bucket/run'))
   assert status == 2
-  assert 'gs://bucket/run/checkpoint_4/state.safetensors cannot be written: the object store refuses it' in errors
+  assert 'gs://bucket/run/checkpoint_4/state.safetensors cannot be written: the object store refused it' in errors
   store.failures.clear()
   roots = {'gs://bucket': store.folder / 'bucket', str(tmp_path): tmp_path}
   for root in roots:
@@ -128,8 +128,8 @@ def test_a_run_in_a_bucket_that_is_killed_while_it_saves_ends_as_a_local_one(sto
                                             ('infer', 'INFER_OUTPUT_DIR')])
 @pytest.mark.parametrize('folder, failures, answer', [
   ('gs://none/run', [], 'cannot be listed: there is no such object, or no bucket none. Give another path'),
-  ('gs://bucket/run', [('bucket/run', 403)], 'cannot be listed: the object store refuses it'),
-  ('gs://bucket/run', [('bucket/run', 500)], 'cannot be listed: the object store failed, also when asked again')])
+  ('gs://bucket/run', [('bucket/run', 403)], 'cannot be listed: the object store refused it'),
+  ('gs://bucket/run', [('bucket/run', 500)], 'cannot be listed: the object store failed, also on retries')])
 def test_a_bucket_that_cannot_be_listed_is_an_error_before_the_work(run, store, program, macro, folder, failures,
                                                                      answer):
   store.failures += failures

@@ -131,7 +131,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
   ('--gin.BATCH_SIZE=0', 'batch_size=0 cannot be used: expected `int` >= 1'),
   ('--gin.TASK_FEATURE_LENGTHS=None', 'Training needs the lengths'),
   ("--gin.TASK_FEATURE_LENGTHS={'inputs': 9}", 'Give both lengths'),
-  ('--gin.train/utils.DatasetConfig.buckets=(64, 32)', 'The buckets are (64, 32). Give lengths of inputs in ascending'),
+  ('--gin.train/utils.DatasetConfig.buckets=(64, 32)', 'buckets=(64, 32) is not valid. Give input lengths in'),
   ("--gin.utils.create_learning_rate_scheduler.factors='constnat'", "unknown factor 'constnat'. Did you mean constant"),
 ])
 def test_what_is_not_supported_is_a_clear_error(override, answer, train):
@@ -144,7 +144,7 @@ def test_what_is_not_supported_is_a_clear_error(override, answer, train):
   ('--gin.infer_eval/utils.DatasetConfig.batch_size=3', 'evaluations during training use that of training'),
   ("--gin.infer_eval/utils.DatasetConfig.split='test'", 'evaluated on one task and split'),
   ("--gin.utils.DatasetConfig.mixture_or_task_name='Ad1'", 'There is no task'),
-  ("--gin.MIXTURE_OR_TASK_MODULE='no_such_module_here'", 'there is no such module. Start the program in the folder'),
+  ("--gin.MIXTURE_OR_TASK_MODULE='no_such_module_here'", 'does not exist. Start the program in the folder'),
 ])
 def test_what_cannot_be_evaluated_or_found_is_a_clear_error(override, answer, train):
   with pytest.raises((ValueError, ImportError), match=re.escape(answer)):

@@ -126,7 +126,7 @@ def test_a_plain_array_is_a_prompt_too(tiny, ragged):
   (lambda m: m.predict(INPUTS, np.zeros((2, 7))), r'The prompt has shape \(2, 7\), but the model wants \[P, 12\]'),
   (lambda m: m.predict(INPUTS, np.zeros(12)), r'The prompt has shape \(12,\), but the model wants \[P, 12\]'),
   (lambda m: m.predict(INPUTS, [None, LONG]), r'Found 2 prompts for 3 rows. Give one for each row'),
-  (lambda m: m.predict(INPUTS, sampler=Greedy(2)), r'Greedy decoding gives one sequence, but num_decodes is 2'),
+  (lambda m: m.predict(INPUTS, sampler=Greedy(2)), r'Greedy decoding returns one sequence, but got num_decodes=2'),
 ])
 def test_a_callers_mistake_is_named(tiny, call, message):
   with pytest.raises(ValueError, match=message):

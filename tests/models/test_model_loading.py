@@ -64,7 +64,7 @@ def test_a_shape_that_the_folder_does_not_have_is_an_error_that_names_both(share
 
 def test_a_prompt_in_the_checkpoint_is_an_unknown_name_unless_it_is_ignored(shared):
   path = str(shared / 't5x/d_small/ckpt_native_prompt')
-  with pytest.raises(ValueError, match=r'Arrays that the model does not know: encoder/prompt/prompt/prompt'):
+  with pytest.raises(ValueError, match=r'Arrays that the model lacks: encoder/prompt/prompt/prompt'):
     load_model(path)
   assert load_model(path, ignore=['.*/prompt/.*']).step == 20
 

@@ -93,7 +93,7 @@ def test_answers_are_pefts(adapted):
 def test_an_adapter_of_another_model_is_a_clear_error(shared):
   llama = loading.load_model(str(shared / 'hf/llama'))
   prefix = saved.Trained(read_adapter(shared / 'hf/peft_gpt2_prefix_tuning/adapter').trained())
-  with pytest.raises(ValueError, match=r'keys has shape \(2, 5, 4, 8\), but the model wants \[2, P, 2, 8\]'):
+  with pytest.raises(ValueError, match=r'keys has shape \(2, 5, 4, 8\), but the model needs \[2, P, 2, 8\]'):
     prefix.conditioning(llama)
   with pytest.raises(ValueError, match=r'The prompt has shape \(5, 7\), but the model expects \[P, 32\]'):
     saved.Trained({'decoder/prompt/prompt/prompt': np.zeros((5, 7))}).conditioning(llama)

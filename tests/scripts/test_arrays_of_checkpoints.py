@@ -39,7 +39,7 @@ def test_the_embedding_of_a_hugging_face_folder_is_extracted(script, tmp_path):
 def test_a_wrong_name_is_answered_with_the_nearest_and_writes_nothing(refused, checkpoint, tmp_path):
   message = refused('extract_variable', f'--checkpoint_dir={checkpoint}', f'--output_path={tmp_path}/e.npy',
                     '--variable_path=target/token_embeder/embedding')
-  assert "holds no array 'target/token_embeder/embedding'. Did you mean token_embedder/embedding" in message
+  assert "has no array 'target/token_embeder/embedding'. Did you mean token_embedder/embedding" in message
   assert 'It holds 3, such as decoder/decoder_norm/scale' in refused(
     'extract_variable', f'--checkpoint_dir={checkpoint}', f'--output_path={tmp_path}/e.npy', '--variable_path=zz')
   assert not (tmp_path / 'e.npy').exists()
@@ -66,9 +66,9 @@ def test_sampled_rows_are_those_that_a_run_of_the_same_seed_starts_from(script, 
 
 
 @pytest.mark.parametrize('flags, message', [
-  (['--prompt_length=20'], '20 different rows cannot be drawn from 19. Set --prompt_length to 1 to 19'),
-  (['--population_size=5000'], 'population_size is 5000, but the embedding has 19 rows'),
-  (['--embeddings_path=decoder/decoder_norm/scale'], r'has shape (4,), wanted an embedding [rows, width]'),
+  (['--prompt_length=20'], '20 distinct rows cannot be drawn from 19. Set --prompt_length to 1 to 19'),
+  (['--population_size=5000'], 'population_size=5000 is out of range: the embedding has 19 rows'),
+  (['--embeddings_path=decoder/decoder_norm/scale'], r'has shape (4,), expected an embedding [rows, width]'),
 ])
 def test_rows_that_are_not_there_are_refused(refused, checkpoint, tmp_path, flags, message):
   assert message in refused('subsample_vocab', f'--checkpoint_dir={checkpoint}', f'--output_path={tmp_path}/p', *flags)
@@ -109,5 +109,5 @@ def test_small_differences_and_types_are_equal_where_asked(script, checkpoint, t
 
 
 def test_one_checkpoint_or_an_absent_one_ends_with_2(refused, checkpoint, tmp_path):
-  assert 'wanted two checkpoints in all' in refused('diff_checkpoints', checkpoint)
+  assert 'expected two checkpoints in total' in refused('diff_checkpoints', checkpoint)
   assert f'{tmp_path}/absent: there is no such folder' in refused('diff_checkpoints', checkpoint, tmp_path / 'absent')

@@ -103,7 +103,7 @@ def test_a_prompt_may_be_an_adapter_of_p_tuning(script, tmp_path, numpy_prompt):
 
 def test_a_numpy_prompt_needs_its_stack_unless_it_stays_numpy(script, refused, tmp_path, numpy_prompt, base):
   message = refused('convert', numpy_prompt, tmp_path / 'a.safetensors')
-  assert 'holds a prompt, but not which stack reads it. Add --stack=encoder' in message
+  assert 'holds a prompt, but does not say which stack reads it. Add --stack=encoder' in message
   assert script('convert', numpy_prompt, tmp_path / 'a.npy')[0] == 0
   assert script('convert', numpy_prompt, tmp_path / 'a.safetensors', f'--model={base(LLAMA)}')[0] == 0
   assert list(read_state(str(tmp_path / 'a.safetensors'))[0]) == [DECODER]
@@ -167,14 +167,14 @@ def test_one_prompt_of_a_multitask_adapter_is_taken(script, refused, shared, tmp
 
 
 def test_a_prefix_needs_its_model_for_peft(refused, tmp_path, saved_prefix):
-  assert 'not whether its model has an encoder too' in refused('convert', saved_prefix, tmp_path / 'peft')
-  assert 'holds one prompt and nothing else' in refused('convert', saved_prefix, tmp_path / 'a.npy')
+  assert 'does not say whether its model has an encoder too' in refused('convert', saved_prefix, tmp_path / 'peft')
+  assert 'holds one prompt only' in refused('convert', saved_prefix, tmp_path / 'a.npy')
   assert os.listdir(tmp_path) == ['prefix.safetensors']
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-  ({'num_decoder_layers': 5}, f'{KEYS} [3, 2, 4, 5], but the base model wants [5, any, 4, 5]'),
-  ({'d_kv': 6}, f'{KEYS} [3, 2, 4, 5], but the base model wants [3, any, 4, 6]')])
+  ({'num_decoder_layers': 5}, f'{KEYS} [3, 2, 4, 5], but the base model needs [5, any, 4, 5]'),
+  ({'d_kv': 6}, f'{KEYS} [3, 2, 4, 5], but the base model needs [3, any, 4, 6]')])
 def test_a_prefix_of_another_model_is_refused(refused, tmp_path, saved_prefix, base, changes, message):
   assert message in refused('convert', saved_prefix, tmp_path / 'peft', f'--model={base(T5 | changes)}')
 
@@ -182,12 +182,12 @@ def test_a_prefix_of_another_model_is_refused(refused, tmp_path, saved_prefix, b
 def test_a_prompt_of_another_model_is_refused(refused, tmp_path, numpy_prompt, base):
   folder = base(GPT2)
   message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={folder}')
-  assert f'{DECODER} [3, 4], but the base model wants [any, 20]' in message
+  assert f'{DECODER} [3, 4], but the base model needs [any, 20]' in message
   message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={folder}', '--stack=encoder')
   assert f'--stack=encoder does not fit {folder}, which is a decoder-only model' in message
   SavedPrompt(PROMPT).save(str(tmp_path / 'a.safetensors'))
   message = refused('convert', tmp_path / 'a.safetensors', tmp_path / 'peft', '--stack=decoder')
-  assert f'holds {ENCODER}, but the base model is said to have no encoder' in message
+  assert f'holds {ENCODER}, but the given base model has no encoder' in message
 
 
 @pytest.mark.parametrize('prompt', [SavedPrompt(PROMPT, placement=after_bos),
@@ -201,13 +201,13 @@ def test_a_prompt_that_peft_would_read_otherwise_is_refused(refused, script, tmp
 
 
 def test_what_is_not_there_is_named(refused, tmp_path, numpy_prompt):
-  assert f'{tmp_path}/none: there is nothing' in refused('convert', tmp_path / 'none', tmp_path / 'a.npy')
+  assert f'{tmp_path}/none does not exist' in refused('convert', tmp_path / 'none', tmp_path / 'a.npy')
   write_adapter(str(tmp_path / 'both' / 'default'), {ENCODER: PROMPT}, task_type='SEQ_2_SEQ_LM')
   message = refused('convert', tmp_path / 'both', tmp_path / 'a.npy')
   assert 'both is a folder without best.safetensors, last.safetensors (of a run) and adapter_config.json' in message
   assert message.endswith(f'Give {tmp_path}/both/default.\n')
   message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={tmp_path}')
-  assert f'{tmp_path}/config.json is absent; wanted the Hugging Face folder of a base model' in message
+  assert f'{tmp_path}/config.json does not exist; expected the Hugging Face folder of a base model' in message
 
 
 def test_a_config_that_tells_no_shape_is_refused(refused, tmp_path, numpy_prompt, base):

@@ -33,7 +33,7 @@ def demo(name, *arguments, folder='.', **variables):
 @pytest.fixture(scope='module')
 def sst2(tmp_path_factory):
   """A TFDS_DATA_DIR with a small SST-2."""
-  pytest.importorskip('tensorflow_datasets', reason='TFDS is not installed: pip install prompt-tuning[seqio]')
+  pytest.importorskip('tensorflow_datasets', reason="TFDS is not installed: pip install '.[seqio]'")
   from tensorflow_datasets.text import glue
 
   sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'data'))
@@ -94,7 +94,7 @@ def test_an_unknown_engine_is_named_with_those_that_exist(name, tmp_path):
   ('sst2-demo-eval.sh', {}, 'EVAL_DIR: is not set'),
   ('sst2-demo-eval.sh', {'EVAL_DIR': 'out'}, 'TFDS_DATA_DIR: is not set'),
   ('sst2-demo-eval.sh', {'EVAL_DIR': 'out', 'TFDS_DATA_DIR': 'data'},
-   'PROMPT_FILE: is not set. Released prompts are no part of this package: download one'),
+   'PROMPT_FILE: is not set. Released prompts are not part of this package: download one'),
 ])
 def test_a_missing_variable_is_named_before_anything_is_loaded(name, given, missing):
   status, printed, errors = demo(name, **given)

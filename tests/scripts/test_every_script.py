@@ -59,4 +59,4 @@ def test_an_absent_module_prints_nothing_and_does_not_end_a_script(script, name)
 
 
 def test_a_name_that_is_no_module_is_refused(refused):
-  assert "'a-b' is no name of a module" in refused('find_module', 'a-b')
+  assert "'a-b' is not a module name" in refused('find_module', 'a-b')

@@ -6,7 +6,7 @@ from prompt_tuning.programs import command
 
 
 def test_tasks_are_listed_by_pattern_without_their_variants(capsys):
-  pytest.importorskip('seqio', reason='SeqIO is not installed: pip install prompt-tuning[seqio]')
+  pytest.importorskip('seqio', reason="SeqIO is not installed: pip install '.[seqio]'")
   assert command.main(['tasks', 'glue_sst2_v200|^SortAsc']) == 0
   assert capsys.readouterr().out.split() == ['SortAscending', 'glue_sst2_v200', 'task_index_glue_sst2_v200',
                                              'taskless_glue_sst2_v200']
@@ -27,7 +27,7 @@ def test_examples_are_shown_as_the_model_will_see_them(capsys, tmp_path):
 @pytest.mark.parametrize('argv, message', [
   (['nothing', '--show=1'], "There is no task 'nothing'"),
   (['SortAscending', '--show=1', '--split=tset'], 'SortAscending has no split'),
-  (['--module=no.such.module'], "there is no such module"),
+  (['--module=no.such.module'], "does not exist"),
 ])
 def test_a_wrong_name_is_one_message(capsys, argv, message):
   assert command.main(['tasks', *argv]) == 2

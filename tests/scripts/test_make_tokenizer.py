@@ -15,6 +15,6 @@ def test_a_tokenizer_is_made_of_a_file_of_pairs(script, tmp_path):
 def test_a_wrong_size_and_a_file_of_another_form_are_messages(refused, tmp_path):
   (tmp_path / 'train.txt').write_text('name : Mill||The Mill .\n')
   given = ('make_tokenizer', '--output_dir', tmp_path, '--pairs')
-  assert 'A tokenizer of 9 tokens was asked for' in refused(*given, tmp_path / 'train.txt', '--size', 9)
+  assert 'size=9 is too small for a tokenizer' in refused(*given, tmp_path / 'train.txt', '--size', 9)
   (tmp_path / 'meanings.txt').write_text('name : Mill\n')
   assert 'meanings.txt:1: found' in refused(*given, tmp_path / 'meanings.txt')

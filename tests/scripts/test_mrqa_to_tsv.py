@@ -56,7 +56,7 @@ def test_an_uncompressed_file_without_a_header_object_is_read(script, tmp_path):
 
 
 @pytest.mark.parametrize('line, message', [
-  ('{"context": "a", "qas": [{"question": "b"}]}', ":2: KeyError: 'qid'. Wanted a line of MRQA"),
+  ('{"context": "a", "qas": [{"question": "b"}]}', ":2: KeyError: 'qid'. Expected a line of MRQA"),
   ('[1]', ':2: TypeError'), ('{"context', ':2: JSONDecodeError')])
 def test_a_line_that_is_not_of_mrqa_is_refused_by_its_number(refused, tmp_path, line, message):
   (tmp_path / 'bad.jsonl').write_text(f'{json.dumps(HEADER)}\n{line}\n')
@@ -68,4 +68,4 @@ def test_damaged_and_absent_files_are_refused(refused, mrqa, tmp_path):
   mrqa.write_bytes(mrqa.read_bytes()[:40])
   assert 'EOFError' in refused('mrqa_to_tsv', f'--jsonl={mrqa}')
   assert 'there is no such file. Check --jsonl' in refused('mrqa_to_tsv', f'--jsonl={tmp_path}/absent')
-  assert "--delim is 'x', which cannot stand between columns" in refused('mrqa_to_tsv', f'--jsonl={mrqa}', '--delim=x')
+  assert "--delim='x' cannot separate columns" in refused('mrqa_to_tsv', f'--jsonl={mrqa}', '--delim=x')

@@ -135,22 +135,22 @@ def test_a_dry_run_needs_no_gcloud(pod):
     assert pod(words[0], '--dry_run', *words[1:], PATH=str(tools), **GIVEN)[0] == 0
   status, _, errors = pod('logs', PATH=str(tools), **GIVEN)
   assert status == 2
-  assert 'gcloud is not on the PATH. Install the Google Cloud CLI, or give --dry_run' in errors
+  assert 'gcloud is not on the PATH. Install the Google Cloud CLI, or use --dry_run' in errors
 
 
 @pytest.mark.parametrize('words, settings, message', [
-  ([], GIVEN, 'no sub-command is given. Give one of: create install run logs stop delete.'),
-  (['start'], GIVEN, 'there is no sub-command start. Give one of: create install run'),
+  ([], GIVEN, 'no sub-command is given. Use one of: create install run logs stop delete.'),
+  (['start'], GIVEN, 'there is no sub-command start. Use one of: create install run'),
   (['logs'], {'ZONE': 'a'}, 'NAME is not set. Give --name=..., or export NAME: the name of the slice.'),
   (['stop'], {'NAME': 'a'}, 'ZONE is not set. Give --zone=..., or export ZONE: where it is, such as us-west4-a.'),
   (['create'], {'NAME': 'a', 'ZONE': 'b'}, 'TYPE is not set.'),
   (['create'], {'NAME': 'a', 'ZONE': 'b', 'TYPE': 'c'}, 'VERSION is not set.'),
-  (['run'], GIVEN, 'run has no command. Give it, such as: run python3 -m prompt_tuning.train'),
+  (['run'], GIVEN, 'run has no command. Append it, such as: run python3 -m prompt_tuning.train'),
   (['run', '--gin_file=a'], GIVEN, 'there is no flag --gin_file=a.'),
   (['logs', '--worker'], GIVEN, '--worker has no value. Write --worker=VALUE.'),
-  (['logs', '--worker=first'], GIVEN, 'WORKER is first. Give a number from 0, or all.'),
-  (['stop', '--grace_seconds=1m'], GIVEN, 'GRACE_SECONDS is 1m. Give a whole number of seconds.'),
-  (['stop', 'now'], GIVEN, 'stop takes no now.'),
+  (['logs', '--worker=first'], GIVEN, 'WORKER is first. Use a number from 0, or all.'),
+  (['stop', '--grace_seconds=1m'], GIVEN, 'GRACE_SECONDS is 1m. Use a whole number of seconds.'),
+  (['stop', 'now'], GIVEN, 'stop does not take now.'),
 ])
 def test_a_wrong_command_line_is_said_before_anything_runs(pod, words, settings, message):
   status, printed, errors = pod(*words, **settings)
@@ -175,7 +175,7 @@ def test_create_asks_once_and_waits_until_the_slice_is_ready(pod):
 
 @pytest.mark.parametrize('state, status, message', [
   ('WAITING_FOR_RESOURCES', 1, 'still WAITING_FOR_RESOURCES after 0 minutes. It keeps its place in the queue'),
-  ('FAILED', 2, 'pod is FAILED: it was refused, or taken away. Run delete, then create again'),
+  ('FAILED', 2, 'pod is FAILED: it was refused or preempted. Run delete, then create again'),
   ('SUSPENDED', 2, 'The reason: gcloud compute tpus queued-resources describe pod --zone=us-west4-a'),
 ])
 def test_create_says_what_to_do_about_a_slice_that_does_not_come(pod, state, status, message):
@@ -232,7 +232,7 @@ def test_a_second_run_waits_for_the_first_and_stop_lets_it_save(pod):
   wait_for((pod.worker / 'arguments').exists)
   status, _, errors = pod('run', 'touch', 'second', **GIVEN)
   assert status == 1
-  assert 'a run is going on. See it with logs, or end it with stop.' in errors
+  assert 'a run is in progress. Follow it with logs, or end it with stop.' in errors
 
   status, printed, _ = pod('stop', **GIVEN)
   assert (status, (pod.worker / 'saved').exists(), (pod.worker / 'second').exists()) == (0, True, False)
@@ -305,7 +305,7 @@ def test_slurm_gives_every_process_all_gpus_of_its_host(pod):
   assert done.stdout == f'0,1,2 --kill-on-bad-exit=1 python3 {LENGTHS}\n'
   done = subprocess.run(script, env=environment, capture_output=True, text=True)
   assert done.returncode == 2
-  assert 'no command is given. Write it behind' in done.stderr
+  assert 'no command is given. Append it' in done.stderr
 
 
 @pytest.fixture

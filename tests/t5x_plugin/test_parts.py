@@ -51,7 +51,7 @@ def test_a_pattern_that_matches_nothing_is_named(params):
 
   from prompt_tuning.t5x_plugin import optimizers
 
-  with pytest.raises(ValueError, match=r"No parameter matches PROMPT_REGEX, \['prefix'\]: the first are"):
+  with pytest.raises(ValueError, match=r"No parameter matches PROMPT_REGEX=\['prefix'\]; the first are"):
     optimizers.Partial(adafactor.Adafactor(decay_rate=0.8, step_offset=0), ['prefix']).create(params)
 
 

@@ -49,7 +49,7 @@ def test_training_changes_the_prompt_and_no_frozen_number_and_says_nothing_when_
 
 @pytest.mark.parametrize(('settings', 'message'), [
   ({'train_steps': 100}, r'train_steps=100 cannot be used: the model starts at step 100, .* Give 100 plus the steps'),
-  ({'microbatches': 3}, r'A batch of 4 rows cannot be cut into 3 microbatches. Choose a number that divides it'),
+  ({'microbatches': 3}, r'A batch of 4 rows cannot be split into 3 microbatches. Choose a number that divides'),
   ({'changes': {'vocabulary': None}}, r'loaded without a vocabulary, so examples cannot be read. Give load_model'),
   ({'evaluations': {'split': 'test'}}, r"Task turn has no split 'test'. Choose one of train, validation"),
   ({'split': 'training'}, r"Task turn has no split 'training'"),

@@ -90,7 +90,7 @@ def test_the_summed_loss_is_divided_by_the_normalizing_factor(factor, scale):
 
 @pytest.mark.parametrize('factor', ['token', 0, -1.0])
 def test_a_normalizing_factor_that_cannot_be_is_an_error(factor):
-  with pytest.raises(ValueError, match=r'loss normalizing factor is .*. Give None, a number above 0, or "tokens"'):
+  with pytest.raises(ValueError, match=r'normalizing_factor=.*. Use None, a number above 0, or "tokens"'):
     Loss(normalizing_factor=factor)
 
 

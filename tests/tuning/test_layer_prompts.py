@@ -110,12 +110,12 @@ def test_vectors_that_see_nothing_of_the_input_are_run_once_for_all_rows(tiny):
 
 
 @pytest.mark.parametrize(('call', 'message'), [
-  (lambda tiny: LayerPrompts(mode='ad'), r"mode of layer prompts is 'ad'. Choose one of replace, add"),
-  (lambda tiny: LayerPrompts(2).initialise(jax.random.key(0), tiny), "has an encoder. Choose the mode 'add', a prefix"),
+  (lambda tiny: LayerPrompts(mode='ad'), r"Layer prompts got mode='ad'. Use one of replace, add"),
+  (lambda tiny: LayerPrompts(2).initialise(jax.random.key(0), tiny), "has an encoder. Use mode='add', a prefix"),
   (lambda tiny: Trained({'encoder/layer_prompts/vectors': np.zeros((2, 3, 12))}).conditioning(DECODER_ONLY),
-   r"shape \(2, 3, 12\) .* mode 'add', but this model is prompted in the decoder, which has 2 layers of width 12"),
+   r"shape \(2, 3, 12\) .* mode='add', but this model takes prompts in the decoder, which has 2 layers of width 12"),
   (lambda tiny: Trained({'encoder/layer_prompts/vectors': np.zeros((5, 3, 12))}).conditioning(tiny),
-   r'has shape \(5, 3, 12\) .* prompted in the encoder, which has \d layers of width 12. Choose the model'),
+   r'has shape \(5, 3, 12\) .* prompts in the encoder, which has \d layers of width 12. Choose the model'),
   (lambda tiny: apply_to(tiny, encoder=StackConditioning(added=jnp.zeros((1, 1, 3, 12)))),
    r'`added` has shape \(1, 1, 3, 12\), and the prompt that it is added to is none. Give a prompt'),
   (lambda tiny: apply_to(tiny, encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)), added=jnp.zeros((1, 1, 3, 12)))),

@@ -49,7 +49,7 @@ def test_updates_and_copies_are_told_apart_when_a_file_is_used(tiny):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-  ({'rank': 0}, 'rank 0. Give at least 1'),
+  ({'rank': 0}, 'rank=0. Use at least 1'),
   ({'patterns': '.*('}, 'no regular expression')])
 def test_settings_that_make_no_sense(arguments, message):
   with pytest.raises(ValueError, match=message):

@@ -69,9 +69,9 @@ def test_two_methods_that_fill_one_field_are_named(tiny):
   random = np.random.default_rng(0)
   trained = Trained({PATH: random.normal(size=(2, tiny.width)), 'encoder/layer_prompts/vectors':
                      random.normal(size=(2, 2, tiny.width))})
-  with pytest.raises(ValueError, match=r'PromptTuning and LayerPrompts both fill encoder\.prompt, .* Use one of them'):
+  with pytest.raises(ValueError, match=r'PromptTuning and LayerPrompts both set encoder\.prompt, .* Use one of them'):
     trained.conditioning(tiny)
-  with pytest.raises(ValueError, match='PromptTuning and LayerPrompts both take places in the rows'):
+  with pytest.raises(ValueError, match='PromptTuning and LayerPrompts both need positions in the rows'):
     trained.layout()
 
 

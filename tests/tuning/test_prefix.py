@@ -60,10 +60,10 @@ PAIR = tuple(np.zeros((2, 3, 2, 6)) for _ in range(2))
 
 
 @pytest.mark.parametrize(('call', 'message'), [
-  (lambda tiny: Prefix(3, hidden=4, init_from=PAIR), r'a network of hidden width 4 makes its own. Leave out hidden or'),
+  (lambda tiny: Prefix(3, hidden=4, init_from=PAIR), 'hidden=4 cannot be used together: .* Leave out hidden or'),
   (lambda tiny: Prefix(2, init_from=PAIR).initialise(KEY, DECODER_ONLY),
-   r'of shapes \[\(2, 3, 2, 6\), \(2, 3, 2, 6\)\], .* want \(2, 2, 2, 6\) .* Set the length to that of the text'),
-  (lambda tiny: Prefix(3, init_from=PAIR).initialise(KEY, tiny), 'keys and values of one attention. Name that one'),
+   r'of shapes \[\(2, 3, 2, 6\), \(2, 3, 2, 6\)\], .* need \(2, 2, 2, 6\) .* Set the length to the number of tokens'),
+  (lambda tiny: Prefix(3, init_from=PAIR).initialise(KEY, tiny), 'keys and values of one attention, .* Set'),
   (lambda tiny: DECODER_ONLY.read([[3, 4], [5]]).as_prefix(), 'starts from one text, but the context has 2. Choose'),
   (lambda tiny: Prefix(2, text='5 6').build(tiny), 'A text can be read before what follows it only by a'),
 ])

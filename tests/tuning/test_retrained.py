@@ -45,7 +45,7 @@ def test_copies_of_half_precision_parameters_are_trained_in_float32(tiny):
 def test_a_pattern_that_matches_nothing_is_named_with_the_nearest_parameter(tiny):
   with pytest.raises(ValueError, match=r"'decoder/layers_7/mlp/wo/kernel' matches no .* mean decoder/layers_./mlp/wo"):
     chosen(tiny, '.*/scale', 'decoder/layers_7/mlp/wo/kernel')
-  with pytest.raises(ValueError, match=r"The pattern 'mlp' matches no parameter. Patterns must match a whole name"):
+  with pytest.raises(ValueError, match=r"The pattern 'mlp' matches no parameter. Use a pattern that matches a whole"):
     chosen(tiny, 'mlp')
 
 
