@@ -159,10 +159,10 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
     ValueError: the layout is unknown.
   """
   params = model.params if params is None else params
+  family = get_family(model.module.config.family)
   if layout == 't5x':
-    write_t5x(folder, model.step, save(params))
+    write_t5x(folder, model.step, save(params, family.t5x_rules(trees.flatten(params))))
   elif layout == 'huggingface':
-    family = get_family(model.module.config.family)
     described = family.write_config(model.module.config)
     if model.vocabulary is not None:
       described |= {f'{role}_token_id': getattr(model.vocabulary, f'{role}_id') for role in ('pad', 'eos', 'bos')}
@@ -207,6 +207,8 @@ def load_embedding(path: str, name: str = 'token_embedder/embedding') -> Any:
   if isinstance(reader, HuggingFaceFolder):
     theirs = family_of_folder(reader.config, reader.path).their_names(name)
     name = next((each for each in theirs if each in reader.names()), name)
+  else:
+    name = family_of_t5x(reader.names()).t5x_names.get(name, name)
   return reader.read(name)
 
 

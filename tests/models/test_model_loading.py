@@ -13,9 +13,17 @@ from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import TokenizersVocabulary
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
 from prompt_tuning.models import loading
+from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families import t5
 from prompt_tuning.models.families.registry import family_of_folder
-from prompt_tuning.models.loading import find_model, load_embedding, load_model, model_of_arrays, save_model
+from prompt_tuning.models.loading import (
+  find_model,
+  load_embedding,
+  load_model,
+  model_of_arrays,
+  random_model,
+  save_model,
+)
 from prompt_tuning.models.t5 import T5Config
 
 V11 = T5Config(vocab_size=128, width=32, heads=4, head_dim=8, mlp_dim=64, encoder_layers=2, decoder_layers=2)
@@ -103,6 +111,19 @@ def test_a_saved_model_is_read_back_to_the_bit_with_its_vocabulary(tiny, tmp_pat
   assert isinstance(found.vocabulary, TokenizersVocabulary) and found.vocabulary == vocabulary
   assert found.step == (7 if layout == 't5x' else 0)
   np.testing.assert_array_equal(load_embedding(str(tmp_path / 'model')), model.embeddings())
+
+
+def test_a_decoder_only_model_that_is_saved_in_t5xs_layout_is_read_back(causal, tmp_path):
+  shape = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=5, mlp_dim=14, relative_buckets=8,
+                        family='t5x', started=True)
+  for model, config in ((random_model(shape), None), (causal, causal.module.config)):
+    save_model(model, str(tmp_path / model.facts.family), layout='t5x')
+    found = load_model(str(tmp_path / model.facts.family), config=config)
+    assert found.module.config == model.module.config
+    jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
+    np.testing.assert_array_equal(load_embedding(found.path), model.embeddings())
+  with pytest.raises(ValueError, match=r'is not a decoder-only T5: it lacks decoder/relpos_bias/rel_embedding. Give'):
+    load_model(found.path)
 
 
 def test_retrained_parameters_can_be_saved_in_the_models_place(tiny, tmp_path):

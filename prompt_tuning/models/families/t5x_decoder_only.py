@@ -5,12 +5,19 @@ from prompt_tuning.models.families.t5 import count_layers
 from prompt_tuning.models.family import Family, Names
 
 _EMBEDDING = 'decoder/token_embedder/embedding'
+_BIAS = 'decoder/relpos_bias/rel_embedding'
 
 
 def infer(names: Names, path: str) -> DecoderConfig:
-  """Returns the config that the shapes of a checkpoint tell; what they do not is as `t5.infer` has it."""
+  """Returns the config that the shapes of a checkpoint tell; what they do not is as `t5.infer` has it.
+
+  Raises:
+    ValueError: the checkpoint is that of another decoder-only model.
+  """
+  if _BIAS not in names:
+    raise ValueError(f'{path} is not a decoder-only T5: it lacks {_BIAS}. Give the config of its model.')
   shape = {name: found[0] for name, found in names.items()}
-  heads, buckets = shape['decoder/relpos_bias/rel_embedding']
+  heads, buckets = shape[_BIAS]
   vocab_size, width = shape[_EMBEDDING]
   gated, tied = 'decoder/layers_0/mlp/wi_0/kernel' in names, 'decoder/logits_dense/kernel' not in names
   return DecoderConfig(
