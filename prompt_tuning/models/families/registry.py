@@ -4,17 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from prompt_tuning import trees
-from prompt_tuning.models.families import (
-  gemma2,
-  gemma3,
-  gpt2,
-  llama,
-  mistral,
-  qwen2,
-  qwen3,
-  t5,
-  t5x_decoder_only,
-)
+from prompt_tuning.models.families import gemma2, gemma3, gpt2, llama, mistral, qwen2, qwen3, t5, t5x_decoder_only
 from prompt_tuning.models.family import Family
 
 FAMILIES: dict[str, Family] = {
