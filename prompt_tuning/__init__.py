@@ -17,6 +17,7 @@ __version__ = '0.1.0'
 _HOME = {
   'load_model': 'models.loading', 'save_model': 'models.loading', 'random_model': 'models.loading',
   'LanguageModel': 'models.language_model', 'T5Config': 'models.t5',
+  'Family': 'models.family', 'register_family': 'models.families.registry',
   'Greedy': 'decoding.samplers', 'Sampling': 'decoding.samplers', 'BeamSearch': 'decoding.samplers',
   'Prompt': 'prompts', 'PromptTuning': 'prompts', 'Retrained': 'tuning.retrained',
   'Method': 'tuning.method', 'register_method': 'tuning.registry', 'register_loss': 'losses.registry',

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from prompt_tuning.losses import Loss
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.layouts import Layout, assemble
+from prompt_tuning.rows.layouts import CausalLayout, Layout, assemble
 
 
 @pytest.mark.parametrize(('placement', 'slots'), [
@@ -69,3 +70,19 @@ def test_rows_of_one_batch_may_have_prompts_of_different_lengths():
 def test_a_row_that_is_too_long_is_an_error_that_says_what_to_change():
   with pytest.raises(ValueError, match=r'A row of the encoder needs 5 positions, but its length is 4. Truncate'):
     assemble([[Layout(2).example([7, 8, 9], [5])]], {'encoder': 4, 'decoder': 1})
+
+
+@pytest.mark.parametrize(('base', 'more'), [(Layout, {'memory_segments'}), (CausalLayout, set())])
+def test_targets_may_stand_in_another_stack_that_the_layout_names(base, more):
+  class Spoken(base):
+    target_stack = 'speaker'
+
+  batch, wanted = (assemble([[layout.example([7, 8, 9], [5, 6])]], layout.rows({'inputs': 3, 'targets': 2}))
+                   for layout in (Spoken(), base()))
+  assert batch.keys() == {'speaker' if name == 'decoder' else name for name in wanted}
+  assert batch['speaker'].keys() == {'tokens', 'targets', 'loss_weights', 'segments', 'positions'} | more
+  for name, array in wanted['decoder'].items():
+    np.testing.assert_array_equal(batch['speaker'][name], array)
+  assert layouts.target_rows(batch) is batch['speaker']
+  logits = np.random.default_rng(0).normal(0, 1, (1, batch['speaker']['targets'].shape[1], 11)).astype(np.float32)
+  assert Loss()(logits, batch)[0] == Loss()(logits, wanted)[0]

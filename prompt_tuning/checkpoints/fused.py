@@ -4,7 +4,7 @@ They are read as parts, `NAME[0/3]`, `NAME[1/3]`, …, split along the last axis
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -47,6 +47,12 @@ class Parts:
     start, stop, _ = last.indices(shape[-1])
     first = int(match[2]) * shape[-1]
     return self._reader.read(match[1], (*before, slice(first + start, first + stop)))
+
+
+def fused_in(names: Iterable[str]) -> dict[str, int]:
+  """Returns what `Parts` cuts for a table of names, in which parts are named `NAME[0/3]` and `{i}` is a layer."""
+  matches = filter(None, map(_PART.fullmatch, names))
+  return {re.escape(match[1]).replace(r'\{i\}', r'\d+'): int(match[3]) for match in matches}
 
 
 def join(named: Flat) -> Flat:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from prompt_tuning.rows import layouts
+from prompt_tuning.rows.assembling import target_stack
 
 Row = list[layouts.Example]
 _MULTIPLE = 8  # measured lengths are rounded up to it
@@ -48,5 +49,6 @@ def make_room(examples: Sequence[layouts.Example], lengths: Mapping[str, int]) -
   if 'encoder' not in lengths:
     return dict(lengths)
   rows = pack(examples, {'encoder': lengths['encoder']}, most=len(examples))
-  needed = np.quantile([sum(len(example['decoder']['tokens']) for example in row) for row in rows], 0.9)
-  return {**lengths, 'decoder': max(lengths['decoder'], math.ceil(needed / _MULTIPLE) * _MULTIPLE)}
+  targets = target_stack(examples[0])
+  needed = np.quantile([sum(len(example[targets]['tokens']) for example in row) for row in rows], 0.9)
+  return {**lengths, targets: max(lengths[targets], math.ceil(needed / _MULTIPLE) * _MULTIPLE)}

@@ -14,7 +14,7 @@ from prompt_tuning.losses import at_first_target
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
-from prompt_tuning.rows.layouts import Layout
+from prompt_tuning.rows.layouts import Layout, target_rows
 from prompt_tuning.types import Array, Batch, Params
 
 
@@ -23,7 +23,7 @@ def represent_batch(module: nn.Module, params: Params, batch: Batch, conditionin
                     hidden: bool = False) -> Array:
   """Returns [B, V] logits, or [B, D] hidden states, at each row's first weighted position."""
   return at_first_target(apply_model(module, params, batch, conditioning, hidden=hidden),
-                         batch['decoder']['loss_weights'])
+                         target_rows(batch)['loss_weights'])
 
 
 def representations(model: LanguageModel, conditioning: Conditioning, layout: Layout, examples: Sequence[Example], *,

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from prompt_tuning.losses.cross_entropy import cross_entropy
+from prompt_tuning.rows.layouts import target_rows
 from prompt_tuning.types import Array, Batch
 
 LossFunction = Callable[..., tuple[Array, dict[str, Array]]]
@@ -47,7 +48,8 @@ class Loss:
 
   def __call__(self, outputs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
     """Returns the sum [] to minimise, and sums to report, given outputs [B, T, V] or [B, T, D]."""
-    targets, weights = batch['decoder']['targets'], batch['decoder']['loss_weights']
+    rows = target_rows(batch)
+    targets, weights = rows['targets'], rows['loss_weights']
     if self.function is None:
       return cross_entropy(outputs, targets, weights, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
     return self.function(outputs, targets, weights)
@@ -73,8 +75,8 @@ class Loss:
   def check(self, batch: Batch) -> None:
     """Raises ValueError if the targets of a batch on the host are not valid for the function."""
     if self.checks:
-      self._plain.check(batch['decoder']['targets'], batch['decoder']['loss_weights'],
-                        **getattr(self.function, 'keywords', {}))
+      rows = target_rows(batch)
+      self._plain.check(rows['targets'], rows['loss_weights'], **getattr(self.function, 'keywords', {}))
 
   @property
   def _plain(self) -> LossFunction:

@@ -81,7 +81,8 @@ class CachedTexts:
       for first in range(0, len(group), _ROWS):
         part = group[first:first + _ROWS]
         rows = [[layout.question(ids)] for ids in part] + [[]] * (_ROWS - len(part))
-        context = read_batch(self._model.module, self._model.params, layouts.assemble(rows, {'decoder': length}))
+        batch = layouts.assemble(rows, {layout.target_stack: length})
+        context = read_batch(self._model.module, self._model.params, batch)
         both = np.stack(jax.device_get((context.keys, context.values)))
         for b, ids in enumerate(part):
           self._keep(ids, both[:, :, b, :, :len(ids)])

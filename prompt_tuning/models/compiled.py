@@ -10,6 +10,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.losses import log_likelihood
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.rows.conditioning import Conditioning, Context
+from prompt_tuning.rows.layouts import target_rows
 from prompt_tuning.types import Array, Batch, Params
 
 
@@ -30,7 +31,8 @@ def run_model(module: nn.Module, params: Params, batch: Batch, conditioning: Con
 def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
   """Returns [B], the log-likelihood of each row's targets."""
   logits = run_model(module, params, batch, conditioning)
-  scores = log_likelihood(logits, batch['decoder']['targets'], batch['decoder']['loss_weights'])
+  rows = target_rows(batch)
+  scores = log_likelihood(logits, rows['targets'], rows['loss_weights'])
   return sharding.whole(module.config.mesh, scores)
 
 
@@ -51,5 +53,5 @@ def attention_weights(module: nn.Module, params: Params, batch: Batch, condition
 def read_batch(module: nn.Module, params: Params, batch: Batch) -> Context:
   """Returns what a decoder-only model makes of a batch of texts."""
   _, fronts, _ = module.apply({'params': ready(module, params, {})}, batch, Conditioning(), method='prefill')
-  read = Context(fronts[-1].keys, fronts[-1].values, batch['decoder']['segments'] > 0)
+  read = Context(fronts[-1].keys, fronts[-1].values, target_rows(batch)['segments'] > 0)
   return sharding.whole(module.config.mesh, read)

@@ -30,7 +30,7 @@ class DecoderConfig(StackConfig):
 
   Attributes:
     vocab_size: V, rows of the embedding.
-    family: whose names and config a folder has; see `decoder_formats`.
+    family: whose names and config a folder has; see `families`.
     tied: the output layer is the embedding.
     position_count: rows of a learned position table; 0 is none.
     embedding_scale: factor on embedded tokens, and on prompts, which stand for tokens.
@@ -39,6 +39,7 @@ class DecoderConfig(StackConfig):
     started: every text begins with the token 0, and inputs have an end token (T5X).
     features: width of inputs that are real vectors, read by a linear layer instead of the embedding; 0 is tokens.
     classes: an output layer of its own for so many labels of input positions, see `LabelLayout`; 0 is the vocabulary.
+    kind: what it is, for messages.
   """
 
   vocab_size: int = 0
@@ -51,6 +52,7 @@ class DecoderConfig(StackConfig):
   started: bool = False
   features: int = 0
   classes: int = 0
+  kind = 'a decoder-only model'
 
   def __post_init__(self) -> None:
     require_choices(self)

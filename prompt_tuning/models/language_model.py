@@ -99,7 +99,7 @@ class LanguageModel:
     rows = self._rows(texts, 'texts')
     batch, _ = self._batch(rows, None, None)
     context = read_batch(self.module, self.params, batch)
-    longest = max(1, (batch['decoder']['segments'] > 0).sum(1).max())  # texts end in the last column
+    longest = max(1, (layouts.target_rows(batch)['segments'] > 0).sum(1).max())  # texts end in the last column
     return Context(*(array[:, :len(rows), :, -longest:] for array in (context.keys, context.values)),
                    context.seen[:len(rows), -longest:])
 
@@ -122,7 +122,7 @@ class LanguageModel:
     logits = np.asarray(apply_model(self.module, self.params, batch, conditioning))
     aligned = np.zeros((len(rows), max(row.length for row in rows), logits.shape[-1]), np.float32)
     for b, row in enumerate(rows):
-      places = np.flatnonzero(batch['decoder']['loss_weights'][b])
+      places = np.flatnonzero(layouts.target_rows(batch)['loss_weights'][b])
       end = row.start + len(row.ids)
       aligned[b, end - len(places):end] = logits[b, places]
     return aligned

@@ -9,27 +9,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax.sharding import Mesh
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints.fused import Parts, join
+from prompt_tuning.checkpoints.fused import join
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
-from prompt_tuning.checkpoints.loading import Rule, load, save
+from prompt_tuning.checkpoints.loading import Reader, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
 from prompt_tuning.data.vocabulary_folders import FILES, load_vocabulary
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.files import storage
-from prompt_tuning.models import decoder_formats, t5_formats
-from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
+from prompt_tuning.models.families.registry import family_of_folder, family_of_t5x, get_family
+from prompt_tuning.models.family import OUTPUT, Config
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
-from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.rows import layouts
 from prompt_tuning.types import Flat, Params
 
 _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')
-Config = T5Config | DecoderConfig
 
 
 def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.float32, vocabulary: Any = None,
@@ -54,24 +53,21 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
     ValueError: it is damaged or of another shape, or the vocabulary is larger; the message names what disagrees.
   """
   path = find_model(path)
-  reader = open_checkpoint(path)
-  ignore = tuple(ignore)
-  if isinstance(reader, HuggingFaceFolder):
+  reader, ignore = _layer_by_layer(open_checkpoint(path)), tuple(ignore)
+  in_folder = isinstance(reader, HuggingFaceFolder)
+  if config is None:
+    config = read_config(reader, ignore)
+  elif in_folder:
     stored = read_config(reader)
-    config = stored if config is None else _agreed(config, stored, reader.path)
-    ignore += (t5_formats if isinstance(config, T5Config) else decoder_formats).BUFFERS
-    if isinstance(config, DecoderConfig):
-      reader = Parts(reader, decoder_formats.FUSED)
-    rules = _hugging_face_rules(config)
-  else:
-    reader = Layers(reader) if is_scanned(reader.names()) else reader
-    names = {name: found for name, found in reader.names().items() if not trees.matches(name, ignore)}
-    config = config or t5_formats.infer_config(names, reader.path)
-    rules = None if isinstance(config, T5Config) else t5_formats.decoder_only_rules(parameter_shapes(module_of(config)))
+    config = get_family(stored.family).agreed(config, stored, reader.path)
   config = dataclasses.replace(config, dtype=activation_dtype, mesh=mesh, **changes)
   meshes.require_fit(mesh, config)
-  module = module_of(config)
+  family, module = get_family(config.family), module_of(config)
   shapes, rounded = parameter_shapes(module), {}
+  if in_folder:
+    reader, rules, ignore = family.parts(reader), family.rules(), (*ignore, *family.unread)
+  else:
+    rules = family.t5x_rules(shapes)
   if dtype == INT8:
     shapes = {path: jax.ShapeDtypeStruct(array.shape, jnp.float32 if is_quantisable(path) else jnp.bfloat16)
               for path, array in shapes.items()}
@@ -97,9 +93,9 @@ def _rounded(mesh: Mesh | None) -> Callable[[str, jax.Array], Any]:
   return finish
 
 
-def module_of(config: Config) -> T5 | DecoderOnly:
+def module_of(config: Config) -> nn.Module:
   """Returns the module of a config."""
-  return T5(config) if isinstance(config, T5Config) else DecoderOnly(config)
+  return get_family(config.family).module(config)
 
 
 def random_model(config: Config, *, seed: int = 0, vocabulary: Any = None) -> LanguageModel:
@@ -126,10 +122,11 @@ def model_of_arrays(named: Flat, path: str, *, described: Mapping[str, Any] | No
     ValueError: some are missing.
   """
   if described:
-    stored = () if described['tie_word_embeddings'] else ('lm_head.weight',)
-    config = _formats(described).read_config(described, dict.fromkeys(stored), path)
+    family = family_of_folder(described, path)
+    stored = () if described['tie_word_embeddings'] else family.their_names(OUTPUT)
+    config = family.read_config(described, stored, path)
   else:
-    config = t5_formats.infer_config({name: (array.shape, array.dtype) for name, array in named.items()}, path)
+    config = read_config(_Arrays(path, named))
   module = module_of(config)
   params = load(_Arrays(path, named), parameter_shapes(module))
   return LanguageModel(module, params, vocabulary, path)
@@ -162,15 +159,14 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
     ValueError: the layout is unknown.
   """
   params = model.params if params is None else params
+  family = get_family(model.module.config.family)
   if layout == 't5x':
-    write_t5x(folder, model.step, save(params))
+    write_t5x(folder, model.step, save(params, family.t5x_rules(trees.flatten(params))))
   elif layout == 'huggingface':
-    config = model.module.config
-    formats = t5_formats if isinstance(config, T5Config) else decoder_formats
-    described = formats.write_config(config)
+    described = family.write_config(model.module.config)
     if model.vocabulary is not None:
       described |= {f'{role}_token_id': getattr(model.vocabulary, f'{role}_id') for role in ('pad', 'eos', 'bos')}
-    write_huggingface(folder, described, join(save(params, formats.hugging_face_rules(config))))
+    write_huggingface(folder, described, join(save(params, family.rules())))
   else:
     raise ValueError(f'The layout {layout!r} is unknown. Give "huggingface" or "t5x".')
   source = getattr(model.vocabulary, 'path', '')
@@ -209,58 +205,51 @@ def load_embedding(path: str, name: str = 'token_embedder/embedding') -> Any:
   """Returns the embedding [V, D] of a checkpoint, without reading the rest."""
   reader = open_checkpoint(find_model(path))
   if isinstance(reader, HuggingFaceFolder):
-    theirs = {rule.theirs for rule in _hugging_face_rules(read_config(reader)) if rule.ours == name}
-    name = next(iter(theirs & set(reader.names())), name)
+    theirs = family_of_folder(reader.config, reader.path).their_names(name)
+    name = next((each for each in theirs if each in reader.names()), name)
+  else:
+    name = family_of_t5x(reader.names()).t5x_names.get(name, name)
   return reader.read(name)
 
 
-def parameter_shapes(module: T5 | DecoderOnly) -> Flat:
+def parameter_shapes(module: nn.Module) -> Flat:
   """Returns stacked path -> shape and type of every parameter, without making any."""
   return trees.flatten(jax.eval_shape(module.init, jax.random.key(0), _example_batch(module))['params'])
 
 
-def _example_batch(module: T5 | DecoderOnly) -> Any:
+def _example_batch(module: nn.Module) -> Any:
   layout, features = module.layout(layouts.Layout()), getattr(module.config, 'features', 0)
   inputs = np.zeros((1, features)) if features else [1]
   return layouts.assemble([[layout.example(inputs, [1])]], layout.rows({'inputs': 1, 'targets': 1}))
 
 
-def read_config(folder: HuggingFaceFolder) -> Config:
-  """Returns the config that a Hugging Face folder describes."""
-  return _formats(folder.config).read_config(folder.config, folder.names(), folder.path)
+def read_config(reader: Reader, ignore: Iterable[str] = ()) -> Config:
+  """Returns the config that a Hugging Face folder describes, or that the names and shapes of a T5X checkpoint tell.
+
+  Args:
+    reader: the checkpoint.
+    ignore: regular expressions of names that are not looked at.
+
+  Raises:
+    ValueError: it belongs to no family that is known, or is damaged.
+  """
+  if isinstance(reader, HuggingFaceFolder):
+    return family_of_folder(reader.config, reader.path).read_config(reader.config, reader.names(), reader.path)
+  ignore = tuple(ignore)
+  names = {name: found for name, found in _layer_by_layer(reader).names().items() if not trees.matches(name, ignore)}
+  return family_of_t5x(names).infer(names, reader.path)
 
 
 def describe(config: Config) -> dict[str, Any]:
   """Returns the `config.json` of a model, for files that tell which model they belong to; {} where it has none."""
-  if isinstance(config, DecoderConfig) and (config.classes or not decoder_formats.has_folders(config)):
-    return {}
-  return (t5_formats if isinstance(config, T5Config) else decoder_formats).write_config(config)
+  family = get_family(config.family)
+  return {} if family.write is None or getattr(config, 'classes', 0) else family.write_config(config)
 
 
-def _formats(stored: Mapping[str, Any]) -> Any:
-  return t5_formats if stored.get('model_type') in t5_formats.FAMILIES else decoder_formats
-
-
-def _hugging_face_rules(config: Config) -> list[Rule]:
-  return (t5_formats if isinstance(config, T5Config) else decoder_formats).hugging_face_rules(config)
+def _layer_by_layer(reader: Reader) -> Reader:
+  """Returns the reader of a checkpoint whose layers may be scanned, as one whose layers are apart."""
+  return Layers(reader) if is_scanned(reader.names()) else reader
 
 
 def _has_vocabulary(path: str) -> bool:
   return os.path.isdir(path) and any(os.path.exists(os.path.join(path, name)) for name in FILES)
-
-
-def _agreed(asked: Config, stored: Config, path: str) -> Config:
-  if type(asked) is not type(stored):
-    kinds = {T5Config: 'an encoder-decoder', DecoderConfig: 'a decoder-only model'}
-    raise ValueError(f'{path}/config.json describes {kinds[type(stored)]}, but the run asks for {kinds[type(asked)]}. '
-                     'Choose the model file of that family.')
-  if isinstance(asked, DecoderConfig):
-    return stored
-  shape = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers',
-           'mlp_activations', 'tied', 'relative_buckets', 'relative_max_distance')
-  wrong = [f'{name}: {getattr(stored, name)} in the folder, {getattr(asked, name)} asked for'
-           for name in shape if getattr(asked, name) != getattr(stored, name)]
-  if wrong:
-    raise ValueError(f'{path}/config.json is another model than the run asks for ({"; ".join(wrong)}). '
-                     'Choose the model file of that size.')
-  return dataclasses.replace(asked, scaled=stored.scaled)

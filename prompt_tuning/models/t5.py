@@ -48,8 +48,8 @@ class T5(nn.Module):
   def facts(self) -> Facts:
     """Returns what is known of the model without its weights."""
     config = self.config
-    return Facts('t5', config.width, (config.encoder_layers, config.decoder_layers), config.vocab_size, self.prompted,
-                 self.prefix_shapes())
+    return Facts(config.family, config.width, (config.encoder_layers, config.decoder_layers), config.vocab_size,
+                 self.prompted, self.prefix_shapes())
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, heads of keys and values, and their width for each attention."""

@@ -32,6 +32,8 @@ class T5Config:
     rematerialise: 'none' keeps what the backward pass needs, 'full' only each layer's input.
     attention: the program that computes attention, see `kernels.choose`.
     mesh: the devices that the model is spread over, see `sharding`; None is one.
+    family: whose names and config a folder has; see `families`.
+    kind: what it is, for messages.
   """
 
   vocab_size: int
@@ -52,6 +54,8 @@ class T5Config:
   rematerialise: str = 'none'
   attention: str = 'auto'
   mesh: Mesh | None = None
+  family: str = 't5'
+  kind = 'an encoder-decoder'
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))

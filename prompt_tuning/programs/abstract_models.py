@@ -9,19 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
-from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.models import loading
+from prompt_tuning.models.families.registry import get_family
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
-from prompt_tuning.models.t5_formats import infer_config
 from prompt_tuning.runs import objects
 from prompt_tuning.runs.base import Run
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Params
 
-_SHAPE = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers', 'mlp_activations',
-          'tied', 'relative_buckets')
 _RANDOM = 'float32'  # the type of random weights, whatever checkpoints are read as
 
 
@@ -111,7 +107,7 @@ def read_outline(run: Run) -> Outline:
   try:
     reader = loading.open_checkpoint(loading.find_model(path))
     step = getattr(reader, 'step', 0) or 0
-    stored = _stored_config(reader, run.ignored)
+    stored = loading.read_config(reader, (*run.ignored, r'.*/prompt/prompt'))
     _check_shape(config or stored, stored, path)
     config = config or stored
   except (ValueError, OSError) as error:
@@ -129,19 +125,11 @@ def _kept(path: str, array: Any, dtype: str) -> Any:
   return jax.ShapeDtypeStruct(array.shape, jnp.bfloat16 if dtype == INT8 else jnp.dtype(dtype))
 
 
-def _stored_config(reader: Any, ignored: tuple[str, ...]) -> loading.Config:
-  if isinstance(reader, HuggingFaceFolder):
-    return loading.read_config(reader)
-  reader = Layers(reader) if is_scanned(reader.names()) else reader
-  patterns = (*ignored, r'.*/prompt/prompt')
-  return infer_config({name: found for name, found in reader.names().items() if not trees.matches(name, patterns)},
-                      reader.path)
-
-
 def _check_shape(asked: loading.Config, stored: loading.Config, path: str) -> None:
-  shape = lambda config: {name: getattr(config, name, None) for name in _SHAPE}
-  wrong = [f'{name}: {there} there, {wanted} asked for' for (name, there), wanted in zip(
-    shape(stored).items(), shape(asked).values(), strict=True) if there != wanted]
+  # Shapes of arrays do not tell the distance; `load_model` compares it with a `config.json`.
+  wrong = [f'kind: {stored.kind} there, {asked.kind} asked for'] if asked.kind != stored.kind else [
+    f'{name}: {there} there, {wanted} asked for'
+    for name, there, wanted in get_family(stored.family).differences(asked, stored) if name != 'relative_max_distance']
   if wrong:
     raise ValueError(f'{path} is another model than the run asks for ({"; ".join(wrong)}). Choose the model file of '
                      'its size, or models/from_checkpoint_prompt.gin.')

@@ -8,12 +8,22 @@ import numpy as np
 from prompt_tuning.types import Batch
 
 Example = dict[str, dict[str, np.ndarray]]  # stack -> name -> 1-D array of the example's own length
-_ENCODER = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, np.int32)}
-_DECODER = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
-            'segments': (0, np.int32), 'positions': (0, np.int32), 'memory_segments': (0, np.int32)}
-_CAUSAL = {'tokens': (0, np.int32), 'targets': (0, np.int32), 'loss_weights': (0, np.float32),
-           'segments': (0, np.int32), 'positions': (0, np.int32)}
+TARGET_STACK = 'decoder'  # what has targets, unless a layout names another stack
+_STACK = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, np.int32)}
+_TARGETS = {'targets': (0, np.int32), 'loss_weights': (0, np.float32)}
+_MEMORY = {'memory_segments': (0, np.int32)}
 _OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32), 'features': (0, np.float32)}
+
+
+def target_stack(stacks: Mapping[str, Any]) -> str:
+  """Returns the name of the stack that has targets, of a batch or of an example; `TARGET_STACK` where none has."""
+  return next((name for name, arrays in stacks.items() if isinstance(arrays, Mapping) and 'targets' in arrays),
+              TARGET_STACK)
+
+
+def target_rows(batch: Batch) -> dict[str, Any]:
+  """Returns the arrays of the stack that has targets."""
+  return batch[target_stack(batch)]
 
 
 def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, side: str = 'right',
@@ -34,8 +44,8 @@ def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, s
   """
   count = len(rows)
   first = next((row[0] for row in rows if row), {})
-  fields = {'encoder': _ENCODER, 'decoder': _DECODER} if 'encoder' in lengths else {'decoder': _CAUSAL}
-  fields |= {'context': _ENCODER} if 'context' in lengths else {}
+  fields = dict.fromkeys(lengths, _STACK)
+  fields[target_stack(first)] = _STACK | _TARGETS | (_MEMORY if 'encoder' in lengths else {})
   fields = {stack: wanted | {name: _OPTIONAL[name] for name in first.get(stack, ()) if name in _OPTIONAL}
             for stack, wanted in fields.items()}
   batch: Batch = {

@@ -9,7 +9,7 @@ Arrays of one stack, `[B, T]`:
   prompt_slots: -1 for a token, else the index into the prompt's vectors.
   segments: 0 is padding; 1, 2, … count the examples of a row.
   positions: 0, 1, … within a segment.
-The decoder also has:
+The stack of the targets, which the layout names (`target_stack`) and `target_rows` finds, also has:
   targets, loss_weights: the token that each position must predict, and its weight in the loss.
   memory_segments: the encoder segment that a position reads.
 A decoder-only model has only the stack 'decoder', with input and target in one row, and optionally
@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.rows.assembling import Example, assemble
+from prompt_tuning.rows.assembling import TARGET_STACK, Example, assemble, target_rows
 
 __all__ = ['PLACEMENTS', 'CausalLayout', 'Example', 'LabelLayout', 'Layout', 'Placement', 'after_bos', 'after_eos',
-           'assemble', 'before', 'before_eos']
+           'assemble', 'before', 'before_eos', 'target_rows']
 Placement = Callable[[int, int], np.ndarray]
 
 
@@ -84,6 +84,7 @@ class Layout:
   cached: bool = False
   started: bool = True
   stacks = ('encoder', 'decoder')
+  target_stack = TARGET_STACK
   input_ends = True  # inputs have an end token
   question_side = 'right'  # padding side for generation
 
@@ -95,7 +96,7 @@ class Layout:
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row length of each stack for texts of at most `lengths` tokens of 'inputs' and 'targets'."""
     slots = 0 if self.in_front else self.prompt_length
-    return {'encoder': lengths['inputs'] + slots, 'decoder': lengths['targets']}
+    return {'encoder': lengths['inputs'] + slots, self.target_stack: lengths['targets']}
 
   def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row length of each stack for generation."""
@@ -122,7 +123,7 @@ class Layout:
     targets = np.asarray(targets, np.int32)
     return {
       'encoder': self._arranged(inputs, prompt_length),
-      'decoder': {
+      self.target_stack: {
         'tokens': np.concatenate([[self.start_id], targets[:-1]]).astype(np.int32)[:len(targets)],
         'targets': targets,
         'loss_weights': np.full(len(targets), loss_weight, np.float32),
@@ -166,12 +167,13 @@ class CausalLayout(Layout):
   def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row lengths: the last token is predicted, not read."""
     if self.cached:
-      return {'context': lengths['inputs'] + self.started, 'decoder': self.prompt_length + lengths['targets'] - 1}
-    return {'decoder': self.question_rows(lengths)['decoder'] + lengths['targets'] - 1}
+      return {'context': lengths['inputs'] + self.started,
+              self.target_stack: self.prompt_length + lengths['targets'] - 1}
+    return {name: length + lengths['targets'] - 1 for name, length in self.question_rows(lengths).items()}
 
   def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row lengths for inputs without targets."""
-    return {'decoder': lengths['inputs'] + self.started + (0 if self.in_front else self.prompt_length)}
+    return {self.target_stack: lengths['inputs'] + self.started + (0 if self.in_front else self.prompt_length)}
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
               prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
@@ -198,7 +200,7 @@ class CausalLayout(Layout):
     if self.prefix_lm:
       arrays['bidirectional'] = (np.arange(total) < count).astype(np.int32)
     apart = {'context': {'tokens': inputs}} if self.cached else {}
-    return {**apart, 'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
+    return {**apart, self.target_stack: arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,7 +246,7 @@ class LabelLayout(CausalLayout):
     labelled = np.flatnonzero(own)[len(inputs) - count:]
     arrays['targets'][labelled] = targets
     arrays['loss_weights'][labelled] = loss_weight
-    return {'decoder': arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
+    return {self.target_stack: arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
   def _require_ends(self, inputs: Any, targets: Sequence[int]) -> None:
     """Raises ValueError if an example does not fit the model's input or output layer."""

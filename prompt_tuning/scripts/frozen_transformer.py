@@ -82,7 +82,8 @@ def _draw(examples: Any, model: Any, trained: Any, path: str) -> None:
   layout = model.layout(trained.layout())
   drawn = [examples[i] for i in range(_DRAWN)]
   count, bits = len(drawn[0]['inputs']), len(drawn[0]['targets'])
-  batch = layouts.assemble([[layout.example(each['inputs'], each['targets'])] for each in drawn], {'decoder': count})
+  batch = layouts.assemble([[layout.example(each['inputs'], each['targets'])] for each in drawn],
+                           {layout.target_stack: count})
   weights = attention_weights(model.module, model.params, batch, trained.conditioning(model))
   mean = weights['decoder/layers/self_attention'][:1].mean(axis=(1, 2))[:, None]
   try:

@@ -83,7 +83,7 @@ def _show(options: argparse.Namespace) -> None:
     print(f'{part.name}, {options.split}: {count}')
     read = pipeline.Preprocessor(vocabulary, layouts.Layout(), options.lengths or {}) if vocabulary else None
     for i in range(min(options.show, len(examples))):
-      example, features = examples[i], {'inputs': 'encoder', 'targets': 'decoder'}
+      example, features = examples[i], {'inputs': 'encoder', 'targets': layouts.Layout.target_stack}
       laid_out = None if read is None else read(example)
       for feature, stack in features.items():
         ids = example[feature] if laid_out is None else laid_out[stack]['tokens' if stack == 'encoder' else 'targets']

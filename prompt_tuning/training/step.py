@@ -13,6 +13,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.rows.conditioning import Context
+from prompt_tuning.rows.layouts import target_rows
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Batch, Params
 
@@ -106,4 +107,4 @@ def _counts(batch: Batch) -> dict[str, Array]:
   for layout in (batch[stack] for stack in ('encoder', 'decoder') if stack in batch):
     real = layout['segments'] > 0
     tokens += jnp.sum(real & (layout['prompt_slots'] < 0) if 'prompt_slots' in layout else real)
-  return {'examples': jnp.sum(jnp.max(batch['decoder']['segments'], axis=1)), 'tokens': tokens}
+  return {'examples': jnp.sum(jnp.max(target_rows(batch)['segments'], axis=1)), 'tokens': tokens}

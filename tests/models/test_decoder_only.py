@@ -13,8 +13,9 @@ from prompt_tuning.checkpoints.loading import load
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation.saved import SavedPrompt
-from prompt_tuning.models import loading, t5_formats
+from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.families import t5x_decoder_only
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.rows import layouts
@@ -86,11 +87,11 @@ def t5x_decoder(source, mode):
   arrays = dict(np.load(arrays))
   prompt = arrays.pop('decoder/prompt/prompt/prompt')
   reader = loading._Arrays('golden', arrays)
-  config = dataclasses.replace(t5_formats.infer_config(reader.names(), 'golden'), relative_max_distance=furthest,
+  config = dataclasses.replace(loading.read_config(reader), relative_max_distance=furthest,
                                prefix_lm=mode == 'prefixlm')
   module = loading.module_of(config)
   shapes = loading.parameter_shapes(module)
-  return module, load(reader, shapes, t5_formats.decoder_only_rules(shapes)), prompt, np.load(golden)
+  return module, load(reader, shapes, t5x_decoder_only.FAMILY.t5x_rules(shapes)), prompt, np.load(golden)
 
 
 @pytest.mark.parametrize('source', ['own', 'e'])

@@ -19,9 +19,10 @@ from prompt_tuning.data.pipeline import Preprocessor
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation import saved
-from prompt_tuning.models import decoder_formats, loading
+from prompt_tuning.models import loading
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.families.registry import get_family
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.rows import layouts
@@ -90,10 +91,10 @@ def test_a_member_that_is_written_is_read_as_the_same(name, tmp_path):
 
 
 def test_configs_are_written_as_transformers_wants_them():
-  written = lambda **changes: decoder_formats.write_config(DecoderConfig(
-    **{'layers': 2, 'width': 12, 'heads': 2, 'head_dim': 6, 'mlp_dim': 5, 'query_scale': 10**-0.5, 'family': 'mistral',
+  written = lambda family='mistral', **changes: get_family(family).write_config(DecoderConfig(
+    **{'layers': 2, 'width': 12, 'heads': 2, 'head_dim': 6, 'mlp_dim': 5, 'query_scale': 10**-0.5,
        'mlp_activations': ('silu', 'linear'), 'rotary': (Rotary(),) * 2} | changes))
-  assert type(written(windows=(3, 0))['query_pre_attn_scalar']) is int  # a float is refused
+  assert type(written('gemma2', windows=(3, 0))['query_pre_attn_scalar']) is int  # a float is refused
   assert written(windows=(3, 0))['layer_types'] == ['sliding_attention', 'full_attention']
   for window in (3, 0):  # with layer types it would be a Ministral, which wants a window
     assert 'layer_types' not in written(windows=(window, window))

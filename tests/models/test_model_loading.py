@@ -13,9 +13,18 @@ from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import TokenizersVocabulary
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
 from prompt_tuning.models import loading
-from prompt_tuning.models.loading import find_model, load_embedding, load_model, model_of_arrays, save_model
+from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.families import t5
+from prompt_tuning.models.families.registry import family_of_folder
+from prompt_tuning.models.loading import (
+  find_model,
+  load_embedding,
+  load_model,
+  model_of_arrays,
+  random_model,
+  save_model,
+)
 from prompt_tuning.models.t5 import T5Config
-from prompt_tuning.models.t5_formats import infer_config, read_config, write_config
 
 V11 = T5Config(vocab_size=128, width=32, heads=4, head_dim=8, mlp_dim=64, encoder_layers=2, decoder_layers=2)
 V10 = dataclasses.replace(V11, mlp_activations=('relu',), tied=True, scaled=True)
@@ -25,14 +34,14 @@ V10 = dataclasses.replace(V11, mlp_activations=('relu',), tied=True, scaled=True
   ('t5_v11', 'config.json', V11), ('t5_v11', 'config.hub_style.json', V11), ('t5_v10', 'config.json', V10)])
 def test_a_hugging_face_folder_tells_its_shape_in_old_and_new_configs(shared, name, config, wanted):
   names = {} if wanted.tied else {'lm_head.weight': None}
-  found = read_config(json.loads((shared / 'hf' / name / config).read_text()), names, name)
+  found = t5.FAMILY.read_config(json.loads((shared / 'hf' / name / config).read_text()), names, name)
   assert dataclasses.replace(found, relative_buckets=32, relative_max_distance=128) == wanted
 
 
 @pytest.mark.parametrize('config', [V11, V10, dataclasses.replace(V11, decoder_layers=3, relative_buckets=8)])
 def test_a_written_config_is_read_back(config):
   names = {} if config.tied else {'lm_head.weight': None}
-  assert read_config(write_config(config), names, 'here') == config
+  assert t5.FAMILY.read_config(t5.FAMILY.write_config(config), names, 'here') == config
 
 
 @pytest.mark.parametrize(('change', 'message'), [
@@ -41,7 +50,8 @@ def test_a_written_config_is_read_back(config):
 ])
 def test_a_config_of_another_family_is_an_error(change, message):
   with pytest.raises(ValueError, match=message):
-    read_config(write_config(V11) | change, {}, 'here')
+    stored = t5.FAMILY.write_config(V11) | change
+    family_of_folder(stored, 'here').read_config(stored, ['lm_head.weight'], 'here')
 
 
 def test_the_shapes_of_a_t5x_checkpoint_tell_its_config(shared):
@@ -54,7 +64,7 @@ def test_a_checkpoint_that_is_no_encoder_decoder_is_an_error():
   names = {'token_embedder/embedding': ((29, 12), None),
            'decoder/layers_0/self_attention/query/kernel': ((12, 15), None)}
   with pytest.raises(ValueError, match=r'there is not an encoder-decoder T5: it lacks encoder/relpos_bias/'):
-    infer_config(names, 'there')
+    t5.infer(names, 'there')
 
 
 def test_a_shape_that_the_folder_does_not_have_is_an_error_that_names_both(shared):
@@ -101,6 +111,19 @@ def test_a_saved_model_is_read_back_to_the_bit_with_its_vocabulary(tiny, tmp_pat
   assert isinstance(found.vocabulary, TokenizersVocabulary) and found.vocabulary == vocabulary
   assert found.step == (7 if layout == 't5x' else 0)
   np.testing.assert_array_equal(load_embedding(str(tmp_path / 'model')), model.embeddings())
+
+
+def test_a_decoder_only_model_that_is_saved_in_t5xs_layout_is_read_back(causal, tmp_path):
+  shape = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=5, mlp_dim=14, relative_buckets=8,
+                        family='t5x', started=True)
+  for model, config in ((random_model(shape), None), (causal, causal.module.config)):
+    save_model(model, str(tmp_path / model.facts.family), layout='t5x')
+    found = load_model(str(tmp_path / model.facts.family), config=config)
+    assert found.module.config == model.module.config
+    jax.tree.map(np.testing.assert_array_equal, found.params, model.params)
+    np.testing.assert_array_equal(load_embedding(found.path), model.embeddings())
+  with pytest.raises(ValueError, match=r'is not a decoder-only T5: it lacks decoder/relpos_bias/rel_embedding. Give'):
+    load_model(found.path)
 
 
 def test_retrained_parameters_can_be_saved_in_the_models_place(tiny, tmp_path):

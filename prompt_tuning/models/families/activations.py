@@ -1,0 +1,20 @@
+"""Names of activations in a `config.json`."""
+
+_OURS = {'gelu_new': 'gelu', 'gelu_pytorch_tanh': 'gelu', 'gelu': 'gelu_exact', 'silu': 'silu', 'swish': 'silu',
+         'relu': 'relu'}
+
+
+def read_activation(name: str) -> str:
+  """Returns our name of an activation.
+
+  Raises:
+    ValueError: there is none here.
+  """
+  if name not in _OURS:
+    raise ValueError(f'asks for the activation {name!r}; supported are {", ".join(_OURS)}.')
+  return _OURS[name]
+
+
+def write_activation(name: str) -> str:
+  """Returns the name of an activation in a `config.json`: the inverse of `read_activation`."""
+  return next(theirs for theirs, ours in _OURS.items() if ours == name)

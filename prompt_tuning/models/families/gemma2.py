@@ -1,0 +1,53 @@
+"""Gemma 2 (Gemma Team 2024): Llama with norms behind attention and MLP, too, caps, scaled embeddings, and windows."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.families import llama
+from prompt_tuning.models.family import table
+
+TABLE = table('''
+  token_embedder/embedding                                 model.embed_tokens.weight
+  decoder/layers_{i}/pre_self_attention_layer_norm/scale   model.layers.{i}.input_layernorm.weight
+  decoder/layers_{i}/self_attention/query/kernel           model.layers.{i}.self_attn.q_proj.weight            T
+  decoder/layers_{i}/self_attention/query/bias             model.layers.{i}.self_attn.q_proj.bias
+  decoder/layers_{i}/self_attention/key/kernel             model.layers.{i}.self_attn.k_proj.weight            T
+  decoder/layers_{i}/self_attention/key/bias               model.layers.{i}.self_attn.k_proj.bias
+  decoder/layers_{i}/self_attention/value/kernel           model.layers.{i}.self_attn.v_proj.weight            T
+  decoder/layers_{i}/self_attention/value/bias             model.layers.{i}.self_attn.v_proj.bias
+  decoder/layers_{i}/self_attention/out/kernel             model.layers.{i}.self_attn.o_proj.weight            T
+  decoder/layers_{i}/self_attention/out/bias               model.layers.{i}.self_attn.o_proj.bias
+  decoder/layers_{i}/post_self_attention_layer_norm/scale  model.layers.{i}.post_attention_layernorm.weight
+  decoder/layers_{i}/pre_mlp_layer_norm/scale              model.layers.{i}.pre_feedforward_layernorm.weight
+  decoder/layers_{i}/mlp/wi_0/kernel                       model.layers.{i}.mlp.gate_proj.weight               T
+  decoder/layers_{i}/mlp/wi_1/kernel                       model.layers.{i}.mlp.up_proj.weight                 T
+  decoder/layers_{i}/mlp/wo/kernel                         model.layers.{i}.mlp.down_proj.weight               T
+  decoder/layers_{i}/post_mlp_layer_norm/scale             model.layers.{i}.post_feedforward_layernorm.weight
+  decoder/decoder_norm/scale                               model.norm.weight
+  decoder/logits_dense/kernel                              lm_head.weight                                      T
+''')
+DEFAULTS = {'head_dim': 256, 'num_attention_heads': 8, 'num_key_value_heads': 4, 'query_pre_attn_scalar': 256,
+            'hidden_activation': 'gelu_pytorch_tanh', 'sliding_window': 4096}
+
+
+def read(config: Mapping[str, Any], *, every: int = 2) -> DecoderConfig:
+  """Returns the config that a `config.json` describes; where it says nothing, `every` such layer sees everything."""
+  kinds = [llama.LOCAL if (i + 1) % every else llama.FULL for i in range(config['num_hidden_layers'])]
+  return dataclasses.replace(
+    llama.read(llama.typed(config, kinds)), norm_offset=1.0, post_norms=True,
+    query_scale=config['query_pre_attn_scalar']**-0.5, embedding_scale=config['hidden_size']**0.5,
+    attention_cap=config.get('attn_logit_softcapping') or 0.0, output_cap=config.get('final_logit_softcapping') or 0.0)
+
+
+def write(config: DecoderConfig) -> dict[str, Any]:
+  """Returns what `config.json` says: the inverse of `read`."""
+  return llama.write(config) | {
+    'query_pre_attn_scalar': round(config.query_scale**-2), 'attn_logit_softcapping': config.attention_cap or None,
+    'final_logit_softcapping': config.output_cap or None}
+
+
+FAMILY = dataclasses.replace(
+  llama.FAMILY, name='gemma2', model_types=('gemma2',), architecture='Gemma2ForCausalLM', read=read, write=write,
+  table=TABLE, defaults={**DEFAULTS, 'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0})

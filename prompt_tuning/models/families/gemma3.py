@@ -1,0 +1,38 @@
+"""Gemma 3 (Gemma Team 2025): Gemma 2 with normed queries and keys, and rotary bases of two kinds of layers.
+
+The language model of a folder that reads images too is read.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.families import gemma2, llama
+from prompt_tuning.models.families.rotary import write_rotary
+from prompt_tuning.models.family import table
+
+TABLE = (*gemma2.TABLE, *table('''
+  decoder/layers_{i}/self_attention/query_norm/scale  model.layers.{i}.self_attn.q_norm.weight
+  decoder/layers_{i}/self_attention/key_norm/scale    model.layers.{i}.self_attn.k_norm.weight
+  decoder/logits_dense/kernel                         language_model.lm_head.weight             T
+'''))
+
+
+def read(config: Mapping[str, Any]) -> DecoderConfig:
+  """Returns the config that a `config.json` describes."""
+  return dataclasses.replace(gemma2.read(config, every=config.get('sliding_window_pattern') or 6), query_norms=True)
+
+
+def write(config: DecoderConfig) -> dict[str, Any]:
+  """Returns what `config.json` says: the inverse of `read`."""
+  kinds = {llama.LOCAL if window else llama.FULL: write_rotary(rotary)
+           for rotary, window in zip(config.rotary, config.windows, strict=True)}
+  return gemma2.write(config) | {'rope_parameters': kinds}
+
+
+FAMILY = dataclasses.replace(
+  llama.FAMILY, name='gemma3', model_types=('gemma3_text', 'gemma3'), architecture='Gemma3ForCausalLM', read=read,
+  write=write, table=TABLE, prefixes=('model.', '', 'language_model.model.', 'model.language_model.'),
+  unread=(*llama.FAMILY.unread, r'(model\.)?(vision_tower|multi_modal_projector)\..*'),
+  defaults={**gemma2.DEFAULTS, 'rope_theta': 1e6, 'rope_local_base_freq': 1e4, 'vocab_size': 262208})

@@ -1,0 +1,73 @@
+"""Llama (Touvron et al. 2023): rotary positions, RMS norms, a gated MLP, shared heads of keys and values.
+
+Most decoder-only families are this with a few changes, and read its `config.json` with what they mean filled in.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.families.activations import read_activation, write_activation
+from prompt_tuning.models.families.rotary import read_rotary, write_rotary
+from prompt_tuning.models.family import Family, table
+
+LOCAL, FULL = 'sliding_attention', 'full_attention'
+TABLE = table('''
+  token_embedder/embedding                                model.embed_tokens.weight
+  decoder/layers_{i}/pre_self_attention_layer_norm/scale  model.layers.{i}.input_layernorm.weight
+  decoder/layers_{i}/self_attention/query/kernel          model.layers.{i}.self_attn.q_proj.weight          T
+  decoder/layers_{i}/self_attention/query/bias            model.layers.{i}.self_attn.q_proj.bias
+  decoder/layers_{i}/self_attention/key/kernel            model.layers.{i}.self_attn.k_proj.weight          T
+  decoder/layers_{i}/self_attention/key/bias              model.layers.{i}.self_attn.k_proj.bias
+  decoder/layers_{i}/self_attention/value/kernel          model.layers.{i}.self_attn.v_proj.weight          T
+  decoder/layers_{i}/self_attention/value/bias            model.layers.{i}.self_attn.v_proj.bias
+  decoder/layers_{i}/self_attention/out/kernel            model.layers.{i}.self_attn.o_proj.weight          T
+  decoder/layers_{i}/self_attention/out/bias              model.layers.{i}.self_attn.o_proj.bias
+  decoder/layers_{i}/pre_mlp_layer_norm/scale             model.layers.{i}.post_attention_layernorm.weight
+  decoder/layers_{i}/mlp/wi_0/kernel                      model.layers.{i}.mlp.gate_proj.weight             T
+  decoder/layers_{i}/mlp/wi_1/kernel                      model.layers.{i}.mlp.up_proj.weight               T
+  decoder/layers_{i}/mlp/wo/kernel                        model.layers.{i}.mlp.down_proj.weight             T
+  decoder/decoder_norm/scale                              model.norm.weight
+  decoder/logits_dense/kernel                             lm_head.weight                                    T
+''')
+
+
+def read(config: Mapping[str, Any]) -> DecoderConfig:
+  """Returns the config that a `config.json` describes; layers without a type see everything."""
+  layers, heads = config['num_hidden_layers'], config['num_attention_heads']
+  head_dim = config.get('head_dim') or config['hidden_size'] // heads
+  kinds, window = config.get('layer_types') or [FULL] * layers, config.get('sliding_window') or 0
+  unknown = [kind for kind in kinds if kind not in (LOCAL, FULL)]
+  if unknown:
+    raise ValueError(f'has a layer of the type {unknown[0]!r}; supported are {LOCAL} and {FULL}.')
+  return DecoderConfig(
+    layers=layers, width=config['hidden_size'], heads=heads, head_dim=head_dim, mlp_dim=config['intermediate_size'],
+    kv_heads=config.get('num_key_value_heads') or heads, vocab_size=config['vocab_size'],
+    mlp_activations=(read_activation(config.get('hidden_activation') or config.get('hidden_act', 'silu')), 'linear'),
+    norm_epsilon=config.get('rms_norm_eps', 1e-6), query_scale=head_dim**-0.5,
+    projection_biases=('query', 'key', 'value', 'out') if config.get('attention_bias') else (),
+    rotary=tuple(read_rotary(config, kind) for kind in kinds),
+    windows=tuple(window if kind == LOCAL else 0 for kind in kinds))
+
+
+def write(config: DecoderConfig) -> dict[str, Any]:
+  """Returns what `config.json` says: the inverse of `read`."""
+  activation = write_activation(config.mlp_activations[0])
+  return {
+    'hidden_size': config.width, 'num_attention_heads': config.heads, 'num_key_value_heads': config.kv_heads,
+    'head_dim': config.head_dim, 'num_hidden_layers': config.layers, 'intermediate_size': config.mlp_dim,
+    'hidden_act': activation, 'hidden_activation': activation, 'rms_norm_eps': config.norm_epsilon,
+    'attention_bias': bool(config.projection_biases), 'sliding_window': max([0, *config.windows]) or None,
+    'layer_types': [LOCAL if window else FULL for window in config.windows],
+    'rope_parameters': next(map(write_rotary, config.rotary), {})}
+
+
+def typed(config: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
+  """Returns a `config.json` with the types of its layers: `kinds` where it names none, as before transformers 4.53."""
+  return {**config, 'layer_types': config.get('layer_types') or list(kinds)}
+
+
+FAMILY = Family(
+  name='llama', model_types=('llama',), architecture='LlamaForCausalLM', read=read, write=write, table=TABLE,
+  prefixes=('model.', ''),  # without: folders of the model without its output layer's class around it
+  unread=(r'.*\.rotary_emb\.inv_freq',), required={'mlp_bias': False, 'use_bidirectional_attention': False})

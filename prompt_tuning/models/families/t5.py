@@ -1,0 +1,119 @@
+"""T5 1.0, T5 1.1, mT5 and umT5: a folder's config and names; T5X's names are ours, and its shapes tell almost all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_tuning.models.family import Family, Names, table
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.models.t5_config import T5Config
+
+# 'gelu' is the exact function, but 'gated-gelu' the approximate one.
+_ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gelu': ('gelu_exact',), 'gelu_new': ('gelu',),
+                'silu': ('silu',), 'gated-silu': ('silu', 'linear'), 'gated-relu': ('relu', 'linear')}
+TABLE = table('''
+  token_embedder/embedding                            shared.weight
+  token_embedder/embedding                            encoder.embed_tokens.weight
+  token_embedder/embedding                            decoder.embed_tokens.weight
+  encoder/relpos_bias/rel_embedding  encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight  T
+  encoder/layers_{i}/pre_attention_layer_norm/scale   encoder.block.{i}.layer.0.layer_norm.weight
+  encoder/layers_{i}/attention/query/kernel           encoder.block.{i}.layer.0.SelfAttention.q.weight     T
+  encoder/layers_{i}/attention/key/kernel             encoder.block.{i}.layer.0.SelfAttention.k.weight     T
+  encoder/layers_{i}/attention/value/kernel           encoder.block.{i}.layer.0.SelfAttention.v.weight     T
+  encoder/layers_{i}/attention/out/kernel             encoder.block.{i}.layer.0.SelfAttention.o.weight     T
+  encoder/layers_{i}/pre_mlp_layer_norm/scale         encoder.block.{i}.layer.1.layer_norm.weight
+  encoder/layers_{i}/mlp/wi/kernel                    encoder.block.{i}.layer.1.DenseReluDense.wi.weight   T
+  encoder/layers_{i}/mlp/wi_0/kernel                  encoder.block.{i}.layer.1.DenseReluDense.wi_0.weight T
+  encoder/layers_{i}/mlp/wi_1/kernel                  encoder.block.{i}.layer.1.DenseReluDense.wi_1.weight T
+  encoder/layers_{i}/mlp/wo/kernel                    encoder.block.{i}.layer.1.DenseReluDense.wo.weight   T
+  encoder/encoder_norm/scale                          encoder.final_layer_norm.weight
+  decoder/relpos_bias/rel_embedding  decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight  T
+  decoder/layers_{i}/pre_self_attention_layer_norm/scale      decoder.block.{i}.layer.0.layer_norm.weight
+  decoder/layers_{i}/self_attention/query/kernel              decoder.block.{i}.layer.0.SelfAttention.q.weight      T
+  decoder/layers_{i}/self_attention/key/kernel                decoder.block.{i}.layer.0.SelfAttention.k.weight      T
+  decoder/layers_{i}/self_attention/value/kernel              decoder.block.{i}.layer.0.SelfAttention.v.weight      T
+  decoder/layers_{i}/self_attention/out/kernel                decoder.block.{i}.layer.0.SelfAttention.o.weight      T
+  decoder/layers_{i}/pre_cross_attention_layer_norm/scale     decoder.block.{i}.layer.1.layer_norm.weight
+  decoder/layers_{i}/encoder_decoder_attention/query/kernel   decoder.block.{i}.layer.1.EncDecAttention.q.weight    T
+  decoder/layers_{i}/encoder_decoder_attention/key/kernel     decoder.block.{i}.layer.1.EncDecAttention.k.weight    T
+  decoder/layers_{i}/encoder_decoder_attention/value/kernel   decoder.block.{i}.layer.1.EncDecAttention.v.weight    T
+  decoder/layers_{i}/encoder_decoder_attention/out/kernel     decoder.block.{i}.layer.1.EncDecAttention.o.weight    T
+  decoder/layers_{i}/pre_mlp_layer_norm/scale                 decoder.block.{i}.layer.2.layer_norm.weight
+  decoder/layers_{i}/mlp/wi/kernel                            decoder.block.{i}.layer.2.DenseReluDense.wi.weight    T
+  decoder/layers_{i}/mlp/wi_0/kernel                          decoder.block.{i}.layer.2.DenseReluDense.wi_0.weight  T
+  decoder/layers_{i}/mlp/wi_1/kernel                          decoder.block.{i}.layer.2.DenseReluDense.wi_1.weight  T
+  decoder/layers_{i}/mlp/wo/kernel                            decoder.block.{i}.layer.2.DenseReluDense.wo.weight    T
+  decoder/decoder_norm/scale                                  decoder.final_layer_norm.weight
+  decoder/logits_dense/kernel                                 lm_head.weight                                        T
+''')
+
+
+def read(config: Mapping[str, Any]) -> T5Config:
+  """Returns the config that a `config.json` describes."""
+  projection = config.get('feed_forward_proj', 'relu')
+  if projection not in _ACTIVATIONS:
+    raise ValueError(f'asks for feed_forward_proj {projection!r}; supported are {", ".join(_ACTIVATIONS)}.')
+  return T5Config(
+    vocab_size=config['vocab_size'], width=config['d_model'], heads=config['num_heads'], head_dim=config['d_kv'],
+    mlp_dim=config['d_ff'], encoder_layers=config['num_layers'],
+    decoder_layers=config.get('num_decoder_layers') or config['num_layers'], mlp_activations=_ACTIVATIONS[projection],
+    scaled=config.get('scale_decoder_outputs',
+                      config['model_type'] == 't5' and config.get('tie_word_embeddings', True)),
+    relative_buckets=config.get('relative_attention_num_buckets', 32),
+    relative_max_distance=config.get('relative_attention_max_distance', 128))
+
+
+def write(config: T5Config) -> dict[str, Any]:
+  """Returns what `config.json` says: the inverse of `read`."""
+  projection = next(name for name, found in _ACTIVATIONS.items() if found == config.mlp_activations)
+  return {
+    'is_encoder_decoder': True, 'd_model': config.width, 'num_heads': config.heads, 'd_kv': config.head_dim,
+    'd_ff': config.mlp_dim, 'num_layers': config.encoder_layers, 'num_decoder_layers': config.decoder_layers,
+    'feed_forward_proj': projection, 'scale_decoder_outputs': config.scaled,
+    'relative_attention_num_buckets': config.relative_buckets,
+    'relative_attention_max_distance': config.relative_max_distance, 'dropout_rate': 0.0,
+    'decoder_start_token_id': 0, 'pad_token_id': 0, 'eos_token_id': 1}
+
+
+def infer(names: Names, path: str) -> T5Config:
+  """Returns the config that the shapes of a T5X checkpoint's parameters tell.
+
+  What shapes do not tell is taken as every published T5 has it: the distance at which the last bucket starts (128),
+  and the activation (GELU where the MLP is gated, else ReLU).
+
+  Raises:
+    ValueError: the checkpoint is not a T5.
+  """
+  own = 'encoder/layers_0/relpos_bias/rel_embedding'
+  relative = own if own in names else 'encoder/relpos_bias/rel_embedding'
+  wanted = ['token_embedder/embedding', relative,
+            'encoder/layers_0/attention/query/kernel', 'decoder/layers_0/self_attention/query/kernel']
+  missing = [name for name in wanted if name not in names]
+  if missing:
+    raise ValueError(f'{path} is not an encoder-decoder T5: it lacks {", ".join(missing)}.')
+  shape = {name: found[0] for name, found in names.items()}
+  vocab_size, width = shape['token_embedder/embedding']
+  heads, buckets = shape[relative]
+  gated = 'encoder/layers_0/mlp/wi_0/kernel' in names
+  tied = 'decoder/logits_dense/kernel' not in names
+  return T5Config(
+    vocab_size=vocab_size, width=width, heads=heads,
+    head_dim=shape['encoder/layers_0/attention/query/kernel'][1] // heads,
+    mlp_dim=shape['encoder/layers_0/mlp/wo/kernel'][0], encoder_layers=count_layers(names, 'encoder'),
+    decoder_layers=count_layers(names, 'decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',),
+    tied=tied, scaled=tied, relative_buckets=buckets, layer_biases=relative == own)
+
+
+def count_layers(names: Names, stack: str) -> int:
+  """Returns how many layers of a stack a T5X checkpoint has."""
+  return 1 + max(int(name.split('/')[1].removeprefix('layers_')) for name in names
+                 if name.startswith(f'{stack}/layers_'))
+
+
+FAMILY = Family(
+  name='t5', model_types=('t5', 'mt5'), architecture='T5ForConditionalGeneration', read=read, write=write,
+  table=TABLE, module=T5, infer=infer, t5x_names={},
+  required={'layer_norm_epsilon': 1e-6, 'decoder_start_token_id': 0},
+  compared=('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers',
+            'mlp_activations', 'tied', 'relative_buckets', 'relative_max_distance'),
+  # T5 1.0's folders hold this table, which nothing has ever read: attention to the encoder has no positions.
+  unread=(r'decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight',))
