@@ -31,7 +31,7 @@ from prompt_tuning.training.evaluations import Evaluations, compare, judge, requ
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
 from prompt_tuning.training.settings import CACHE_LIMIT, Run, Saving, Stop
-from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.training.step import TrainState, jitted_step
 from prompt_tuning.tuning.method import Method
 
 
@@ -118,8 +118,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
-  transformation = build(optimizer, model.step)
-  state = TrainState(jnp.int32(model.step), trained, transformation.init(trained), jnp.uint32(seed))
+  state = TrainState(jnp.int32(model.step), trained, build(optimizer, model.step).init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best
   metrics: dict[str, float] = {}
@@ -136,8 +135,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
     if config_text:
       storage.write_bytes(storage.join(model_dir, 'config.gin'), config_text.encode())
-  run_step = jax.jit(make_step(model.module, method, transformation, loss=loss, microbatches=microbatches),
-                     donate_argnums=1)
+  run_step = jitted_step(model.module, method, optimizer, model.step, loss=loss, microbatches=microbatches)
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)
