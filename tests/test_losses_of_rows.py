@@ -12,6 +12,8 @@ from prompt_tuning.losses import Loss, margin, pairwise_cosine, pairwise_distanc
 B, T, V = 5, 4, 7
 CLASSES = np.array([3, 5, 3, 5, 3])
 PLACES = np.array([0, 2, 1, 3, 0])  # where each row's target stands
+jitted = functools.cache(jax.jit)
+jitted_margin = jax.jit(margin, static_argnames=('labels', 'margin'))
 
 
 def batch(z, classes=CLASSES, places=PLACES):
@@ -47,15 +49,15 @@ def z():
 @pytest.mark.parametrize(('loss', 'formula'), FORMULAS)
 def test_pairs_are_compared_by_torchs_formula_at_each_rows_target(loss, formula, z):
   wanted = formula(z, CLASSES[:, None] == CLASSES)
-  total, sums = loss(*batch(z))
+  total, sums = jitted(loss)(*batch(z))
   np.testing.assert_allclose(total, wanted, rtol=1e-5)
   assert sums['loss'] == total and sums['weights'] == 1
 
 
 def test_pairs_of_a_batch_worked_out_by_hand():
   rows = batch(np.array([[3.0, 4.0], [4.0, 3.0]]), np.array([3, 5]), PLACES[:2])
-  np.testing.assert_allclose(pairwise_cosine(*rows)[0], 0.96 / 2, rtol=1e-5)
-  np.testing.assert_allclose(pairwise_distance(*rows)[0], 2 / np.sqrt(2), rtol=1e-5)
+  np.testing.assert_allclose(jitted(pairwise_cosine)(*rows)[0], 0.96 / 2, rtol=1e-5)
+  np.testing.assert_allclose(jitted(pairwise_distance)(*rows)[0], 2 / np.sqrt(2), rtol=1e-5)
 
 
 @pytest.mark.parametrize(('loss', 'formula'), FORMULAS)
@@ -64,8 +66,8 @@ def test_rows_of_padding_are_in_no_pair(loss, formula, z):
   weights[[1, 4]] = 0
   left = [0, 2, 3]
   wanted = formula(z[left], CLASSES[left][:, None] == CLASSES[left])
-  np.testing.assert_allclose(loss(outputs, targets, weights)[0], wanted, rtol=1e-5)
-  total, sums = loss(outputs, targets, weights * 0)
+  np.testing.assert_allclose(jitted(loss)(outputs, targets, weights)[0], wanted, rtol=1e-5)
+  total, sums = jitted(loss)(outputs, targets, weights * 0)
   assert total == 0 and sums['weights'] == 0
 
 
@@ -74,8 +76,8 @@ def test_a_class_of_several_tokens_is_one_class_wherever_it_stands(loss, z):
   outputs, _, _ = batch(z[:3], CLASSES[:3], [1, 2, 1])
   targets = np.array([[6, 3, 4, 6], [6, 6, 3, 4], [6, 3, 5, 6]])
   weights = np.array([[0, 1, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0]])
-  np.testing.assert_allclose(loss(outputs, targets, weights)[0],
-                             loss(*batch(z[:3], np.array([0, 0, 1]), [1, 2, 1]))[0], rtol=1e-5)
+  np.testing.assert_allclose(jitted(loss)(outputs, targets, weights)[0],
+                             jitted(loss)(*batch(z[:3], np.array([0, 0, 1]), [1, 2, 1]))[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize('loss', [pairwise_cosine, pairwise_distance])
@@ -92,7 +94,7 @@ def test_gradients_are_finite_with_identical_rows_and_with_zeros(loss, alike, z)
 def test_gradients_are_those_of_differences(loss, z):
   outputs, targets, weights = batch(z)
   rows = np.arange(B)
-  gradient = jax.grad(lambda x: loss(x, targets, weights)[0])(outputs)[rows, PLACES]
+  gradient = np.asarray(jax.jit(jax.grad(lambda x: loss(x, targets, weights)[0]))(outputs))[rows, PLACES]
   formula = dict(FORMULAS)[loss]
   same = CLASSES[:, None] == CLASSES
   for b, v in ((0, 2), (3, 5)):
@@ -107,10 +109,10 @@ def test_the_margin_is_kept_to_the_best_other_label_alone():
   z[:, 0] = 100.0  # no label word
   outputs, targets, weights = batch(z, np.array([3, 5, 5]), PLACES[:3])
   weights[1] *= 0.5
-  total, sums = margin(outputs, targets, weights, labels=(3, 5, 2), margin=2.0)
+  total, sums = jitted_margin(outputs, targets, weights, labels=(3, 5, 2), margin=2.0)
   np.testing.assert_allclose(total, 0.5 + 0.5 * 4.5 + 0, rtol=1e-6)
   assert (sums['correct'], sums['weights']) == (2, 2.5)
-  parts = [margin(outputs[i], targets[i], weights[i], labels=(3, 5, 2), margin=2.0)[0]
+  parts = [jitted_margin(outputs[i], targets[i], weights[i], labels=(3, 5, 2), margin=2.0)[0]
            for i in (slice(0, 1), slice(1, 3))]
   np.testing.assert_allclose(sum(parts), total, rtol=1e-6)
 
@@ -118,13 +120,13 @@ def test_the_margin_is_kept_to_the_best_other_label_alone():
 def test_a_margin_of_zero_is_the_perceptrons():
   z = np.zeros((2, V))
   z[:, [3, 5]] = [[1.0, 1.5], [1.0, 1.5]]
-  total, sums = margin(*batch(z, np.array([3, 5]), PLACES[:2]), labels=(3, 5), margin=0.0)
+  total, sums = jitted_margin(*batch(z, np.array([3, 5]), PLACES[:2]), labels=(3, 5), margin=0.0)
   assert (total, sums['correct']) == (0.5, 1)
 
 
 def test_a_target_that_is_no_label_is_an_error_on_the_host_and_nan_on_the_device(z):
   outputs, targets, weights = batch(z)
-  assert np.isnan(margin(outputs, targets, weights, labels=(3, 4))[0])
+  assert np.isnan(jitted_margin(outputs, targets, weights, labels=(3, 4))[0])
   of = lambda *labels: Loss(function=functools.partial(margin, labels=labels))
   rows = {'decoder': {'targets': targets, 'loss_weights': weights}}
   with pytest.raises(ValueError, match=r'A target begins with the token 5, .* \[3, 4\]'):
@@ -135,7 +137,7 @@ def test_a_target_that_is_no_label_is_an_error_on_the_host_and_nan_on_the_device
   Loss().check(rows)
   weights[CLASSES == 5] = 0  # padding may hold anything
   of(3, 4).check(rows)
-  assert np.isfinite(margin(outputs, targets, weights, labels=(3, 4))[0])
+  assert np.isfinite(jitted_margin(outputs, targets, weights, labels=(3, 4))[0])
 
 
 def test_a_loss_that_compares_rows_wants_them_together_and_others_want_words():

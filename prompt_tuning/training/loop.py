@@ -32,7 +32,7 @@ from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
 from prompt_tuning.training.profiler import PROFILE_AFTER, Profiler
 from prompt_tuning.training.settings import CACHE_LIMIT, Run, Saving, Stop
-from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.training.step import TrainState, jitted_step
 from prompt_tuning.tuning.method import Method
 
 
@@ -122,8 +122,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
-  transformation = build(optimizer, model.step)
-  state = TrainState(jnp.int32(model.step), trained, transformation.init(trained), jnp.uint32(seed))
+  state = TrainState(jnp.int32(model.step), trained, build(optimizer, model.step).init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best
   metrics: dict[str, float] = {}
@@ -141,8 +140,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     for name, text in (files or {}).items():
       storage.write_bytes(storage.join(model_dir, name), text.encode())
   evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir)
-  run_step = jax.jit(make_step(model.module, method, transformation, loss=loss, microbatches=microbatches),
-                     donate_argnums=1)
+  run_step = jitted_step(model.module, method, optimizer, model.step, loss=loss, microbatches=microbatches)
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)

@@ -14,6 +14,7 @@ from prompt_tuning.losses import Loss
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.rows.conditioning import Context
 from prompt_tuning.rows.layouts import target_rows
+from prompt_tuning.training.optimizers import Optimizer, build
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Batch, Params
 
@@ -99,6 +100,35 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     return sharding.whole(module.config.mesh, (after, sums))
 
   return run
+
+
+def jitted_step(module: Any, method: Method, optimizer: Optimizer | optax.GradientTransformation, start_step: int, *,
+                loss: Loss = Loss(), microbatches: int | None = None) -> Any:
+  """Returns `make_step`'s step, jitted; the same function for equal arguments, so that runs share a program.
+
+  Arguments that cannot be hashed get a function of their own.
+
+  Args:
+    module: the frozen model.
+    method: turns φ into a Conditioning.
+    optimizer: updates φ.
+    start_step: the step that the optimizer counts from.
+    loss: what is minimised.
+    microbatches: run the batch in so many parts.
+  """
+  arguments = (module, method, optimizer, start_step, loss, microbatches)
+  try:
+    hash(arguments)
+  except TypeError:
+    return _jitted_step.__wrapped__(*arguments)
+  return _jitted_step(*arguments)
+
+
+@functools.lru_cache(maxsize=8)
+def _jitted_step(module: Any, method: Method, optimizer: Optimizer | optax.GradientTransformation, start_step: int,
+                 loss: Loss, microbatches: int | None) -> Any:
+  step = make_step(module, method, build(optimizer, start_step), loss=loss, microbatches=microbatches)
+  return jax.jit(step, donate_argnums=1)
 
 
 def _counts(batch: Batch) -> dict[str, Array]:

@@ -89,13 +89,19 @@ def test_a_prompt_behind_a_text_of_each_row_equals_one_row_with_both(model, plac
   vectors = VECTORS[:prompts]
   context = model.read(TEXTS)
   assert context.keys.shape[1::2] == (3, 6)
-  wanted = in_one_row(model, TEXTS, vectors)
-  gradient = jax.grad(lambda v: jnp.sum(in_one_row(model, TEXTS, v)**2))(vectors)
-  for each in (context, right_padded(jax.device_get(context))):
-    found = functools.partial(behind_context, model, each, placement=placement)
-    np.testing.assert_allclose(found(vectors), wanted, atol=1e-5)
-    np.testing.assert_allclose(jax.grad(lambda v, found=found: jnp.sum(found(v)**2))(vectors), gradient, rtol=1e-4,
-                               atol=1e-4)
+
+  def with_gradient(run):
+    def loss(vectors, *context):
+      logits = run(vectors, *context)
+      return jnp.sum(logits**2), logits
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+  gradient, wanted = with_gradient(lambda v: in_one_row(model, TEXTS, v))(vectors)
+  behind_one = with_gradient(lambda v, context: behind_context(model, context, v, placement))
+  for each in (jax.device_get(context), right_padded(jax.device_get(context))):
+    found, logits = behind_one(vectors, each)
+    np.testing.assert_allclose(logits, wanted, atol=1e-5)
+    np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('placement', [layouts.before, behind(0)], ids=['in front', 'in the rows'])

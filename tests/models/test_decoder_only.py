@@ -14,6 +14,7 @@ from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.models import loading
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families import t5x_decoder_only
 from prompt_tuning.models.generation import generate
@@ -43,7 +44,7 @@ def test_logits_are_those_of_transformers(published, side):
   batch = layouts.assemble([[layout.example(row, [5])] for row in rows_of(golden)], {'decoder': 10}, side=side)
   wanted = golden['logits' if side == 'right' else 'left_logits']
   real = batch['decoder']['segments'] > 0
-  found = model.module.apply({'params': model.params}, batch)
+  found = apply_model(model.module, model.params, batch, Conditioning())
   np.testing.assert_allclose(np.asarray(found)[real], wanted[real], atol=2e-4)
 
 
@@ -176,14 +177,19 @@ def test_a_prompt_in_front_equals_one_that_runs_in_every_row(toy):
   ids = [([int(i) for i in text.split()], [int(i) for i in target.split()])
          for text, target in zip(INPUTS, TARGETS, strict=True)]
 
-  def run(layout, length, vectors):
+  def run(layout, length):
     batch = layouts.assemble([[layout.example(*row)] for row in ids], {'decoder': length})
-    logits = toy.module.apply({'params': toy.params}, batch, Conditioning(decoder=StackConditioning(prompt=vectors)))
-    return logits[batch['decoder']['loss_weights'] > 0]
 
-  np.testing.assert_allclose(run(shared, 8, vectors), run(in_rows, 12, vectors), atol=1e-5)
-  gradient = lambda layout, length: jax.grad(lambda v: jnp.sum(run(layout, length, v)**2))(vectors)
-  np.testing.assert_allclose(gradient(shared, 8), gradient(in_rows, 12), rtol=1e-4, atol=1e-4)
+    def loss(vectors):
+      given = Conditioning(decoder=StackConditioning(prompt=vectors))
+      logits = toy.module.apply({'params': toy.params}, batch, given)[batch['decoder']['loss_weights'] > 0]
+      return jnp.sum(logits**2), logits
+
+    return jax.jit(jax.grad(loss, has_aux=True))(vectors)
+
+  (gradient, logits), (wanted, other) = run(shared, 8), run(in_rows, 12)
+  np.testing.assert_allclose(logits, other, atol=1e-5)
+  np.testing.assert_allclose(gradient, wanted, rtol=1e-4, atol=1e-4)
 
 
 def first(count, length):
@@ -195,7 +201,7 @@ def test_packed_rows_equal_rows_of_their_own(toy):
   layout = toy.layout(layouts.Layout(4))
   examples = [layout.example([5, 6, 7], [8, 1]), layout.example([9], [3, 1]), layout.example([4, 4], [1])]
   given = Conditioning(decoder=StackConditioning(prompt=jnp.asarray(PROMPTS[0].vectors)[None]))
-  read = lambda batch: np.asarray(toy.module.apply({'params': toy.params}, batch, given))[
+  read = lambda batch: np.asarray(apply_model(toy.module, toy.params, batch, given))[
     batch['decoder']['loss_weights'] > 0]
   alone = read(layouts.assemble([[example] for example in examples], {'decoder': 5}))
   np.testing.assert_allclose(read(layouts.assemble([examples], {'decoder': 9})), alone, atol=1e-5)
@@ -231,7 +237,7 @@ def test_every_kind_of_rematerialisation_gives_the_same_gradient(toy):
   for kind, microbatches in (('none', 1), ('full', 1), ('none', 2)):
     module = toy.module.clone(config=dataclasses.replace(toy.module.config, rematerialise=kind))
     optimizer = Adafactor().build(0)
-    step = make_step(module, method, optimizer, loss=Loss(), microbatches=microbatches)
+    step = jax.jit(make_step(module, method, optimizer, loss=Loss(), microbatches=microbatches))
     state, sums = step(toy.params, TrainState(jnp.int32(0), trained, optimizer.init(trained), jnp.uint32(0)), batch)
     after.append((float(sums['loss']), state.trained['decoder']['prompt']['prompt']['prompt']))
   for loss, vectors in after[1:]:
@@ -288,7 +294,7 @@ def test_in_a_model_of_one_layer_a_prompt_and_layer_prompts_are_the_same(toy):
   prompt = jnp.asarray(PROMPTS[0].vectors)[None]
   layout = model.layout(layouts.Layout(4))
   batch = layouts.assemble([[layout.example([5, 6, 7], [8, 9])], [layout.example([11], [3])]], {'decoder': 4})
-  run = lambda **given: model.module.apply({'params': model.params}, batch,
-                                           Conditioning(decoder=StackConditioning(**given)))
+  run = lambda **given: apply_model(model.module, model.params, batch,
+                                    Conditioning(decoder=StackConditioning(**given)))
   placed = model.module.apply({'params': model.params}, prompt, jnp.arange(4), method='_placed')
   np.testing.assert_allclose(run(layer_prompts=placed[None]), run(prompt=prompt), atol=1e-5)

@@ -11,8 +11,10 @@ from prompt_tuning.data.tasks import Task
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.models import loading
 from prompt_tuning.models.cached_texts import CachedTexts
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.rows import layouts
+from prompt_tuning.rows.conditioning import Conditioning
 
 SHAPE = DecoderConfig(vocab_size=29, layers=2, width=12, heads=3, head_dim=5, mlp_dim=14, relative_buckets=8,
                       relative_max_distance=12, family='t5x')
@@ -34,7 +36,7 @@ def logits(model, inputs, targets):
   """Returns the logits at the targets of one example, laid out by the tokens given alone."""
   layout = layouts.CausalLayout()
   batch = layouts.assemble([[layout.example(inputs, targets)]], {'decoder': len(inputs) + len(targets) - 1})
-  return np.asarray(model.module.apply({'params': model.params}, batch))[0, len(inputs) - 1:]
+  return np.asarray(apply_model(model.module, model.params, batch, Conditioning()))[0, len(inputs) - 1:]
 
 
 def test_a_text_is_read_behind_the_token_0_and_with_its_end(plain, started):

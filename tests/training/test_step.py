@@ -12,7 +12,8 @@ import pytest
 from prompt_tuning import prompts, trees
 from prompt_tuning.losses import Loss, averages, pairwise_cosine
 from prompt_tuning.rows import layouts
-from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.training.optimizers import Adafactor, AdamW
+from prompt_tuning.training.step import TrainState, jitted_step, make_step
 from prompt_tuning.tuning.retrained import Retrained
 
 P = 2
@@ -107,7 +108,7 @@ def test_the_step_minimises_the_loss_that_is_chosen_of_logits_or_hidden_states(g
     return pairwise_cosine(outputs, APART['decoder']['targets'], APART['decoder']['loss_weights'])[0]
 
   vectors = METHOD.initialise(jax.random.key(1), tiny)['encoder']['prompt']['prompt']['prompt']
-  loss, wanted = jax.value_and_grad(minimised)(vectors)
+  loss, wanted = jax.jit(jax.value_and_grad(minimised))(vectors)
   gradient, sums = gradients(APART, loss=Loss(function=pairwise_cosine, of=of))
   np.testing.assert_allclose(gradient, wanted, atol=1e-5 * np.abs(wanted).max())
   np.testing.assert_allclose(averages(sums)['loss'], loss, rtol=1e-5)
@@ -134,6 +135,18 @@ def test_a_methods_penalty_is_added_once_a_step_whatever_the_loss_is_divided_by(
   found = trees.flatten(state.optimizer.trace)[prompts.PATH]
   np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
   np.testing.assert_allclose(sums['penalty'], 0.25 * (difference**2).sum(), rtol=1e-5)
+
+
+def test_runs_of_equal_settings_share_a_compiled_step_and_others_do_not(tiny):
+  settings = {'module': tiny.module, 'method': METHOD, 'optimizer': Adafactor(0.3), 'start_step': 7}
+  other = tiny.module.clone(config=dataclasses.replace(tiny.module.config, dropout_rate=0.2))
+  step = jitted_step(**settings)
+  assert jitted_step(**settings | {'module': tiny.module.clone(), 'optimizer': Adafactor(0.3)}) is step
+  for changes in ({'module': other}, {'optimizer': Adafactor(0.2)}, {'start_step': 8}, {'microbatches': 2},
+                  {'loss': Loss(z_loss=0.1)}, {'method': dataclasses.replace(METHOD, placement=layouts.after_eos)}):
+    assert jitted_step(**settings | changes) is not step, changes
+  unhashable = settings | {'optimizer': AdamW(0.3, decayed=['.*'])}
+  assert jitted_step(**unhashable) is not jitted_step(**unhashable)
 
 
 def products(jaxpr):

@@ -37,7 +37,7 @@ def without_outputs(model):
 
 def test_every_layer_adds_its_own_to_what_a_causal_model_hands_on():
   model, values = without_outputs(DECODER_ONLY), vectors(2)
-  run = functools.partial(model.module.apply, {'params': model.params})
+  run = jax.jit(functools.partial(model.module.apply, {'params': model.params}), static_argnames='method')
   sums = jnp.cumsum(values, axis=0)
   for found, wanted in zip(run(given(values), method='run_prompt'), run(sums, method='run_layer_prompts'),
                            strict=True):
@@ -48,7 +48,8 @@ def test_the_encoder_gives_the_norm_of_the_sum_where_layers_hand_on_what_they_ge
   model, values = without_outputs(tiny), vectors(tiny.module.config.encoder_layers, 1)
   layout = layouts.Layout(P, layouts.after_bos)
   batch = layouts.assemble([[layout.example(*each)] for each in EXAMPLES], {'encoder': 8, 'decoder': 3})
-  output = model.module.apply({'params': model.params}, batch, Conditioning(encoder=given(values)), method='encode')
+  encode = jax.jit(functools.partial(model.module.apply, {'params': model.params}, method='encode'))
+  output = encode(batch, Conditioning(encoder=given(values)))
   total = np.asarray(values.sum(axis=0)[0])
   scale = np.asarray(model.params['encoder']['encoder_norm']['scale'])
   wanted = total / np.sqrt((total**2).mean(-1, keepdims=True) + 1e-6) * scale
@@ -90,7 +91,7 @@ def test_vectors_in_front_of_a_causal_model_equal_those_in_its_rows():
     found = found[batch['decoder']['loss_weights'] > 0]
     return jnp.sum(found**2), found
 
-  gradient = jax.grad(loss, has_aux=True)
+  gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=(1, 2))
   (found, logits), (wanted, other) = (gradient(vectors(2, 1), *each) for each in ((shared, 8), (in_rows, 11)))
   np.testing.assert_allclose(logits, other, atol=1e-5)
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from prompt_tuning import trees
 from prompt_tuning.models.families import gemma2, gemma3, gpt2, llama, mistral, qwen2, qwen3, t5, t5x_decoder_only
 from prompt_tuning.models.family import Family
+from prompt_tuning.names import Registry, nearest
 
-FAMILIES: dict[str, Family] = {
+FAMILIES: Registry = Registry('model family', {
   't5': t5.FAMILY,
   'gpt2': gpt2.FAMILY,
   'llama': llama.FAMILY,
@@ -17,7 +17,8 @@ FAMILIES: dict[str, Family] = {
   'gemma2': gemma2.FAMILY,
   'gemma3': gemma3.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
-}
+}, ', or register yours with prompt_tuning.register_family')
+get_family = FAMILIES.find
 
 
 def register_family(family: Family) -> Family:
@@ -27,27 +28,12 @@ def register_family(family: Family) -> Family:
     ValueError: another family has its name, or one of its model types.
   """
   others = {name: each for name, each in FAMILIES.items() if each is not family}
-  if family.name in others:
-    raise ValueError(f'There is already a family {family.name!r}. Give the new one another name.')
   for name, other in others.items():
     shared = sorted({*other.model_types} & {*family.model_types})
     if shared:
       raise ValueError(f'The model type {shared[0]!r} of the family {family.name!r} is already that of {name!r}. '
                        'Give the new one model types of its own.')
-  FAMILIES[family.name] = family
-  return family
-
-
-def get_family(name: str) -> Family:
-  """Returns the family of this name, which configs have.
-
-  Raises:
-    ValueError: there is none.
-  """
-  if name not in FAMILIES:
-    raise ValueError(f'There is no family {name!r}.{trees.nearest(name, FAMILIES)} Choose one of '
-                     f'{", ".join(FAMILIES)}, or register yours with prompt_tuning.register_family.')
-  return FAMILIES[name]
+  return FAMILIES.register(family.name, family)
 
 
 def family_of_folder(stored: Mapping[str, Any], path: str) -> Family:
@@ -60,7 +46,7 @@ def family_of_folder(stored: Mapping[str, Any], path: str) -> Family:
   by_type = {model_type: family for family in FAMILIES.values() for model_type in family.model_types}
   if found not in by_type:
     raise ValueError(f'{path}/config.json describes a model of type {found!r}; supported are {", ".join(by_type)}.'
-                     f'{trees.nearest(found, by_type)} Choose a model of these, or register its family with '
+                     f'{nearest(found, by_type)} Choose a model of these, or register its family with '
                      'prompt_tuning.register_family.')
   return by_type[found]
 
