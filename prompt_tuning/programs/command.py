@@ -154,8 +154,9 @@ def _parse_gin(program: str, argv: Sequence[str], first: str) -> argparse.Namesp
   mixed = [arg for arg in unknown if arg.startswith('--') and _name(arg) in {
     plain.flag(field) for field in plain.RUNS[program].settings().values()} | {'config'}]
   if mixed or getattr(flags, 'config', None):
-    raise ValueError(f'{mixed[0] if mixed else "--config"} and {first.split("=")[0]} cannot be used in one command: a '
-                     'run is described by plain flags, or by gin files and overrides. Use one of the two.')
+    both = f'{mixed[0].partition("=")[0] if mixed else "--config"} and {first.split("=")[0]}'
+    raise ValueError(f'{both} cannot be used in one command: a run is described by plain flags, or by gin files '
+                     'and overrides. Use one of the two.')
   if unknown:
     raise ValueError(gin_flags.advise(unknown[0], parser))
   if flags.shard_id not in (None, '0'):

@@ -19,6 +19,7 @@ class Use(Run):
   """What the runs have in common that use trained tensors.
 
   Attributes:
+    split: the split of the data; none is the whole of a file, or 'validation' of a task.
     prompt: the trained tensors: a run's folder, a .npy or .safetensors file, or a PEFT folder; none is the model alone.
     method: without a prompt, the method whose first values are used, drawn by first_values_seed.
     checkpoint_prompt: take the prompt from the model's checkpoint, if it holds one.
@@ -28,6 +29,7 @@ class Use(Run):
 
   reads_text: ClassVar[bool] = False  # a text file may be the data
 
+  split: str | None = setting(None, 'data')
   prompt: str | None = setting(None, 'model')
   method: Choice | None = setting(None, 'model')
   checkpoint_prompt: bool = setting(False, 'model')
@@ -43,7 +45,9 @@ class Use(Run):
       given: settings by name.
     """
     own = {name: value for name, value in run_file.read_beside(prompt).items() if name in INHERITED}
-    if 'data' in given:  # another file has splits of its own, and a task has no columns
+    if 'data' not in given:
+      given = {'split': 'validation', **given}
+    else:  # another file has splits of its own, and a task has no columns
       columns = FILE_SETTINGS if Choice.of(given['data']).name.endswith(TABLES) else ()
       kept = lambda name: name not in ('data', 'test', 'validation') and (
         name not in FILE_SETTINGS or name in columns or (name == 'template' and cls.reads_text))
@@ -52,6 +56,8 @@ class Use(Run):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    if self.split is None:
+      object.__setattr__(self, 'split', 'all' if self.reads_table else 'validation')
     for name, what in (('model', 'FOLDER, the frozen model'), ('data', 'FILE, or the name of a task')):
       if getattr(self, name) is None and not (name == 'model' and self.architecture):
         raise ValueError(f'{name} is missing. Give {name}={what}'
@@ -63,7 +69,6 @@ class EvalRun(Use):
   """A run that evaluates a frozen model, with trained tensors or alone.
 
   Attributes:
-    split: the split that is evaluated; 'all' is the whole of a file.
     output: the folder for metrics and predictions; none prints the metrics only.
     examples: only so many examples, from the first; none is all.
     written_examples: so many predictions are written; none is all.
@@ -73,7 +78,6 @@ class EvalRun(Use):
 
   executor: ClassVar[str] = 'evaluating'
 
-  split: str = setting('validation', 'data')
   output: str | None = setting(None, 'output')
   examples: Count | None = setting(None, 'data')
   written_examples: Count | None = setting(None, 'output')

@@ -70,6 +70,8 @@ def run_of(program: str, given: Mapping[str, str], config: str | None) -> Run:
   for name, text in given.items():
     if '.' not in name:
       settings[name] = parsed(name, text, hints[name])
+  if 'method' in settings:
+    _require_method(Choice.of(settings['method']).name)
   for name, text in given.items():
     owner, _, option = name.partition('.')
     if option:
@@ -112,15 +114,19 @@ def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
   if owner != 'method':
     return chosen.with_options(**{option: guessed(text)})
   known = method_settings()
-  if chosen.name not in known:
-    raise ValueError(f'method={chosen.name!r} is unknown.{nearest(chosen.name, known)} Choose one of '
-                     f'{", ".join(known)}; import=MODULE loads the module that registers another.')
   setting = next((each for each in known[chosen.name] if each.name == option), None)
   if setting is None:
     owners = ' and '.join(name for name, settings in known.items() if any(each.name == option for each in settings))
     raise ValueError(f'{option}={text} cannot be used: the method {chosen.name} has no such setting, but {owners} '
                      f'{"have" if " and " in owners else "has"} it. Leave it out, or choose that method.')
   return chosen.with_options(**{option: _as_typed(setting, text)})
+
+
+def _require_method(name: str) -> None:
+  known = method_settings()
+  if name not in known:
+    raise ValueError(f'method={name!r} is unknown.{nearest(name, known)} Choose one of {", ".join(known)}; '
+                     'imports=MODULE loads the module that registers another.')
 
 
 def _as_typed(setting: MethodSetting, text: str) -> Any:

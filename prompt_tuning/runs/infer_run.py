@@ -14,7 +14,6 @@ class InferRun(Use):
 
   Attributes:
     data: a .jsonl or .tsv file, a text file with one input a line, or the name of a task.
-    split: the split of a task.
     output: the file that is written.
     mode: predict; predict_with_aux adds the score of the prediction; score gives the log-likelihood of the targets.
     lines: rows are JSON objects, the columns and `prediction`; t5x are those of T5X's files; id||text is plain text.
@@ -24,7 +23,6 @@ class InferRun(Use):
   executor: ClassVar[str] = 'inferring'
   reads_text: ClassVar[bool] = True
 
-  split: str = setting('validation', 'data')
   output: str | None = setting(None, 'output')
   mode: Literal['predict', 'predict_with_aux', 'score'] = setting('predict', 'output')
   lines: Literal['rows', 't5x', 'id||text'] = setting('rows', 'output')

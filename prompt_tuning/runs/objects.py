@@ -30,7 +30,7 @@ from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.eval_run import Use
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training.optimizers import Optimizer
-from prompt_tuning.training.registry import OPTIMIZERS, make_optimizer
+from prompt_tuning.training.registry import find_optimizer, make_optimizer
 from prompt_tuning.training.schedules import create_schedule
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.registry import get_method
@@ -237,7 +237,7 @@ def optimizer(run: TrainRun, start: int) -> Optimizer:
 def _default_rate(run: TrainRun) -> float:
   if run.optimizer.name == 'adafactor':
     return get_method(run.method.name).learning_rate
-  default = getattr(OPTIMIZERS.get(run.optimizer.name), 'learning_rate', None)
+  default = getattr(find_optimizer(run.optimizer.name), 'learning_rate', None)
   if not isinstance(default, float):
     raise ValueError(f'The optimizer {run.optimizer.name} has no default rate. Give learning_rate=NUMBER.')
   return default

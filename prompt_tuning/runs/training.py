@@ -67,6 +67,7 @@ class Training:
     if multihost.is_main():
       run_files.prepare(run.output)
     before = self._before() if run.compare else {}
+    told = dataclasses.replace(run, max_target_length=self.lengths['targets'])  # the budget of later predictions
     ended = loop.train(
       model=model, method=self.method, task=self.task, lengths=self.lengths, model_dir=run.output,
       train_steps=objects.end(run, model.step), optimizer=self.optimizer, loss=self.loss, batch_size=run.batch_size,
@@ -74,7 +75,7 @@ class Training:
       evaluations=self.evaluations, saving=Saving(run.saving_period, run.keep), log_period=run.log_period,
       cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile,
       stop=None if run.stop_accuracy is None else Stop(run.stop_accuracy, run.stop_examples),
-      files={run_file.NAME: run_file.text(run.given(), program='train'),
+      files={run_file.NAME: run_file.text(told.given(), program='train'),
              **({'config.gin': config_text} if config_text else {})})
     if run.check_frozen:
       self._check_frozen()

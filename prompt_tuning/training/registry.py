@@ -35,14 +35,18 @@ class Optax:
     return self.make(shifted(self.learning_rate, start_step), **self.options)
 
 
+def find_optimizer(name: str) -> Callable[..., Any]:
+  """Returns the class of an optimizer, or the function of optax. Raises ValueError if there is none of this name."""
+  return OPTIMIZERS.get(name) or getattr(optax, name, None) or OPTIMIZERS.find(name)
+
+
 def make_optimizer(name: str, options: Mapping[str, Any], learning_rate: float | Schedule) -> Optimizer:
   """Returns the optimizer of a name; `learning_rate` is a number, or a schedule over global steps.
 
   Raises:
     ValueError: there is no such optimizer or option.
   """
-  found = OPTIMIZERS.get(name) or getattr(optax, name, None)
-  make = OPTIMIZERS.find(name) if found is None else found
+  make = find_optimizer(name)
   known = [each for each in inspect.signature(make).parameters if each != 'learning_rate']
   for each in options:
     if each not in known:

@@ -1,0 +1,138 @@
+"""train, eval and infer by plain flags, as a new user types them, on folders of a T5 and a Llama with a JSONL file."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+
+from prompt_tuning.evaluation import saved
+from prompt_tuning.losses.registry import LOSSES
+from prompt_tuning.models.families.registry import FAMILIES
+from prompt_tuning.training.registry import OPTIMIZERS
+from prompt_tuning.tuning.registry import METHODS
+
+COLUMNS = ['--template', 'Sum: {list}', '--target_template', '{label}', '--labels', '0=3,1=4']
+QUICK = ['--steps=4', '--batch_size=4', '--evaluation_period=2', '--evaluation_examples=4', '--log_period=1']
+
+
+def lines(path):
+  return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+
+
+@pytest.mark.parametrize('family', ['t5', 'llama'])
+def test_train_eval_and_infer(family, run, folders, rows, tmp_path):
+  folder = tmp_path / 'run'
+  status, printed, errors = run('train', '--model', folders[family], '--data', rows, '--output', folder, *COLUMNS,
+                                *QUICK)
+  assert status == 0, errors
+  assert 'Compiling a step' in errors and 'Evaluating the frozen model alone' in errors
+  for text in ('frozen model', 'tuned', 'rows.jsonl/accuracy', f'{folder}/best.safetensors', f'eval --prompt {folder}'):
+    assert text in printed
+
+  status, printed, errors = run('eval', '--prompt', folder)  # the rows that training kept for validation
+  assert status == 0, errors
+  trained = {line['step']: line for line in lines(folder / 'inference_eval/rows.jsonl-metrics.jsonl')}
+  best = saved.load_trained(str(folder)).about['step']
+  status, whole, errors = run('eval', '--prompt', folder, '--examples', '4')
+  assert f'accuracy {trained[best]["accuracy"]:.4g}' in whole
+
+  status, printed, errors = run('eval', '--prompt', folder, '--data', rows, '--output', tmp_path / 'judged')
+  assert 'rows.jsonl, 40 examples' in printed
+  assert 'holds the rows that the prompt was trained on' in errors
+  assert (tmp_path / 'judged/run.toml').exists()
+
+  status, printed, errors = run('infer', '--prompt', folder, '--data', rows, '--output', tmp_path / 'answers.jsonl')
+  assert status == 0, errors
+  found = lines(tmp_path / 'answers.jsonl')
+  assert [list(line) for line in found] == [['id', 'list', 'label', 'prediction']] * 40
+  assert [line['id'] for line in found] == list(range(40))
+  written = lines(tmp_path / f'judged/inference_eval/rows.jsonl-{best:06}.jsonl')
+  assert [line['prediction'] for line in found] == [line['prediction'] for line in written]
+
+  (tmp_path / 'lists.txt').write_text('1 2 3\n4 5\n')
+  status, _, errors = run('infer', '--prompt', folder, '--data', tmp_path / 'lists.txt',
+                          '--output', tmp_path / 'b.jsonl')
+  assert status == 0, errors
+  assert [list(line) for line in lines(tmp_path / 'b.jsonl')] == [['inputs', 'prediction']] * 2
+
+
+def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, folders, rows, tmp_path):
+  command = ['train', '--model', folders['t5'], '--data', rows, *COLUMNS, *QUICK, '--method', 'prefix', '--length', '3']
+  assert run(*command, '--output', tmp_path / 'first')[0] == 0
+  assert run('train', '--config', tmp_path / 'first/run.toml', '--output', tmp_path / 'again')[0] == 0
+  first, again = (saved.load_trained(str(tmp_path / name)).tensors for name in ('first', 'again'))
+  for name, array in first.items():
+    np.testing.assert_array_equal(array, again[name])
+  status, _, errors = run(*command, '--output', tmp_path / 'first')
+  assert status == 0 and 'Resumed at step 4 of 4' in errors
+  status, _, errors = run(*command, '--output', tmp_path / 'first', '--learning_rate', '0.01')
+  assert status == 2 and 'holds another run (learning_rate: ' in errors and '0.01 here' in errors
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+  (['--model', 't5_integer'], 'there is no such folder. Did you mean t5_integers'),
+  (['--template', 'Sum: {lst}'], "there is no column 'lst'; found id, list, label. Did you mean list"),
+  (['--loss', 'margn'], "There is no loss 'margn'. Did you mean margin"),
+  (['--loss.z_los', '3'], "The loss cross_entropy has no option 'z_los'. Did you mean z_loss"),
+  (['--optimizer', 'adafactr'], "There is no optimizer 'adafactr'. Did you mean adafactor"),
+  (['--optimizer', 'lion'], 'The optimizer lion has no default rate. Give --learning_rate=NUMBER'),
+  (['--sampler', 'beam'], "There is no sampler 'beam'"),
+  (['--evaluation_split', 'tset'], "has no split 'tset'"),
+  (['--init', 'unifrm'], "There is no first value 'unifrm'"),
+  (['--length', '0'], '--length=0 cannot be used'),
+])
+def test_what_cannot_work_ends_with_one_message(arguments, message, run, folders, rows, tmp_path):
+  status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
+                          *QUICK, *arguments)
+  assert status == 2
+  assert message in errors and 'Traceback' not in errors
+  assert not (tmp_path / 'run/metrics.jsonl').exists()
+
+
+def test_the_plan_of_plain_flags(run, folders, rows, tmp_path):
+  status, printed, errors = run('train', '--model', folders['llama'], '--data', rows, '--output', tmp_path / 'run',
+                                *COLUMNS, '--dry_run')
+  assert status == 0, errors
+  assert 'Steps: 0 to 1000' in printed and f'{tmp_path}/run/run.toml' in printed and 'The run can start' in printed
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.fixture
+def registrations(monkeypatch):
+  """Lets `--import` find the module beside this one, and undoes what it registers."""
+  monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
+  yield 'toy_registrations'
+  sys.modules.pop('toy_registrations', None)
+  for registry, name in ((METHODS, 'scaled'), (LOSSES, 'squared'), (OPTIMIZERS, 'plain_sgd'), (FAMILIES, 'toy_llama')):
+    registry.pop(name, None)
+
+
+def test_a_method_a_family_a_loss_and_an_optimizer_of_ones_own_go_through_the_command(
+    registrations, run, folders, rows, tmp_path):
+  model, source = tmp_path / 'model', pathlib.Path(folders['llama'])
+  model.mkdir()
+  for file in source.iterdir():
+    (model / file.name).write_bytes(file.read_bytes())
+  config = json.loads((source / 'config.json').read_text())
+  (model / 'config.json').write_text(json.dumps(config | {'model_type': 'toy_llama'}))
+  folder = tmp_path / 'run'
+  status, printed, errors = run(
+    'train', '--import', registrations, '--model', model, '--data', rows, '--output', folder, *COLUMNS, *QUICK,
+    '--method=scaled', '--vectors=3', '--scale', '0.25', '--loss=squared', '--loss.power=1.5', '--optimizer=plain_sgd',
+    '--optimizer.momentum=0.9', '--learning_rate=0.1')
+  assert status == 0, errors
+  trained = saved.load_trained(str(folder))
+  assert trained.about['made_for']['family'] == 'toy_llama'
+  ((method, tensors),) = trained.parts()
+  assert dataclasses.asdict(method) == {'vectors': 3, 'scale': 0.25}
+  assert tensors['decoder/scaled/vectors'].shape == (3, 12) and not np.allclose(tensors['decoder/scaled/vectors'], 1)
+  status, printed, errors = run('eval', '--prompt', folder)
+  assert status == 0 and 'accuracy' in printed, errors
+  status, printed, errors = run('infer', '--prompt', folder, '--data', rows, '--output', tmp_path / 'a.jsonl')
+  assert status == 0 and len(lines(tmp_path / 'a.jsonl')) == 40, errors
+  status, _, errors = run('train', '--import', registrations, '--model', model, '--data', rows, '--output', folder,
+                          '--method=scaled', '--rank=3')
+  assert status == 2 and 'the method scaled has no such setting, but low_rank has it' in errors
