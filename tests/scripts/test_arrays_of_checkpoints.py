@@ -14,7 +14,7 @@ from prompt_tuning.checkpoints.t5x import write_t5x
 @pytest.mark.parametrize('name', ['token_embedder/embedding', 'target/token_embedder/embedding',
                                   'target.token_embedder.embedding'])
 def test_an_array_is_extracted_by_each_form_of_its_name(script, checkpoint, tmp_path, name):
-  file = tmp_path / 'embedding'  # without an ending
+  file = tmp_path / 'embedding'  # without a suffix
   status, printed, _ = script('extract_variable', '--checkpoint_dir', checkpoint, f'--variable_path={name}',
                               '--output_path', file)
   assert (status, printed) == (0, f'Wrote {file}: (19, 4) float32\n')

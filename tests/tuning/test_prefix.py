@@ -1,4 +1,4 @@
-"""A prefix that starts from a text, or from another prefix."""
+"""A prefix initialised from a text, or from another prefix."""
 
 import dataclasses
 
@@ -54,7 +54,7 @@ def test_a_text_of_gin_files_is_read_by_the_model():
   built = names.Prefix(2, text='5 6').build(model)
   np.testing.assert_array_equal(built.initialise(KEY, model)['decoder']['prefix']['keys'],
                                 model.read([[5, 6]]).as_prefix()[0])
-  assert names.Prefix(2, text='5 6').build(object()).init_from is None  # a dry run knows shapes only
+  assert names.Prefix(2, text='5 6').build(object()).init_from is None  # a dry run has only shapes
 
 
 PAIR = tuple(np.zeros((2, 3, 2, 6)) for _ in range(2))
