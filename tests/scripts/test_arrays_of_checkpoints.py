@@ -95,7 +95,7 @@ def test_every_difference_is_named_and_ends_with_1(script, checkpoint, tmp_path)
   assert status == 1
   assert printed.splitlines()[2:] == [
     'decoder/decoder_norm/scale: types differ; (4,) float32 on the left, (4,) bfloat16 on the right',
-    'encoder/layers_0/mlp/wo/kernel: 1 of 24 numbers differ, by up to 0.25; '
+    'encoder/layers_0/mlp/wo/kernel: 1 of 24 values differ, by up to 0.25; '
     '(6, 4) float32 on the left, (6, 4) float32 on the right',
     'encoder/prompt/prompt/prompt: only in right, (2, 4) float32',
     'token_embedder/embedding: shapes differ; (19, 4) float32 on the left, (18, 4) float32 on the right',
