@@ -1,4 +1,4 @@
-"""The short way, as the README shows it: tune, evaluate, save, load, predict."""
+"""The Python API as shown in the README: tune, evaluate, save, load, predict."""
 
 import json
 
@@ -21,7 +21,7 @@ QUICK = {'steps': 4, 'batch_size': 2, 'prompt_length': 3, 'quiet': True}
 
 @pytest.fixture(scope='module')
 def run(tiny, tmp_path_factory):
-  """A run on pairs, in a folder of its own."""
+  """A run on pairs, in a separate folder."""
   return pt.tune(tiny, PAIRS, model_dir=str(tmp_path_factory.mktemp('run')), **QUICK)
 
 
@@ -31,7 +31,7 @@ def test_tuning_on_pairs_gives_a_prompt_that_starts_from_the_embedding(tiny, run
   fresh = prompts.from_sample_of_embeddings(tiny.embeddings(), 29)
   first = prompts.PromptTuning(prompts.Prompt(3, fresh)).initialise(jax.random.key(0), tiny)
   difference = np.abs(run.trained[prompts.PATH] - np.asarray(first['encoder']['prompt']['prompt']['prompt']))
-  assert 0 < difference.max() < 4 * 0.3  # four steps of at most the rate
+  assert 0 < difference.max() < 4 * 0.3  # four steps of at most the learning rate
 
 
 def test_dicts_ids_and_files_are_the_same_examples(tiny, run, tmp_path):
@@ -41,7 +41,7 @@ def test_dicts_ids_and_files_are_the_same_examples(tiny, run, tmp_path):
   path.write_text('\n'.join(json.dumps({'inputs': inputs, 'targets': targets}) for inputs, targets in PAIRS))
   from_ids = pt.tune(tiny, ids, model_dir=str(tmp_path / 'ids'), **QUICK)
   np.testing.assert_array_equal(from_ids.trained[prompts.PATH], run.trained[prompts.PATH])
-  # No line is left for validation: the run is judged by what it learns.
+  # No line is left for validation: the run is evaluated on its training examples.
   file = pt.FileTask(str(path), name='examples', validation=0.0)
   from_file = pt.tune(tiny, file, model_dir=str(tmp_path / 'file'), **QUICK)
   np.testing.assert_array_equal(from_file.trained[prompts.PATH], run.trained[prompts.PATH])

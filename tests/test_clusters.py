@@ -1,4 +1,4 @@
-"""Figures of how well classes can be told apart, against rows whose answer is known, and formulas in NumPy."""
+"""Class separation of rows with known results, and compared with formulas in NumPy."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ D = 7
 
 
 def rows(count, distance, seed=0):
-  """Returns rows of two classes whose means lie a distance apart, and their labels."""
+  """Returns rows of two classes with a given distance between their means, and their labels."""
   labels = np.array(['good', 'bad'] * count)
   noise = np.random.default_rng(seed).normal(size=(2 * count, D))
   noise[:, 0] += distance * (labels == 'good')
@@ -52,7 +52,7 @@ def test_the_probe_of_wide_rows_is_scikit_learns():
   from sklearn.preprocessing import StandardScaler
 
   (train, names), (judged, wanted) = rows(9, 1.0), rows(20, 1.0, seed=1)
-  lift = np.random.default_rng(2).normal(size=(D, 60))  # more numbers than rows
+  lift = np.random.default_rng(2).normal(size=(D, 60))  # more columns than rows
   train, judged = train @ lift, judged @ lift
   plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)).fit(train, names)
   assert clusters.separation(train, names, judged, wanted)['linear_probe'] == 100 * plain.score(judged, wanted)
@@ -98,5 +98,5 @@ def test_the_scatter_is_a_picture_of_both_sides(tmp_path):
   before, labels = rows(20, 0.5)
   path = reports.scatter(before, rows(20, 6.0)[0], labels, str(tmp_path / 'deep' / 'scatter.png'), title='toy')
   assert open(path, 'rb').read(8) == b'\x89PNG\r\n\x1a\n'
-  with pytest.raises(ValueError, match=r'of \(40, 7\) before, \(39, 7\) after and 40 labels. Give two arrays'):
+  with pytest.raises(ValueError, match=r'shapes \(40, 7\) before, \(39, 7\) after and 40 labels. Give two arrays'):
     reports.scatter(before, before[1:], labels, path)

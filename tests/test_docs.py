@@ -1,7 +1,7 @@
-"""The commands and the Python of README.md and docs/ work: each is run in a folder of toys, in the page's order.
+"""The commands and the Python code of README.md and docs/ work: each runs in a folder of toys, in the page's order.
 
-Names of the pages (a model, a file of examples, a data folder) stand for toys that lie under these names; programs run
-with `--dry_run`. A command that no rule below knows fails.
+Names in the pages (a model, a file of examples, a data folder) are replaced with toys of these names; programs run
+with `--dry_run`. A command without a rule below fails.
 """
 
 import ast
@@ -29,20 +29,20 @@ from prompt_tuning.programs import command
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
          *sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'prompt_tuning').rglob('README.md'))]
-# What the pages call something -> its toy. Longer names come first.
+# Name in the pages -> toy. Longer names come first.
 TOYS = {
   'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/', '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
   '/models/t5-v1_1-xxl': '{model}',
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
-# Numbers of the models that have a size in the pages' commands, made those of the toy.
+# Sizes of the toy, instead of those of the models in the pages' commands.
 SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 24, 'EMBED_DIM': 96,
          'MLP_DIM': 256, 'NUM_EMBEDDINGS': 32}
-# What Python blocks use and do not define, and numbers of them that would take long.
+# Names that Python blocks use but do not define, and replacements for values that would take long.
 GIVEN = {'ids': [[6, 4, 5, 1]], 'target_ids': [[4, 5, 6, 1]]}
 SHORTER = {'steps=600': 'steps=2', 'batch_size=64': 'batch_size=4'}
 EXPERIMENTS = ('elicitation', 'table_to_text', 'frozen_transformer', 'clustering')  # they take minutes
-# What docs/pods.md exports, and a gcloud that never reaches a cloud.
+# Exports of docs/pods.md, and a gcloud that never reaches a cloud.
 POD = {'NAME': 'pod', 'ZONE': 'us-west4-a', 'TYPE': 'v5litepod-8', 'VERSION': 'v2-alpha-tpuv5-lite',
        'BASH_FUNC_gcloud%%': '() { false; }'}
 COMMAND = re.compile(r'([A-Z_]+=\S+ )*(prompt-tuning|python3?|pip|make|pre-commit|sbatch|\S*\.sh)( |$)')
@@ -51,7 +51,7 @@ ROWS = [{'inputs': f'{i} 2 3', 'targets': f'{i}', 'text': f'{i} 2', 'label': i %
 
 
 def blocks(page):
-  """Yields the indented and the fenced blocks of a page: their language, '' where none is given, and their text."""
+  """Yields the indented and the fenced blocks of a page: their language ('' if absent) and their text."""
   pattern = re.compile(r'^```(\w*)\n([\s\S]*?)^```$|(?:^    .*\n(?:[ \t]*\n(?=    ))*)+', re.MULTILINE)
   for match in pattern.finditer(page.read_text() + '\n'):
     language, fenced = match.groups()
@@ -59,7 +59,7 @@ def blocks(page):
 
 
 def kind(language, text):
-  """Says whether a block is commands, arguments for the command before it, Python, or something else."""
+  """Returns the kind of a block: commands, arguments for the command before it, Python, or other."""
   first = text.lstrip().split('\n')[0]
   if language == 'python' or re.match(r'(import|from) \w', first):
     return 'python'
@@ -76,7 +76,7 @@ def commands(text):
 
 @pytest.fixture(scope='session')
 def toys(tmp_path_factory):
-  """The toys that do not change: the small model as a T5X checkpoint, with a prompt inside and without; SST-2."""
+  """The toys that do not change: the small model as a T5X checkpoint, with and without a prompt; SST-2."""
   folder = tmp_path_factory.mktemp('docs_toys')
   model = dataclasses.replace(pt.load_model('t5_integers'), step=1_100_000)
   save_model(model, str(folder / 't5x'), layout='t5x')
@@ -111,7 +111,7 @@ def save_prompt(path):
 
 @pytest.fixture
 def place(tmp_path, toys, monkeypatch):
-  """The folder in which a page's commands run, with the package and what the pages name in it."""
+  """The folder in which a page's commands run, with the package and the files that the pages name."""
   (tmp_path / 'prompt_tuning').symlink_to(ROOT / 'prompt_tuning')
   (tmp_path / 'runs/reviews').mkdir(parents=True)
   save_prompt(tmp_path / 'runs/reviews/best.safetensors')
@@ -123,8 +123,8 @@ def place(tmp_path, toys, monkeypatch):
     (tmp_path / name).write_text('\n'.join([*head, *(f'{row["text"]}\t{row["label"]}' for row in ROWS)]))
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-  monkeypatch.setenv('TFDS_DATA_DIR', str(toys / 'tfds'))  # also: to be put back
-  monkeypatch.setattr(sys, 'path', [path for path in sys.path if path])  # programs add the folder they start in
+  monkeypatch.setenv('TFDS_DATA_DIR', str(toys / 'tfds'))  # also ensures that it is restored
+  monkeypatch.setattr(sys, 'path', [path for path in sys.path if path])  # programs add their working directory
   from prompt_tuning.data import registry, tasks
 
   monkeypatch.setattr(tasks, 'registered', dict(tasks.registered))
@@ -146,7 +146,7 @@ def place(tmp_path, toys, monkeypatch):
 
 
 def run_command(words, toys):
-  """Runs a command of a page, or checks what it names; returns its exit status."""
+  """Runs a command of a page, or checks the names in it; returns its exit status."""
   line = shlex.join(words)
   for name, toy in TOYS.items():
     line = line.replace(name, toy.format(toys=toys, model=find_model('t5_integers')))
@@ -195,13 +195,13 @@ def run_command(words, toys):
 
 
 def named_flags(arguments, script):
-  """Returns 0 where a script knows all flags, else 2."""
+  """Returns 0 if a script has all flags, else 2."""
   known = re.findall(r"add_argument\('(--\w+)'", script.read_text())
   return 0 if {each.partition('=')[0] for each in arguments if each.startswith('--')} <= {*known} else 2
 
 
 def named_in_gin_files(arguments):
-  """Returns 0 where the gin files of a command for T5X exist and gin files name all that it sets, else 2."""
+  """Returns 0 if the gin files of a T5X command exist and gin files name everything that it sets, else 2."""
   words = set(re.findall(r'\w+', ' '.join(path.read_text() for path in (ROOT / 'prompt_tuning').rglob('*.gin'))))
   for flag in arguments:
     name, _, value = flag.removeprefix('--').partition('=')
@@ -217,7 +217,7 @@ def toy_sizes():
 
 
 def run_python(text):
-  """Writes a block that names its file, runs another."""
+  """Writes a block that names its file; runs any other block."""
   named = re.match(r'# (\w+\.py)\n', text)
   if named:
     pathlib.Path(named[1]).write_text(text)
@@ -237,7 +237,7 @@ def test_what_a_page_says_to_run_works(page, place, toys, capsys):
     if found == 'python':
       run_python(text.replace('/models/t5_1_1_lm100k_base', f'{toys}/t5x'))
       continue
-    if found == 'arguments':  # further ones for the last command that trains, and its table
+    if found == 'arguments':  # additional ones for the last command that trains, and its table
       assert last is not None
       words = [each.replace('reviews.jsonl', 'reviews.tsv') for each in last]
       todo = [words + shlex.split(text.replace('\\\n', ' '))]
@@ -248,7 +248,7 @@ def test_what_a_page_says_to_run_works(page, place, toys, capsys):
         continue
       paths = list(sys.path)
       status = run_command(words, toys)
-      sys.path[:] = paths  # the next program starts as if this one had not run
+      sys.path[:] = paths  # the next program starts with a clean path
       assert status == 0, f'{shlex.join(words)}\n{capsys.readouterr()}'
       last = words if words[:2] == ['prompt-tuning', 'train'] else last
 

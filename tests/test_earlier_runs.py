@@ -1,6 +1,6 @@
-"""Files of earlier runs mean the same now: `earlier_runs/` holds a folder of each kind, made by the version of 2026-11.
+"""Files of earlier runs still give the same results: `earlier_runs/` holds a folder of each kind, from version 2026-11.
 
-Beside the folders stand `expected/<name>.json` and `.npz`: what that version made of them, used and resumed. The script
+`expected/<name>.json` and `.npz` hold that version's results of using and resuming them. The script
 `earlier_runs/make.py` wrote all of it with the functions of this file.
 """
 
@@ -13,7 +13,7 @@ import shutil
 import numpy as np
 import pytest
 
-# --- The package's side: the only part that knows where things live in it -----------------------------------------
+# --- The package's side: the only part that depends on its modules ------------------------------------------------
 from prompt_tuning import prompts
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.tasks import Task
@@ -40,7 +40,7 @@ VOCABULARY = PassThroughVocabulary(29)
 LENGTHS = {'inputs': 6, 'targets': 5}
 ADAFACTOR = Adafactor(lambda step: 0.05 * (step - START + 1))
 ADAMW = AdamW(0.03, weight_decay=0.1, clip=1.0)
-METHODS = {  # the name of a folder -> model, method, other settings than `train`'s
+METHODS = {  # folder name -> model, method, settings that differ from those of `train`
   'prompt_before': ('t5', prompts.PromptTuning(prompts.Prompt(7)), {'packed': True}),
   'prompt_after_eos': ('t5', prompts.PromptTuning(prompts.Prompt(7), layouts.after_eos), {}),
   'prompt_that_sees_no_input': (
@@ -58,7 +58,7 @@ METHODS = {  # the name of a folder -> model, method, other settings than `train
 
 
 def task():
-  """Returns the task that all runs learn: lists of ids are turned round."""
+  """Returns the task of all runs: lists of ids are reversed."""
   rows = [json.loads(line) for line in (HERE / 'turn.jsonl').read_text().splitlines()]
   return Task('turn', {'train': rows[:10], 'validation': rows[10:13]}, (accuracy,))
 
@@ -70,7 +70,7 @@ def frozen(name, dropout_rate=0.0):
 
 
 def train(name, folder, steps):
-  """Trains a run of `METHODS` to its step `steps`, from what the folder holds; returns what tells how it ended."""
+  """Trains or resumes a run of `METHODS` in the folder up to step `steps`; returns its results."""
   model, method, settings = METHODS[name]
   settings = {'optimizer': ADAFACTOR, 'packed': False, **settings}
   model = frozen(model, settings.pop('dropout_rate', 0.0))
@@ -83,14 +83,14 @@ def train(name, folder, steps):
 
 
 def losses(trained, model):
-  """Returns what trained tensors make of the validation split: the loss and its parts."""
+  """Returns the loss and its parts on the validation split, with trained tensors."""
   model = frozen(model)
   return evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), task(), lengths=LENGTHS,
                        batch_size=4, loss=Loss())
 
 
 def answers(trained, model):
-  """Returns the metrics of the validation split, and the answers."""
+  """Returns the metrics of the validation split, and the predictions."""
   model = frozen(model)
   result = evaluate(model, trained.conditioning(model), model.layout(trained.layout()), task(), sampler=Greedy(),
                     lengths=LENGTHS, batch_size=4)
@@ -104,19 +104,19 @@ def logits(trained, model):
 
 
 def run_command(*arguments):
-  """Runs `prompt-tuning`; it must end well."""
+  """Runs `prompt-tuning`, which must succeed."""
   program, *arguments = map(str, arguments)
   assert (convert.main(arguments) if program == 'convert' else command.run(program, arguments)) == 0
 
 
 # --- The same for every version of the package --------------------------------------------------------------------
 
-STEPS, MORE = 4, 2  # of a run that is kept, and of one that is resumed
-# Each run compiles programs of its own. These differ in data, optimizer or dropout; the others step on with `-m slow`.
+STEPS, MORE = 4, 2  # of a stored run, and of a resumed one
+# Each run compiles its programs. These differ in data, optimizer or dropout; `-m slow` also resumes the others.
 STEPPED = ('prefix_of_a_network', 'decoder_prompt', 'decoder_prefix')
-QUESTIONED = ('decoder_layer_prompts',)  # for logits and answers; the others with `-m slow`
+QUESTIONED = ('decoder_layer_prompts',)  # for logits and predictions; the others with `-m slow`
 EVALUATED = ('by_command', 'prefix', 'prompt.npy')  # with prompt-tuning eval
-ADAPTERS = {'peft_prompt': 'decoder_prompt', 'peft_prefix': 'decoder_prefix'}  # folder -> the run that it is of
+ADAPTERS = {'peft_prompt': 'decoder_prompt', 'peft_prefix': 'decoder_prefix'}  # folder -> its run
 TENSORS = ('best', 'last')
 COMMON = (
   '--gin_file=models/from_checkpoint_prompt.gin', '--gin.VOCABULARY=@seqio.PassThroughVocabulary()',
@@ -131,7 +131,7 @@ EVAL = ('eval', '--gin_file=runs/prompt_eval.gin', *COMMON, '--gin.PROMPT_LENGTH
 
 
 def mostly_slow(quick):
-  """Returns the names of all runs, of which only some are tried by default."""
+  """Returns the names of all runs, of which only some are tested by default."""
   return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
 
@@ -141,7 +141,7 @@ def expected(name):
 
 
 def assert_same(found, wanted):
-  """Compares dicts of numbers, texts and further dicts, numbers at 1e-5."""
+  """Compares nested dicts of numbers and texts, numbers to 1e-5."""
   assert found.keys() == wanted.keys()
   for name, value in wanted.items():
     if isinstance(value, dict):
@@ -157,13 +157,13 @@ def assert_close(found, wanted):
 
 
 def outputs(folder):
-  """Returns what the model answered in an evaluation by `EVAL`."""
+  """Returns the predictions of an evaluation by `EVAL`."""
   path, = (folder / 'judged/inference_eval').glob('turn.jsonl-0*.jsonl')
   return [json.loads(line)['output'] for line in path.read_text().splitlines()]
 
 
 def last_figures(folder):
-  """Returns the last line of a training's figures, without what depends on the clock."""
+  """Returns the last line of a training run's metrics, without those that depend on time."""
   line = [line for line in lines(folder) if line['folder'] == 'train'][-1]
   return {name: value for name, value in line.items() if not name.endswith('per_second')}
 
@@ -174,7 +174,7 @@ def lines(folder):
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
-  """A copy of all that is kept, as working directory."""
+  """A copy of all stored files, as working directory."""
   shutil.copytree(HERE, tmp_path / 'copy')
   monkeypatch.chdir(tmp_path / 'copy')
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
@@ -249,7 +249,7 @@ def test_the_command_evaluates_what_earlier_runs_left(source, copied):
 def test_a_config_of_an_earlier_run_describes_the_same_run(copied):
   run_command('train', '--gin_file=by_command/config.gin', "--gin.MODEL_DIR='again'")
   again, before = (load_trained(f'{folder}/last.safetensors') for folder in ('again', 'by_command'))
-  assert_same({name: again.about[name] for name in before.about}, before.about)  # files say more now
+  assert_same({name: again.about[name] for name in before.about}, before.about)  # files now hold more
   assert_close(again.prompt().vectors, before.prompt().vectors)
 
 

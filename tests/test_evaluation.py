@@ -1,4 +1,4 @@
-"""Evaluation against the model's own answers and logits, one text at a time."""
+"""Evaluation compared with the model's predictions and logits, one text at a time."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from prompt_tuning.rows.layouts import Layout
 
 EXAMPLES = [{'inputs': '7 8 9', 'targets': '5 6'}, {'inputs': '3', 'targets': '4'},
             {'inputs': '10 11', 'targets': '12'}]
-LENGTHS = {'inputs': 7, 'targets': 7}  # not a multiple of 8, as users give them
+LENGTHS = {'inputs': 7, 'targets': 7}  # not a multiple of 8, as users may give
 
 
 def words(targets, predictions):
@@ -59,7 +59,7 @@ def test_a_task_without_metrics_or_the_split_is_an_error(tiny):
 
 
 def of_targets(model, examples):
-  """Returns the sum of cross-entropies, of right tokens and of tokens, taken from the model's logits."""
+  """Returns the summed cross-entropy, the number of right tokens and of all tokens, from the model's logits."""
   loss = right = count = 0
   for example in examples:
     target = [*map(int, example['targets'].split()), 1]

@@ -1,4 +1,4 @@
-"""The import layers of docs/design.md, proved on the source; and that importing the package loads nothing heavy."""
+"""The import layers of docs/design.md, checked on the source; importing the package loads nothing heavy."""
 
 import ast
 import functools
@@ -14,7 +14,7 @@ import prompt_tuning
 
 ROOT = pathlib.Path(prompt_tuning.__file__).parent
 
-# Folder, or file at the top -> its layer; what is not listed is a program, which nothing below may import.
+# Folder or top-level file -> its layer; all others are programs, which lower layers may not import.
 LAYERS = {name: layer for layer, names in enumerate((
   ('types', 'names', 'trees', 'devices', 'files', 'rows'),
   ('tuning', 'prompts', 'decoding', 'losses', 'checkpoints', 'data'),
@@ -25,7 +25,7 @@ LAYERS = {name: layer for layer, names in enumerate((
 )) for name in names}
 PROGRAMS = 6
 PARTS = 1  # parts do not import each other
-PUBLIC = {'prompts': 'tuning'}  # names for users -> where they live
+PUBLIC = {'prompts': 'tuning'}  # user-facing names -> their modules
 
 # A heavy or optional library -> the only files that may import it.
 HOMES = {
@@ -59,7 +59,7 @@ def sources() -> dict[str, ast.Module]:
 
 
 def imported(tree: ast.Module) -> list[str]:
-  """Returns the dotted names of everything a file imports, also inside functions."""
+  """Returns the dotted names of everything that a file imports, including imports inside functions."""
   names = []
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
@@ -123,7 +123,7 @@ def modules() -> dict[str, set[str]]:
 
 
 def test_no_file_imports_itself_through_others():
-  graphlib.TopologicalSorter(modules()).prepare()  # raises CycleError, which names the circle
+  graphlib.TopologicalSorter(modules()).prepare()  # raises CycleError, which names the cycle
 
 
 def test_the_top_level_stays_small():

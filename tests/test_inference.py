@@ -1,4 +1,4 @@
-"""Saved prompts, and answers for whole files."""
+"""Saved prompts, and predictions for whole files."""
 
 import json
 
@@ -49,7 +49,7 @@ def test_the_folder_of_a_run_of_t5x_gives_its_newest_prompt(tmp_path, stack):
   for step in (9, 10, 8):
     write_numpy_prompt(str(tmp_path / f'numpy_checkpoints/checkpoint_{step}/{stack}.prompt.prompt.prompt'),
                        np.full((1, 2), step, np.float32))
-  (tmp_path / 'numpy_checkpoints/checkpoint_11').mkdir()  # of a run that was killed before its prompt was there
+  (tmp_path / 'numpy_checkpoints/checkpoint_11').mkdir()  # from a run that was killed before it wrote its prompt
   assert (load_prompt(str(tmp_path)).vectors == 10).all()
 
 
@@ -93,7 +93,7 @@ def test_answers_stand_in_the_shape_of_t5xs_files_and_are_the_models(tiny):
 
 def test_scores_of_answers_stand_beside_them(tiny):
   plain, scored = answers(tiny, 'predict'), answers(tiny, 'predict_with_aux')
-  assert [line | {'aux': {'scores': 0.0}} for line in plain] == scored  # T5X scores greedy answers with 0
+  assert [line | {'aux': {'scores': 0.0}} for line in plain] == scored  # T5X scores greedy generations with 0
 
 
 def test_scores_of_targets_are_their_log_likelihoods(tiny):

@@ -1,4 +1,4 @@
-"""Where things stand in a row, against arrays written by hand."""
+"""Layouts of rows, compared with arrays written by hand."""
 
 import numpy as np
 import pytest

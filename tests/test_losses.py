@@ -1,4 +1,4 @@
-"""Losses against formulas in NumPy, in float64."""
+"""Losses compared with NumPy formulas in float64."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Losses that compare the rows of a batch, and the margin over label words, against formulas in NumPy in float64."""
+"""Losses over pairs of rows, and the margin loss over label words, compared with NumPy formulas in float64."""
 
 import functools
 
@@ -17,7 +17,7 @@ jitted_margin = jax.jit(margin, static_argnames=('labels', 'margin'))
 
 
 def batch(z, classes=CLASSES, places=PLACES):
-  """Returns outputs whose row b is z_b at its place and noise elsewhere, and the targets and weights for it."""
+  """Returns outputs with z_b at the target position of row b and noise elsewhere, and their targets and weights."""
   rows = np.arange(len(z))
   outputs = np.random.default_rng(1).normal(size=(len(z), T, z.shape[1]))
   targets, weights = np.full((len(z), T), 6), np.zeros((len(z), T))
@@ -26,14 +26,14 @@ def batch(z, classes=CLASSES, places=PLACES):
 
 
 def cosines(z, same):
-  """Torch's cosine_embedding_loss of all ordered pairs, averaged."""
+  """torch's cosine_embedding_loss, averaged over all ordered pairs."""
   length = np.sqrt((z**2).sum(1) + 1e-12)
   cosine = z @ z.T / np.outer(length, length)
   return np.where(same, 1 - cosine, np.maximum(0, cosine)).mean()
 
 
 def distances(z, same):
-  """Torch's pairwise_distance of all ordered pairs: summed where they are of one class, else their reciprocals."""
+  """torch's pairwise_distance, summed over ordered pairs of one class, plus its reciprocals over other pairs."""
   distance = np.sqrt(((z[:, None] - z[None] + 1e-6) ** 2).sum(-1))
   return np.where(same, distance, 1 / distance).sum()
 

@@ -1,4 +1,4 @@
-"""First values of a prompt, and the method that hands it to a model."""
+"""Initialisers of a prompt, and the prompt tuning method."""
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +27,13 @@ def embeddings():
 
 
 def values(initializer, shape=(P, D), key=KEY):
-  """Returns what the initialiser gives where it is used: as parameter of a Prompt."""
+  """Returns the initialiser's values as the parameter of a Prompt."""
   module = prompts.Prompt(shape[0], initializer)
   return np.asarray(module.init(key, shape[1])['params']['prompt'])
 
 
 def row_numbers(vectors, embeddings):
-  """Returns which row of the embedding each vector is."""
+  """Returns the embedding row that each vector equals."""
   equal = (vectors[:, None] == embeddings[None]).all(-1)
   assert (equal.sum(1) == 1).all(), 'every vector is exactly one row'
   return equal.argmax(1)
@@ -116,7 +116,7 @@ def test_a_given_array_is_taken_as_it_is():
 def test_a_given_array_is_copied_so_that_training_cannot_free_it():
   array = jnp.ones((P, D))
   first = prompts.from_array(array)(KEY, (P, D))
-  first.delete()  # what a donated buffer becomes
+  first.delete()  # as with a donated buffer
   assert array.sum() == P * D
 
 
@@ -130,7 +130,7 @@ def test_a_given_array_of_another_shape_is_an_error_that_says_what_to_do(shape, 
 
 
 class Model:
-  """All that a method may ask of a model."""
+  """A model with only the interface that methods use."""
 
   width = D
   prompted = 'encoder'

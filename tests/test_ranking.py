@@ -1,4 +1,4 @@
-"""Ranked classification against scores of each pair of input and word alone."""
+"""Ranked classification compared with separate scores of each input and word."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from prompt_tuning.evaluation.saved import SavedPrompt
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 from prompt_tuning.rows.layouts import after_eos
 
-WORDS = ('5 6 7', '4', '12 3', '5 6')  # of one to three tokens; one begins as another does
+WORDS = ('5 6 7', '4', '12 3', '5 6')  # one to three tokens each; two share a first token
 INPUTS = ('7 8 9', '3', '10 11 4 5', '8 2', '17')
 
 
@@ -70,7 +70,7 @@ def test_an_evaluation_takes_the_likeliest_word_and_counts_how_often_it_is_right
 
 
 def test_the_sum_prefers_short_words_and_the_mean_does_not(causal):
-  # All logits are equal, so every token costs log V: by their sum the shorter word wins, by their mean neither.
+  # All logits are equal, so every token costs log V: by sum the shorter word wins, by mean the words tie.
   even = dataclasses.replace(causal, params=jax.tree.map(jnp.zeros_like, causal.params))
   words = Ranked(('5 6 7', '4'))
   np.testing.assert_allclose(scores(even, words), -np.log(29) * np.array([[4, 2]] * 5), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""The published prompts for T5 1.1 LM-adapted base, with a model of its shape."""
+"""The published prompts for T5 1.1 LM-adapted base, with a model of the same shape."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
 
 BASE = T5Config(vocab_size=32128, width=768, heads=12, head_dim=64, mlp_dim=2048, encoder_layers=12, decoder_layers=12)
-NORMS = {'sst2': 14347.524, 'mrpc': 8950.930, 'rte': 9561.628}  # computed with NumPy alone
+NORMS = {'sst2': 14347.524, 'mrpc': 8950.930, 'rte': 9561.628}  # computed with NumPy only
 
 
 @pytest.mark.parametrize('task', NORMS)
@@ -35,7 +35,7 @@ def test_a_published_prompt_is_loaded_whole(shared, task):
 
 @pytest.fixture(scope='module')
 def outline(tmp_path_factory) -> pathlib.Path:
-  """A T5X checkpoint of the base model that only lists its arrays: enough for a plan."""
+  """A T5X checkpoint of the base model that only lists its arrays, which is enough for a dry run."""
   folder = tmp_path_factory.mktemp('base') / 'checkpoint_1100000'
   folder.mkdir()
   listed = {}
@@ -70,7 +70,7 @@ def test_a_published_prompt_fits_the_base_model(shared, outline, task, tmp_path,
 
 @pytest.fixture
 def stand_in(tmp_path):
-  """A model of the base's shape and step, with small random weights, in T5X's layout."""
+  """A model with the base model's shapes and step and small random weights, in T5X's layout."""
   random = np.random.default_rng(0)
   scale = {'embedding': 1.0, 'scale': 0.0}
   flat = {path: random.standard_normal(array.shape, np.float32) * scale.get(path.rsplit('/', 1)[1], 0.02) + (
@@ -84,7 +84,7 @@ def stand_in(tmp_path):
 @pytest.mark.slow
 def test_a_published_prompt_is_evaluated_end_to_end_with_a_model_of_the_true_size(
     shared, stand_in, tmp_path, users_environment):
-  """The same command with the real checkpoint and data is the one of the published accuracy, 95.07."""
+  """With the real checkpoint and data, this command gives the published accuracy, 95.07."""
   pytest.importorskip('tensorflow_datasets')
   from tensorflow_datasets.text import glue as tfds_glue
   sys.path.insert(0, str(pathlib.Path(__file__).parent / 'data'))

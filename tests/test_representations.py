@@ -1,4 +1,4 @@
-"""Representations of texts, against the model's logits and the loss's view of a training batch."""
+"""Representations of texts, compared with the model's logits and with the outputs that losses read."""
 
 import jax.numpy as jnp
 import numpy as np

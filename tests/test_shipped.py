@@ -1,4 +1,4 @@
-"""The model and prompts that come with the package give the scores that their table says."""
+"""The shipped model and prompts reproduce the scores in their table."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Files and folders are there complete, or not there."""
+"""Files and folders are either complete or absent."""
 
 import os
 import sys
@@ -57,7 +57,7 @@ def test_paths_are_joined_for_folders_and_addresses():
 
 
 def test_an_object_is_put_whole_and_replaced(store):
-  for size in (0, 5, 6 << 20):  # the last in several requests
+  for size in (0, 5, 6 << 20):  # the last one in several requests
     content = bytes(range(256)) * (size // 256) + b'x' * (size % 256)
     storage.write_bytes('gs://bucket/a/[file] 1', content)
     assert storage.read_bytes('gs://bucket/a/[file] 1') == content
@@ -115,7 +115,7 @@ def test_a_folder_is_listed_and_removed_with_all_in_it(store, tmp_path, local):
   assert storage.list_folder(storage.join(root, 'run')) == ['a b', 'b', 'c']
   storage.remove_tree(storage.join(root, 'run'))
   assert {'runs', 'run'} & set(storage.list_folder(root)) == {'runs'}
-  storage.remove_tree(storage.join(root, 'run'))  # it is not there
+  storage.remove_tree(storage.join(root, 'run'))  # it does not exist
 
 
 def test_what_cannot_be_removed_stays_and_is_told(store, caplog):
@@ -171,7 +171,7 @@ def test_a_local_folder_grows_in_its_place(tmp_path):
 
 def test_files_grow_in_a_bucket_by_being_put_whole(store):
   put = lambda: storage.read_bytes('gs://bucket/run/lines')
-  for line in ('one\n', 'two\n'):  # the second goes on with what the first has left
+  for line in ('one\n', 'two\n'):  # the second resumes after the first
     growing = storage.GrowingFolder('gs://bucket/run/')
     with growing.open('lines') as file:
       before = put() if line == 'two\n' else b''
@@ -184,14 +184,14 @@ def test_files_grow_in_a_bucket_by_being_put_whole(store):
       storage.put_grown('gs://bucket/run')
       assert put() == before + line.encode() + b'more\n'
       asked = len(store.asked)
-      growing.put()  # nothing has grown
+      growing.put()  # nothing has changed
       assert len(store.asked) == asked
     os.makedirs(f'{growing.path}/train')
     open(f'{growing.path}/train/events', 'w').close()
     growing.close()
     assert not os.path.exists(growing.path)
   assert put() == b'one\nmore\ntwo\nmore\n' and storage.list_folder('gs://bucket/run') == ['lines', 'train']
-  storage.put_grown('gs://bucket/run')  # nobody writes it
+  storage.put_grown('gs://bucket/run')  # no longer written
 
 
 def test_a_folder_that_must_be_whole_is_not_written_to_an_object_store():

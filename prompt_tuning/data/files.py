@@ -207,7 +207,7 @@ def read_lines(path: str) -> list[tuple[int, str]]:
     content = storage.read_bytes(path)
     content = gzip.decompress(content) if str(path).endswith('.gz') else content
   except FileNotFoundError as error:
-    raise FileNotFoundError(f'{path}: no such file. Give the path of a file of examples.') from error
+    raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
     raise ValueError(f'{path} is not a complete gzip file ({error}). Copy it again, or unpack it.') from error
   content = content.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write

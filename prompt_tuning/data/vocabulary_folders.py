@@ -22,7 +22,7 @@ def load_vocabulary(path: str) -> Vocabulary:
   for candidate in candidates:
     if storage.exists(candidate):
       return _open_file(candidate)
-  raise FileNotFoundError(f'{path} has no vocabulary: looked for {", ".join(candidates)}. '
+  raise FileNotFoundError(f'{path} holds no vocabulary: looked for {", ".join(candidates)}. '
                           "Copy the model's tokenizer file there, or give its path as the vocabulary.")
 
 

@@ -82,7 +82,7 @@ def require_fit(mesh: Mesh | None, config: Any) -> None:
   """
   if mesh is None:
     return
-  sizes = {'heads': config.heads, 'heads of keys and values': getattr(config, 'kv_heads', 0) or config.heads,
+  sizes = {'heads': config.heads, 'KV heads': getattr(config, 'kv_heads', 0) or config.heads,
            'hidden width of the MLP': config.mlp_dim}
   for axis, dimensions in (('model', sizes), ('fsdp', {'width': config.width})):
     _require_even(axis, mesh.shape[axis], dimensions)

@@ -254,8 +254,8 @@ class LabelLayout(CausalLayout):
       raise ValueError(f'An example has the labels {list(map(int, targets))[:5]}, but the output layer has '
                        f'{self.classes} classes, 0 to {self.classes - 1}. Increase architectures.NewEnds.classes.')
     if self.inputs and np.ndim(inputs) == 2 and np.shape(inputs)[1] != self.inputs:
-      raise ValueError(f'An input has vectors of {np.shape(inputs)[1]} numbers, but the input layer reads '
-                       f'{self.inputs}. Set architectures.NewEnds.features to that number.')
+      raise ValueError(f'An input has vectors of width {np.shape(inputs)[1]}, but the input layer reads width '
+                       f'{self.inputs}. Set architectures.NewEnds.features to that width.')
     if self.inputs and np.ndim(inputs) == 1 and len(inputs) and max(inputs) >= self.inputs:
       raise ValueError(f'An input has the token {int(max(inputs))}, but the input layer has {self.inputs} tokens, 0 to '
                        f'{self.inputs - 1}. Increase architectures.NewEnds.tokens.')

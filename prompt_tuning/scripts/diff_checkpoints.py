@@ -68,7 +68,7 @@ def _value_difference(left: Any, right: Any, atol: float, rtol: float) -> list[s
     return []
   with np.errstate(invalid='ignore'):  # infinities and NaN
     largest = np.max(np.abs(left - right)[wrong])
-  return [f'{wrong.sum()} of {wrong.size} numbers differ, by up to {largest:g}']
+  return [f'{wrong.sum()} of {wrong.size} values differ, by up to {largest:g}']
 
 
 def _compare(options: Any) -> int:

@@ -1,4 +1,4 @@
-"""What the tests of file formats share: copies that may be damaged."""
+"""Shared by the tests of file formats: copies that may be damaged."""
 
 import os
 import pathlib

@@ -27,7 +27,7 @@ def assert_same(folder, wanted):
 
 
 def parse(path):
-  """Reads float32 safetensors as their format is defined: length, JSON header, numbers."""
+  """Reads float32 safetensors according to the format: length, JSON header, data."""
   content = path.read_bytes()
   start = 8 + int.from_bytes(content[:8], 'little')
   header = json.loads(content[8:start])
@@ -52,7 +52,7 @@ def test_one_file_is_written_and_read_back(tmp_path):
 
 
 def test_shards_are_written_as_transformers_names_them_and_read_back(tmp_path):
-  (tmp_path / 'model').mkdir()  # an empty folder may be there
+  (tmp_path / 'model').mkdir()  # an empty folder may exist
   write_huggingface(str(tmp_path / 'model'), CONFIG, NAMED, shard_bytes=160)
   assert sorted(os.listdir(tmp_path / 'model')) == [
     'config.json', 'model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors',
@@ -63,7 +63,7 @@ def test_shards_are_written_as_transformers_names_them_and_read_back(tmp_path):
     'weight_map': dict(zip(NAMED, 2 * ['model-00001-of-00002.safetensors'] + 2 * ['model-00002-of-00002.safetensors'],
                            strict=True))}
   with safetensors.safe_open(tmp_path / 'model' / 'model-00001-of-00002.safetensors', framework='numpy') as file:
-    assert file.metadata() == {'format': 'pt'}  # transformers refuses files without it
+    assert file.metadata() == {'format': 'pt'}  # transformers rejects files without it
   assert_same(HuggingFaceFolder(str(tmp_path / 'model')), NAMED)
 
 
@@ -132,7 +132,7 @@ def test_pickled_arrays_are_refused_with_a_way_to_convert_them(tmp_path):
 def test_an_unknown_name_an_unknown_type_and_a_remote_folder_are_errors(sharded):
   with pytest.raises(KeyError, match=r'has no array shared.weights. Did you mean shared.weight'):
     HuggingFaceFolder(str(sharded)).read('shared.weights')
-  with pytest.raises(OSError, match='gs://bucket/model: Hugging Face folders are read from a local disk only'):
+  with pytest.raises(OSError, match='gs://bucket/model: Hugging Face folders are read only from a local disk'):
     HuggingFaceFolder('gs://bucket/model')
   path = sharded / 'model-00001-of-00002.safetensors'
   path.write_bytes(path.read_bytes().replace(b'"BF16","shape":[5,4]', b'"C64","shape":[5,1]'.ljust(20)))

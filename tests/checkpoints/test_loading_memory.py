@@ -56,7 +56,7 @@ def test_loading_needs_the_checkpoints_size_and_the_largest_array(tmp_path, form
     write_huggingface(str(tmp_path / 'model'), {}, save(trees.unflatten(params), RULES), shard_bytes=60_000_000)
   folder = tmp_path if format == 't5x' else tmp_path / 'model'
   rules = [(rule.ours, rule.theirs, rule.transpose) for rule in RULES]
-  # What the loader holds is measured, not what glibc keeps of freed memory (up to 64 MB for each thread).
+  # Measures the loader's memory, not the freed memory that glibc keeps (up to 64 MB per thread).
   allocator = {'MALLOC_ARENA_MAX': '1', 'MALLOC_MMAP_THRESHOLD_': '1000000'}
   result = subprocess.run(
     [sys.executable, '-c', LOAD, format, str(folder), json.dumps(SHAPES), json.dumps(rules)],

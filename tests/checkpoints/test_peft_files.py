@@ -1,4 +1,4 @@
-"""Folders of PEFT: those that PEFT wrote are read, and those that are written follow its format."""
+"""PEFT folders: those written by PEFT are read, and those written by this package follow its format."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PREFIXES = [('gpt2', 'prefix_tuning'), ('gpt2', 'prefix_tuning_proj'), ('gpt2', 
             ('llama', 'prefix_tuning'), ('llama', 'prefix_tuning_proj'), ('t5_v10', 'prefix_tuning'),
             ('t5_v10', 'prefix_tuning_proj'), ('t5_v11', 'prefix_tuning'), ('t5_v11', 'prefix_tuning_proj')]
 MULTITASK = [('gpt2', 'multitask'), ('t5_v11', 'multitask_enc')]
-# Sizes that differ from one another: L=3, P=2, H=4, K=5.
+# All sizes differ: L=3, P=2, H=4, K=5.
 PREFIX = {KEYS: np.arange(120, dtype=np.float32).reshape(3, 2, 4, 5),
           VALUES: -np.arange(120, dtype=np.float32).reshape(3, 2, 4, 5)}
 PROMPT = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -38,7 +38,7 @@ def stored(folder):
 
 
 def change(folder, *, arrays=None, **config):
-  """Changes the config of an adapter, a None removing a field, and its arrays."""
+  """Changes the config of an adapter (None removes a field) and its arrays."""
   path = folder / 'adapter_config.json'
   merged = json.loads(path.read_text()) | config
   path.write_text(json.dumps({name: value for name, value in merged.items() if value is not None}))
@@ -63,7 +63,7 @@ def prefix_folder(tmp_path):
 def test_prompts_that_peft_wrote_are_read(shared, model, method):
   folder = folder_of(shared, model, method)
   trained = read_adapter(folder).trained(**SHAPES[model])
-  wanted = stored(folder)[:5]  # an encoder-decoder's other rows reach nothing
+  wanted = stored(folder)[:5]  # the other rows of an encoder-decoder are unused
   assert list(trained) == [ENCODER if model.startswith('t5') else DECODER]
   np.testing.assert_array_equal(*trained.values(), wanted, strict=True)
 
@@ -95,7 +95,7 @@ def test_prefixes_that_peft_wrote_are_read(shared, model, method):
   heads, size, file = shapes['kv_heads'], shapes['head_dim'], stored(folder)
   assert set(trained) == {KEYS, VALUES}
   for layer in range(2):
-    slot = 0 if model.startswith('t5') else layer  # of two slots T5 reads the first only
+    slot = 0 if model.startswith('t5') else layer  # T5 reads only the first of two slots
     for name, row in ((KEYS, 2 * slot), (VALUES, 2 * slot + 1)):
       assert trained[name].shape == (2, 5, heads, size)
       for head in range(heads):
@@ -191,7 +191,7 @@ def test_a_prefix_that_peft_trained_for_t5_is_written_back(shared, tmp_path, met
   write_adapter(str(tmp_path / 'a'), read_adapter(folder).trained(), task_type='SEQ_2_SEQ_LM')
   file = stored(tmp_path / 'a')
   np.testing.assert_array_equal(file[:, :64], stored(folder)[:, :64])
-  assert not file[:, 64:].any()  # the slot that no layer reads
+  assert not file[:, 64:].any()  # the unused slot
 
 
 def test_a_full_disk_leaves_no_folder(tmp_path, full_disk):
@@ -223,7 +223,7 @@ def test_a_folder_without_an_adapter_is_refused_and_one_inside_is_named(tmp_path
     read_adapter(tmp_path / 'b')
   with pytest.raises(FileNotFoundError, match=rf'the folder of a PEFT adapter, such as {prompt_folder}'):
     read_adapter(tmp_path)
-  with pytest.raises(OSError, match=r'gs://bucket/a: adapters are read from a local disk only'):
+  with pytest.raises(OSError, match=r'gs://bucket/a: adapters are read only from a local disk'):
     read_adapter('gs://bucket/a')
 
 

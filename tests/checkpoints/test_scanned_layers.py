@@ -1,4 +1,4 @@
-"""T5X checkpoints whose layers are scanned, by T5X's own list of their names and shapes."""
+"""T5X checkpoints with scanned layers, from T5X's list of their names and shapes."""
 
 import json
 
@@ -20,7 +20,7 @@ FORMS = ['flaxformer_scan', 't5x_examples_scalable_t5']
 
 
 class Shapes:
-  """A checkpoint of which only names and shapes are known."""
+  """A checkpoint with names and shapes only."""
 
   path = 'shapes'
 
@@ -55,7 +55,7 @@ def scan(named, shapes):
 
 @pytest.fixture
 def named(shared):
-  """The parameters of d_small by layers, each with position biases of its own."""
+  """The parameters of d_small by layer, with separate position biases for each layer."""
   named, random = dict(np.load(shared / 't5x/d_small/params.npz')), np.random.default_rng(3)
   for stack in ('encoder', 'decoder'):
     shape = named.pop(f'{stack}/relpos_bias/rel_embedding').shape
@@ -87,7 +87,7 @@ def test_every_layer_is_read_to_the_bit(shared, tmp_path, named, form):
 
 
 def greedy(params, shape, memory, visible, length):
-  """Returns the likeliest tokens [B, S], each found by running the whole decoder again."""
+  """Returns the most likely tokens [B, S], rerunning the whole decoder for each."""
   tokens = np.zeros((len(memory), length + 1), np.int32)
   ended = np.zeros(len(memory), bool)
   for i in range(length):

@@ -73,7 +73,7 @@ def test_no_flipped_bit_anywhere_in_the_file_changes_what_is_read(path, tmp_path
     except ValueError as error:
       assert str(damaged) in str(error)
       errors += 1
-    else:  # a space that JSON does not care about
+    else:  # a space that JSON ignores
       assert_same(arrays, ARRAYS)
       assert metadata == METADATA
   assert errors > 0.95 * len(content)

@@ -11,7 +11,7 @@ from prompt_tuning.checkpoints.t5x import T5XCheckpoint
 
 
 class _Bucket(http.server.BaseHTTPRequestHandler):
-  """Answers Google Cloud Storage's JSON interface with the files of a folder."""
+  """Serves the files of a folder through Google Cloud Storage's JSON API."""
 
   protocol_version = 'HTTP/1.1'
   wbufsize = -1  # one packet for head and body

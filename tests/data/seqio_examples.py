@@ -1,4 +1,4 @@
-"""What the tests of tasks in SeqIO's registry share: reading examples, and judging answers as SeqIO does."""
+"""Shared by the tests of SeqIO tasks: reading examples, and computing metrics as SeqIO does."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ def in_all_vocabularies(names: list[str]) -> set[str]:
 
 @contextlib.contextmanager
 def task_in(data_dir: Any, name: str) -> Iterator[seqio.Task]:
-  """The task with its data in `data_dir` instead of where SeqIO looks."""
+  """The task with its data in `data_dir` instead of SeqIO's default folder."""
   task = seqio.TaskRegistry.get(name)
   task.source.tfds_dataset.override_data_dir(str(data_dir))
   try:
@@ -31,14 +31,14 @@ def task_in(data_dir: Any, name: str) -> Iterator[seqio.Task]:
 
 @functools.cache
 def read(data_dir: Any, name: str, split: str) -> list[dict[str, Any]]:
-  """Returns the examples of a split with 'inputs' and 'targets' as texts: what preprocessing makes, not tokenised."""
+  """Returns the preprocessed examples of a split with 'inputs' and 'targets' as texts, not tokenised."""
   with task_in(data_dir, name) as task:
     dataset = task.preprocessors[0](task.source.get_dataset(split, shuffle=False))
     return [seqio_tasks.plain(each) for each in dataset.as_numpy_iterator()]
 
 
 def read_tokens(data_dir: Any, name: str, split: str) -> list[dict[str, Any]]:
-  """Returns the examples of a split as SeqIO gives them, tokenised as bytes."""
+  """Returns the examples of a split from SeqIO, tokenised as bytes."""
   with task_in(data_dir, name) as task:
     dataset = task.replace(output_features=FEATURES).get_dataset(None, split, shuffle=False)
     return [seqio_tasks.plain(each) for each in dataset.as_numpy_iterator()]
@@ -53,7 +53,7 @@ def right_answers(examples: list[dict[str, Any]]) -> list[str]:
 
 
 def judge(name: str, examples: list[dict[str, Any]], answers: list[str]) -> dict[str, float]:
-  """Returns the task's metrics of answers, without the logging of examples."""
+  """Returns the task's metrics of predictions, without logging examples."""
   task = seqio.TaskRegistry.get(name)
   targets = [task.postprocess_fn(each['targets'], example=each, is_target=True) for each in examples]
   predictions = [task.postprocess_fn(answer, example=each, is_target=False)

@@ -45,7 +45,7 @@ def test_correlations_are_of_scores_and_of_ranks():
 
 def test_multirc_counts_answers_and_whole_questions():
   targets = labels((1, 'a'), (0, 'a'), (1, 'b'), (1, 'b'))
-  # One of two questions whole; 2 true positives, 1 false negative.
+  # One of two questions fully right; 2 true positives, 1 false negative.
   found = benchmark_metrics.multirc(targets, labels((1, 'a'), (0, 'a'), (1, 'b'), (-1, 'b')))
   assert found == {'f1': pytest.approx(80.0), 'exact_match': 50.0}
 

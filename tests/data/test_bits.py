@@ -1,4 +1,4 @@
-"""Tasks on bits and on images: what they ask, and that they are the same for the same seed."""
+"""Tasks on bits and on images: their labels, and that the same seed gives the same examples."""
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ import tfds_folders
 
 from prompt_tuning.data import c4
 
-SIZE = 1000  # of a vocabulary; ids above 899 are sentinels
+SIZE = 1000  # vocabulary size; ids above 899 are sentinels
 TEXTS = ['The cat sat on the mat, and the dog on the rug: both slept.', 'Short.', 'x']
 
 
@@ -18,7 +18,7 @@ def document(length: int) -> np.ndarray:
 
 
 def fill_in(inputs: np.ndarray, targets: np.ndarray) -> list[int]:
-  """Puts the spans of the targets where the inputs have their sentinels."""
+  """Replaces the sentinels of the inputs with the spans of the targets."""
   spans, current = {}, None
   for token in targets.tolist():
     if token >= SIZE - c4.SENTINELS:

@@ -127,7 +127,7 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
 
 
 def test_a_file_that_does_not_exist_or_has_another_ending_is_named(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: no such file'):
+  with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: there is no such file'):
     registry.get(str(tmp_path / 'gone.jsonl'))
   with pytest.raises(ValueError, match=r'a\.csv is neither a \.jsonl nor a \.tsv file'):
     files.FileTask(str(tmp_path / 'a.csv'))

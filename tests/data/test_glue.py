@@ -19,7 +19,7 @@ MNLI = (
   {'hypothesis': 'He sleeps.', 'premise': 'He is at home.', 'label': 1},
 )
 
-# Config -> examples of each split; in the test split they have no label. The first is the paper's.
+# Config -> examples of each split; the test split has no labels. The first example is the paper's.
 EXAMPLES = {
   'cola': ({'sentence': 'John made Bill master of himself.', 'label': 1}, {'sentence': 'Himself made.', 'label': 0}),
   'sst2': ({'sentence': 'it confirms fincher ’s status', 'label': 1}, {'sentence': 'dull', 'label': 0}),
@@ -39,7 +39,7 @@ EXAMPLES = {
             'label': 1}, {'sentence1': 'Bob hit Al as he fell.', 'sentence2': 'Al hit.', 'label': 0}),
 }
 
-# What the first training example (of MNLI's sets: the first at all) is as text.
+# The first training example (for MNLI's sets, the first example) as text.
 TEXTS = {
   'cola': ('cola sentence: John made Bill master of himself.', 'acceptable'),
   'sst2': ('sst2 sentence: it confirms fincher ’s status', 'positive'),

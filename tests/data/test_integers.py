@@ -5,7 +5,7 @@ import pytest
 
 from prompt_tuning.data import integers, registry
 
-# The table of tasks once more, in the plainest words.
+# An independent, simple implementation of every task.
 PLAIN = {
   'SortAscending': lambda x: sorted(x),
   'SortDescending': lambda x: sorted(x)[::-1],
@@ -77,7 +77,7 @@ def test_a_quarter_of_all_lists_never_occurs_in_training():
 
 
 def test_the_side_of_a_list_does_not_depend_on_the_process():
-  def plainly(entries):  # SplitMix64 in Python's own integers
+  def plainly(entries):  # SplitMix64 with Python integers
     state = 0
     for entry in entries:
       state = (state + entry + 0x9E3779B97F4A7C15) % 2**64
@@ -94,7 +94,7 @@ def test_the_side_of_a_list_does_not_depend_on_the_process():
 def test_half_of_the_varied_lists_are_thrown_away():
   x = integers.Draws('SortAscending', length=4, largest=5).block(0).tolist()
   share = np.mean([len(set(entries)) > 2 for entries in x])
-  # Of all lists of 4 entries up to 5, varied ones are (120 + 360) / 625; half of them go.
+  # Of all lists of 4 entries up to 5, (120 + 360) / 625 are varied; half of those are discarded.
   varied = 480 / 625 / 2
   assert abs(share - varied / (varied + 145 / 625)) < 0.05
 
@@ -111,7 +111,7 @@ def test_the_overlap_is_the_share_of_lists_with_the_same_answer():
   x = integers.Draws('LessThan', 5, 6).validation().block(0)[:3200]
   answers = integers.apply('LessThan', x)
   assert overlap('Modulo', 'LessThan') == 100 * (answers == integers.apply('Modulo', x)).all(1).mean() > 40
-  # On lists of 0 and 1 the task is also to say which entries are 0: elsewhere none is.
+  # On lists of 0 and 1, the task equals "which entries are 0"; in other lists no entry is 0.
   assert overlap('InverseBinary', 'LessThan') == 100 * (answers == 0).all(1).mean() > 20
   assert overlap('InverseBinary', 'InverseBinary') == 100 and overlap('InverseBinary', 'SortAscending') == 0
 

@@ -15,13 +15,13 @@ def test_sequence_match_is_exact_for_texts_and_ids():
 
 
 def test_token_accuracy_compares_places():
-  # 2 of 3 places, 1 of 2 (a word too many), 0 of 1 (a word missing): 3 of 6.
+  # 2 of 3 places, 1 of 2 (an extra word), 0 of 1 (a missing word): 3 of 6.
   assert metrics.token_accuracy(['a b c', 'a', 'a'], ['a x c', 'a b', '']) == {'token_accuracy': 50.0}
   assert metrics.token_accuracy([[7, 8]], [np.array([7, 9])]) == {'token_accuracy': 50.0}
 
 
 def test_f1_is_the_mean_over_the_targets_labels():
-  # yes: precision 1/2, recall 1/1; no: precision 1/1, recall 1/3. 'maybe' is only wrong.
+  # yes: precision 1/2, recall 1/1; no: precision 1/1, recall 1/3. 'maybe' counts only as wrong.
   targets, predictions = ['yes', 'no', 'no', 'no'], ['yes', 'yes', 'no', 'maybe']
   assert metrics.f1(targets, predictions)['f1'] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
 
@@ -42,7 +42,7 @@ def test_bleu_takes_one_or_several_references():
 
 def test_sentence_bleu_is_the_mean_and_counts_only_orders_that_a_prediction_has():
   words = 'the cat sat on the mat today'
-  # Three words have no 4-gram: the mean is over 3 orders; shorter by one than the reference, hence exp(1 - 4 / 3).
+  # Three words have no 4-gram: the mean is over 3 orders; one word shorter than the reference, hence exp(1 - 4 / 3).
   found = metrics.sentence_bleu([[words, 'no'], 'a b c d'], [words, 'a b c'])['sentence_bleu']
   assert found == pytest.approx((100 + 100 * np.exp(1 - 4 / 3)) / 2)
 

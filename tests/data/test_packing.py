@@ -5,7 +5,7 @@ from prompt_tuning.rows import layouts
 
 
 def example(inputs, targets):
-  """An example of `inputs` and `targets` tokens, all of them its own mark."""
+  """An example with `inputs` and `targets` tokens, all equal to its unique mark."""
   return layouts.Layout().example([inputs * 10 + targets] * inputs, [1] * targets)
 
 
@@ -13,7 +13,7 @@ def test_each_example_goes_into_the_first_row_with_room_in_both_stacks():
   examples = [example(4, 1), example(3, 1), example(2, 4), example(3, 1), example(1, 1)]
   rows = packing.pack(examples, {'encoder': 7, 'decoder': 4}, most=3)
   marks = [[int(e['encoder']['tokens'][0]) for e in row] for row in rows]
-  # 24: its targets do not fit behind the first two. 31: the first row is full, the second has no room for targets.
+  # 24: its targets do not fit after the first two. 31: the first row is full, the second has no room for targets.
   assert marks == [[41, 31], [24], [31, 11]]
 
 
@@ -39,7 +39,7 @@ def test_packing_loses_and_doubles_nothing():
 
 def test_a_decoders_row_gets_room_for_the_targets_of_the_inputs_that_fit_into_an_encoders():
   examples = [example(3, 2), example(3, 1)] * 20
-  # Three inputs to a row: targets of 5 or 4 tokens, rounded up.
+  # Three inputs per row: targets of 5 or 4 tokens, rounded up.
   assert packing.make_room(examples, {'encoder': 9, 'decoder': 2}) == {'encoder': 9, 'decoder': 8}
   assert packing.make_room(examples, {'encoder': 9, 'decoder': 11}) == {'encoder': 9, 'decoder': 11}
   assert packing.make_room(examples, {'encoder': 60, 'decoder': 2}) == {'encoder': 60, 'decoder': 32}

@@ -28,7 +28,7 @@ def train_batches(task, **settings):
 
 
 def marks(batch):
-  """The marks of a batch's examples, row by row: the token in front of each end token of the targets."""
+  """The marks of a batch's examples, row by row: the token before each end token of the targets."""
   targets = batch['decoder']['targets']
   return [[int(row[i - 1]) for i in np.flatnonzero(row == 1)] for row in targets]
 
@@ -81,7 +81,7 @@ def test_training_counts_what_it_cuts():
 
 @pytest.mark.parametrize('packed', [False, True])
 def test_every_epoch_shows_every_example_once_and_in_a_new_order(packed):
-  # A block of 12 is an epoch, which gives 12 rows unpacked.
+  # A block of 12 is an epoch, which makes 12 rows without packing.
   batches = train_batches(numbered(12), packed=packed, block=12, batch_size=1)
   epochs = []
   for epoch in range(3):
@@ -144,7 +144,7 @@ def test_packed_batches_have_one_shape_and_hold_several_examples_a_row():
   taken = list(itertools.islice(batches, 8))
   shapes = [{name: value.shape for name, value in trees.flatten(batch).items()} for batch in taken]
   assert shapes[1:] == shapes[:-1]
-  # Three positions at least for each example (prompt and end token): five fit into 16.
+  # At least three positions per example (prompt and end token): five fit into 16.
   assert shapes[0]['prompt_ids'] == (3, 5)
   assert max(len(row) for batch in taken for row in marks(batch)) > 1
   for batch in taken:
@@ -177,7 +177,7 @@ def test_packing_changes_no_token_of_an_example():
 
 
 def joined(parts):
-  """The batch that hosts make together."""
+  """The batch that all hosts make together."""
   parts = [trees.flatten(part) for part in parts]
   return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -253,7 +253,7 @@ def test_buckets_lose_and_double_no_example_and_order_batches_anew_in_each_block
 def test_blocks_are_whole_batches_where_these_have_buckets():
   batches = in_buckets(20, batch_size=40)
   next(batches)
-  assert batches.truncated['examples'] == 32 * 40  # enough batches that few stand where buckets meet
+  assert batches.truncated['examples'] == 32 * 40  # enough batches that few are at a border between buckets
 
 
 def test_the_greatest_length_is_always_a_bucket():
@@ -280,7 +280,7 @@ def test_a_mixture_alternates_by_its_rates():
   mixture = tasks.Mixture('both', (many, few), (3, 1))
   taken = take_marks(train_batches(mixture, batch_size=4), 10)
   assert taken.count(900) == 10
-  assert len(set(taken)) == 31  # the other task's examples come once an epoch
+  assert len(set(taken)) == 31  # the other task's examples occur once per epoch
 
 
 def test_left_padded_rows_hold_the_same_tokens():

@@ -1,4 +1,4 @@
-"""Tasks of SeqIO's registry: a user's own, read as every other task is."""
+"""User-defined tasks in SeqIO's registry are read like all other tasks."""
 
 import os
 

@@ -15,7 +15,7 @@ STABLE = ('The stable was very roomy, with four good stalls; a large swinging wi
           'which made it pleasant and airy.')
 WIC = {'start1': 0, 'end1': 1, 'start2': 0, 'end2': 1}
 
-# Config -> examples of each split; in the test split they have no label. The first is the paper's, shortened.
+# Config -> examples of each split; the test split has no labels. The first example is the paper's, shortened.
 EXAMPLES = {
   'boolq': ({'passage': 'Persian is spoken in Iran.', 'question': 'do iran and afghanistan speak the same language',
              'label': 1, 'idx': 0}, {'passage': 'No.', 'question': 'is it so', 'label': 0, 'idx': 1}),
@@ -82,7 +82,7 @@ def splits_of(config):
 
 
 def unlabelled(config, example):
-  if config in ('axb', 'axg'):  # the only test sets that have labels
+  if config in ('axb', 'axg'):  # the only test sets with labels
     return example
   return example | ({'answers': []} if config == 'record' else {'label': -1})
 
@@ -198,7 +198,7 @@ def test_more_pronouns_come_in_the_form_of_the_challenge(data):
 @pytest.mark.parametrize(('text', 'pronoun', 'index', 'marked'), [
   ('it said it is it .', 'it', 2, 'it said *it* is it .'),
   ('John laughed. "Good for him," he said.', 'him', 4, 'John laughed. "Good for *him*," he said.'),
-  ('They might use it , but really', 'it', 2, 'They might use *it* , but really'),  # the index is one off
+  ('They might use it , but really', 'it', 2, 'They might use *it* , but really'),  # the index is off by one
   ('The items fell on it', 'it', 1, 'The items fell on *it*'),
   ('They scold .', 'they', 0, '*they* scold .'),
 ])

@@ -14,7 +14,7 @@ REFERENCES = ('7||name : Mill||The Mill .\n7||name : Mill||It is The Mill .\n'
 
 @pytest.fixture
 def write(tmp_path):
-  """Returns a function `(name, content) -> path`, which compresses what ends in .gz."""
+  """Returns a function `(name, content) -> path`, which compresses files that end in .gz."""
 
   def write(name: str, content: str) -> str:
     data = content.encode()
@@ -104,7 +104,7 @@ def test_the_anchors_of_the_real_data_are_those_that_were_measured(shared):
   dev = table_to_text.anchors(references)
   assert dev['human']['sentence_bleu'] == pytest.approx(56.2, abs=0.05)
   assert dev['copy']['sentence_bleu'] == pytest.approx(20.48, abs=0.01)
-  # 16.95 was measured with the meanings of dev.txt line by line, which are in another order than their references.
+  # 16.95 was measured line by line with the meanings of dev.txt, whose order differs from that of the references.
   meanings = table_to_text.read_meanings(shared / 'e2e/dev.txt')
   assert sorted(meanings) == sorted(example['meaning'] for example in references)
   shifted = [example | {'meaning': meaning} for example, meaning in zip(references, meanings, strict=True)]
@@ -132,7 +132,7 @@ def test_a_damaged_or_absent_file_is_named(write, tmp_path):
     (tmp_path / 'train.txt.gz').write_bytes(content)
     with pytest.raises(ValueError, match=r'train\.txt\.gz is not a complete gzip file'):
       table_to_text.read_pairs(str(tmp_path / 'train.txt.gz'))
-  with pytest.raises(FileNotFoundError, match=r'gone\.txt: no such file'):
+  with pytest.raises(FileNotFoundError, match=r'gone\.txt: there is no such file'):
     table_to_text.read_pairs(str(tmp_path / 'gone.txt'))
 
 

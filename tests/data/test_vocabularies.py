@@ -15,7 +15,7 @@ def t5(shared):
 
 @pytest.fixture
 def words(tmp_path):
-  """A folder whose tokenizer knows a few words and adds an end token by itself."""
+  """A folder whose tokenizer has a few words and adds an end token."""
   names = ['<pad>', '</s>', '<s>', '?', 'red', 'green', 'blue']
   tokenizer = tokenizers.Tokenizer(
     tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, unk_token='?'))
@@ -39,7 +39,7 @@ def test_sentinels_stand_at_the_end_of_the_vocabulary_the_first_one_last(t5):
 
 
 def test_sentinels_that_a_file_has_are_not_appended_again(t5, tmp_path):
-  # Serialised by hand: a file with one sentinel more, as field 1 (pieces) of the model.
+  # Serialised by hand: a file with one more sentinel, as field 1 (pieces) of the model.
   sentinel = '▁<extra_id_0>'.encode()
   piece = b'\x0a' + bytes([len(sentinel)]) + sentinel + b'\x18\x04'
   path = tmp_path / 'with_sentinel.model'
@@ -98,7 +98,7 @@ def test_an_input_starts_as_the_tokenizers_own_template_says(words, template, st
   tokenizer.post_processor = tokenizers.processors.ByteLevel() if template is None else (  # GPT-2's adds nothing
     tokenizers.processors.TemplateProcessing(single=template, special_tokens=[('<s>', 2), ('</s>', 1), ('green', 5)]))
   tokenizer.save(str(words / 'tokenizer.json'))
-  # Where there is a tokenizer.json, transformers does not look at add_bos_token.
+  # If there is a tokenizer.json, transformers ignores add_bos_token.
   (words / 'tokenizer_config.json').write_text(json.dumps({'bos_token': '<s>', 'add_bos_token': template is None}))
   vocabulary = vocabulary_folders.load_vocabulary(words)
   assert vocabulary.start == pickle.loads(pickle.dumps(vocabulary)).start == start
@@ -108,7 +108,7 @@ def test_an_input_starts_as_the_tokenizers_own_template_says(words, template, st
 
 @pytest.mark.parametrize('ids', [5, [5, 3]])
 def test_the_models_config_tells_the_end_token_that_the_tokenizers_does_not(words, ids):
-  (words / 'tokenizer_config.json').write_text('{"model_max_length": 1024}')  # all that GPT-2's says
+  (words / 'tokenizer_config.json').write_text('{"model_max_length": 1024}')  # all that GPT-2's config contains
   (words / 'config.json').write_text(json.dumps({'eos_token_id': ids}))
   assert vocabulary_folders.load_vocabulary(words).eos_id == 5
   (words / 'config.json').write_text('{"eos_token_id": 77}')
@@ -118,7 +118,7 @@ def test_the_models_config_tells_the_end_token_that_the_tokenizers_does_not(word
 
 def test_an_answer_ends_with_any_of_the_tokens_that_the_model_folder_names(words):
   (words / 'tokenizer_config.json').write_text('{"eos_token": "green"}')
-  for file, ids, ends in (('config.json', 3, (5, 3)), ('generation_config.json', [4, 5], (5, 4))):  # the latter counts
+  for file, ids, ends in (('config.json', 3, (5, 3)), ('generation_config.json', [4, 5], (5, 4))):  # the latter wins
     (words / file).write_text(json.dumps({'eos_token_id': ids}))
     vocabulary = pickle.loads(pickle.dumps(vocabulary_folders.load_vocabulary(words)))
     assert (vocabulary.eos_id, vocabulary.end_ids) == (5, ends)

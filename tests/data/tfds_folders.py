@@ -1,4 +1,4 @@
-"""Small TensorFlow Datasets in a folder, as TFDS itself writes them: for tests of tasks that read TFDS."""
+"""Writes small TensorFlow Datasets to a folder in TFDS's format, for tests of tasks that read TFDS."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ def store(data_dir: Any, dataset: str, features: Any, splits: Mapping[str, Seque
   """Writes a dataset.
 
   Args:
-    data_dir: what TFDS_DATA_DIR is to be.
+    data_dir: the folder for TFDS_DATA_DIR.
     dataset: name, config and version, such as 'glue/sst2:1.0.0' or 'xsum:1.1.0'.
     features: a `tfds.features.FeaturesDict`.
     splits: the examples of each split, as `features` encodes them: texts, names of labels, numbers, lists.

@@ -18,7 +18,7 @@ def searcher(toy, batch_size, num_decodes, **settings):
 
 
 def expect(candidates, score, beams, length, pad=0):
-  """The best sequences among candidates (log probability, tokens), best last, and their scores."""
+  """Returns the best of candidates (log probability, tokens), best last, and their scores."""
   scored = sorted((score(log_prob, len(tokens)), tokens) for log_prob, tokens in candidates)[-beams:]
   scored = [(decoding.UNFILLED, ())] * (beams - len(scored)) + scored
   tokens = [list(tokens) + [pad] * (length - len(tokens)) for _, tokens in scored]
@@ -81,7 +81,7 @@ def test_without_any_finished_sequence_t5x_gives_the_live_beams_by_log_probabili
 
 
 def drawn_in_turn(probabilities, count):
-  """The probability of each ordered draw of `count` without replacement, one after the other."""
+  """Returns the probability of each ordered draw of `count` items without replacement."""
   found = {}
   for order in itertools.permutations(range(len(probabilities)), count):
     left, chance = 1.0, 1.0
@@ -94,11 +94,11 @@ def drawn_in_turn(probabilities, count):
 
 @pytest.mark.parametrize('temperature', [1.0, 2.0])
 def test_two_of_all_continuations_are_drawn_without_replacement(temperature):
-  rows, table = 4000, np.array([0.1, 0.2, 0.3, 0.4])  # of tokens that never end
+  rows, table = 4000, np.array([0.1, 0.2, 0.3, 0.4])  # for tokens that never end
   step = lambda ids, index, cache: (jnp.log(jnp.broadcast_to(jnp.asarray(table), (*ids.shape, 4))), cache)
   tokens, _ = decoding.beam_search(step, {}, jax.random.key(3), batch_size=rows, max_length=1, end_ids=(9,),
                                    temperature=temperature)
-  counts = np.bincount(np.asarray(tokens).ravel(), minlength=4) / rows  # the likelier one of each pair of draws
+  counts = np.bincount(np.asarray(tokens).ravel(), minlength=4) / rows  # the more likely one of each pair of draws
   weights = table**(1 / temperature)
   wanted = np.zeros(4)
   for (first, second), chance in drawn_in_turn(weights / weights.sum(), 2).items():
@@ -111,7 +111,7 @@ def test_beams_are_drawn_from_the_continuations_of_all_beams_together():
   step = from_table([[first] * 3, second])
   tokens, _ = decoding.beam_search(step, {}, jax.random.key(7), batch_size=rows, max_length=2, end_ids=(9,),
                                    num_decodes=2, temperature=1.0)
-  # The first step draws all 3 tokens and goes on from the likelier 1 and 2; the second draws 4 of their 6 successors.
+  # The first step draws all 3 tokens and keeps the more likely 1 and 2; the second draws 4 of their 6 successors.
   chances = (first[1:, None] * second[1:]).ravel()
   wanted = np.zeros(6)
   for order, chance in drawn_in_turn(chances / chances.sum(), 4).items():
@@ -169,7 +169,7 @@ def test_one_beam_ends_on_eos_as_the_second_best_continuation():
 
 
 def steps_taken(step, **settings):
-  """How many steps a search runs, and its tokens."""
+  """Returns the number of steps that a search runs, and its tokens."""
   indices = []
 
   def counted(ids, index, cache):
@@ -202,7 +202,7 @@ def test_a_row_that_is_not_active_comes_back_unfilled_and_does_not_delay_the_oth
 
 
 def test_early_stopping_decides_when_the_search_gives_up():
-  # a poor sequence is finished at once, a better one only when it is long
+  # a poor sequence finishes at once, a better one only when it is long
   step = from_table([[[0.0, 0.55, 0.45]] * 3] + [[[0.0, 0.1, 0.9]] * 3] * 6)
   found = {
     rule: steps_taken(step, batch_size=1, max_length=7, alpha=1.0, penalty='transformers', early_stopping=rule)

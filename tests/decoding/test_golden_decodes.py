@@ -1,4 +1,4 @@
-"""Decodes of tiny T5 models, equal to those of T5X and transformers, through the reference formulas."""
+"""Decodes of tiny T5 models with the reference formulas equal those of T5X and transformers."""
 
 import functools
 
@@ -11,12 +11,12 @@ import reference_t5
 
 from prompt_tuning import decoding
 
-MAX_LENGTH = 12  # of transformers' answers
+MAX_LENGTH = 12  # of transformers' generations
 
 
 @functools.partial(jax.jit, static_argnames=('shape', 'decode', 'num_decodes', 'settings', 'max_length'))
 def run(params, memory, visible, eos_id, alpha, *, shape, decode, num_decodes, settings, max_length):
-  """Decodes with the tokens so far as the cache, [1, B, N, S]: every step runs the whole decoder again."""
+  """Decodes with the tokens so far as the cache, [1, B, N, S]: every step reruns the whole decoder."""
   rows = len(memory)
   memory, visible = (jnp.repeat(x, num_decodes, axis=0) for x in (memory, visible))
 
@@ -58,7 +58,7 @@ def test_decodes_equal_t5x(source, kind, name, how, alpha):
   shape = reference_t5.Shape(config.heads, config.relative_max_distance, zero_padding=True)
   prompt = golden['prompt'] if kind == 'prompt' else None
   memory, visible = reference_t5.encode(params, shape, golden['encoder_input_tokens'], prompt)
-  # unseen memory makes both kinds one program
+  # with masked memory, both kinds use the same program
   room = golden['encoder_input_tokens'].shape[1] + len(golden['prompt']) - memory.shape[1]
   memory, visible = np.pad(memory, ((0, 0), (0, room), (0, 0))), np.pad(visible, ((0, 0), (0, room)))
   tokens, scores = run(params, memory, visible, 1, alpha, shape=shape,
@@ -89,7 +89,7 @@ def test_decodes_equal_transformers(model, name, how, alpha):
   tokens, scores = run(params, memory, visible, eos_id, alpha, shape=shape, max_length=MAX_LENGTH, **how)
   lengths = golden[f'{name}_lens'].reshape(3, -1)
   wanted = golden[f'{name}_ids'].reshape(3, -1, 1 + MAX_LENGTH)[:, :, 1:]  # without the start token
-  wanted = np.where(np.arange(MAX_LENGTH) < lengths[:, :, None], wanted, 0)  # transformers fills up with EOS
+  wanted = np.where(np.arange(MAX_LENGTH) < lengths[:, :, None], wanted, 0)  # transformers pads with EOS
   np.testing.assert_array_equal(tokens, wanted[:, ::-1])  # ours: best last
   if 'beam' in name:
     wanted = golden[f'{name}_sequences_scores'].reshape(3, -1)[:, ::-1]

@@ -46,7 +46,7 @@ def test_what_leaves_one_token_equals_greedy(settings):
 
 
 def constant(probabilities):
-  """A step whose next token never depends on anything."""
+  """A step whose next-token distribution is constant."""
   logits = jnp.log(jnp.asarray(probabilities, jnp.float32))
   return lambda ids, index, cache: (jnp.broadcast_to(logits, (*ids.shape, logits.size)), cache)
 

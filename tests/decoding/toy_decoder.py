@@ -9,10 +9,10 @@ EOS = 1
 
 
 class ToyDecoder:
-  """h' = tanh(h A + E[token]), logits = h' W, with a starting h for each row.
+  """h' = tanh(h A + E[token]), logits = h' W, with an initial h for each row.
 
   Attributes:
-    start: [B, D] the rows' first states.
+    start: [B, D] the rows' initial states.
   """
 
   def __init__(self, rows: int, vocabulary: int, width: int = 5, seed: int = 0, eos_logit: float = 0.0):
@@ -29,7 +29,7 @@ class ToyDecoder:
     return {'state': jnp.repeat(start[None, :, None], decodes, axis=2)}
 
   def step(self, ids, index, cache):
-    """Returns logits [B, N, V] and the cache, as the decoders want it."""
+    """Returns logits [B, N, V] and the cache, as the decoders expect."""
     del index
     state = jnp.tanh(cache['state'][0] @ self._mix + jnp.asarray(self._embedding)[ids])
     return state @ self._out + self._bias, {'state': state[None]}

@@ -1,4 +1,4 @@
-"""Models on meshes of eight simulated devices against one device. Run by test_eight_devices.py in its own process."""
+"""Compares meshes of eight simulated devices with one device. test_eight_devices.py runs it in a separate process."""
 
 import collections
 import dataclasses
@@ -34,7 +34,7 @@ from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
 
-# No two sizes of a model agree, but for what must divide.
+# All sizes of a model differ, except those that must divide.
 CONFIGS = {
   't5': T5Config(vocab_size=32, width=16, heads=8, head_dim=3, mlp_dim=40, encoder_layers=2, decoder_layers=3,
                  relative_buckets=6, relative_max_distance=9),
@@ -56,7 +56,7 @@ def mesh_of(*shape):
 
 @pytest.fixture(scope='session')
 def folders(tmp_path_factory):
-  """A folder of random weights for each model, large enough that every layer matters."""
+  """A folder for each model, with random weights that are large enough that every layer matters."""
   found = {}
   for name, config in CONFIGS.items():
     model = random_model(config)
@@ -70,7 +70,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def model(folders):
-  """Returns a function `(name, mesh's shape or none, ...) -> the model`."""
+  """Returns a function `(name, mesh shape or None, ...) -> model`."""
   @functools.cache
   def load(name, *shape, dtype=None, **changes):
     return load_model(folders[name], vocabulary=PassThroughVocabulary(29), mesh=mesh_of(*shape) if shape else None,
@@ -80,7 +80,7 @@ def model(folders):
 
 
 def assert_close(found, wanted):
-  """Compares arrays to 1e-5 of the largest number among them."""
+  """Compares arrays to 1e-5 of their largest value."""
   assert jax.tree.structure(found) == jax.tree.structure(wanted)
   largest = max(np.abs(np.asarray(each)).max() for each in jax.tree.leaves(wanted))
   for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True):
@@ -103,7 +103,7 @@ def test_each_device_holds_its_shard_alone_and_nothing_else_is_read(model, folde
   loaded = load_model(folders[name], mesh=mesh_of(*shape))
   arrays = trees.flatten(loaded.params)
   shapes = parameter_shapes(loaded.module)
-  assert sum(taken) == sum(array.nbytes for array in arrays.values())  # each part once, however many hold it
+  assert sum(taken) == sum(array.nbytes for array in arrays.values())  # each shard once, however many devices hold it
   layers = {path: array.shape[0] if trees.is_stacked(path) else 1 for path, array in arrays.items()}
   assert max(taken) == max(array.addressable_shards[0].data.nbytes // layers[path] for path, array in arrays.items())
   for device in range(8):
@@ -185,7 +185,7 @@ def test_a_text_that_was_read_before_stands_before_rows_on_a_mesh(model):
 
 @dataclasses.dataclass(frozen=True)
 class TwoPrompts(Method):
-  """Two prompts at once, of which each example uses one."""
+  """Two prompts; each example uses one of them."""
 
   placement: layouts.Placement
 
@@ -206,7 +206,7 @@ APART = prompts.PromptTuning(prompts.Prompt(3), visibility=Visibility(input=Fals
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One step: a model, what is trained, and how."""
+  """One step: a model, its trainable parameters, and settings."""
 
   name: str
   method: Any
@@ -279,14 +279,14 @@ def test_a_steps_gradient_and_sums_are_those_of_one_device(model, name):
     np.testing.assert_allclose(found[1][sum_of], value, rtol=1e-5, err_msg=sum_of)
 
 
-# --- What is exchanged -----------------------------------------------------------------------------------------------
+# --- Collectives -----------------------------------------------------------------------------------------------------
 
 
 def test_copies_of_a_model_exchange_the_gradient_and_what_is_reported_alone(model):
   for case in (DATA, IN_FRONT):
     step, (_, state, _) = compiled(model, case)
     _, sums = gradient(model, case)
-    summed = set(sums) - {'scaled_loss', 'gradient_norm', 'trained_norm'}  # these are computed of sums
+    summed = set(sums) - {'scaled_loss', 'gradient_norm', 'trained_norm'}  # these are computed from sums
     gradients = sum(array.nbytes for array in jax.tree.leaves(state.trained))
     found = collectives(step)
     assert {(each.kind, each.times) for each in found} == {('all-reduce', 1)}
@@ -311,5 +311,5 @@ def test_parts_of_a_model_exchange_activations_alone(model):
   small, large = (collections.Counter(collectives(compiled(model, dataclasses.replace(MODEL, rows=rows))[0]))
                   for rows in (8, 16))
   assert any(kind == 'all-reduce' and times > 1 for kind, _, times in small)
-  # All grow with the rows, which no parameter does.
+  # All of them grow with the number of rows; parameters do not.
   assert collections.Counter({each._replace(bytes=2 * each.bytes): count for each, count in small.items()}) == large

@@ -1,4 +1,4 @@
-"""What each process of a run on several hosts does: trains, goes on, evaluates and answers. Run by test_pods.py."""
+"""One process of a run on several hosts: trains, resumes, evaluates and predicts. Run by test_pods.py."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,7 @@ INPUTS = [{'inputs': text} for text in ('7 8 9', '3', '12 2 5 6', '28 20', '4 4 
 
 
 class Telling(list):
-  """Examples that tell this process to end soon when one is read for the 20th time."""
+  """Examples that send SIGTERM to this process when one is read for the 20th time."""
 
   read = 0
 
@@ -40,16 +40,16 @@ def make_model(folder):
 
 
 def play(model_folder, folder, shape=(), *, steps=(6,), judged=True, told=False, retrained=False):
-  """Returns what this process found; the main one has written `folder`.
+  """Returns the results of this process; the main process has written `folder`.
 
   Args:
-    model_folder: of `make_model`.
+    model_folder: from `make_model`.
     folder: the MODEL_DIR.
-    shape: of the mesh.
-    steps: where to stop, and be started again.
-    judged: also evaluate on the way, and answer some inputs into the folder.
-    told: also tell the last process to end, go on, and train as far without a stop, in two folders within `folder`.
-    retrained: also retrain parameters that are spread over the processes.
+    shape: the mesh shape.
+    steps: the steps at which to stop and resume.
+    judged: also evaluate during training, and write predictions for some inputs into the folder.
+    told: also preempt the last process and resume, and train as far uninterrupted, in two subfolders of `folder`.
+    retrained: also retrain parameters that are sharded over the processes.
   """
   model, found = load(model_folder, shape)
   of_model = {'params': model.params, 'module': model.module}
@@ -80,7 +80,7 @@ def play(model_folder, folder, shape=(), *, steps=(6,), judged=True, told=False,
       found['status'] = ended.code
     at = multihost.from_main(json.dumps(run_files.saved_steps(os.path.join(folder, 'told'))).encode())
     (found['stopped'],) = json.loads(at)
-    multihost.Preemption.told = lambda self, step: False  # JAX says it until the process ends
+    multihost.Preemption.told = lambda self, step: False  # JAX reports it until the process ends
     for name in ('told', 'straight'):
       train(found['stopped'] + 2 - toy_run.START, name, **rarely)
   if retrained:
@@ -90,7 +90,7 @@ def play(model_folder, folder, shape=(), *, steps=(6,), judged=True, told=False,
 
 
 def load(folder, shape):
-  """Returns the model, and how many bytes were read and are held by this process."""
+  """Returns the model, and the bytes that this process read and holds."""
   read, taken = HuggingFaceFolder.read, []
 
   def counted(self, name, part=...):
@@ -106,7 +106,7 @@ def load(folder, shape):
 
 
 def _held(array):
-  """Returns the bytes of an array that this process holds, of copies one."""
+  """Returns the bytes of an array that this process holds, counting replicas once."""
   return sum(part.nbytes for part in {str(each.index): each.data for each in array.addressable_shards}.values())
 
 

@@ -1,4 +1,4 @@
-"""Programs in processes of their own, on simulated devices, none of which outlives the block that started them."""
+"""Runs programs in separate processes on simulated devices; none outlives the block that started it."""
 
 import contextlib
 import dataclasses
@@ -17,11 +17,11 @@ HERE = pathlib.Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Started:
-  """A process and what it prints, errors too.
+  """A process and its output, including errors.
 
   Attributes:
-    process: of a group of its own.
-    log: the file that it prints into.
+    process: in a separate process group.
+    log: the file with its output.
   """
 
   process: subprocess.Popen
@@ -29,18 +29,18 @@ class Started:
 
   @property
   def printed(self) -> str:
-    """What it has printed so far."""
+    """Its output so far."""
     return self.log.read_text(errors='replace')
 
   def ended(self, limit: float) -> int:
-    """Returns its exit status; fails with what it has printed where it has none within `limit` seconds."""
+    """Returns its exit status; fails with its output if it does not end within `limit` seconds."""
     try:
       return self.process.wait(limit)
     except subprocess.TimeoutExpired:
       raise AssertionError(f'still running after {limit} s; it printed:\n{self.printed[-4000:]}') from None
 
   def says(self, text: str, limit: float) -> None:
-    """Returns when it has printed `text`; fails where it ends before, or not within `limit` seconds."""
+    """Returns once it has printed `text`; fails if it ends before, or after `limit` seconds."""
     deadline = time.monotonic() + limit
     while text not in self.printed:
       assert self.process.poll() is None and time.monotonic() < deadline, f'no {text!r} in:\n{self.printed[-4000:]}'
@@ -49,12 +49,12 @@ class Started:
 
 @contextlib.contextmanager
 def started(*commands: Sequence[str], devices: int = 1, **environment: str) -> Iterator[list[Started]]:
-  """Starts Python with each command's arguments; when the block ends, kills what is left with all its children.
+  """Starts Python with each command's arguments; at the end of the block, kills remaining processes and children.
 
   Args:
-    *commands: arguments of the interpreter.
-    devices: how many simulated ones each process has.
-    **environment: further variables.
+    *commands: arguments for the interpreter.
+    devices: the number of simulated devices per process.
+    **environment: additional variables.
   """
   environment = {**os.environ, 'PYTHONPATH': str(HERE.parent), 'JAX_NUM_CPU_DEVICES': str(devices),
                  'NPROC': '16', **environment}  # on few cores, several devices wait for one another without threads
@@ -75,7 +75,7 @@ def started(*commands: Sequence[str], devices: int = 1, **environment: str) -> I
 
 
 def joined(count: int) -> list[list[str]]:
-  """Returns the flags with which each of so many processes on this machine finds the others."""
+  """Returns the flags with which each of several processes on this machine finds the others."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
@@ -84,7 +84,7 @@ def joined(count: int) -> list[list[str]]:
 
 
 def train(model_folder: str, folder: str, steps: int, *more: str) -> list[str]:
-  """Returns the command that trains on the command line, and only trains."""
+  """Returns the command line that trains, without evaluation."""
   values = {
     'INITIAL_CHECKPOINT_PATH': f"'{model_folder}'", 'MODEL_DIR': f"'{folder}'", 'TRAIN_STEPS': steps,
     'MIXTURE_OR_TASK_NAME': "'Add1'", 'TASK_FEATURE_LENGTHS': "{'inputs': 9, 'targets': 5}", 'PROMPT_LENGTH': 3,

@@ -1,4 +1,4 @@
-"""Files written in a thread: mistakes come to light, and nothing is written behind one."""
+"""Files written in a thread: errors are raised, and nothing is written after one."""
 
 import threading
 
@@ -56,12 +56,12 @@ def test_a_slow_disk_is_waited_for_so_that_few_copies_wait():
     for number in range(6):
       background.run(go.wait)
       most.append(number if not go.is_set() else 0)
-  assert max(most) == 2  # three wait: the fourth waits for the first
+  assert max(most) == 2  # three are queued: the fourth waits for the first
 
 
 def test_a_run_on_a_full_disk_ends_with_the_message_and_no_torn_state(full_disk, tmp_path):
   folder, settings = tmp_path / 'run', {'saving': loop.Saving(1), 'evaluations': {'loss_steps': 0, 'examples': 0}}
-  toy_run.train(tmp_path / 'before', **settings)  # compiled programs are written, too
+  toy_run.train(tmp_path / 'before', **settings)  # compiled programs are also written
   with full_disk(1500), pytest.raises(OSError, match=r'cannot be written: .*too large.* Free some'):
     toy_run.train(folder, **settings)
   assert not list(folder.glob('checkpoint_*/state.safetensors')) and not list(folder.rglob('*tmp*'))

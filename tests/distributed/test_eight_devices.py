@@ -1,4 +1,4 @@
-"""Runs eight_devices.py where JAX has eight devices."""
+"""Runs eight_devices.py with eight simulated devices."""
 
 import processes
 import pytest

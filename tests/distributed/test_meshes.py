@@ -1,4 +1,4 @@
-"""Meshes that do not fit the devices, the model or the data, and what the messages advise."""
+"""Meshes that do not fit the devices, the model or the data, and the advice in the messages."""
 
 import jax
 import pytest
@@ -18,10 +18,10 @@ def mesh(*sizes):
 
 
 @pytest.mark.parametrize(('sizes', 'config', 'message'), [
-  ((2, 1, 4), T5, r'has 6 heads and 6 heads of keys and values and a hidden width of the MLP of 18, which model=4 does '
+  ((2, 1, 4), T5, r'has 6 heads and 6 KV heads and a hidden width of the MLP of 18, which model=4 does '
    r'not divide. Choose a mesh with model=1, 2, 3, 6\.'),
-  ((1, 1, 6), GROUPED, r'8 heads and 2 heads of keys and values, which model=6 does not divide. .* with model=1, 2\.'),
-  ((1, 1, 4), GROUPED, r'has 2 heads of keys and values, which model=4 does not divide. .* model=1, 2\.'),
+  ((1, 1, 6), GROUPED, r'8 heads and 2 KV heads, which model=6 does not divide. .* with model=1, 2\.'),
+  ((1, 1, 4), GROUPED, r'has 2 KV heads, which model=4 does not divide. .* model=1, 2\.'),
   ((1, 8, 1), T5, r'has a width of 12, which fsdp=8 does not divide. Choose a mesh with fsdp=1, 2, 3, 4, 6, 12\.')])
 def test_a_dimension_that_does_not_divide_is_named_with_meshes_that_would_do(sizes, config, message):
   with pytest.raises(ValueError, match=message):

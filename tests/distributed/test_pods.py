@@ -10,7 +10,7 @@ import pod
 import processes
 import pytest
 
-PODS = ['two', pytest.param('four', marks=pytest.mark.slow)]  # a process takes seconds to begin
+PODS = ['two', pytest.param('four', marks=pytest.mark.slow)]  # a process takes seconds to start
 
 
 @pytest.fixture(scope='module')
@@ -22,13 +22,13 @@ def model_folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def alone(model_folder, tmp_path_factory):
-  """What one process with one device finds, and its folder."""
+  """The results of one process with one device, and its folder."""
   folder = tmp_path_factory.mktemp('alone')
   return pod.play(model_folder, str(folder)), folder
 
 
 def play(count, devices, **settings):
-  """Returns what each of so many processes finds."""
+  """Returns the results of each process."""
   program = [str(processes.HERE / 'pod.py'), f'--settings={json.dumps(settings)}']
   commands = [[*program, *flags] for flags in processes.joined(count)]
   with processes.started(*commands, devices=devices) as hosts:
@@ -40,7 +40,7 @@ def play(count, devices, **settings):
 
 @pytest.fixture(scope='module')
 def two(model_folder, tmp_path_factory):
-  """What two processes of two devices find, and where each has its folders."""
+  """The results of two processes with two devices each, and their folders."""
   folder = tmp_path_factory.mktemp('two')
   found = play(2, 2, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(1, 2, 2), told=True)
   return found, folder
@@ -48,7 +48,7 @@ def two(model_folder, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def four(model_folder, two, tmp_path_factory):
-  """What four processes of one device find that go on from a state of the two, on another mesh."""
+  """The results of four processes with one device each, which resume a state of the two on another mesh."""
   folder = tmp_path_factory.mktemp('four')
   begin(two, folder / '0')
   found = play(4, 1, model_folder=model_folder, folder=f'{folder}/{{}}', shape=(2, 2, 1), judged=False)
@@ -56,7 +56,7 @@ def four(model_folder, two, tmp_path_factory):
 
 
 def begin(two, folder):
-  """Makes the folder of a run that stopped on the way of the two."""
+  """Makes the folder of a run that stopped partway through that of the two processes."""
   shutil.copytree(two[1] / '0' / 'checkpoint_103', folder / 'checkpoint_103')
   lines = (two[1] / '0' / 'metrics.jsonl').read_text().splitlines()
   (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in lines if json.loads(line)['step'] <= 103))
@@ -73,7 +73,7 @@ def test_every_process_trains_what_one_alone_trains(alone, pod_of, request):
   assert list(losses(own)) == list(losses(folder / '0')) == [101, 102, 103, 104, 105, 106]
   np.testing.assert_allclose(list(losses(folder / '0').values()), list(losses(own).values()), rtol=1e-5)
   np.testing.assert_allclose(found[0]['prompt'], wanted['prompt'], atol=1e-5 * np.abs(wanted['prompt']).max())
-  assert [each['prompt'] for each in found] == [found[0]['prompt']] * len(found)  # to the last bit
+  assert [each['prompt'] for each in found] == [found[0]['prompt']] * len(found)  # bit for bit
 
 
 def test_every_process_judges_and_answers_as_one_alone_does(alone, two):
@@ -81,7 +81,7 @@ def test_every_process_judges_and_answers_as_one_alone_does(alone, two):
   for each in found:
     assert each['metrics'] == pytest.approx(wanted['metrics'], rel=1e-5)
     for ours, theirs in zip(each['answers'], wanted['answers'], strict=True):
-      assert ours[:2] == theirs[:2]  # the input and its answer
+      assert ours[:2] == theirs[:2]  # the input and its prediction
       assert ours[2] == pytest.approx(theirs[2], rel=1e-5)
   written = [json.loads(line) for line in (folder / '0' / 'answers.jsonl').read_text().splitlines()]
   assert [line['prediction'] for line in written] == [said for _, said, _ in wanted['answers']]

@@ -1,4 +1,4 @@
-"""All processes of a run killed with signal 9 at random moments, and started again."""
+"""All processes of a run are killed with signal 9 at random moments, and restarted."""
 
 import random
 import signal
@@ -35,7 +35,7 @@ def test_two_processes_that_are_killed_twenty_times_end_with_the_same_bits(tmp_p
     with run('killed') as both:
       deadline = time.monotonic() + 120
       while reached(killed) == before and time.monotonic() < deadline:
-        time.sleep(0.01)  # until it has gone on
+        time.sleep(0.01)  # until it has resumed
       assert reached(killed) > before, both[0].printed
       time.sleep(random.uniform(0, 0.2))
       for each in random.sample(both, 2):

@@ -1,4 +1,4 @@
-"""A kernel of attention, which no compiler can split, on a mesh: each device runs it on its own rows and heads."""
+"""An attention kernel, which the compiler cannot split, on a mesh: each device runs it on its rows and heads."""
 
 import processes
 import pytest

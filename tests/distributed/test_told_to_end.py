@@ -1,4 +1,4 @@
-"""A run that is told to end by SIGTERM."""
+"""A run that gets SIGTERM."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_same_bits(tmp_path, 
   with pytest.raises(SystemExit) as ended:
     toy_run.train(tmp_path / 'told', **SETTINGS, train_steps=1100, quiet=False)
   assert ended.value.code == 0
-  assert signal.getsignal(signal.SIGTERM) is before  # a second notice ends the process
+  assert signal.getsignal(signal.SIGTERM) is before  # a second SIGTERM ends the process
   (name,) = (path.name for path in (tmp_path / 'told').glob('checkpoint_*'))
   step = int(name.removeprefix('checkpoint_'))
   assert 100 < step < 110

@@ -103,7 +103,7 @@ def expanded(name: str) -> list[str]:
   (re.search(r'`(prompt_tuning\.data\.\w+)`', row[2])[1], re.findall('`([^`]+)`', row[0]))
   for row in rows('Tasks') if len(row) == 3 and '`prompt_tuning.data.' in row[2]])
 def test_every_task_of_the_page_is_added_by_its_module(module, listed):
-  seqio = pytest.importorskip('seqio', reason='SeqIO is not installed: pip install prompt-tuning[seqio]')
+  seqio = pytest.importorskip('seqio', reason="SeqIO is not installed: pip install '.[seqio]'")
   importlib.import_module(module)
   there = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
   for name in itertools.chain.from_iterable(map(expanded, listed)):

@@ -125,7 +125,7 @@ def test_elicitation_pretrains_tunes_judges_and_draws(tmp_path, size):
 
 @pytest.mark.slow
 def test_table_to_text_runs_whole_and_goes_on_where_it_stopped(tmp_path, size, e2e, capsys):
-  pytest.importorskip('sacrebleu', reason='sacrebleu is not installed: pip install prompt-tuning[metrics]')
+  pytest.importorskip('sacrebleu', reason="sacrebleu is not installed: pip install '.[metrics]'")
   flags = [*e2e, f'--size={size("table_to_text")}', f'--output={tmp_path}/run']
   assert table_to_text.main(flags) == 0, capsys.readouterr().err
   found = json.loads((tmp_path / 'run/results.json').read_text())['bleu']
@@ -158,7 +158,7 @@ def test_frozen_transformer_compares_pretrained_with_random_and_draws(tmp_path, 
 
 @pytest.mark.slow
 def test_clustering_tunes_by_both_losses_and_draws(tmp_path, size, capsys):
-  pytest.importorskip('sklearn', reason='scikit-learn is not installed: pip install prompt-tuning[metrics]')
+  pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[metrics]'")
   from prompt_tuning.data.vocabularies import train_tokenizer
   from prompt_tuning.data.vocabulary_folders import load_vocabulary
   from prompt_tuning.models.decoder_only import DecoderConfig

@@ -75,7 +75,7 @@ def test_labels_stand_at_the_last_positions_of_the_input_and_none_is_read():
   ({'tokens': 2}, [1, 0], [0, 1, 1], '3 labels for an input of 2 positions'),
   ({'tokens': 2}, [1, 0], [2], r'labels \[2\], but the output layer has 2 classes, 0 to 1'),
   ({'tokens': 2}, [1, 2], [1], 'the token 2, but the input layer has 2 tokens'),
-  ({'features': 3}, np.ones((2, 4)), [1], 'vectors of 4 numbers, but the input layer reads 3')])
+  ({'features': 3}, np.ones((2, 4)), [1], 'vectors of width 4, but the input layer reads width 3')])
 def test_an_example_that_does_not_fit_the_ends(given, inputs, targets, message):
   with pytest.raises(ValueError, match=message):
     ends.with_new_ends(GPT, classes=2, **given).layout().example(inputs, targets)

@@ -1,4 +1,4 @@
-"""What the tests of scripts share: small checkpoints, and a function that runs a script in this process."""
+"""Shared by the tests of scripts: small checkpoints, and a function that runs a script in this process."""
 
 import importlib
 import pathlib
@@ -11,7 +11,7 @@ from prompt_tuning.checkpoints.t5x import write_t5x
 
 @pytest.fixture
 def script(capsys):
-  """Runs a script: returns its exit status and what it printed on standard output and standard error."""
+  """Runs a script and returns its exit status, standard output and standard error."""
 
   def run(name: str, *arguments) -> tuple[int, str, str]:
     status = importlib.import_module(f'prompt_tuning.scripts.{name}').main([str(each) for each in arguments])
@@ -28,7 +28,7 @@ def checkpoint(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def refused(script):
-  """Runs a script with a wrong input and returns its message: one, on standard error, with exit status 2."""
+  """Runs a script with invalid input and returns its single message on standard error; its exit status is 2."""
 
   def run(name: str, *arguments) -> str:
     status, printed, message = script(name, *arguments)

@@ -14,7 +14,7 @@ from prompt_tuning.checkpoints.t5x import write_t5x
 @pytest.mark.parametrize('name', ['token_embedder/embedding', 'target/token_embedder/embedding',
                                   'target.token_embedder.embedding'])
 def test_an_array_is_extracted_by_each_form_of_its_name(script, checkpoint, tmp_path, name):
-  file = tmp_path / 'embedding'  # without an ending
+  file = tmp_path / 'embedding'  # without a suffix
   status, printed, _ = script('extract_variable', '--checkpoint_dir', checkpoint, f'--variable_path={name}',
                               '--output_path', file)
   assert (status, printed) == (0, f'Wrote {file}: (19, 4) float32\n')
@@ -95,7 +95,7 @@ def test_every_difference_is_named_and_ends_with_1(script, checkpoint, tmp_path)
   assert status == 1
   assert printed.splitlines()[2:] == [
     'decoder/decoder_norm/scale: types differ; (4,) float32 on the left, (4,) bfloat16 on the right',
-    'encoder/layers_0/mlp/wo/kernel: 1 of 24 numbers differ, by up to 0.25; '
+    'encoder/layers_0/mlp/wo/kernel: 1 of 24 values differ, by up to 0.25; '
     '(6, 4) float32 on the left, (6, 4) float32 on the right',
     'encoder/prompt/prompt/prompt: only in right, (2, 4) float32',
     'token_embedder/embedding: shapes differ; (19, 4) float32 on the left, (18, 4) float32 on the right',

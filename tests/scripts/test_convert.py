@@ -29,7 +29,7 @@ GPT2 = {'model_type': 'gpt2', 'n_embd': 20, 'n_head': 4, 'n_layer': 3}
 
 @pytest.fixture
 def refused(script):
-  """Runs the command with a wrong input and returns its message."""
+  """Runs the command with invalid input and returns its message."""
 
   def run(*arguments):
     status, printed, message = script(*arguments)
@@ -54,7 +54,7 @@ def base(tmp_path):
 
 @pytest.fixture
 def numpy_prompt(tmp_path):
-  write_numpy_prompt(str(tmp_path / 'prompt'), PROMPT)  # a name without an ending, as earlier tools chose
+  write_numpy_prompt(str(tmp_path / 'prompt'), PROMPT)  # a name without a suffix, as in earlier tools
   return tmp_path / 'prompt'
 
 

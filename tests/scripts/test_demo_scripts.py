@@ -1,4 +1,4 @@
-"""The shell demos: they train and judge as they are, offline, with a small checkpoint instead of the published one."""
+"""The shell demos train and evaluate unchanged and offline, with a small checkpoint instead of the published one."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SENTENCES = (('dull', 0), ('a gripping film', 1), ('it is a mess', 0))
 
 
 def demo(name, *arguments, folder='.', **variables):
-  """Runs a demo with bash and only these of its variables; returns exit status, output and errors."""
+  """Runs a demo with bash and only these variables; returns exit status, output and errors."""
   environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
   environment['PATH'] = f'{pathlib.Path(sys.executable).parent}:{environment["PATH"]}'
   environment['PYTHONPATH'] = str(SCRIPTS.parents[1])

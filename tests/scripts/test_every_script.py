@@ -1,4 +1,4 @@
-"""What is true of each script: help without JAX, and messages instead of stack traces."""
+"""Requirements for every script: help without JAX, and messages instead of stack traces."""
 
 import subprocess
 import sys

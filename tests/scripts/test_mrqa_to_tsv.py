@@ -1,4 +1,4 @@
-"""MRQA files as tables."""
+"""Converts MRQA files to tables."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""A trained prompt and its frozen checkpoint as one."""
+"""Merges a trained prompt and its frozen checkpoint."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""tpu_pod.sh prints and runs the right commands. `gcloud` is always a fake: no test can reach a cloud."""
+"""tpu_pod.sh prints and runs the right commands. `gcloud` is always a fake, so no test reaches a cloud."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ SETTINGS = ('NAME', 'ZONE', 'PROJECT', 'TYPE', 'VERSION', 'SPOT', 'PLAIN', 'WAIT
 GIVEN = {'NAME': 'pod', 'ZONE': 'us-west4-a', 'TYPE': 'v5litepod-16', 'VERSION': 'v2-alpha-tpuv5-lite'}
 PLACE = ['pod', '--zone=us-west4-a']
 LENGTHS = "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 8}"
-# Records its arguments, one file a call. What it is sent runs here, as on a worker whose home is worker/.
+# Records its arguments, one file per call. Commands for a worker run here, with worker/ as home.
 GCLOUD = r'''#!/usr/bin/env bash
 printf '%s\0' "$@" > "$RECORDS/$(ls "$RECORDS" | wc -l)"
 case "$*" in
@@ -35,7 +35,7 @@ case "$*" in
     HOME="$HOME/worker" exec bash -c "$command" ;;
 esac
 '''
-# Saves when it gets SIGTERM, and exits 0, as a run does.
+# On SIGTERM it saves and exits with 0, like a run.
 RUN = '''
 import json, os, signal, sys, time
 def save(*_):
@@ -71,7 +71,7 @@ class Pod:
     return done.returncode, done.stdout, done.stderr
 
   def calls(self):
-    """Returns the arguments of each call of gcloud, behind `compute tpus`."""
+    """Returns the arguments of each gcloud call, after `compute tpus`."""
     records = sorted((self.folder / 'records').iterdir(), key=lambda path: int(path.name))
     found = [path.read_text().split('\0')[:-1] for path in records]
     assert all(call[:2] == ['compute', 'tpus'] for call in found)
@@ -142,7 +142,7 @@ def test_a_dry_run_needs_no_gcloud(pod):
   ([], GIVEN, 'no sub-command is given. Use one of: create install run logs stop delete.'),
   (['start'], GIVEN, 'there is no sub-command start. Use one of: create install run'),
   (['logs'], {'ZONE': 'a'}, 'NAME is not set. Give --name=..., or export NAME: the name of the slice.'),
-  (['stop'], {'NAME': 'a'}, 'ZONE is not set. Give --zone=..., or export ZONE: where it is, such as us-west4-a.'),
+  (['stop'], {'NAME': 'a'}, 'ZONE is not set. Give --zone=..., or export ZONE: its zone, such as us-west4-a.'),
   (['create'], {'NAME': 'a', 'ZONE': 'b'}, 'TYPE is not set.'),
   (['create'], {'NAME': 'a', 'ZONE': 'b', 'TYPE': 'c'}, 'VERSION is not set.'),
   (['run'], GIVEN, 'run has no command. Append it, such as: run python3 -m prompt_tuning.train'),
@@ -176,7 +176,7 @@ def test_create_asks_once_and_waits_until_the_slice_is_ready(pod):
 @pytest.mark.parametrize('state, status, message', [
   ('WAITING_FOR_RESOURCES', 1, 'still WAITING_FOR_RESOURCES after 0 minutes. It keeps its place in the queue'),
   ('FAILED', 2, 'pod is FAILED: it was refused or preempted. Run delete, then create again'),
-  ('SUSPENDED', 2, 'The reason: gcloud compute tpus queued-resources describe pod --zone=us-west4-a'),
+  ('SUSPENDED', 2, 'To see the reason: gcloud compute tpus queued-resources describe pod --zone=us-west4-a'),
 ])
 def test_create_says_what_to_do_about_a_slice_that_does_not_come(pod, state, status, message):
   (pod.folder / 'state').write_text(state)
@@ -261,7 +261,7 @@ def test_stop_kills_python_that_holds_the_tpu_and_nothing_else(pod):
        subprocess.Popen([sys.executable, '-c', deaf], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as elsewhere:
     try:
       left.stdout.readline(), elsewhere.stdout.readline()
-      held.close()  # this process shall hold nothing
+      held.close()  # this process must hold nothing
       status, _, errors = pod('stop', '--grace_seconds=1', **GIVEN)
       assert left.wait(timeout=10) == -signal.SIGKILL
       assert (other.poll(), elsewhere.poll()) == (None, None)
@@ -273,7 +273,7 @@ def test_stop_kills_python_that_holds_the_tpu_and_nothing_else(pod):
   assert not lock.exists()
 
 
-def test_stop_sends_one_signal_to_a_run_that_holds_the_tpu(pod):  # a second one would end it before it has saved
+def test_stop_sends_one_signal_to_a_run_that_holds_the_tpu(pod):  # a second SIGTERM would end it before it has saved
   device = pod.folder / 'accel0'
   device.touch()
   pod('run', sys.executable, '-c', f'held = open({str(device)!r})' + RUN.replace('save)', 'signal.SIG_IGN)'), **GIVEN)

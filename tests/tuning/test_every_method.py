@@ -1,4 +1,4 @@
-"""What every tuning method must do. A new method is one line in METHODS."""
+"""Requirements for every tuning method. A new method is one line in METHODS."""
 
 import dataclasses
 import functools
@@ -39,7 +39,7 @@ METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'prefix of cross-attention': Prefix(2, attentions=('cross',)),
   'prefix of a network': Prefix(2, attentions=('encoder', 'decoder'), hidden=3, width=4),
 }
-DECODER_METHODS = {  # the same for a model with a decoder alone
+DECODER_METHODS = {  # the same for a decoder-only model
   'decoder prompt before': prompts.PromptTuning(prompts.Prompt(2)),
   'decoder prompt after_bos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_bos),
   'decoder prompt after_eos': prompts.PromptTuning(prompts.Prompt(2), layouts.after_eos),
@@ -62,7 +62,7 @@ every_method = pytest.mark.parametrize('method', [*METHODS.values(), *DECODER_ME
 
 @pytest.fixture
 def model(method, tiny):
-  """The frozen model that a method is tried on."""
+  """The frozen model for the tests of a method."""
   return tiny if any(method is each for each in METHODS.values()) else DECODER_ONLY
 
 
@@ -82,7 +82,7 @@ def compiled_step(method, module):
 
 @pytest.fixture(scope='module')
 def stepped():
-  """Returns a function that gives the state before and after one training step with a method, from a random state."""
+  """Returns a function that returns a random state of a method, and the state after one training step."""
 
   @functools.cache
   def run(method, model):
@@ -108,7 +108,7 @@ def test_first_values_depend_on_the_key_alone_and_have_names(model, method):
 def test_first_values_are_the_methods_own_and_may_be_given_away(model, method):
   before = jax.device_get(model.params)
   for leaf in jax.tree.leaves(initialised(method, model)):
-    leaf.delete()  # what becomes of a donated array
+    leaf.delete()  # as with a donated array
   jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(model.params))
 
 
@@ -117,7 +117,7 @@ def test_every_trained_number_changes_the_output(model, stepped, method):
   _, state = stepped(method, model)
   for name, array in trees.flatten(state.optimizer[0].trace).items():
     array = np.asarray(array)
-    if 'rel_embedding' in name:  # these short texts do not have all distances
+    if 'rel_embedding' in name:  # these short texts do not cover all distances
       array = array[:, np.abs(array).max(axis=0) > 0]
     assert array.size and (array != 0).all(), name
 

@@ -1,4 +1,4 @@
-"""Layer prompts that are added: what reaches each layer, in the rows and in front, packed and padded."""
+"""Layer prompts with mode 'add': the input of each layer, in the rows and before them, packed and padded."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ def given(values, **settings):
 
 
 def without_outputs(model):
-  """Returns the model with layers that hand on what they are given."""
+  """Returns the model with layers that pass on their input."""
   silent = lambda name, array: array * 0 if name.rpartition('/')[0].endswith(('/out', '/wo')) else array
   flat = {name: silent(name, array) for name, array in trees.flatten(model.params).items()}
   return dataclasses.replace(model, params=trees.unflatten(flat))

@@ -1,4 +1,4 @@
-"""Low-rank updates: what they add, what they are chosen by, and their files."""
+"""Low-rank updates: their effect, their selection by name, and their files."""
 
 import dataclasses
 

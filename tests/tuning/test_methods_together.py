@@ -1,4 +1,4 @@
-"""Files and methods: whose tensors are whose, several methods at once, methods of users, and models that differ."""
+"""Files and methods: owners of tensors, several methods at once, user-defined methods, and mismatching models."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ TEXT, PROMPT_IDS, INPUT, TARGET = [5, 9, 7, 3], [8, 2, 6], [11, 4], [12, 10, 5]
 
 @pytest.fixture(scope='module')
 def long_text(causal):
-  """A prompt and a prefix that are a text's tokens and what the model makes of a text, as one file would hold them."""
+  """A prompt from a text's tokens and a prefix from a text's keys and values, as in one file."""
   keys, values = causal.read([TEXT]).as_prefix()
   prompt = np.asarray(causal.embeddings())[np.array(PROMPT_IDS)]
   return Trained({'decoder/prefix/keys': np.asarray(keys), 'decoder/prefix/values': np.asarray(values),
@@ -93,7 +93,7 @@ def test_a_method_reads_what_it_has_exported(tiny, method, wanted):
 
 @dataclasses.dataclass(frozen=True)
 class Shift(pt.Method):
-  """A method of a user's: one vector that is added to every vector of a given prompt of zeros."""
+  """A user-defined method: one vector that is added to every vector of a prompt of zeros."""
 
   length: int = 2
 

@@ -1,4 +1,4 @@
-"""A prefix that starts from a text, or from another prefix."""
+"""A prefix initialised from a text, or from another prefix."""
 
 import dataclasses
 

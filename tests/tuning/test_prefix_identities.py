@@ -1,4 +1,4 @@
-"""What a prefix can do, by algebra (Petrov, Torr and Bibi 2023): it rescales attention and adds one direction."""
+"""Algebraic limits of a prefix (Petrov, Torr and Bibi 2023): it rescales attention and adds one direction."""
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +26,13 @@ def weights(conditioning):
 
 def test_a_vector_in_front_rescales_the_attention_among_the_content():
   keys = 2 * jax.random.normal(jax.random.key(0), (2, 1, 3, 1, 4))
-  # Without positions of their own, prefixes leave the content's where it would be behind one token.
+  # A prefix has no positions, so the content keeps the positions that it has after one token.
   zeros = jnp.full_like(keys, 0.0)
   given = weights(Conditioning(decoder=StackConditioning(prefix=(keys, zeros))))
   other = weights(Conditioning(decoder=StackConditioning(prefix=(zeros, zeros))))
-  among = other[:, :, 1:] / other[:, :, 1:].sum(-1, keepdims=True)  # A: the content's own attention
+  among = other[:, :, 1:] / other[:, :, 1:].sum(-1, keepdims=True)  # A: attention of the content to itself
   np.testing.assert_allclose(given[:, :, 1:], among * (1 - given[:, :, :1]), atol=1e-5)
-  assert np.abs(given[:, :, 0] - other[:, :, 0]).max() > 0.05  # the vector does take attention
+  assert np.abs(given[:, :, 0] - other[:, :, 0]).max() > 0.05  # the vector gets attention
 
 
 def test_the_output_moves_towards_the_value_of_the_vector_in_front():

@@ -1,4 +1,4 @@
-"""Retrained parameters: which are chosen, and that their gradients are those of fine-tuning."""
+"""Retrained parameters: their selection, and that their gradients are those of fine-tuning."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Rows of one batch with prefixes, layer prompts or prompts of their own, from files, give what each gives alone."""
+"""Rows of one batch with different prefixes, layer prompts or prompts from files give the same results as alone."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ TARGETS = [[5, 6, 1], [11, 1], [16, 17, 18, 1]]
 
 
 def trained(method, model, seed=0):
-  """Returns what a file of this method holds."""
+  """Returns the content of a file of this method."""
   about = {'mode': method.mode} if isinstance(method, LayerPrompts) else {}
   return Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), about)
 
