@@ -1,7 +1,7 @@
 """The commands and the Python code of README.md and docs/ work: each runs in a folder of toys, in the page's order.
 
-Names in the pages (a model, a file of examples, a data folder) are replaced with toys of these names; programs, by plain
-flags or gin files, and runs in Python are planned as by `--dry_run`. A command without a rule below fails.
+Names in the pages (a model, a file of examples, a data folder) are replaced with toys of these names; programs run
+with `--dry_run`, and so do runs that Python code starts. A command without a rule below fails.
 """
 
 import ast
@@ -35,7 +35,8 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README
 # Name in the pages -> toy. Longer names come first.
 TOYS = {
   'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/',
-  'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model': '{model}/tokenizer.json', '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
+  'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model': '{model}/tokenizer.json',
+  '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
   '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen',
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
