@@ -70,7 +70,7 @@ def test_a_parameter_that_no_rule_names_is_an_error():
 
 
 def test_texts_are_not_cached_on_a_mesh():
-  with pytest.raises(ValueError, match=r'spread over 4 devices, which each would read other texts. Run it on one'):
+  with pytest.raises(ValueError, match=r'spread over 4 devices, and each would read different texts. Run it on one'):
     require_cacheable(toy_run.TASK, 'train', packed=False, mesh=mesh(2, 1, 2))
 
 

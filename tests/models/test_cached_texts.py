@@ -127,7 +127,7 @@ def test_a_text_as_long_as_the_position_table_can_be_read(tmp_path):
 
 def test_a_full_disk_is_a_clear_error(cache, full_disk):
   texts = cache(memory_limit=0)
-  with full_disk(500), pytest.raises(OSError, match=r'no room for the cached texts .* Make room, allow more memory'):
+  with full_disk(500), pytest.raises(OSError, match=r'cached texts .* Free space, increase cache_limit='):
     texts.of(stacked(ROWS, 12))
   del texts
   gc.collect()
@@ -161,14 +161,14 @@ class Endless(list):
 
 
 @pytest.mark.parametrize(('model', 'method', 'settings', 'message'), [
-  ('t5', CACHED, {}, 'this model has an encoder, in which all of an input sees all. Choose a decoder-only model'),
-  ('learned', dataclasses.replace(CACHED, placement=layouts.before), {}, 'the placement is before. Let a prompt that'),
-  ('learned', dataclasses.replace(CACHED, visibility=Visibility(input=False)), {}, 'does not see the input. Let a'),
-  ('prefix_lm', CACHED, {}, 'in a prefix-LM the input sees the prompt. Let a prompt'),
-  ('learned', CACHED, {'packed': True}, r'Leave out packed=True \(utils.DatasetConfig.pack\), or do not cache'),
+  ('t5', CACHED, {}, 'this model has an encoder, in which the text before the prompt sees the prompt. Choose a dec'),
+  ('learned', dataclasses.replace(CACHED, placement=layouts.before), {}, 'is before. Use placement=after_eos'),
+  ('learned', dataclasses.replace(CACHED, visibility=Visibility(input=False)), {}, 'does not see the input. Use'),
+  ('prefix_lm', CACHED, {}, 'in a prefix-LM the input sees the prompt. Use placement='),
+  ('learned', CACHED, {'packed': True}, 'packed=True cannot be used: .* Leave out packed=True, or cached=True'),
   ('learned', CACHED, {'task': dataclasses.replace(TASK, splits=dict.fromkeys(TASK.splits, Endless([{}])))},
-   'The texts of toy shall be cached, but they are drawn without end'),
-  ('learned', CACHED, {'cache_limit': -1}, 'may take -1 bytes of memory. Give 0, which keeps all on disk, or more'),
+   'cached=True cannot be used: toy draws examples without end'),
+  ('learned', CACHED, {'cache_limit': -1}, 'cache_limit=-1 cannot be used: expected .* at least 0. Give 0 to keep'),
 ])
 def test_what_cannot_be_cached_is_a_clear_error(model, method, settings, message, tmp_path):
   changes = {}

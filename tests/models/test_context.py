@@ -144,16 +144,16 @@ def test_answers_logits_and_scores_behind_a_text_are_those_of_one_row_with_both(
 
 
 def test_what_does_not_fit_is_a_clear_error(tiny, rotary):
-  with pytest.raises(ValueError, match=r'only by a decoder-only model, but this one has an encoder. Put the text into'):
+  with pytest.raises(ValueError, match=r'Only a decoder-only model .*, but this one has an encoder. Put the text into'):
     tiny.read([[3, 4]])
   context = rotary.read(TEXTS)
-  with pytest.raises(ValueError, match=r'conditioning.decoder.context, which it has no place for'):
+  with pytest.raises(ValueError, match=r'conditioning.decoder.context, which it cannot use'):
     tiny.logits([[3, 4]], [[5]], context=context.take(np.array([0])))
   for call in (lambda: rotary.logits(INPUTS[:2], TARGETS[:2], context=context),
                lambda: rotary.predict([[3]] * 5, context=context, batch_size=3)):
     with pytest.raises(ValueError, match=r'Found a context of 3 texts for \d rows. Read one text for each row'):
       call()
-  with pytest.raises(ValueError, match='context has 3 rows, but the batch 1'):
+  with pytest.raises(ValueError, match='context has 3 rows, expected 1'):
     run(rotary, [(rotary.layout(), [3], [4], 0)], Conditioning().behind(context))
 
 

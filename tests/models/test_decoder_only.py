@@ -246,14 +246,14 @@ def test_every_kind_of_rematerialisation_gives_the_same_gradient(toy):
 
 
 def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
-  with pytest.raises(ValueError, match=r'handed encoder.prompt; it takes decoder.prefix and decoder.prompt, or'):
+  with pytest.raises(ValueError, match=r'got encoder.prompt. Use decoder.prefix and decoder.prompt, or decoder'):
     toy.module.apply({'params': toy.params}, layouts.assemble([[toy.layout().example([5], [6])]], {'decoder': 1}),
                      Conditioning(encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)))))
   with pytest.raises(ValueError, match='An example has no input'):
     toy.layout().example([], [3])
   (tmp_path / 'config.json').write_text('{"model_type": "bloom"}')
   (tmp_path / 'model.safetensors').write_bytes((shared / 'hf/gpt2/model.safetensors').read_bytes())
-  with pytest.raises(ValueError, match="a model of type 'bloom'; supported are t5, mt5, gpt2, llama"):
+  with pytest.raises(ValueError, match="a model of type 'bloom'; supported types are t5, mt5, gpt2, llama"):
     loading.load_model(str(tmp_path))
 
 
@@ -265,7 +265,7 @@ def test_rows_beyond_the_position_table_are_a_clear_error():
   with pytest.raises(ValueError, match=r'The rows need 46 positions \(6 of prompt or prefix \+ 40 of text\), but the '
                                        r'model has a table of 40. Shorten the prompt'):
     model.logits(too_long, [[5, 6, 7]], prompt=prompt)
-  with pytest.raises(ValueError, match=r'need 41 positions \(6 of prompt or prefix \+ 30 of text \+ 5 of answer\)'):
+  with pytest.raises(ValueError, match=r'need 41 positions \(6 of prompt or prefix \+ 30 of text \+ 5 of generation\)'):
     model.predict(fits, prompt=prompt, max_length=6)
   assert len(model.predict(fits, prompt=prompt, max_length=5)) == 1
 

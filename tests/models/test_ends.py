@@ -110,7 +110,7 @@ def test_only_the_chosen_is_trained_and_saved_and_it_loads_back_onto_the_frozen_
 
 
 def test_what_cannot_be_is_a_clear_error():
-  with pytest.raises(ValueError, match='encoder-decoder, but new ends'):
+  with pytest.raises(ValueError, match='encoder-decoder, but new input and output heads'):
     ends.with_new_ends(tiny_t5(), tokens=2, classes=2)
   for wrong in ({'tokens': 2, 'classes': 1}, {'classes': 2}, {'tokens': 2, 'features': 2, 'classes': 2}):
     with pytest.raises(ValueError, match='Give at least 2 classes, and either tokens or features'):

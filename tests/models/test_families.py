@@ -103,12 +103,12 @@ def test_configs_are_written_as_transformers_wants_them():
 
 @pytest.mark.parametrize(('name', 'changes', 'message'), [
   ('llama_biases', {'tie_word_embeddings': False, 'arrays': 'lm_head.weight'}, 'holds no lm_head.weight, although its'),
-  ('llama_biases', {'mlp_bias': True}, 'sets mlp_bias to True; supported is False'),
+  ('llama_biases', {'mlp_bias': True}, 'sets mlp_bias to True; the supported value is False'),
   ('gemma2_odd', {'use_bidirectional_attention': True}, 'sets use_bidirectional_attention to True'),
   ('gemma3_linear', {'layer_types': ['full_attention', 'chunked_attention']}, "layer of the type 'chunked_attention'"),
   ('qwen2_window', {'rope_parameters': {'rope_type': 'yarn', 'rope_theta': 5.0}}, "rotary positions by 'yarn'"),
-  ('qwen2_window', {'num_hidden_layers': None}, 'lacks .num_hidden_layers. that a model of type .qwen2. needs'),
-  ('t5_gelu', {'layer_norm_epsilon': 1e-3}, 'sets layer_norm_epsilon to 0.001; supported is 1e-06'),
+  ('qwen2_window', {'num_hidden_layers': None}, 'lacks .num_hidden_layers., which a model of type .qwen2. needs'),
+  ('t5_gelu', {'layer_norm_epsilon': 1e-3}, 'sets layer_norm_epsilon to 0.001; the supported value is 1e-06'),
 ])
 def test_what_a_family_does_not_have_here_is_a_clear_error(name, changes, message, tmp_path):
   shutil.copytree(FAMILIES / name, tmp_path, dirs_exist_ok=True)
@@ -182,7 +182,7 @@ def test_an_answer_ends_with_the_first_of_a_folders_end_tokens(tmp_path):
 def test_a_vocabulary_larger_than_the_embedding_is_a_clear_error(tmp_path):
   shutil.copytree(FAMILIES / 'llama_biases', tmp_path, dirs_exist_ok=True)
   write_tokenizer(tmp_path, 41)
-  with pytest.raises(ValueError, match=r'tokenizer.json.* has 41 tokens, but the embedding of the model 40 rows'):
+  with pytest.raises(ValueError, match=r'tokenizer.json.* has 41 tokens, but the embedding of the model has 40'):
     loading.load_model(str(tmp_path))
 
 

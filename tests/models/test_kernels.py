@@ -37,7 +37,7 @@ REPLACE = dataclasses.replace
   ('xla', GPU, 'xla', 'asked for'),
   ('cudnn', REPLACE(GPU, by_head=True, queries=2, keys=3), 'cudnn', 'asked for'),
   ('pallas', REPLACE(TPU, by_segments=False, queries=2), 'pallas', 'asked for'),
-  ('cudnn', REPLACE(GPU, weights=True), 'xla', 'weights are wanted'),
+  ('cudnn', REPLACE(GPU, weights=True), 'xla', 'weights are needed'),
   ('pallas', REPLACE(TPU, queries=1), 'xla', 'one query at a time'),
   ('auto', REPLACE(GPU, dtype=jnp.float32), 'xla', 'float32, not bfloat16 or float16'),
   ('auto', REPLACE(GPU, capability=7.0), 'xla', 'needs compute capability 8.0, and this has 7.0'),
@@ -68,12 +68,12 @@ def test_the_program_follows_from_what_is_known_before_compiling(asked, facts, w
   ('pallas', REPLACE(TPU, cap=True), 'capped .attention_cap.'),
 ])
 def test_a_kernel_that_cannot_run_is_an_error_where_it_is_asked_for(asked, facts, why):
-  with pytest.raises(ValueError, match=f"attention is '{asked}', but .*{why}.* Choose 'auto', or 'xla'"):
+  with pytest.raises(ValueError, match=f"attention='{asked}' cannot be used: .*{why}.* Use 'auto', or 'xla'"):
     choose(asked, facts)
 
 
 def test_an_unknown_program_is_an_error():
-  with pytest.raises(ValueError, match="attention is 'flash'; choose one of auto, xla, cudnn, pallas"):
+  with pytest.raises(ValueError, match="attention='flash' cannot be used: expected one of auto, xla, cudnn, pallas"):
     T5Config(32, 8, 2, 4, 12, 1, 1, attention='flash')
 
 
