@@ -1,4 +1,4 @@
-"""Training behind texts that are read once gives what training on whole rows gives."""
+"""Training with cached texts gives the results of training on whole rows."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def batches_of(model, method, **settings):
 
 
 def step_of(model, method, microbatches=None):
-  """Returns a training step without an optimizer's memory, and the state before the first."""
+  """Returns a training step without optimizer state, and the state before the first step."""
   trained = method.initialise(jax.random.key(1), model)
   optimizer = optax.sgd(0.02)
   step = jax.jit(make_step(model.module, method, optimizer, microbatches=microbatches))
@@ -75,7 +75,7 @@ def test_steps_behind_cached_texts_equal_those_of_whole_rows(name, side, visibil
     np.testing.assert_allclose(sums['gradient_norm'], wanted_sums['gradient_norm'], rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), state.trained, wanted.trained)
   assert np.abs(state.trained['decoder']['prompt']['prompt']['prompt'] - first).max() > 0.01
-  assert texts.read == len(TASK.split('train'))  # 16 rows: two epochs and more
+  assert texts.read == len(TASK.split('train'))  # 16 rows: more than two epochs
 
 
 def stacked(rows, length):
@@ -106,7 +106,7 @@ def test_what_goes_beyond_the_limit_is_kept_on_disk_and_is_the_same(cache, tmp_p
   assert (on_disk.in_memory, on_disk.on_disk) == (0, 15 * token)
   assert (both.in_memory, both.on_disk) == (3 * token, 12 * token)
   assert [texts.read for texts in (in_memory, on_disk, both)] == [4] * 3
-  assert not list(tmp_path.iterdir())  # the file has no name
+  assert not list(tmp_path.iterdir())  # the file is unnamed
 
 
 def test_the_keys_and_values_are_the_models_own_whatever_is_read_with_them(cache):

@@ -1,4 +1,4 @@
-"""A text that was read before: what stands behind it gives what one row with both gives."""
+"""Rows after a cached context give the results of whole rows."""
 
 import dataclasses
 import functools
@@ -45,7 +45,7 @@ def rotary():
 
 
 def behind(count):
-  """A placement behind the first `count` tokens: where the prompt stands in one row with the text."""
+  """A placement after the first `count` tokens: the position of the prompt in one row with the text."""
   def place(tokens, length):
     slots = np.full(tokens + length, -1, np.int32)
     slots[count:count + length] = np.arange(length)
@@ -54,7 +54,7 @@ def behind(count):
 
 
 def run(model, rows, conditioning):
-  """Returns the logits at the targets of rows (layout, inputs, targets, prompt's number)."""
+  """Returns the logits at the targets of rows (layout, inputs, targets, prompt id)."""
   examples = [[layout.example(inputs, targets, prompt_id=number)] for layout, inputs, targets, number in rows]
   batch = layouts.assemble(examples, {'decoder': max(len(each[0]['decoder']['tokens']) for each in examples) + 1})
   logits = apply_model(model.module, model.params, batch, conditioning)

@@ -1,4 +1,4 @@
-"""New ends around a frozen decoder-only model: what is new, what stays, and that it learns labels and real vectors."""
+"""New input and output heads around a frozen decoder-only model: new and unchanged parameters, labels, real vectors."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ PATTERNS = ('.*norm/.*', 'position_embedder/.*', '(token_embedder|input_layer)/.
 
 
 def labels(count, width):
-  """Returns a task: of two real vectors, which one is larger in its first number."""
+  """Returns a task: which of two real vectors has the larger first component."""
   random = np.random.default_rng(count)
   examples = []
   for _ in range(count):

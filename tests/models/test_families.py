@@ -1,4 +1,4 @@
-"""Many members of the families against transformers, and adapters that PEFT wrote for them against PEFT.
+"""Many members of the families against transformers, and their PEFT adapters against PEFT.
 
 `make_family_goldens.py` made the folders.
 """
@@ -41,7 +41,7 @@ def golden_of(folder):
 
 
 def require_equal(model, golden, inputs, targets, *, trained=saved.Trained({})):
-  """Compares logits of padded rows with transformers' of each row alone, then greedy answers and beams."""
+  """Compares logits of padded rows with transformers' logits of each row alone, then greedy and beam search."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   rows = [layout.example(row, [5] if targets is None else targets[b]) for b, row in enumerate(inputs)]
   for side in ('right', 'left'):
@@ -55,7 +55,7 @@ def require_equal(model, golden, inputs, targets, *, trained=saved.Trained({})):
 
 
 def require_answers(model, golden, inputs, trained=saved.Trained({}), kinds=('greedy', 'beams'), ends=(1,)):
-  """Compares answers with transformers', the beams best first; what follows an end is filler."""
+  """Compares generations with transformers', best beam first; tokens after an end token are padding."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   batch = layouts.assemble([[layout.question(row)] for row in inputs],
                            layout.question_rows({'inputs': 14, 'targets': 1}), side=layout.question_side)
@@ -96,7 +96,7 @@ def test_configs_are_written_as_transformers_wants_them():
        'mlp_activations': ('silu', 'linear'), 'rotary': (Rotary(),) * 2} | changes))
   assert type(written('gemma2', windows=(3, 0))['query_pre_attn_scalar']) is int  # a float is refused
   assert written(windows=(3, 0))['layer_types'] == ['sliding_attention', 'full_attention']
-  for window in (3, 0):  # with layer types it would be a Ministral, which wants a window
+  for window in (3, 0):  # with layer types it would be a Ministral, which requires a window
     assert 'layer_types' not in written(windows=(window, window))
     assert written(windows=(window, window))['sliding_window'] == (window or None)
 
@@ -146,7 +146,7 @@ def test_the_position_biases_of_t5s_cross_attention_that_nothing_reads_are_left_
 
 
 def write_tokenizer(folder, count):
-  """Writes a tokenizer of `count` words whose template puts <s> in front of a text, as Llama's and Gemma's do."""
+  """Writes a tokenizer of `count` words whose template puts <s> before a text, like Llama's and Gemma's."""
   names = ['<pad>', '</s>', '<s>', *(f'w{i}' for i in range(3, count))]
   tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, 'w3'))
   tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

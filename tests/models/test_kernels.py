@@ -1,7 +1,7 @@
-"""Kernels of attention against plain XLA, and which of them is chosen.
+"""Attention kernels against plain XLA, and the choice between them.
 
-Pallas' kernel runs here in interpret mode, and what cuDNN's is given through JAX's own attention; the last test runs
-the kernel of whatever accelerator there is.
+Pallas' kernel runs here in interpret mode, and the inputs of cuDNN's run through JAX's attention. The last test runs
+the kernel of the available accelerator.
 """
 
 import dataclasses
@@ -84,29 +84,29 @@ def test_a_kernel_that_is_not_there_is_an_error_when_the_model_is_made():
 
 @pytest.fixture
 def interpreted(monkeypatch):
-  """Pallas' kernels run without a TPU. Its own mode for that has effects, which rematerialisation does not take."""
+  """Runs Pallas' kernels without a TPU. Its own mode for that has effects, which rematerialisation does not support."""
   monkeypatch.setattr(pallas, 'pallas_call', functools.partial(pallas.pallas_call, interpret=True))
 
 
 @pytest.fixture
 def on_tpu(interpreted, monkeypatch):
-  """The process believes that it runs on a TPU."""
+  """Makes the process act as if it ran on a TPU."""
   monkeypatch.setattr(jax, 'local_devices', lambda: [types.SimpleNamespace(platform='tpu')])
 
 
 def shared_blocks(dtype):
-  """Returns queries, and a front of one row and a block of half the heads behind it; lengths are odd."""
+  """Returns queries, a front of one row, and a block of half the heads after it; lengths are odd."""
   random = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)
   visible = random.random((2, 1, 131, 145)) > 0.3
-  visible[1, 0, 7] = False  # one that sees nothing
+  visible[1, 0, 7] = False  # a query that sees nothing
   front = Block(draw(1, 2, 6, 8), draw(1, 2, 6, 8), (hide(jnp.arange(6) < 5),))
   own = Block(draw(2, 2, 145, 8), draw(2, 2, 145, 8), (hide(visible), draw(4, 131, 145).astype(jnp.float32)))
   return draw(2, 4, 131, 8), [front, own]
 
 
 def output_and_gradients(attend, query, blocks):
-  """Returns what `attend` gives, and gradients of a sum of squares to queries, keys, values and position biases."""
+  """Returns the result of `attend`, and gradients of a sum of squares to queries, keys, values and position biases."""
   def loss(query, keys_values, bias):
     changed = [Block(*parts, block.biases) for parts, block in zip(keys_values, blocks, strict=True)]
     changed[-1] = REPLACE(changed[-1], biases=(changed[-1].biases[0], bias))

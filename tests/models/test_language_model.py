@@ -1,4 +1,4 @@
-"""The frozen model as users hold it: alignment, scores, answers, mixed batches, and errors before compilation."""
+"""The frozen model for users: alignment, scores, predictions, mixed batches, and errors before compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def test_greedy_answers_are_the_likeliest_tokens_given_themselves(tiny):
 
 @pytest.mark.parametrize('sampler', [Sampling(temperature=2.0), BeamSearch(2, temperature=3.0)])
 def test_answers_do_not_depend_on_the_batches_that_inputs_are_cut_into(tiny, sampler):
-  inputs, prompts = [*INPUTS, [3, 1]], [LONG, SHORT, LONG, SHORT]  # as many prompts in either cut
+  inputs, prompts = [*INPUTS, [3, 1]], [LONG, SHORT, LONG, SHORT]  # both batches have the same number of prompts
   drawn = [tiny.predict(inputs, prompts, sampler=sampler, max_length=5, batch_size=size, seed=7)
            for size in (2, 4)]
   assert [each.tolist() for each in drawn[0]] == [each.tolist() for each in drawn[1]]

@@ -1,4 +1,4 @@
-"""Finding, reading and writing whole models, and the shape that a folder tells."""
+"""Finding, reading and writing whole models, and inferring a model's shape from its folder."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""A family of one's own, Llama under other names: registered by one call, loaded, used, saved and read back."""
+"""A custom model family, Llama with other names: registered by one call, loaded, used, saved and read back."""
 
 import dataclasses
 import json
@@ -51,14 +51,14 @@ TOY = dataclasses.replace(
 
 @pytest.fixture
 def toy():
-  """The family, registered as long as the test runs."""
+  """The family, registered for the duration of the test."""
   yield pt.register_family(TOY)
   del registry.FAMILIES['toy']
 
 
 @pytest.fixture(scope='module')
 def as_llama(tmp_path_factory):
-  """A model that was read as a Llama."""
+  """A model that was loaded as a Llama."""
   folder = str(tmp_path_factory.mktemp('llama') / 'model')
   pt.save_model(pt.random_model(CONFIG, seed=3), folder)
   return pt.load_model(folder)

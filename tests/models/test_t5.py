@@ -1,4 +1,4 @@
-"""The T5 module: its parameters, what it refuses, half precision and rematerialisation."""
+"""The T5 module: its parameters, the inputs that it refuses, half precision and rematerialisation."""
 
 import dataclasses
 

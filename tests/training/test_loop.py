@@ -1,4 +1,4 @@
-"""The training loop: what it changes, when it stops, which prompt is best, and what it says."""
+"""The training loop: what it changes, when it stops, which prompt is the best, and its output."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from prompt_tuning.training.evaluations import Evaluations, compare
 
 
 def scripted(values):
-  """Returns a metric that gives these values in turn, the last for ever."""
+  """Returns a metric that returns these values in turn, then repeats the last."""
   rest = iter(values)
   state = {}
 
