@@ -124,7 +124,7 @@ def lost(error: Exception) -> bool:
 
 
 def leave(status: int) -> int:
-  """Returns the exit status of a process that has said why it fails; where others run, ends it at once.
+  """Returns the exit status of a process that has printed its error; ends it at once if other processes run.
 
   They notice, and end, too. An orderly end would wait for them, and they for what this process should have computed.
   """

@@ -16,7 +16,7 @@ _OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32), 'fe
 
 
 def target_stack(stacks: Mapping[str, Any]) -> str:
-  """Returns the name of the stack that has targets, of a batch or of an example; `TARGET_STACK` where none has."""
+  """Returns the name of the stack that has targets, of a batch or of an example; `TARGET_STACK` if none has."""
   return next((name for name, arrays in stacks.items() if isinstance(arrays, Mapping) and 'targets' in arrays),
               TARGET_STACK)
 

@@ -252,10 +252,10 @@ class LabelLayout(CausalLayout):
     """Raises ValueError if an example does not fit the model's input or output layer."""
     if self.classes and len(targets) and not 0 <= min(targets) <= max(targets) < self.classes:
       raise ValueError(f'An example has the labels {list(map(int, targets))[:5]}, but the output layer has '
-                       f'{self.classes} classes, 0 to {self.classes - 1}. Increase architectures.NewEnds.classes.')
+                       f'{self.classes} classes, 0 to {self.classes - 1}. Increase classes in new_layers=.')
     if self.inputs and np.ndim(inputs) == 2 and np.shape(inputs)[1] != self.inputs:
       raise ValueError(f'An input has vectors of width {np.shape(inputs)[1]}, but the input layer reads width '
-                       f'{self.inputs}. Set architectures.NewEnds.features to that width.')
+                       f'{self.inputs}. Set features to that width in new_layers=.')
     if self.inputs and np.ndim(inputs) == 1 and len(inputs) and max(inputs) >= self.inputs:
       raise ValueError(f'An input has the token {int(max(inputs))}, but the input layer has {self.inputs} tokens, 0 to '
-                       f'{self.inputs - 1}. Increase architectures.NewEnds.tokens.')
+                       f'{self.inputs - 1}. Increase tokens in new_layers=.')

@@ -1,4 +1,4 @@
-"""Programs on a model that has a decoder alone: the same commands as for T5."""
+"""Programs on a decoder-only model: the same commands as for T5."""
 
 import json
 import random

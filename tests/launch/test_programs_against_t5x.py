@@ -1,4 +1,4 @@
-"""What train and infer give from T5X's own checkpoints, against what T5X gave."""
+"""Results of train and infer from T5X's own checkpoints, compared with T5X's results."""
 
 import json
 
@@ -38,7 +38,7 @@ def write_table(path, golden):
 
 @pytest.mark.parametrize('name', ['own', 'tiny'])
 def test_train_takes_t5xs_first_steps_from_t5xs_checkpoint(run, tmp_path, name):
-  if name == 'own':  # where rounding grows faster
+  if name == 'own':  # rounding errors grow faster there
     golden, steps = np.load(golden_models.t5x_files(name).training), 3
     checkpoint = write_t5x(str(tmp_path / 'frozen'), 3, dict(np.load(golden_models.t5x_files(name).params)))
   else:

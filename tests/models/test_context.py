@@ -1,4 +1,4 @@
-"""A text that was read before: what stands behind it gives what one row with both gives."""
+"""Rows after a cached context give the results of whole rows."""
 
 import dataclasses
 import functools
@@ -45,7 +45,7 @@ def rotary():
 
 
 def behind(count):
-  """A placement behind the first `count` tokens: where the prompt stands in one row with the text."""
+  """A placement after the first `count` tokens: the position of the prompt in one row with the text."""
   def place(tokens, length):
     slots = np.full(tokens + length, -1, np.int32)
     slots[count:count + length] = np.arange(length)
@@ -54,7 +54,7 @@ def behind(count):
 
 
 def run(model, rows, conditioning):
-  """Returns the logits at the targets of rows (layout, inputs, targets, prompt's number)."""
+  """Returns the logits at the targets of rows (layout, inputs, targets, prompt id)."""
   examples = [[layout.example(inputs, targets, prompt_id=number)] for layout, inputs, targets, number in rows]
   batch = layouts.assemble(examples, {'decoder': max(len(each[0]['decoder']['tokens']) for each in examples) + 1})
   logits = apply_model(model.module, model.params, batch, conditioning)
@@ -144,16 +144,16 @@ def test_answers_logits_and_scores_behind_a_text_are_those_of_one_row_with_both(
 
 
 def test_what_does_not_fit_is_a_clear_error(tiny, rotary):
-  with pytest.raises(ValueError, match=r'only by a decoder-only model, but this one has an encoder. Put the text into'):
+  with pytest.raises(ValueError, match=r'Only a decoder-only model .*, but this one has an encoder. Put the text into'):
     tiny.read([[3, 4]])
   context = rotary.read(TEXTS)
-  with pytest.raises(ValueError, match=r'conditioning.decoder.context, which it has no place for'):
+  with pytest.raises(ValueError, match=r'conditioning.decoder.context, which it cannot use'):
     tiny.logits([[3, 4]], [[5]], context=context.take(np.array([0])))
   for call in (lambda: rotary.logits(INPUTS[:2], TARGETS[:2], context=context),
                lambda: rotary.predict([[3]] * 5, context=context, batch_size=3)):
     with pytest.raises(ValueError, match=r'Found a context of 3 texts for \d rows. Read one text for each row'):
       call()
-  with pytest.raises(ValueError, match='context has 3 rows, but the batch 1'):
+  with pytest.raises(ValueError, match='context has 3 rows, expected 1'):
     run(rotary, [(rotary.layout(), [3], [4], 0)], Conditioning().behind(context))
 
 

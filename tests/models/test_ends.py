@@ -1,4 +1,4 @@
-"""New ends around a frozen decoder-only model: what is new, what stays, and that it learns labels and real vectors."""
+"""New input and output heads around a frozen decoder-only model: new and unchanged parameters, labels, real vectors."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ PATTERNS = ('.*norm/.*', 'position_embedder/.*', '(token_embedder|input_layer)/.
 
 
 def labels(count, width):
-  """Returns a task: of two real vectors, which one is larger in its first number."""
+  """Returns a task: which of two real vectors has the larger first component."""
   random = np.random.default_rng(count)
   examples = []
   for _ in range(count):
@@ -110,7 +110,7 @@ def test_only_the_chosen_is_trained_and_saved_and_it_loads_back_onto_the_frozen_
 
 
 def test_what_cannot_be_is_a_clear_error():
-  with pytest.raises(ValueError, match='encoder-decoder, but new ends'):
+  with pytest.raises(ValueError, match='encoder-decoder, but new input and output heads'):
     ends.with_new_ends(tiny_t5(), tokens=2, classes=2)
   for wrong in ({'tokens': 2, 'classes': 1}, {'classes': 2}, {'tokens': 2, 'features': 2, 'classes': 2}):
     with pytest.raises(ValueError, match='Give at least 2 classes, and either tokens or features'):

@@ -1,4 +1,4 @@
-"""Many members of the families against transformers, and adapters that PEFT wrote for them against PEFT.
+"""Many members of the families against transformers, and their PEFT adapters against PEFT.
 
 `make_family_goldens.py` made the folders.
 """
@@ -41,7 +41,7 @@ def golden_of(folder):
 
 
 def require_equal(model, golden, inputs, targets, *, trained=saved.Trained({})):
-  """Compares logits of padded rows with transformers' of each row alone, then greedy answers and beams."""
+  """Compares logits of padded rows with transformers' logits of each row alone, then greedy and beam search."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   rows = [layout.example(row, [5] if targets is None else targets[b]) for b, row in enumerate(inputs)]
   for side in ('right', 'left'):
@@ -55,7 +55,7 @@ def require_equal(model, golden, inputs, targets, *, trained=saved.Trained({})):
 
 
 def require_answers(model, golden, inputs, trained=saved.Trained({}), kinds=('greedy', 'beams'), ends=(1,)):
-  """Compares answers with transformers', the beams best first; what follows an end is filler."""
+  """Compares generations with transformers', best beam first; tokens after an end token are padding."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   batch = layouts.assemble([[layout.question(row)] for row in inputs],
                            layout.question_rows({'inputs': 14, 'targets': 1}), side=layout.question_side)
@@ -96,19 +96,19 @@ def test_configs_are_written_as_transformers_wants_them():
        'mlp_activations': ('silu', 'linear'), 'rotary': (Rotary(),) * 2} | changes))
   assert type(written('gemma2', windows=(3, 0))['query_pre_attn_scalar']) is int  # a float is refused
   assert written(windows=(3, 0))['layer_types'] == ['sliding_attention', 'full_attention']
-  for window in (3, 0):  # with layer types it would be a Ministral, which wants a window
+  for window in (3, 0):  # with layer types it would be a Ministral, which requires a window
     assert 'layer_types' not in written(windows=(window, window))
     assert written(windows=(window, window))['sliding_window'] == (window or None)
 
 
 @pytest.mark.parametrize(('name', 'changes', 'message'), [
   ('llama_biases', {'tie_word_embeddings': False, 'arrays': 'lm_head.weight'}, 'holds no lm_head.weight, although its'),
-  ('llama_biases', {'mlp_bias': True}, 'sets mlp_bias to True; supported is False'),
+  ('llama_biases', {'mlp_bias': True}, 'sets mlp_bias to True; the supported value is False'),
   ('gemma2_odd', {'use_bidirectional_attention': True}, 'sets use_bidirectional_attention to True'),
   ('gemma3_linear', {'layer_types': ['full_attention', 'chunked_attention']}, "layer of the type 'chunked_attention'"),
   ('qwen2_window', {'rope_parameters': {'rope_type': 'yarn', 'rope_theta': 5.0}}, "rotary positions by 'yarn'"),
-  ('qwen2_window', {'num_hidden_layers': None}, 'lacks .num_hidden_layers. that a model of type .qwen2. needs'),
-  ('t5_gelu', {'layer_norm_epsilon': 1e-3}, 'sets layer_norm_epsilon to 0.001; supported is 1e-06'),
+  ('qwen2_window', {'num_hidden_layers': None}, 'lacks .num_hidden_layers., which a model of type .qwen2. needs'),
+  ('t5_gelu', {'layer_norm_epsilon': 1e-3}, 'sets layer_norm_epsilon to 0.001; the supported value is 1e-06'),
 ])
 def test_what_a_family_does_not_have_here_is_a_clear_error(name, changes, message, tmp_path):
   shutil.copytree(FAMILIES / name, tmp_path, dirs_exist_ok=True)
@@ -146,7 +146,7 @@ def test_the_position_biases_of_t5s_cross_attention_that_nothing_reads_are_left_
 
 
 def write_tokenizer(folder, count):
-  """Writes a tokenizer of `count` words whose template puts <s> in front of a text, as Llama's and Gemma's do."""
+  """Writes a tokenizer of `count` words whose template puts <s> before a text, like Llama's and Gemma's."""
   names = ['<pad>', '</s>', '<s>', *(f'w{i}' for i in range(3, count))]
   tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({name: i for i, name in enumerate(names)}, 'w3'))
   tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -182,7 +182,7 @@ def test_an_answer_ends_with_the_first_of_a_folders_end_tokens(tmp_path):
 def test_a_vocabulary_larger_than_the_embedding_is_a_clear_error(tmp_path):
   shutil.copytree(FAMILIES / 'llama_biases', tmp_path, dirs_exist_ok=True)
   write_tokenizer(tmp_path, 41)
-  with pytest.raises(ValueError, match=r'tokenizer.json.* has 41 tokens, but the embedding of the model 40 rows'):
+  with pytest.raises(ValueError, match=r'tokenizer.json.* has 41 tokens, but the embedding of the model has 40'):
     loading.load_model(str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Adapters that PEFT trained, handed to our models: PEFT's logits and answers."""
+"""Adapters that PEFT trained, used with our models: PEFT's logits and generations."""
 
 import jax
 import numpy as np
@@ -23,7 +23,7 @@ ADAPTERS = [f'{model}_{kind}' for model, kinds in {
 
 @pytest.fixture(scope='module', params=ADAPTERS)
 def adapted(request, shared):
-  """A frozen model, what an adapter hands it, and PEFT's outputs."""
+  """A frozen model, the conditioning of an adapter, and PEFT's outputs."""
   name = request.param
   base = '_'.join(name.split('_')[:2]) if name.startswith('t5') else name.split('_')[0]
   model = loading.load_model(str(shared / 'hf' / base))
@@ -34,7 +34,7 @@ def adapted(request, shared):
 
 
 def logits(model, trained, golden):
-  """Returns our logits and where PEFT's are of the same tokens."""
+  """Returns our logits, and where PEFT's logits of the same tokens are."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   inputs = [row[mask > 0] for row, mask in zip(golden['input_ids'], golden['attention_mask'], strict=True)]
   if model.prompted == 'decoder':

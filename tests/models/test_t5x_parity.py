@@ -25,7 +25,7 @@ CASES = {  # name -> (model, prefix of the golden names)
 
 
 def golden_of(case):
-  """Returns what T5X gave for a case's batch."""
+  """Returns T5X's outputs for a case's batch."""
   folders = {'a': 'a_plain_tiny', 'b': 'b_prompt_tiny'}
   return np.load(golden_models.shared_folder() / 't5x' / folders[case] / 'golden.npz' if case in folders else
                  golden_models.t5x_files(CASES[case][0]).golden)
@@ -48,7 +48,7 @@ def test_parameters_have_t5xs_names_and_shapes(shared, name, folder):
 
 @functools.cache
 def outputs(case):
-  """Returns everything that T5X gives for the case's batch, computed here, and what T5X gave."""
+  """Returns our outputs for the case's batch, and T5X's outputs."""
   name, prefix = CASES[case]
   model, golden = golden_models.t5x_model(name), golden_of(case)
   prompt = None if case == 'a' or 'plain' in case else golden['prompt']
@@ -89,7 +89,7 @@ def test_logits_equal_t5xs(case):
 @pytest.mark.parametrize('case', CASES)
 def test_encoder_outputs_equal_t5xs(case):
   batch, found, wanted = outputs(case)
-  real = batch['encoder']['segments'] > 0  # T5X sets what is padding to 0
+  real = batch['encoder']['segments'] > 0  # T5X sets padding to 0
   np.testing.assert_allclose(found['encoder_outputs'][real], wanted['encoder_outputs'][real], atol=2e-4)
 
 

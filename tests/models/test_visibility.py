@@ -1,4 +1,4 @@
-"""What is hidden from a prompt is really hidden, through all layers."""
+"""Positions hidden from a prompt have no effect on it through any layer."""
 
 import functools
 
@@ -13,7 +13,7 @@ from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 
 P = 3
-SLOTS, TEXT = slice(1, 1 + P), [0, 4, 5]  # the prompt stands behind the first token
+SLOTS, TEXT = slice(1, 1 + P), [0, 4, 5]  # the prompt comes after the first token
 
 
 @functools.partial(jax.jit, static_argnames='module')

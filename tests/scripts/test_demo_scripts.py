@@ -58,7 +58,7 @@ def test_a_prompt_is_trained_from_the_class_labels_and_judged(sst2, shared, tmp_
 
   status, printed, errors = demo('sst2-demo.sh', *toy, '--gin.TRAIN_STEPS=5', MODEL_DIR='run', **given)
   assert status == 0, errors
-  assert 'Started at step 3 of 5: 20 trained numbers' in errors  # its log
+  assert 'Started at step 3 of 5: 20 trained parameters' in errors  # its log
   prompt = np.load(tmp_path / 'run/numpy_checkpoints/checkpoint_5/encoder.prompt.prompt.prompt')
   assert prompt.shape == (5, 4)
 

@@ -1,4 +1,4 @@
-"""One training step: whose gradients it takes, and that cutting or packing a batch changes none of them."""
+"""One training step: only φ has gradients, and splitting or packing a batch does not change them."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ APART = layouts.assemble([[example] for example in EXAMPLES], {'encoder': 7, 'de
 
 @pytest.fixture(scope='module')
 def gradients(tiny):
-  """Returns a function that gives a batch's gradient and sums, with the step compiled once for each setting."""
+  """Returns a function that returns a batch's gradient and sums; the step is compiled once per setting."""
   trained = METHOD.initialise(jax.random.key(1), tiny)
   remember = optax.trace(0.0)  # its state is the gradient
 
@@ -150,7 +150,7 @@ def test_runs_of_equal_settings_share_a_compiled_step_and_others_do_not(tiny):
 
 
 def products(jaxpr):
-  """Yields the shapes of everything that is a matrix product or a sum into rows, at any depth."""
+  """Yields the shapes of all matrix products and all sums into rows, at any depth."""
   for eqn in jaxpr.eqns:
     if eqn.primitive.name in ('dot_general', 'scatter-add'):
       yield from (out.aval.shape for out in eqn.outvars)
