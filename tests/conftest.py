@@ -23,8 +23,6 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='prompt_tuning_tests_')
   atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 os.environ.setdefault('JAX_TRACEBACK_IN_LOCATIONS_LIMIT', '0')  # where each operation stands takes a tenth of lowering
-# Tracing makes many objects, few of them in cycles: an eighth of the time was spent collecting them.
-gc.set_threshold(50_000, 20, 100)
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
@@ -33,6 +31,8 @@ import types
 
 import jax
 import pytest
+
+gc.set_threshold(50_000, 20, 100)  # tracing makes many objects, few of them in cycles: collecting took an eighth
 
 # Old-style keys are arrays of two numbers that nobody recognises as keys; nothing here may make one.
 jax.config.update('jax_legacy_prng_key', 'error')
