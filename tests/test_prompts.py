@@ -172,4 +172,4 @@ def test_the_method_hands_the_prompt_to_the_encoder():
   assert given.prompt.shape == (1, P, D) and given.prompt.dtype == jnp.bfloat16
   np.testing.assert_allclose(given.prompt[0], trained['encoder']['prompt']['prompt']['prompt'], atol=2e-3)
   assert given.visibility == Visibility(input=False)
-  assert method.layout() == layouts.Layout(P, layouts.after_eos, alone=True)
+  assert method.layout() == layouts.Layout(P, layouts.after_eos, isolated=True)

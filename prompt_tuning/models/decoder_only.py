@@ -16,7 +16,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
-from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
+from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import StackConfig, require_choices
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
@@ -101,13 +101,13 @@ class DecoderOnly(nn.Module):
     """
     wrong = [text for found, text in (
       (asked.placement is not after_eos, f'the placement is {asked.placement.__name__}'),
-      (asked.alone, 'the prompt does not see the input'),
+      (asked.isolated, 'the prompt does not see the input'),
       (self.config.prefix_lm, 'in a prefix-LM the input sees the prompt'),
       (self.config.classes, 'the positions of the input are labelled')) if found]
     if asked.cached and wrong:
       raise ValueError(f'cached=True cannot be used: {" and ".join(wrong)}. Use placement=after_eos and a prompt that '
                        'sees the input, or leave out cached=True.')
-    given = {'alone': asked.alone, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
+    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
     if self.config.classes:
       return LabelLayout(asked.prompt_length, asked.placement, classes=self.config.classes,
                          inputs=self.config.features or self.config.vocab_size, **given)
@@ -222,7 +222,7 @@ class DecoderOnly(nn.Module):
     if not given.visibility.prompt:
       seen = index[:, None] == index[None, :]
     x = self._placed(given.prompt.astype(self.config.dtype), start + index)
-    around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=alone(given))
+    around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given))
     _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers), collect=True)
     return own
 

@@ -190,7 +190,7 @@ class LanguageModel:
     chosen, conditioning = collect_prompts(prompt, len(rows), self)
     examples = []
     for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
-      layout = self.layout(layouts.Layout(placement=placement, alone=not self._visibility(conditioning).input,
+      layout = self.layout(layouts.Layout(placement=placement, isolated=not self._visibility(conditioning).input,
                                           started=context is None))
       used = {'prompt_length': length, 'prompt_id': prompt_id}
       examples.append([layout.question(row.ids, **used) if targets is None else

@@ -87,7 +87,7 @@ def _rounded(mesh: Mesh | None) -> Callable[[str, jax.Array], Any]:
     if not is_quantisable(path):
       return array
     shapes = jax.eval_shape(quantise, array)
-    places = None if mesh is None else jax.tree.map(lambda x: sharding.placement(path, x.shape, mesh), shapes)
+    places = None if mesh is None else jax.tree.map(lambda x: sharding.parameter_sharding(path, x.shape, mesh), shapes)
     return jax.block_until_ready(jax.jit(quantise, out_shardings=places)(array))
 
   return finish
@@ -103,7 +103,7 @@ def random_model(config: Config, *, seed: int = 0, vocabulary: Any = None) -> La
   module, mesh = module_of(config), config.mesh
   meshes.require_fit(mesh, config)
   places = None if mesh is None else trees.unflatten({
-    path: sharding.placement(path, array.shape, mesh) for path, array in parameter_shapes(module).items()})
+    path: sharding.parameter_sharding(path, array.shape, mesh) for path, array in parameter_shapes(module).items()})
   initialise = jax.jit(lambda key: module.init(key, _example_batch(module))['params'], out_shardings=places)
   return LanguageModel(module, initialise(jax.random.key(seed)), vocabulary, 'random')
 
@@ -220,7 +220,7 @@ def parameter_shapes(module: nn.Module) -> Flat:
 def _example_batch(module: nn.Module) -> Any:
   layout, features = module.layout(layouts.Layout()), getattr(module.config, 'features', 0)
   inputs = np.zeros((1, features)) if features else [1]
-  return layouts.assemble([[layout.example(inputs, [1])]], layout.rows({'inputs': 1, 'targets': 1}))
+  return layouts.assemble([[layout.example(inputs, [1])]], layout.row_lengths({'inputs': 1, 'targets': 1}))
 
 
 def read_config(reader: Reader, ignore: Iterable[str] = ()) -> Config:

@@ -26,7 +26,7 @@ def prompt_rows(layout: Mapping[str, Array], prompt_ids: Array, given: StackCond
   return jnp.where(slots >= 0, rows, -1)
 
 
-def alone(given: StackConditioning) -> Array:
+def separate_rows(given: StackConditioning) -> Array:
   """Returns [N, P], the indices of `prompt_rows` for prompts that are run as separate rows."""
   count, length, _ = given.prompt.shape
   return jnp.arange(count * length).reshape(count, length)

@@ -14,7 +14,7 @@ from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import Cache, choose, front_of, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
-from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
+from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.t5_config import T5Config
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
@@ -125,7 +125,7 @@ class T5(nn.Module):
     seen = (index < lengths[:, None])[:, None, :]
     if not given.visibility.prompt:
       seen = seen & (index[:, None] == index[None, :])
-    around = Surroundings((hide(seen)[:, None],), added_rows=alone(given))
+    around = Surroundings((hide(seen)[:, None],), added_rows=separate_rows(given))
     return self.encoder(given.prompt.astype(self.config.dtype), around,
                         added=added_vectors(given, self.config.encoder_layers), collect=True)
 

@@ -135,7 +135,7 @@ class PromptTuning(Method):
 
   def layout(self) -> layouts.Layout:
     """Returns a layout with a position for every vector."""
-    return layouts.Layout(self.prompt.length, self.placement, alone=not self.visibility.input, cached=self.cached)
+    return layouts.Layout(self.prompt.length, self.placement, isolated=not self.visibility.input, cached=self.cached)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `encoder/prompt/prompt/prompt` [P, D], or the same in the decoder.

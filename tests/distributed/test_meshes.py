@@ -75,12 +75,12 @@ def test_texts_are_not_cached_on_a_mesh():
 
 
 @pytest.mark.parametrize('message', ['RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes', 'UNAVAILABLE: Gloo'])
-def test_errors_of_a_process_that_is_alone_are_its_own(message):
+def test_errors_of_a_process_that_is_single_process_are_its_own(message):
   assert not multihost.lost(jax.errors.JaxRuntimeError(message))
 
 
 def test_out_of_memory_is_no_sign_of_a_lost_process(monkeypatch):
-  monkeypatch.setattr(multihost, 'is_alone', lambda: False)
+  monkeypatch.setattr(multihost, 'is_single_process', lambda: False)
   lost = lambda message: multihost.lost(jax.errors.JaxRuntimeError(message))
   assert not lost('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes')
   assert lost('UNKNOWN: Gloo all-reduce failed') and lost('UNAVAILABLE: Socket closed')

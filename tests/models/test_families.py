@@ -45,7 +45,7 @@ def require_logits(model, golden, inputs, targets, *, trained=saved.Trained({}))
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   rows = [layout.example(row, [5] if targets is None else targets[b]) for b, row in enumerate(inputs)]
   for side in ('right', 'left'):
-    batch = layouts.assemble([[row] for row in rows], layout.rows({'inputs': 14, 'targets': 7}), side=side)
+    batch = layouts.assemble([[row] for row in rows], layout.row_lengths({'inputs': 14, 'targets': 7}), side=side)
     logits = np.asarray(apply_model(model.module, model.params, batch, given))
     for b, found in enumerate(logits):
       wanted = golden[f'logits_{b}']
@@ -57,7 +57,7 @@ def require_answers(model, golden, inputs, trained=saved.Trained({}), kinds=('gr
   """Compares generations with transformers', best beam first; tokens after an end token are padding."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   batch = layouts.assemble([[layout.question(row)] for row in inputs],
-                           layout.question_rows({'inputs': 14, 'targets': 1}), side=layout.question_side)
+                           layout.question_lengths({'inputs': 14, 'targets': 1}), side=layout.question_side)
   for kind in golden.keys() & set(kinds):
     sampler = Greedy() if 'greedy' in kind else BeamSearch(4, 1.0, 'transformers')
     tokens, _ = generate(model.module, model.params, batch, given, jax.random.key(0), sampler=sampler, max_length=6,

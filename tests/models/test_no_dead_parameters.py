@@ -42,7 +42,7 @@ def test_every_number_of_a_model_has_a_gradient(name):
   random = np.random.default_rng(1)
   params = jax.tree.map(lambda leaf: leaf + 0.3 * random.normal(size=leaf.shape).astype(np.float32), model.params)
   layout = model.layout()
-  batch = layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.rows({'inputs': 9, 'targets': 5}))
+  batch = layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.row_lengths({'inputs': 9, 'targets': 5}))
 
   def loss(params):
     decoder = batch['decoder']

@@ -46,8 +46,8 @@ def logits(model, trained, golden):
   else:
     real = golden['labels'] >= 0
     targets = [row[row >= 0] for row in golden['labels']]
-    batch = layouts.assemble([[layout.example(*each)] for each in zip(inputs, targets, strict=True)], layout.rows(
-      {'inputs': golden['input_ids'].shape[1], 'targets': golden['labels'].shape[1]}))
+    lengths = layout.row_lengths({'inputs': golden['input_ids'].shape[1], 'targets': golden['labels'].shape[1]})
+    batch = layouts.assemble([[layout.example(*each)] for each in zip(inputs, targets, strict=True)], lengths)
   return np.asarray(apply_model(model.module, model.params, batch, given)), real
 
 
@@ -67,7 +67,7 @@ def test_answers_are_pefts(adapted):
   rows = [row[mask > 0] for row, mask in zip(golden['input_ids'], golden['attention_mask'], strict=True)]
 
   def answers(sampler, rows, length):
-    lengths = layout.question_rows({'inputs': max(map(len, rows)), 'targets': 1})
+    lengths = layout.question_lengths({'inputs': max(map(len, rows)), 'targets': 1})
     batch = layouts.assemble([[layout.question(row)] for row in rows], lengths, side=layout.question_side)
     tokens, _ = generate(model.module, model.params, batch, given, jax.random.key(0), sampler=sampler,
                          max_length=length, end_ids=(1,))

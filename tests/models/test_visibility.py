@@ -77,7 +77,7 @@ PACKED = [([5, 6, 7, 1], [8, 1]), ([9, 1], [3, 4, 1]), ([11, 12, 1], [5, 1])]
 def test_a_prompt_that_sees_nothing_of_the_input_is_run_once_for_all_rows(tiny, among):
   vectors = jnp.asarray(np.random.default_rng(0).normal(0, 1, (1, 4, 12)), jnp.float32)
   visibility = Visibility(input=False, prompt=among)
-  in_rows, shared = layouts.Layout(4), layouts.Layout(4, alone=True)
+  in_rows, shared = layouts.Layout(4), layouts.Layout(4, isolated=True)
   assert shared.in_front and not in_rows.in_front
 
   def run(layout, vectors, packed, side='right'):

@@ -72,7 +72,7 @@ def model(method, tiny):
 
 def batch_of(model, asked):
   layout = model.layout(asked)
-  return layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.rows({'inputs': 5, 'targets': 3}))
+  return layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.row_lengths({'inputs': 5, 'targets': 3}))
 
 
 def initialised(method, model):

@@ -105,7 +105,7 @@ def test_vectors_that_see_nothing_of_the_input_are_run_once_for_all_rows(tiny):
     batch = layouts.assemble([[layout.example(*each)] for each in EXAMPLES], {'encoder': 8, 'decoder': 3})
     return np.asarray(apply_model(tiny.module, tiny.params, batch, conditioning))[batch['decoder']['loss_weights'] > 0]
 
-  front = layouts.Layout(P, alone=True)
+  front = layouts.Layout(P, isolated=True)
   in_rows = dataclasses.replace(front, placement=lambda count, length: layouts.before(count, length))
   np.testing.assert_allclose(logits(front), logits(in_rows), atol=2e-5)
 

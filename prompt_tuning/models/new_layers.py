@@ -14,7 +14,7 @@ from prompt_tuning.models.loading import random_model
 PATTERNS = ('token_embedder/.*', 'input_layer/.*', 'decoder/logits_dense/.*')  # the names of the new heads
 
 
-def with_new_ends(model: LanguageModel, *, classes: int, tokens: int = 0, features: int = 0,
+def with_new_layers(model: LanguageModel, *, classes: int, tokens: int = 0, features: int = 0,
                   seed: int = 0) -> LanguageModel:
   """Returns the model between a new input layer and a new linear output layer with bias.
 
