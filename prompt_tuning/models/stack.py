@@ -85,8 +85,10 @@ class Stack(nn.Module):
       return x, own if collect else None
 
     body = nn.remat(body, policy=REMATERIALISE[config.rematerialise], prevent_cse=False)
+    # Nothing is broadcast out of the loop. Flax's check of that traces the layer twice; random weights depend on it.
     scan = nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, split_rngs={'params': True},
-                   in_axes=(0, nn.broadcast), length=config.layers)
+                   in_axes=(0, nn.broadcast), length=config.layers,
+                   check_constancy_invariants=self.is_initializing())
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
     if added is not None:  # the first layer reads the prompt itself
       added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
