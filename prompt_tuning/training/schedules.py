@@ -10,6 +10,7 @@
   cosine_decay    ½ (1 + cos π t), t from 0 after warm-up to 1 at total_steps
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ FACTORS = ('constant', 'linear_warmup', 'rsqrt_decay', 'linear_decay', 'cosine_d
 
 def create_schedule(factors: str = 'constant', base_learning_rate: float = 0.3, warmup_steps: int = 1000,
                     total_steps: int | None = None) -> Schedule:
-  """Returns the schedule that `factors`, joined by '*', describe.
+  """Returns the schedule that `factors`, joined by '*', describe; the same function for the same arguments.
 
   Args:
     factors: for example 'constant * linear_warmup * cosine_decay'.
@@ -43,7 +44,12 @@ def create_schedule(factors: str = 'constant', base_learning_rate: float = 0.3, 
     if name in ('linear_decay', 'cosine_decay') and (total_steps is None or total_steps <= warmup_steps):
       raise ValueError(f'{name} needs total_steps above warmup_steps, but found total_steps={total_steps} and '
                        f'warmup_steps={warmup_steps}. Set create_learning_rate_scheduler.total_steps.')
+  return _schedule(tuple(names), base_learning_rate, warmup_steps, total_steps)
 
+
+@functools.lru_cache(maxsize=16)  # so that optimizers of the same schedule are equal, and share a compiled step
+def _schedule(names: tuple[str, ...], base_learning_rate: float, warmup_steps: int,
+              total_steps: int | None) -> Schedule:
   def rate(step: Array) -> Array:
     step = jnp.asarray(step, jnp.float32)
     value = jnp.asarray(base_learning_rate, jnp.float32)
