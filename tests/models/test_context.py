@@ -34,7 +34,7 @@ def family(name):
   return loading.random_model(FAMILIES[name], vocabulary=PassThroughVocabulary(29), seed=3)
 
 
-@pytest.fixture(params=['rotary', 'relative', pytest.param('learned', marks=pytest.mark.slow)])
+@pytest.fixture
 def model(request):
   return family(request.param)
 
@@ -75,6 +75,14 @@ def behind_context(model, context, vectors, placement, **given):
   return run(model, rows, Conditioning(decoder=StackConditioning(prompt=vectors, **given)).behind(context))
 
 
+FRONT, ROWS = layouts.before, behind(0)
+placed = pytest.mark.parametrize(('model', 'placement'), [
+  pytest.param('rotary', FRONT, id='rotary-in front'), pytest.param('relative', ROWS, id='relative-in the rows'),
+  *(pytest.param(name, placement, id=f'{name}-{where}', marks=pytest.mark.slow) for name, placement, where in (
+    ('rotary', ROWS, 'in the rows'), ('relative', FRONT, 'in front'), ('learned', FRONT, 'in front'),
+    ('learned', ROWS, 'in the rows')))], indirect=['model'])
+
+
 def right_padded(context):
   """The same context with its padding on the other side."""
   turn = lambda row: np.argsort(~np.asarray(row), kind='stable')
@@ -83,10 +91,9 @@ def right_padded(context):
   return Context(moved(context.keys), moved(context.values), np.take_along_axis(np.asarray(context.seen), order, 1))
 
 
-@pytest.mark.parametrize(('placement', 'prompts'), [(layouts.before, 2), (behind(0), 1)],
-                         ids=['in front', 'in the rows'])
-def test_a_prompt_behind_a_text_of_each_row_equals_one_row_with_both(model, placement, prompts):
-  vectors = VECTORS[:prompts]
+@placed
+def test_a_prompt_behind_a_text_of_each_row_equals_one_row_with_both(model, placement):
+  vectors = VECTORS[:2 if placement is layouts.before else 1]
   context = model.read(TEXTS)
   assert context.keys.shape[1::2] == (3, 6)
 
@@ -104,7 +111,7 @@ def test_a_prompt_behind_a_text_of_each_row_equals_one_row_with_both(model, plac
     np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('placement', [layouts.before, behind(0)], ids=['in front', 'in the rows'])
+@placed
 def test_a_text_that_all_rows_share_is_read_once(model, placement):
   context = model.read(TEXTS[:1])
   assert context.keys.shape[1::2] == (1, 6)

@@ -19,6 +19,9 @@ PROMPTS = np.random.default_rng(5).normal(size=(2, P, 12)).astype(np.float32)  #
 CONDITIONING = Conditioning(encoder=StackConditioning(prompt=jnp.asarray(PROMPTS)))
 
 every_placement = pytest.mark.parametrize('placement', layouts.PLACEMENTS.values(), ids=layouts.PLACEMENTS)
+some_placements = pytest.mark.parametrize('placement', [  # in front, and among the tokens
+  pytest.param(placement, id=name, marks=[pytest.mark.slow] * (name in ('after_bos', 'after_eos')))
+  for name, placement in layouts.PLACEMENTS.items()])
 
 
 def lay_out(placement):
@@ -74,7 +77,7 @@ def test_packed_and_left_padded_rows_agree_where_the_prompt_sees_less(tiny):
   assert_all_close(packed, padded)
 
 
-@every_placement
+@some_placements
 def test_packed_padded_and_shorter_rows_give_one_loss_and_gradient(tiny, placement):
   @jax.jit
   def of(prompts, batch):
@@ -100,7 +103,7 @@ def answer(model, rows, length, side='right'):
   return np.asarray(tokens), np.asarray(scores)
 
 
-@every_placement
+@some_placements
 def test_generation_does_not_depend_on_padding(tiny, placement):
   examples = lay_out(placement)
   alone = [answer(tiny, [[example]], len(example['encoder']['tokens'])) for example in examples]

@@ -21,6 +21,9 @@ ADAPTERS = [f'{model}_{kind}' for model, kinds in {
 }.items() for kind in kinds]
 
 
+ANSWERED = ('gpt2_cartridge', 'llama_prompt_tuning', 't5_v10_prefix_tuning', 't5_v11_prompt_tuning_enc')
+
+
 @pytest.fixture(scope='module', params=ADAPTERS)
 def adapted(request, shared):
   """A frozen model, what an adapter hands it, and PEFT's outputs."""
@@ -56,6 +59,8 @@ def test_logits_are_pefts(adapted):
     np.testing.assert_allclose(found[real], wanted[real], atol=2e-4)
 
 
+@pytest.mark.parametrize('adapted', [
+  pytest.param(name, marks=[pytest.mark.slow] * (name not in ANSWERED)) for name in ADAPTERS], indirect=True)
 def test_answers_are_pefts(adapted):
   model, trained, golden = adapted
   layout, given = model.layout(trained.layout()), trained.conditioning(model)

@@ -137,9 +137,8 @@ def test_the_prompts_gradient_equals_t5xs(case):
   ('own', 'greedy_temp0', Greedy()),
   ('own', 'beam1_a06', BeamSearch()),
   ('own', 'beam4_a06', BeamSearch(4)),
-  ('small', 'greedy_temp0', Greedy()),
-  ('small', 'beam1_a06', BeamSearch()),
-  ('small', 'beam4_a06', BeamSearch(4)),
+  *(pytest.param('small', *each, marks=pytest.mark.slow) for each in (
+    ('greedy_temp0', Greedy()), ('beam1_a06', BeamSearch()), ('beam4_a06', BeamSearch(4)))),
   ('small', 'beam4_a00', BeamSearch(4, alpha=0.0)),
   ('small', 'greedy_topk1', Sampling(topk=1)),
 ])

@@ -70,7 +70,8 @@ def test_a_prompt_is_trained_from_the_class_labels_and_judged(sst2, shared, tmp_
   assert asked == [f'sentence: {text}' for text, _ in SENTENCES[:2]]
 
 
-@pytest.mark.parametrize('name', ['sst2-demo-xxl.sh', 'sst2-xxl-demo.sh'])
+# The second calls the first.
+@pytest.mark.parametrize('name', [pytest.param('sst2-demo-xxl.sh', marks=pytest.mark.slow), 'sst2-xxl-demo.sh'])
 def test_both_names_of_the_largest_demo_plan_the_largest_model(name, tmp_path):
   status, printed, errors = demo(name, '--dry_run', '--gin.PROMPT_LENGTH=7', folder=tmp_path, MODEL_DIR='run',
                                  TFDS_DATA_DIR=tmp_path, CHECKPOINT=tmp_path / 'xxl')
