@@ -22,8 +22,7 @@ def trained(method, model, seed=0):
 
 @pytest.mark.parametrize(('name', 'method'), [
   ('decoder', Prefix), pytest.param('decoder', LayerPrompts, marks=pytest.mark.slow),
-  ('decoder', lambda length: LayerPrompts(length, mode='add')),
-  ('encoder', Prefix),
+  ('decoder', lambda length: LayerPrompts(length, mode='add')), ('encoder', Prefix),
   *(pytest.param('encoder', method, marks=pytest.mark.slow) for method in (
     lambda length: Prefix(length, attentions=('cross',)), lambda length: LayerPrompts(length, mode='add'))),
 ], ids=['prefix', 'layer prompts', 'added', 'T5 prefix', 'T5 cross prefix', 'T5 added'])
