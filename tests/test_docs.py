@@ -1,7 +1,7 @@
 """The commands and the Python code of README.md and docs/ work: each runs in a folder of toys, in the page's order.
 
 Names in the pages (a model, a file of examples, a data folder) are replaced with toys of these names; programs run
-with `--dry_run`. A command without a rule below fails.
+with `--dry_run`, and so do runs that Python code starts. A command without a rule below fails.
 """
 
 import ast
@@ -24,16 +24,21 @@ import prompt_tuning as pt
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import find_model, random_model, save_model
-from prompt_tuning.programs import command
+from prompt_tuning.models.positions import Rotary
+from prompt_tuning.programs import command, dry_run
+from prompt_tuning.runs import run_file
+from prompt_tuning.runs.base import Run
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
          *sorted((ROOT / 'docs').glob('*.md')), *sorted((ROOT / 'prompt_tuning').rglob('README.md'))]
 # Name in the pages -> toy. Longer names come first.
 TOYS = {
-  'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/', '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
+  'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/',
+  'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model': '{model}/tokenizer.json',
+  '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
-  '/models/t5-v1_1-xxl': '{model}',
+  '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen',
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
 # Sizes of the toy, instead of those of the models in the pages' commands.
 SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 24, 'EMBED_DIM': 96,
@@ -90,6 +95,10 @@ def toys(tmp_path_factory):
   save_model(random_model(DecoderConfig(
     vocab_size=32, layers=2, width=8, heads=2, head_dim=4, mlp_dim=8, mlp_activations=('gelu',), norm='layer',
     bias=True, query_scale=0.5, position_count=16, family='gpt2', tied=True)), str(folder / 'gpt'))
+  save_model(random_model(DecoderConfig(
+    vocab_size=32, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, family='llama',
+    mlp_activations=('silu', 'linear'), query_scale=6**-0.5, rotary=(Rotary(),) * 2, windows=(0, 0)),
+    vocabulary=model.vocabulary), str(folder / 'qwen'))
   if SEQIO:
     sys.path.insert(0, str(ROOT / 'tests/data'))
     try:
@@ -115,13 +124,17 @@ def place(tmp_path, toys, monkeypatch):
   (tmp_path / 'prompt_tuning').symlink_to(ROOT / 'prompt_tuning')
   (tmp_path / 'runs/reviews').mkdir(parents=True)
   save_prompt(tmp_path / 'runs/reviews/best.safetensors')
+  run_file.write(str(tmp_path / 'runs/reviews/run.toml'), {'model': find_model('t5_integers'), 'data': 'reviews.jsonl'},
+                 program='train')
   save_prompt(tmp_path / 'sst2.npy')
-  (tmp_path / 'reviews.jsonl').write_text('\n'.join(map(json.dumps, ROWS)))
+  for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl'):
+    (tmp_path / name).write_text('\n'.join(map(json.dumps, ROWS)))
   (tmp_path / 'questions.txt').write_text('3 1 2\n4\n')
   for name in ('reviews.tsv', 'train.tsv', 'validation.tsv'):
     head = ['text\tlabel'] if name == 'reviews.tsv' else []
     (tmp_path / name).write_text('\n'.join([*head, *(f'{row["text"]}\t{row["label"]}' for row in ROWS)]))
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(Run, 'run', dry_run.show)
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   monkeypatch.setenv('TFDS_DATA_DIR', str(toys / 'tfds'))  # also ensures that it is restored
   monkeypatch.setattr(sys, 'path', [path for path in sys.path if path])  # programs add their working directory
@@ -147,9 +160,7 @@ def place(tmp_path, toys, monkeypatch):
 
 def run_command(words, toys):
   """Runs a command of a page, or checks the names in it; returns its exit status."""
-  line = shlex.join(words)
-  for name, toy in TOYS.items():
-    line = line.replace(name, toy.format(toys=toys, model=find_model('t5_integers')))
+  line = with_toys(shlex.join(words), toys)
   words = shlex.split(line)
   variables = {}
   while re.match(r'[A-Z_]+=', words[0]):
@@ -212,11 +223,18 @@ def named_in_gin_files(arguments):
   return 0
 
 
+def with_toys(text, toys):
+  """Returns a text with toys for the names that it holds."""
+  for name, toy in TOYS.items():
+    text = text.replace(name, toy.format(toys=toys, model=find_model('t5_integers')))
+  return text
+
+
 def toy_sizes():
   return [f'--gin.{name}={value}' for name, value in SIZES.items()]
 
 
-def run_python(text):
+def run_python(text, toys):
   """Writes a block that names its file; runs any other block."""
   named = re.match(r'# (\w+\.py)\n', text)
   if named:
@@ -224,9 +242,7 @@ def run_python(text):
     return
   for long, short in SHORTER.items():
     text = text.replace(long, short)
-  for name, toy in TOYS.items():
-    text = text.replace(name, toy)
-  exec(compile(text, 'a block of a page', 'exec'), dict(GIVEN))
+  exec(compile(with_toys(text, toys), 'a block of a page', 'exec'), dict(GIVEN))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -235,7 +251,7 @@ def test_what_a_page_says_to_run_works(page, place, toys, capsys):
   for language, text in blocks(page):
     found = kind(language, text)
     if found == 'python':
-      run_python(text.replace('/models/t5_1_1_lm100k_base', f'{toys}/t5x'))
+      run_python(text, toys)
       continue
     if found == 'arguments':  # additional ones for the last command that trains, and its table
       assert last is not None
