@@ -161,5 +161,6 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
   name, value = names[0], sum(values) / len(values)
   if best is None or name in of_loss or value != best['value']:
     return name, value, best is None or (value < best['value'] if name in of_loss else value > best['value'])
-  loss = lambda found: sum(found[each] for each in of_loss)
-  return name, value, bool(of_loss) and loss(metrics) < loss(best['metrics'])
+  before = best.get('metrics', {})
+  pairs = [(metrics[each], before[each]) for each in of_loss if each in before]
+  return name, value, bool(pairs) and sum(new for new, _ in pairs) < sum(old for _, old in pairs)

@@ -116,7 +116,7 @@ def test_a_plain_array_is_a_prompt_too(tiny, ragged):
 @pytest.mark.parametrize(('call', 'message'), [
   (lambda m: m.logits(None, TARGETS), r'inputs=None cannot be used: .* reads inputs with its encoder.* Give texts'),
   (lambda m: m.predict(None), r'inputs=None'),
-  (lambda m: m.score(INPUTS, None), r'targets is None'),
+  (lambda m: m.score(INPUTS, None), r'targets=None cannot be used here'),
   (lambda m: m.predict('3 4'), r'inputs is a single text, expected a list of texts. Write \[text\]'),
   (lambda m: m.predict([3, 4, 1]), r'inputs is a single row of token ids, expected a list of rows. Write \[ids'),
   (lambda m: m.logits([], []), r'targets is empty. Give at least one row'),

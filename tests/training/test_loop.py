@@ -142,7 +142,7 @@ def test_where_there_is_no_metric_the_loss_decides():
 
 
 def test_an_unknown_objective_is_named_with_those_that_exist():
-  with pytest.raises(ValueError, match=r"objective 'acuracy' is not among the metrics.* There are a/loss, a/accuracy"):
+  with pytest.raises(ValueError, match=r"objective='acuracy' is not among the metrics.* a/loss, a/accuracy"):
     compare({'a/loss': 1.0, 'a/accuracy': 2.0}, 'acuracy', None)
 
 

@@ -116,7 +116,7 @@ def test_the_step_minimises_the_loss_that_is_chosen_of_logits_or_hidden_states(g
 
 
 def test_a_loss_that_compares_rows_cannot_be_cut_into_microbatches(gradients):
-  with pytest.raises(ValueError, match='pairwise_cosine compares all rows of a batch, but the batch is run in 2 parts'):
+  with pytest.raises(ValueError, match='pairwise_cosine compares all rows of a batch, but the batch is split into 2'):
     gradients(APART, loss=Loss(function=pairwise_cosine), microbatches=2)
 
 
