@@ -108,7 +108,7 @@ def made(size: Size, rematerialise: str = 'none', *,
     'inputs': 1, 'targets': size.inputs - 1}
   return module, [layouts.assemble(
     [[layout.example(ids(lengths['inputs']), ids(lengths['targets']))] for _ in range(size.batch)],
-    layout.rows(lengths)) for _ in range(4)]
+    layout.row_lengths(lengths)) for _ in range(4)]
 
 
 def frozen_model(module: nn.Module, batch: Batch, dtype: str = 'float32') -> LanguageModel:

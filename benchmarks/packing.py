@@ -165,7 +165,7 @@ def difference(model, method, layout: layouts.Layout, task: tasks.Task, vocabula
   """Returns how much loss and gradient of a packed row differ from those of its examples in padded rows."""
   examples = [layout.example([*example['inputs'], vocabulary.eos_id], [*example['targets'], vocabulary.eos_id])
               for example in task.split('train')[:64]]
-  wide = packing.make_room(examples, layout.rows(LENGTHS))
+  wide = packing.make_room(examples, layout.row_lengths(LENGTHS))
   row, *_ = packing.pack(examples, wide, most=len(examples))
   trained = method.initialise(jax.random.key(1), model)
 
@@ -177,7 +177,7 @@ def difference(model, method, layout: layouts.Layout, task: tasks.Task, vocabula
     return total, jax.flatten_util.ravel_pytree(gradient)[0]
 
   packed, padded = (jax.device_get(of(model.params, layouts.assemble(rows, lengths))) for rows, lengths in (
-    ([row], wide), ([[example] for example in row], layout.rows(LENGTHS))))
+    ([row], wide), ([[example] for example in row], layout.row_lengths(LENGTHS))))
   return (abs(packed[0] - padded[0]) / abs(padded[0]),
           np.linalg.norm(packed[1] - padded[1]) / np.linalg.norm(padded[1]))
 

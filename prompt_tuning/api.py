@@ -1,4 +1,4 @@
-"""The short way: `tune` and `evaluate` with defaults that learn."""
+"""The short way: `tune` and `evaluate`, with defaults that work."""
 
 import dataclasses
 import tempfile
@@ -24,26 +24,27 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
          prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float = 0.3,
          validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
          seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
-  """Tunes a prompt, or what another method trains, for a frozen model.
+  """Tunes a prompt, or the tensors of another method, for a frozen model.
 
   Args:
     model: the frozen model.
-    examples: what it learns: a task or its name, the path of a .jsonl or .tsv file with the columns `inputs` and
+    examples: the training examples: a task or its name, the path of a .jsonl or .tsv file with the columns `inputs` and
       `targets`, or a list of such dicts or of pairs; texts or token ids.
-    method: what is trained; None is a prompt that starts from sampled rows of the embedding.
-    prompt_length: P, where no method is given.
-    steps: how many steps.
-    batch_size: examples a step.
+    method: the tuning method; None means a prompt that starts from sampled rows of the embedding.
+    prompt_length: P, if no method is given.
+    steps: the number of training steps.
+    batch_size: examples per step.
     learning_rate: of Adafactor; it falls linearly to 0 at the last step.
-    validation: what it is judged by; None is the task's own validation split, or what it learns if there is none.
-    lengths: most tokens of 'inputs' and 'targets'; None is the longest of the first thousand examples.
-    model_dir: the run's folder; None is a new temporary one. A run that is there is gone on with.
-    seed: of first values, order and dropout.
+    validation: the examples to evaluate on; None means the task's validation split, or its training split if it has
+      none.
+    lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples.
+    model_dir: the run's folder; None means a new temporary one. An existing run is resumed.
+    seed: of initial values, order and dropout.
     quiet: print nothing.
     **settings: further arguments of `training.loop.train`, such as `optimizer`, `evaluations` and `packed`.
 
   Returns:
-    The run; `.prompt` is the best prompt, `.metrics` what the last evaluation found.
+    The run; `.prompt` is the best prompt, `.metrics` are those of the last evaluation.
   """
   task = as_task(examples, 'train', model, lengths)
   judged = None if validation is None else as_task(validation, 'validation', model, lengths)
@@ -76,16 +77,16 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
 def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
              sampler: Sampler = Greedy(), split: str = 'validation', batch_size: int = 32,
              num_examples: int | None = None) -> dict[str, float]:
-  """Returns the task's metrics of a frozen model, with a prompt or without.
+  """Returns the task's metrics for a frozen model, with or without a prompt.
 
   Args:
     model: the frozen model.
     examples: as for `tune`.
-    prompt: what helps the model: a saved prompt, an array [P, D], or `saved.Trained` tensors.
-    sampler: how tokens are chosen.
-    split: which examples of a task; lists of examples are judged whole.
-    batch_size: rows run together.
-    num_examples: only so many, from the first.
+    prompt: a saved prompt, an array [P, D], or `saved.Trained` tensors; None evaluates the frozen model alone.
+    sampler: chooses the tokens.
+    split: the split of a task; for a list, all examples are used.
+    batch_size: rows per batch.
+    num_examples: evaluate on only this many examples, from the first.
   """
   from prompt_tuning.evaluation.evaluate import evaluate as judge
 
@@ -107,7 +108,7 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
 
 def as_task(examples: Examples, split: str, model: LanguageModel,
             lengths: Mapping[str, int] | None = None) -> tasks.Task | tasks.Mixture:
-  """Returns a task of whatever users give as examples; lists become the split of that name."""
+  """Returns a task made of any form of examples; a list becomes the split of that name."""
   if isinstance(examples, (tasks.Task, tasks.Mixture)):
     return examples
   if isinstance(examples, str):

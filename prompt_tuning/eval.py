@@ -1,4 +1,4 @@
-"""Judges a frozen model and a prompt: `python3 -m prompt_tuning.eval --help`."""
+"""Evaluates a frozen model with a prompt: `python3 -m prompt_tuning.eval --help`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Answers a file of inputs: `python3 -m prompt_tuning.infer --help`."""
+"""Generates predictions for a file of inputs: `python3 -m prompt_tuning.infer --help`."""
 
 import sys
 

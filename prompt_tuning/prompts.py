@@ -1,4 +1,4 @@
-"""Names that users import or type in gin files: the prompt and its first values, which live in `tuning/`."""
+"""Public names that users import or write in gin files: the prompt and its initialisers, from `tuning/`."""
 
 from prompt_tuning.tuning.initialisers import (
   Initializer,

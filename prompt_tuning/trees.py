@@ -39,7 +39,7 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
 
 
 def is_stacked(path: str) -> bool:
-  """Says whether `path` names an array of all layers, as it stands inside the scan."""
+  """Returns True if `path` names an array of all layers, as inside the scan."""
   return _STACKED.search(path) is not None
 
 
@@ -90,23 +90,23 @@ def stack(named: Mapping[str, Any]) -> Flat:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-  """Says whether one of the regular expressions matches the whole of `name`."""
+  """Returns True if one of the regular expressions matches the whole of `name`."""
   return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 
 def patterns(given: Sequence[str] | str) -> tuple[str, ...]:
-  """Returns regular expressions as a tuple; one by itself may be given as text.
+  """Returns regular expressions as a tuple; a single one may be given as text.
 
   Raises:
-    ValueError: one of them is none.
+    ValueError: one is not a regular expression.
   """
   found = (given,) if isinstance(given, str) else tuple(given)
   for pattern in found:
     try:
       re.compile(pattern)
     except re.error as error:
-      raise ValueError(f'The pattern {pattern!r} is no regular expression ({error}). '
-                       'Write .* where any text may stand.') from error
+      raise ValueError(f'The pattern {pattern!r} is not a regular expression ({error}). '
+                       'Write .* to match any text.') from error
   return found
 
 
@@ -116,5 +116,5 @@ def map_named(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> P
 
 
 def count(tree: Mapping[str, Any]) -> int:
-  """Returns how many numbers the tree holds."""
+  """Returns the number of parameters in the tree."""
   return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())

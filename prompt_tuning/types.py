@@ -12,4 +12,4 @@ import numpy as np
 Array = jax.Array | np.ndarray
 Params = dict[str, Any]  # nested dicts whose leaves are arrays
 Flat = dict[str, Any]  # the same tree, flat: '/'-joined path -> array
-Batch = dict[str, Any]  # what `layouts.assemble` makes of examples
+Batch = dict[str, Any]  # the result of `layouts.assemble`

@@ -52,7 +52,7 @@ def test_ids_are_judged_as_texts_and_as_many_examples_as_asked_for(tiny):
 
 
 def test_a_task_without_metrics_or_the_split_is_an_error(tiny):
-  with pytest.raises(ValueError, match=r'The task three has no metric. Name some'):
+  with pytest.raises(ValueError, match=r'The task three has no metrics. Give some'):
     judged(tiny, dataclasses.replace(TASK, metrics=()))
   with pytest.raises(ValueError, match=r"has no split 'test'"):
     judged(tiny, split='test')

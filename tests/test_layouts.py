@@ -77,7 +77,7 @@ def test_targets_may_stand_in_another_stack_that_the_layout_names(base, more):
   class Spoken(base):
     target_stack = 'speaker'
 
-  batch, wanted = (assemble([[layout.example([7, 8, 9], [5, 6])]], layout.rows({'inputs': 3, 'targets': 2}))
+  batch, wanted = (assemble([[layout.example([7, 8, 9], [5, 6])]], layout.row_lengths({'inputs': 3, 'targets': 2}))
                    for layout in (Spoken(), base()))
   assert batch.keys() == {'speaker' if name == 'decoder' else name for name in wanted}
   assert batch['speaker'].keys() == {'tokens', 'targets', 'loss_weights', 'segments', 'positions'} | more

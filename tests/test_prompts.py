@@ -76,7 +76,7 @@ def test_class_labels_start_as_the_mean_of_their_tokens_and_the_rest_by_another_
 
 
 def test_more_labels_than_vectors_are_an_error(embeddings):
-  with pytest.raises(ValueError, match=r'6 texts cannot initialise a prompt of 5 vectors. Set PROMPT_LENGTH to at'):
+  with pytest.raises(ValueError, match=r'6 texts cannot initialise a prompt of 5 vectors. Give length=6 or more'):
     values(prompts.from_embedded_list(embeddings, Letters(), list('abcdef')))
 
 
@@ -121,7 +121,7 @@ def test_a_given_array_is_copied_so_that_training_cannot_free_it():
 
 
 @pytest.mark.parametrize(('shape', 'advice'), [
-  ((3, D), r'has shape \(3, 4\), but the run needs 5 vectors of width 4. Set PROMPT_LENGTH=3'),
+  ((3, D), r'has shape \(3, 4\), but the run needs 5 vectors of width 4. Give length=3'),
   ((P, 9), r'has shape \(5, 9\), but the run needs 5 vectors of width 4. Choose one that was trained for this model'),
 ])
 def test_a_given_array_of_another_shape_is_an_error_that_says_what_to_do(shape, advice):
@@ -159,7 +159,7 @@ def test_a_wayward_prompt_wants_a_text_of_its_length_and_a_weight(embeddings):
     width, prompted = D, 'encoder'
 
   wayward = prompts.Wayward.of_text(embeddings, Letters(), 'bad', 0.5)
-  with pytest.raises(ValueError, match=r'embedded as \(3, 4\), expected \(5, 4\).* Set PROMPT_LENGTH to its number'):
+  with pytest.raises(ValueError, match=r'embedded as \(3, 4\), expected \(5, 4\).* Set length= to its number'):
     prompts.PromptTuning(prompts.Prompt(P), wayward=wayward).initialise(KEY, Model())
   with pytest.raises(ValueError, match=r'gamma=0, .* must be above 0. Use a number above 0'):
     prompts.Wayward.of_text(embeddings, Letters(), 'bad', 0)
@@ -172,4 +172,4 @@ def test_the_method_hands_the_prompt_to_the_encoder():
   assert given.prompt.shape == (1, P, D) and given.prompt.dtype == jnp.bfloat16
   np.testing.assert_allclose(given.prompt[0], trained['encoder']['prompt']['prompt']['prompt'], atol=2e-3)
   assert given.visibility == Visibility(input=False)
-  assert method.layout() == layouts.Layout(P, layouts.after_eos, alone=True)
+  assert method.layout() == layouts.Layout(P, layouts.after_eos, isolated=True)

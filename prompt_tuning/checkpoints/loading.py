@@ -183,7 +183,7 @@ def _read_array(reader: Reader, path: str, sources: list[list[tuple[str, bool]]]
   shape = wanted.shape
   if mesh is None:
     return jax.device_put(_read_shard(reader, path, sources, wanted)).block_until_ready()
-  place = sharding.placement(path, shape, mesh)
+  place = sharding.parameter_sharding(path, shape, mesh)
   devices: dict[tuple[tuple[int, int], ...], list[Any]] = {}  # replicas are read once
   for device, index in place.addressable_devices_indices_map(shape).items():
     spans = tuple(each.indices(size)[:2] for each, size in zip(index, shape, strict=True))

@@ -10,8 +10,7 @@ If a model scales its embedding (Gemma), it also scales a prompt of this package
 
 In a decoder-only model, layer i uses slot i. In an encoder-decoder, PEFT's decoder layer i uses slot (2 i) mod L, so
 for an even L half of the slots are never read; this file does the same, so that outputs are equal. L is then the
-encoder's number of layers; the decoder may have fewer.
-Files never hold a reparameterisation network of a prompt or prefix (an MLP, an LSTM), only its output.
+encoder's number of layers; the decoder may have fewer. Files hold the output of a reparameterisation network only.
 """
 
 import dataclasses

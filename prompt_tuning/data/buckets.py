@@ -23,7 +23,7 @@ class Buckets:
     """Returns the row lengths of a batch of these rows, each with one example."""
     return self._lengths[max(self._index(example) for example, in rows)]
 
-  def rows(self, examples: Sequence[layouts.Example], batch_size: int, *, seed: int, block: int) -> list[Row]:
+  def rows(self, examples: Sequence[layouts.Segment], batch_size: int, *, seed: int, block: int) -> list[Row]:
     """Returns rows of one example each; every `batch_size` consecutive rows have similar lengths.
 
     The seed decides the order of these batches. At the border between two buckets, one batch has rows of both.
@@ -32,7 +32,7 @@ class Buckets:
     batches = [rows[first:first + batch_size] for first in range(0, len(rows), batch_size)]
     return [row for i in permutation(len(batches), seed, block, kind=_KIND) for row in batches[i]]
 
-  def _index(self, example: layouts.Example) -> int:
+  def _index(self, example: layouts.Segment) -> int:
     return next(i for i, lengths in enumerate(self._lengths)
                 if all(len(example[stack]['tokens']) <= length for stack, length in lengths.items()))
 

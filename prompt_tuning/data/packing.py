@@ -8,11 +8,11 @@ import numpy as np
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.assembling import target_stack
 
-Row = list[layouts.Example]
+Row = list[layouts.Segment]
 _MULTIPLE = 8  # measured lengths are rounded up to it
 
 
-def pack(examples: Sequence[layouts.Example], lengths: Mapping[str, int], *, most: int) -> list[Row]:
+def pack(examples: Sequence[layouts.Segment], lengths: Mapping[str, int], *, most: int) -> list[Row]:
   """Returns rows that hold every example once: each goes into the first row with room for it in every stack.
 
   Args:
@@ -36,7 +36,7 @@ def pack(examples: Sequence[layouts.Example], lengths: Mapping[str, int], *, mos
   return rows
 
 
-def make_room(examples: Sequence[layouts.Example], lengths: Mapping[str, int]) -> dict[str, int]:
+def make_room(examples: Sequence[layouts.Segment], lengths: Mapping[str, int]) -> dict[str, int]:
   """Returns row lengths for which inputs decide how many examples fit: the decoder of an encoder-decoder gets longer.
 
   With short inputs, an encoder row holds many examples, whose targets together are longer than those of one. The

@@ -147,10 +147,10 @@ class TrainBatches:
   def _numbers(self, block: int) -> range:
     return range(block * self._block_size, (block + 1) * self._block_size)
 
-  def _examples(self, block: int) -> list[layouts.Example]:
+  def _examples(self, block: int) -> list[layouts.Segment]:
     return [self._example(i) for i in self._numbers(block)]
 
-  def _example(self, number: int) -> layouts.Example:
+  def _example(self, number: int) -> layouts.Segment:
     return self._preprocess(self._stream[number])
 
 
@@ -191,9 +191,9 @@ class EvalBatches:
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches without targets, padded as the layout requires for generation."""
     rows = [self._layout.question(inputs) for inputs, _ in self._ids]
-    return self._batches(rows, self._layout.question_rows(self.texts), self._layout.question_side)
+    return self._batches(rows, self._layout.question_lengths(self.texts), self._layout.question_side)
 
-  def _batches(self, laid_out: Sequence[layouts.Example], lengths: Mapping[str, int],
+  def _batches(self, laid_out: Sequence[layouts.Segment], lengths: Mapping[str, int],
                side: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
     for first in range(0, len(laid_out), self._batch_size):
       span = slice(first, first + self._batch_size)
@@ -247,4 +247,4 @@ def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str,
   if missing:
     raise ValueError(f'The feature lengths {dict(lengths)} lack {sorted(missing)}. Give both, for example '
                      "{'inputs': 512, 'targets': 8}.")
-  return layout.rows(lengths)
+  return layout.row_lengths(lengths)

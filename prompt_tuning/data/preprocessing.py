@@ -35,7 +35,7 @@ class Preprocessor:
     self._lengths = dict(lengths)
     self.truncated = collections.Counter(inputs=0, targets=0, examples=0)
 
-  def __call__(self, example: Example) -> layouts.Example:
+  def __call__(self, example: Example) -> layouts.Segment:
     """Returns the laid-out example."""
     inputs, targets = self.ids(example)
     return self._layout.example(inputs, targets, loss_weight=float(example.get('loss_weight', 1.0)))

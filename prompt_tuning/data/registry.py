@@ -122,4 +122,4 @@ def _seqio_advice(module: str) -> str:
   if importlib.util.find_spec('seqio') is None:
     return ("SeqIO tasks need `pip install '.[seqio]'`. Without it, write the examples to a .jsonl file with the "
             'columns inputs and targets, and give its path.')
-  return f"Set --gin.MIXTURE_OR_TASK_MODULE=\"'{module}'\"."
+  return f'Give imports={module!r}.'

@@ -96,13 +96,13 @@ def rows_at_once(mesh: Mesh | None, batch_size: int, microbatches: int | None = 
   """
   rows = batch_size // (microbatches or 1)
   if rows * (microbatches or 1) != batch_size:
-    raise ValueError(f'A batch of {batch_size} rows cannot be split into {microbatches} microbatches. '
-                     'Choose a number that divides the batch size.')
+    raise ValueError(f'microbatches={microbatches} cannot be used with batch_size={batch_size}. Choose a number that '
+                     'divides the batch size.')
   shards = mesh.shape['data'] * mesh.shape['fsdp'] if mesh is not None else 1
   if rows % shards:
-    name = f'The size of each of {microbatches} microbatches' if microbatches else 'BATCH_SIZE'
-    raise ValueError(f'{name} is {rows}, but the mesh splits rows over data x fsdp = {shards} devices. Choose a '
-                     f'multiple of {shards}, or a mesh whose data x fsdp divides {rows}, such as '
+    each = f' with microbatches={microbatches}, of {rows} rows each' if microbatches else ''
+    raise ValueError(f'batch_size={batch_size}{each} cannot be used: the mesh splits rows over data x fsdp = {shards} '
+                     f'devices. Choose a multiple of {shards}, or a mesh whose data x fsdp divides {rows}, such as '
                      f'{_closest(math.gcd(rows, shards), mesh)}.')
   return rows
 

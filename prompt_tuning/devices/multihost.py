@@ -59,10 +59,10 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
 
 def is_main() -> bool:
   """Returns True if this process writes the files that are written once."""
-  return is_alone() or sys.modules['jax'].process_index() == 0
+  return is_single_process() or sys.modules['jax'].process_index() == 0
 
 
-def is_alone() -> bool:
+def is_single_process() -> bool:
   """Returns True if there is no other process."""
   jax = sys.modules.get('jax')
   return jax is None or not jax.distributed.is_initialized() or jax.process_count() == 1
@@ -70,7 +70,7 @@ def is_alone() -> bool:
 
 def from_main(content: bytes | None) -> bytes | None:
   """Returns the main process's content; other processes may pass None."""
-  if is_alone():
+  if is_single_process():
     return content
   import numpy as np
   from jax.experimental.multihost_utils import broadcast_one_to_all
@@ -91,7 +91,7 @@ class Preemption:
   @contextlib.contextmanager
   def watched(self) -> Iterator['Preemption']:
     """Records SIGTERM while the block runs; a second one ends the process as usual."""
-    if not is_alone() or threading.current_thread() is not threading.main_thread():
+    if not is_single_process() or threading.current_thread() is not threading.main_thread():
       yield self  # with several processes, JAX handles SIGTERM
       return
 
@@ -108,7 +108,7 @@ class Preemption:
 
   def told(self, step: int) -> bool:
     """Returns True if all processes must stop after this step; every process calls it once per step."""
-    if is_alone():
+    if is_single_process():
       return self._told.is_set()
     from jax.experimental.multihost_utils import reached_preemption_sync_point
 
@@ -117,18 +117,18 @@ class Preemption:
 
 def lost(error: Exception) -> bool:
   """Returns True if an error means that another process is no longer reachable."""
-  if is_alone():
+  if is_single_process():
     return False
   own = re.match('RESOURCE_EXHAUSTED|INVALID_ARGUMENT|UNIMPLEMENTED|NOT_FOUND|FAILED_PRECONDITION', str(error))
   return 'Gloo' in str(error) or (type(error).__name__ == 'JaxRuntimeError' and not own)
 
 
 def leave(status: int) -> int:
-  """Returns the exit status of a process that has said why it fails; where others run, ends it at once.
+  """Returns the exit status of a process that has printed its error; ends it at once if other processes run.
 
   They notice, and end, too. An orderly end would wait for them, and they for what this process should have computed.
   """
-  if not is_alone():
+  if not is_single_process():
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -67,7 +67,7 @@ def spec(path: str, shape: Sequence[int], mesh: Mesh | None, *, gathered: bool =
   return PartitionSpec(*(names[0] if names and len(names) == 1 else names for names in split))
 
 
-def placement(path: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
+def parameter_sharding(path: str, shape: Sequence[int], mesh: Mesh) -> NamedSharding:
   """Returns the sharding in which a parameter is stored."""
   return NamedSharding(mesh, spec(path, shape, mesh))
 
@@ -217,6 +217,6 @@ def bytes_of_device(shapes: Mapping[str, Any], mesh: Mesh | None) -> int:
   total = 0
   for path, parameter in trees.flatten(shapes).items():
     for array in jax.tree.leaves(parameter):
-      held = placement(path, array.shape, mesh).shard_shape(array.shape) if mesh else array.shape
+      held = parameter_sharding(path, array.shape, mesh).shard_shape(array.shape) if mesh else array.shape
       total += math.prod(held) * np.dtype(array.dtype).itemsize
   return total

@@ -1,4 +1,4 @@
-"""Judging a frozen model with what was trained for it: the loss of given targets, and metrics of its own answers."""
+"""Evaluation of a frozen model with its trained tensors: the loss of given targets, and metrics of its predictions."""
 
 import dataclasses
 import functools
@@ -24,14 +24,14 @@ from prompt_tuning.types import Array, Batch, Params
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """What came out of evaluating one task.
+  """The result of evaluating one task.
 
   Attributes:
     task: the task's name.
     metrics: name -> value, in the task's order.
-    lines: one dict for each example, as T5X writes them: 'input', 'target', and what the metrics asked for: the
+    lines: one dict for each example, as in T5X's files: 'input', 'target', and the values that the metrics need: the
       model's 'output' and the 'prediction' that the task makes of it, or the target's 'score'.
-    truncated: how many inputs and targets were longer than the lengths, of how many examples.
+    truncated: how many inputs and targets exceeded the lengths, and how many examples there are.
   """
 
   task: str
@@ -44,28 +44,28 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
              split: str = 'validation', lengths: Mapping[str, int] | None = None, batch_size: int = 32,
              num_examples: int | None = None, max_length: int | None = None, seed: int = 0,
              ranked: Ranked | None = None) -> Evaluation:
-  """Lets the model answer a split's inputs and compares with the targets.
+  """Generates predictions for a split's inputs and compares them with the targets.
 
   Args:
     model: the frozen model, with a vocabulary.
-    conditioning: what it is handed.
-    layout: how examples are laid out.
-    task: gives examples and metrics.
-    sampler: how tokens are chosen; the best sequence counts.
-    split: which examples.
-    lengths: most tokens of 'inputs' and 'targets'; what is absent is the longest found.
-    batch_size: rows run together.
-    num_examples: only so many, from the first.
-    max_length: the most tokens of an answer; None is the targets' length.
+    conditioning: the model's conditioning.
+    layout: the layout of examples.
+    task: provides examples and metrics.
+    sampler: chooses the tokens; the best sequence counts.
+    split: the split to evaluate on.
+    lengths: maximum tokens of 'inputs' and 'targets'; an absent one is the longest found.
+    batch_size: rows per batch.
+    num_examples: evaluate on only this many examples, from the first.
+    max_length: maximum number of generated tokens; None means the targets' length.
     seed: for samplers that draw.
-    ranked: take the likeliest of its words instead of an answer of the model's own. There is 'accuracy' then, whatever
-      the task's metrics; a line's 'scores' are those of all words.
+    ranked: predict the most likely of its words, without generation. This adds 'accuracy', whatever the task's metrics;
+      a line's 'scores' are those of all words.
 
   Raises:
-    ValueError: the task has no metric, no such split or no example; or a target is not among the words to rank.
+    ValueError: the task has no metrics, no such split or no examples; or a target is not among the words to rank.
   """
   if not (task.metrics or task.score_metrics or ranked):
-    raise ValueError(f'The task {task.name} has no metric. Name some, such as metrics=("accuracy",).')
+    raise ValueError(f'The task {task.name} has no metrics. Give some, such as metrics=("accuracy",).')
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                          num_examples=num_examples)
   examples, vocabulary = batches.examples, model.vocabulary
@@ -94,7 +94,7 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
 
 def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, ranked: Ranked,
           lines: list[dict[str, Any]], task: Task) -> dict[str, float]:
-  """Returns the accuracy of the likeliest words, which become the lines' 'output'."""
+  """Returns the accuracy of the most likely words, which become the lines' 'output'."""
   targets = [text_of(example, 'targets', model.vocabulary) for example in batches.examples]
   for target in targets:
     ranked.require(target)
@@ -120,13 +120,13 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
 
   Args:
     model: the frozen model.
-    conditioning: what it is handed.
-    layout: how examples are laid out.
-    task: a task, or a mixture, whose tasks that have the split count with all their examples.
-    split: which examples.
-    lengths: most tokens of 'inputs' and 'targets'.
-    batch_size: rows run together.
-    steps: at most so many batches of each task.
+    conditioning: the model's conditioning.
+    layout: the layout of examples.
+    task: a task, or a mixture; each of its tasks that have the split counts with all its examples.
+    split: the split to evaluate on.
+    lengths: maximum tokens of 'inputs' and 'targets'.
+    batch_size: rows per batch.
+    steps: maximum number of batches per task.
     loss: as in training.
 
   Raises:

@@ -1,4 +1,4 @@
-"""Predictions for whole files: generated texts, scores, and the lines that hold them."""
+"""Predictions for whole files: generated texts, scores, and the lines of output files."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from prompt_tuning.rows.conditioning import Conditioning
 
 def generate_answers(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, *, sampler: Sampler,
                      max_length: int, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields tokens [N, S] and scores [N] for each example in turn, the best last."""
+  """Yields tokens [N, S] and scores [N] for each example in turn, best last."""
   for batch, examples in batches.questions():
     tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
                               max_length=max_length, end_ids=model.end_ids)
@@ -38,32 +38,32 @@ def score_targets(model: LanguageModel, conditioning: Conditioning, batches: Eva
 def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str, Any]], *, sampler: Sampler,
           lengths: Mapping[str, int] | None = None, batch_size: int = 32, mode: str = 'predict',
           max_length: int = 64, seed: int = 0) -> Iterator[dict[str, Any]]:
-  """Yields a line of output for each example, in order, in the shape of T5X's inference files.
+  """Yields a line of output for each example, in order, in the format of T5X's inference files.
 
   Args:
     model: the frozen model, with a vocabulary.
-    trained: what it is handed.
-    examples: with 'inputs', and with 'targets' where they are scored.
-    sampler: how tokens are chosen.
-    lengths: most tokens of 'inputs' and 'targets'; what is absent is the longest found.
-    batch_size: rows run together.
+    trained: the trained tensors that condition it.
+    examples: with 'inputs', and with 'targets' if they are scored.
+    sampler: chooses the tokens.
+    lengths: maximum tokens of 'inputs' and 'targets'; an absent one is the longest found.
+    batch_size: rows per batch.
     mode: 'predict', 'predict_with_aux' (adds scores) or 'score' (log-likelihood of the targets).
-    max_length: the most tokens of an answer.
+    max_length: maximum number of generated tokens.
     seed: for samplers that draw.
 
   Raises:
     ValueError: the mode is unknown, or targets are missing.
   """
   if mode not in ('predict', 'predict_with_aux', 'score'):
-    raise ValueError(f'The mode is {mode!r}. Choose predict, predict_with_aux or score.')
+    raise ValueError(f'mode={mode!r} cannot be used: expected predict, predict_with_aux or score.')
   if mode == 'score' and any('targets' not in example for example in examples):
-    raise ValueError('The mode score needs targets, but an example has none. Add them, or use the mode predict.')
+    raise ValueError('mode=score needs targets, but an example has none. Add them, or use mode=predict.')
   conditioning = trained.conditioning(model)
   batches = eval_batches(examples, model.vocabulary, model.layout(trained.layout()), batch_size=batch_size,
                          lengths=lengths)
   cut = batches.truncated
   if cut['inputs'] or cut['targets']:
-    logging.warning('Of %d examples, %d inputs and %d targets are longer than %s and were cut.', cut['examples'],
+    logging.warning('Of %d examples, %d inputs and %d targets are longer than %s and were truncated.', cut['examples'],
                     cut['inputs'], cut['targets'], dict(lengths or {}))
   if mode == 'score':
     for example, score in zip(examples, score_targets(model, conditioning, batches), strict=True):
@@ -83,13 +83,13 @@ def json_line(line: Mapping[str, Any], number: int) -> str:
 
 
 def text_line(line: Mapping[str, Any], number: int) -> str:
-  """Returns `id||text` of an answer, its white space as single blanks; examples without an 'id' have their number."""
+  """Returns `id||text` of a prediction, with white space as single blanks; without an 'id', the example's number."""
   return f'{line["inputs"].get("id", number)}||{" ".join(line["prediction"].split())}'
 
 
 def write_lines(path: str, lines: Iterator[Mapping[str, Any]],
                 spell: Callable[[Mapping[str, Any], int], str] = json_line) -> int:
-  """Writes lines, as JSON unless `spell` says how, so that the file is there whole or not at all; returns how many.
+  """Writes lines, as JSON or as `spell` formats them; the file is written whole or not at all. Returns their number.
 
   On hosts other than the main one they are computed and not written.
   """
@@ -104,7 +104,7 @@ def write_lines(path: str, lines: Iterator[Mapping[str, Any]],
 
 
 def text_of(example: Mapping[str, Any], feature: str, vocabulary: Any) -> str:
-  """Returns the text of an example's 'inputs' or 'targets', as it was before it became token ids if that is kept."""
+  """Returns the text of an example's 'inputs' or 'targets', before tokenisation if that text is kept."""
   value = example.get(f'{feature}_pretokenized', example.get(feature, ''))
   if isinstance(value, bytes):
     return value.decode()
@@ -112,7 +112,7 @@ def text_of(example: Mapping[str, Any], feature: str, vocabulary: Any) -> str:
 
 
 def readable(example: Mapping[str, Any], vocabulary: Any) -> dict[str, Any]:
-  """Returns an example as T5X's files show it: its texts are `inputs_pretokenized` and `targets_pretokenized`."""
+  """Returns an example as in T5X's files: its texts are `inputs_pretokenized` and `targets_pretokenized`."""
   shown = {f'{feature}_pretokenized': text_of(example, feature, vocabulary)
            for feature in ('inputs', 'targets') if feature in example}
   hidden = ('inputs', 'targets', 'inputs_ends', 'targets_ends')
@@ -120,7 +120,7 @@ def readable(example: Mapping[str, Any], vocabulary: Any) -> dict[str, Any]:
 
 
 def _as_python(value: Any) -> Any:
-  """Returns what JSON has instead of a value that it lacks."""
+  """Returns a replacement for a value that JSON cannot represent."""
   if isinstance(value, bytes):
     return value.decode(errors='replace')
   return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

@@ -1,4 +1,4 @@
-"""What saved tensors mean: prompts and other trained tensors as files and folders of runs hold them."""
+"""Saved tensors: prompts and other trained tensors, in files and in the folders of runs."""
 
 import dataclasses
 import os
@@ -18,20 +18,20 @@ from prompt_tuning.tuning.prompt import PATH, PROMPTS, Prompt, PromptTuning
 from prompt_tuning.tuning.registry import read_methods
 from prompt_tuning.types import Array, Flat
 
-# In a run's folder.
+# The names in a run's folder.
 BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedPrompt:
-  """A trained prompt, with what a model must know to use it.
+  """A trained prompt, with the values that a model needs to use it.
 
   Attributes:
     vectors: [P, D].
-    placement: where they stand among the input's tokens.
-    visibility: what they see.
-    about: what else the file says: model, task, step, metrics.
-    path: the name of its tensor, which says whose stack it belongs to.
+    placement: their position among the input's tokens.
+    visibility: the positions that they see.
+    about: other metadata of the file: model, task, step, metrics.
+    path: the name of its tensor, which determines the stack that it belongs to.
   """
 
   vectors: Array
@@ -41,12 +41,12 @@ class SavedPrompt:
   path: str = PATH
 
   def layout(self) -> layouts.Layout:
-    """Returns how examples are laid out for this prompt."""
+    """Returns the layout of examples for this prompt."""
     return self._method().layout()
 
   def save(self, path: str) -> None:
-    """Writes the prompt: as NumPy `[P, D]` where `path` ends in `.npy` (which keeps the vectors only), else as a
-    safetensors file with everything.
+    """Writes the prompt: as NumPy `[P, D]` if `path` ends in `.npy` (which keeps only the vectors), else as a
+    safetensors file with all metadata.
 
     Raises:
       OSError: the file cannot be written.
@@ -58,7 +58,7 @@ class SavedPrompt:
       write_state(path, trained.tensors, trained.about)
 
   def conditioning(self, model: LanguageModel) -> Conditioning:
-    """Returns what the model is handed. Raises ValueError if the prompt does not fit the model."""
+    """Returns the model's conditioning. Raises ValueError if the prompt does not fit the model."""
     _require_same_model(self.about.get('made_for'), model.facts)
     return self._method().condition(trees.unflatten({self.path: self.vectors}), model.facts)
 
@@ -73,7 +73,7 @@ class SavedPrompt:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """Trained tensors read from a file: what `evaluate` and `infer` hand to the frozen model.
+  """Trained tensors read from a file, for `evaluate` and `infer`.
 
   Attributes:
     tensors: name -> array.
@@ -84,7 +84,7 @@ class Trained:
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def prompt(self) -> SavedPrompt | None:
-    """Returns the prompt among the tensors, if there is one."""
+    """Returns the prompt among the tensors, or None."""
     for method, tensors in self.parts():
       if isinstance(method, PromptTuning):
         ((path, vectors),) = tensors.items()
@@ -92,47 +92,46 @@ class Trained:
     return None
 
   def parts(self) -> list[tuple[Method, Flat]]:
-    """Returns the methods that trained the tensors, each with its own."""
+    """Returns the methods that trained the tensors, each with its tensors."""
     return read_methods(self.tensors, self.about)
 
   def layout(self) -> layouts.Layout:
-    """Returns how examples are laid out."""
+    """Returns the layout of examples."""
     return common_layout([method for method, _ in self.parts()])
 
   def conditioning(self, model: LanguageModel) -> Conditioning:
-    """Returns what the model is handed.
+    """Returns the model's conditioning.
 
     Raises:
-      ValueError: the tensors do not fit the model, or are of another one.
+      ValueError: the tensors do not fit the model, or were trained for another one.
     """
     facts = model.facts
     _require_same_model(self.about.get('made_for'), facts)
     return combine([(method, method.condition(trees.unflatten(tensors), facts)) for method, tensors in self.parts()])
 
   def for_any_model(self) -> 'Trained':
-    """Returns the same without the model that it was made for, so that every model of its shape takes it."""
+    """Returns the same tensors without the model that they were trained for, for use with any model of its shape."""
     return dataclasses.replace(self, about={name: value for name, value in self.about.items() if name != 'made_for'})
 
 
 def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> None:
-  """Raises ValueError if what was trained says that it was made for another model."""
+  """Raises ValueError if the trained tensors were made for another model, by their metadata."""
   here = facts.made_for()
   if made_for is None or dict(made_for) == here:
     return
   told = lambda each: ', '.join(f'{name} {each.get(name)}' for name in here)
   raise ValueError(f'The trained tensors were made for a model of {told(made_for)}, but this model is of {told(here)}. '
-                   'Give the model that they were trained for; to use them here all the same, load them with '
-                   'any_model=True (in gin files models.EncoderDecoderModel.any_model).')
+                   'Give the model that they were trained for, or load them with any_model=True to use them anyway.')
 
 
 def _files_of_run(folder: str) -> Iterator[str]:
-  """Yields paths at which a run's folder may hold what was trained, the most wanted first."""
+  """Yields paths of a run's folder that may hold trained tensors, in order of preference."""
   yield storage.join(folder, BEST)
   yield storage.join(folder, LAST)
   saved = storage.join(folder, 'numpy_checkpoints')
   try:
     names = storage.list_folder(saved)
-  except (ImportError, PermissionError):  # a bucket may give everyone what it holds, but not say what that is
+  except (ImportError, PermissionError):  # a bucket may allow everyone to read objects, but not to list them
     return
   found = map(re.compile(r'checkpoint_(\d+)').fullmatch, names)
   for step in sorted((int(match.group(1)) for match in found if match), reverse=True):
@@ -141,16 +140,16 @@ def _files_of_run(folder: str) -> Iterator[str]:
 
 
 def load_trained(path: str, *, any_model: bool = False) -> Trained:
-  """Returns the trained tensors of a file, or of a run's folder (the best if the run kept one, else the last).
+  """Returns the trained tensors of a file, or of a run's folder (the best ones if the run kept them, else the last).
 
-  The folder may be that of a run of T5X, which keeps prompts as NumPy files.
+  The folder may also belong to a run of T5X, which keeps prompts as NumPy files.
 
   Args:
     path: the file or folder.
-    any_model: forget which model the tensors were made for: any model that they fit takes them.
+    any_model: ignore the model that the tensors were trained for: use them with any model that they fit.
 
   Raises:
-    FileNotFoundError: there is nothing at `path`.
+    FileNotFoundError: there is no such file or folder.
     ValueError: the file is damaged.
   """
   found = _read_trained(path)
@@ -161,15 +160,15 @@ def _read_trained(path: str) -> Trained:
   if not storage.is_file(path):
     found = next(filter(storage.exists, _files_of_run(path)), None)
     if found is None and os.path.isdir(path):
-      raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the MODEL_DIR of a run that has saved '
-                              'something, or a prompt file.')
+      raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
+                              'state, or a prompt file.')
     path = found or path
   if str(path).endswith('.safetensors'):
     return Trained(*read_state(path))
   vectors = read_prompt(path)
   if storage.read_bytes(path).startswith(MAGIC):
     return Trained({PATH: vectors})
-  return Trained(*read_state(path))  # by another name; it also says where the prompt stands
+  return Trained(*read_state(path))  # a safetensors file with another name; it also stores the prompt's placement
 
 
 def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
@@ -180,10 +179,10 @@ def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
     any_model: see `load_trained`.
 
   Raises:
-    FileNotFoundError: there is nothing at `path`.
+    FileNotFoundError: there is no such file or folder.
     ValueError: the file is damaged or holds no prompt.
   """
   prompt = load_trained(path, any_model=any_model).prompt()
   if prompt is None:
-    raise ValueError(f'{path} holds retrained parameters, no prompt. Use `load_trained`, or `eval` with it.')
+    raise ValueError(f'{path} holds other trained tensors, but no prompt. Read them with `load_trained`.')
   return prompt

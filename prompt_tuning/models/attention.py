@@ -1,4 +1,4 @@
-"""Attention over blocks of keys and values, and the rule of who sees whom."""
+"""Attention over blocks of keys and values, and the rule for which position sees which."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,26 +10,26 @@ from jax.ad_checkpoint import checkpoint_name
 from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.types import Array
 
-HIDDEN = -1e10  # added to a logit that must not count; finite, so that a row that sees nothing stays finite
+HIDDEN = -1e10  # added to the logit of a hidden key; finite, so that a row that sees nothing stays finite
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """Keys and values that queries may attend to, beside or in front of their own.
+  """Keys and values that queries may attend to, in addition to their own or before them.
 
-  A block with fewer rows or heads than the queries is shared: each of its rows serves equally many rows of queries
-  behind one another (the beams of an example read one memory, all rows one prefix), each of its heads a group of
-  heads (grouped-query attention, Ainslie et al. 2023), without a copy for each.
+  A block with fewer rows or heads than the queries is shared without a copy: each of its rows serves the same number of
+  consecutive rows of queries (the beams of an example read one memory, all rows one prefix), and each of its heads
+  serves a group of heads (grouped-query attention, Ainslie et al. 2023).
 
   Attributes:
     keys: [B, H, S, K], or fewer rows or heads.
     values: as `keys`.
-    biases: each broadcastable to [B, H, T, S], added to the logits one by one: who sees whom [B, 1, T, S] and
-      positions [H, T, S] are together smaller than their sum.
-    segments: of queries [B, T] and of keys [B, S], where the biases only hide what is of another segment or none, and
-      with `causal` what stands behind; None where they say more.
-    causal: see there.
+    biases: each broadcastable to [B, H, T, S], added to the logits one by one: visibility [B, 1, T, S] and positions
+      [H, T, S] together are smaller than their sum.
+    segments: of queries [B, T] and of keys [B, S], if the biases only hide other segments and padding, and with
+      `causal` also later positions; else None.
+    causal: see `segments`.
   """
 
   keys: Array
@@ -44,13 +44,13 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
   """Returns softmax(query · keys + biases) · values over all blocks together, and the weights [B, H, T, S].
 
   Logits are not scaled by the head width: T5 folds that into its initialiser, other families scale the query.
-  They are taken in float32.
+  They are computed in float32.
 
   Args:
     query: [B, H, T, K].
-    blocks: joined before the softmax, without copying them behind one another.
-    dropout: [B, H, 1, S] factors on the attention weights, S counting all blocks.
-    cap: products are squashed to between -cap and cap by a tanh (Gemma 2); 0 leaves them.
+    blocks: their logits are joined before the softmax; keys and values are not copied into one array.
+    dropout: [B, H, 1, S] factors on the attention weights; S counts all blocks.
+    cap: products are limited to between -cap and cap by a tanh (Gemma 2); 0 means no limit.
   """
   logits = []
   for block in blocks:
@@ -73,12 +73,12 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
 
 
 def _product(formula: str, of_queries: Array, of_block: Array, **options) -> Array:
-  """Multiplies [B, H, T, ·] with a block's [b, h, S, ·]: B/b rows of queries and H/h heads share what they read."""
+  """Multiplies [B, H, T, ·] with a block's [b, h, S, ·]: B/b rows of queries and H/h heads share one of the block."""
   (rows, heads, length, inner), (block_rows, block_heads) = of_queries.shape, of_block.shape[:2]
   if (rows, heads) == (block_rows, block_heads):
     return jnp.einsum(formula, of_queries, of_block, **options)
   sharing = (rows // block_rows, heads // block_heads)
-  # Those who share stand behind one another, as one row's and head's queries.
+  # Queries that share a block's row and head are arranged as the queries of one row and head.
   grouped = of_queries.reshape(block_rows, sharing[0], block_heads, sharing[1], length, inner).swapaxes(1, 2)
   out = jnp.einsum(formula, grouped.reshape(block_rows, block_heads, -1, inner), of_block, **options)
   out = out.reshape(block_rows, block_heads, *sharing, length, out.shape[-1]).swapaxes(1, 2)
@@ -91,13 +91,13 @@ def hide(visible: Array) -> Array:
 
 
 def self_visible(layout: Mapping[str, Array], *, causal: bool, visibility: Visibility) -> Array:
-  """Says who sees whom within one stack.
+  """Returns which positions of a stack each of its positions sees.
 
   Args:
-    layout: the stack's part of a batch; each array [B, T]. Without `prompt_slots` there is no prompt among them.
-    causal: a position sees itself and what stands before it; where `layout` has `bidirectional`, those it marks
+    layout: the stack's part of a batch; each array [B, T]. Without `prompt_slots` the rows hold no prompt.
+    causal: a position sees itself and earlier positions; if `layout` has `bidirectional`, the positions that it marks
       see one another (a prefix-LM).
-    visibility: what the prompt's positions see beside themselves.
+    visibility: what the prompt's positions see in addition to themselves.
 
   Returns:
     [B, 1, T, T] booleans, queries before keys.
@@ -120,5 +120,5 @@ def self_visible(layout: Mapping[str, Array], *, causal: bool, visibility: Visib
 
 
 def cross_visible(memory_segments: Array, segments: Array) -> Array:
-  """Says which positions [B, T] of the encoder each decoder position [B, S] reads: [B, 1, S, T] booleans."""
+  """Returns which encoder positions [B, T] each decoder position [B, S] reads: [B, 1, S, T] booleans."""
   return ((memory_segments[:, :, None] == segments[:, None, :]) & (segments[:, None, :] > 0))[:, None]

@@ -1,6 +1,6 @@
-"""Texts that are read once: their keys and values, kept for every step that has them in front of its rows.
+"""Keys and values of texts, computed once and cached for every step whose rows follow these texts.
 
-A decoder-only model's text never sees what stands behind it, so its keys and values are exact for every prompt and
+In a decoder-only model a text never sees what comes after it, so its keys and values are exact for every prompt and
 every epoch.
 """
 
@@ -23,38 +23,38 @@ from prompt_tuning.models.text_rows import bucket
 from prompt_tuning.rows import layouts
 from prompt_tuning.types import Array, Batch
 
-# Texts that are read together. Always as many, so that a text's bits do not depend on which others are read with it.
+# Texts that are read together: always this many, so that the bits of a text do not depend on the other texts.
 _ROWS = 8
 
 
 class CachedTexts:
-  """Keys and values of texts by their token ids, each computed once, without dropout, and kept on the host.
+  """The keys and values of texts, by token ids: each is computed once, without dropout, and kept on the host.
 
-  What goes beyond the limit is kept in a file without a name, memory-mapped, which is gone when the process ends
-  however it ends: reading a text again costs less than a step without the cache, and nothing stale can be found.
+  Texts beyond the memory limit go to an unnamed, memory-mapped file. It disappears with the process, however that ends:
+  reading a text again costs less than a step without the cache, and no stale file can be found.
 
   Args:
-    model: decoder-only.
-    folder: where the file is made if it is needed; the system's folder of temporary files in place of `gs://`.
-    memory_limit: bytes that are kept in memory.
+    model: a decoder-only model.
+    folder: the folder for the file, if one is needed; the system's temporary folder is used instead of `gs://`.
+    memory_limit: bytes kept in memory.
 
   Attributes:
     read: how many texts the model has read.
-    in_memory: bytes.
-    on_disk: bytes.
+    in_memory: bytes in memory.
+    on_disk: bytes on disk.
   """
 
   def __init__(self, model: LanguageModel, folder: str, *, memory_limit: int):
     if memory_limit < 0:
-      raise ValueError(f'The cache of texts may take {memory_limit} bytes of memory. Give 0, which keeps all on disk, '
-                       'or more.')
+      raise ValueError(f'cache_limit={memory_limit} cannot be used: expected a number of bytes of at least 0. Give 0 '
+                       'to keep all cached texts on disk.')
     self._model, self._limit = model, memory_limit
     self._folder = tempfile.gettempdir() if storage.is_remote(folder) else folder
-    self._kept: dict[bytes, np.ndarray | int] = {}  # ids -> [2, L, kv_heads, S, K], or where it begins in the file
+    self._kept: dict[bytes, np.ndarray | int] = {}  # ids -> [2, L, kv_heads, S, K], or its offset in the file
     self.read, self.in_memory, self.on_disk = 0, 0, 0
 
   def of(self, texts: Mapping[str, Array]) -> dict[str, np.ndarray]:
-    """Returns 'keys' and 'values' [B, L, kv_heads, S, K] of a batch's texts, and 'seen' [B, S], where these stand.
+    """Returns 'keys' and 'values' [B, L, kv_heads, S, K] of a batch's texts, and 'seen' [B, S], True for tokens.
 
     Args:
       texts: the stack 'context' of a batch, `tokens` and `segments` [B, S].
@@ -76,7 +76,7 @@ class CachedTexts:
     groups = collections.defaultdict(list)
     for ids in texts:
       groups[self._padded(len(ids))].append(ids)
-    layout = self._model.layout(layouts.Layout(started=False))  # the texts have what they begin with
+    layout = self._model.layout(layouts.Layout(started=False))  # the texts already have their begin token
     for length, group in groups.items():
       for first in range(0, len(group), _ROWS):
         part = group[first:first + _ROWS]
@@ -94,22 +94,22 @@ class CachedTexts:
     self.read += 1
     if self.in_memory + both.nbytes <= self._limit:
       self.in_memory += both.nbytes
-      self._kept[ids.tobytes()] = np.array(both)  # not a part of the whole batch, which would be kept with it
+      self._kept[ids.tobytes()] = np.array(both)  # a copy: a view would keep the whole batch in memory
       return
     try:
       self._file.seek(self.on_disk)
       self._file.write(both.tobytes())
     except OSError as error:
       raise OSError(error.errno, f'{self._folder} has no room for the cached texts ({error.strerror}): '
-                    f'{self.on_disk:,} bytes are there, beside {self.in_memory:,} in memory. Make room, allow more '
-                    'memory, or do not cache.') from error
+                    f'{self.on_disk:,} bytes of them are there, and {self.in_memory:,} in memory. Free space, increase '
+                    'cache_limit=, or leave out cached=True.') from error
     self._kept[ids.tobytes()] = self.on_disk
     self._dtype = both.dtype
     self.on_disk += both.nbytes
 
   @functools.cached_property
   def _file(self) -> Any:
-    logging.info('The cached texts take more than %d bytes: further ones go into a file in %s.', self._limit,
+    logging.info('The cached texts exceed %d bytes of memory: further ones go to a file in %s.', self._limit,
                  self._folder)
     file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
     weakref.finalize(self, file.close)
@@ -125,7 +125,7 @@ class CachedTexts:
 
 
 class BehindCachedTexts:
-  """Batches whose stack 'context' is what the model makes of its texts, on the device; else they are `batches`."""
+  """Batches with the cached keys and values of their texts as the stack 'context', on the device."""
 
   def __init__(self, batches: Any, texts: CachedTexts):
     self._batches, self._texts = batches, texts
@@ -133,7 +133,7 @@ class BehindCachedTexts:
 
   @property
   def truncated(self) -> Mapping[str, int]:
-    """How much was cut, see the batches' own."""
+    """How many texts were truncated, as the original batches report it."""
     return self._batches.truncated
 
   def __iter__(self) -> Iterator[Batch]:
@@ -145,15 +145,15 @@ class BehindCachedTexts:
 
 
 def require_cacheable(task: Task | Mixture, split: str, *, packed: bool, mesh: Any = None) -> None:
-  """Raises ValueError where several texts shall share a row, an endless task draws ever new ones, or devices are many.
+  """Raises ValueError if texts cannot be cached: rows are packed, the task is endless, or there are several devices.
   """
   if mesh is not None:
-    raise ValueError(f'The text before a row shall be cached, but the model is spread over {mesh.size} devices, which '
-                     'each would read other texts. Run it on one device, or do not cache.')
+    raise ValueError(f'cached=True cannot be used: the model is spread over {mesh.size} devices, and each would read '
+                     'different texts. Run it on one device, or leave out cached=True.')
   if packed:
-    raise ValueError('Several examples shall be packed into a row, but the text before a row is cached, one for each. '
-                     'Leave out packed=True (utils.DatasetConfig.pack), or do not cache.')
+    raise ValueError('packed=True cannot be used: the texts before the rows are cached, one for each row, but a packed '
+                     'row holds several examples. Leave out packed=True, or cached=True.')
   endless = [each.name for each, _ in task.parts(split) if hasattr(each.split(split), 'draw')]
   if endless:
-    raise ValueError(f'The texts of {", ".join(endless)} shall be cached, but they are drawn without end, so that '
-                     'few would be used again. Give a task of so many examples, or do not cache.')
+    raise ValueError(f'cached=True cannot be used: {", ".join(endless)} draws examples without end, so few texts '
+                     'would be read again. Use a task with a fixed number of examples, or leave out cached=True.')

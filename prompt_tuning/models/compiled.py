@@ -1,4 +1,4 @@
-"""Compiled functions of a frozen model: logits, scores, attention weights, and the keys and values of texts."""
+"""Compiled functions of a frozen model: logits, scores, attention weights, and the cached context of texts."""
 
 import functools
 
@@ -23,7 +23,7 @@ def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: C
 
 def run_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
               hidden: bool = False) -> Array:
-  """Is `apply_model` as part of a compiled function; what it returns stays where it was computed."""
+  """Does the same as `apply_model` inside a compiled function; the result stays on its devices."""
   return module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning, hidden=hidden)
 
 
@@ -38,20 +38,20 @@ def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: C
 
 @functools.partial(jax.jit, static_argnames='module')
 def attention_weights(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> dict[str, Array]:
-  """Returns what every position attends to: [L, B, H, T, S] for each attention, by its name in the parameters.
+  """Returns the attention weights [L, B, H, T, S] of each attention, by its name in the parameters.
 
-  S counts what stands in front first, then the layer's own positions: 'decoder/layers/self_attention' and the like.
+  S counts cached positions first, then the layer's own. Names are 'decoder/layers/self_attention' and the like.
   """
   _, kept = module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning,
                          mutable=['intermediates'])
-  # Of a stack that ran a prompt by itself before the rows, the rows' weights are the last.
+  # If a stack ran a prompt separately before the rows, the last weights are those of the rows.
   found = {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
   return sharding.whole(module.config.mesh, found)
 
 
 @functools.partial(jax.jit, static_argnames='module')
 def read_batch(module: nn.Module, params: Params, batch: Batch) -> Context:
-  """Returns what a decoder-only model makes of a batch of texts."""
+  """Returns the cached context of a batch of texts, for a decoder-only model."""
   _, fronts, _ = module.apply({'params': ready(module, params, {})}, batch, Conditioning(), method='prefill')
   read = Context(fronts[-1].keys, fronts[-1].values, target_rows(batch)['segments'] > 0)
   return sharding.whole(module.config.mesh, read)

@@ -1,8 +1,8 @@
 """Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5): config and module.
 
-What stands in front of every row is run, or given, as keys and values once, and shared by all rows: a text that was
-read before, a learned prefix, or a prompt whose layout has no slots in the rows. Their keys and values do not depend on
-what follows.
+What comes before every row is shared by all rows as keys and values, computed once or given: a cached context, a
+learned prefix, or a prompt whose layout has no slots in the rows. These keys and values do not depend on later
+positions.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
-from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
+from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import StackConfig, require_choices
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
@@ -26,20 +26,21 @@ from prompt_tuning.types import Array, Batch
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig(StackConfig):
-  """The shape of a decoder-only model: that of its stack, and what stands around it.
+  """The shape of a decoder-only model: its stack, and the layers around it.
 
   Attributes:
-    vocab_size: V, rows of the embedding.
-    family: whose names and config a folder has; see `families`.
+    vocab_size: V, the number of rows of the embedding.
+    family: the family that defines the names and config of a folder; see `families`.
     tied: the output layer is the embedding.
-    position_count: rows of a learned position table; 0 is none.
-    embedding_scale: factor on embedded tokens, and on prompts, which stand for tokens.
-    output_cap: logits are squashed to below it (Gemma 2); 0 leaves them.
+    position_count: the number of rows of a learned position table; 0 means no table.
+    embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
+    output_cap: limit of the logits (Gemma 2); 0 means none.
     prefix_lm: the positions of an input see one another.
     started: every text begins with the token 0, and inputs have an end token (T5X).
-    features: width of inputs that are real vectors, read by a linear layer instead of the embedding; 0 is tokens.
-    classes: an output layer of its own for so many labels of input positions, see `LabelLayout`; 0 is the vocabulary.
-    kind: what it is, for messages.
+    features: width of inputs that are real vectors, read by a linear layer instead of the embedding; 0 means tokens.
+    classes: the number of labels of a separate output layer for input positions, see `LabelLayout`; 0 means that the
+      output is the vocabulary.
+    kind: a description for messages.
   """
 
   vocab_size: int = 0
@@ -62,7 +63,7 @@ class DecoderConfig(StackConfig):
 
 
 class DecoderOnly(nn.Module):
-  """A language model that reads a batch of `layouts.assemble` and a Conditioning.
+  """A language model, called with a batch of `layouts.assemble` and a Conditioning.
 
   Attributes:
     config: the model's shape.
@@ -83,30 +84,30 @@ class DecoderOnly(nn.Module):
     self.decoder = Stack(config)
 
   def facts(self) -> Facts:
-    """Returns what is known of the model without its weights."""
+    """Returns the properties of the model that do not need its weights."""
     config = self.config
     return Facts(config.family, config.width, (config.layers,), config.vocab_size, self.prompted, self.prefix_shapes())
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
-    """Returns layers, heads of keys and values, and their width for each attention."""
+    """Returns layers, KV heads and head width of each attention."""
     config = self.config
     return {'decoder': (config.layers, config.kv_heads or config.heads, config.head_dim)}
 
   def layout(self, asked: Layout) -> CausalLayout:
-    """Returns how this model's examples are laid out: input and target in one row, or a cached input apart.
+    """Returns the layout of this model's examples: input and target in one row, or a separate cached input.
 
     Raises:
-      ValueError: an input shall be cached that does not end before the prompt, or depends on it.
+      ValueError: an input cannot be cached: the prompt does not come after it, or the input depends on the prompt.
     """
     wrong = [text for found, text in (
       (asked.placement is not after_eos, f'the placement is {asked.placement.__name__}'),
-      (asked.alone, 'the prompt does not see the input'),
+      (asked.isolated, 'the prompt does not see the input'),
       (self.config.prefix_lm, 'in a prefix-LM the input sees the prompt'),
       (self.config.classes, 'the positions of the input are labelled')) if found]
     if asked.cached and wrong:
-      raise ValueError(f'The text before the prompt shall be cached, but {" and ".join(wrong)}. Let a prompt that sees '
-                       'the input stand behind it (layouts.after_eos, train_prompts.suffix_prompt), or do not cache.')
-    given = {'alone': asked.alone, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
+      raise ValueError(f'cached=True cannot be used: {" and ".join(wrong)}. Use placement=after_eos and a prompt that '
+                       'sees the input, or leave out cached=True.')
+    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
     if self.config.classes:
       return LabelLayout(asked.prompt_length, asked.placement, classes=self.config.classes,
                          inputs=self.config.features or self.config.vocab_size, **given)
@@ -117,8 +118,8 @@ class DecoderOnly(nn.Module):
     """Returns logits [B, T, V] in float32, aligned with the batch's targets.
 
     Args:
-      batch: as `layouts` describes it.
-      conditioning: what the model is handed; its `parameters` are merged by the caller.
+      batch: see `layouts`.
+      conditioning: the model's conditioning; the caller merges its `parameters`.
       dropout: [B] random keys, or None.
       hidden: return the last norm's output [B, T, D] instead.
     """
@@ -126,10 +127,10 @@ class DecoderOnly(nn.Module):
     return x if hidden else self._logits(x)
 
   def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], Array]:
-    """Runs the rows, which end with their last token (padded left), for decoding to go on from.
+    """Runs the rows, padded left so that they end with their last token, to start generation.
 
     Returns:
-      Logits [B, V] behind the last token, all keys and values so far, and the last positions [B].
+      Logits [B, V] after the last token, all keys and values so far, and the last positions [B].
     """
     x, own, fronts, positions = self._read(batch, conditioning, None, collect=True)
     seen = hide(batch['decoder']['segments'] > 0)[:, None, None, :]
@@ -140,8 +141,8 @@ class DecoderOnly(nn.Module):
 
     Args:
       tokens: [B].
-      positions: [B], where they stand.
-      fronts: what stands before them.
+      positions: [B], the tokens' positions.
+      fronts: the keys and values before them.
 
     Returns:
       Logits [B, V], and the tokens' keys and values [L, B, kv_heads, 1, K].
@@ -158,8 +159,8 @@ class DecoderOnly(nn.Module):
     if conditioning.encoder.given() or given.memory_prefix is not None or clash:
       found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
                          *(f'decoder.{name}' for name in given.given())])
-      raise ValueError(f'A decoder-only model is handed {found}; it takes '
-                       'decoder.prefix and decoder.prompt, or decoder.layer_prompts.')
+      raise ValueError(f'A decoder-only model got {found}. Use decoder.prefix and decoder.prompt, or '
+                       'decoder.layer_prompts.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
     self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
@@ -177,11 +178,11 @@ class DecoderOnly(nn.Module):
     return x, own, fronts, positions
 
   def _vectors(self, layout: Batch) -> Array:
-    """Returns what the rows' inputs are to the model [B, T, D], before positions."""
+    """Returns the embedded inputs of the rows [B, T, D], before positions are added."""
     return self.input_layer(layout['features']) if self.config.features else self.token_embedder(layout['tokens'])
 
   def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
-    """Returns what stands in front of every row, and how many positions it takes."""
+    """Returns the keys and values before every row, and the number of their positions."""
     before, start, prompt_ids = [], 0, batch['prompt_ids']
     if given.context is not None:
       front, start = front_of_context(given.context, len(prompt_ids))
@@ -189,7 +190,7 @@ class DecoderOnly(nn.Module):
       if len(start) > 1 and (given.prompt is not None or given.layer_prompts is not None):
         given, prompt_ids = of_rows(given, prompt_ids)
     prompt_in_front = given.prompt is not None and 'prompt_slots' not in batch['decoder']
-    seen, place = before, start  # by prompts in front of the rows, and where they begin
+    seen, place = before, start  # what a prompt before the rows sees, and its first position
     if given.prefix is not None:
       if prompt_in_front:
         each = jnp.arange(given.prompt.shape[0])[:, None]
@@ -209,11 +210,11 @@ class DecoderOnly(nn.Module):
 
   def run_prompt(self, given: StackConditioning, before: Sequence[Front] = (),
                  start: Array | int = 0) -> tuple[Array, Array]:
-    """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] in front of the rows.
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] before the rows.
 
     Args:
-      given: has the prompts.
-      before: what they see.
+      given: holds the prompts.
+      before: the keys and values that they see.
       start: their first position, or [N, 1].
     """
     index = jnp.arange(given.prompt.shape[1])
@@ -221,14 +222,14 @@ class DecoderOnly(nn.Module):
     if not given.visibility.prompt:
       seen = index[:, None] == index[None, :]
     x = self._placed(given.prompt.astype(self.config.dtype), start + index)
-    around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=alone(given))
+    around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given))
     _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers), collect=True)
     return own
 
   def run_layer_prompts(self, vectors: Array, start: Array | int = 0) -> tuple[Array, Array]:
-    """Returns every layer's keys and values [L, N, kv_heads, P, K] of what stands at its input [L, N, P, D].
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of vectors at its input [L, N, P, D].
 
-    They begin at the position `start`, or [N, 1].
+    Their first position is `start`, or [N, 1].
     """
     positions = start + jnp.arange(vectors.shape[2])
     vectors = vectors.astype(self.config.dtype)
@@ -237,11 +238,11 @@ class DecoderOnly(nn.Module):
     return own
 
   def _require_positions(self, front: int, length: int, answer: int = 0) -> None:
-    """Raises ValueError where a row may reach beyond the position table, which JAX would not notice."""
+    """Raises ValueError if a row exceeds the position table; JAX would not report it."""
     count = self.config.position_count
     if count and front + length + answer > count:
       parts = ' + '.join(f'{number} of {what}' for number, what in (
-        (front, 'prompt or prefix'), (length, 'text'), (answer, 'answer')) if number)
+        (front, 'prompt or prefix'), (length, 'text'), (answer, 'generation')) if number)
       raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
                        f'{count}. Shorten the prompt, or the lengths of inputs and targets.')
 
@@ -249,7 +250,7 @@ class DecoderOnly(nn.Module):
     return self._placed(self.token_embedder(tokens), positions)
 
   def _placed(self, vectors: Array, positions: Array) -> Array:
-    """Returns vectors that stand for tokens as the stack reads them at their positions."""
+    """Returns vectors, tokens or prompts, as the input of the stack at their positions."""
     config = self.config
     x = vectors * jnp.asarray(config.embedding_scale, vectors.dtype) if config.embedding_scale != 1.0 else vectors
     return x + self.position_embedder(positions) if config.position_count else x
@@ -262,7 +263,7 @@ class DecoderOnly(nn.Module):
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
             max_length: int) -> tuple[Any, Any, Array]:
-    """Starts `count` answers to each row, see `generation.generate`; the rows are padded left."""
+    """Starts `count` generations per row, see `generation.generate`; the rows are padded left."""
     config = self.config
     in_rows = batch['decoder']['tokens'].shape[1]
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
@@ -274,7 +275,7 @@ class DecoderOnly(nn.Module):
     places = jnp.arange(max_length)
 
     def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-      # What follows the input is known; from then on place i of the cache holds the i-th token of the answer.
+      # The first step's logits come from `prefill`; later, place i of the cache holds the i-th generated token.
       grown = Front(*shape.joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
                     last[:, None] + places)
       logits, own = self.apply({'params': params}, ids.reshape(-1), last + index, [*fronts, grown],

@@ -1,4 +1,4 @@
-"""Prefixes and prompts as keys and values in front of a stack's own, shared by all rows or chosen by each."""
+"""Prefixes, prompts and contexts as keys and values before a stack's own, shared by all rows or chosen per row."""
 
 import dataclasses
 from typing import Any
@@ -15,15 +15,15 @@ from prompt_tuning.types import Array
 
 def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array | None, *, placed: bool,
              start: Array | int = 0) -> tuple[Front, Array | int]:
-  """Returns the front that rows see, and how many positions it takes before their own ([B, 1], or a number for all).
+  """Returns the KV prefix of the rows, and how many positions it takes ([B, 1], or one number for all rows).
 
   Args:
-    keys_values: [L, N, kv_heads, P, K] twice; one (N = 1) is shared by all rows without a copy.
-    prompt_ids: [B, G], which of N each row uses; where N is above 1, all segments of a row use the first's.
-    lengths: [N], how many of P each has; None is P.
-    placed: its keys stand at P positions, which position biases and windows go by; else they are seen from
-      everywhere.
-    start: the first of these positions, or [B, 1] (or [1, 1]).
+    keys_values: [L, N, kv_heads, P, K] twice; if N is 1, all rows share it without a copy.
+    prompt_ids: [B, G], which of N each segment of a row uses; if N is above 1, all segments use the first's.
+    lengths: [N], the length of each, at most P; None means P for all.
+    placed: its keys take P positions, which count for position biases and windows; else all positions see them at any
+      distance.
+    start: its first position, or [B, 1] (or [1, 1]).
   """
   keys, values = keys_values
   count, length = keys.shape[1], keys.shape[3]
@@ -35,28 +35,28 @@ def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array
 
 
 def choose(prompt_ids: Array, lengths: Array | None, count: int, length: int) -> tuple[Array, Array, Array]:
-  """Returns which of N prompts each row uses [B], how long those are [B], and who sees their P places [B, 1, 1, P]."""
+  """Returns the prompt of N that each row uses [B], its length [B], and a bias that hides its padding [B, 1, 1, P]."""
   chosen = prompt_ids[:, 0]
   own = jnp.full([count], length)[chosen] if lengths is None else lengths[chosen]
   return chosen, own, hide(jnp.arange(length) < own[:, None])[:, None, None, :]
 
 
 def front_of_context(context: Context, rows: int) -> tuple[Front, Array]:
-  """Returns the front of a text that was read before, and how long it is [B, 1], or [1, 1] for all rows.
+  """Returns the keys and values of a cached context, and its length [B, 1], or [1, 1] for all rows.
 
   Raises:
-    ValueError: it has neither one row nor as many as the batch.
+    ValueError: it has neither one row nor as many rows as the batch.
   """
   found = context.keys.shape[1]
   if found not in (1, rows):
-    raise ValueError(f'The context has {found} rows, but the batch {rows}. Read one text for each row, or one for all.')
+    raise ValueError(f'The context has {found} rows, expected {rows} or 1. Read one text for each row, or one for all.')
   positions = jnp.maximum(jnp.cumsum(context.seen, axis=1) - 1, 0)
   front = Front(jnp.asarray(context.keys), jnp.asarray(context.values), hide(context.seen)[:, None, None, :], positions)
   return front, jnp.sum(context.seen, axis=1, keepdims=True)
 
 
 def of_rows(given: StackConditioning, prompt_ids: Array) -> tuple[StackConditioning, Array]:
-  """Returns prompts of each row's own (N = B), where rows differ in what stands before these, and which those are."""
+  """Returns a separate prompt for each row (N = B), if their contexts differ, and the prompts' ids [B, 1]."""
   chosen = prompt_ids[:, 0]
   take = lambda array, axis: None if array is None else jnp.take(array, chosen, axis=axis)
   given = dataclasses.replace(
@@ -66,7 +66,7 @@ def of_rows(given: StackConditioning, prompt_ids: Array) -> tuple[StackCondition
 
 
 def spread(front: Front | None, count: int) -> Front | None:
-  """Returns the front for rows that stand `count` times behind one another each; its keys and values are shared."""
+  """Returns the KV prefix for rows that are each repeated `count` times; its keys and values are shared."""
   if front is None:
     return None
   repeat = lambda of_rows: jnp.repeat(of_rows, count if of_rows.shape[0] > 1 else 1, axis=0)
@@ -77,13 +77,13 @@ def spread(front: Front | None, count: int) -> Front | None:
 
 @dataclasses.dataclass(frozen=True)
 class Cache:
-  """The shape of the keys and values of N answers to each of B rows, which grow token by token.
+  """The shape of a growing cache: keys and values of N generations for each of B rows.
 
   Attributes:
     layers: L.
     rows: B.
     count: N.
-    heads: of keys and values.
+    heads: KV heads.
     places: S.
     head_dim: K.
   """
@@ -96,16 +96,16 @@ class Cache:
   head_dim: int
 
   def empty(self, config: Any) -> tuple[Array, Array]:
-    """Returns keys and values [L, B, N, heads, S, K] before the first token, spread as the model is."""
+    """Returns keys and values [L, B, N, heads, S, K] before the first token, sharded as the model is."""
     zeros = jnp.zeros(dataclasses.astuple(self), config.dtype)
     return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
 
   def joined(self, cache: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Returns keys and values with all answers as rows, [L, B·N, heads, S, K]."""
+    """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]."""
     return tuple(part.reshape(self.layers, -1, self.heads, self.places, self.head_dim) for part in cache)
 
   def written(self, cache: tuple[Array, Array], own: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
-    """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] at a place."""
+    """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] written at a place."""
     one = (self.layers, self.rows, self.count, self.heads, 1, self.head_dim)
     return tuple(jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one), index, axis=4)
                  for part, new in zip(cache, own, strict=True))

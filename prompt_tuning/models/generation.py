@@ -1,4 +1,4 @@
-"""Generation: encodes the inputs once, then decodes token by token with caches, as one compiled program."""
+"""Generation: encodes the inputs once, then decodes token by token with caches, in one compiled program."""
 
 import functools
 
@@ -16,25 +16,25 @@ from prompt_tuning.types import Array, Batch, Params
 def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, key: Array, *,
              sampler: Sampler, max_length: int, end_ids: tuple[int, ...] = (1,),
              pad_id: int = 0) -> tuple[Array, Array]:
-  """Decodes an answer to each row of a batch. One program for each shape of the batch.
+  """Generates sequences for each row of a batch. Each shape of a batch compiles one program.
 
   Args:
-    module: the frozen model. Its `begin` gives the function of one step, as `decoding` calls it, the cache that the
-      steps hand on, and which rows [B] are to be answered.
+    module: the frozen model. Its `begin` returns the decoding step that `decoding` calls, the cache that steps pass on,
+      and a mask [B] of the rows to generate for.
     params: its parameters.
-    batch: of `Layout.question`s, one segment a row, padded as the layout says.
-    conditioning: what the model is handed.
+    batch: made of `Layout.question`s, one segment per row, padded as the layout says.
+    conditioning: the model's conditioning.
     key: for samplers that draw.
-    sampler: how tokens are chosen.
-    max_length: S, the most tokens of an answer, end token included.
-    end_ids: the tokens that end an answer.
-    pad_id: the token that fills what follows, and that the decoder starts with.
+    sampler: chooses the tokens.
+    max_length: S, the maximum number of generated tokens, including the end token.
+    end_ids: the tokens that end a sequence.
+    pad_id: the token that fills the rest, and that the decoder starts with.
 
   Returns:
-    Tokens [B, N, S] and scores [B, N], the best last.
+    Tokens [B, N, S] and scores [B, N], best last.
   """
   params = ready(module, params, conditioning.parameters)
-  # Rows that only fill the batch are not active: they must not keep the loop going.
+  # Rows that only fill up the batch are not active: they must not keep the loop running.
   step, cache, active = module.begin(params, batch, conditioning, count=sampler.num_decodes, max_length=max_length)
   return sharding.whole(module.config.mesh, sampler(
     step, cache, key, batch['example_ids'], batch_size=active.shape[0], max_length=max_length, end_ids=end_ids,

@@ -1,8 +1,8 @@
-"""Which program computes attention: plain XLA everywhere, cuDNN's kernel on NVIDIA's GPUs, Pallas' on TPUs.
+"""The program that computes attention: plain XLA everywhere, cuDNN's kernel on NVIDIA GPUs, or Pallas' on TPUs.
 
-The kernels are flash attention (Dao et al. 2022): keys are read tile by tile, and the weights [B, H, T, S] are never
-held. They read one array of keys and one of values, so blocks are joined first; nothing is scaled by the head width.
-Not for one query at a time, where weights are small and joining copies the cache for every token.
+The kernels are flash attention (Dao et al. 2022): they read keys tile by tile and never hold the weights [B, H, T, S].
+They read one array of keys and one of values, so blocks are joined first; nothing is scaled by the head width. They are
+not used for one query at a time: its weights are small, and joining would copy the cache for every token.
 """
 
 import dataclasses
@@ -26,20 +26,20 @@ _TILE = 128  # of queries and of keys, in Pallas' kernel
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What is known of an attention before it is compiled.
+  """The properties of an attention that are known before it is compiled.
 
   Attributes:
     platform: 'cpu', 'gpu' or 'tpu'.
-    capability: of an NVIDIA GPU, such as 8.0; 0 is none.
-    dtype: of queries.
+    capability: the compute capability of an NVIDIA GPU, such as 8.0; 0 for other devices.
+    dtype: type of the queries.
     queries: T.
     keys: S of all blocks.
     head_dim: K.
     by_head: biases differ between heads.
-    by_segments: segments, and the order of a causal stack, are all that hides.
-    dropout: weights are dropped.
-    cap: logits are squashed.
-    weights: the weights are wanted.
+    by_segments: only segments, and the order of a causal stack, hide keys.
+    dropout: attention weights are dropped.
+    cap: logits are capped.
+    weights: the caller needs the attention weights.
   """
 
   platform: str
@@ -56,23 +56,23 @@ class Facts:
 
 
 def choose(asked: str, facts: Facts) -> tuple[str, str]:
-  """Returns 'xla', 'cudnn' or 'pallas', and why.
+  """Returns 'xla', 'cudnn' or 'pallas', and the reason.
 
   Args:
-    asked: one of these, or 'auto': the platform's kernel where it needs less memory. A kernel that is asked for makes
-      way for plain XLA where weights are wanted, and for one query at a time.
+    asked: one of these, or 'auto': the platform's kernel if it needs less memory. A requested kernel is replaced by
+      plain XLA if the attention weights are needed, and for one query at a time.
     facts: of the attention.
 
   Raises:
-    ValueError: the kernel that is asked for cannot run.
+    ValueError: the requested kernel cannot run.
   """
   kernel = {'gpu': 'cudnn', 'tpu': 'pallas'}.get(facts.platform, 'xla') if asked == 'auto' else asked
   if kernel == 'xla':
-    return 'xla', 'asked for' if asked == 'xla' else f'there is no kernel for a {facts.platform}'
+    return 'xla', 'requested' if asked == 'xla' else f'there is no kernel for a {facts.platform}'
   hindrance = _first(_hindrances(kernel, facts))
   if hindrance and asked != 'auto':
-    raise ValueError(f"attention is {asked!r}, but {hindrance}. Choose 'auto', or 'xla', which runs everywhere.")
-  reason = hindrance or _first([(facts.weights, 'the weights are wanted'),
+    raise ValueError(f"attention={asked!r} cannot be used: {hindrance}. Use 'auto', or 'xla', which runs everywhere.")
+  reason = hindrance or _first([(facts.weights, 'the attention weights are needed'),
                                 (facts.queries == 1, 'there is one query at a time')])
   if asked == 'auto':
     least = max(_TILE, 2 * facts.head_dim)  # for fewer, the weights are no larger than keys and values
@@ -81,11 +81,11 @@ def choose(asked: str, facts: Facts) -> tuple[str, str]:
       (kernel == 'pallas' and not facts.by_segments, 'the biases would be added up to [B, H, T, S]'),
       (facts.queries < least, f'{facts.queries} queries are fewer than {least}'),
       (facts.keys < _TILE, f'{facts.keys} keys are fewer than {_TILE}')])
-  return ('xla', reason) if reason else (kernel, 'asked for' if asked == kernel else 'types and shapes allow it')
+  return ('xla', reason) if reason else (kernel, 'requested' if asked == kernel else 'types and shapes allow it')
 
 
 def _hindrances(kernel: str, facts: Facts) -> list[tuple[Any, str]]:
-  """Returns why a kernel may not run, and whether that is so."""
+  """Returns pairs: whether a condition holds, and why the kernel cannot run then."""
   dtype, width = jnp.dtype(facts.dtype), facts.head_dim
   of_all = [(facts.dropout, 'attention weights are dropped in training (dropout_rate)'),
             (facts.cap, 'attention logits are capped (attention_cap)')]
@@ -102,26 +102,26 @@ def _hindrances(kernel: str, facts: Facts) -> list[tuple[Any, str]]:
 
 
 def _first(reasons: Sequence[tuple[Any, str]]) -> str:
-  """Returns the first that holds, or ''."""
+  """Returns the text of the first condition that holds, or ''."""
   return next((text for holds, text in reasons if holds), '')
 
 
 def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'auto', dropout: Array | None = None,
            cap: float = 0.0, weights: bool = False, mesh: Mesh | None = None) -> tuple[Array, Array | None]:
-  """Returns what `attention.attend` does, by the program that `choose` names; a kernel gives no weights.
+  """Returns the result of `attention.attend`, from the program that `choose` selects; a kernel returns no weights.
 
   Args:
-    query: as there, and so are `blocks`, `dropout` and `cap`.
-    asked: of `choose`.
-    weights: the caller wants the weights.
+    query: as in `attention.attend`, like `blocks`, `dropout` and `cap`.
+    asked: as in `choose`.
+    weights: the caller needs the attention weights.
     mesh: the devices that the model is spread over; each runs a kernel on its own rows and heads.
 
   Raises:
-    ValueError: the kernel that is asked for cannot run.
+    ValueError: the requested kernel cannot run.
   """
   (_, heads, length, width), count = query.shape, sum(block.keys.shape[2] for block in blocks)
   segments = blocks[0].segments if len(blocks) == 1 else None
-  # Those of a mesh may be what is compiled for, and not here; an abstract mesh has none.
+  # The mesh's devices may only be a compilation target; an abstract mesh has no devices.
   device = mesh.devices.flat[0] if isinstance(mesh, Mesh) else jax.local_devices()[0]
   backend, reason = choose(asked, Facts(
     platform=device.platform, dtype=query.dtype, queries=length, keys=count, head_dim=width,
@@ -142,7 +142,7 @@ def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'auto', dropou
 
 
 def _capability(device: Any) -> float:
-  """Returns the compute capability of an NVIDIA GPU; 0 for what is none."""
+  """Returns the compute capability of an NVIDIA GPU; 0 for other devices."""
   found = str(getattr(device, 'compute_capability', ''))  # AMD's is a name
   return float(found) if found.replace('.', '').isdigit() else 0.0
 
@@ -156,7 +156,7 @@ def _log(message: str) -> None:
 def join(query: Array, blocks: Sequence[Block], heads: int) -> tuple[Array, Array, Array | None]:
   """Returns keys and values [B, heads, S, K] of all blocks, and the sum of their biases [B or 1, H or 1, T, S] or None.
 
-  What is shared by rows, or by more heads, is copied for each.
+  Rows and heads that are shared are copied.
   """
   def together(arrays: Sequence[Array]) -> Array:
     copied = (jnp.repeat(jnp.repeat(array, query.shape[0] // array.shape[0], axis=0), heads // array.shape[1], axis=1)
@@ -179,7 +179,7 @@ def cudnn(query: Array, keys: Array, values: Array, bias: Array | None, *, imple
     query: [B, H, T, K].
     keys: [B, heads, S, K].
     values: as `keys`.
-    bias: [B or 1, H or 1, T, S]; it is rounded to the type of the queries.
+    bias: [B or 1, H or 1, T, S]; it is rounded to the queries' type.
     implementation: of `jax.nn.dot_product_attention`.
   """
   length = query.shape[2]
@@ -198,9 +198,9 @@ def pallas(query: Array, keys: Array, values: Array, bias: Array | None, segment
     query: [B, H, T, K].
     keys: [B, H, S, K].
     values: as `keys`.
-    bias: broadcastable to [B, H, T, S], which it becomes; None where segments say who sees whom.
-    segments: of queries [B, T] and of keys [B, S]: only equal ones see one another.
-    causal: nobody sees what stands behind.
+    bias: broadcastable to [B, H, T, S], to which it is expanded; None if segments determine visibility.
+    segments: of queries [B, T] and of keys [B, S]; only equal segments see one another.
+    causal: no position sees later ones.
   """
   from jax.experimental.pallas.ops.tpu import flash_attention as flash
 
@@ -210,7 +210,7 @@ def pallas(query: Array, keys: Array, values: Array, bias: Array | None, segment
   query, keys, values, bias = _padded(query, keys, values, bias, _TILE)
   if bias is not None:
     bias = jnp.broadcast_to(bias, (rows, heads, *bias.shape[2:]))
-  if segments is not None:  # the padding of keys is a segment of its own
+  if segments is not None:  # the padding of keys becomes a separate segment
     missing = (query.shape[2] - length, keys.shape[2] - count)
     segments = flash.SegmentIds(*(jnp.pad(x, ((0, 0), (0, more)), constant_values=of_padding)
                                   for x, more, of_padding in zip(segments, missing, (-1, -2), strict=True)))
@@ -218,9 +218,9 @@ def pallas(query: Array, keys: Array, values: Array, bias: Array | None, segment
 
 
 def _padded(query: Array, keys: Array, values: Array, bias: Array | None, multiple: int) -> tuple[Any, ...]:
-  """Returns all with T and S rounded up, where no query sees the keys that are added.
+  """Returns all arrays with T and S rounded up; no query sees the added keys.
 
-  They are hidden more than what biases hide, so that a row that sees nothing is what it is without them.
+  Their bias is lower than that of hidden keys, so the result of a row that sees nothing does not change.
   """
   lowest = -2.0**15 if query.dtype == jnp.float16 else -2.0**41  # JAX's own choice: cuDNN fails on larger differences
   of_queries, of_keys = (0, -query.shape[2] % multiple), (0, -keys.shape[2] % multiple)
@@ -233,7 +233,7 @@ def _padded(query: Array, keys: Array, values: Array, bias: Array | None, multip
 
 
 def on_each_device(kernel: Callable[..., Array], mesh: Mesh | None) -> Callable[..., Array]:
-  """Returns the kernel, run by each device on its own rows and heads: the compiler cannot split it."""
+  """Returns the kernel, run by each device on its own rows and heads, because the compiler cannot split it."""
   if mesh is None:
     return kernel
   apart = sharding.mapped_axes()  # of the caller

@@ -1,9 +1,9 @@
-"""A frozen language model as users hold it: text or ids in, logits, scores or text out.
+"""A frozen language model, the object that users work with: takes texts or token ids, returns logits, scores or texts.
 
-A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`saved.SavedPrompt`), a plain array
-[P, D], what `load_trained` gives (prefixes and layer prompts too), or a list with one of these, or None, for each row:
-all of one kind, of several lengths. A context is a text, or one for each row, that a
-decoder-only model has read before (`LanguageModel.read`): prompt, input and answer stand behind it.
+A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`saved.SavedPrompt`), a plain array [P, D], or
+the result of `load_trained` (also prefixes and layer prompts). It may also be a list with one of these, or None, for
+each row: all of one kind, their lengths may differ. A context is a text, or one for each row, that a decoder-only model
+has already read (`LanguageModel.read`): prompt, input and prediction follow it.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ class LanguageModel:
   Attributes:
     module: the Linen module.
     params: θ, layers stacked.
-    vocabulary: encodes and decodes texts; None where only ids are used.
-    path: where it was read from, for messages and files.
-    step: the step of its checkpoint, 0 where it has none.
+    vocabulary: encodes and decodes texts; None if only ids are used.
+    path: the path of the checkpoint, for messages and files.
+    step: the step of the checkpoint, or 0.
   """
 
   module: nn.Module
@@ -51,51 +51,51 @@ class LanguageModel:
 
   @property
   def facts(self) -> Facts:
-    """What is known of the model without its weights."""
+    """The properties of the model that do not need its weights."""
     return self.module.facts()
 
   @property
   def prompted(self) -> str:
-    """The stack that prompts belong to: 'encoder', or 'decoder' where there is no other."""
+    """The stack that prompts belong to: 'encoder', or 'decoder' if there is no other."""
     return self.module.prompted
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
-    """Returns layers, heads of keys and values, and their width for each attention: encoder, decoder, cross."""
+    """Returns layers, KV heads and head width of each attention: encoder, decoder, cross."""
     return self.module.prefix_shapes()
 
   def layout(self, asked: layouts.Layout = layouts.Layout()) -> layouts.Layout:
-    """Returns how this model's examples are laid out for what a method asks."""
+    """Returns the layout of this model's examples, given the layout that a method asks for."""
     return self.module.layout(asked)
 
   @property
   def eos_id(self) -> int:
-    """The token that ends a text that is learnt."""
+    """The token that ends a target."""
     return 1 if self.vocabulary is None else self.vocabulary.eos_id
 
   @property
   def end_ids(self) -> tuple[int, ...]:
-    """The tokens that end an answer."""
+    """The tokens that end a generation."""
     return (1,) if self.vocabulary is None else self.vocabulary.end_ids
 
   def embeddings(self) -> Array:
-    """Returns the embedding [V, D]; where it is spread over hosts, a copy on this one."""
+    """Returns the embedding [V, D]; if it is sharded over hosts, a whole copy on this host."""
     embedding = self.params['token_embedder']['embedding']
     return embedding if self.module.config.mesh is None else sharding.on_host(embedding)
 
   def read(self, texts: Texts) -> Context:
-    """Reads texts once, for many batches that shall stand behind them; give one for all rows, or one for each.
+    """Reads texts once, as the context of many batches: one text for all rows, or one for each row.
 
-    `jax.device_get` takes what is returned to the host. In a prefix-LM a text does not see what stands behind it.
+    `jax.device_get` moves the result to the host. In a prefix-LM too, a text does not see what comes after it.
 
     Args:
-      texts: texts, without an end token, or token ids.
+      texts: texts without an end token, or token ids.
 
     Raises:
-      ValueError: the model has an encoder, to which all of an input is visible.
+      ValueError: the model has an encoder, in which every position sees the whole input.
     """
     if self.prompted == 'encoder':
-      raise ValueError('A text can be read before what follows it only by a decoder-only model, but this one has an '
-                       'encoder. Put the text into the inputs.')
+      raise ValueError('Only a decoder-only model can read a text as a context, but this one has an encoder. Put the '
+                       'text into the inputs.')
     rows = self._rows(texts, 'texts')
     batch, _ = self._batch(rows, None, None)
     context = read_batch(self.module, self.params, batch)
@@ -107,15 +107,15 @@ class LanguageModel:
     """Scores every vocabulary entry at every target position.
 
     Args:
-      inputs: texts, or token ids, `[B, T]` padded with 0 on either side or a list of rows; None where a decoder-only
-        model has nothing but targets, the first of which then only stands in front (not in T5X's models, in which the
-        token 0 does).
+      inputs: texts, or token ids, `[B, T]` padded with 0 on either side or a list of rows. None if a decoder-only model
+        gets only targets; their first token is then only context (except in T5X's models, in which the token 0 comes
+        first).
       targets: likewise; texts get an end token.
       prompt: see the top of this file.
-      context: likewise; texts behind it get no begin token.
+      context: likewise; texts after it get no begin token.
 
     Returns:
-      [B, S, V] float32, aligned with the targets as given; 0 at padding, and where nothing stood in front.
+      [B, S, V] float32, aligned with the given targets; 0 for padding, and for a token that nothing precedes.
     """
     rows = self._rows(targets, 'targets')
     batch, conditioning = self._batch(*self._split(inputs, rows, context), prompt, context)
@@ -135,22 +135,22 @@ class LanguageModel:
 
   def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
               batch_size: int = 32, seed: int = 0, context: Context | None = None) -> list[Any]:
-    """Answers each input.
+    """Generates a prediction for each input.
 
     Args:
-      inputs: texts, or token ids (with their end token where the model expects one).
+      inputs: texts, or token ids (with the end token if the model expects one).
       prompt: see the top of this file.
-      sampler: how tokens are chosen: `Greedy()`, `Sampling(...)` or `BeamSearch(...)`; the best sequence counts.
-      max_length: the most tokens of an answer, its end token included; inputs, prompts and contexts do not count.
-      batch_size: how many inputs are run together.
+      sampler: chooses the tokens: `Greedy()`, `Sampling(...)` or `BeamSearch(...)`; the best sequence is returned.
+      max_length: maximum number of generated tokens, end token included; inputs, prompts and contexts do not count.
+      batch_size: inputs per batch.
       seed: for samplers that draw.
       context: as in `logits`.
 
     Returns:
-      A text for each input, or, where ids were given, an array of ids without the end token.
+      A text for each input; or, if ids were given, an array of ids without the end token.
     """
     if inputs is None:
-      raise ValueError('inputs is None, so there is nothing to answer. Give texts or token ids.')
+      raise ValueError('inputs=None cannot be used here. Give texts or token ids.')
     require_rows(context, len(inputs))
     answers = []
     given_text = len(inputs) > 0 and isinstance(inputs[0], str)
@@ -168,12 +168,12 @@ class LanguageModel:
 
   def _split(self, inputs: Texts | None, targets: list[Row],
              context: Context | None) -> tuple[list[Row], list[list[int]]]:
-    """Returns inputs and targets; without inputs each target's first token stands for one, if nothing else does."""
+    """Returns inputs and targets; without inputs and context, each target's first token becomes the input."""
     if inputs is not None:
       return self._rows(inputs, 'inputs', behind=context), [row.ids for row in targets]
     if self.prompted == 'encoder':
-      raise ValueError('inputs is None, but this model reads inputs with its encoder and targets with its decoder. '
-                       'Give texts or token ids.')
+      raise ValueError('inputs=None cannot be used: this model reads inputs with its encoder and targets with its '
+                       'decoder. Give texts or token ids.')
     first = 0 if self.layout().started and context is None else 1
     return [dataclasses.replace(row, ids=row.ids[:first]) for row in targets], [row.ids[first:] for row in targets]
 
@@ -183,27 +183,27 @@ class LanguageModel:
 
   def _batch(self, rows: Sequence[Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
              context: Context | None = None, *, first_id: int = 0) -> tuple[Batch, Conditioning]:
-    """Returns the batch of inputs with their targets, or of inputs that are to be answered."""
+    """Returns the batch of inputs with their targets, or of inputs to generate for."""
     if targets is not None and len(rows) != len(targets):
       raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
     require_rows(context, len(rows))
     chosen, conditioning = collect_prompts(prompt, len(rows), self)
     examples = []
     for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
-      layout = self.layout(layouts.Layout(placement=placement, alone=not self._visibility(conditioning).input,
+      layout = self.layout(layouts.Layout(placement=placement, isolated=not self._visibility(conditioning).input,
                                           started=context is None))
       used = {'prompt_length': length, 'prompt_id': prompt_id}
       examples.append([layout.question(row.ids, **used) if targets is None else
                        layout.example(row.ids, targets[b], **used)])
     if len({'prompt_slots' in row[0][self.prompted] for row in examples}) > 1:
-      raise ValueError('Some prompts of this batch stand in front and others within the text. Run them in separate '
-                       'batches.')
-    rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few programs
+      raise ValueError('Some prompts of this batch come before the rows, and others are within the rows. Run them in '
+                       'separate batches.')
+    rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few compiled programs
     if context is not None:
       conditioning = conditioning.behind(context.take(np.arange(rows_to_fill) % len(rows)))
     examples += [[]] * (rows_to_fill - len(examples))
     needed = {stack: max([len(row[0][stack]['tokens']) for row in examples if row]) for stack in layout.stacks}
-    # In long rows of a model with a position table, padding might not find room there.
+    # Padding of long rows may exceed the position table of a model that has one.
     room = getattr(self.module.config, 'position_count', 0) // 2 or 1 << 30
     lengths = {stack: bucket(length) if bucket(length) <= room else length for stack, length in needed.items()}
     side = layout.question_side if targets is None else 'right'
@@ -214,7 +214,7 @@ class LanguageModel:
 
 
 def require_rows(context: Context | None, count: int) -> None:
-  """Raises ValueError where a context has neither one row nor as many as there are inputs."""
+  """Raises ValueError if a context has neither one row nor as many rows as there are inputs."""
   if context is not None and context.keys.shape[1] not in (1, count):
     raise ValueError(f'Found a context of {context.keys.shape[1]} texts for {count} rows. Read one text for each row, '
-                     'or a single one for all.')
+                     'or a single text for all.')

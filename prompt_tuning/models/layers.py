@@ -1,4 +1,4 @@
-"""One layer of the stack, and what it reads."""
+"""One layer of the stack, and its inputs."""
 
 import dataclasses
 import itertools
@@ -24,22 +24,22 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Surroundings:
-  """What every layer of a stack reads beside its input.
+  """The inputs that every layer of a stack reads in addition to the hidden states.
 
   Attributes:
     biases: each broadcastable to [B, H, T, T], for a layer's own keys.
-    segments: [B, T], where the biases say no more than they and the order of a causal stack do; else None.
+    segments: [B, T], if only they and the order of a causal stack determine the biases; else None.
     front_biases: for each front, biases broadcastable to [B, H, T, S].
-    positions: [T] or [B, T], where the input stands in its sequence.
+    positions: [T] or [B, T], the positions of the input in its sequence.
     front_positions: of each front, or None.
-    memory: [B, T, D], an encoder's output; None where its keys and values are scanned.
+    memory: [B, T, D], an encoder's output; None if its keys and values are scanned.
     memory_bias: broadcastable to [B, 1, S, T].
-    memory_segments: [B, S] and [B, T], where that bias says no more than they do; else None.
-    memory_front_bias: broadcastable to [B, 1, S, P], for what stands in front of the memory.
-    prompt_memory: [B, P, D], or [1, P, D] for all: an encoder's output of a prompt that was run by itself.
+    memory_segments: [B, S] and [B, T], if only they determine that bias; else None.
+    memory_front_bias: broadcastable to [B, 1, S, P], for the KV prefix of the memory.
+    prompt_memory: [B, P, D], or [1, P, D] for all: the encoder's output for a prompt that was run separately.
     prompt_memory_bias: broadcastable to [B, 1, S, P].
-    added_rows: [B, T], which of the layer's `added` vectors each position gets; -1 is none.
-    dropout: [B] random keys, one for each row; None for no dropout.
+    added_rows: [B, T], the index of the layer's `added` vector for each position; -1 means none.
+    dropout: [B] random keys, one for each row; None means no dropout.
   """
 
   biases: tuple[Array, ...]
@@ -60,15 +60,15 @@ class Surroundings:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Scanned:
-  """What differs from layer to layer beside the weights; every array has a leading [L].
+  """The inputs that differ between layers, apart from the weights; every array has a leading [L].
 
   Attributes:
     layer: of `StackConfig.per_layer`.
-    fronts: keys and values in front of the layer's own.
-    memory: keys and values of the memory, where they were computed before.
-    memory_front: keys and values in front of the memory's.
-    inputs: [L, B, T, D] instead of what the layer before has given.
-    added: [L, M, D], vectors that some positions get added to what the layer before has given.
+    fronts: keys and values before the layer's own.
+    memory: keys and values of the memory, if they were computed before.
+    memory_front: keys and values before the memory's.
+    inputs: [L, B, T, D], read instead of the previous layer's output.
+    added: [L, M, D], vectors added to the previous layer's output at some positions.
   """
 
   layer: dict[str, Array]
@@ -102,14 +102,14 @@ def norm(config: StackConfig, name: str) -> nn.Module:
 
 
 def drop(x: Array, keys: Array | None, rate: float, *, site: int, over: Sequence[int]) -> Array:
-  """Zeroes a share of `x` and scales the rest up; the mask of a row depends on the row's own key only.
+  """Zeroes a share of `x` and scales up the rest; a row's mask depends only on the row's own key.
 
   Args:
     x: [B, ...].
     keys: [B] random keys, or None for no dropout.
-    rate: the share that is dropped.
-    site: tells apart the places of one layer that use the same keys.
-    over: the axes, but for the first, along which the mask varies; it is shared along the others, as in T5.
+    rate: the share to drop.
+    site: distinguishes the places in a layer that use the same keys.
+    over: the axes, except the first, along which the mask varies; it is shared along the others, as in T5.
   """
   if keys is None or rate == 0.0:
     return x
@@ -120,7 +120,7 @@ def drop(x: Array, keys: Array | None, rate: float, *, site: int, over: Sequence
 
 
 def gather(vectors: Array, rows: Array, dtype: Any) -> Array:
-  """Returns [B, T, D], the vectors [M, D] that `rows` [B, T] name; zeros at -1."""
+  """Returns [B, T, D], the vectors [M, D] at the indices `rows` [B, T]; zeros for -1."""
   return jnp.where((rows >= 0)[..., None], vectors.astype(dtype)[jnp.maximum(rows, 0)], 0)
 
 
@@ -134,7 +134,7 @@ class Attention(nn.Module):
     initialise = config.initialiser()
     dense = lambda name, features, init: nn.Dense(
       features, use_bias=config.bias or name in config.projection_biases, dtype=config.dtype, kernel_init=init)
-    # T5 folds 1/sqrt(K) into the initialiser of the query, and does not scale logits.
+    # T5 folds 1/sqrt(K) into the query's initialiser and does not scale logits.
     small = config.initialiser(scale=1.0 / config.head_dim)
     read = (config.kv_heads or config.heads) * config.head_dim
     self.query = dense('query', config.heads * config.head_dim, small if config.query_scale == 1.0 else initialise)
@@ -146,7 +146,7 @@ class Attention(nn.Module):
       self.key_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
 
   def keys_values(self, x: Array, angles: Array | None = None) -> tuple[Array, Array]:
-    """Returns keys and values [B, kv_heads, T, K] of `x` [B, T, D]; keys are turned by `angles` [B or 1, T, K/2]."""
+    """Returns keys and values [B, kv_heads, T, K] of `x` [B, T, D]; keys are rotated by `angles` [B or 1, T, K/2]."""
     keys = self._split(self.key(x))
     if self.config.query_norms:
       keys = self.key_norm(keys)
@@ -156,7 +156,7 @@ class Attention(nn.Module):
 
   def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None, *, site: int,
                angles: Array | None = None) -> Array:
-    """Attends from `x` [B, T, D] to the blocks; returns [B, T, D]. `site` is of `drop`."""
+    """Returns the attention of `x` [B, T, D] to the blocks, [B, T, D]. `site` is as in `drop`."""
     config = self.config
     query = self._split(self.query(x))
     if config.query_norms:
@@ -184,7 +184,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-  """activation(x·wi)·wo, or the product of two such inputs (Shazeer 2020) where two activations are given."""
+  """activation(x·wi)·wo; with two activations, the product of two such inputs (Shazeer 2020)."""
 
   config: StackConfig
 
@@ -255,7 +255,7 @@ class Layer(nn.Module):
     return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site)), 'mlp'), own
 
   def _window(self, layer: dict[str, Array], queries: Array | None, keys: Array | None) -> tuple[Array, ...]:
-    """Returns the bias that hides keys too far back; a front without positions is seen from everywhere."""
+    """Returns the bias that hides keys outside the window; keys without positions are always visible."""
     if 'window' not in layer or keys is None:
       return ()
     distance = jnp.atleast_2d(queries)[:, :, None] - jnp.atleast_2d(keys)[:, None, :]
@@ -263,7 +263,7 @@ class Layer(nn.Module):
 
 
 def add_relative_biases(config: StackConfig, around: Surroundings, length: int) -> Surroundings:
-  """Returns the surroundings of a stack or layer of T positions with its learned biases for their distances."""
+  """Returns the surroundings of a stack or layer of T positions with its learned relative position biases added."""
   if not config.relative_buckets:
     return around
   relative = RelativeBias(config.heads, config.relative_buckets, config.relative_max_distance,
@@ -276,12 +276,12 @@ def add_relative_biases(config: StackConfig, around: Surroundings, length: int) 
 
 
 def self_attention_name(config: StackConfig) -> str:
-  """Returns T5X's name of a layer's attention to its own stack."""
+  """Returns T5X's name of a layer's self-attention."""
   return 'self_attention' if config.causal else 'attention'
 
 
 def turns(layer: Mapping[str, Array], positions: Array | None) -> Array | None:
-  """Returns the rotary angles [B or 1, T, K/2] of positions [T] or [B, T] in a layer; None where it has none."""
+  """Returns the rotary angles [B or 1, T, K/2] of positions [T] or [B, T] in a layer; None if it has none."""
   if 'frequencies' not in layer:
     return None
   return jnp.atleast_2d(positions)[..., None] * layer['frequencies']

@@ -1,4 +1,4 @@
-"""Reads a frozen model from a folder of any supported format, and writes one."""
+"""Reads a frozen model from a folder or checkpoint of any supported format, and writes one."""
 
 import dataclasses
 import os
@@ -39,18 +39,18 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   Args:
     path: a Hugging Face folder (with `config.json`), a T5X checkpoint (local or `gs://`), or the name of a model
       that comes with the package.
-    dtype: type of the parameters, such as `jnp.bfloat16`; None is float32, and 'int8' keeps the layers' matrices in 8
+    dtype: type of the parameters, such as `jnp.bfloat16`; None is float32, and 'int8' stores the layers' matrices in 8
       bits and all else in bfloat16.
     activation_dtype: type of the activations.
     vocabulary: a vocabulary; None looks for one in the folder.
     config: the model's shape; None reads it from the folder.
-    ignore: regular expressions of parameter names of the checkpoint that are not read, such as a prompt's.
-    mesh: the devices that the model is spread over (`meshes.make_mesh`); each host reads what its own devices hold.
+    ignore: regular expressions of checkpoint names that are not read, such as a prompt's.
+    mesh: the devices that the model is spread over (`meshes.make_mesh`); each host reads only the parts of its devices.
     changes: other fields of the config, such as `dropout_rate` and `rematerialise`.
 
   Raises:
     FileNotFoundError: there is no checkpoint at `path`.
-    ValueError: it is damaged or of another shape, or the vocabulary is larger; the message names what disagrees.
+    ValueError: it is damaged or has another shape, or the vocabulary is too large; the message names the mismatch.
   """
   path = find_model(path)
   reader, ignore = _layer_by_layer(open_checkpoint(path)), tuple(ignore)
@@ -77,17 +77,17 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
     vocabulary = load_vocabulary(path)
   if vocabulary is not None and vocabulary.size > config.vocab_size:
     raise ValueError(f'{path}: the vocabulary {vocabulary} has {vocabulary.size} tokens, but the embedding of the '
-                     f'model {config.vocab_size} rows. Use the vocabulary that belongs to this model.')
+                     f'model has {config.vocab_size} rows. Use the vocabulary of this model.')
   return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0)
 
 
 def _rounded(mesh: Mesh | None) -> Callable[[str, jax.Array], Any]:
-  """Returns what makes of each array what is kept of it in 8 bits."""
+  """Returns a function that quantises each array of the layers' matrices to 8 bits."""
   def finish(path: str, array: jax.Array) -> Any:
     if not is_quantisable(path):
       return array
     shapes = jax.eval_shape(quantise, array)
-    places = None if mesh is None else jax.tree.map(lambda x: sharding.placement(path, x.shape, mesh), shapes)
+    places = None if mesh is None else jax.tree.map(lambda x: sharding.parameter_sharding(path, x.shape, mesh), shapes)
     return jax.block_until_ready(jax.jit(quantise, out_shardings=places)(array))
 
   return finish
@@ -99,27 +99,27 @@ def module_of(config: Config) -> nn.Module:
 
 
 def random_model(config: Config, *, seed: int = 0, vocabulary: Any = None) -> LanguageModel:
-  """Returns a model with fresh parameters, for pretraining and for benchmarks."""
+  """Returns a model with random parameters, for pretraining and for benchmarks."""
   module, mesh = module_of(config), config.mesh
   meshes.require_fit(mesh, config)
   places = None if mesh is None else trees.unflatten({
-    path: sharding.placement(path, array.shape, mesh) for path, array in parameter_shapes(module).items()})
+    path: sharding.parameter_sharding(path, array.shape, mesh) for path, array in parameter_shapes(module).items()})
   initialise = jax.jit(lambda key: module.init(key, _example_batch(module))['params'], out_shardings=places)
   return LanguageModel(module, initialise(jax.random.key(seed)), vocabulary, 'random')
 
 
 def model_of_arrays(named: Flat, path: str, *, described: Mapping[str, Any] | None = None,
                     vocabulary: Any = None) -> LanguageModel:
-  """Returns the model that arrays under the checkpoint's names make up: a run that trained every parameter.
+  """Returns the model made of arrays under the checkpoint's names, for a run that trained every parameter.
 
   Args:
     named: the arrays.
     path: where they were read, for messages.
-    described: what `describe` said of the model; None infers the shape of a T5 from the arrays.
-    vocabulary: the model's.
+    described: the model's `config.json` from `describe`; None infers the shape of a T5 from the arrays.
+    vocabulary: the model's vocabulary.
 
   Raises:
-    ValueError: some are missing.
+    ValueError: some arrays are missing.
   """
   if described:
     family = family_of_folder(described, path)
@@ -147,13 +147,13 @@ class _Arrays:
 
 
 def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface', params: Params | None = None) -> None:
-  """Writes a model, with its vocabulary's files where they are known.
+  """Writes a model, with the files of its vocabulary if they are known.
 
   Args:
-    model: what is written.
-    folder: where to; T5X's layout makes `folder/checkpoint_<step>`.
+    model: the model.
+    folder: the output folder; in T5X's layout, `folder/checkpoint_<step>` is written.
     layout: 'huggingface' or 't5x'.
-    params: other parameters than the model's own, such as retrained ones.
+    params: parameters to write instead of the model's, such as retrained ones.
 
   Raises:
     ValueError: the layout is unknown.
@@ -168,7 +168,7 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
       described |= {f'{role}_token_id': getattr(model.vocabulary, f'{role}_id') for role in ('pad', 'eos', 'bos')}
     write_huggingface(folder, described, join(save(params, family.rules())))
   else:
-    raise ValueError(f'The layout {layout!r} is unknown. Give "huggingface" or "t5x".')
+    raise ValueError(f'layout={layout!r} is unknown. Use "huggingface" or "t5x".')
   source = getattr(model.vocabulary, 'path', '')
   for name in (*FILES, 'tokenizer_config.json', 'generation_config.json'):
     found = os.path.join(os.path.dirname(source), name)
@@ -185,10 +185,10 @@ def find_model(path: str) -> str:
 
 
 def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
-  """Returns the reader of whatever checkpoint stands at `path`.
+  """Returns the reader of the checkpoint at `path`, of any format.
 
   Raises:
-    FileNotFoundError: there is none.
+    FileNotFoundError: there is no checkpoint.
   """
   if not storage.is_remote(path):
     if not os.path.exists(path):
@@ -213,25 +213,25 @@ def load_embedding(path: str, name: str = 'token_embedder/embedding') -> Any:
 
 
 def parameter_shapes(module: nn.Module) -> Flat:
-  """Returns stacked path -> shape and type of every parameter, without making any."""
+  """Returns stacked path -> shape and type of every parameter, without allocating any."""
   return trees.flatten(jax.eval_shape(module.init, jax.random.key(0), _example_batch(module))['params'])
 
 
 def _example_batch(module: nn.Module) -> Any:
   layout, features = module.layout(layouts.Layout()), getattr(module.config, 'features', 0)
   inputs = np.zeros((1, features)) if features else [1]
-  return layouts.assemble([[layout.example(inputs, [1])]], layout.rows({'inputs': 1, 'targets': 1}))
+  return layouts.assemble([[layout.example(inputs, [1])]], layout.row_lengths({'inputs': 1, 'targets': 1}))
 
 
 def read_config(reader: Reader, ignore: Iterable[str] = ()) -> Config:
-  """Returns the config that a Hugging Face folder describes, or that the names and shapes of a T5X checkpoint tell.
+  """Returns the config of a Hugging Face folder, or the one inferred from the names and shapes of a T5X checkpoint.
 
   Args:
     reader: the checkpoint.
-    ignore: regular expressions of names that are not looked at.
+    ignore: regular expressions of names to skip.
 
   Raises:
-    ValueError: it belongs to no family that is known, or is damaged.
+    ValueError: it belongs to no known family, or is damaged.
   """
   if isinstance(reader, HuggingFaceFolder):
     return family_of_folder(reader.config, reader.path).read_config(reader.config, reader.names(), reader.path)
@@ -241,13 +241,13 @@ def read_config(reader: Reader, ignore: Iterable[str] = ()) -> Config:
 
 
 def describe(config: Config) -> dict[str, Any]:
-  """Returns the `config.json` of a model, for files that tell which model they belong to; {} where it has none."""
+  """Returns the `config.json` of a model, for files that state which model they belong to; {} if it has none."""
   family = get_family(config.family)
   return {} if family.write is None or getattr(config, 'classes', 0) else family.write_config(config)
 
 
 def _layer_by_layer(reader: Reader) -> Reader:
-  """Returns the reader of a checkpoint whose layers may be scanned, as one whose layers are apart."""
+  """Returns the reader of a checkpoint, with one array per layer even if the stored layers are scanned."""
   return Layers(reader) if is_scanned(reader.names()) else reader
 
 

@@ -1,4 +1,4 @@
-"""The shapes of new models, by name, as plain values."""
+"""The architectures of new models, by name, as plain values."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from prompt_tuning.names import Registry
 
 def t5(*, vocab_size: int, width: int, heads: int, head_dim: int, mlp_dim: int, encoder_layers: int,
        decoder_layers: int, tied: bool = False, **more: Any) -> T5Config:
-  """Returns the shape of a T5; with an output layer that is the embedding, that of T5 1.0."""
+  """Returns the shape of a T5; that of T5 1.0 if the output layer is the embedding."""
   return T5Config(vocab_size, width, heads, head_dim, mlp_dim, encoder_layers, decoder_layers, tied=tied, scaled=tied,
                   **more)
 
@@ -24,15 +24,14 @@ def gpt2(*, vocab_size: int, width: int, heads: int, layers: int, position_count
     heads: H, each of width D / H.
     layers: L.
     position_count: the longest row, prompt and prefix included.
-    mlp_dim: F; 0 is 4 D.
-    tied: the output layer is the embedding (GPT-2); else it has its own weights, without bias (minGPT).
+    mlp_dim: F; 0 means 4 D.
+    tied: the output layer is the embedding (GPT-2); else it has separate weights, without bias (minGPT).
 
   Raises:
     ValueError: H does not divide D.
   """
   if width % heads:
-    raise ValueError(f'A GPT-2 of width {width} cannot have {heads} heads. Give a number of heads that divides the '
-                     'width.')
+    raise ValueError(f'heads={heads} cannot be used with width={width}. Give a number of heads that divides the width.')
   head_dim = width // heads
   return DecoderConfig(
     vocab_size=vocab_size, width=width, heads=heads, head_dim=head_dim, layers=layers, mlp_dim=mlp_dim or 4 * width,

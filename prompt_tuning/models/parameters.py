@@ -1,4 +1,4 @@
-"""The parameters that a model runs with: frozen ones, with retrained copies and low-rank updates in their places."""
+"""The parameters that a model runs with: the frozen ones, with retrained copies and low-rank updates applied."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,8 @@ from prompt_tuning.types import Array, Params
 
 
 def ready(module: Any, frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
-  """Returns what `module.apply` reads, within a compiled function: `merge`, with what no layer holds brought together.
-  """
+  """Returns the parameters for `module.apply`, inside a compiled function: the result of `merge`, with the parameters
+  outside the layers gathered."""
   mesh = module.config.mesh
   if mesh is None:
     return merge(frozen, retrained)
@@ -31,11 +31,11 @@ def ready(module: Any, frozen: Params, retrained: Mapping[str, Array | LowRankUp
 
 
 def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
-  """Returns the parameters with retrained copies in their places; layers are stacked again.
+  """Returns the parameters with retrained copies in place; layers are stacked again.
 
   Args:
     frozen: θ, layers stacked.
-    retrained: the checkpoint's name -> copy, or what is added.
+    retrained: the checkpoint's name -> copy, or low-rank update.
 
   Raises:
     ValueError: a copy has another name or shape than the model's parameters.
@@ -72,5 +72,5 @@ def _require_place(name: str, path: str, layer: int | None, shape: tuple[int, ..
     raise ValueError(f'The model has no parameter {name}. It has {flat[path].shape[0]} layers there, counted from 0.')
   wanted = flat[path].shape if layer is None else flat[path].shape[1:]
   if shape != wanted:
-    raise ValueError(f'{name} has shape {tuple(shape)}, but the model wants {tuple(wanted)}. '
-                     'Take what was trained for this model.')
+    raise ValueError(f'{name} has shape {tuple(shape)}, but the model expects {tuple(wanted)}. '
+                     'Use tensors that were trained for this model.')

@@ -11,7 +11,7 @@ from prompt_tuning.types import Array
 
 
 def relative_buckets(distance: Array, *, buckets: int, max_distance: int, bidirectional: bool) -> Array:
-  """Returns the bucket of each distance (key's position minus query's), as T5 numbers them.
+  """Returns the bucket of each distance (the key's position minus the query's), numbered as in T5.
 
   Half of the buckets are exact, the other half grow logarithmically up to `max_distance`. A bidirectional
   stack spends half of all buckets on keys to the right.
@@ -24,7 +24,7 @@ def relative_buckets(distance: Array, *, buckets: int, max_distance: int, bidire
     offset = 0
     distance = -jnp.minimum(distance, 0)
   exact = buckets // 2
-  # The small number keeps the logarithm finite; `where` drops its value there.
+  # The small constant keeps the logarithm finite; `where` discards its value there.
   ratio = jnp.log(distance.astype(jnp.float32) / exact + 1e-9) / jnp.log(max_distance / exact)
   logarithmic = jnp.minimum(exact + (ratio * (buckets - exact)).astype(jnp.int32), buckets - 1)
   return offset + jnp.where(distance < exact, distance, logarithmic)
@@ -35,9 +35,9 @@ class RelativeBias(nn.Module):
 
   Attributes:
     heads: H.
-    buckets: how many buckets.
-    max_distance: where the last bucket starts.
-    bidirectional: whether keys to the right have buckets of their own.
+    buckets: the number of buckets.
+    max_distance: the distance at which the last bucket starts.
+    bidirectional: keys to the right have separate buckets.
   """
 
   heads: int
@@ -47,7 +47,7 @@ class RelativeBias(nn.Module):
 
   @nn.compact
   def __call__(self, query_index: Array, key_index: Array) -> Array:
-    """Returns [H, T, S] for the indices `[T]` of the queries and `[S]` of the keys, or [B, H, T, S] where one has rows.
+    """Returns [H, T, S] for the indices `[T]` of queries and `[S]` of keys, or [B, H, T, S] if one of them has rows.
 
     Inside a segment differences of indices equal those of positions, so one array serves packed and padded
     rows alike.
@@ -67,9 +67,9 @@ class Rotary:
   Attributes:
     base: θ: the longest wavelength is about 2π·base.
     factor: positions are divided by it (linear scaling); with `original` only those of long wavelengths (Llama 3).
-    original: the length that the model was first trained at, for Llama 3's scaling; 0 is linear scaling.
-    low: wavelengths above `original / low` are scaled wholly.
-    high: those below `original / high` are not scaled.
+    original: the length that the model was first trained with, for Llama 3's scaling; 0 means linear scaling.
+    low: wavelengths above `original / low` are fully scaled.
+    high: wavelengths below `original / high` are not scaled.
   """
 
   base: float = 10000.0
@@ -79,7 +79,7 @@ class Rotary:
   high: float = 4.0
 
   def frequencies(self, head_dim: int) -> np.ndarray:
-    """Returns [K/2], the angle that one position adds in each pair of a head's numbers."""
+    """Returns [K/2], the angle that one position adds to each pair of a head's dimensions."""
     plain = self.base ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
     if not self.original:
       return (plain / self.factor).astype(np.float32)
@@ -89,7 +89,7 @@ class Rotary:
 
 
 def rotate(x: Array, angles: Array) -> Array:
-  """Turns the pairs (i, i + K/2) of `x` [B, H, T, K] by `angles` [B or 1, T, K/2]."""
+  """Rotates the pairs (i, i + K/2) of `x` [B, H, T, K] by `angles` [B or 1, T, K/2]."""
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
   return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -1,7 +1,7 @@
 """Frozen matrices in 8 bits: weights only, one scale for each output (Dettmers et al. 2022 call it vector-wise).
 
-Activations are not rounded, and gradients pass through to what is trained. A layer's matrices are brought back to the
-type of the activations when the scan comes to them.
+Activations are not rounded, and gradients pass through to the trained tensors. A layer's matrices are converted back to
+the activations' type when the scan reaches them.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ INT8 = 'int8'
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Quantised:
-  """A matrix, or those of all layers: values · scale.
+  """A matrix, or the stacked matrices of all layers: values · scale.
 
   Attributes:
     values: [..., in, out] of -127 to 127, int8.
@@ -31,17 +31,17 @@ class Quantised:
 
   @property
   def shape(self) -> tuple[int, ...]:
-    """Of the matrix."""
+    """The shape of the matrix."""
     return self.values.shape
 
   @property
   def size(self) -> int:
-    """How many weights there are."""
+    """The number of weights."""
     return self.values.size
 
   @property
   def dtype(self) -> Any:
-    """Of the values."""
+    """The type of the values."""
     return self.values.dtype
 
   def __getitem__(self, layer: int) -> 'Quantised':
@@ -49,12 +49,12 @@ class Quantised:
     return Quantised(self.values[layer], self.scale[layer])
 
   def __jax_array__(self) -> Array:
-    """Returns the matrix as numbers, such as retrained copies start from."""
+    """Returns the matrix in floating point, for example as the start of retrained copies."""
     return dequantised(self)
 
 
 def quantise(matrix: Array) -> Quantised:
-  """Rounds a matrix [..., in, out] to the nearest of 255 even steps between each output's largest weights."""
+  """Rounds a matrix [..., in, out] to 255 evenly spaced values, scaled by each output's largest absolute weight."""
   matrix = matrix.astype(jnp.float32)
   largest = jnp.max(jnp.abs(matrix), axis=-2, keepdims=True)
   scale = jnp.where(largest > 0, largest / 127, 1.0)
@@ -62,12 +62,12 @@ def quantise(matrix: Array) -> Quantised:
 
 
 def dequantised(array: Array | Quantised, dtype: Any = jnp.float32) -> Array:
-  """Returns the matrix as numbers of a type; other arrays as they are."""
+  """Returns the matrix in floating point of a given type; other arrays unchanged."""
   if not isinstance(array, Quantised):
     return array
   return (array.values.astype(jnp.float32) * array.scale).astype(dtype)
 
 
 def is_quantisable(path: str) -> bool:
-  """Says whether a parameter is rounded: the layers' matrices are, embeddings, biases, norms and the output are not."""
+  """Returns True for the layers' matrices; embeddings, biases, norms and the output layer are not quantised."""
   return trees.is_stacked(path) and path.endswith('/kernel')

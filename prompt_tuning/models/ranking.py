@@ -1,4 +1,4 @@
-"""Scores of given answers that share the work of their input: it is encoded, or read, once for all of them."""
+"""Scores of given targets. They share the work of their input, which is encoded, or read, once for all of them."""
 
 import functools
 
@@ -15,16 +15,16 @@ from prompt_tuning.types import Array, Batch, Params
 @functools.partial(jax.jit, static_argnames=('module', 'start_id'))
 def rank_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, answers: Array,
                lengths: Array, *, start_id: int = 0) -> Array:
-  """Returns [B, C], the log-likelihood of each of C answers to each row of a batch.
+  """Returns [B, C], the log-likelihood of each of C targets for each row of a batch.
 
   Args:
-    module: the frozen model. Its `begin` is what decoding uses, see `generation.generate`; here the tokens that it goes
-      on with are the answers'.
+    module: the frozen model. Its `begin` is that of decoding, see `generation.generate`; here the target's tokens take
+      the place of generated ones.
     params: its parameters.
-    batch: of `Layout.question`s, padded as the layout says.
-    conditioning: what the model is handed.
-    answers: [C, S] token ids, the same for all rows.
-    lengths: [C], how many of S each answer has.
+    batch: made of `Layout.question`s, padded as the layout says.
+    conditioning: the model's conditioning.
+    answers: [C, S] token ids of the targets, the same for all rows.
+    lengths: [C], the length of each target, at most S.
     start_id: the token that the decoder starts with.
   """
   params = ready(module, params, conditioning.parameters)

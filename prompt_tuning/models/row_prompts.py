@@ -1,4 +1,4 @@
-"""What each row of a batch is handed: prompts, prefixes or layer prompts, gathered into one Conditioning."""
+"""The prompts, prefixes or layer prompts of a batch's rows, gathered into one Conditioning."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _AXES = {'prompt': (0, 1), 'added': (1, 2), 'prefix': (1, 3), 'memory_prefix': (
 
 
 class Use(NamedTuple):
-  """What one row uses: the number of its prompt or prefix, how many places that takes in the row, and where."""
+  """What one row uses: the index of its prompt or prefix, the places that it takes in the row, and its placement."""
 
   number: int
   length: int
@@ -24,7 +24,7 @@ class Use(NamedTuple):
 
 
 def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], Conditioning]:
-  """Gathers what the rows of a batch are handed.
+  """Gathers the conditioning of a batch's rows.
 
   Args:
     prompt: one for all rows, a list with one (or None) for each, or None; see `language_model`.
@@ -32,15 +32,15 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
     model: the frozen model.
 
   Returns:
-    What each row uses; and the Conditioning with all of it, shorter ones filled up.
+    The `Use` of each row, and the Conditioning with all prompts, padded to the longest.
 
   Raises:
-    ValueError: something does not fit the model, or what two rows are handed cannot stand in one batch.
+    ValueError: a prompt does not fit the model, or two rows need different batches.
   """
   rows = list(prompt) if isinstance(prompt, (list, tuple)) else [prompt] * count
   if len(rows) != count:
     raise ValueError(f'Found {len(rows)} prompts for {count} rows. Give one for each row (None for no prompt), '
-                     'or a single one for all.')
+                     'or a single one for all rows.')
   distinct: dict[int, Any] = {id(each): each for each in rows if each is not None}
   if not distinct:
     return [Use(0, 0, layouts.before)] * count, Conditioning()
@@ -53,20 +53,20 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
   if len(found) > 1 or some_without:
     _require_alike(found)
   without = Use(0, 0, layouts.before)
-  if some_without and _in_front(found[0]):  # such rows use one of length 0, which stands in front like the others
+  if some_without and _in_front(found[0]):  # such rows get one of length 0, also before the row
     without = Use(len(found), 0, layouts.before)
     found.append(_of_length_zero(found[0]))
   return [without if each is None else uses[id(each)] for each in rows], _joined(found)
 
 
 def _handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
-  """Returns how rows with a prompt, or with what was read from a file, are laid out, and what the model is handed."""
+  """Returns the layout and conditioning of rows with a prompt, or with tensors read from a file."""
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
   vectors = jnp.asarray(getattr(each, 'vectors', each), jnp.float32)
   if vectors.ndim != 2 or vectors.shape[1] != model.width:
-    raise ValueError(f'The prompt has shape {tuple(vectors.shape)}, but the model wants [P, {model.width}]. '
-                     'Load one that was trained for this model.')
+    raise ValueError(f'The prompt has shape {tuple(vectors.shape)}, but the model expects [P, {model.width}]. '
+                     'Use a prompt that was trained for this model.')
   given = StackConditioning(prompt=vectors[None], visibility=getattr(each, 'visibility', Visibility()))
   layout = layouts.Layout(len(vectors), getattr(each, 'placement', layouts.before))
   return layout, Conditioning(**{model.prompted: given})
@@ -81,21 +81,21 @@ def _kind(conditioning: Conditioning) -> tuple[str, ...]:
 
 
 def _require_alike(found: Sequence[Conditioning]) -> None:
-  """Raises ValueError where rows are handed what cannot stand in one batch."""
+  """Raises ValueError if the rows cannot share one batch."""
   kinds = sorted({', '.join(_kind(each)) or 'nothing' for each in found})
   if any(each.parameters for each in found):
-    raise ValueError('A row is handed retrained parameters, which all rows of a batch share. Give them for all, or run '
-                     'such rows in a batch of their own.')
+    raise ValueError('Found retrained parameters for one row, but all rows of a batch share them. Give them for all '
+                     'rows, or run such rows in a separate batch.')
   if len(kinds) > 1:
-    raise ValueError(f'The rows of one batch are handed different things ({"; ".join(kinds)}). Run each kind in a '
-                     'batch of its own.')
+    raise ValueError(f'The rows of one batch have different kinds of conditioning ({"; ".join(kinds)}). Run each kind '
+                     'in a separate batch.')
   if len({(each.encoder.visibility, each.decoder.visibility) for each in found}) > 1:
-    raise ValueError('The prompts of one batch see different things (their visibility differs). '
+    raise ValueError('The prompts of one batch have different visibility. '
                      'Run them in separate batches.')
 
 
 def _in_front(conditioning: Conditioning) -> bool:
-  """Says whether what rows are handed may stand in front of them, so that a row without it needs one of length 0."""
+  """Returns True if the conditioning may come before the rows, so that a row without it needs one of length 0."""
   in_rows = all(name in ('encoder.prompt', 'encoder.added') for name in _kind(conditioning))
   return not in_rows or not conditioning.encoder.visibility.input
 
@@ -105,7 +105,7 @@ def _of_length_zero(conditioning: Conditioning) -> Conditioning:
 
 
 def _joined(found: Sequence[Conditioning]) -> Conditioning:
-  """Returns one Conditioning with all of several of one kind, N at once, filled up to the longest."""
+  """Returns one Conditioning of several of one kind, N at once, padded to the longest."""
   if len(found) == 1:
     return found[0]
 
@@ -120,7 +120,7 @@ def _joined(found: Sequence[Conditioning]) -> Conditioning:
 
 
 def _over_arrays(function: Any, found: Sequence[Conditioning]) -> Conditioning:
-  """Returns the first Conditioning with `function(axes of N and P, array of each)` for every array."""
+  """Returns the first Conditioning with every array replaced by `function(axes of N and P, array of each)`."""
   made = {}
   for stack, given in _stacks(found[0]).items():
     fields = {name: jax.tree.map(lambda *arrays, axes=_AXES[name]: function(axes, *arrays),
@@ -130,9 +130,9 @@ def _over_arrays(function: Any, found: Sequence[Conditioning]) -> Conditioning:
 
 
 def _length(given: StackConditioning) -> int:
-  """Returns P; raises ValueError where a stack's prefixes have several."""
+  """Returns P; raises ValueError if the prefixes of a stack have different lengths."""
   found = {array.shape[_AXES[name][1]] for name in given.given() for array in jax.tree.leaves(getattr(given, name))}
   if len(found) > 1:
-    raise ValueError(f'What a row is handed has the lengths {sorted(found)} in one stack. Give them one length, or run '
-                     'such rows in a batch of their own.')
+    raise ValueError(f'The conditioning of a row has the lengths {sorted(found)} in one stack. Use one length, or run '
+                     'such rows in a separate batch.')
   return found.pop() if found else 0

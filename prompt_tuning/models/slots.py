@@ -1,4 +1,4 @@
-"""Prompts in the rows: which vector stands at which position, and what layers behind the first add there."""
+"""Prompts in the rows: the vector of each position, and the vectors that later layers add there."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from prompt_tuning.types import Array
 
 
 def prompt_rows(layout: Mapping[str, Array], prompt_ids: Array, given: StackConditioning) -> Array:
-  """Returns [B, T], which of all N·P vectors each position holds; -1 is a token.
+  """Returns [B, T], the index of each position's vector among all N·P; -1 for a token.
 
   Args:
     layout: the stack's part of a batch.
@@ -26,28 +26,28 @@ def prompt_rows(layout: Mapping[str, Array], prompt_ids: Array, given: StackCond
   return jnp.where(slots >= 0, rows, -1)
 
 
-def alone(given: StackConditioning) -> Array:
-  """Returns [N, P], as `prompt_rows` does, of the prompts as rows of their own."""
+def separate_rows(given: StackConditioning) -> Array:
+  """Returns [N, P], the indices of `prompt_rows` for prompts that are run as separate rows."""
   count, length, _ = given.prompt.shape
   return jnp.arange(count * length).reshape(count, length)
 
 
 def fill_prompt(x: Array, rows: Array, given: StackConditioning) -> Array:
-  """Puts the prompt's vectors [N, P, D] where `rows` (of `prompt_rows`) say into embedded tokens [B, T, D]."""
+  """Puts the prompt's vectors [N, P, D] into embedded tokens [B, T, D], at the indices `rows` of `prompt_rows`."""
   vectors = given.prompt.reshape(-1, given.prompt.shape[-1])
   return jnp.where((rows >= 0)[..., None], gather(vectors, rows, x.dtype), x)
 
 
 def added_vectors(given: StackConditioning, layers: int) -> Array | None:
-  """Returns [L - 1, N·P, D], what the layers behind the first add to the prompt; None where they add nothing.
+  """Returns [L - 1, N·P, D], the vectors that layers after the first add to the prompt; None if there are none.
 
   Raises:
-    ValueError: there is no prompt that they belong to, or it has another shape.
+    ValueError: they have no prompt, or another shape.
   """
   if given.added is None:
     return None
   if given.prompt is None or given.added.shape != (layers - 1, *given.prompt.shape):
-    prompt = 'none' if given.prompt is None else f'one of shape {tuple(given.prompt.shape)}'
-    raise ValueError(f'`added` has shape {tuple(given.added.shape)}, and the prompt that it is added to is {prompt}. '
-                     f'Give a prompt [N, P, D], and to this stack of {layers} layers [{layers - 1}, N, P, D].')
+    prompt = 'there is no prompt' if given.prompt is None else f'the prompt has shape {tuple(given.prompt.shape)}'
+    raise ValueError(f'`added` has shape {tuple(given.added.shape)}, and {prompt}. Give a prompt [N, P, D], and '
+                     f'`added` [{layers - 1}, N, P, D] for this stack of {layers} layers.')
   return given.added.reshape(layers - 1, -1, given.added.shape[-1])

@@ -1,7 +1,7 @@
 """The transformer stack: one layer, scanned over all layers with stacked parameters.
 
-Compile time does not grow with depth. What differs between families is in `StackConfig`, what differs between
-layers is scanned with the weights.
+Compile time does not grow with depth. The differences between families are in `StackConfig`; the differences between
+layers are scanned with the weights.
 """
 
 import dataclasses
@@ -22,16 +22,16 @@ from prompt_tuning.types import Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Front:
-  """Keys and values in front of every layer's own: a prefix, a prompt or text that was run before, a cache.
+  """Keys and values before every layer's own: a prefix, a prompt or text that was run before, or a cache.
 
   A front with fewer rows than the input is shared, see `attention.Block`.
 
   Attributes:
     keys: [L, B, kv_heads, S, K], or fewer rows.
     values: as `keys`.
-    bias: broadcastable to [B, 1, T, S]: who sees it.
-    positions: [S], or [B, S], where its keys stand in their sequence; None is a learned prefix, which is seen from
-      everywhere.
+    bias: broadcastable to [B, 1, T, S], which hides keys.
+    positions: [S], or [B, S], the positions of its keys in their sequence; None for a learned prefix that is visible at
+      any distance.
   """
 
   keys: Array
@@ -41,7 +41,7 @@ class Front:
 
 
 class Stack(nn.Module):
-  """An encoder or a decoder: position biases, all layers as one scan, a last norm, and maybe an output layer.
+  """An encoder or a decoder: position biases, all layers as one scan, a last norm, and optionally an output layer.
 
   Attributes:
     config: the stack's shape.
@@ -58,15 +58,15 @@ class Stack(nn.Module):
 
     Args:
       x: [B, T, D] embedded input.
-      around: what every layer reads beside; its biases say who sees whom, those of positions are added here. Its
-        positions are 0 to T-1 where they are not given.
-      fronts: keys and values in front of each layer's own.
+      around: the other inputs of every layer. Its biases determine visibility; position biases are added here. Its
+        positions are 0 to T-1 if not given.
+      fronts: keys and values before each layer's own.
       memory: keys and values [L, B, H, S, K] of the memory, instead of `around.memory`.
-      memory_front: keys and values in front of the memory's, which have no positions.
-      inputs: [L, B, T, D], what each layer reads instead of what the one before has given.
-      added: [L - 1, M, D], vectors for each layer but the first, which `around.added_rows` gives to positions.
+      memory_front: keys and values before the memory's, without positions.
+      inputs: [L, B, T, D], the input of each layer, instead of the previous layer's output.
+      added: [L - 1, M, D], vectors for each layer except the first; `around.added_rows` assigns them to positions.
       collect: also return each layer's own keys and values.
-      hidden: return the last norm's output, not what an output layer makes of it.
+      hidden: return the last norm's output, without the output layer.
 
     Returns:
       [B, T, D] or [B, T, V], and [L, B, kv_heads, T, K] twice or None.
@@ -85,8 +85,10 @@ class Stack(nn.Module):
       return x, own if collect else None
 
     body = nn.remat(body, policy=REMATERIALISE[config.rematerialise], prevent_cse=False)
+    # Nothing is broadcast out of the loop. Flax's check of that traces the layer twice; random weights depend on it.
     scan = nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, split_rngs={'params': True},
-                   in_axes=(0, nn.broadcast), length=config.layers)
+                   in_axes=(0, nn.broadcast), length=config.layers,
+                   check_constancy_invariants=self.is_initializing())
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
     if added is not None:  # the first layer reads the prompt itself
       added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
@@ -104,7 +106,7 @@ class Stack(nn.Module):
     return x, own
 
   def _layer(self) -> Callable[..., nn.Module]:
-    """Returns the layer, which reads its parameters where they are used: gathered, and not as eight bits."""
+    """Returns the layer, with its parameters gathered and dequantised when they are used."""
     if self.is_initializing():
       return Layer
     config = self.config

@@ -1,4 +1,4 @@
-"""The shape of a stack: what differs between families, as values."""
+"""The shape of a stack: the differences between families, as values."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.types import Array
 
-# What a step's backward pass needs of a layer when weights are frozen: the rest is cheap to make again.
+# The values of a layer that the backward pass needs when weights are frozen; the rest is cheap to recompute.
 _KEPT = ('attention_input', 'mlp_input', 'query', 'key', 'value', 'attention_weights', 'mlp_hidden')
 REMATERIALISE: dict[str, Any] = {
   'none': jax.checkpoint_policies.save_only_these_names(*_KEPT),
@@ -21,7 +21,7 @@ ATTENTION = ('auto', 'xla', 'cudnn', 'pallas')
 
 @dataclasses.dataclass(frozen=True)
 class StackConfig:
-  """The shape of a stack. What is not given is as T5 1.1 has it.
+  """The shape of a stack. The defaults are those of T5 1.1.
 
   Attributes:
     layers: L.
@@ -29,9 +29,9 @@ class StackConfig:
     heads: H.
     head_dim: K.
     mlp_dim: F.
-    kv_heads: heads of keys and values, each read by a group of H / kv_heads; 0 is H.
+    kv_heads: the number of KV heads, each read by a group of H / kv_heads heads; 0 means H.
     mlp_activations: one activation, or two whose outputs are multiplied (a gated MLP).
-    causal: a position sees only itself and what stands before it.
+    causal: a position sees only itself and earlier positions.
     cross: each layer also attends to a memory (a decoder that reads an encoder).
     norm: 'rms', or 'layer' (LayerNorm with a bias).
     norm_epsilon: added to the variance.
@@ -39,25 +39,25 @@ class StackConfig:
     post_norms: the outputs of attention and MLP are normed too (Gemma 2 and 3).
     query_norms: queries and keys are normed (Qwen 3, Gemma 3).
     bias: dense layers have biases (GPT-2).
-    projection_biases: which of attention's 'query', 'key', 'value' and 'out' have biases where others have none
+    projection_biases: which of attention's 'query', 'key', 'value' and 'out' have biases if other layers have none
       (Qwen 2).
     query_scale: factor on queries.
-    attention_cap: attention logits are squashed to below it (Gemma 2); 0 leaves them.
-    rotary: rotary positions of each layer; empty is none.
-    windows: how far back each layer sees, itself included; 0 is without limit, empty is 0 for all.
-    relative_buckets: buckets of T5's relative position bias; 0 is no such bias.
+    attention_cap: limit of the attention logits (Gemma 2); 0 means none.
+    rotary: rotary positions of each layer; empty means none.
+    windows: how far back each layer sees, itself included; 0 means no limit, empty means 0 for all.
+    relative_buckets: buckets of T5's relative position bias; 0 means no such bias.
     relative_max_distance: distance at which the last bucket starts.
-    layer_biases: each layer has position biases of its own (umT5); else all share one.
-    initial_scale: standard deviation of new dense weights, as GPT-2 has it (those that write to the residual stream
-      begin smaller by the root of 2 L); 0 scales by the fan-in, as T5 does.
-    outputs: V, width of an output layer behind the last norm; 0 is none.
+    layer_biases: each layer has separate position biases (umT5); else all layers share them.
+    initial_scale: standard deviation of new dense weights, as in GPT-2 (weights that write to the residual stream start
+      smaller by a factor of √(2 L)); 0 scales by the fan-in, as T5 does.
+    outputs: V, width of an output layer after the last norm; 0 means none.
     output_bias: the output layer has a bias.
-    output_scale: factor on what the last norm gives.
+    output_scale: factor on the last norm's output.
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations; norms and softmax are computed in float32.
     rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
     attention: the program that computes attention, see `kernels.choose`.
-    mesh: the devices that the model is spread over, see `sharding`; None is one.
+    mesh: the devices that the model is spread over, see `sharding`; None means one.
   """
 
   layers: int
@@ -94,11 +94,11 @@ class StackConfig:
   mesh: Mesh | None = None
 
   def initialiser(self, *, scale: float = 1.0, shape: str = 'normal', writes: bool = False) -> Any:
-    """Returns how new dense weights of a layer start.
+    """Returns the initialiser of a layer's dense weights.
 
     Args:
-      scale: of the variance, where it goes by the fan-in.
-      shape: of the distribution there.
+      scale: of the variance, if it is scaled by the fan-in.
+      shape: of the distribution in that case.
       writes: the weights write to the residual stream.
     """
     if not self.initial_scale:
@@ -106,7 +106,7 @@ class StackConfig:
     return jax.nn.initializers.normal(self.initial_scale / ((2 * self.layers)**0.5 if writes else 1.0))
 
   def per_layer(self) -> dict[str, Array]:
-    """Returns what differs between layers beside the weights; arrays with a leading [L]."""
+    """Returns the values that differ between layers, apart from the weights; arrays with a leading [L]."""
     found: dict[str, Array] = {'number': jnp.arange(self.layers)}
     if self.rotary:
       found['frequencies'] = jnp.stack([rotary.frequencies(self.head_dim) for rotary in self.rotary])
@@ -116,11 +116,11 @@ class StackConfig:
 
 
 def require_choices(config: Any) -> None:
-  """Compares a config's choices with those that there are.
+  """Checks the settings of a config that are one of a few words.
 
   Raises:
     ValueError: one is unknown.
   """
   for name, choices in (('rematerialise', REMATERIALISE), ('attention', ATTENTION)):
     if getattr(config, name) not in choices:
-      raise ValueError(f'{name} is {getattr(config, name)!r}; choose one of {", ".join(choices)}.')
+      raise ValueError(f'{name}={getattr(config, name)!r} cannot be used: expected one of {", ".join(choices)}.')

@@ -1,4 +1,4 @@
-"""T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020; Shazeer 2020; Xue et al. 2021): the family's config and module."""
+"""The module of T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020; Shazeer 2020; Xue et al. 2021)."""
 
 import dataclasses
 import functools
@@ -14,18 +14,18 @@ from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import Cache, choose, front_of, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
-from prompt_tuning.models.slots import added_vectors, alone, fill_prompt, prompt_rows
+from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.t5_config import T5Config
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.types import Array, Batch
 
-_DECODER = 1 << 16  # sets the decoder's dropout apart from the encoder's, whose layers count from 0
+_DECODER = 1 << 16  # separates the decoder's dropout keys from the encoder's, whose layers count from 0
 
 
 class T5(nn.Module):
-  """An encoder-decoder that reads a batch of `layouts.assemble` and a Conditioning.
+  """An encoder-decoder, called with a batch of `layouts.assemble` and a Conditioning.
 
   Attributes:
     config: the model's shape.
@@ -35,24 +35,24 @@ class T5(nn.Module):
   prompted = 'encoder'  # the stack that a prompt belongs to
 
   def layout(self, asked: Layout) -> Layout:
-    """Returns how this model's examples are laid out.
+    """Returns the layout of this model's examples.
 
     Raises:
-      ValueError: inputs shall be cached, whose positions see the prompt here.
+      ValueError: inputs cannot be cached, because their positions see the prompt.
     """
     if asked.cached:
-      raise ValueError('The text before the prompt shall be cached, but this model has an encoder, in which all of an '
-                       'input sees all. Choose a decoder-only model, or do not cache.')
+      raise ValueError('cached=True cannot be used: this model has an encoder, in which the text before the prompt '
+                       'sees the prompt. Choose a decoder-only model, or leave out cached=True.')
     return asked
 
   def facts(self) -> Facts:
-    """Returns what is known of the model without its weights."""
+    """Returns the properties of the model that do not need its weights."""
     config = self.config
     return Facts(config.family, config.width, (config.encoder_layers, config.decoder_layers), config.vocab_size,
                  self.prompted, self.prefix_shapes())
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
-    """Returns layers, heads of keys and values, and their width for each attention."""
+    """Returns layers, KV heads and head width of each attention."""
     config = self.config
     of = lambda layers: (layers, config.heads, config.head_dim)
     return {'encoder': of(config.encoder_layers), 'decoder': of(config.decoder_layers),
@@ -70,8 +70,8 @@ class T5(nn.Module):
     """Returns logits [B, S, V] in float32, aligned with the batch's targets.
 
     Args:
-      batch: as `layouts` describes it.
-      conditioning: what the model is handed; its `parameters` are merged by the caller.
+      batch: see `layouts`.
+      conditioning: the model's conditioning; the caller merges its `parameters`.
       dropout: [B] random keys, or None.
       hidden: return the output of the decoder's last norm [B, S, D] instead.
     """
@@ -84,20 +84,20 @@ class T5(nn.Module):
 
   def read(self, batch: Batch, conditioning: Conditioning, *,
            dropout: Array | None = None) -> tuple[Array, Array | None]:
-    """Returns the encoder's output [B, T, D] of the rows, and that of prompts [N, P, D] that are run by themselves.
+    """Returns the encoder's output [B, T, D] of the rows, and that of prompts [N, P, D] that are run separately.
 
-    A prompt that stands in front and sees nothing of the input is run once for all rows, without dropout.
+    A prompt that comes before the rows and sees nothing of the input is run once for all rows, without dropout.
 
     Raises:
-      ValueError: the Conditioning holds what this model cannot honour.
+      ValueError: the Conditioning has a field that this model cannot use.
     """
     useless = [f'decoder.{name}' for name in conditioning.decoder.given()
                if name in ('prompt', 'layer_prompts', 'added', 'context')]
     useless += [f'encoder.{name}' for name in conditioning.encoder.given()
                 if name in ('memory_prefix', 'layer_prompts', 'context')]
     if useless:
-      raise ValueError(f'T5 is handed conditioning.{useless[0]}, which it has no place for. '
-                       'Put a prompt into conditioning.encoder.')
+      raise ValueError(f'T5 got conditioning.{useless[0]}, which it cannot use. Put a prompt into '
+                       'conditioning.encoder.')
     layout, given = batch['encoder'], conditioning.encoder
     fronts, offset = prefixed(given, batch)
     x, rows, of_prompt = self.token_embedder(layout['tokens']), None, None
@@ -107,7 +107,7 @@ class T5(nn.Module):
       x = fill_prompt(x, rows, given)
     elif given.prompt is not None:
       if given.prefix is not None or conditioning.decoder.memory_prefix is not None:
-        raise ValueError('T5 is handed a prompt that sees nothing of the input, and a prefix of the encoder or of '
+        raise ValueError('T5 got a prompt that sees nothing of the input, together with a prefix of the encoder or of '
                          'cross-attention. Let the prompt see the input, or leave one out.')
       of_prompt, run = self._run_prompt(given)
       front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
@@ -118,20 +118,20 @@ class T5(nn.Module):
     return x, of_prompt
 
   def _run_prompt(self, given: StackConditioning) -> tuple[Array, tuple[Array, Array]]:
-    """Returns output [N, P, D], and keys and values [L, N, H, P, K], of prompts by themselves."""
+    """Returns the output [N, P, D], and the keys and values [L, N, H, P, K], of prompts that are run separately."""
     count, length, _ = given.prompt.shape
     index = jnp.arange(length)
     lengths = jnp.full([count], length) if given.lengths is None else given.lengths
     seen = (index < lengths[:, None])[:, None, :]
     if not given.visibility.prompt:
       seen = seen & (index[:, None] == index[None, :])
-    around = Surroundings((hide(seen)[:, None],), added_rows=alone(given))
+    around = Surroundings((hide(seen)[:, None],), added_rows=separate_rows(given))
     return self.encoder(given.prompt.astype(self.config.dtype), around,
                         added=added_vectors(given, self.config.encoder_layers), collect=True)
 
   def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, of_prompt: Array | None = None, *,
              dropout: Array | None = None, hidden: bool = False) -> Array:
-    """Returns logits [B, S, V] (or `hidden` states) of all target positions, given what `read` returned."""
+    """Returns logits [B, S, V] (or `hidden` states) of all target positions, given the result of `read`."""
     layout, given = batch['decoder'], conditioning.decoder
     x = self.token_embedder(layout['tokens'])
     if dropout is not None:
@@ -150,16 +150,16 @@ class T5(nn.Module):
   def decode_next(self, tokens: Array, index: Array, cache: tuple[Array, Array], memory: tuple[Array, Array],
                   memory_bias: Array, fronts: Sequence[Front] = (), offset: Array | int = 0,
                   memory_front: Front | None = None) -> tuple[Array, tuple[Array, Array]]:
-    """Runs the decoder on one more token of each row.
+    """Runs the decoder on one more token per row.
 
     Args:
       tokens: [B·N] the last token of each of N sequences for each of B inputs.
-      index: [] how many tokens stand before it.
-      cache: keys and values [L, B·N, H, S, K] of the tokens before; places from `index` on are ignored.
+      index: [] the number of tokens before it.
+      cache: keys and values [L, B·N, H, S, K] of earlier tokens; places from `index` on are ignored.
       memory: keys and values [L, B, H, T, K] of the encoder's output.
       memory_bias: [B·N, 1, 1, T].
       fronts: a prefix.
-      offset: how many positions it takes.
+      offset: the number of its positions.
       memory_front: a prefix of the memory.
 
     Returns:
@@ -174,7 +174,7 @@ class T5(nn.Module):
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
             max_length: int) -> tuple[Any, Any, Array]:
-    """Starts `count` answers to each row, see `generation.generate`; the decoder's part of the batch is not read."""
+    """Starts `count` generations per row, see `generation.generate`; the decoder's part of the batch is not read."""
     apply = functools.partial(self.apply, {'params': params})
     config = self.config
     output, of_prompt = apply(batch, conditioning, method='read')
@@ -205,7 +205,7 @@ class T5(nn.Module):
 
 
 def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array | int]:
-  """Returns the prefix in front of a stack, and how many positions it takes."""
+  """Returns the prefix before a stack, and the number of its positions."""
   if given.prefix is None:
     return [], 0
   front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=True)
@@ -213,14 +213,14 @@ def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array
 
 
 def memory_front(given: StackConditioning, batch: Batch) -> Front | None:
-  """Returns the prefix in front of what the decoder reads of the encoder."""
+  """Returns the prefix before the encoder's output in cross-attention."""
   if given.memory_prefix is None:
     return None
   return front_of(given.memory_prefix, batch['prompt_ids'], given.lengths, placed=False)[0]
 
 
 def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> tuple[Array, Array]:
-  """Returns the encoder's output of the prompts [B, P, D] that rows use ([1, P, D] for all), and who sees it."""
+  """Returns the encoder's output for each row's prompt [B, P, D] ([1, P, D] for all), and a bias that hides padding."""
   count, length, _ = of_prompt.shape
   if count == 1:
     return of_prompt, jnp.zeros((1, 1, 1, 1))

@@ -26,14 +26,14 @@ class T5Config:
     scaled: the decoder's output is multiplied by D^-0.5 before the output layer (1.0).
     relative_buckets: buckets of the relative position bias.
     relative_max_distance: distance at which the last bucket starts.
-    layer_biases: each layer has position biases of its own (umT5); else those of a stack share one.
+    layer_biases: each layer has separate position biases (umT5); else the layers of a stack share them.
     dropout_rate: share of activations dropped in training.
     dtype: type of the activations.
-    rematerialise: 'none' keeps what the backward pass needs, 'full' only each layer's input.
+    rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
     attention: the program that computes attention, see `kernels.choose`.
-    mesh: the devices that the model is spread over, see `sharding`; None is one.
-    family: whose names and config a folder has; see `families`.
-    kind: what it is, for messages.
+    mesh: the devices that the model is spread over, see `sharding`; None means one.
+    family: the family that defines the names and config of a folder; see `families`.
+    kind: a description for messages.
   """
 
   vocab_size: int

@@ -82,7 +82,7 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   try:
     return _run(program, flags, argv)
   except Exception:
-    if multihost.is_alone():
+    if multihost.is_single_process():
       raise
     traceback.print_exc()  # now: an orderly end would wait for the others
     return multihost.leave(1)

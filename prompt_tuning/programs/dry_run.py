@@ -193,7 +193,7 @@ def _show_prompt(run: Run, outline: Outline, mesh: AbstractMesh | None) -> None:
 def _show_batches(run: Run, outline: Outline, mesh: AbstractMesh | None, layout: Layout,
                   texts: Mapping[str, int], microbatches: int | None) -> None:
   rows = meshes.rows_at_once(mesh, run.batch_size, microbatches)
-  lengths = layout.rows(texts)
+  lengths = layout.row_lengths(texts)
   varying = ''
   if getattr(run, 'packed', False) and 'encoder' in lengths:
     varying = ', the decoder\'s longer where short inputs leave room for more targets'

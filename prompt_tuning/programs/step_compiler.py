@@ -66,7 +66,8 @@ def _ask(question: Mapping[str, Any]) -> Any:
     'NPROC': '16', 'JAX_ENABLE_COMPILATION_CACHE': 'false',
     'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # no TPU is touched
     # For CPUs XLA would turn all weights into float32 before the loop over layers.
-    'XLA_FLAGS': '--xla_disable_hlo_passes=while-loop-invariant-code-motion' if simulated else ''}
+    'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} --xla_disable_hlo_passes=while-loop-invariant-code-motion'
+                 if simulated else ''}
   asked = subprocess.run([sys.executable, '-m', 'prompt_tuning.programs.step_compiler'], input=json.dumps(question),
                          text=True, capture_output=True, env={**os.environ, **chosen})
   answer = json.loads(asked.stdout.splitlines()[-1]) if asked.returncode == 0 else {

@@ -7,7 +7,7 @@ import numpy as np
 
 from prompt_tuning.types import Batch
 
-Example = dict[str, dict[str, np.ndarray]]  # stack -> name -> 1-D array of the example's own length
+Segment = dict[str, dict[str, np.ndarray]]  # stack -> name -> 1-D array of the example's own length
 TARGET_STACK = 'decoder'  # what has targets, unless a layout names another stack
 _STACK = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, np.int32)}
 _TARGETS = {'targets': (0, np.int32), 'loss_weights': (0, np.float32)}
@@ -16,7 +16,7 @@ _OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32), 'fe
 
 
 def target_stack(stacks: Mapping[str, Any]) -> str:
-  """Returns the name of the stack that has targets, of a batch or of an example; `TARGET_STACK` where none has."""
+  """Returns the name of the stack that has targets, of a batch or of an example; `TARGET_STACK` if none has."""
   return next((name for name, arrays in stacks.items() if isinstance(arrays, Mapping) and 'targets' in arrays),
               TARGET_STACK)
 
@@ -26,7 +26,7 @@ def target_rows(batch: Batch) -> dict[str, Any]:
   return batch[target_stack(batch)]
 
 
-def assemble(rows: Sequence[Sequence[Example]], lengths: Mapping[str, int], *, side: str = 'right',
+def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, side: str = 'right',
              first_id: int = 0) -> Batch:
   """Puts examples into the rows of one batch.
 

@@ -28,10 +28,22 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.rows.assembling import TARGET_STACK, Example, assemble, target_rows
+from prompt_tuning.rows.assembling import TARGET_STACK, Segment, assemble, target_rows
 
-__all__ = ['PLACEMENTS', 'CausalLayout', 'Example', 'LabelLayout', 'Layout', 'Placement', 'after_bos', 'after_eos',
-           'assemble', 'before', 'before_eos', 'target_rows']
+__all__ = [
+  'PLACEMENTS',
+  'CausalLayout',
+  'LabelLayout',
+  'Layout',
+  'Placement',
+  'Segment',
+  'after_bos',
+  'after_eos',
+  'assemble',
+  'before',
+  'before_eos',
+  'target_rows',
+]
 Placement = Callable[[int, int], np.ndarray]
 
 
@@ -72,7 +84,7 @@ class Layout:
     prompt_length: P, the number of prompt vectors that the encoder reads; 0 means none.
     placement: their position among the input's tokens: a function `(number of tokens, P) -> slots`.
     start_id: the token that the decoder starts with.
-    alone: the prompt sees nothing of the input.
+    isolated: the prompt sees nothing of the input.
     cached: inputs are separate from the rows, which begin with the prompt: keys and values of inputs are computed once.
     started: rows begin with the token `start_id`; False if rows continue a cached context.
   """
@@ -80,7 +92,7 @@ class Layout:
   prompt_length: int = 0
   placement: Placement = before
   start_id: int = 0
-  alone: bool = False
+  isolated: bool = False
   cached: bool = False
   started: bool = True
   stacks = ('encoder', 'decoder')
@@ -91,23 +103,23 @@ class Layout:
   @property
   def in_front(self) -> bool:
     """Whether the prompt comes before the whole row and sees nothing of it: then the row has no slots for it."""
-    return self.placement is before and self.alone
+    return self.placement is before and self.isolated
 
-  def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+  def row_lengths(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row length of each stack for texts of at most `lengths` tokens of 'inputs' and 'targets'."""
     slots = 0 if self.in_front else self.prompt_length
     return {'encoder': lengths['inputs'] + slots, self.target_stack: lengths['targets']}
 
-  def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+  def question_lengths(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row length of each stack for generation."""
-    return self.rows(lengths)
+    return self.row_lengths(lengths)
 
-  def question(self, inputs: Sequence[int], **prompt: Any) -> Example:
+  def question(self, inputs: Sequence[int], **prompt: Any) -> Segment:
     """Lays out an input for generation."""
     return self.example(inputs, [], **prompt)
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
-              prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
+              prompt_id: int = 0, loss_weight: float = 1.0) -> Segment:
     """Lays out one example.
 
     Args:
@@ -157,26 +169,26 @@ class CausalLayout(Layout):
   @property
   def in_front(self) -> bool:
     """See `Layout.in_front`: in a causal model, a prompt before the row sees nothing of it anyway."""
-    return self.placement is before and (self.alone or not self.prefix_lm)
+    return self.placement is before and (self.isolated or not self.prefix_lm)
 
   @property
   def input_ends(self) -> bool:
     """Whether inputs have an end token."""
     return self.started
 
-  def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+  def row_lengths(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row lengths: the last token is predicted, not read."""
     if self.cached:
       return {'context': lengths['inputs'] + self.started,
               self.target_stack: self.prompt_length + lengths['targets'] - 1}
-    return {name: length + lengths['targets'] - 1 for name, length in self.question_rows(lengths).items()}
+    return {name: length + lengths['targets'] - 1 for name, length in self.question_lengths(lengths).items()}
 
-  def question_rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+  def question_lengths(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row lengths for inputs without targets."""
     return {self.target_stack: lengths['inputs'] + self.started + (0 if self.in_front else self.prompt_length)}
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
-              prompt_id: int = 0, loss_weight: float = 1.0) -> Example:
+              prompt_id: int = 0, loss_weight: float = 1.0) -> Segment:
     """Lays out one example; see `Layout.example`.
 
     Raises:
@@ -218,12 +230,12 @@ class LabelLayout(CausalLayout):
   classes: int = 0
   inputs: int = 0
 
-  def rows(self, lengths: Mapping[str, int]) -> dict[str, int]:
+  def row_lengths(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row lengths: those of the inputs."""
-    return self.question_rows(lengths)
+    return self.question_lengths(lengths)
 
   def example(self, inputs: Any, targets: Sequence[int], *, prompt_length: int | None = None, prompt_id: int = 0,
-              loss_weight: float = 1.0) -> Example:
+              loss_weight: float = 1.0) -> Segment:
     """Lays out one example; see `Layout.example`.
 
     Raises:
@@ -252,10 +264,10 @@ class LabelLayout(CausalLayout):
     """Raises ValueError if an example does not fit the model's input or output layer."""
     if self.classes and len(targets) and not 0 <= min(targets) <= max(targets) < self.classes:
       raise ValueError(f'An example has the labels {list(map(int, targets))[:5]}, but the output layer has '
-                       f'{self.classes} classes, 0 to {self.classes - 1}. Increase architectures.NewEnds.classes.')
+                       f'{self.classes} classes, 0 to {self.classes - 1}. Increase classes in new_layers=.')
     if self.inputs and np.ndim(inputs) == 2 and np.shape(inputs)[1] != self.inputs:
       raise ValueError(f'An input has vectors of width {np.shape(inputs)[1]}, but the input layer reads width '
-                       f'{self.inputs}. Set architectures.NewEnds.features to that width.')
+                       f'{self.inputs}. Set features to that width in new_layers=.')
     if self.inputs and np.ndim(inputs) == 1 and len(inputs) and max(inputs) >= self.inputs:
       raise ValueError(f'An input has the token {int(max(inputs))}, but the input layer has {self.inputs} tokens, 0 to '
-                       f'{self.inputs - 1}. Increase architectures.NewEnds.tokens.')
+                       f'{self.inputs - 1}. Increase tokens in new_layers=.')

@@ -18,7 +18,7 @@ from prompt_tuning.devices import meshes
 from prompt_tuning.evaluation import saved
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, make_loss
-from prompt_tuning.models import ends, loading
+from prompt_tuning.models import loading, new_layers
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
@@ -137,13 +137,13 @@ def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
       run.model, dtype=INT8 if run.dtype == INT8 else jnp.dtype(run.dtype), mesh=mesh,
       activation_dtype=jnp.dtype(run.activation_dtype), vocabulary=words, config=shape,
       ignore=(*run.ignored, r'.*/prompt/prompt'), **config_changes(run))
-  model = ends.untrained(model, seed=run.seed or 0) if run.random_weights else model
+  model = new_layers.untrained(model, seed=run.seed or 0) if run.random_weights else model
   return around(run, model)
 
 
 def around(run: Run, model: LanguageModel) -> LanguageModel:
   """Returns the model between the run's new input and output layers, if there are any."""
-  return model if run.new_layers is None else ends.with_new_ends(model, **run.new_layers)
+  return model if run.new_layers is None else new_layers.with_new_layers(model, **run.new_layers)
 
 
 # --- Data ------------------------------------------------------------------------------------------------------------

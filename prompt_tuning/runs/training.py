@@ -16,7 +16,7 @@ from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import saved
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss
-from prompt_tuning.models import ends
+from prompt_tuning.models import new_layers
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
@@ -103,7 +103,7 @@ class Training:
       RuntimeError: something has, which is a bug of this package.
     """
     again = objects.load_model(dataclasses.replace(self.described, new_layers=None), mesh=self.model.module.config.mesh)
-    count, names = ends.changed(self.model, again)
+    count, names = new_layers.changed(self.model, again)
     if names:
       raise RuntimeError(f'{len(names)} of {count} frozen arrays have changed, first {names[0]}. Report this bug.')
     if multihost.is_main():

@@ -118,7 +118,8 @@ class Study:
     example = max((split[i] for i in range(100)), key=lambda each: len({*each['targets'].split()}))  # not all alike
     layout = model.layout(trained.layout())
     ids = [model.vocabulary.encode(example[part]) for part in ('inputs', 'targets')]
-    batch = layouts.assemble([[layout.example(*ids)]], layout.rows({'inputs': len(ids[0]), 'targets': len(ids[1])}))
+    batch = layouts.assemble([[layout.example(*ids)]], layout.row_lengths(
+      {'inputs': len(ids[0]), 'targets': len(ids[1])}))
     conditioning = trained.conditioning(model)
     weights = attention_weights(model.module, model.params, batch, conditioning)['decoder/layers/self_attention'][:, 0]
     common = {'front': weights.shape[3] - weights.shape[2], 'borders': [len(ids[0])],

@@ -116,5 +116,5 @@ class GPT(Architecture):
 
 
 def NewEnds(classes: int, tokens: int = 0, features: int = 0, seed: int = 0) -> dict[str, int]:
-  """Returns new input and output layers around a frozen decoder-only model, see `models/ends.py`."""
+  """Returns new input and output layers around a frozen decoder-only model, see `models/new_layers.py`."""
   return {'classes': classes, 'tokens': tokens, 'features': features, 'seed': seed}

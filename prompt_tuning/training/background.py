@@ -6,14 +6,14 @@ from typing import Any
 
 from prompt_tuning.devices import multihost
 
-_MOST = 2  # what waits holds a copy of what is trained
+_MOST = 2  # each waiting save holds a copy of the trained tensors
 
 
 class Background:
-  """Runs functions one after the other in a thread; the block that it is used in ends when all have.
+  """Runs functions one after the other in a thread; on exit, the context waits for all of them.
 
-  Behind one that has failed no other is run: a state must not be there without what was written before it. On hosts
-  other than the main one nothing is run.
+  After one has failed, no other is run: a state must not exist without the files written before it. Only the main host
+  runs them.
   """
 
   def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Background:
     self._failed = False
 
   def run(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-    """Runs a function soon, behind those before it. Raises what one of these has raised."""
+    """Schedules a function to run after the earlier ones. Raises the error of an earlier one that failed."""
     while self._waiting and (self._waiting[0].done() or len(self._waiting) > _MOST):
       self._waiting.pop(0).result()
     if multihost.is_main():
@@ -38,7 +38,7 @@ class Background:
       raise
 
   def wait(self) -> None:
-    """Returns when all have run. Raises what one has raised."""
+    """Waits for all functions. Raises the error of one that failed."""
     while self._waiting:
       self._waiting.pop(0).result()
 

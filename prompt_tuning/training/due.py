@@ -1,4 +1,4 @@
-"""What is due at a step of a run, decided by numbers alone."""
+"""What is due at a step of a run, computed from numbers alone."""
 
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ def due(passed: int, *, last: bool, preempted: bool, log_period: int, evaluation
   """Returns what is due.
 
   Args:
-    passed: steps of the run so far, this one included; those of the frozen model's checkpoint do not count.
+    passed: steps of the run so far, this one included; the steps of the frozen model's checkpoint do not count.
     last: the run ends here.
-    preempted: the process was asked to end, so the state is saved.
+    preempted: the process got SIGTERM, so the state is saved.
     log_period: steps from one line of figures to the next.
     evaluation_period: steps from one evaluation to the next.
     saving_period: steps from one save to the next.

@@ -1,4 +1,4 @@
-"""Evaluations while a run trains: what is judged and when, and which step was the best so far."""
+"""Evaluations during training: the tasks to evaluate on, the period, and the best step so far."""
 
 import dataclasses
 import os
@@ -22,22 +22,22 @@ from prompt_tuning.training.metric_log import MetricLog, Silence
 
 @dataclasses.dataclass(frozen=True)
 class Evaluations:
-  """What is evaluated while a run trains.
+  """The evaluations of a run during training.
 
   Attributes:
-    task: judged by its own metrics and loss; None is the task that is trained.
-    split: which examples.
+    task: the task to evaluate on, with its metrics and the loss; None means the training task.
+    split: the split to evaluate on.
     period: steps from one evaluation to the next.
-    loss_steps: batches of given targets for the loss; 0 is none.
-    examples: answer only so many; 0 answers none, None all.
-    written: of the answers, how many are written; None is all.
-    lengths: most tokens of 'inputs' and 'targets'; None is as in training.
-    sampler: how tokens are chosen.
-    objective: the metric, or 'loss', that tells which prompt is best; None is the first metric.
-    patience: stop after so many evaluations without a better one; None never stops early.
+    loss_steps: batches of given targets for the loss; 0 means none.
+    examples: the number of examples to generate predictions for; 0 means none, None means all.
+    written: the number of predictions to write; None means all.
+    lengths: maximum tokens of 'inputs' and 'targets'; None means those of training.
+    sampler: chooses the tokens.
+    objective: the metric, or 'loss', that determines the best step; None means the first metric.
+    patience: stop after this many evaluations without improvement; None never stops early.
 
   Raises:
-    ValueError: the period is not above 0.
+    ValueError: the period is below 1.
   """
 
   task: Task | Mixture | None = None
@@ -53,7 +53,7 @@ class Evaluations:
 
   def __post_init__(self) -> None:
     if self.period < 1:
-      raise ValueError(f'period={self.period} cannot be used: evaluations are at least 1 step apart.')
+      raise ValueError(f'period={self.period} cannot be used: expected a number of steps of at least 1.')
 
   @property
   def anything(self) -> bool:
@@ -62,7 +62,7 @@ class Evaluations:
 
 
 def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -> None:
-  """Raises ValueError now where the splits to learn from or to evaluate would be missed only after many steps."""
+  """Raises ValueError if a split for training or evaluation is missing, now rather than after many steps."""
   task.parts(split)
   if evaluations.anything:
     (evaluations.task or task).parts(evaluations.split)
@@ -70,7 +70,7 @@ def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -
 
 def require_targets(loss: Loss, task: Task | Mixture, split: str, model: LanguageModel,
                     lengths: Mapping[str, int]) -> None:
-  """Raises ValueError where a target does not suit the loss; splits without an end are not looked through."""
+  """Raises ValueError if a target does not suit the loss; endless splits are not checked."""
   for each, _ in task.parts(split) if loss.checks else ():
     examples = each.split(split)
     if not hasattr(examples, 'draw'):
@@ -84,12 +84,12 @@ class Evaluator:
 
   Attributes:
     model: the frozen model.
-    task: the task that is trained.
-    lengths: most tokens of 'inputs' and 'targets' in training.
-    batch_size: rows that are run together.
+    task: the training task.
+    lengths: maximum tokens of 'inputs' and 'targets' in training.
+    batch_size: rows per batch.
     loss: as in training.
-    evaluations: what is evaluated.
-    folder: the run's, for predictions; None writes none.
+    evaluations: the evaluations to do.
+    folder: the run's folder, for predictions; None writes none.
   """
 
   model: LanguageModel
@@ -136,15 +136,15 @@ class Evaluator:
 
 def compare(metrics: Mapping[str, float], wanted: str | None,
             best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
-  """Returns the name and value that tell how good a step is, and if it is the best so far.
+  """Returns the name and value of the objective at a step, and True if it is the best so far.
 
-  A loss is the better the smaller it is, every other metric the larger; of equal ones the smaller loss counts. Over
-  several tasks it is their mean.
+  A smaller loss is better, and a larger value of every other metric; if two steps have equal values, the smaller loss
+  decides. For several tasks, the mean counts.
 
   Args:
     metrics: 'task/metric' -> value.
-    wanted: the metric, with or without its task; None is the first that is no loss.
-    best: what was best so far.
+    wanted: the metric, with or without its task; None means the first metric that is not a loss.
+    best: the best step so far.
 
   Raises:
     ValueError: there is no such metric.
@@ -155,11 +155,12 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
   names = [name for name in metrics if name.split('/', 1)[1] == wanted or name == wanted] if wanted else (
     [name for name in metrics if name not in of_loss] or of_loss)
   if not names:
-    raise ValueError(f'The objective {wanted!r} is not among the metrics.{trees.nearest(wanted or "", metrics)} '
-                     f'There are {", ".join(metrics)}.')
+    raise ValueError(f'objective={wanted!r} is not among the metrics.{trees.nearest(wanted or "", metrics)} '
+                     f'Use one of {", ".join(metrics)}.')
   values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
   name, value = names[0], sum(values) / len(values)
   if best is None or name in of_loss or value != best['value']:
     return name, value, best is None or (value < best['value'] if name in of_loss else value > best['value'])
-  loss = lambda found: sum(found[each] for each in of_loss)
-  return name, value, bool(of_loss) and loss(metrics) < loss(best['metrics'])
+  before = best.get('metrics', {})
+  pairs = [(metrics[each], before[each]) for each in of_loss if each in before]
+  return name, value, bool(pairs) and sum(new for new, _ in pairs) < sum(old for _, old in pairs)

@@ -44,50 +44,50 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
           log_period: int = 10, stop: Stop | None = None, settings: Mapping[str, Any] | None = None,
           files: Mapping[str, str] | None = None, profile: int | None = None, quiet: bool = False) -> Run:
-  """Trains a method's tensors for a frozen model; goes on where the run in `model_dir` stopped.
+  """Trains a method's tensors for a frozen model; an existing run in `model_dir` is resumed.
 
-  A run that was killed at any moment and started again ends with the same bits as one that was not. Told to end by
-  SIGTERM it saves its state behind the step that is running and ends the program with the exit status 0.
+  A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM, it saves
+  its state after the current step and ends the program with exit status 0.
 
   Args:
-    model: the frozen model, with a vocabulary. Its step is where the run starts.
-    method: what is trained.
-    task: what it learns.
-    lengths: most tokens of 'inputs' and 'targets', end token included; the prompt comes on top.
+    model: the frozen model, with a vocabulary. The run starts at the model's step.
+    method: determines the trained tensors.
+    task: the training task.
+    lengths: maximum tokens of 'inputs' and 'targets', end token included; the prompt is not counted.
     model_dir: the run's folder, see `run_files`.
-    train_steps: the global step at which the run ends: the model's step and the run's own.
-    optimizer: updates the trained tensors; any optax transformation will do, which counts steps from 0.
-    loss: what is minimised.
-    batch_size: rows in a batch.
-    microbatches: run a batch in so many parts.
-    seed: of first values, data order and dropout; None draws one, and the run's state keeps it.
-    packed: put several examples into a row where they fit.
-    buckets: lengths of inputs, ascending: rows of about the same length go together; not with `packed`.
-    split: the examples to learn from.
-    cache_limit: bytes of memory for keys and values of texts, where the method's layout caches these; what goes beyond
-      is kept in a file in the run's folder as long as the run goes on.
+    train_steps: the global step at which the run ends: the model's steps plus the run's.
+    optimizer: updates the trained tensors; any optax transformation works, and counts steps from 0.
+    loss: the loss to minimise.
+    batch_size: rows per batch.
+    microbatches: the number of parts that a batch is run in.
+    seed: of initial values, data order and dropout; None draws one, which is saved with the run's state.
+    packed: put several examples into a row if they fit.
+    buckets: lengths of inputs, ascending: rows of similar length are batched together; not with `packed`.
+    split: the split to train on.
+    cache_limit: bytes of memory for cached keys and values, if the method's layout caches texts; the rest goes to a
+      file in the run's folder, which is removed when the run ends.
     evaluations: what is evaluated, and how often.
     saving: how often the state is saved.
     log_period: steps from one line of figures to the next.
     stop: when to end before the last step; None never.
-    settings: what else decides what is learnt: a run is not resumed with others.
-    files: texts that describe the run, by name of the file, written into its folder.
-    profile: record so many steps with JAX's profiler, after the first `PROFILE_AFTER`, into the folder `profile`.
+    settings: other settings that determine the result; a run is not resumed with different ones.
+    files: name -> text of files that describe the run, written into its folder.
+    profile: the number of steps to record with JAX's profiler, after `PROFILE_AFTER` steps, in the folder `profile`.
     quiet: print nothing.
 
   Returns:
-    The ended run.
+    The finished run.
 
   Raises:
     ValueError: something does not fit; the message says what to change.
-    FloatingPointError: the loss or what is trained became infinite or NaN; the last good state is kept.
+    FloatingPointError: the loss or the trained tensors became infinite or NaN; the last good state is kept.
     OSError: the folder cannot be written.
-    SystemExit: the run was told to end; its code is 0.
+    SystemExit: the run was preempted by SIGTERM; the exit status is 0.
   """
   mesh, main = model.module.config.mesh, multihost.is_main()
   if train_steps <= model.step:
-    raise ValueError(f'train_steps={train_steps} cannot be used: the model starts at step {model.step}, and all '
-                     f'steps count, those of the checkpoint too. Give {model.step} plus the steps that you want.')
+    raise ValueError(f'train_steps={train_steps} cannot be used: the model starts at step {model.step}, and the steps '
+                     f'of its checkpoint count too. Give {model.step} plus the number of steps to train.')
   meshes.rows_at_once(mesh, batch_size, microbatches)
   if model.vocabulary is None:
     raise ValueError('The model was loaded without a vocabulary, so examples cannot be read. '
@@ -95,8 +95,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   require_splits(task, split, evaluations)
   loss.require_whole_batches(microbatches, packed)
   if stop is not None and loss.function is not None:
-    raise ValueError(f'The run shall stop at an accuracy, but the loss {loss.name} counts no right tokens. Leave out '
-                     'stop_accuracy, or minimise cross-entropy.')
+    raise ValueError(f'stop_accuracy={stop.accuracy} cannot be used: the loss {loss.name} does not count correct '
+                     'tokens. Leave out stop_accuracy=, or use cross-entropy.')
   require_targets(loss, task, split, model, lengths)
   if main:
     run_files.prepare(model_dir)
@@ -124,7 +124,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   trained = method.initialise(jax.random.key(seed), model)
   state = TrainState(jnp.int32(model.step), trained, build(optimizer, model.step).init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
-  stale = 0  # evaluations since the best
+  stale = 0  # evaluations since the best one
   metrics: dict[str, float] = {}
   if saved:
     step, arrays, metadata = saved
@@ -148,9 +148,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   with (log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver,
         contextlib.ExitStack() as stack):
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
-            f'{trees.count(state.trained):,} trained numbers, {trees.count(model.params):,} frozen, in {model_dir}')
+            f'{trees.count(state.trained):,} trained parameters, {trees.count(model.params):,} frozen, in {model_dir}')
     pending: list[dict[str, Any]] = []
-    recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # right and all tokens of the last steps
+    recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # correct and all tokens of the last steps
                                maxlen=-(-stop.examples // batch_size) if stop else 0)
     began = time.monotonic()
     stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
@@ -171,7 +171,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       passed = step - model.step
       stopped = passed % log_period == 0 and _reached(stop, recent)
       if stopped:
-        log.say(f'Stopped: {stop.accuracy:.1%} of the last {stop.examples} examples\' tokens are right.')
+        log.say(f'Stopped: {stop.accuracy:.1%} of the tokens in the last {stop.examples} examples are correct.')
       last = step == train_steps or stopped
       preempted = preemption.told(step) and not last
       now = due(passed, last=last, preempted=preempted, log_period=log_period, evaluation_period=evaluations.period,
@@ -201,7 +201,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                   f'at step {best["step"]}.')
         began = time.monotonic()
       if now.save or stopped:
-        held = jax.device_get(state)  # the next step overwrites it on the devices
+        held = jax.device_get(state)  # the next step overwrites the state on the devices
         saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
                   metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
                             'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
@@ -209,19 +209,19 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         began = time.monotonic()
       if preempted:
         saver.wait()
-        log.say(f'Told to end: saved at step {step} of {train_steps}. The same command goes on from there.')
+        log.say(f'SIGTERM: saved at step {step} of {train_steps}. Run the same command again to resume.')
         raise SystemExit(0)
     if texts is not None:
       log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:
       log.say(f'Of {cut["examples"]} training examples read, {cut["inputs"]} inputs and {cut["targets"]} targets were '
-              f'longer than {dict(lengths)} and were cut. Raise lengths= to keep them whole.')
+              f'longer than {dict(lengths)} and were truncated. Increase lengths= to keep them whole.')
   return Run(model_dir, step, jax.device_get(trees.flatten(state.trained)), metrics, best)
 
 
 def _reached(stop: Stop | None, recent: collections.deque[tuple[Any, Any]]) -> bool:
-  """Says whether the last steps, pairs of right and all tokens, were right often enough."""
+  """Returns True if enough tokens of the last steps are correct, given pairs of correct and all tokens."""
   if stop is None or len(recent) < recent.maxlen:
     return False
   correct, count = (sum(map(float, each)) for each in zip(*recent, strict=True))
@@ -233,17 +233,17 @@ def _row_lengths(batch: Any) -> str:
 
 
 def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[str, float]:
-  """Returns the averages since the last line; stops the run where a figure is not finite."""
+  """Returns the averages since the last line; stops the run if a figure is not finite."""
   sums = jax.device_get(pending)
-  watched = {'loss': 'loss', 'gradient_norm': 'norm of the gradient', 'trained_norm': 'norm of what is trained'}
+  watched = {'loss': 'loss', 'gradient_norm': 'gradient norm', 'trained_norm': 'norm of the trained tensors'}
   for i, each in enumerate(sums):
     if not all(np.isfinite(each[name]) for name in watched):
       kept = run_files.saved_steps(model_dir)
       where = (f'The last good state is {os.path.dirname(run_files.checkpoint_path(model_dir, kept[-1]))}.'
                if kept else 'No state had been saved yet.')
       found = ', '.join(f'{text} {float(each[name]):.4g}' for name, text in watched.items())
-      raise FloatingPointError(f'Training broke down at step {step - len(sums) + i + 1}: {found}. {where} '
-                               'Lower the learning rate, or look at the data of that step.')
+      raise FloatingPointError(f'Training diverged at step {step - len(sums) + i + 1}: {found}. {where} '
+                               'Lower the learning rate, or check the data of that step.')
   total = {name: float(sum(each[name] for each in sums)) for name in sums[0]}
   means = {name: total[name] / len(sums) for name in ('penalty', 'gradient_norm') if name in total}
   return {**averages(total), **means, 'examples': total['examples'], 'tokens': total['tokens'],

@@ -1,11 +1,11 @@
-"""Where figures go while a run trains: `metrics.jsonl`, TensorBoard folders and the terminal.
+"""The logs of a run during training: `metrics.jsonl`, TensorBoard folders and the terminal.
 
-`metrics.jsonl` is the truth: one object a line, with its step. A resumed run first drops the lines of steps that it
-will run again. Beside it stand the files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and TensorBoard
-folders whose tags are `eval/{metric}` for what a task's metrics say, and the plain names for all else.
+`metrics.jsonl` is the reference: one object per line, with its step. A resumed run first drops the lines of the steps
+that it will repeat. In addition, there are the files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and
+TensorBoard folders, with tags `eval/{metric}` for a task's metrics and plain names for everything else.
 
-In an object store the files are put whole: when an evaluation is logged or a state saved, at the end, and else every
-half a minute.
+In an object store, the files are uploaded whole: after each evaluation and each saved state, at the end, and otherwise
+every half a minute.
 """
 
 import contextlib
@@ -20,16 +20,16 @@ from prompt_tuning.evaluation.saved import METRICS
 from prompt_tuning.files import storage
 
 _JUDGED = 'inference_eval'
-_PUT_PERIOD = 30.0  # seconds from one put to the next where figures of training come in
+_PUT_PERIOD = 30.0  # seconds between uploads while training figures are logged
 
 
 class MetricLog:
-  """Writes figures of one run.
+  """Writes the figures of one run.
 
   Args:
     folder: the run's folder.
-    start_step: where the run (re)starts; lines of later steps are dropped.
-    total_steps: where it ends, for the time that is left.
+    start_step: the step at which the run starts or resumes; lines of later steps are dropped.
+    total_steps: the last step, for the remaining time.
     quiet: print nothing.
   """
 
@@ -46,7 +46,7 @@ class MetricLog:
     self._progress = _Progress(start_step, total_steps, quiet)
 
   def write(self, step: int, values: Mapping[str, float], *, folder: str = 'train') -> None:
-    """Writes figures of a step under a TensorBoard folder, such as `train` or `inference_eval/sst2`."""
+    """Writes the figures of a step to a TensorBoard folder, such as `train` or `inference_eval/sst2`."""
     self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
     self._file.flush()
     if folder not in self._writers:
@@ -59,15 +59,15 @@ class MetricLog:
       self._put = time.monotonic()
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
-    """Moves the progress line on."""
+    """Updates the progress line."""
     self._progress.show(step, values)
 
   def say(self, text: str) -> None:
-    """Prints a line of its own."""
+    """Prints a separate line."""
     self._progress.say(text)
 
   def phase(self, text: str) -> contextlib.AbstractContextManager[None]:
-    """Prints that something begins, and the seconds that it took when it ends."""
+    """Prints the start of a phase, and how many seconds it took at its end."""
     return phase(text, self.say)
 
   def close(self) -> None:
@@ -86,7 +86,7 @@ class MetricLog:
 
 
 class Silence:
-  """What hosts other than the main one have instead of a `MetricLog`."""
+  """Replaces `MetricLog` on hosts other than the main one."""
 
   def write(self, *figures: Any, **options: Any) -> None:
     """Does nothing."""
@@ -106,7 +106,7 @@ class Silence:
 
 @contextlib.contextmanager
 def phase(text: str, say: Callable[[str], None]) -> Iterator[None]:
-  """A context that says what begins, so that nobody waits in silence, and the seconds that it took when it ends."""
+  """Announces a phase at its start, and prints how many seconds it took at its end."""
   say(f'{text} …')
   began = time.monotonic()
   yield
@@ -121,14 +121,14 @@ def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float
 
 
 def open_tensorboard(folder: str) -> Any:
-  """Returns a writer of TensorBoard's files into a local folder."""
+  """Returns a writer of TensorBoard files in a local folder."""
   import tensorboardX  # slow where torch is installed: only when there is something to write
 
   return tensorboardX.SummaryWriter(folder)
 
 
 def add_scalars(writer: Any, step: int, values: Mapping[str, float], *, judged: bool) -> None:
-  """Writes figures for TensorBoard; `judged` says that they are a task's metrics."""
+  """Writes figures for TensorBoard; `judged` is True for a task's metrics."""
   for name, value in values.items():
     writer.add_scalar(f'eval/{name}' if judged else name, value, step)
   writer.flush()
@@ -144,13 +144,13 @@ def _drop_later(path: str, step: int) -> None:
       if json.loads(line)['step'] <= step:
         kept.append(line)
     except (ValueError, KeyError):
-      continue  # the last line of a run that was killed while it wrote
+      continue  # the last line of a run that was killed while writing
   if kept != lines:
     storage.write_bytes(path, b''.join(kept))
 
 
 class _Progress:
-  """One line that moves where there is a terminal, plain lines a few seconds apart where there is none."""
+  """A moving progress line in a terminal; else plain lines a few seconds apart."""
 
   def __init__(self, start_step: int, total_steps: int, quiet: bool):
     self._quiet, self._start, self._total = quiet, start_step, total_steps

@@ -1,6 +1,6 @@
 """Optimizers as optax transformations that know the step at which the run starts.
 
-A frozen checkpoint brings its step (1,100,000 for the LM-adapted T5s), and T5X counts on from there: learning rate
+A frozen checkpoint has a step (1,100,000 for the LM-adapted T5s), and T5X continues to count from it: the learning rate
 and Adafactor's decay depend on the global step.
 """
 
@@ -30,12 +30,12 @@ class Optimizer(Protocol):
 
 
 def build(optimizer: Optimizer | optax.GradientTransformation, start_step: int) -> optax.GradientTransformation:
-  """Returns the transformation whose first update is the global step `start_step`; one of optax's own as it is."""
+  """Returns the transformation whose first update is the global step `start_step`; optax's own ones unchanged."""
   return optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer.build(start_step)
 
 
 def rate_at(optimizer: Optimizer | optax.GradientTransformation, step: int) -> dict[str, float]:
-  """Returns the figure of a global step's learning rate; none of optax's own transformations, which do not tell it."""
+  """Returns the learning rate of a global step as a figure; {} for optax's transformations, which do not expose it."""
   if isinstance(optimizer, optax.GradientTransformation):
     return {}
   rate = optimizer.learning_rate
@@ -43,7 +43,7 @@ def rate_at(optimizer: Optimizer | optax.GradientTransformation, step: int) -> d
 
 
 def shifted(rate: float | Schedule, start_step: int) -> float | Schedule:
-  """Returns a rate over the run's own steps, given one over global steps."""
+  """Returns a rate over the run's steps, given one over global steps."""
   return (lambda count: rate(count + start_step)) if callable(rate) else rate
 
 
@@ -54,14 +54,14 @@ class Adafactor:
   With t = global step + 1 and β = 1 − t^(−decay_rate):
     v ← β v + (1 − β)(g² + 1e-30),  u = g / √v,  u ← u / max(1, rms(u) / clipping_threshold),
     p ← (1 − weight_decay_rate) p − rate · u.
-  v is factored into row and column means where the two largest dimensions are at least `min_dim_size_to_factor`.
+  v is factored into row and column means if the two largest dimensions are at least `min_dim_size_to_factor`.
 
   Attributes:
     learning_rate: a number, or a schedule over global steps.
     decay_rate: exponent of the decay of v.
-    step_offset: taken off the global step in the decay.
+    step_offset: subtracted from the global step in the decay.
     multiply_by_parameter_scale: multiply the rate by max(rms(p), 1e-3).
-    weight_decay_rate: share of p taken off each step, not multiplied by the rate.
+    weight_decay_rate: share of p subtracted at each step, not multiplied by the rate.
     factored: whether v may be factored.
     min_dim_size_to_factor: see above.
     clipping_threshold: of the update's root mean square.
@@ -96,7 +96,7 @@ class AdamW:
     learning_rate: a number, or a schedule over global steps.
     b1: decay of the mean of gradients.
     b2: decay of the mean of squares.
-    weight_decay: share of p taken off each step, multiplied by the rate.
+    weight_decay: share of p subtracted at each step, multiplied by the rate.
     clip: largest global norm of the gradient; None does not clip.
     decayed: regular expressions of the names that weight decay applies to.
   """

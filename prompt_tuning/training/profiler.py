@@ -1,4 +1,4 @@
-"""Records some steps of a run with JAX's profiler, for TensorBoard's profile page or Perfetto."""
+"""Records steps of a run with JAX's profiler, for TensorBoard's profile page or Perfetto."""
 
 import os
 from collections.abc import Callable
@@ -6,16 +6,16 @@ from typing import Any
 
 import jax
 
-PROFILE_AFTER = 10  # steps: the first ones compile
+PROFILE_AFTER = 10  # steps to skip, because the first ones compile
 
 
 class Profiler:
-  """A context in which some steps are recorded.
+  """A context that records steps.
 
   Args:
-    folder: the run's; the recording is in its folder `profile`.
-    first: the step after which it begins.
-    steps: how many steps are recorded; None records none.
+    folder: the run's folder; the recording goes to its subfolder `profile`.
+    first: the step after which the recording starts.
+    steps: the number of steps to record; None records none.
     say: prints a line.
   """
 
@@ -24,7 +24,7 @@ class Profiler:
     self._recording = False
 
   def after(self, step: int, state: Any) -> None:
-    """Begins or ends the recording if it is due after a step, whose results it waits for."""
+    """Starts or ends the recording if it is due after this step, and waits for the step's results."""
     if self._steps is None or step not in (self._first, self._first + self._steps):
       return
     jax.block_until_ready(state)

@@ -41,7 +41,7 @@ def find_optimizer(name: str) -> Callable[..., Any]:
 
 
 def make_optimizer(name: str, options: Mapping[str, Any], learning_rate: float | Schedule) -> Optimizer:
-  """Returns the optimizer of a name; `learning_rate` is a number, or a schedule over global steps.
+  """Returns the optimizer with this name; `learning_rate` is a number, or a schedule over global steps.
 
   Raises:
     ValueError: there is no such optimizer or option.

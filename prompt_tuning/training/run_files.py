@@ -1,14 +1,15 @@
-"""The files of a run's folder (MODEL_DIR), a local one or under `gs://`.
+"""The files of a run's folder, local or under `gs://`.
 
-  config.gin                                    the resolved configuration
+  run.toml                                      the settings of the run
+  config.gin                                    its resolved gin configuration, if it was started with gin files
   model-info.txt                                every parameter: shape, trained or frozen, counts
-  checkpoint_{step}/state.safetensors           all that a resumed run needs
+  checkpoint_{step}/state.safetensors           everything that a resumed run needs
   numpy_checkpoints/checkpoint_{step}/…         each trained tensor as NumPy, under its dotted name
   last.safetensors, best.safetensors            the trained tensors to use
   metrics.jsonl                                 all figures
   train/, training_eval/{task}/, …              figures for TensorBoard
-  inference_eval/{task}-metrics.jsonl           what a task's metrics say
-  inference_eval/{task}-{step}.jsonl            what the model answered
+  inference_eval/{task}-metrics.jsonl           the task's metrics
+  inference_eval/{task}-{step}.jsonl            the model's predictions
 """
 
 import json
@@ -33,45 +34,45 @@ _CHECKPOINT = re.compile(r'checkpoint_(\d+)')
 
 
 def prepare(folder: str) -> None:
-  """Makes the run's folder.
+  """Creates the run's folder.
 
   Raises:
-    OSError: it cannot be made or written.
+    OSError: it cannot be created or written.
   """
   try:
     storage.make_folder(folder)
   except OSError as error:
     raise type(error)(f'model_dir={folder} cannot be written ({error.strerror or error}). '
-                      'Give a folder that this user may write.') from error
+                      'Give a folder that this user can write to.') from error
 
 
 def checkpoint_path(folder: str, step: int) -> str:
-  """Returns where the state of a step is saved."""
+  """Returns the path of a step's saved state."""
   return storage.join(folder, f'checkpoint_{step}', STATE)
 
 
 def saved_steps(folder: str) -> list[int]:
-  """Returns the steps whose state is there, in order."""
+  """Returns the steps of all saved states, in order."""
   found = [int(match.group(1)) for match in map(_CHECKPOINT.fullmatch, storage.list_folder(folder)) if match]
   return sorted(step for step in found if STATE in storage.list_folder(os.path.dirname(checkpoint_path(folder, step))))
 
 
 def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Mapping[str, Any],
          about: Mapping[str, Any], keep: int | None, exported: Flat | None = None) -> None:
-  """Saves the trained tensors, then the run's state, then deletes what `keep` does not keep.
+  """Saves the trained tensors, then the run's state, then deletes the states that `keep` does not keep.
 
-  The state comes last: where it is there, all else of its step is, too, wherever a run was killed. An old one goes
-  last, so that the next save finds what a killed one has left.
+  The state is written last: if it exists, so does everything else of its step, no matter when a run was killed. An old
+  state is deleted last, so that the next save finds what a killed save has left.
 
   Args:
-    folder: the run's.
+    folder: the run's folder.
     step: the global step.
     trained: φ, flat.
     optimizer: the optimizer's state.
-    metadata: what else a resumed run needs.
-    about: what the file of trained tensors says of itself.
+    metadata: the other values that a resumed run needs.
+    about: the metadata of the file of trained tensors.
     keep: how many states to keep; None keeps all.
-    exported: what files for use hold of φ; None is φ.
+    exported: the part of φ for files that are used without training; None means φ.
   """
   exported = trained if exported is None else exported
   numpy_folder = storage.join(folder, 'numpy_checkpoints', f'checkpoint_{step}')
@@ -90,12 +91,12 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
 
 
 def save_best(folder: str, trained: Flat, about: Mapping[str, Any]) -> None:
-  """Saves the trained tensors that were best so far."""
+  """Saves the best trained tensors so far."""
   write_state(storage.join(folder, BEST), jax.device_get(dict(trained)), about)
 
 
 def read_newest(folder: str) -> tuple[int, Flat, dict[str, Any]] | None:
-  """Returns step, arrays and metadata of the newest state, which the main host reads; None where there is none.
+  """Returns step, arrays and metadata of the newest state, which the main host reads; None if there is no state.
 
   Raises:
     ValueError: the state is damaged.
@@ -111,15 +112,15 @@ def read_newest(folder: str) -> tuple[int, Flat, dict[str, Any]] | None:
   try:
     arrays, metadata = parse_state(path, content)
   except ValueError as error:
-    raise ValueError(f'{error} To go on from an older state, delete the folder {os.path.dirname(path)}.') from error
+    raise ValueError(f'{error} To resume from an older state, delete the folder {os.path.dirname(path)}.') from error
   return metadata['step'], arrays, metadata
 
 
 def restore(template: Any, arrays: Flat, prefix: str) -> Any:
-  """Returns `template`'s tree with the saved arrays in it.
+  """Returns `template`'s tree with the saved arrays.
 
   Raises:
-    ValueError: names or shapes are not those that were saved.
+    ValueError: names or shapes differ from the saved ones.
   """
   wanted = {f'{prefix}/{name}': leaf for name, leaf in _named_leaves(template).items()}
   found = {name: array for name, array in arrays.items() if name.startswith(f'{prefix}/')}
@@ -128,17 +129,17 @@ def restore(template: Any, arrays: Flat, prefix: str) -> Any:
     if found[name].shape != wanted[name].shape]
   if wrong:
     raise ValueError(f'The saved state does not fit this run: {", ".join(wrong[:5])}. '
-                     'Choose another folder, or the settings with which the run began.')
+                     'Choose another folder, or the settings that the run was started with.')
   leaves, tree = jax.tree.flatten(template)
   return jax.tree.unflatten(tree, [
     jax.numpy.asarray(found[name], leaf.dtype) for name, leaf in zip(wanted, leaves, strict=True)])
 
 
 def check_same_run(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-  """Compares what a saved run says of itself with the run that shall go on.
+  """Compares the settings stored by a saved run with those of the run that would resume it.
 
   Raises:
-    ValueError: they are not the same run.
+    ValueError: they differ.
   """
   wanted = json.loads(json.dumps(wanted))
   settings, saved_settings = wanted.pop('settings', {}), saved.get('settings')
@@ -149,17 +150,17 @@ def check_same_run(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, A
               if saved_settings.get(name) != value and name not in wanted]
   if wrong:
     raise ValueError(f'model_dir={folder} holds another run ({"; ".join(wrong)}). '
-                     'Choose another folder, or the settings with which that run began.')
+                     'Choose another folder, or the settings with which that run was started.')
 
 
 def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> None:
   """Writes `model-info.txt`: the trained tensors, then the frozen parameters by the checkpoint's names.
 
   Args:
-    folder: where to.
+    folder: the output folder.
     frozen: the model's parameters, layers stacked.
-    trained: name -> array; one that replaces a frozen parameter is listed as trained only.
-    step: the step of what is listed.
+    trained: name -> array; one that replaces a frozen parameter is listed only as trained.
+    step: the step of these parameters.
   """
   named = {name: found for name, found in _frozen_shapes(frozen).items() if name not in trained}
   lines = [f'Variable {name} size {array.size} shape {tuple(array.shape)} {array.dtype} trained'

@@ -1,4 +1,4 @@
-"""Learning rates as a product of named factors, the form that T5X's configs use.
+"""Learning rate schedules as a product of named factors, as in T5X's configs.
 
   rate(step) = base · Π factor(step)
 
@@ -10,6 +10,7 @@
   cosine_decay    ½ (1 + cos π t), t from 0 after warm-up to 1 at total_steps
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -24,13 +25,13 @@ FACTORS = ('constant', 'linear_warmup', 'rsqrt_decay', 'linear_decay', 'cosine_d
 
 def create_schedule(factors: str = 'constant', base_learning_rate: float = 0.3, warmup_steps: int = 1000,
                     total_steps: int | None = None) -> Schedule:
-  """Returns the schedule that `factors`, joined by '*', describe.
+  """Returns the schedule given by `factors`, joined by '*'; the same function for the same arguments.
 
   Args:
     factors: for example 'constant * linear_warmup * cosine_decay'.
-    base_learning_rate: the rate that the factors multiply; it counts once.
-    warmup_steps: steps of linear_warmup, and where the decays start.
-    total_steps: where linear_decay and cosine_decay reach 0.
+    base_learning_rate: the rate that the factors multiply; it is applied once.
+    warmup_steps: steps of linear_warmup, after which the decays start.
+    total_steps: the step at which linear_decay and cosine_decay reach 0.
 
   Raises:
     ValueError: a factor is unknown, or a decay lacks total_steps.
@@ -39,11 +40,16 @@ def create_schedule(factors: str = 'constant', base_learning_rate: float = 0.3, 
   for name in names:
     if name not in FACTORS:
       raise ValueError(f'The learning rate has an unknown factor {name!r}.{trees.nearest(name, FACTORS)} '
-                       f'Factors are {", ".join(FACTORS)}.')
+                       f'Use {", ".join(FACTORS)}.')
     if name in ('linear_decay', 'cosine_decay') and (total_steps is None or total_steps <= warmup_steps):
       raise ValueError(f'{name} needs total_steps above warmup_steps, but found total_steps={total_steps} and '
-                       f'warmup_steps={warmup_steps}. Set create_learning_rate_scheduler.total_steps.')
+                       f'warmup_steps={warmup_steps}. Increase total_steps=, or decrease warmup_steps=.')
+  return _schedule(tuple(names), base_learning_rate, warmup_steps, total_steps)
 
+
+@functools.lru_cache(maxsize=16)  # so that optimizers of the same schedule are equal, and share a compiled step
+def _schedule(names: tuple[str, ...], base_learning_rate: float, warmup_steps: int,
+              total_steps: int | None) -> Schedule:
   def rate(step: Array) -> Array:
     step = jnp.asarray(step, jnp.float32)
     value = jnp.asarray(base_learning_rate, jnp.float32)

@@ -1,4 +1,4 @@
-"""Small values that a training run is given, and what it gives back."""
+"""Small values that a training run takes and returns."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ class Saving:
 
   Attributes:
     period: steps from one save to the next.
-    keep: how many states are kept, the best and last trained tensors aside; None keeps all.
+    keep: the number of states to keep, in addition to the best and last trained tensors; None keeps all.
 
   Raises:
-    ValueError: the period or `keep` is not above 0.
+    ValueError: the period or `keep` is below 1.
   """
 
   period: int = 1000
@@ -28,17 +28,17 @@ class Saving:
 
   def __post_init__(self) -> None:
     if self.period < 1 or (self.keep is not None and self.keep < 1):
-      raise ValueError(f'A state shall be saved every {self.period} steps and {self.keep} be kept. '
-                       'Give numbers of at least 1 for period and keep, or keep=None for all.')
+      raise ValueError(f'period={self.period} and keep={self.keep} cannot be used: expected numbers of at least 1. '
+                       'Give keep=None to keep all states.')
 
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-  """When a run ends before its last step: the accuracy of what it was trained on is high enough.
+  """The condition for a run to end before its last step: its accuracy on training examples is high enough.
 
   Attributes:
-    accuracy: the share of right tokens or labels, 0 to 1.
-    examples: over so many of the last examples; looked at whenever figures are logged.
+    accuracy: the share of correct tokens or labels, 0 to 1.
+    examples: the number of last examples that it is computed on, whenever figures are logged.
   """
 
   accuracy: float
@@ -47,14 +47,14 @@ class Stop:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A run that has ended.
+  """A finished run.
 
   Attributes:
-    folder: its MODEL_DIR.
+    folder: its folder.
     step: the last global step.
     trained: φ, flat: name -> array.
     metrics: of the last evaluation: 'task/metric' -> value.
-    best: of the best evaluation, or None.
+    best: the best evaluation, or None.
   """
 
   folder: str
@@ -65,5 +65,5 @@ class Run:
 
   @property
   def prompt(self) -> saved.SavedPrompt:
-    """The prompt of the best evaluation; the last one where nothing was evaluated."""
+    """The prompt of the best evaluation, or the last prompt if nothing was evaluated."""
     return saved.load_prompt(self.folder)

@@ -1,4 +1,4 @@
-"""One step of training: gradients of the trained tensors only, summed over microbatches."""
+"""One training step: gradients of only the trained tensors, summed over microbatches."""
 
 import dataclasses
 import functools
@@ -22,13 +22,13 @@ from prompt_tuning.types import Array, Batch, Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-  """What training changes.
+  """The values that training changes.
 
   Attributes:
     step: [] the global step.
     trained: φ.
-    optimizer: the optimizer's state, about φ only.
-    seed: [] of the dropout. A value, so that a run with another seed needs no other program.
+    optimizer: the optimizer's state, only for φ.
+    seed: [] of the dropout; an array, so that runs with different seeds share a program.
   """
 
   step: Array
@@ -45,15 +45,15 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
   """Returns the function `(θ, state, batch) -> (state, sums to report)`; compile it with `jax.jit`.
 
   Args:
-    module: the frozen model; its config's dropout rate is used. A row's mask depends on the seed, the step and the
-      row's number in the stream only.
+    module: the frozen model; its config's dropout rate is used. A row's mask depends only on the seed, the step and the
+      row's number in the stream.
     method: turns φ into a Conditioning.
     optimizer: updates φ.
-    loss: what is minimised.
-    microbatches: run the batch in so many parts, one after the other; None is 1.
+    loss: the loss to minimise.
+    microbatches: the number of parts that the batch is run in, one after the other; None means 1.
 
   Raises:
-    ValueError: the loss compares rows that microbatches would part.
+    ValueError: the loss compares rows that microbatches would separate.
   """
   loss.require_whole_batches(microbatches)
   facts = module.facts()
@@ -69,7 +69,7 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     return value, {**sums, **_counts(batch)}
 
   def sums_of(params: Params, shared: tuple[Params, Array], batch: Batch) -> tuple[Params, dict[str, Array]]:
-    """Returns sums over rows of the gradient and of what is reported, microbatch by microbatch."""
+    """Returns sums over rows, of the gradient and of the reported values, microbatch by microbatch."""
     trained, key = shared
     gradients = functools.partial(jax.grad(summed_loss, has_aux=True), trained, params, key=key)
     if microbatches is None or microbatches == 1:
@@ -89,7 +89,7 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     scale = loss.scale(sums['weights'])
     gradient, more = jax.tree.map(lambda g: g * scale, gradient), {}
     if method.penalty(state.trained) is not None:
-      # Once a step, however many parts it has and whatever the scale.
+      # Once per step, independent of the number of microbatches and of the scale.
       more['penalty'], of_penalty = jax.value_and_grad(method.penalty)(state.trained)
       gradient = jax.tree.map(jnp.add, gradient, of_penalty)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
@@ -104,17 +104,17 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
 
 def jitted_step(module: Any, method: Method, optimizer: Optimizer | optax.GradientTransformation, start_step: int, *,
                 loss: Loss = Loss(), microbatches: int | None = None) -> Any:
-  """Returns `make_step`'s step, jitted; the same function for equal arguments, so that runs share a program.
+  """Returns the jitted step of `make_step`; equal arguments return the same function, so that runs share a program.
 
-  Arguments that cannot be hashed get a function of their own.
+  Arguments that cannot be hashed return a new function.
 
   Args:
     module: the frozen model.
     method: turns φ into a Conditioning.
     optimizer: updates φ.
     start_step: the step that the optimizer counts from.
-    loss: what is minimised.
-    microbatches: run the batch in so many parts.
+    loss: the loss to minimise.
+    microbatches: the number of parts that the batch is run in.
   """
   arguments = (module, method, optimizer, start_step, loss, microbatches)
   try:
@@ -132,7 +132,7 @@ def _jitted_step(module: Any, method: Method, optimizer: Optimizer | optax.Gradi
 
 
 def _counts(batch: Batch) -> dict[str, Array]:
-  """Returns how many examples the rows hold, and how many tokens: neither padding nor prompt."""
+  """Returns the number of examples in the rows, and of tokens, without padding and prompt."""
   tokens = 0
   for layout in (batch[stack] for stack in ('encoder', 'decoder') if stack in batch):
     real = layout['segments'] > 0

@@ -78,7 +78,7 @@ def from_embedded_list(embeddings: Array, vocab: Encoder, texts: Sequence[str],
                        'initialiser.')
     if len(texts) > shape[0]:
       raise ValueError(f'{len(texts)} texts cannot initialise a prompt of {shape[0]} vectors. '
-                       f'Set PROMPT_LENGTH to at least {len(texts)}, or give fewer texts.')
+                       f'Give length={len(texts)} or more, or fewer texts.')
     means = [np.mean(embed(embeddings, vocab, text), axis=0) for text in texts]
     return _fill(key, np.array(means), embeddings, shape, initializer, dtype)
 
@@ -126,7 +126,7 @@ def _check_shape(source: str, prompt: Array, shape: Sequence[int]) -> None:
   if tuple(prompt.shape) == tuple(shape):
     return
   length, width = shape
-  advice = (f'Set PROMPT_LENGTH={prompt.shape[0]}, or choose another.'
+  advice = (f'Give length={prompt.shape[0]}, or choose another.'
             if prompt.ndim == 2 and prompt.shape[1] == width else 'Choose one that was trained for this model.')
   raise ValueError(f'{source} has shape {tuple(prompt.shape)}, but the run needs {length} vectors of width {width}. '
                    f'{advice}')

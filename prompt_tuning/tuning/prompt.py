@@ -74,7 +74,7 @@ class PromptSettings:
   Attributes:
     length: P, how many vectors.
     init: their first values: sampled, texts, text, file, or an initializer of Flax.
-    placement: where they stand: before, after_bos, before_eos or after_eos.
+    placement: their position in the input: before, after_bos, before_eos or after_eos.
     see_input: the vectors see the input.
     see_prompt: the vectors see one another.
     cached: in training, cache the keys and values of the text before the prompt; after_eos, decoder-only models.
@@ -135,7 +135,7 @@ class PromptTuning(Method):
 
   def layout(self) -> layouts.Layout:
     """Returns a layout with a position for every vector."""
-    return layouts.Layout(self.prompt.length, self.placement, alone=not self.visibility.input, cached=self.cached)
+    return layouts.Layout(self.prompt.length, self.placement, isolated=not self.visibility.input, cached=self.cached)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `encoder/prompt/prompt/prompt` [P, D], or the same in the decoder.
@@ -146,7 +146,7 @@ class PromptTuning(Method):
     wanted = (self.prompt.length, model.width)
     if self.wayward is not None and self.wayward.vectors.shape != wanted:
       raise ValueError(f'The text that the prompt stays close to is embedded as {tuple(self.wayward.vectors.shape)}, '
-                       f'expected {wanted}: one token for each vector. Set PROMPT_LENGTH to its number of tokens.')
+                       f'expected {wanted}: one token for each vector. Set length= to its number of tokens.')
     return {model.prompted: {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
 
   def penalty(self, trained: Params) -> Array | None:

@@ -75,7 +75,8 @@ def test_every_name_is_known_in_all_vocabularies_with_and_without_logging(name):
           for suffix in ('', '_examples')} <= set(registry.names())
 
 
-@pytest.mark.parametrize('name', SPLITS)
+@pytest.mark.parametrize('name', [  # MRQA's differ in their files alone
+  pytest.param(name, marks=[pytest.mark.slow] * (name in MRQA_TASKS[2:])) for name in SPLITS])
 def test_every_task_gives_examples_whose_own_answers_score_100(name):
   task = seqio.TaskRegistry.get(name)
   assert set(task.splits) == set(SPLITS[name])

@@ -210,5 +210,5 @@ def test_a_task_without_metrics_can_be_learned_but_not_judged(add, tiny, tmp_pat
   task = registry.get('copy', VOCABULARY)
   run = toy_run.train(tmp_path, task=task, train_steps=102)
   assert list(run.metrics) == ['copy/loss']
-  with pytest.raises(ValueError, match=r'The task copy has no metric. Name some'):
+  with pytest.raises(ValueError, match=r'The task copy has no metrics. Give some'):
     evaluate(tiny, Conditioning(), layouts.Layout(), task, sampler=Greedy(), split='train')

@@ -10,11 +10,15 @@ from toy_decoder import EOS, ToyDecoder
 from prompt_tuning import decoding
 
 
+def compiled(step, **settings):
+  """A beam search as one program of the cache, the key and what is named at the call."""
+  return jax.jit(functools.partial(decoding.beam_search, step, end_ids=(EOS,), **settings))
+
+
 def searcher(toy, batch_size, num_decodes, **settings):
   """A compiled beam search of some of a toy's rows."""
-  run = jax.jit(functools.partial(
-    decoding.beam_search, toy.step, batch_size=batch_size, end_ids=(EOS,), num_decodes=num_decodes, **settings))
-  return lambda rows=slice(None): jax.tree.map(np.asarray, run(toy.cache(num_decodes, rows)))
+  run = compiled(toy.step, batch_size=batch_size, num_decodes=num_decodes, **settings)
+  return lambda rows=slice(None), **given: jax.tree.map(np.asarray, run(toy.cache(num_decodes, rows), **given))
 
 
 def expect(candidates, score, beams, length, pad=0):
@@ -96,8 +100,9 @@ def drawn_in_turn(probabilities, count):
 def test_two_of_all_continuations_are_drawn_without_replacement(temperature):
   rows, table = 4000, np.array([0.1, 0.2, 0.3, 0.4])  # for tokens that never end
   step = lambda ids, index, cache: (jnp.log(jnp.broadcast_to(jnp.asarray(table), (*ids.shape, 4))), cache)
-  tokens, _ = decoding.beam_search(step, {}, jax.random.key(3), batch_size=rows, max_length=1, end_ids=(9,),
-                                   temperature=temperature)
+  search = jax.jit(functools.partial(decoding.beam_search, step, batch_size=rows, max_length=1, end_ids=(9,),
+                                     temperature=temperature))
+  tokens, _ = search({}, jax.random.key(3))
   counts = np.bincount(np.asarray(tokens).ravel(), minlength=4) / rows  # the more likely one of each pair of draws
   weights = table**(1 / temperature)
   wanted = np.zeros(4)
@@ -109,8 +114,9 @@ def test_two_of_all_continuations_are_drawn_without_replacement(temperature):
 def test_beams_are_drawn_from_the_continuations_of_all_beams_together():
   rows, first, second = 4000, np.array([0.2, 0.35, 0.45]), np.array([[0, 0, 0], [0.3, 0.6, 0.1], [0.2, 0.3, 0.5]])
   step = from_table([[first] * 3, second])
-  tokens, _ = decoding.beam_search(step, {}, jax.random.key(7), batch_size=rows, max_length=2, end_ids=(9,),
-                                   num_decodes=2, temperature=1.0)
+  search = jax.jit(functools.partial(decoding.beam_search, step, batch_size=rows, max_length=2, end_ids=(9,),
+                                     num_decodes=2, temperature=1.0))
+  tokens, _ = search({}, jax.random.key(7))
   # The first step draws all 3 tokens and keeps the more likely 1 and 2; the second draws 4 of their 6 successors.
   chances = (first[1:, None] * second[1:]).ravel()
   wanted = np.zeros(6)
@@ -126,7 +132,7 @@ def test_beams_are_drawn_from_the_continuations_of_all_beams_together():
 def test_beams_drawn_at_a_low_temperature_are_the_best(settings):
   toy = ToyDecoder(rows=4, vocabulary=7, seed=3)
   wanted = searcher(toy, 4, 3, max_length=8, **settings)()
-  found = searcher(toy, 4, 3, max_length=8, temperature=1e-3, key=jax.random.key(5), **settings)()
+  found = searcher(toy, 4, 3, max_length=8, temperature=1e-3, **settings)(key=jax.random.key(5))
   np.testing.assert_array_equal(found[0], wanted[0])
   np.testing.assert_allclose(found[1], wanted[1], rtol=1e-6)
 
@@ -134,7 +140,8 @@ def test_beams_drawn_at_a_low_temperature_are_the_best(settings):
 def test_drawn_beams_differ_by_key_and_have_the_scores_of_their_tokens():
   toy = ToyDecoder(rows=3, vocabulary=9, seed=3)
   settings = {'max_length': 6, 'alpha': 1.0, 'penalty': 'transformers', 'temperature': 1.5}
-  found = [searcher(toy, 3, 4, key=jax.random.key(seed), **settings)() for seed in (0, 1)]
+  search = searcher(toy, 3, 4, **settings)
+  found = [search(key=jax.random.key(seed)) for seed in (0, 1)]
   assert not np.array_equal(found[0][0], found[1][0])
   tokens, scores = found[0]
   for row, decode in np.ndindex(3, 4):
@@ -146,11 +153,12 @@ def test_drawn_beams_differ_by_key_and_have_the_scores_of_their_tokens():
 
 def test_a_row_draws_the_same_beams_whatever_the_batch():
   toy = ToyDecoder(rows=5, vocabulary=11, seed=2)
-  settings = {'max_length': 8, 'temperature': 3.0, 'key': jax.random.key(4)}
-  tokens, scores = searcher(toy, 5, 3, row_ids=np.arange(5) + 7, **settings)()
+  settings, key = {'max_length': 8, 'temperature': 3.0}, jax.random.key(4)
+  tokens, scores = searcher(toy, 5, 3, **settings)(row_ids=np.arange(5) + 7, key=key)
   assert len({tuple(each) for each in tokens[:, -1]}) > 1
+  search = searcher(toy, 1, 3, **settings)
   for row in range(5):
-    alone = searcher(toy, 1, 3, row_ids=np.array([row + 7]), **settings)(slice(row, row + 1))
+    alone = search(slice(row, row + 1), row_ids=np.array([row + 7]), key=key)
     np.testing.assert_array_equal(alone[0][0], tokens[row])
     np.testing.assert_allclose(alone[1][0], scores[row], rtol=1e-6)
 
@@ -163,7 +171,7 @@ def from_table(table):
 
 def test_one_beam_ends_on_eos_as_the_second_best_continuation():
   step = from_table([[[0.0, 0.4, 0.6]] * 3, [[0.0, 0.1, 0.9]] * 3])
-  tokens, scores = decoding.beam_search(step, {}, batch_size=1, max_length=2, end_ids=(EOS,), alpha=0.0)
+  tokens, scores = compiled(step, batch_size=1, max_length=2, alpha=0.0)({})
   assert tokens.tolist() == [[[EOS, 0]]]  # greedy decoding takes 2, 2
   np.testing.assert_allclose(scores, np.log([[0.4]]), rtol=1e-6)
 
@@ -176,7 +184,7 @@ def steps_taken(step, **settings):
     jax.debug.callback(lambda i: indices.append(int(i)), index)
     return step(ids, index, cache)
 
-  tokens, _ = decoding.beam_search(counted, {}, end_ids=(EOS,), **settings)
+  tokens, _ = compiled(counted, **settings)({})
   jax.effects_barrier()
   return len(indices), tokens.tolist()
 
@@ -213,14 +221,14 @@ def test_early_stopping_decides_when_the_search_gives_up():
 
 def test_what_follows_eos_is_the_pad_id():
   step = from_table([[[0.0, 0.9, 0.1]] * 3] * 4)
-  tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=4, end_ids=(EOS,), pad_id=9)
+  tokens, _ = compiled(step, batch_size=1, max_length=4, pad_id=9)({})
   assert tokens.tolist() == [[[EOS, 9, 9, 9]]]
 
 
 def test_the_first_step_reads_the_start_id():
   step = from_table([[[0.2, 0.0, 0.1, 0.7]] * 3 + [[0.2, 0.0, 0.7, 0.1]]])
   for start_id, wanted in ((0, 3), (3, 2)):
-    tokens, _ = decoding.beam_search(step, {}, batch_size=1, max_length=1, end_ids=(EOS,), start_id=start_id)
+    tokens, _ = compiled(step, batch_size=1, max_length=1, start_id=start_id)({})
     assert tokens.tolist() == [[[wanted]]]
 
 

@@ -18,13 +18,18 @@ def sample(toy, *, num_decodes=1, **settings):
   return jax.tree.map(np.asarray, jax.jit(run)(toy.cache(num_decodes), jax.random.key(0)))
 
 
+def compiled(decode, step, **settings):
+  """Returns a decoder as one program of the cache, the key and the like."""
+  return jax.jit(functools.partial(decode, step, **settings))
+
+
 def length_of(tokens):
   return list(tokens).index(EOS) + 1 if EOS in tokens else len(tokens)
 
 
 def test_greedy_takes_the_likeliest_token_at_every_step():
   toy = ToyDecoder(rows=4, vocabulary=6, seed=5)
-  tokens, scores = decoding.greedy(toy.step, toy.cache(1), batch_size=4, max_length=7, end_ids=(EOS,))
+  tokens, scores = compiled(decoding.greedy, toy.step, batch_size=4, max_length=7, end_ids=(EOS,))(toy.cache(1))
   ended = 0
   for row in range(4):
     wanted = []
@@ -40,7 +45,7 @@ def test_greedy_takes_the_likeliest_token_at_every_step():
 def test_what_leaves_one_token_equals_greedy(settings):
   toy = ToyDecoder(rows=4, vocabulary=6, seed=5)
   tokens, scores = sample(toy, **settings)
-  wanted = decoding.greedy(toy.step, toy.cache(1), batch_size=4, max_length=8, end_ids=(EOS,))
+  wanted = compiled(decoding.greedy, toy.step, batch_size=4, max_length=8, end_ids=(EOS,))(toy.cache(1))
   np.testing.assert_array_equal(tokens, wanted[0])
   np.testing.assert_array_equal(scores, wanted[1])
 
@@ -61,9 +66,9 @@ def constant(probabilities):
   ({'topp': 1.0}, [0.4, 0.1, 0.3, 0.2]),
 ])
 def test_tokens_come_as_often_as_their_probabilities_say(settings, wanted):
-  tokens, scores = decoding.temperature_sample(
-    constant([0.4, 0.1, 0.3, 0.2]), {}, jax.random.key(6), batch_size=4, num_decodes=2000, max_length=1, end_ids=(EOS,),
-    **settings)
+  tokens, scores = compiled(
+    decoding.temperature_sample, constant([0.4, 0.1, 0.3, 0.2]), batch_size=4, num_decodes=2000, max_length=1,
+    end_ids=(EOS,), **settings)({}, jax.random.key(6))
   counts = np.bincount(np.asarray(tokens).ravel(), minlength=4)
   wanted = np.asarray(wanted)
   assert np.all(np.abs(counts - 8000 * wanted) <= 5 * np.sqrt(8000 * wanted * (1 - wanted)))
@@ -99,9 +104,9 @@ def test_a_row_draws_the_same_whatever_the_batch():
 
 
 def test_the_noise_differs_by_key_row_decode_and_step():
-  tokens = [np.asarray(decoding.temperature_sample(
-    constant([1 / 64] * 64), {}, jax.random.key(seed), batch_size=2, num_decodes=3, max_length=5, end_ids=(-1,))[0])
-    for seed in (0, 1)]
+  draw = compiled(decoding.temperature_sample, constant([1 / 64] * 64), batch_size=2, num_decodes=3, max_length=5,
+                  end_ids=(-1,))
+  tokens = [np.asarray(draw({}, jax.random.key(seed))[0]) for seed in (0, 1)]
   draws = np.stack(tokens).reshape(-1, 5)  # keys, rows and decodes
   assert len({tuple(row) for row in draws}) == 12
   assert len({tuple(column) for column in draws.T}) == 5

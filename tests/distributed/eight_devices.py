@@ -141,8 +141,8 @@ def vectors():
 
 
 @pytest.mark.parametrize(('name', 'shape', 'dtype'), [
-  ('t5', (2, 2, 2), None), ('t5', (1, 1, 8), None), ('llama', (2, 2, 2), None), ('gpt2', (1, 2, 4), None),
-  ('llama', (2, 2, 2), 'int8')])
+  ('t5', (2, 2, 2), None), ('gpt2', (1, 2, 4), None), ('llama', (2, 2, 2), 'int8'),
+  *(pytest.param(*each, marks=pytest.mark.slow) for each in (('t5', (1, 1, 8), None), ('llama', (2, 2, 2), None)))])
 def test_logits_are_those_of_one_device(model, vectors, name, shape, dtype):
   found, wanted = (each.logits(INPUTS, TARGETS, vectors[each.width])
                    for each in (model(name, *shape, dtype=dtype), model(name, dtype=dtype)))
@@ -227,13 +227,14 @@ class Case:
 DATA, FSDP, MODEL = (Case('t5', PROMPT, shape) for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8)))
 IN_FRONT = Case('gpt2', PROMPT, (8, 1, 1))
 CASES = {
-  'prompt, data': DATA, 'prompt, fsdp': FSDP, 'prompt, model': MODEL, 'prompt in front of a causal model': IN_FRONT,
+  'prompt, data': DATA, 'prompt, fsdp': FSDP,
   'two prompts in packed rows, dropout, microbatches':
     Case('gpt2', TwoPrompts(layouts.before_eos), (2, 2, 2), packed=True, microbatches=2, dropout_rate=0.3),
   'pairs of rows': Case('gpt2', PROMPT, (2, 2, 2), loss=Loss(function=pairwise_cosine, of='hidden')),
   'retrained, eight bits': Case('llama', Retrained('.*layers_1/(mlp|self).*'), (2, 2, 2), dtype='int8'),
 }
 SLOW = {
+  'prompt, model': MODEL, 'prompt in front of a causal model': IN_FRONT,
   'prefix, eight bits': Case('llama', Prefix(3), (2, 2, 2), dtype='int8'),
   'two prompts in front, one a row': Case('llama', TwoPrompts(layouts.before), (2, 2, 2)),
   'low rank, eight bits': Case('llama', LowRank(2, ('.*(query|wo)/kernel',)), (2, 2, 2), dtype='int8'),
@@ -282,15 +283,15 @@ def test_a_steps_gradient_and_sums_are_those_of_one_device(model, name):
 # --- Collectives -----------------------------------------------------------------------------------------------------
 
 
-def test_copies_of_a_model_exchange_the_gradient_and_what_is_reported_alone(model):
-  for case in (DATA, IN_FRONT):
-    step, (_, state, _) = compiled(model, case)
-    _, sums = gradient(model, case)
-    summed = set(sums) - {'scaled_loss', 'gradient_norm', 'trained_norm'}  # these are computed from sums
-    gradients = sum(array.nbytes for array in jax.tree.leaves(state.trained))
-    found = collectives(step)
-    assert {(each.kind, each.times) for each in found} == {('all-reduce', 1)}
-    assert sum(each.bytes for each in found) == gradients + 4 * len(summed)
+@pytest.mark.parametrize('case', [DATA, pytest.param(IN_FRONT, marks=pytest.mark.slow)], ids=['rows', 'in front'])
+def test_copies_of_a_model_exchange_the_gradient_and_what_is_reported_alone(model, case):
+  step, (_, state, _) = compiled(model, case)
+  _, sums = gradient(model, case)
+  summed = set(sums) - {'scaled_loss', 'gradient_norm', 'trained_norm'}  # these are computed from sums
+  gradients = sum(array.nbytes for array in jax.tree.leaves(state.trained))
+  found = collectives(step)
+  assert {(each.kind, each.times) for each in found} == {('all-reduce', 1)}
+  assert sum(each.bytes for each in found) == gradients + 4 * len(summed)
 
 
 def test_split_parameters_are_gathered_layer_by_layer_and_nothing_of_them_is_sent_back(model):

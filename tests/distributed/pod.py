@@ -71,7 +71,7 @@ def play(model_folder, folder, shape=(), *, steps=(6,), judged=True, told=False,
                         for line in lines]
   if told:
     splits = {**toy_run.TASK.splits, 'train': Telling(toy_run.TASK.splits['train'])}
-    last = multihost.is_alone() or not multihost.is_main()
+    last = multihost.is_single_process() or not multihost.is_main()
     task = dataclasses.replace(toy_run.TASK, splits=splits) if last else toy_run.TASK
     rarely = {'saving': loop.Saving(1000)}
     try:

@@ -32,7 +32,7 @@ def test_a_dimension_that_does_not_divide_is_named_with_meshes_that_would_do(siz
   ((4, 2, 1), 12, 'multiple of 8, or a mesh whose data x fsdp divides 12, such as data=4, fsdp=1, model=2'),
   ((2, 3, 1), 9, 'multiple of 6, or a mesh whose data x fsdp divides 9, such as data=3, fsdp=1, model=2')])
 def test_rows_that_do_not_divide_are_named_with_a_mesh_that_would_do(sizes, count, advice):
-  with pytest.raises(ValueError, match=rf'BATCH_SIZE is {count}, .* over data x fsdp = .* Choose a {advice}\.'):
+  with pytest.raises(ValueError, match=rf'batch_size={count} cannot be used: .* data x fsdp = .* Choose a {advice}\.'):
     meshes.rows_at_once(mesh(*sizes), count)
 
 
@@ -70,18 +70,18 @@ def test_a_parameter_that_no_rule_names_is_an_error():
 
 
 def test_texts_are_not_cached_on_a_mesh():
-  with pytest.raises(ValueError, match=r'spread over 4 devices, which each would read other texts. Run it on one'):
+  with pytest.raises(ValueError, match=r'spread over 4 devices, and each would read different texts. Run it on one'):
     require_cacheable(toy_run.TASK, 'train', packed=False, mesh=mesh(2, 1, 2))
 
 
 @pytest.mark.parametrize('message', ['RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes', 'UNAVAILABLE: Gloo'])
-def test_errors_of_a_process_that_is_alone_are_its_own(message):
+def test_errors_of_a_process_that_is_single_process_are_its_own(message):
   assert not multihost.lost(jax.errors.JaxRuntimeError(message))
 
 
 def test_out_of_memory_is_no_sign_of_a_lost_process(monkeypatch):
-  monkeypatch.setattr(multihost, 'is_alone', lambda: False)
+  monkeypatch.setattr(multihost, 'is_single_process', lambda: False)
   lost = lambda message: multihost.lost(jax.errors.JaxRuntimeError(message))
   assert not lost('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes')
   assert lost('UNKNOWN: Gloo all-reduce failed') and lost('UNAVAILABLE: Socket closed')
-  assert not multihost.lost(ValueError('BATCH_SIZE is 3'))
+  assert not multihost.lost(ValueError('batch_size=3 cannot be used'))

@@ -96,7 +96,7 @@ def test_processes_of_which_one_is_told_to_end_end_behind_the_same_step_and_go_o
   found, folder = two
   assert [each['status'] for each in found] == [0, 0]
   assert found[0]['stopped'] == found[1]['stopped'] > 100
-  said = f'Told to end: saved at step {found[0]["stopped"]} of 3100. The same command goes on from there.'
+  said = f'SIGTERM: saved at step {found[0]["stopped"]} of 3100. Run the same command again to resume.'
   assert said in found[0]['printed'] and said not in found[1]['printed']
   step = found[0]['stopped'] + 2
   for name in (f'checkpoint_{step}/state.safetensors', 'last.safetensors'):
@@ -133,4 +133,4 @@ def test_a_process_that_loses_another_says_so_and_ends_with_a_status_of_its_own(
     assert main.ended(60) == 3
     last = main.printed.splitlines()[-1]
   assert last.startswith('prompt-tuning train: another process of this run has ended or cannot be reached')
-  assert last.endswith('What was saved last is kept: the same command on all hosts goes on from there.')
+  assert last.endswith('What was saved last is kept: the same command on all hosts resumes from there.')

@@ -1,4 +1,4 @@
-"""A run that gets SIGTERM."""
+"""Preemption of a run by SIGTERM."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_same_bits(tmp_path, 
   (name,) = (path.name for path in (tmp_path / 'told').glob('checkpoint_*'))
   step = int(name.removeprefix('checkpoint_'))
   assert 100 < step < 110
-  assert f'Told to end: saved at step {step} of 1100. The same command goes on from there.' in capsys.readouterr().err
+  assert f'SIGTERM: saved at step {step} of 1100. Run the same command again to resume.' in capsys.readouterr().err
   for folder in ('told', 'straight'):
     toy_run.train(tmp_path / folder, **SETTINGS, train_steps=112)
   for name in ('checkpoint_112/state.safetensors', 'last.safetensors'):

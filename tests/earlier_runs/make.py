@@ -1,9 +1,9 @@
-"""Makes this folder: a run of each kind, and what the package makes of each. Made by the package's version of 2026-11.
+"""Makes this folder: a run of each kind, and its expected outputs. Made by the package's version of 2026-11.
 
   PYTHONPATH=. python tests/earlier_runs/make.py      # in the root of a checkout
 
-The commit is in `made_at.txt`. It is not run again: the files must stay as that version wrote them. Add a kind of run
-with a name of its own.
+The commit is in `made_at.txt`. Do not run it again: the files must stay as that version wrote them. Add a new kind of
+run under a new name.
 """
 
 import json
@@ -28,7 +28,7 @@ from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
 
 HERE = pathlib.Path(__file__).parent
-MODELS = {  # every dimension differs from the others
+MODELS = {  # all dimensions differ
   't5': T5Config(vocab_size=29, width=12, heads=4, head_dim=5, mlp_dim=14, encoder_layers=2, decoder_layers=3,
                  relative_buckets=8, relative_max_distance=11),
   'llama': DecoderConfig(vocab_size=29, layers=3, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, tied=True,
@@ -40,7 +40,7 @@ UNUSED = ('train', 'training_eval', 'inference_eval/turn', 'inference_eval/turn.
 
 
 def main() -> None:
-  """Writes everything; the folder holds nothing but this file."""
+  """Writes everything; the folder holds only this file."""
   os.chdir(HERE)
   commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True).stdout
   pathlib.Path('made_at.txt').write_text(f'commit {commit.strip()}, the version of 2026-11\n')
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def write_examples():
-  """Writes lists of ids and the same turned round."""
+  """Writes lists of ids and their reversals."""
   random = np.random.default_rng(0)
   rows = [random.integers(2, 29, random.integers(1, 5)).tolist() for _ in range(40)]
   pathlib.Path('turn.jsonl').write_text(''.join(json.dumps(
@@ -64,13 +64,13 @@ def write_examples():
 
 
 def write_expected(name, values, arrays):
-  """Writes numbers and arrays beside the folders."""
+  """Writes numbers and arrays next to the folders."""
   pathlib.Path(f'expected/{name}.json').write_text(json.dumps(values, indent=1) + '\n')
   np.savez_compressed(f'expected/{name}.npz', **{path: np.asarray(array) for path, array in arrays.items()})
 
 
 def make_run(name):
-  """Makes a run of `METHODS`, and what is expected of it."""
+  """Makes a run of `METHODS`, and its expected outputs."""
   tests.train(name, HERE / name, tests.STEPS)
   drop_unused(name)
   values, arrays = {}, {}
@@ -110,7 +110,7 @@ def make_adapters():
 
 
 def make_by_command():
-  """Makes a run by `prompt-tuning train`, and what `prompt-tuning eval` makes of it and of others."""
+  """Makes a run with `prompt-tuning train`, and the outputs of `prompt-tuning eval` for it and for others."""
   tests.run_command(*tests.TRAIN, '--gin.TRAIN_STEPS=3')
   drop_unused('by_command')
   values = {'evaluated': {}}

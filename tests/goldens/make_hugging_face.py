@@ -2,8 +2,8 @@
 
   python tests/goldens/make_hugging_face.py
 
-Made on the CPU with torch 2.13.0, transformers 5.23.0 and peft 0.21.2, in float32. This package has no part in what is
-written. The fields are those of the golden data beside the project, so that tests read both.
+Made on the CPU with torch 2.13.0, transformers 5.23.0 and peft 0.21.2, in float32. The written data does not depend on
+this package. The fields are those of the golden data beside the project, so that tests read both.
 """
 
 import pathlib
@@ -16,9 +16,9 @@ import transformers
 
 HERE = pathlib.Path(__file__).parent
 FOLDER, FAMILIES = HERE / 'hf', HERE.parent / 'models/families'
-NEW, BEAMS, P, STEPS = 12, 4, 5, 8  # of answers, searches, prompts and training
+NEW, BEAMS, P, STEPS = 12, 4, 5, 8  # of generations, searches, prompts and training
 torch.set_num_threads(1)
-SEARCHES = {  # kind: settings, and whether a likelier token than T5's ends the answers
+SEARCHES = {  # kind: settings, and whether a likelier token than T5's ends the generations
   'greedy': ({}, False), 'greedy_eos2': ({}, True), 'beam4': ({'length_penalty': 1.0}, False),
   'beam4_eos2': ({'length_penalty': 1.0}, True), 'beam4_eos2_lp2': ({'length_penalty': 2.0}, True),
   'beam4_lp06_es': ({'length_penalty': 0.6, 'early_stopping': True}, False),
@@ -45,13 +45,13 @@ def batch_of(seed, encoder_decoder):
 
 
 def searches(model, batch):
-  """Returns answers, their lengths and scores; the second end token is the one that greedy answers hold most."""
+  """Returns generations, their lengths and scores; the second end token is the most frequent one in greedy decoding."""
   given = {'input_ids': batch['input_ids'], 'attention_mask': batch['attention_mask']}
   found, other = {}, None
   for name, (settings, early) in SEARCHES.items():
     count = BEAMS if 'beam' in name else 1
     end = other if early else 1
-    # Without a cache: transformers' has room for as many layers as the encoder has.
+    # Without a cache: transformers' has as many layers as the encoder.
     answer = model.generate(**given, max_new_tokens=NEW, do_sample=False, num_beams=count, num_return_sequences=count,
                             use_cache=False, eos_token_id=end, return_dict_in_generate=True, output_scores=True,
                             **settings)
@@ -67,7 +67,7 @@ def searches(model, batch):
 
 
 def make_model(name, seed):
-  """Writes the logits, loss and answers of a T5."""
+  """Writes the logits, loss and generations of a T5."""
   model, batch = read(name), batch_of(seed, encoder_decoder=True)
   with torch.no_grad():
     out = model(**batch)
@@ -76,7 +76,7 @@ def make_model(name, seed):
 
 
 def make_training(name, seed, rate=0.3, decay=0.01):
-  """Writes the prompts, gradients and losses of steps that torch's AdamW takes with a prompt of PEFT."""
+  """Writes the prompts, gradients and losses of steps of torch's AdamW with a prompt of PEFT."""
   encoder_decoder = name.startswith('t5')
   more = {'num_transformer_submodules': 1} if encoder_decoder else {}
   task = 'SEQ_2_SEQ_LM' if encoder_decoder else 'CAUSAL_LM'

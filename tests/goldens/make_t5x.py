@@ -1,8 +1,8 @@
-"""Makes `tests/goldens/t5x`: what T5X and Flaxformer give for two tiny random models, plain and with a prompt.
+"""Makes `tests/goldens/t5x`: outputs of T5X and Flaxformer for two tiny random models, with and without a prompt.
 
   python tests/goldens/make_t5x.py
 
-in the environment of docs/t5x.md. This package has no part in what is written. Made on CPUs with T5X cc342d41,
+in the environment of docs/t5x.md. The written data does not depend on this package. Made on CPUs with T5X cc342d41,
 Flaxformer 399ea3a8, airio 69897df7, jestimator 326824a4, jax 0.10.2, flax 0.12.8, seqio 0.0.20, orbax-checkpoint
 0.12.8 and tensorflow 2.21.0. The fields are those of the golden data beside the project, so that tests read both.
 """
@@ -55,7 +55,7 @@ def outputs(model, params, batch, asked=None):
 
 
 def make_encoder_decoder():
-  """Writes `encoder_decoder.npz`, `parameters.npz` and `training.npz`; returns what checkpoints are made of."""
+  """Writes `encoder_decoder.npz`, `parameters.npz` and `training.npz`; returns the content of checkpoints."""
   model = make.make_model()
   converter = seqio.EncDecFeatureConverter(pack=False)
   rows = rows_of(1, (9, 4, 7, 9, 2, 6, 8), (7, 8, 3, 5, 8, 2, 6))
@@ -88,7 +88,7 @@ def of_the_example_network(arrays, batch):
     num_decoder_layers=make.DECODER, head_dim=make.HEAD_DIM, mlp_dim=make.HIDDEN, mlp_activations=('gelu', 'linear'),
     dropout_rate=0.0, logits_via_embedding=False)
   other = network.Transformer(config)
-  # Its biases have 32 buckets up to 128: the distances here must need no other than ours.
+  # Its biases have 32 buckets up to 128: these distances must map to the same buckets as ours.
   return other.apply({'params': make.nested(with_wide_biases(arrays))}, batch['encoder_input_tokens'],
                      batch['decoder_input_tokens'], batch['decoder_target_tokens'], enable_dropout=False)
 
@@ -148,7 +148,7 @@ def make_decoder_only():
   shapes = {name: array.shape for name, array in arrays.items()}
   shapes['decoder/token_embedder/embedding'] = (make.VOCAB, make.WIDTH)
   arrays = make.random_parameters({**shapes, make.DECODER_PROMPT: (make.P, make.WIDTH)}, seed=11, ends=1.4)
-  # T5X ends a row where it is as long as the batch: these have the same room.
+  # T5X ends a row at the length of the batch: these rows have the same space.
   asked = make.converted(seqio.DecoderFeatureConverter(pack=False), rows_of(8, (6,) * 5, (2,) * 5),
                          {'inputs': 6, 'targets': 9})
   golden = {**batch, 'asked_tokens': asked['decoder_target_tokens'][:, :6]}
@@ -175,7 +175,7 @@ def make_scanned():
 
 
 def make_checkpoints(plain, axes, trained):
-  """Writes `checkpoints.tar.xz`: T5X's native layout and Orbax's, with a prompt and without."""
+  """Writes `checkpoints.tar.xz`: T5X's native layout and Orbax's, with and without a prompt."""
   partitioner = partitioning.PjitPartitioner(num_partitions=1, logical_axis_rules=[
     *partitioning.standard_logical_axis_rules(), ('prompt', None), ('relpos_buckets', None)])
   whole = train_state.FlaxOptimTrainState.create(
@@ -202,7 +202,7 @@ def make_checkpoints(plain, axes, trained):
 
 
 def without_owner(member):
-  """Returns a member of an archive without what differs from machine to machine."""
+  """Returns a member of an archive without the values that differ between machines."""
   member.uid = member.gid = member.mtime = 0
   member.uname = member.gname = ''
   return member
@@ -238,7 +238,7 @@ def make_units():
 
 
 def save(name, arrays):
-  """Writes arrays whose integers are as narrow as they may be."""
+  """Writes arrays, with integers of the narrowest possible type."""
   small = lambda array: array.astype(np.int16) if array.dtype == np.int32 and array.ndim else array
   np.savez_compressed(FOLDER / name, **{key: small(np.asarray(array)) for key, array in arrays.items()})
 

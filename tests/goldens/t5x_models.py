@@ -1,7 +1,7 @@
-"""Two tiny random models of T5X and Flaxformer, for `make_t5x.py`: each takes a prompt as ids in front of its text.
+"""Two tiny random models of T5X and Flaxformer, for `make_t5x.py`: each takes a prompt as ids before its text.
 
-A prompt of P vectors is P further rows of the embedding, and P further ids stand in front of the text. So T5X and
-Flaxformer run as they are: nothing is added to their stacks, masks or searches.
+A prompt of P vectors is P additional rows of the embedding, and P additional ids come before the text. T5X and
+Flaxformer therefore run unmodified: nothing is added to their stacks, masks or searches.
 """
 
 import functools
@@ -20,7 +20,7 @@ from t5x import adafactor, decoding, models, optimizers
 
 VOCAB, WIDTH, HEADS, HEAD_DIM, HIDDEN, ENCODER, DECODER, P = 37, 10, 3, 5, 14, 2, 4, 6
 BUCKETS, MAX_DISTANCE = 8, 11
-START = VOCAB + P  # a copy of the row of 0, with which a decoder that stands alone begins: 0 would count as padding
+START = VOCAB + P  # a copy of row 0, the begin token of a decoder-only model: 0 would count as padding
 ENCODER_PROMPT, DECODER_PROMPT = 'encoder/prompt/prompt/prompt', 'decoder/prompt/prompt/prompt'
 VOCABULARY = seqio.PassThroughVocabulary(size=VOCAB, eos_id=1)
 
@@ -42,7 +42,7 @@ def architecture(decoder_only=False, scanned=False):
                              dtype='float32')
   layer = {'dropout_factory': dropout, 'layer_norm_factory': norm}
   stack = {'layer_norm_factory': norm, 'dtype': 'float32'}
-  if scanned:  # each layer has position biases of its own
+  if scanned:  # each layer has separate position biases
     layer |= {'scanned': True, 'relative_position_bias_factory': biases}
     stack |= {'scan_layers': True}
   else:
@@ -78,7 +78,7 @@ def nested(arrays):
 
 
 def joined(params):
-  """Returns the parameters of `architecture`: a prompt is taken out of them and put behind the embedding's rows."""
+  """Returns the parameters of `architecture`: a prompt is removed from them and appended to the embedding's rows."""
   arrays = traverse_util.flatten_dict(params, sep='/')
   name = 'token_embedder/embedding' if 'token_embedder/embedding' in arrays else 'decoder/token_embedder/embedding'
   rows, first = jnp.asarray(arrays[name]), arrays[name][:1]
@@ -91,7 +91,7 @@ def joined(params):
 
 
 def in_front(tokens, prompted):
-  """Returns tokens [B, T] behind the prompt's ids, if there is one."""
+  """Returns tokens [B, T] after the prompt's ids, if there is a prompt."""
   ids = jnp.broadcast_to(jnp.arange(VOCAB, VOCAB + P, dtype=jnp.int32), (len(tokens), P))
   return jnp.concatenate([ids, tokens], 1) if prompted else jnp.asarray(tokens)
 
@@ -115,10 +115,10 @@ class EncoderDecoder(models.EncoderDecoderModel):
 
 
 class DecoderOnly(models.DecoderOnlyModel):
-  """T5X's model of parameters that may hold a prompt, which stands before the token that begins a row.
+  """T5X's model of parameters that may hold a prompt, which comes before the begin token of a row.
 
-  T5X's beam search takes a row's first id away only where it is 0. So 0 is the prompt's first id here, and `START` what
-  0 was.
+  T5X's beam search removes a row's first id only if it is 0. So 0 is the prompt's first id here, and `START` replaces
+  the token 0.
   """
 
   def _compute_logits(self, params, batch, *args, **kwargs):
@@ -143,7 +143,7 @@ HYPER = {'decay_rate': 0.8, 'step_offset': 0, 'weight_decay_rate': 1e-5, 'multip
 
 
 def prompt_optimizer(**changes):
-  """Returns Adafactor of whatever is called a prompt; what is not has no state."""
+  """Returns Adafactor for every parameter named as a prompt; other parameters have no state."""
   return optimizers.MultiOptimizer(((
     traverse_util.ModelParamTraversal(lambda name, _: '/prompt/' in name), adafactor.Adafactor(**HYPER | changes)),))
 
@@ -157,7 +157,7 @@ def make_model(decoder_only=False, prefix_lm=True, optimizer=None, scanned=False
 
 
 def first_variables(model, batch):
-  """Returns the shapes of a model's parameters under its names, and their logical axes."""
+  """Returns the shapes of a model's parameters by their names, and their logical axes."""
   variables = model.get_initial_variables(
     jax.random.PRNGKey(0), {name: array.shape for name, array in batch.items()},
     dict.fromkeys(batch, jnp.int32))
@@ -165,7 +165,7 @@ def first_variables(model, batch):
 
 
 def random_parameters(shapes, seed, ends=1.0):
-  """Returns parameters that all matter: no norm's scale is one. `ends` makes the end token likelier or rarer."""
+  """Returns parameters that all have an effect: no norm's scale is one. `ends` changes the end token's probability."""
   random, arrays = np.random.default_rng(seed), {}
   for name, shape in sorted(shapes.items()):
     array = random.normal(size=shape)
@@ -188,6 +188,6 @@ def converted(converter, rows, lengths):
 
 
 def prompt_axes(params_axes, name):
-  """Returns logical axes to which those of a prompt are added."""
+  """Returns logical axes with those of a prompt added."""
   arrays = traverse_util.flatten_dict(dict(params_axes), sep='/')
   return nested(arrays | {f'{name}_axes': axes.AxisMetadata(names=('prompt', 'embed'))})

@@ -1,4 +1,4 @@
-"""What a clone carries."""
+"""The size of a clone."""
 
 import golden_models
 

@@ -19,7 +19,7 @@ LENGTHS = "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}"
 
 @pytest.fixture(scope='session')
 def toy_shape() -> list[str]:
-  """Overrides that make any model file toy-sized, and its texts token ids."""
+  """Overrides that make any model file toy-sized, with token ids as texts."""
   return [f'--gin.{name}={value}' for name, value in SHAPE.items()] + [
     "--gin.ACTIVATION_DTYPE='float32'", '--gin.VOCABULARY=@seqio.PassThroughVocabulary()',
     '--gin.seqio.PassThroughVocabulary.size=40']
@@ -27,7 +27,7 @@ def toy_shape() -> list[str]:
 
 @pytest.fixture(scope='session')
 def toy_model():
-  """A T5 of random weights in the shape of `toy_shape`."""
+  """A T5 with random weights in the shape of `toy_shape`."""
   from prompt_tuning.data.vocabularies import PassThroughVocabulary
   from prompt_tuning.models.loading import random_model
   from prompt_tuning.models.t5 import T5Config
@@ -68,14 +68,14 @@ def examples(tmp_path) -> pathlib.Path:
 
 @pytest.fixture
 def columns() -> list[str]:
-  """Overrides that make tasks of the columns of `examples`."""
+  """Overrides that define a task by the columns of `examples`."""
   return ["--gin.files.FileTask.inputs='3 {question}'", "--gin.files.FileTask.targets='{answer}'",
           "--gin.files.FileTask.labels={'0': '20', '1': '21'}"]
 
 
 @pytest.fixture
 def build():
-  """Returns a function `(program, *arguments) -> the run that they describe`."""
+  """Returns a function `(program, *arguments) -> the run of these arguments`."""
   from prompt_tuning.programs import launch
 
   return lambda program, *arguments: launch.build(program, command.parse_flags(program, arguments))[0]
@@ -103,7 +103,7 @@ def cache(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def run(capsys, monkeypatch, cache):
-  """Returns a function `(program, *arguments) -> exit status, what was printed, errors`."""
+  """Returns a function `(program, *arguments) -> exit status, output, errors`."""
   monkeypatch.setenv('XDG_CACHE_HOME', str(cache))
 
   def call(program: str, *arguments: str) -> tuple[int, str, str]:

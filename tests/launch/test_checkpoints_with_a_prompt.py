@@ -1,4 +1,4 @@
-"""Whole-model checkpoints with the prompt in them, as older runs on T5X wrote them, through our programs."""
+"""Whole-model checkpoints that hold a prompt, as older runs on T5X wrote them, in our programs."""
 
 import json
 

@@ -52,7 +52,7 @@ def test_what_the_loss_cannot_do_is_an_error_before_the_first_step(run, train, t
   status, _, errors = run(*train, *chosen)
   assert status != 0 and message in errors
   assert not (tmp_path / 'run' / 'metrics.jsonl').exists() or not lines(tmp_path / 'run/metrics.jsonl')
-  if '22' not in chosen[-1]:  # a plan does not look through all examples
+  if '22' not in chosen[-1]:  # a plan does not check all examples
     status, _, errors = run(*train, *chosen, '--dry_run')
     assert status != 0 and message in errors
 

@@ -1,4 +1,4 @@
-"""The command line: flags, help, and what wrong ones are answered."""
+"""The command line: flags, help, and the errors for wrong flags."""
 
 import subprocess
 import sys

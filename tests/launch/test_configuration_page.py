@@ -1,4 +1,4 @@
-"""docs/configuration.md: each name in its tables is what the page says."""
+"""docs/configuration.md: each name in its tables is as the page describes it."""
 
 import importlib
 import importlib.util
@@ -14,7 +14,7 @@ from prompt_tuning.programs import command, gin_files, launch
 ROOT = pathlib.Path(prompt_tuning.__file__).parent
 PAGE = (ROOT.parent / 'docs' / 'configuration.md').read_text()
 TEXTS = {path: path.read_text() for path in (ROOT / 'configs').rglob('*.gin')
-         if path.parts[-3] != 'experiments'}  # which have a page of their own
+         if path.parts[-3] != 'experiments'}  # which have a separate page
 STATES = ('supported', 'alias', 'clear error')
 
 
@@ -91,7 +91,7 @@ def test_every_script_of_the_page_is_there():
 
 
 def expanded(name: str) -> list[str]:
-  """Returns the names that braces stand for; a brace without commas stands for any word."""
+  """Returns the names given by braces; braces without commas match any word."""
   brace = re.search(r'\{([^}]*)\}', name)
   if brace is None:
     return [name]

@@ -1,4 +1,4 @@
-"""Programs on a model that has a decoder alone: the same commands as for T5."""
+"""Programs on a decoder-only model: the same commands as for T5."""
 
 import json
 import random
@@ -33,7 +33,8 @@ def files(tmp_path_factory):
   ['--gin.PROMPT_LENGTH=3'],
   pytest.param(['--gin.PROMPT_LENGTH=3', '--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'],
                marks=pytest.mark.slow),
-  ['--gin.PROMPT=@prefix.Prefix', '--gin.prefix.Prefix.length=3', '--gin.PROMPT_LENGTH=3'],
+  pytest.param(['--gin.PROMPT=@prefix.Prefix', '--gin.prefix.Prefix.length=3', '--gin.PROMPT_LENGTH=3'],
+               marks=pytest.mark.slow),
 ], ids=['prompt', 'suffix', 'prefix'])
 def test_a_prompt_or_prefix_is_trained_judged_and_used(files, tmp_path, method, capsys):
   train = ['--gin_file=runs/prompt_finetune.gin', f"--gin.INITIAL_CHECKPOINT_PATH='{files}/gpt2'",

@@ -1,4 +1,4 @@
-"""What a dry run says of each device: bytes counted by hand, and what the compiler counts of the same step."""
+"""A dry run's bytes on each device, compared with bytes counted by hand and by the compiler for the same step."""
 
 import importlib.util
 import re
@@ -12,7 +12,7 @@ FROZEN = {'float32': 5280, 'bfloat16': 2640, 'int8': 2572}  # see below
 
 @pytest.fixture
 def plan(run, toy_shape, toy_t5x, tmp_path):
-  """Returns a function `(*arguments) -> exit status, what the plan of a toy run says, errors`."""
+  """Returns a function `(*arguments) -> exit status, plan of a toy run, errors`."""
 
   def call(*arguments, dry_run='--dry_run', program='train', files=MODEL):
     return run(program, *files, *toy_shape, f"--gin.INITIAL_CHECKPOINT_PATH='{toy_t5x}'", '--gin.TRAIN_STEPS=80',
@@ -23,7 +23,7 @@ def plan(run, toy_shape, toy_t5x, tmp_path):
 
 
 def counted(printed: str) -> dict[str, int]:
-  """Returns what a plan counts on each device: name -> bytes."""
+  """Returns the counts of a plan for each device: name -> bytes."""
   lines = [line.split(maxsplit=1) for line in printed.partition('Bytes on each device')[2].splitlines()]
   return {line[1]: int(line[0].replace(',', '')) for line in lines
           if len(line) == 2 and line[0].replace(',', '').isdigit()}
@@ -31,11 +31,11 @@ def counted(printed: str) -> dict[str, int]:
 
 @pytest.mark.parametrize('dtype', FROZEN)
 def test_bytes_on_each_of_eight_devices_are_those_counted_by_hand(plan, dtype):
-  """Vocabulary 40, width 8, 2 heads of 5, MLP 12, 3 + 2 layers; matrices are cut into four.
+  """Vocabulary 40, width 8, 2 heads of 5, MLP 12, 3 + 2 layers; matrices are split into four.
 
-  Numbers on a device: of an attention's matrices 80 · 4 / 4, of an MLP's 96 · 3 / 4, of embedding and output layer
-  320 / 4 each; norms (8) and position biases (32 · 2) are whole. In 8 bits a matrix has a scale for each output, of
-  which a device has half.
+  Parameters per device: 80 · 4 / 4 of an attention's matrices, 96 · 3 / 4 of an MLP's, 320 / 4 each of embedding and
+  output layer; norms (8) and position biases (32 · 2) are whole. In 8 bits, a matrix has a scale for each output, and a
+  device has half of them.
   """
   attentions, mlps = 3 + 2 * 2, 3 + 2
   matrices = 80 * attentions + 72 * mlps
@@ -49,7 +49,7 @@ def test_bytes_on_each_of_eight_devices_are_those_counted_by_hand(plan, dtype):
   found = counted(printed)
   assert found[f'frozen, {dtype}'] == FROZEN[dtype]
   assert found['trained'] == found['gradient'] == 4 * 3 * 8
-  # 12 positions of the encoder with 4 numbers each, 5 of the decoder with 6, and 2 of each of two rows
+  # 12 positions of the encoder with 4 values each, 5 of the decoder with 6, and 2 of each of two rows
   assert found['batch'] == 2 * 4 * (12 * 4 + 5 * 6 + 2)
   assert found['together'] == sum(found.values()) - found['together']
   assert 'Mesh: data=2 x fsdp=2 x model=2: 8 devices (this machine has ' in printed
@@ -65,9 +65,9 @@ def test_copies_are_as_many_as_fill_the_machine_or_one(plan):
 
 @pytest.mark.parametrize('arguments, said', [
   (["--gin.partitioning.PjitPartitioner.mesh_shape={'model': 4}"], 'The model has 2 heads.*model=4 does not divide'),
-  (["--gin.partitioning.PjitPartitioner.mesh_shape={'data': 3}"], r'BATCH_SIZE is 8, .* = 3 devices'),
+  (["--gin.partitioning.PjitPartitioner.mesh_shape={'data': 3}"], r'BATCH_SIZE=8 cannot be used: .* = 3 devices'),
   (['--gin.trainer.Trainer.num_microbatches=4', "--gin.partitioning.PjitPartitioner.mesh_shape={'data': 4}"],
-   'each of 4 microbatches is 2, .* = 4 devices')])
+   'microbatches=4, of 2 rows each.* = 4 devices')])
 def test_a_mesh_that_does_not_fit_is_an_error_before_anything_runs(plan, arguments, said):
   status, printed, errors = plan(*arguments)
   assert status == 2

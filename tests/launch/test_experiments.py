@@ -1,4 +1,4 @@
-"""The experiments: their gin files describe runs, their scripts run whole at toy sizes, and the page names all."""
+"""The experiments: their gin files describe runs, their scripts run whole at toy sizes, and the page names them all."""
 
 import json
 import pathlib
@@ -62,7 +62,7 @@ TUNE_BATCH = 4
 
 @pytest.fixture
 def size(tmp_path):
-  """Returns a function that writes the toy size of an experiment; returns its path."""
+  """Returns a function that writes an experiment's toy size and returns its path."""
 
   def write(name):
     path = tmp_path / f'{name}.gin'
@@ -74,7 +74,7 @@ def size(tmp_path):
 
 @pytest.fixture
 def e2e(tmp_path):
-  """Flags that name small files in E2E's form."""
+  """Flags for small files in E2E's format."""
   (tmp_path / 'train.txt').write_text('\n'.join(
     f'name : The {name} | family friendly : yes | near : {number}||The {name} is a family pub near {number} .'
     for name in ('Mill', 'Crown', 'Bee', 'Oak') for number in range(40)))
@@ -187,7 +187,7 @@ def test_clustering_tunes_by_both_losses_and_draws(tmp_path, size, capsys):
 
 @pytest.fixture
 def found_whole(tmp_path, users_environment):
-  """What an experiment finds at its small size, run as users run it."""
+  """The results of an experiment at its small size, run as by a user."""
 
   def run(name, *flags):
     done = subprocess.run([sys.executable, '-m', f'prompt_tuning.scripts.{name}', f'--output={tmp_path}', *flags],

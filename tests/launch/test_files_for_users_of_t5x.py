@@ -1,4 +1,4 @@
-"""The files that train, eval and infer write, under the names and in the form that users of T5X know."""
+"""The files that train, eval and infer write, with the names and formats that users of T5X know."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ FROM_CHECKPOINT = ('--gin_file=models/from_checkpoint_prompt.gin', *IDS)
 
 @pytest.fixture(scope='module')
 def folder(toy_t5x, cache, tmp_path_factory):
-  """Runs the three programs on one table; their folders are `train`, `eval` and `infer` in it."""
+  """Runs the three programs on one table; their folders are `train`, `eval` and `infer`."""
   folder = tmp_path_factory.mktemp('programs')
   (folder / 'sums.tsv').write_text('inputs\ttargets\n' + ''.join(f'{7 + i} 11\t{20 + i % 2}\n' for i in range(20)))
   common = [*FROM_CHECKPOINT, f"--gin.MIXTURE_OR_TASK_NAME='{folder}/sums.tsv'", LENGTHS, '--gin.PROMPT_LENGTH=3']
@@ -35,7 +35,7 @@ def folder(toy_t5x, cache, tmp_path_factory):
 
 
 def files_in(folder: pathlib.Path) -> dict[str, bytes]:
-  """Returns what the files of a folder hold; those for TensorBoard are called `events`."""
+  """Returns the content of a folder's files; those for TensorBoard are called `events`."""
   files = [path for path in folder.rglob('*') if path.is_file()]
   names = [path.with_name('events') if path.name.startswith('events') else path for path in files]
   return {str(name.relative_to(folder)): path.read_bytes() for name, path in zip(names, files, strict=True)}
@@ -77,7 +77,7 @@ def test_train_writes_the_files_of_t5x_and_its_own(folder):
 def test_eval_writes_the_files_of_t5x(folder):
   files = files_in(folder / 'eval')
   step = lines_of(files['inference_eval/sums.tsv-metrics.jsonl'])[0]['step']
-  assert step in (72, 74)  # the best
+  assert step in (72, 74)  # the best step
   assert set(files) == {'config.gin', 'run.toml', 'model-info.txt', 'inference_eval/sums.tsv/events',
                         'inference_eval/sums.tsv-metrics.jsonl', f'inference_eval/sums.tsv-{step:06}.jsonl'}
   assert_answers(lines_of(files[f'inference_eval/sums.tsv-{step:06}.jsonl']))

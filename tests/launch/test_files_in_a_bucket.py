@@ -1,4 +1,4 @@
-"""What programs read from a bucket and write to it: everything but models under `gs://` addresses."""
+"""Programs that read from and write to a bucket: everything except models under `gs://` addresses."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ROWS = [{'inputs': '3 4 5', 'targets': '6'}, {'inputs': '7', 'targets': '8 9'}]
 
 @pytest.fixture
 def bucket(store):
-  """The folder that holds what is in gs://bucket."""
+  """The folder that holds the content of gs://bucket."""
   return store.folder / 'bucket'
 
 
@@ -68,7 +68,7 @@ def train_flags(model, examples, columns, folder, steps=6):
 
 
 def files_in(folder):
-  """Returns name -> content of all files, without times; None for those that hold times or folders only."""
+  """Returns name -> content of all files, without times; None for files that hold only times or folders."""
   found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
   if 'metrics.jsonl' in found:
     lines = map(json.loads, found['metrics.jsonl'].splitlines())

@@ -1,4 +1,4 @@
-"""What a prompt starts from, and the vocabulary that its texts are read with, as overrides choose them."""
+"""The initial values of a prompt, and the vocabulary for its texts, as overrides choose them."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Gin files: where they are found, and what is made of those that were written for T5X."""
+"""Gin files: where they are found, and how files written for T5X are adapted."""
 
 import itertools
 import json
@@ -67,7 +67,7 @@ def test_model_files_have_t5xs_parameters(size, build, shared):
   assert (len(found), trees.count(flat)) == (wanted['count'], wanted['total_params'])
   assert {name: found[name] for name in wanted['example']} == {
     name: each['shape'] for name, each in wanted['example'].items()}
-  if size == 'small':  # of which T5X's whole list is there
+  if size == 'small':  # T5X's complete list is available for it
     names = json.loads((golden / 't5_1_1_small_params.json').read_text())
     assert found == {name: each['shape'] for name, each in names.items()}
 

@@ -1,4 +1,4 @@
-"""From gin files and overrides to a run: what slips are answered, and what the facade accepts and refuses."""
+"""From gin files and overrides to a run: errors for slips, and what the facade accepts and refuses."""
 
 import re
 
@@ -14,7 +14,7 @@ SET = ("--gin.MODEL_DIR='run'", "--gin.INITIAL_CHECKPOINT_PATH='there'", '--gin.
 
 
 def method_of(run, model):
-  """Returns the method of a run, whose tensors are those that it shall train."""
+  """Returns the method of a run, which determines its trained tensors."""
   method = objects.method(run.method, model)
   objects.require_trainable(run, model, trees.flatten(method.initialise(jax.random.key(0), model)))
   return method
@@ -137,7 +137,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
 def test_what_is_not_supported_is_a_clear_error(override, answer, train):
   with pytest.raises(ValueError, match=re.escape(answer)) as caught:
     train(override)
-  assert 'configurable' not in str(caught.value)  # gin's words
+  assert 'configurable' not in str(caught.value)  # gin's jargon
 
 
 @pytest.mark.parametrize('override, answer', [

@@ -62,7 +62,7 @@ def evaluations(run):
   return training.evaluations(run, task(run), vocabulary(run))
 
 
-# Macro or binding -> (its value in gin, what of the run it sets, what that is then), and further arguments.
+# Macro or binding -> (its value in gin, the setting of the run, the setting's expected value), and further arguments.
 TRAIN = {
   'NUM_HEADS': ('3', lambda run: config(run).heads, 3),
   'NUM_ENCODER_LAYERS': ('4', lambda run: config(run).encoder_layers, 4),
@@ -248,7 +248,7 @@ INFER = {
   'infer_script.infer.random_seed': ('4', lambda run: run.seed, 4),
   'infer_script.infer.lines': ("'id||text'", lambda run: run.output, 'out/Add1-predict.txt'),
 }
-# Names whose effect another test shows.
+# Names that another test covers.
 ELSEWHERE = {
   'SCALE': 'test_what_is_not_supported_is_a_clear_error',
   'ACTIVATION_PARTITIONING_DIMS': 'test_what_is_not_supported_is_a_clear_error',

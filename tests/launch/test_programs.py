@@ -1,4 +1,4 @@
-"""Training, judging and answering from the command line, with toy models."""
+"""Training, evaluation and inference from the command line, with toy models."""
 
 import json
 
@@ -157,7 +157,7 @@ def test_a_model_is_judged_by_itself_where_there_is_no_prompt(build, toy_folder)
 
 
 def writing_into(program, macro, folder):
-  """Returns a program and its arguments, for results that go into a folder; there is no model for it."""
+  """Returns a program and its arguments, with results in a folder; its model does not exist."""
   checkpoint = 'INITIAL_CHECKPOINT_PATH' if program == 'train' else 'CHECKPOINT_PATH'
   run_file = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}[program]
   return [program, *FROM_CHECKPOINT, f'--gin_file=runs/{run_file}.gin', f"--gin.{checkpoint}='there'", LENGTHS,

@@ -1,4 +1,4 @@
-"""Table-to-text from the command line: the names of `table_to_text`, and answers as lines of text."""
+"""Table-to-text from the command line: the names of `table_to_text`, and predictions as lines of text."""
 
 import json
 
@@ -14,7 +14,7 @@ MIXTURE = '--gin.MIXTURE_OR_TASK_NAME=@table_to_text.PretrainingMixture()'
 
 @pytest.fixture
 def data(tmp_path):
-  """Files of each form, whose words are token ids."""
+  """Files of each format, with token ids as words."""
   (tmp_path / 'train.txt').write_text(''.join(f'{3 + i} 4||{5 + i} 6\n' for i in range(30)))
   (tmp_path / 'dev.out').write_text('7||3 4||5 6\n7||3 4||6 5\n9||8 4||9 6\n')
   (tmp_path / 'test.txt').write_text('3 4\n8 9\n5 4\n')

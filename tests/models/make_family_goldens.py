@@ -1,12 +1,12 @@
-"""Makes `tests/models/families`: tiny random members of the families, and what transformers and PEFT give for them.
+"""Makes `tests/models/families`: tiny random members of the families, with the outputs of transformers and PEFT.
 
-  python tests/models/make_family_goldens.py               # what is kept, with torch, transformers and peft
+  python tests/models/make_family_goldens.py               # the stored members, with torch, transformers and peft
   python tests/models/make_family_goldens.py FOLDER        # every member with every adapter
   python tests/models/make_family_goldens.py FOLDER NAME …
 
-FAMILY_GOLDENS=FOLDER makes `test_families.py` read them. Made with torch 2.13.0, transformers 5.23.0 and peft 0.21.2 on
-the CPU. Weights are stored as bfloat16 and read as float32. Every member's folder holds the model, `golden.npz`, and
-the adapters that PEFT wrote, each with its own.
+With FAMILY_GOLDENS=FOLDER, `test_families.py` reads that folder. Made with torch 2.13.0, transformers 5.23.0 and peft
+0.21.2 on the CPU. Weights are stored as bfloat16 and read as float32. Every member's folder holds the model,
+`golden.npz`, and the adapters that PEFT wrote, each with its outputs.
 """
 
 import json
@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 torch.set_grad_enabled(False)
 ROWS = (12, 5, 7)  # lengths of the inputs
 ANSWER, BEAMS, P = 6, 4, 3
-ENDS = [1, 5, 12, 23, 31]  # of further answers
+ENDS = [1, 5, 12, 23, 31]  # end tokens of further generations
 WORDS = {'vocab_size': 40, 'pad_token_id': 0, 'eos_token_id': 1, 'bos_token_id': 2}
 LLAMA = {**WORDS, 'hidden_size': 12, 'intermediate_size': 14, 'num_hidden_layers': 2, 'num_attention_heads': 3,
          'num_key_value_heads': 3, 'head_dim': 4, 'max_position_embeddings': 64, 'tie_word_embeddings': False}
@@ -81,7 +81,7 @@ MEMBERS = {
   'mt5_new': ('MT5', {**T5, 'feed_forward_proj': 'gated-gelu'}, 'untied_unsaid'),
 }
 KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm')
-# The members that are kept, for what each has alone, and their adapters.
+# The stored members, each for something that no other has, and their adapters.
 KEPT = {
   'gpt2_untied': (), 'gpt2_bare': (), 'llama_mqa_llama3': (), 'llama_biases': (), 'mistral_layer_types': ('prefix',),
   'qwen2_window': (), 'gemma2_odd': (), 'gemma3_linear': ('prompt',), 'gemma3_sparse': (), 't5_gelu': (),
@@ -89,7 +89,7 @@ KEPT = {
 
 
 def randomise(model, seed):
-  """Gives every parameter values that matter: no bias is zero, no norm's scale is one."""
+  """Gives every parameter values with an effect: no bias is zero, no norm's scale is one."""
   generator = torch.Generator().manual_seed(seed)
   seen = set()
   for name, parameter in sorted(model.named_parameters()):
@@ -116,7 +116,7 @@ def save_member(name, folder, seed):
     family, f'{family.removesuffix("Text")}ForCausalLM')
   config = getattr(transformers, f'{family}Config')(**values)
   model = getattr(transformers, kind)(config)
-  if rewrite in ('untied', 'untied_unsaid'):  # transformers 5 ties every T5 that it makes, and says so in its config
+  if rewrite in ('untied', 'untied_unsaid'):  # transformers 5 ties every T5 that it creates, and its config says so
     model.lm_head.weight = torch.nn.Parameter(torch.zeros(model.lm_head.weight.shape))
   randomise(model, seed)
   model.eval().to(torch.bfloat16).save_pretrained(folder, **({'max_shard_size': '2KB'} if rewrite == 'shards' else {}))
@@ -136,14 +136,14 @@ def save_member(name, folder, seed):
 
 
 def read_model(folder):
-  """Returns a model as users read it: a Mistral with layer types becomes another class."""
+  """Returns a model as users load it: a Mistral with layer types becomes another class."""
   of_t5 = 'd_kv' in json.loads((folder / 'config.json').read_text())
   kind = transformers.AutoModelForSeq2SeqLM if of_t5 else transformers.AutoModelForCausalLM
   return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
 
 
 def rewrite_config(path, how):
-  """Rewrites a config as an older version wrote it; transformers reads it as the same."""
+  """Rewrites a config in the format of an older version; transformers reads both as the same."""
   config = json.loads(path.read_text())
   rope = config.get('rope_parameters')
   if how == 'old_rope':
@@ -174,7 +174,7 @@ def padded(rows, side='right'):
 
 
 def outputs(model, rows, targets, adapted=False):
-  """Returns logits and answers of a model; PEFT's are made row by row, since it misplaces padded rows."""
+  """Returns logits and generations of a model; PEFT's are made row by row, since it misplaces padded rows."""
   encoder_decoder = model.config.is_encoder_decoder
   found = {}
   for b, (row, target) in enumerate(zip(rows, targets, strict=True)):
@@ -184,7 +184,7 @@ def outputs(model, rows, targets, adapted=False):
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
     found[f'logits_{b}'] = logits[-(len(target) if encoder_decoder else len(row)):].numpy()
   options = {'max_new_tokens': ANSWER, 'do_sample': False}
-  if encoder_decoder and not adapted:  # transformers' cache has room for as many layers as the encoder has
+  if encoder_decoder and not adapted:  # transformers' cache has as many layers as the encoder
     options['use_cache'] = False
   beams = {'num_beams': BEAMS, 'num_return_sequences': BEAMS, 'early_stopping': False, 'length_penalty': 1.0}
   ends = {'eos_token_id': ENDS}
@@ -232,7 +232,7 @@ def make(name, folder, kinds):
         parameter.copy_(0.8 * torch.randn(parameter.shape))
       adapted.save_pretrained(folder / kind)
       (folder / kind / 'README.md').unlink(missing_ok=True)
-      # The parameters are read again, as a user of the file has them.
+      # The parameters are read again, as by a user of the file.
       adapted = peft.PeftModel.from_pretrained(read_model(folder), folder / kind).eval()
       np.savez_compressed(folder / kind / 'golden.npz', **outputs(adapted, rows, targets, adapted=True))
     except Exception as error:  # PEFT cannot run some methods on some models

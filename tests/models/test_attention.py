@@ -1,4 +1,4 @@
-"""Who sees whom, against masks drawn by hand; and attention over several blocks."""
+"""Visibility, compared with masks drawn by hand; and attention over several blocks."""
 
 import jax
 import jax.numpy as jnp

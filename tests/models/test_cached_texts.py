@@ -1,4 +1,4 @@
-"""Training behind texts that are read once gives what training on whole rows gives."""
+"""Training with cached texts gives the results of training on whole rows."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def batches_of(model, method, **settings):
 
 
 def step_of(model, method, microbatches=None):
-  """Returns a training step without an optimizer's memory, and the state before the first."""
+  """Returns a training step without optimizer state, and the state before the first step."""
   trained = method.initialise(jax.random.key(1), model)
   optimizer = optax.sgd(0.02)
   step = jax.jit(make_step(model.module, method, optimizer, microbatches=microbatches))
@@ -75,7 +75,7 @@ def test_steps_behind_cached_texts_equal_those_of_whole_rows(name, side, visibil
     np.testing.assert_allclose(sums['gradient_norm'], wanted_sums['gradient_norm'], rtol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), state.trained, wanted.trained)
   assert np.abs(state.trained['decoder']['prompt']['prompt']['prompt'] - first).max() > 0.01
-  assert texts.read == len(TASK.split('train'))  # 16 rows: two epochs and more
+  assert texts.read == len(TASK.split('train'))  # 16 rows: more than two epochs
 
 
 def stacked(rows, length):
@@ -106,7 +106,7 @@ def test_what_goes_beyond_the_limit_is_kept_on_disk_and_is_the_same(cache, tmp_p
   assert (on_disk.in_memory, on_disk.on_disk) == (0, 15 * token)
   assert (both.in_memory, both.on_disk) == (3 * token, 12 * token)
   assert [texts.read for texts in (in_memory, on_disk, both)] == [4] * 3
-  assert not list(tmp_path.iterdir())  # the file has no name
+  assert not list(tmp_path.iterdir())  # the file is unnamed
 
 
 def test_the_keys_and_values_are_the_models_own_whatever_is_read_with_them(cache):
@@ -127,7 +127,7 @@ def test_a_text_as_long_as_the_position_table_can_be_read(tmp_path):
 
 def test_a_full_disk_is_a_clear_error(cache, full_disk):
   texts = cache(memory_limit=0)
-  with full_disk(500), pytest.raises(OSError, match=r'no room for the cached texts .* Make room, allow more memory'):
+  with full_disk(500), pytest.raises(OSError, match=r'cached texts .* Free space, increase cache_limit='):
     texts.of(stacked(ROWS, 12))
   del texts
   gc.collect()
@@ -161,14 +161,14 @@ class Endless(list):
 
 
 @pytest.mark.parametrize(('model', 'method', 'settings', 'message'), [
-  ('t5', CACHED, {}, 'this model has an encoder, in which all of an input sees all. Choose a decoder-only model'),
-  ('learned', dataclasses.replace(CACHED, placement=layouts.before), {}, 'the placement is before. Let a prompt that'),
-  ('learned', dataclasses.replace(CACHED, visibility=Visibility(input=False)), {}, 'does not see the input. Let a'),
-  ('prefix_lm', CACHED, {}, 'in a prefix-LM the input sees the prompt. Let a prompt'),
-  ('learned', CACHED, {'packed': True}, r'Leave out packed=True \(utils.DatasetConfig.pack\), or do not cache'),
+  ('t5', CACHED, {}, 'this model has an encoder, in which the text before the prompt sees the prompt. Choose a dec'),
+  ('learned', dataclasses.replace(CACHED, placement=layouts.before), {}, 'is before. Use placement=after_eos'),
+  ('learned', dataclasses.replace(CACHED, visibility=Visibility(input=False)), {}, 'does not see the input. Use'),
+  ('prefix_lm', CACHED, {}, 'in a prefix-LM the input sees the prompt. Use placement='),
+  ('learned', CACHED, {'packed': True}, 'packed=True cannot be used: .* Leave out packed=True, or cached=True'),
   ('learned', CACHED, {'task': dataclasses.replace(TASK, splits=dict.fromkeys(TASK.splits, Endless([{}])))},
-   'The texts of toy shall be cached, but they are drawn without end'),
-  ('learned', CACHED, {'cache_limit': -1}, 'may take -1 bytes of memory. Give 0, which keeps all on disk, or more'),
+   'cached=True cannot be used: toy draws examples without end'),
+  ('learned', CACHED, {'cache_limit': -1}, 'cache_limit=-1 cannot be used: expected .* at least 0. Give 0 to keep'),
 ])
 def test_what_cannot_be_cached_is_a_clear_error(model, method, settings, message, tmp_path):
   changes = {}

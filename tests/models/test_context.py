@@ -1,4 +1,4 @@
-"""A text that was read before: what stands behind it gives what one row with both gives."""
+"""Rows after a cached context give the results of whole rows."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ def family(name):
   return loading.random_model(FAMILIES[name], vocabulary=PassThroughVocabulary(29), seed=3)
 
 
-@pytest.fixture(params=['rotary', 'relative', pytest.param('learned', marks=pytest.mark.slow)])
+@pytest.fixture
 def model(request):
   return family(request.param)
 
@@ -45,7 +45,7 @@ def rotary():
 
 
 def behind(count):
-  """A placement behind the first `count` tokens: where the prompt stands in one row with the text."""
+  """A placement after the first `count` tokens: the position of the prompt in one row with the text."""
   def place(tokens, length):
     slots = np.full(tokens + length, -1, np.int32)
     slots[count:count + length] = np.arange(length)
@@ -54,7 +54,7 @@ def behind(count):
 
 
 def run(model, rows, conditioning):
-  """Returns the logits at the targets of rows (layout, inputs, targets, prompt's number)."""
+  """Returns the logits at the targets of rows (layout, inputs, targets, prompt id)."""
   examples = [[layout.example(inputs, targets, prompt_id=number)] for layout, inputs, targets, number in rows]
   batch = layouts.assemble(examples, {'decoder': max(len(each[0]['decoder']['tokens']) for each in examples) + 1})
   logits = apply_model(model.module, model.params, batch, conditioning)
@@ -75,6 +75,14 @@ def behind_context(model, context, vectors, placement, **given):
   return run(model, rows, Conditioning(decoder=StackConditioning(prompt=vectors, **given)).behind(context))
 
 
+FRONT, ROWS = layouts.before, behind(0)
+placed = pytest.mark.parametrize(('model', 'placement'), [
+  pytest.param('rotary', FRONT, id='rotary-in front'), pytest.param('relative', ROWS, id='relative-in the rows'),
+  *(pytest.param(name, placement, id=f'{name}-{where}', marks=pytest.mark.slow) for name, placement, where in (
+    ('rotary', ROWS, 'in the rows'), ('relative', FRONT, 'in front'), ('learned', FRONT, 'in front'),
+    ('learned', ROWS, 'in the rows')))], indirect=['model'])
+
+
 def right_padded(context):
   """The same context with its padding on the other side."""
   turn = lambda row: np.argsort(~np.asarray(row), kind='stable')
@@ -83,10 +91,9 @@ def right_padded(context):
   return Context(moved(context.keys), moved(context.values), np.take_along_axis(np.asarray(context.seen), order, 1))
 
 
-@pytest.mark.parametrize(('placement', 'prompts'), [(layouts.before, 2), (behind(0), 1)],
-                         ids=['in front', 'in the rows'])
-def test_a_prompt_behind_a_text_of_each_row_equals_one_row_with_both(model, placement, prompts):
-  vectors = VECTORS[:prompts]
+@placed
+def test_a_prompt_behind_a_text_of_each_row_equals_one_row_with_both(model, placement):
+  vectors = VECTORS[:2 if placement is layouts.before else 1]
   context = model.read(TEXTS)
   assert context.keys.shape[1::2] == (3, 6)
 
@@ -104,7 +111,7 @@ def test_a_prompt_behind_a_text_of_each_row_equals_one_row_with_both(model, plac
     np.testing.assert_allclose(found, gradient, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('placement', [layouts.before, behind(0)], ids=['in front', 'in the rows'])
+@placed
 def test_a_text_that_all_rows_share_is_read_once(model, placement):
   context = model.read(TEXTS[:1])
   assert context.keys.shape[1::2] == (1, 6)
@@ -144,16 +151,16 @@ def test_answers_logits_and_scores_behind_a_text_are_those_of_one_row_with_both(
 
 
 def test_what_does_not_fit_is_a_clear_error(tiny, rotary):
-  with pytest.raises(ValueError, match=r'only by a decoder-only model, but this one has an encoder. Put the text into'):
+  with pytest.raises(ValueError, match=r'Only a decoder-only model .*, but this one has an encoder. Put the text into'):
     tiny.read([[3, 4]])
   context = rotary.read(TEXTS)
-  with pytest.raises(ValueError, match=r'conditioning.decoder.context, which it has no place for'):
+  with pytest.raises(ValueError, match=r'conditioning.decoder.context, which it cannot use'):
     tiny.logits([[3, 4]], [[5]], context=context.take(np.array([0])))
   for call in (lambda: rotary.logits(INPUTS[:2], TARGETS[:2], context=context),
                lambda: rotary.predict([[3]] * 5, context=context, batch_size=3)):
     with pytest.raises(ValueError, match=r'Found a context of 3 texts for \d rows. Read one text for each row'):
       call()
-  with pytest.raises(ValueError, match='context has 3 rows, but the batch 1'):
+  with pytest.raises(ValueError, match='context has 3 rows, expected 1'):
     run(rotary, [(rotary.layout(), [3], [4], 0)], Conditioning().behind(context))
 
 

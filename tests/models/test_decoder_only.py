@@ -78,7 +78,7 @@ def test_a_model_that_is_written_is_read_as_the_same(published, tmp_path):
 
 @functools.cache
 def t5x_decoder(source, mode):
-  """Returns T5X's decoder-only model, its prompt [P, D], and what T5X gave for both ways to see the input."""
+  """Returns T5X's decoder-only model, its prompt [P, D], and T5X's outputs for both visibilities of the input."""
   if source == 'own':
     folder = golden_models.OWN / 't5x'
     arrays, golden, furthest = folder / 'decoder_only_parameters.npz', folder / 'decoder_only.npz', 11
@@ -125,7 +125,7 @@ def test_answers_are_those_of_t5xs_decoder_only_model(mode, kind, name, sampler)
   module, params, prompt, golden = t5x_decoder('own', mode)
   length = len(prompt) if kind == 'prompt' else 0
   layout = module.layout(layouts.Layout(length))
-  # Without a penalty of lengths: T5X's counts the input and the prompt, ours the answer.
+  # Without a length penalty: T5X's counts the input and the prompt, ours the generation.
   given = StackConditioning(prompt=jnp.asarray(prompt)[None]) if kind == 'prompt' else StackConditioning()
   inputs = golden['asked_tokens'].astype(np.int32)
   batch = layouts.assemble([[layout.question(row)] for row in inputs], {'decoder': inputs.shape[1] + 1 + length},
@@ -136,7 +136,7 @@ def test_answers_are_those_of_t5xs_decoder_only_model(mode, kind, name, sampler)
   np.testing.assert_allclose(scores, golden[f'{mode}_{kind}_{name}_scores'], atol=1e-4)
 
 
-# Every dimension differs from the others; grouped heads, norms of queries, windows, caps and two rotary bases.
+# All dimensions differ; grouped heads, normed queries, windows, caps and two rotary bases.
 MIXED = DecoderConfig(
   vocab_size=29, layers=3, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
   query_scale=6**-0.5, rotary=(Rotary(100.0), Rotary(1000.0, 2.0), Rotary(500.0, 8.0, 16)), windows=(3, 0, 4),
@@ -161,7 +161,7 @@ INPUTS, TARGETS = ['5 6 7 8 9', '11', '20 3 4'], ['4 9', '12 13 14', '5']
   'before', *(pytest.param(name, marks=pytest.mark.slow) for name in ('after_bos', 'before_eos', 'after_eos'))])
 def test_rows_that_use_different_prompts_and_none_equal_the_separate_runs(toy, placement):
   prompts = [dataclasses.replace(prompt, placement=layouts.PLACEMENTS[placement]) for prompt in PROMPTS]
-  chosen = [prompts[0], prompts[1], None if placement == 'before' else prompts[0]]  # no prompt is one in front
+  chosen = [prompts[0], prompts[1], None if placement == 'before' else prompts[0]]  # None is a prompt of length 0
   together = toy.logits(INPUTS, TARGETS, prompt=chosen)
   answers = toy.predict(INPUTS, prompt=chosen, max_length=6)
   for b, prompt in enumerate(chosen):
@@ -193,7 +193,7 @@ def test_a_prompt_in_front_equals_one_that_runs_in_every_row(toy):
 
 
 def first(count, length):
-  """A placement in front under another name, so that the prompt runs in the rows."""
+  """The placement `before` under another name, so that the prompt runs in the rows."""
   return layouts.before(count, length)
 
 
@@ -213,7 +213,7 @@ def test_teacher_forced_likeliest_tokens_are_the_greedy_answer(toy):
     for text in INPUTS:
       given = [int(i) for i in text.split()]
       ids = toy.predict([given], prompt=prompt, max_length=5)[0].tolist()
-      if all(ids):  # a list of ids that ends with 0 is taken as padded
+      if all(ids):  # a list of ids that ends with 0 would be taken as padded
         logits = toy.logits([given], [ids], prompt=prompt)
         assert np.argmax(logits[0], axis=-1).tolist() == ids
 
@@ -246,14 +246,14 @@ def test_every_kind_of_rematerialisation_gives_the_same_gradient(toy):
 
 
 def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
-  with pytest.raises(ValueError, match=r'handed encoder.prompt; it takes decoder.prefix and decoder.prompt, or'):
+  with pytest.raises(ValueError, match=r'got encoder.prompt. Use decoder.prefix and decoder.prompt, or decoder'):
     toy.module.apply({'params': toy.params}, layouts.assemble([[toy.layout().example([5], [6])]], {'decoder': 1}),
                      Conditioning(encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)))))
   with pytest.raises(ValueError, match='An example has no input'):
     toy.layout().example([], [3])
   (tmp_path / 'config.json').write_text('{"model_type": "bloom"}')
   (tmp_path / 'model.safetensors').write_bytes((shared / 'hf/gpt2/model.safetensors').read_bytes())
-  with pytest.raises(ValueError, match="a model of type 'bloom'; supported are t5, mt5, gpt2, llama"):
+  with pytest.raises(ValueError, match="a model of type 'bloom'; supported types are t5, mt5, gpt2, llama"):
     loading.load_model(str(tmp_path))
 
 
@@ -265,7 +265,7 @@ def test_rows_beyond_the_position_table_are_a_clear_error():
   with pytest.raises(ValueError, match=r'The rows need 46 positions \(6 of prompt or prefix \+ 40 of text\), but the '
                                        r'model has a table of 40. Shorten the prompt'):
     model.logits(too_long, [[5, 6, 7]], prompt=prompt)
-  with pytest.raises(ValueError, match=r'need 41 positions \(6 of prompt or prefix \+ 30 of text \+ 5 of answer\)'):
+  with pytest.raises(ValueError, match=r'need 41 positions \(6 of prompt or prefix \+ 30 of text \+ 5 of generation\)'):
     model.predict(fits, prompt=prompt, max_length=6)
   assert len(model.predict(fits, prompt=prompt, max_length=5)) == 1
 

@@ -1,4 +1,4 @@
-"""Dropout: what it does to numbers, and that a row's mask is the row's own."""
+"""Dropout: its effect on values, and the independence of a row's mask from other rows."""
 
 import dataclasses
 
@@ -37,12 +37,12 @@ def test_no_key_or_no_rate_is_no_dropout_to_the_bit():
   assert drop(x, keys_of(range(3)), 0.0, site=0, over=(1,)) is x
 
 
-USED = []  # the keys of all masks of the newest call
+USED = []  # the keys of all masks of the last call
 
 
 @pytest.fixture(scope='module')
 def dropping(tiny):
-  """Returns a function of row numbers, which gives the rows' logits with half of everything dropped."""
+  """Returns a function of row numbers that returns the rows' logits with a dropout rate of one half."""
   module = tiny.module.clone(config=dataclasses.replace(tiny.module.config, dropout_rate=0.5))
   bernoulli = jax.random.bernoulli
 
@@ -76,5 +76,5 @@ def test_another_number_of_the_row_gives_another_mask(dropping):
 def test_every_place_that_drops_has_a_mask_of_its_own(dropping):
   dropping([0, 1, 2])
   jax.effects_barrier()
-  # A row: 2 encoder layers of 4 places, 3 decoder layers of 6, and one before and one behind each stack.
+  # A row: 2 encoder layers of 4 places, 3 decoder layers of 6, and one before and one after each stack.
   assert len(USED) == len(set(USED)) == 3 * (2 * 4 + 3 * 6 + 4)

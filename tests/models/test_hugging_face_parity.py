@@ -19,7 +19,7 @@ transformers_beams = functools.partial(BeamSearch, 4, penalty='transformers')
 
 
 def logits_of(model, golden, prompt=None):
-  """Returns logits of the labels, and which of them are no padding."""
+  """Returns logits of the labels, and which of them are not padding."""
   targets = np.maximum(golden['labels'], 0)
   batch = golden_models.make_batch(golden['input_ids'], targets, 0 if prompt is None else len(prompt))
   logits = apply_model(model.module, model.params, batch, golden_models.conditioning_of(prompt))
@@ -27,7 +27,7 @@ def logits_of(model, golden, prompt=None):
 
 
 def decode(model, inputs, sampler, end_ids=(1,), prompt=None):
-  """Returns tokens [B, N, S], the best first, and scores."""
+  """Returns tokens [B, N, S], best first, and scores."""
   batch, conditioning = golden_models.make_generation_batch(inputs, [prompt] * len(inputs), model)
   tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(0), sampler=sampler,
                             max_length=MAX_LENGTH, end_ids=end_ids)
@@ -60,7 +60,7 @@ def test_decodes_equal_transformers(model, name, sampler):
                           end_ids=(int(golden['eos2']) if 'eos2' in name else 1,))
   lengths = golden[f'{name}_lens'].reshape(3, -1, 1)
   wanted = golden[f'{name}_ids'].reshape(3, -1, 1 + MAX_LENGTH)[:, :, 1:]  # without the start token
-  # Behind the end token transformers writes EOS, T5X padding.
+  # After the end token, transformers writes EOS and T5X padding.
   np.testing.assert_array_equal(tokens, np.where(np.arange(MAX_LENGTH) < lengths, wanted, 0))
   if 'beam' in name:
     np.testing.assert_allclose(scores, golden[f'{name}_sequences_scores'].reshape(3, -1), atol=1e-4)

@@ -1,7 +1,7 @@
-"""Kernels of attention against plain XLA, and which of them is chosen.
+"""Attention kernels against plain XLA, and the choice between them.
 
-Pallas' kernel runs here in interpret mode, and what cuDNN's is given through JAX's own attention; the last test runs
-the kernel of whatever accelerator there is.
+Pallas' kernel runs here in interpret mode, and the inputs of cuDNN's run through JAX's attention. The last test runs
+the kernel of the available accelerator.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ REPLACE = dataclasses.replace
   ('xla', GPU, 'xla', 'asked for'),
   ('cudnn', REPLACE(GPU, by_head=True, queries=2, keys=3), 'cudnn', 'asked for'),
   ('pallas', REPLACE(TPU, by_segments=False, queries=2), 'pallas', 'asked for'),
-  ('cudnn', REPLACE(GPU, weights=True), 'xla', 'weights are wanted'),
+  ('cudnn', REPLACE(GPU, weights=True), 'xla', 'weights are needed'),
   ('pallas', REPLACE(TPU, queries=1), 'xla', 'one query at a time'),
   ('auto', REPLACE(GPU, dtype=jnp.float32), 'xla', 'float32, not bfloat16 or float16'),
   ('auto', REPLACE(GPU, capability=7.0), 'xla', 'needs compute capability 8.0, and this has 7.0'),
@@ -68,12 +68,12 @@ def test_the_program_follows_from_what_is_known_before_compiling(asked, facts, w
   ('pallas', REPLACE(TPU, cap=True), 'capped .attention_cap.'),
 ])
 def test_a_kernel_that_cannot_run_is_an_error_where_it_is_asked_for(asked, facts, why):
-  with pytest.raises(ValueError, match=f"attention is '{asked}', but .*{why}.* Choose 'auto', or 'xla'"):
+  with pytest.raises(ValueError, match=f"attention='{asked}' cannot be used: .*{why}.* Use 'auto', or 'xla'"):
     choose(asked, facts)
 
 
 def test_an_unknown_program_is_an_error():
-  with pytest.raises(ValueError, match="attention is 'flash'; choose one of auto, xla, cudnn, pallas"):
+  with pytest.raises(ValueError, match="attention='flash' cannot be used: expected one of auto, xla, cudnn, pallas"):
     T5Config(32, 8, 2, 4, 12, 1, 1, attention='flash')
 
 
@@ -84,29 +84,29 @@ def test_a_kernel_that_is_not_there_is_an_error_when_the_model_is_made():
 
 @pytest.fixture
 def interpreted(monkeypatch):
-  """Pallas' kernels run without a TPU. Its own mode for that has effects, which rematerialisation does not take."""
+  """Runs Pallas' kernels without a TPU. Its own mode for that has effects, which rematerialisation does not support."""
   monkeypatch.setattr(pallas, 'pallas_call', functools.partial(pallas.pallas_call, interpret=True))
 
 
 @pytest.fixture
 def on_tpu(interpreted, monkeypatch):
-  """The process believes that it runs on a TPU."""
+  """Makes the process act as if it ran on a TPU."""
   monkeypatch.setattr(jax, 'local_devices', lambda: [types.SimpleNamespace(platform='tpu')])
 
 
 def shared_blocks(dtype):
-  """Returns queries, and a front of one row and a block of half the heads behind it; lengths are odd."""
+  """Returns queries, a front of one row, and a block of half the heads after it; lengths are odd."""
   random = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(random.normal(size=shape), dtype)
   visible = random.random((2, 1, 131, 145)) > 0.3
-  visible[1, 0, 7] = False  # one that sees nothing
+  visible[1, 0, 7] = False  # a query that sees nothing
   front = Block(draw(1, 2, 6, 8), draw(1, 2, 6, 8), (hide(jnp.arange(6) < 5),))
   own = Block(draw(2, 2, 145, 8), draw(2, 2, 145, 8), (hide(visible), draw(4, 131, 145).astype(jnp.float32)))
   return draw(2, 4, 131, 8), [front, own]
 
 
 def output_and_gradients(attend, query, blocks):
-  """Returns what `attend` gives, and gradients of a sum of squares to queries, keys, values and position biases."""
+  """Returns the result of `attend`, and gradients of a sum of squares to queries, keys, values and position biases."""
   def loss(query, keys_values, bias):
     changed = [Block(*parts, block.biases) for parts, block in zip(keys_values, blocks, strict=True)]
     changed[-1] = REPLACE(changed[-1], biases=(changed[-1].biases[0], bias))

@@ -1,4 +1,4 @@
-"""The frozen model as users hold it: alignment, scores, answers, mixed batches, and errors before compilation."""
+"""The frozen model for users: alignment, scores, predictions, mixed batches, and errors before compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def test_greedy_answers_are_the_likeliest_tokens_given_themselves(tiny):
 
 @pytest.mark.parametrize('sampler', [Sampling(temperature=2.0), BeamSearch(2, temperature=3.0)])
 def test_answers_do_not_depend_on_the_batches_that_inputs_are_cut_into(tiny, sampler):
-  inputs, prompts = [*INPUTS, [3, 1]], [LONG, SHORT, LONG, SHORT]  # as many prompts in either cut
+  inputs, prompts = [*INPUTS, [3, 1]], [LONG, SHORT, LONG, SHORT]  # both batches have the same number of prompts
   drawn = [tiny.predict(inputs, prompts, sampler=sampler, max_length=5, batch_size=size, seed=7)
            for size in (2, 4)]
   assert [each.tolist() for each in drawn[0]] == [each.tolist() for each in drawn[1]]
@@ -114,17 +114,17 @@ def test_a_plain_array_is_a_prompt_too(tiny, ragged):
 
 
 @pytest.mark.parametrize(('call', 'message'), [
-  (lambda m: m.logits(None, TARGETS), r'inputs is None, but this model reads inputs with its encoder.* Give texts'),
-  (lambda m: m.predict(None), r'inputs is None'),
-  (lambda m: m.score(INPUTS, None), r'targets is None'),
-  (lambda m: m.predict('3 4'), r'Found one text where a list of texts was wanted as inputs. Write \[text\]'),
-  (lambda m: m.predict([3, 4, 1]), r'Found one row of token ids where a list of rows was wanted as inputs. Write \[id'),
+  (lambda m: m.logits(None, TARGETS), r'inputs=None cannot be used: .* reads inputs with its encoder.* Give texts'),
+  (lambda m: m.predict(None), r'inputs=None'),
+  (lambda m: m.score(INPUTS, None), r'targets=None cannot be used here'),
+  (lambda m: m.predict('3 4'), r'inputs is a single text, expected a list of texts. Write \[text\]'),
+  (lambda m: m.predict([3, 4, 1]), r'inputs is a single row of token ids, expected a list of rows. Write \[ids'),
   (lambda m: m.logits([], []), r'targets is empty. Give at least one row'),
   (lambda m: m.score(INPUTS, TARGETS[:2]), r'Found 3 inputs and 2 targets. Give one target for each input'),
-  (lambda m: m.predict([[5, 29, 1]]), r'Row 0 of inputs holds the token id 29, but the model has 29 rows in its embed'),
+  (lambda m: m.predict([[5, 29, 1]]), r'Row 0 of inputs holds the token id 29, but the embedding .* has 29 rows'),
   (lambda m: m.logits(INPUTS, [[5], [-1, 28], [5]]), r'Row 1 of targets holds the token id -1, but'),
-  (lambda m: m.predict(INPUTS, np.zeros((2, 7))), r'The prompt has shape \(2, 7\), but the model wants \[P, 12\]'),
-  (lambda m: m.predict(INPUTS, np.zeros(12)), r'The prompt has shape \(12,\), but the model wants \[P, 12\]'),
+  (lambda m: m.predict(INPUTS, np.zeros((2, 7))), r'The prompt has shape \(2, 7\), but the model expects \[P, 12\]'),
+  (lambda m: m.predict(INPUTS, np.zeros(12)), r'The prompt has shape \(12,\), but the model expects \[P, 12\]'),
   (lambda m: m.predict(INPUTS, [None, LONG]), r'Found 2 prompts for 3 rows. Give one for each row'),
   (lambda m: m.predict(INPUTS, sampler=Greedy(2)), r'Greedy decoding returns one sequence, but got num_decodes=2'),
 ])
@@ -140,7 +140,7 @@ def test_text_for_a_model_without_a_vocabulary_is_an_error(tiny):
 
 def test_prompts_that_see_different_things_cannot_share_a_batch(tiny):
   blind = SavedPrompt(SHORT.vectors, visibility=Visibility(input=False))
-  with pytest.raises(ValueError, match=r'see different things .* Run them in separate batches'):
+  with pytest.raises(ValueError, match=r'have different visibility. Run them in separate batches'):
     collect_prompts([LONG, blind], 2, tiny)
 
 

@@ -1,4 +1,4 @@
-"""Finding, reading and writing whole models, and the shape that a folder tells."""
+"""Finding, reading and writing whole models, and inferring a model's shape from its folder."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def test_a_written_config_is_read_back(config):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-  ({'model_type': 'bart'}, r"here/config.json describes a model of type 'bart'; supported are t5, mt5"),
+  ({'model_type': 'bart'}, r"here/config.json describes a model of type 'bart'; supported types are t5, mt5"),
   ({'feed_forward_proj': 'gated-tanh'}, r"here/config.json asks for feed_forward_proj 'gated-tanh'; supported are"),
 ])
 def test_a_config_of_another_family_is_an_error(change, message):
@@ -68,7 +68,7 @@ def test_a_checkpoint_that_is_no_encoder_decoder_is_an_error():
 
 
 def test_a_shape_that_the_folder_does_not_have_is_an_error_that_names_both(shared):
-  with pytest.raises(ValueError, match=r'is another model than the run asks for \(width: 32 in the folder, 64 asked'):
+  with pytest.raises(ValueError, match=r'another model than the run asks for \(width: 32 in the folder, 64 asked'):
     load_model(str(shared / 'hf/t5_v11'), config=dataclasses.replace(V11, width=64))
 
 
@@ -136,5 +136,5 @@ def test_retrained_parameters_can_be_saved_in_the_models_place(tiny, tmp_path):
 
 
 def test_an_unknown_layout_is_an_error(tiny, tmp_path):
-  with pytest.raises(ValueError, match=r"The layout 'torch' is unknown. Give \"huggingface\" or \"t5x\""):
+  with pytest.raises(ValueError, match=r"layout='torch' is unknown. Use \"huggingface\" or \"t5x\""):
     save_model(tiny, str(tmp_path), layout='torch')

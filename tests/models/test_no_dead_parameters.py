@@ -1,4 +1,4 @@
-"""Every stored number of a model is used: its gradient is not zero, but for what is exempt by name."""
+"""Every stored parameter of a model is used: its gradient is not zero, except for parameters exempt by name."""
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,10 @@ MODELS = {
   't5 1.1': T5Config(encoder_layers=2, decoder_layers=3, relative_buckets=6, relative_max_distance=9, **SIZES),
   't5 1.0': T5Config(encoder_layers=2, decoder_layers=2, relative_buckets=6, relative_max_distance=9, tied=True,
                      scaled=True, mlp_activations=('relu',), **SIZES)}
-# What a softmax does not see: a constant added to all keys' products of a query.
+# A softmax is invariant to a constant added to the products of a query with all keys.
 EXEMPT = ('.*attention/key/bias',)
 TEXTS = (([7, 8, 9, 4, 3, 2, 11, 6, 1], [5, 6, 10, 12, 1]), ([10, 3, 1], [11, 14, 1]))
-UNUSED = [0, 13, 15, 16]  # tokens that stand nowhere
+UNUSED = [0, 13, 15, 16]  # tokens that do not occur
 
 
 @pytest.mark.parametrize('name', [
@@ -42,7 +42,7 @@ def test_every_number_of_a_model_has_a_gradient(name):
   random = np.random.default_rng(1)
   params = jax.tree.map(lambda leaf: leaf + 0.3 * random.normal(size=leaf.shape).astype(np.float32), model.params)
   layout = model.layout()
-  batch = layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.rows({'inputs': 9, 'targets': 5}))
+  batch = layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.row_lengths({'inputs': 9, 'targets': 5}))
 
   def loss(params):
     decoder = batch['decoder']
@@ -58,7 +58,7 @@ def test_every_number_of_a_model_has_a_gradient(name):
       used = np.delete(used, unused, axis=0)
     if path == 'position_embedder/embedding':
       used = used[:len(TEXTS[0][0]) + len(TEXTS[0][1]) - 1]
-    if 'rel_embedding' in path:  # these texts do not have all distances, nor those behind in a decoder
+    if 'rel_embedding' in path:  # these texts do not have all distances, and a decoder has none to later positions
       used = used[:, np.abs(used).max(axis=0) > 0]
       assert used.shape[1] >= 3, path
     if name == 't5 1.0' and '/mlp/' in path:  # some hidden units are switched off by ReLU in these texts

@@ -1,4 +1,4 @@
-"""Padding on either side, none at all, or other examples in the row: the logits of an example stay as they are."""
+"""Padding on either side, no padding, or other examples in the row: the logits of an example do not change."""
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,13 @@ from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Vis
 P = 2
 EXAMPLES = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]), ([12, 13, 14, 15, 1], [16, 17, 1]))
 LENGTHS = {'encoder': 9, 'decoder': 4}
-PROMPTS = np.random.default_rng(5).normal(size=(2, P, 12)).astype(np.float32)  # one for every other example
+PROMPTS = np.random.default_rng(5).normal(size=(2, P, 12)).astype(np.float32)  # for alternating examples
 CONDITIONING = Conditioning(encoder=StackConditioning(prompt=jnp.asarray(PROMPTS)))
 
 every_placement = pytest.mark.parametrize('placement', layouts.PLACEMENTS.values(), ids=layouts.PLACEMENTS)
+some_placements = pytest.mark.parametrize('placement', [  # in front, and among the tokens
+  pytest.param(placement, id=name, marks=[pytest.mark.slow] * (name in ('after_bos', 'after_eos')))
+  for name, placement in layouts.PLACEMENTS.items()])
 
 
 def lay_out(placement):
@@ -35,7 +38,7 @@ def logits_by_example(model, rows, lengths, side='right', conditioning=CONDITION
 
 
 def logits_of_rows_alone(model, placement):
-  """Returns the logits of every example in a batch of its own, without any padding."""
+  """Returns the logits of every example in a separate batch, without padding."""
   found = []
   for example in lay_out(placement):
     lengths = {stack: len(example[stack]['tokens']) for stack in ('encoder', 'decoder')}
@@ -74,7 +77,7 @@ def test_packed_and_left_padded_rows_agree_where_the_prompt_sees_less(tiny):
   assert_all_close(packed, padded)
 
 
-@every_placement
+@some_placements
 def test_packed_padded_and_shorter_rows_give_one_loss_and_gradient(tiny, placement):
   @jax.jit
   def of(prompts, batch):
@@ -86,7 +89,7 @@ def test_packed_padded_and_shorter_rows_give_one_loss_and_gradient(tiny, placeme
   (wanted, slope), *others = (jax.value_and_grad(of)(PROMPTS, layouts.assemble(rows, lengths)) for rows, lengths in (
     (padded, LENGTHS), (padded, {'encoder': 7, 'decoder': 3}), ([[first, second], [third]],
                                                                 {'encoder': 14, 'decoder': 6})))
-  assert len(others) == 2 and np.abs(slope).max(axis=(1, 2)).min() > 0  # both prompts matter
+  assert len(others) == 2 and np.abs(slope).max(axis=(1, 2)).min() > 0  # both prompts have an effect
   for loss, gradient in others:
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
     np.testing.assert_allclose(gradient, slope, atol=1e-5 * np.abs(slope).max())
@@ -100,7 +103,7 @@ def answer(model, rows, length, side='right'):
   return np.asarray(tokens), np.asarray(scores)
 
 
-@every_placement
+@some_placements
 def test_generation_does_not_depend_on_padding(tiny, placement):
   examples = lay_out(placement)
   alone = [answer(tiny, [[example]], len(example['encoder']['tokens'])) for example in examples]

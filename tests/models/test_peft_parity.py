@@ -1,4 +1,4 @@
-"""Adapters that PEFT trained, handed to our models: PEFT's logits and answers."""
+"""Adapters that PEFT trained, used with our models: PEFT's logits and generations."""
 
 import jax
 import numpy as np
@@ -21,9 +21,12 @@ ADAPTERS = [f'{model}_{kind}' for model, kinds in {
 }.items() for kind in kinds]
 
 
+ANSWERED = ('gpt2_cartridge', 'llama_prompt_tuning', 't5_v10_prefix_tuning', 't5_v11_prompt_tuning_enc')
+
+
 @pytest.fixture(scope='module', params=ADAPTERS)
 def adapted(request, shared):
-  """A frozen model, what an adapter hands it, and PEFT's outputs."""
+  """A frozen model, the conditioning of an adapter, and PEFT's outputs."""
   name = request.param
   base = '_'.join(name.split('_')[:2]) if name.startswith('t5') else name.split('_')[0]
   model = loading.load_model(str(shared / 'hf' / base))
@@ -34,7 +37,7 @@ def adapted(request, shared):
 
 
 def logits(model, trained, golden):
-  """Returns our logits and where PEFT's are of the same tokens."""
+  """Returns our logits, and where PEFT's logits of the same tokens are."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   inputs = [row[mask > 0] for row, mask in zip(golden['input_ids'], golden['attention_mask'], strict=True)]
   if model.prompted == 'decoder':
@@ -43,8 +46,8 @@ def logits(model, trained, golden):
   else:
     real = golden['labels'] >= 0
     targets = [row[row >= 0] for row in golden['labels']]
-    batch = layouts.assemble([[layout.example(*each)] for each in zip(inputs, targets, strict=True)], layout.rows(
-      {'inputs': golden['input_ids'].shape[1], 'targets': golden['labels'].shape[1]}))
+    lengths = layout.row_lengths({'inputs': golden['input_ids'].shape[1], 'targets': golden['labels'].shape[1]})
+    batch = layouts.assemble([[layout.example(*each)] for each in zip(inputs, targets, strict=True)], lengths)
   return np.asarray(apply_model(model.module, model.params, batch, given)), real
 
 
@@ -56,13 +59,15 @@ def test_logits_are_pefts(adapted):
     np.testing.assert_allclose(found[real], wanted[real], atol=2e-4)
 
 
+@pytest.mark.parametrize('adapted', [
+  pytest.param(name, marks=[pytest.mark.slow] * (name not in ANSWERED)) for name in ADAPTERS], indirect=True)
 def test_answers_are_pefts(adapted):
   model, trained, golden = adapted
   layout, given = model.layout(trained.layout()), trained.conditioning(model)
   rows = [row[mask > 0] for row, mask in zip(golden['input_ids'], golden['attention_mask'], strict=True)]
 
   def answers(sampler, rows, length):
-    lengths = layout.question_rows({'inputs': max(map(len, rows)), 'targets': 1})
+    lengths = layout.question_lengths({'inputs': max(map(len, rows)), 'targets': 1})
     batch = layouts.assemble([[layout.question(row)] for row in rows], lengths, side=layout.question_side)
     tokens, _ = generate(model.module, model.params, batch, given, jax.random.key(0), sampler=sampler,
                          max_length=length, end_ids=(1,))

@@ -1,4 +1,4 @@
-"""A family of one's own, Llama under other names: registered by one call, loaded, used, saved and read back."""
+"""A custom model family, Llama with other names: registered by one call, loaded, used, saved and read back."""
 
 import dataclasses
 import json
@@ -51,14 +51,14 @@ TOY = dataclasses.replace(
 
 @pytest.fixture
 def toy():
-  """The family, registered as long as the test runs."""
+  """The family, registered for the duration of the test."""
   yield pt.register_family(TOY)
   del registry.FAMILIES['toy']
 
 
 @pytest.fixture(scope='module')
 def as_llama(tmp_path_factory):
-  """A model that was read as a Llama."""
+  """A model that was loaded as a Llama."""
   folder = str(tmp_path_factory.mktemp('llama') / 'model')
   pt.save_model(pt.random_model(CONFIG, seed=3), folder)
   return pt.load_model(folder)
@@ -120,15 +120,15 @@ def test_what_a_run_stores_of_a_registered_familys_model_makes_the_model_again(t
 
 
 def test_a_family_that_is_not_registered_is_an_error_that_says_how(folder):
-  with pytest.raises(ValueError, match=r"type 'toy'; supported are t5, mt5, .*prompt_tuning.register_family"):
+  with pytest.raises(ValueError, match=r"type 'toy'; supported types are t5, mt5, .*prompt_tuning.register_family"):
     pt.load_model(folder)
   with pytest.raises(ValueError, match=r"no model family 'toy'.*Choose one of t5, .*prompt_tuning.register_family"):
     pt.random_model(dataclasses.replace(CONFIG, family='toy'))
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-  ({'name': 'llama'}, "already a model family 'llama'"),
-  ({'model_types': ('own', 'qwen3')}, "model type 'qwen3' of the family 'toy' is already that of 'qwen3'"),
+  ({'name': 'llama'}, "already a model family 'llama' .*Give the new one another name"),
+  ({'model_types': ('own', 'qwen3')}, "model type 'qwen3' of the family 'toy' already belongs to 'qwen3'"),
 ])
 def test_a_name_or_model_type_of_another_family_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
@@ -137,9 +137,9 @@ def test_a_name_or_model_type_of_another_family_is_refused(changes, message):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-  ({'mlp_bias': True}, r"toy/config.json sets mlp_bias to True; supported is False. Choose a model of the family toy"),
+  ({'mlp_bias': True}, r"sets mlp_bias to True; the supported value is False. Choose a model of the family toy"),
   ({'hidden_act': 'mish'}, r"toy/config.json asks for the activation 'mish'; supported are gelu_new"),
-  ({'depth': None}, r"toy/config.json lacks 'depth' that a model of type 'toy' needs"),
+  ({'depth': None}, r"toy/config.json lacks 'depth', which a model of type 'toy' needs"),
   ({'dim': 16}, r'toy does not fit the model.*\n.*toy.words: found \(29, 12\), expected \(29, 16\)'),
 ])
 def test_a_registered_familys_errors_name_the_file_and_its_own_names(toy, folder, change, message):

@@ -1,4 +1,4 @@
-"""T5X's decoder-only models: rows begin with the token 0, which no user writes, and inputs have an end token."""
+"""T5X's decoder-only models: rows begin with the token 0, which users do not write, and inputs have an end token."""
 
 import dataclasses
 
@@ -28,12 +28,12 @@ def plain():
 
 @pytest.fixture(scope='module')
 def started(plain):
-  """The same parameters in a model whose rows are started."""
+  """The same parameters in a model that adds the begin token."""
   return dataclasses.replace(plain, module=loading.module_of(dataclasses.replace(SHAPE, started=True)))
 
 
 def logits(model, inputs, targets):
-  """Returns the logits at the targets of one example, laid out by the tokens given alone."""
+  """Returns the logits at the targets of one example, laid out only from the given tokens."""
   layout = layouts.CausalLayout()
   batch = layouts.assemble([[layout.example(inputs, targets)]], {'decoder': len(inputs) + len(targets) - 1})
   return np.asarray(apply_model(model.module, model.params, batch, Conditioning()))[0, len(inputs) - 1:]
@@ -43,7 +43,7 @@ def test_a_text_is_read_behind_the_token_0_and_with_its_end(plain, started):
   found = started.logits(INPUTS, TARGETS)
   np.testing.assert_allclose(found[0, :3], logits(plain, [0, 5, 6, 7, 1], [4, 9, 1]), atol=1e-5)
   np.testing.assert_allclose(found[1], logits(plain, [0, 11, 1], [12, 13, 14, 1]), atol=1e-5)
-  ids = started.logits([[5, 6, 7, 1]], [[4, 9, 1]])  # which are taken as they are, but for the start
+  ids = started.logits([[5, 6, 7, 1]], [[4, 9, 1]])  # token ids are used unchanged, after the begin token
   np.testing.assert_allclose(ids[0], found[0, :3], atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The T5 module: its parameters, what it refuses, half precision and rematerialisation."""
+"""The T5 module: its parameters, the inputs that it refuses, half precision and rematerialisation."""
 
 import dataclasses
 
@@ -54,15 +54,15 @@ def test_t5_1_0_ties_its_output_layer_and_has_one_input_layer_in_the_mlp():
 
 
 def test_an_unknown_rematerialisation_is_an_error():
-  with pytest.raises(ValueError, match=r"rematerialise is 'some'; choose one of none, full"):
+  with pytest.raises(ValueError, match=r"rematerialise='some' cannot be used: expected one of none, full"):
     shapes(rematerialise='some')
 
 
 def test_a_prompt_for_the_decoder_is_refused_and_not_ignored(tiny):
   given = Conditioning(decoder=StackConditioning(PROMPT))
-  with pytest.raises(ValueError, match=r'T5 is handed conditioning.decoder.prompt, which .* conditioning.encoder'):
+  with pytest.raises(ValueError, match=r'T5 got conditioning.decoder.prompt, which .* conditioning.encoder'):
     tiny.module.apply({'params': tiny.params}, BATCH, given)
-  with pytest.raises(ValueError, match=r'T5 is handed conditioning.decoder.prompt'):
+  with pytest.raises(ValueError, match=r'T5 got conditioning.decoder.prompt'):
     generate(tiny.module, tiny.params, BATCH, given, jax.random.key(0), sampler=Greedy(), max_length=2)
 
 
@@ -112,7 +112,7 @@ def test_retraining_everything_gives_the_copies_back(tiny):
   ('decoder/layers_1/mlp/wi/kernel', (12, 14), r'The model has no parameter decoder/layers_1/mlp/wi/kernel. Did you'),
   ('decoder/layers_3/mlp/wo/kernel', (14, 12), r'The model has no parameter decoder/layers_3/mlp/wo/kernel. It has'),
   ('decoder/layers_1/mlp/wo/kernel', (14, 13), r'decoder/layers_1/mlp/wo/kernel has shape \(14, 13\), .* \(14, 12\)'),
-  ('encoder/encoder_norm/scale', (13,), r'encoder/encoder_norm/scale has shape \(13,\), but the model wants \(12,\)'),
+  ('encoder/encoder_norm/scale', (13,), r'encoder/encoder_norm/scale has shape \(13,\), but the model expects \(12,\)'),
 ])
 def test_retrained_copies_that_do_not_fit_are_named(tiny, name, shape, message):
   with pytest.raises(ValueError, match=message):

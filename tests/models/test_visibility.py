@@ -1,4 +1,4 @@
-"""What is hidden from a prompt is really hidden, through all layers."""
+"""Positions hidden from a prompt have no effect on it through any layer."""
 
 import functools
 
@@ -13,7 +13,7 @@ from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 
 P = 3
-SLOTS, TEXT = slice(1, 1 + P), [0, 4, 5]  # the prompt stands behind the first token
+SLOTS, TEXT = slice(1, 1 + P), [0, 4, 5]  # the prompt comes after the first token
 
 
 @functools.partial(jax.jit, static_argnames='module')
@@ -77,7 +77,7 @@ PACKED = [([5, 6, 7, 1], [8, 1]), ([9, 1], [3, 4, 1]), ([11, 12, 1], [5, 1])]
 def test_a_prompt_that_sees_nothing_of_the_input_is_run_once_for_all_rows(tiny, among):
   vectors = jnp.asarray(np.random.default_rng(0).normal(0, 1, (1, 4, 12)), jnp.float32)
   visibility = Visibility(input=False, prompt=among)
-  in_rows, shared = layouts.Layout(4), layouts.Layout(4, alone=True)
+  in_rows, shared = layouts.Layout(4), layouts.Layout(4, isolated=True)
   assert shared.in_front and not in_rows.in_front
 
   def run(layout, vectors, packed, side='right'):

@@ -58,7 +58,7 @@ def test_a_prompt_is_trained_from_the_class_labels_and_judged(sst2, shared, tmp_
 
   status, printed, errors = demo('sst2-demo.sh', *toy, '--gin.TRAIN_STEPS=5', MODEL_DIR='run', **given)
   assert status == 0, errors
-  assert 'Started at step 3 of 5: 20 trained numbers' in errors  # its log
+  assert 'Started at step 3 of 5: 20 trained parameters' in errors  # its log
   prompt = np.load(tmp_path / 'run/numpy_checkpoints/checkpoint_5/encoder.prompt.prompt.prompt')
   assert prompt.shape == (5, 4)
 
@@ -70,7 +70,8 @@ def test_a_prompt_is_trained_from_the_class_labels_and_judged(sst2, shared, tmp_
   assert asked == [f'sentence: {text}' for text, _ in SENTENCES[:2]]
 
 
-@pytest.mark.parametrize('name', ['sst2-demo-xxl.sh', 'sst2-xxl-demo.sh'])
+# The second calls the first.
+@pytest.mark.parametrize('name', [pytest.param('sst2-demo-xxl.sh', marks=pytest.mark.slow), 'sst2-xxl-demo.sh'])
 def test_both_names_of_the_largest_demo_plan_the_largest_model(name, tmp_path):
   status, printed, errors = demo(name, '--dry_run', '--gin.PROMPT_LENGTH=7', folder=tmp_path, MODEL_DIR='run',
                                  TFDS_DATA_DIR=tmp_path, CHECKPOINT=tmp_path / 'xxl')

@@ -1,4 +1,4 @@
-"""What tests of the plug-in for T5X share; all are skipped where T5X is absent."""
+"""Fixtures for tests of the plug-in for T5X; all tests are skipped without T5X."""
 
 import importlib.util
 import os
@@ -29,7 +29,7 @@ COMMON = ['NUM_ENCODER_LAYERS = 2', 'NUM_DECODER_LAYERS = 2', "ACTIVATION_DTYPE 
 
 
 def pytest_collection_modifyitems(items):
-  """Skips the tests of this folder where T5X is absent."""
+  """Skips the tests of this folder without T5X."""
   if ABSENT:
     skip = pytest.mark.skip(reason=f'{" and ".join(ABSENT)} cannot be imported: docs/t5x.md says how to get them')
     for item in items:
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def old_keys():
-  """T5X makes random keys of the old kind, which tests of this package forbid elsewhere."""
+  """Allows the old kind of random keys, which T5X makes and other tests of this package forbid."""
   import jax
 
   with jax.legacy_prng_key('allow'):
@@ -48,7 +48,7 @@ def old_keys():
 
 @pytest.fixture(scope='session')
 def shape_file(tmp_path_factory):
-  """Writes a gin file that makes a model file's shape that of golden data."""
+  """Writes a gin file that gives a model file the shape of golden data."""
 
   def write(name):
     path = tmp_path_factory.mktemp('shapes') / f'{name}.gin'
@@ -62,7 +62,7 @@ def shape_file(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def command(shape_file):
-  """Gives what `subprocess` needs to run a program of T5X, or of this package, on the small model as a user does."""
+  """Returns arguments of `subprocess` that run a program of T5X, or of this package, on the small model like a user."""
 
   def make(name, *flags, **environment):
     theirs = name.startswith('t5x.')
@@ -76,7 +76,7 @@ def command(shape_file):
 
 @pytest.fixture(scope='session')
 def program(command):
-  """Runs a program and returns what it prints."""
+  """Runs a program and returns its output."""
 
   def run(name, *flags, status=0, **environment):
     done = subprocess.run(**command(name, *flags, **environment), capture_output=True, text=True, timeout=280)

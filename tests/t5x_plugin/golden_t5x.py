@@ -1,4 +1,4 @@
-"""T5X's models as the gin files of the plug-in make them, and the golden data's arrays as they want them."""
+"""T5X's models from the plug-in's gin files, and the golden data's arrays in the form that they expect."""
 
 import pathlib
 
@@ -13,14 +13,14 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @gin.configurable(module='golden_t5x')
 def hold(model=gin.REQUIRED):
-  """Returns what gin files call MODEL."""
+  """Returns the MODEL of gin files."""
   return model
 
 
 def make(file, *others):
   """Returns the model of a file of `configs/models`, with further gin files and bindings.
 
-  Flaxformer's modules ask gin for their parts whenever they run, so the last model made is the only one to use.
+  Flaxformer's modules ask gin for their parts whenever they run, so only the last model made can be used.
   """
   gin.clear_config()
   gin.add_config_file_search_path(str(ROOT))
@@ -32,13 +32,13 @@ def make(file, *others):
 
 
 def variables(model, batch):
-  """Returns a model's first variables by collection."""
+  """Returns a model's initial variables by collection."""
   return core.unfreeze(model.get_initial_variables(
     jax.random.key(0), {name: array.shape for name, array in batch.items()}, dict.fromkeys(batch, jnp.int32)))
 
 
 def tree_of(arrays):
-  """Returns nested parameters, given a golden file's."""
+  """Returns nested parameters from a golden file's."""
   return traverse_util.unflatten_dict(dict(arrays), sep='/')
 
 
@@ -47,6 +47,6 @@ def names_of(tree):
 
 
 def batch_of(golden):
-  """Returns the arrays of a golden file that are a batch."""
+  """Returns the arrays of a golden file that form a batch."""
   return {name: golden[name].astype(np.int32) for name in golden.files
           if name.startswith(('encoder_input', 'decoder_')) and name != 'encoder_outputs'}

@@ -72,7 +72,7 @@ def in_t5x(program, frozen, prompt, folder, run, *flags):
 
 
 def texts(rows):
-  """Returns answers of T5X, which are padded and as long as the row has room, as ours: at most four tokens."""
+  """Returns T5X's predictions, padded to the length of the row, in our form: at most four tokens."""
   return [' '.join(map(str, ids[:ids.index(1)] if 1 in ids else ids)) for ids in (row[:4] for row in rows)]
 
 

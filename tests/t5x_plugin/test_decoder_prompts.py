@@ -1,4 +1,4 @@
-"""A prompt in front of a decoder that stands alone, in Flaxformer, against T5X's golden data."""
+"""A prompt before a decoder-only model in Flaxformer, against T5X's golden data."""
 
 import functools
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(params=['prefixlm', 'causal'])
 def case(request, shared, shape_file):
-  """The model, its parameters, the batch, and the golden arrays of one way to see the input."""
+  """The model, its parameters, the batch, and the golden arrays for one visibility of the input."""
   import golden_t5x
 
   folder = shared / 't5x/e_decoder_only'
@@ -57,7 +57,7 @@ def test_a_beam_searchs_scores_are_those_of_its_answers(case):
   for row, (length, answer, score) in enumerate(zip(rows, best, scores, strict=True)):
     count = int((answer > 0).sum())
     if answer[count - 1] != 1:
-      continue  # cut by the longest row: such a search may have no ended answer
+      continue  # truncated by the longest row: such a search may have no finished sequence
     targets = np.zeros_like(batch['decoder_target_tokens'][:1])
     targets[0, :length] = batch['decoder_target_tokens'][row, :length]
     targets[0, length:length + count] = answer[:count]

@@ -125,7 +125,7 @@ def test_saved_prompts_are_removed_when_their_checkpoints_are_gone(tmp_path):
   from prompt_tuning.t5x_plugin.checkpoints import NumpyPrompts
 
   save = NumpyPrompts(str(tmp_path))
-  for step in (1, 2, 3, 4):  # T5X removes checkpoint_1 behind the third save
+  for step in (1, 2, 3, 4):  # T5X removes checkpoint_1 after the third save
     (tmp_path / f'checkpoint_{step - 1}').mkdir()
     if step == 4:
       (tmp_path / 'checkpoint_1').rmdir()

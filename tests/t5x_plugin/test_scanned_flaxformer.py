@@ -1,4 +1,4 @@
-"""Flaxformer's scanned layers with a prompt: what T5X's golden data has for layers one by one."""
+"""Flaxformer's scanned layers with a prompt, against T5X's golden data for separate layers."""
 
 import functools
 import re
@@ -12,7 +12,7 @@ FILES = {'t5_1_1_prompt.gin': ('d_small', 'encoder', 'prompt_'),
 
 
 def scanned(arrays):
-  """Returns parameters of layers one by one as those of scanned layers, each of which has biases of its own."""
+  """Returns the parameters of separate layers as those of scanned layers, with separate biases for each layer."""
   layers, found = {}, {}
   for name, array in arrays.items():
     match = re.fullmatch(r'(\w+)/layers_(\d+)/(.+)', name)

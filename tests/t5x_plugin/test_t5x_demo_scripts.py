@@ -1,4 +1,4 @@
-"""The shell demos with ENGINE=t5x: they train and judge, offline, with a small checkpoint and a task of two texts."""
+"""The shell demos with ENGINE=t5x train and evaluate, offline, with a small checkpoint and a task of two texts."""
 
 import json
 import os

@@ -32,7 +32,7 @@ def train_flags(shared, folder, steps, checkpoint):
 
 @pytest.fixture(scope='session')
 def t5x_run(shared, program, tmp_path_factory):
-  """Gives the folder of a run of T5X of two steps that was gone on with for two more, in a format of checkpoints."""
+  """Returns the folder of a run of T5X of two steps that was resumed for two more, in a format of checkpoints."""
 
   @functools.cache
   def run(form):
@@ -96,7 +96,7 @@ def our_run(shared, program, tmp_path_factory):
 
 
 def answers(program, engine, prompt, shared, folder, mode):
-  """Returns what one of the two engines' `infer` writes of the validation examples."""
+  """Returns the lines that one engine's `infer` writes for the validation examples."""
   flags = [*TASK, SPLIT, f"--gin.PROMPT_FILE='{prompt}'", f"--gin.INFER_OUTPUT_DIR='{folder}'",
            f"--gin.CHECKPOINT_PATH='{shared}/t5x/d_small/ckpt_native/checkpoint_{START}'",
            "--gin.utils.RestoreCheckpointConfig.dtype='float32'", f"--gin.infer_script.infer.mode='{mode}'"]

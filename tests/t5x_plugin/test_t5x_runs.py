@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_t5x_programs import START, prompt_of, train_flags
 
-EPOCH = 6  # steps: after whole epochs in order, a run that goes on reads what one that was not stopped reads
+EPOCH = 6  # steps: after whole epochs in order, a resumed run reads the same examples as an uninterrupted one
 
 
 def flags(shared, folder, steps, **given):
@@ -20,13 +20,13 @@ def flags(shared, folder, steps, **given):
 
 
 def steps_of(folder):
-  """Returns the steps of a folder's whole checkpoints since the first."""
+  """Returns the steps of a folder's complete checkpoints after the first."""
   found = [re.fullmatch(r'checkpoint_(\d+)', path.name) for path in folder.glob('checkpoint_*')]
   return sorted(int(match.group(1)) - START for match in found if match)
 
 
 def kill_after_the_first_epoch(command, folder):
-  """Starts a program, and kills it as soon as a checkpoint of it is whole."""
+  """Starts a program, and kills it as soon as one of its checkpoints is complete."""
   process = subprocess.Popen(**command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   try:
     limit = time.monotonic() + 200
@@ -40,7 +40,7 @@ def kill_after_the_first_epoch(command, folder):
 
 @pytest.fixture(scope='module', params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=['orbax', 'native'])
 def killed_and_whole(request, shared, command, program, tmp_path_factory):
-  """The folders of a run that was killed and gone on with for an epoch, and of one that was not, and their steps."""
+  """The folders of a run that was killed and resumed for an epoch, and of an uninterrupted one, and their steps."""
   killed, whole = (tmp_path_factory.mktemp(name) for name in ('killed', 'whole'))
   form = {'train.use_orbax': request.param}
   kill_after_the_first_epoch(command('t5x.train', *flags(shared, killed, 1000 * EPOCH, **form)), killed)

@@ -1,7 +1,7 @@
 """SeqIO tasks for T5X's programs and for this package's.
 
-`toy_beginnings` is of token ids: the targets repeat how the inputs begin. `toy_films` is of texts, in the vocabulary
-that the variable TOY_VOCABULARY names.
+`toy_beginnings` consists of token ids: the targets repeat the beginning of the inputs. `toy_films` consists of texts,
+in the vocabulary of the variable TOY_VOCABULARY.
 """
 
 import os
@@ -21,7 +21,7 @@ def examples(split: str) -> list[dict[str, str]]:
 
 
 def as_ids(dataset):
-  """Turns texts of ids into ids."""
+  """Converts texts of ids to ids."""
   import tensorflow as tf
 
   numbers = lambda text: tf.strings.to_number(tf.strings.split(text), tf.int32)
@@ -38,7 +38,7 @@ def dataset(split, shuffle_files=False, seed=None):
 
 
 def exact(targets, predictions):
-  """Returns the share of answers that are right."""
+  """Returns the share of correct predictions."""
   return {'exact': float(np.mean([list(a) == list(b) for a, b in zip(targets, predictions, strict=True)]))}
 
 

@@ -1,4 +1,4 @@
-"""Programs killed with signal 9 at random moments and started again."""
+"""Programs that are killed with signal 9 at random moments and resumed."""
 
 import pathlib
 import random
@@ -30,7 +30,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_files(tmp_path):
   for _ in range(5):
     before, process = states(), subprocess.Popen(command('killed'))
     while process.poll() is None and states() <= before:
-      time.sleep(0.01)  # until it has saved a step of its own
+      time.sleep(0.01)  # until it has saved a step
     time.sleep(random.uniform(0, 0.5))
     process.send_signal(signal.SIGKILL)
     kills += process.wait() == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""The training loop: what it changes, when it stops, which prompt is best, and what it says."""
+"""The training loop: what it changes, when it stops, which prompt is the best, and its output."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from prompt_tuning.training.evaluations import Evaluations, compare
 
 
 def scripted(values):
-  """Returns a metric that gives these values in turn, the last for ever."""
+  """Returns a metric that returns these values in turn, then repeats the last."""
   rest = iter(values)
   state = {}
 
@@ -48,8 +48,8 @@ def test_training_changes_the_prompt_and_no_frozen_number_and_says_nothing_when_
 
 
 @pytest.mark.parametrize(('settings', 'message'), [
-  ({'train_steps': 100}, r'train_steps=100 cannot be used: the model starts at step 100, .* Give 100 plus the steps'),
-  ({'microbatches': 3}, r'A batch of 4 rows cannot be split into 3 microbatches. Choose a number that divides'),
+  ({'train_steps': 100}, r'train_steps=100 cannot be used: the model starts at step 100, .* Give 100 plus the number'),
+  ({'microbatches': 3}, r'microbatches=3 cannot be used with batch_size=4. Choose a number that divides'),
   ({'changes': {'vocabulary': None}}, r'loaded without a vocabulary, so examples cannot be read. Give load_model'),
   ({'evaluations': {'split': 'test'}}, r"Task turn has no split 'test'. Choose one of train, validation"),
   ({'split': 'training'}, r"Task turn has no split 'training'"),
@@ -80,7 +80,7 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tmp
 
 
 def test_a_prompt_that_becomes_infinite_is_never_saved_though_the_loss_before_was_finite(tmp_path):
-  with pytest.raises(FloatingPointError, match=r'at step 151: loss [\d.]+,.* what is trained (inf|nan)'):
+  with pytest.raises(FloatingPointError, match=r'at step 151: loss [\d.]+,.* trained tensors (inf|nan)'):
     toy_run.train(tmp_path, train_steps=160, saving=loop.Saving(1), evaluations={'examples': 0, 'loss_steps': 0})
   assert run_files.saved_steps(tmp_path) == [150]
   for name in ('last.safetensors', 'best.safetensors'):
@@ -142,7 +142,7 @@ def test_where_there_is_no_metric_the_loss_decides():
 
 
 def test_an_unknown_objective_is_named_with_those_that_exist():
-  with pytest.raises(ValueError, match=r"objective 'acuracy' is not among the metrics.* There are a/loss, a/accuracy"):
+  with pytest.raises(ValueError, match=r"objective='acuracy' is not among the metrics.* a/loss, a/accuracy"):
     compare({'a/loss': 1.0, 'a/accuracy': 2.0}, 'acuracy', None)
 
 
@@ -152,14 +152,14 @@ def test_texts_that_are_too_long_are_counted_and_reported(tmp_path, capsys, capl
   with caplog.at_level(logging.WARNING):
     toy_run.train(tmp_path, task=cut, train_steps=103, quiet=False)
   said = capsys.readouterr().err
-  assert 'longer than' in said and 'were cut. Raise lengths=' in said
+  assert 'longer than' in said and 'were truncated. Increase lengths=' in said
   assert 'Evaluating turn cut 1 inputs and 1 targets of 2 examples' in caplog.text
 
 
 def test_a_run_writes_its_figures_and_says_them_in_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
   toy_run.train(tmp_path, train_steps=105, log_period=2, saving=loop.Saving(100), quiet=False)
   said = capsys.readouterr().err
-  assert f'Started at step 100 of 105: 36 trained numbers, 9,192 frozen, in {tmp_path}' in said
+  assert f'Started at step 100 of 105: 36 trained parameters, 9,192 frozen, in {tmp_path}' in said
   assert 'step 105/105  loss ' in said and 'steps/s' in said and 'examples/s  ETA 0 s' in said
   assert 'step 103: turn/loss' in said
   assert [line['step'] for line in lines(tmp_path)] == [102, 103, 104, 105]  # 103 and 105 because of evaluations

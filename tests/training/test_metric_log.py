@@ -1,4 +1,4 @@
-"""Where figures go while a run trains."""
+"""The logs of a run during training."""
 
 import json
 import types
@@ -20,7 +20,7 @@ def test_figures_are_lines_with_step_and_folder(tmp_path):
 
 
 def test_what_a_tasks_metrics_say_also_stands_in_a_file_of_its_own(tmp_path):
-  for start in (0, 4):  # the second run goes on at step 4
+  for start in (0, 4):  # the second run resumes at step 4
     with MetricLog(str(tmp_path), start_step=start, total_steps=9, quiet=True) as log:
       for step in (3, 6, 9)[start // 3:]:
         log.write(step, {'f1': 10.0 * step}, folder='inference_eval/a')
@@ -52,7 +52,7 @@ def test_a_resumed_log_drops_lines_of_later_steps_and_torn_ones(tmp_path):
 def test_plain_lines_say_how_far_and_how_long(tmp_path, capsys):
   with MetricLog(str(tmp_path), start_step=0, total_steps=9) as log:
     log.show(5, FIGURES)
-    log.show(6, FIGURES)  # too soon after the last
+    log.show(6, FIGURES)  # too soon after the last line
     log.say('Something of its own.')
   assert capsys.readouterr().err == (
     'step 5/9  loss 1.5000  accuracy 25.0 %  2 steps/s  8 examples/s  ETA 2 s\nSomething of its own.\n')
@@ -74,7 +74,7 @@ def test_in_a_bucket_figures_are_put_at_evaluations_after_a_while_and_at_the_end
   there = lambda: [json.loads(line)['step'] for line in open(store.folder / 'bucket/run/metrics.jsonl')]
   with MetricLog('gs://bucket/run', start_step=0, total_steps=9, quiet=True) as log:
     log.write(1, {'loss': 1.5})
-    assert store.asked[-1].startswith('HEAD')  # nothing was put
+    assert store.asked[-1].startswith('HEAD')  # nothing was uploaded
     log.write(2, {'loss': 1.5}, folder='training_eval/a')
     assert there() == [1, 2]
     for now[0], step in ((29, 3), (31, 4), (50, 5)):

@@ -14,7 +14,7 @@ from prompt_tuning.training.schedules import create_schedule
 
 
 def run(optimizer, start_step, first, gradients):
-  """Returns the parameter after each of the given gradients, and the last state."""
+  """Returns the parameter after each of the given gradients, and the final state."""
   transformation = optimizer.build(start_step)
 
   @jax.jit

@@ -1,4 +1,4 @@
-"""A run that was stopped anywhere and started again ends with the bits of one that was not."""
+"""A run that is interrupted anywhere and resumed ends with the bits of an uninterrupted run."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ from prompt_tuning.training import loop
 
 
 class PowerCut(BaseException):
-  """What no code catches."""
+  """An exception that no code catches."""
 
 
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory):
-  """A run that nothing interrupted."""
+  """An uninterrupted run."""
   return toy_run.train(tmp_path_factory.mktemp('straight'))
 
 
@@ -54,13 +54,13 @@ def assert_same_end(found, wanted):
 
 
 def figures(folder):
-  """Returns the lines of metrics.jsonl without what depends on the clock."""
+  """Returns the lines of metrics.jsonl without the values that depend on the clock."""
   lines = [json.loads(line) for line in open(f'{folder}/metrics.jsonl')]
   return [{name: value for name, value in line.items() if 'per_second' not in name} for line in lines]
 
 
 def test_a_run_that_was_cut_off_twice_ends_with_the_same_bits(straight, tmp_path):
-  for evaluation in (0, 1):  # after step 103 and, gone on with from step 102, after step 106
+  for evaluation in (0, 1):  # after step 103 and, resumed from step 102, after step 106
     with pytest.raises(PowerCut):
       toy_run.train(tmp_path, task=interrupted_task(evaluation))
   resumed = toy_run.train(tmp_path)
@@ -72,7 +72,7 @@ def test_a_run_that_is_given_more_steps_goes_on_with_the_same_bits_and_drops_lin
     straight, tmp_path):
   assert toy_run.train(tmp_path, train_steps=103).step == 103
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
-    file.write(json.dumps({'step': 104, 'folder': 'train', 'loss': -1.0}) + '\n{"step": 10')  # and a torn one
+    file.write(json.dumps({'step': 104, 'folder': 'train', 'loss': -1.0}) + '\n{"step": 10')  # and a truncated line
   assert_same_end(toy_run.train(tmp_path), straight)
   assert figures(tmp_path) == figures(straight.folder)
 
@@ -110,10 +110,10 @@ def test_the_folder_of_another_run_is_refused_and_left_as_it_is(straight, settin
 
 
 def test_a_run_that_stops_at_an_accuracy_stops_at_the_same_step_when_it_is_interrupted(tmp_path):
-  # Over twelve examples, three steps: what came before the interruption counts.
+  # Over twelve examples, three steps: the steps before the interruption count.
   settings = {'stop': loop.Stop(0.0, 12), 'log_period': 1, 'saving': loop.Saving(1)}
   straight = toy_run.train(tmp_path / 'straight', **settings)
   assert straight.step == toy_run.START + 3
   toy_run.train(tmp_path / 'resumed', **settings, train_steps=toy_run.START + 2)
   assert toy_run.train(tmp_path / 'resumed', **settings).step == straight.step
-  assert toy_run.train(tmp_path / 'resumed', **settings).step == straight.step  # it is done
+  assert toy_run.train(tmp_path / 'resumed', **settings).step == straight.step  # it is finished

@@ -1,4 +1,4 @@
-"""What stands in a run's folder, and that nothing of it is lost when something goes wrong."""
+"""The content of a run's folder, and that no failure loses any of it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def names_in(folder):
 
 @pytest.fixture(scope='module')
 def ended(tmp_path_factory):
-  """A run that has ended, and its folder."""
+  """A finished run, and its folder."""
   folder = tmp_path_factory.mktemp('ended')
   return toy_run.train(folder, files={'config.gin': 'X = 1\n'}), folder
 
@@ -108,7 +108,7 @@ def test_a_damaged_newest_state_is_an_error_that_names_it_and_says_how_to_go_on(
 def test_a_full_disk_while_saving_leaves_the_old_state_good(full_disk, tmp_path):
   old, new = np.zeros((2000, 3), np.float32), np.ones((2000, 3), np.float32)
   save(tmp_path, 1, old, old)
-  for trained, optimizer in ((new, new[:0]), (new[:3], new)):  # no room for what is trained, or for the state
+  for trained, optimizer in ((new, new[:0]), (new[:3], new)):  # no space for the trained tensors, or for the state
     with full_disk(6000), pytest.raises(OSError, match=r'cannot be written: .*too large.* Free some space'):
       save(tmp_path, 2, trained, optimizer)
     step, arrays, _ = run_files.read_newest(str(tmp_path))
@@ -148,7 +148,7 @@ def test_a_state_of_other_tensors_is_refused(tmp_path):
 
 def test_a_folder_without_a_state_holds_no_run(tmp_path):
   assert run_files.read_newest(str(tmp_path / 'absent')) is None
-  (tmp_path / 'checkpoint_7').mkdir()  # a run that was killed while it saved its first state
+  (tmp_path / 'checkpoint_7').mkdir()  # a run that was killed while saving its first state
   assert run_files.read_newest(str(tmp_path)) is None
 
 
@@ -241,7 +241,7 @@ def test_a_run_in_a_bucket_that_failed_goes_on_and_ends_as_a_local_one(store, en
   assert (run.prompt.vectors == saved.load_prompt(str(here)).vectors).all()
   assert names_in(there) == names_in(here)
   for name in names_in(here):
-    if name != 'metrics.jsonl':  # it has times
+    if name != 'metrics.jsonl':  # it contains times
       assert (there / name).read_bytes() == (here / name).read_bytes(), name
   figures = lambda path: [{name: value for name, value in json.loads(line).items() if 'per_second' not in name}
                           for line in open(path / 'metrics.jsonl')]

@@ -1,4 +1,4 @@
-"""One training step: whose gradients it takes, and that cutting or packing a batch changes none of them."""
+"""One training step: only φ has gradients, and splitting or packing a batch does not change them."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ APART = layouts.assemble([[example] for example in EXAMPLES], {'encoder': 7, 'de
 
 @pytest.fixture(scope='module')
 def gradients(tiny):
-  """Returns a function that gives a batch's gradient and sums, with the step compiled once for each setting."""
+  """Returns a function that returns a batch's gradient and sums; the step is compiled once per setting."""
   trained = METHOD.initialise(jax.random.key(1), tiny)
   remember = optax.trace(0.0)  # its state is the gradient
 
@@ -116,7 +116,7 @@ def test_the_step_minimises_the_loss_that_is_chosen_of_logits_or_hidden_states(g
 
 
 def test_a_loss_that_compares_rows_cannot_be_cut_into_microbatches(gradients):
-  with pytest.raises(ValueError, match='pairwise_cosine compares all rows of a batch, but the batch is run in 2 parts'):
+  with pytest.raises(ValueError, match='pairwise_cosine compares all rows of a batch, but the batch is split into 2'):
     gradients(APART, loss=Loss(function=pairwise_cosine), microbatches=2)
 
 
@@ -138,10 +138,10 @@ def test_a_methods_penalty_is_added_once_a_step_whatever_the_loss_is_divided_by(
 
 
 def test_runs_of_equal_settings_share_a_compiled_step_and_others_do_not(tiny):
-  settings = {'module': tiny.module, 'method': METHOD, 'optimizer': Adafactor(0.3), 'start_step': 7}
+  settings = {'module': tiny.module, 'method': METHOD, 'optimizer': Adafactor(), 'start_step': 7}
   other = tiny.module.clone(config=dataclasses.replace(tiny.module.config, dropout_rate=0.2))
   step = jitted_step(**settings)
-  assert jitted_step(**settings | {'module': tiny.module.clone(), 'optimizer': Adafactor(0.3)}) is step
+  assert jitted_step(**settings | {'module': tiny.module.clone(), 'optimizer': Adafactor()}) is step
   for changes in ({'module': other}, {'optimizer': Adafactor(0.2)}, {'start_step': 8}, {'microbatches': 2},
                   {'loss': Loss(z_loss=0.1)}, {'method': dataclasses.replace(METHOD, placement=layouts.after_eos)}):
     assert jitted_step(**settings | changes) is not step, changes
@@ -150,7 +150,7 @@ def test_runs_of_equal_settings_share_a_compiled_step_and_others_do_not(tiny):
 
 
 def products(jaxpr):
-  """Yields the shapes of everything that is a matrix product or a sum into rows, at any depth."""
+  """Yields the shapes of all matrix products and all sums into rows, at any depth."""
   for eqn in jaxpr.eqns:
     if eqn.primitive.name in ('dot_general', 'scatter-add'):
       yield from (out.aval.shape for out in eqn.outvars)

@@ -1,8 +1,8 @@
-"""Training steps against those that T5X and PEFT took: gradient, optimizer and all.
+"""Training steps against those of T5X and PEFT: gradients and optimizer.
 
-Each step starts from the prompt that the other program had then, with our optimizer's state carried along. Trained
-freely these models are chaotic: in d a rounding error grows about 2.2 times a step, and even a run in float64 leaves
-T5X's trajectory. So free runs are compared only for the steps in which rounding is not what they show.
+Each step starts from the other program's prompt at that step, with our optimizer's state carried along. Trained freely,
+these models are chaotic: in d a rounding error grows about 2.2 times per step, and even a float64 run leaves T5X's
+trajectory. Free runs are therefore compared only for the first steps, before rounding dominates.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ CASES = (('own', 0), ('own', 3), ('own', 1100000), ('c', 0), ('c', 3), ('c', 110
 
 
 def at_one_of(starts):
-  """Returns Adafactor for several first steps as one transformation; its state begins with which of them."""
+  """Returns Adafactor for several first steps as one transformation; its state begins with the first step."""
   each = [Adafactor(0.3).build(start) for start in starts]
 
   def update(gradient, state, trained):
@@ -42,8 +42,8 @@ def tree_of(prompt, stack='encoder'):
 
 
 def errors(step, params, batch, state, wanted, forced=True, stack='encoder'):
-  """Returns how far each step ends from `wanted` [steps + 1, P, D], in parts of its norm, all that the steps report
-  of the loss before them, and the last state."""
+  """Returns the distance of each step's end from `wanted` [steps + 1, P, D], relative to its norm, the steps' reported
+  losses, and the final state."""
   found, reports = [], []
   for before, after in itertools.pairwise(wanted):
     if forced:
@@ -86,7 +86,7 @@ def test_every_step_ends_where_t5xs_does(case, start):
   assert state.step == start + len(wanted['loss'])
   second_moments = optax.tree.get(state.optimizer, 'v')
   np.testing.assert_allclose(trees.flatten(second_moments)[prompts.PATH], wanted['final_v'], rtol=1e-3)
-  if case != 'd':  # whose golden data lacks them
+  if case != 'd':  # its golden data lacks them
     np.testing.assert_allclose(sums['z_loss'], wanted['z_loss'], rtol=1e-4)
     np.testing.assert_allclose(sums['correct'] / sums['weights'], wanted['accuracy'], atol=1e-6)
 
@@ -104,7 +104,7 @@ def test_the_loss_of_the_last_prompt_is_t5xs(case, start):
 def test_a_free_run_begins_on_t5xs_trajectory_and_learns_as_much(case, start):
   found, sums, _, wanted = t5x_errors(case, start, forced=False)
   losses, wanted_losses = sums['loss'], wanted['loss']
-  few = 3 if case == 'own' else 5  # where a rounding error grows seven times a step
+  few = 3 if case == 'own' else 5  # in 'own', a rounding error grows seven times per step
   assert found[:few].max() < 1e-4
   np.testing.assert_allclose(losses[:few], wanted_losses[:few], rtol=1e-4)
   assert losses[0] - losses.min() > 0.8 * (wanted_losses[0] - wanted_losses.min())

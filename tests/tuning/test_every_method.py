@@ -56,8 +56,12 @@ DECODER_ONLY = loading.random_model(DecoderConfig(
 TEXTS = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]))
 OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remembers the gradient
 
-every_method = pytest.mark.parametrize('method', [*METHODS.values(), *DECODER_METHODS.values()],
-                                       ids=[*METHODS, *DECODER_METHODS])
+SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of cross-attention',
+        'decoder prompt after_bos', 'decoder prompt after_eos', 'decoder prefix of a network',
+        'decoder retrained norms')
+every_method = pytest.mark.parametrize('method', [
+  pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW))
+  for name, method in (METHODS | DECODER_METHODS).items()])
 
 
 @pytest.fixture
@@ -68,7 +72,7 @@ def model(method, tiny):
 
 def batch_of(model, asked):
   layout = model.layout(asked)
-  return layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.rows({'inputs': 5, 'targets': 3}))
+  return layouts.assemble([[layout.example(*each)] for each in TEXTS], layout.row_lengths({'inputs': 5, 'targets': 3}))
 
 
 def initialised(method, model):

@@ -105,7 +105,7 @@ def test_vectors_that_see_nothing_of_the_input_are_run_once_for_all_rows(tiny):
     batch = layouts.assemble([[layout.example(*each)] for each in EXAMPLES], {'encoder': 8, 'decoder': 3})
     return np.asarray(apply_model(tiny.module, tiny.params, batch, conditioning))[batch['decoder']['loss_weights'] > 0]
 
-  front = layouts.Layout(P, alone=True)
+  front = layouts.Layout(P, isolated=True)
   in_rows = dataclasses.replace(front, placement=lambda count, length: layouts.before(count, length))
   np.testing.assert_allclose(logits(front), logits(in_rows), atol=2e-5)
 
@@ -118,11 +118,11 @@ def test_vectors_that_see_nothing_of_the_input_are_run_once_for_all_rows(tiny):
   (lambda tiny: Trained({'encoder/layer_prompts/vectors': np.zeros((5, 3, 12))}).conditioning(tiny),
    r'has shape \(5, 3, 12\) .* prompts in the encoder, which has \d layers of width 12. Choose the model'),
   (lambda tiny: apply_to(tiny, encoder=StackConditioning(added=jnp.zeros((1, 1, 3, 12)))),
-   r'`added` has shape \(1, 1, 3, 12\), and the prompt that it is added to is none. Give a prompt'),
+   r'`added` has shape \(1, 1, 3, 12\), and there is no prompt. Give a prompt'),
   (lambda tiny: apply_to(tiny, encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)), added=jnp.zeros((1, 1, 3, 12)))),
-   r'is added to is one of shape \(1, 2, 12\)'),
+   r'and the prompt has shape \(1, 2, 12\)'),
   (lambda tiny: apply_to(tiny, decoder=StackConditioning(added=jnp.zeros((1, 1, 3, 12)))),
-   'handed conditioning.decoder.added, which it has no place for'),
+   'got conditioning.decoder.added, which it cannot use'),
 ])
 def test_what_does_not_fit_is_a_clear_error(tiny, call, message):
   with pytest.raises(ValueError, match=message):

@@ -50,7 +50,7 @@ def test_updates_and_copies_are_told_apart_when_a_file_is_used(tiny):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
   ({'rank': 0}, 'rank=0. Use at least 1'),
-  ({'patterns': '.*('}, 'no regular expression')])
+  ({'patterns': '.*('}, 'not a regular expression')])
 def test_settings_that_make_no_sense(arguments, message):
   with pytest.raises(ValueError, match=message):
     LowRank(**arguments)
@@ -61,6 +61,6 @@ def test_what_is_no_matrix_or_does_not_fit(tiny):
     LowRank(1, 'encoder/encoder_norm/scale').initialise(jax.random.key(0), tiny)
   with pytest.raises(ValueError, match='matches no parameter'):
     LowRank(1, '.*/qwery/kernel').initialise(jax.random.key(0), tiny)
-  with pytest.raises(ValueError, match=r'query/kernel has shape \(3, 20\), but the model wants'):
+  with pytest.raises(ValueError, match=r'query/kernel has shape \(3, 20\), but the model expects'):
     merge(tiny.params, {NAME: LowRankUpdate(random((3, 1)), random((1, 20)))})
   assert dataclasses.replace(Conditioning(), parameters={}).parameters == {}

@@ -65,7 +65,7 @@ PAIR = tuple(np.zeros((2, 3, 2, 6)) for _ in range(2))
    r'of shapes \[\(2, 3, 2, 6\), \(2, 3, 2, 6\)\], .* need \(2, 2, 2, 6\) .* Set the length to the number of tokens'),
   (lambda tiny: Prefix(3, init_from=PAIR).initialise(KEY, tiny), 'keys and values of one attention, .* Set'),
   (lambda tiny: DECODER_ONLY.read([[3, 4], [5]]).as_prefix(), 'starts from one text, but the context has 2. Choose'),
-  (lambda tiny: Prefix(2, text='5 6').build(tiny), 'A text can be read before what follows it only by a'),
+  (lambda tiny: Prefix(2, text='5 6').build(tiny), 'Only a decoder-only model can read a text as a context'),
 ])
 def test_what_does_not_fit_is_a_clear_error(tiny, call, message):
   with pytest.raises(ValueError, match=message):

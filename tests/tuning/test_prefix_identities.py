@@ -15,7 +15,7 @@ MODEL = loading.random_model(DecoderConfig(
   vocab_size=23, layers=2, width=12, heads=3, head_dim=4, mlp_dim=20, mlp_activations=('gelu',), norm='layer',
   bias=True, query_scale=0.5, position_count=16, family='gpt2'), seed=3)
 LAYOUT = MODEL.layout()
-BATCH = layouts.assemble([[LAYOUT.example([5, 6, 7, 8], [9, 4])]], LAYOUT.rows({'inputs': 4, 'targets': 2}))
+BATCH = layouts.assemble([[LAYOUT.example([5, 6, 7, 8], [9, 4])]], LAYOUT.row_lengths({'inputs': 4, 'targets': 2}))
 
 
 def weights(conditioning):

@@ -54,7 +54,7 @@ def test_one_pattern_may_be_given_as_text():
 
 
 def test_a_pattern_that_is_no_regular_expression_is_an_error():
-  with pytest.raises(ValueError, match=r"The pattern '\*/scale' is no regular expression .* Write \.\* where"):
+  with pytest.raises(ValueError, match=r"The pattern '\*/scale' is not a regular expression .* Write \.\* to"):
     Retrained('*/scale')
 
 

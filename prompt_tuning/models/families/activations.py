@@ -5,10 +5,10 @@ _OURS = {'gelu_new': 'gelu', 'gelu_pytorch_tanh': 'gelu', 'gelu': 'gelu_exact', 
 
 
 def read_activation(name: str) -> str:
-  """Returns our name of an activation.
+  """Returns the package's name of an activation.
 
   Raises:
-    ValueError: there is none here.
+    ValueError: the activation is not supported.
   """
   if name not in _OURS:
     raise ValueError(f'asks for the activation {name!r}; supported are {", ".join(_OURS)}.')

@@ -1,4 +1,4 @@
-"""Gemma 2 (Gemma Team 2024): Llama with norms behind attention and MLP, too, caps, scaled embeddings, and windows."""
+"""Gemma 2 (Gemma Team 2024): Llama with norms also after attention and MLP, caps, scaled embeddings, and windows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ DEFAULTS = {'head_dim': 256, 'num_attention_heads': 8, 'num_key_value_heads': 4,
 
 
 def read(config: Mapping[str, Any], *, every: int = 2) -> DecoderConfig:
-  """Returns the config that a `config.json` describes; where it says nothing, `every` such layer sees everything."""
+  """Returns the config of a `config.json`; if that has no layer types, every `every`-th layer sees all positions."""
   kinds = [llama.LOCAL if (i + 1) % every else llama.FULL for i in range(config['num_hidden_layers'])]
   return dataclasses.replace(
     llama.read(llama.typed(config, kinds)), norm_offset=1.0, post_norms=True,
@@ -42,7 +42,7 @@ def read(config: Mapping[str, Any], *, every: int = 2) -> DecoderConfig:
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-  """Returns what `config.json` says: the inverse of `read`."""
+  """Returns the values of a `config.json`: the inverse of `read`."""
   return llama.write(config) | {
     'query_pre_attn_scalar': round(config.query_scale**-2), 'attn_logit_softcapping': config.attention_cap or None,
     'final_logit_softcapping': config.output_cap or None}

@@ -1,6 +1,6 @@
-"""Gemma 3 (Gemma Team 2025): Gemma 2 with normed queries and keys, and rotary bases of two kinds of layers.
+"""Gemma 3 (Gemma Team 2025): Gemma 2 with normed queries and keys, and a rotary base for each of two kinds of layers.
 
-The language model of a folder that reads images too is read.
+From a multimodal folder, only the language model is read.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ TABLE = (*gemma2.TABLE, *table('''
 
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
-  """Returns the config that a `config.json` describes."""
+  """Returns the config of a `config.json`."""
   return dataclasses.replace(gemma2.read(config, every=config.get('sliding_window_pattern') or 6), query_norms=True)
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-  """Returns what `config.json` says: the inverse of `read`."""
+  """Returns the values of a `config.json`: the inverse of `read`."""
   kinds = {llama.LOCAL if window else llama.FULL: write_rotary(rotary)
            for rotary, window in zip(config.rotary, config.windows, strict=True)}
   return gemma2.write(config) | {'rope_parameters': kinds}

@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019): learned positions, LayerNorm, biases; query, key and value are one array."""
+"""GPT-2 (Radford et al. 2019): learned positions, LayerNorm, biases; query, key and value share one array."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,7 +33,7 @@ TABLE = table('''
 
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
-  """Returns the config that a `config.json` describes."""
+  """Returns the config of a `config.json`."""
   head_dim = config['n_embd'] // config['n_head']
   return DecoderConfig(
     layers=config['n_layer'], width=config['n_embd'], heads=config['n_head'], head_dim=head_dim,
@@ -44,7 +44,7 @@ def read(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-  """Returns what `config.json` says: the inverse of `read`."""
+  """Returns the values of a `config.json`: the inverse of `read`."""
   return {
     'n_embd': config.width, 'n_head': config.heads, 'n_layer': config.layers, 'n_inner': config.mlp_dim,
     'n_positions': config.position_count, 'activation_function': write_activation(config.mlp_activations[0]),
@@ -53,6 +53,6 @@ def write(config: DecoderConfig) -> dict[str, Any]:
 
 FAMILY = Family(
   name='gpt2', model_types=('gpt2',), architecture='GPT2LMHeadModel', read=read, write=write, table=TABLE,
-  prefixes=('transformer.', ''),  # without: folders of the model without its output layer's class around it
+  prefixes=('transformer.', ''),  # the empty one: folders of the bare model, without the class of its output layer
   unread=(r'(.*\.)?h\.\d+\.attn\.(bias|masked_bias)',),
   required={'scale_attn_by_inverse_layer_idx': False, 'add_cross_attention': False, 'scale_attn_weights': True})

@@ -1,6 +1,6 @@
-"""Llama (Touvron et al. 2023): rotary positions, RMS norms, a gated MLP, shared heads of keys and values.
+"""Llama (Touvron et al. 2023): rotary positions, RMS norms, a gated MLP, grouped-query attention.
 
-Most decoder-only families are this with a few changes, and read its `config.json` with what they mean filled in.
+Most decoder-only families differ from it in a few values, and read its `config.json` with their defaults.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,13 +33,13 @@ TABLE = table('''
 
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
-  """Returns the config that a `config.json` describes; layers without a type see everything."""
+  """Returns the config of a `config.json`; layers without a type see all positions."""
   layers, heads = config['num_hidden_layers'], config['num_attention_heads']
   head_dim = config.get('head_dim') or config['hidden_size'] // heads
   kinds, window = config.get('layer_types') or [FULL] * layers, config.get('sliding_window') or 0
   unknown = [kind for kind in kinds if kind not in (LOCAL, FULL)]
   if unknown:
-    raise ValueError(f'has a layer of the type {unknown[0]!r}; supported are {LOCAL} and {FULL}.')
+    raise ValueError(f'has a layer of the type {unknown[0]!r}; supported types are {LOCAL} and {FULL}.')
   return DecoderConfig(
     layers=layers, width=config['hidden_size'], heads=heads, head_dim=head_dim, mlp_dim=config['intermediate_size'],
     kv_heads=config.get('num_key_value_heads') or heads, vocab_size=config['vocab_size'],
@@ -51,7 +51,7 @@ def read(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-  """Returns what `config.json` says: the inverse of `read`."""
+  """Returns the values of a `config.json`: the inverse of `read`."""
   activation = write_activation(config.mlp_activations[0])
   return {
     'hidden_size': config.width, 'num_attention_heads': config.heads, 'num_key_value_heads': config.kv_heads,
@@ -63,11 +63,11 @@ def write(config: DecoderConfig) -> dict[str, Any]:
 
 
 def typed(config: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
-  """Returns a `config.json` with the types of its layers: `kinds` where it names none, as before transformers 4.53."""
+  """Returns a `config.json` with layer types: `kinds` if it has none, as before transformers 4.53."""
   return {**config, 'layer_types': config.get('layer_types') or list(kinds)}
 
 
 FAMILY = Family(
   name='llama', model_types=('llama',), architecture='LlamaForCausalLM', read=read, write=write, table=TABLE,
-  prefixes=('model.', ''),  # without: folders of the model without its output layer's class around it
+  prefixes=('model.', ''),  # the empty one: folders of the bare model, without the class of its output layer
   unread=(r'.*\.rotary_emb\.inv_freq',), required={'mlp_bias': False, 'use_bidirectional_attention': False})

@@ -1,4 +1,4 @@
-"""Mistral (Jiang et al. 2023): Llama whose layers see a window; a Ministral's differ from one another."""
+"""Mistral (Jiang et al. 2023): Llama whose layers see a window; in Ministral the windows differ between layers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from prompt_tuning.models.families import llama
 
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
-  """Returns the config that a `config.json` describes."""
+  """Returns the config of a `config.json`."""
   kind = llama.LOCAL if config.get('sliding_window') else llama.FULL
   return llama.read(llama.typed(config, [kind] * config['num_hidden_layers']))
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-  """Returns what `config.json` says: the inverse of `read`."""
+  """Returns the values of a `config.json`: the inverse of `read`."""
   written = llama.write(config)
-  if len(set(config.windows)) == 1:  # transformers reads a Mistral whose layers are named as one whose layers differ
+  if len(set(config.windows)) == 1:  # with layer types, transformers reads a Mistral as a model with different layers
     del written['layer_types']
   return written
 

@@ -1,4 +1,4 @@
-"""Qwen 2 and 2.5 (Yang et al. 2024): Llama with biases on queries, keys and values, and perhaps windows."""
+"""Qwen 2 and 2.5 (Yang et al. 2024): Llama with biases on queries, keys and values, and optional windows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,12 +9,12 @@ from prompt_tuning.models.families import llama
 
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
-  """Returns the config that a `config.json` describes."""
+  """Returns the config of a `config.json`."""
   return dataclasses.replace(read_windows(config), projection_biases=('query', 'key', 'value'))
 
 
 def read_windows(config: Mapping[str, Any]) -> DecoderConfig:
-  """Returns the config of a Llama whose upper layers see a window, if any does."""
+  """Returns the config of a Llama; if windows are used, its upper layers have them."""
   count, first = config['num_hidden_layers'], config.get('max_window_layers', 28)
   if not config.get('use_sliding_window'):
     return llama.read({**config, 'layer_types': [llama.FULL] * count})
@@ -22,7 +22,7 @@ def read_windows(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-  """Returns what `config.json` says: the inverse of `read`."""
+  """Returns the values of a `config.json`: the inverse of `read`."""
   return llama.write(config) | {'use_sliding_window': any(config.windows)}
 
 

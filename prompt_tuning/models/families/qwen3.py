@@ -1,4 +1,4 @@
-"""Qwen 3 (Yang et al. 2025): Qwen 2 whose queries and keys are normed, without biases."""
+"""Qwen 3 (Yang et al. 2025): Qwen 2 with normed queries and keys, and without biases."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ TABLE = (*llama.TABLE, *table('''
 
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
-  """Returns the config that a `config.json` describes."""
+  """Returns the config of a `config.json`."""
   return dataclasses.replace(qwen2.read_windows(config), query_norms=True)
 
 

@@ -1,4 +1,4 @@
-"""Families by name, and the family that a checkpoint belongs to: a new one is a file, and a line here."""
+"""The registry of model families, and the family of a checkpoint: a new family is one file and one line here."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -22,35 +22,35 @@ get_family = FAMILIES.find
 
 
 def register_family(family: Family) -> Family:
-  """Makes a family known: its checkpoints are loaded, and its models saved; returns it.
+  """Registers a family, so that its checkpoints can be loaded and its models saved; returns it.
 
   Raises:
-    ValueError: another family has its name, or one of its model types.
+    ValueError: another family has this name, or one of these model types.
   """
   others = {name: each for name, each in FAMILIES.items() if each is not family}
   for name, other in others.items():
     shared = sorted({*other.model_types} & {*family.model_types})
     if shared:
-      raise ValueError(f'The model type {shared[0]!r} of the family {family.name!r} is already that of {name!r}. '
-                       'Give the new one model types of its own.')
+      raise ValueError(f'The model type {shared[0]!r} of the family {family.name!r} already belongs to {name!r}. '
+                       'Give the new family other model types.')
   return FAMILIES.register(family.name, family)
 
 
 def family_of_folder(stored: Mapping[str, Any], path: str) -> Family:
-  """Returns the family whose `config.json` this is.
+  """Returns the family of a `config.json`.
 
   Raises:
-    ValueError: no family has its model type.
+    ValueError: no family has this model type.
   """
   found = stored.get('model_type') or ''
   by_type = {model_type: family for family in FAMILIES.values() for model_type in family.model_types}
   if found not in by_type:
-    raise ValueError(f'{path}/config.json describes a model of type {found!r}; supported are {", ".join(by_type)}.'
-                     f'{nearest(found, by_type)} Choose a model of these, or register its family with '
-                     'prompt_tuning.register_family.')
+    raise ValueError(f'{path}/config.json describes a model of type {found!r}; supported types are '
+                     f'{", ".join(by_type)}.{nearest(found, by_type)} Choose a model of these types, or register its '
+                     'family with prompt_tuning.register_family.')
   return by_type[found]
 
 
 def family_of_t5x(names: Collection[str]) -> Family:
-  """Returns the family of a T5X checkpoint that holds these names: T5's where none is known by one."""
+  """Returns the family of a T5X checkpoint, by its names; T5's if no other family recognises one of them."""
   return next((family for family in FAMILIES.values() if family.known_by and family.known_by in names), t5.FAMILY)

@@ -1,4 +1,4 @@
-"""Rotary positions in a `config.json`: of one layer, or of each kind of layer."""
+"""Rotary positions in a `config.json`: for one layer, or for each kind of layer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from prompt_tuning.models.positions import Rotary
 
 
 def read_rotary(config: Mapping[str, Any], kind: str) -> Rotary:
-  """Returns the rotary positions of layers of a kind; transformers 5 gathers them in `rope_parameters`.
+  """Returns the rotary positions of layers of a kind; transformers 5 stores them all in `rope_parameters`.
 
   Raises:
-    ValueError: they are scaled as is not supported here.
+    ValueError: their scaling is not supported.
   """
   given = config.get('rope_parameters') or {}
   given = given.get(kind, given)
@@ -20,7 +20,7 @@ def read_rotary(config: Mapping[str, Any], kind: str) -> Rotary:
     given = {'rope_theta': base, **({} if local else config.get('rope_scaling') or {})}
   how = given.get('rope_type', given.get('type', 'default'))
   if given.get('partial_rotary_factor', 1.0) != 1.0:
-    raise ValueError(f'sets partial_rotary_factor to {given["partial_rotary_factor"]!r}; supported is 1.0.')
+    raise ValueError(f'sets partial_rotary_factor to {given["partial_rotary_factor"]!r}; the supported value is 1.0.')
   if how == 'default':
     return Rotary(given['rope_theta'])
   if how == 'linear':
@@ -28,7 +28,7 @@ def read_rotary(config: Mapping[str, Any], kind: str) -> Rotary:
   if how == 'llama3':
     return Rotary(given['rope_theta'], given['factor'], given['original_max_position_embeddings'],
                   given['low_freq_factor'], given['high_freq_factor'])
-  raise ValueError(f'scales rotary positions by {how!r}; supported are default, linear, llama3.')
+  raise ValueError(f'scales rotary positions by {how!r}; supported are default, linear and llama3.')
 
 
 def write_rotary(rotary: Rotary) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""T5 1.0, T5 1.1, mT5 and umT5: a folder's config and names; T5X's names are ours, and its shapes tell almost all."""
+"""T5 1.0, T5 1.1, mT5 and umT5: config and names. T5X's names are the package's, and its shapes give most values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from prompt_tuning.models.family import Family, Names, table
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.t5_config import T5Config
 
-# 'gelu' is the exact function, but 'gated-gelu' the approximate one.
+# 'gelu' is the exact function, but 'gated-gelu' is the approximate one.
 _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear'), 'gelu': ('gelu_exact',), 'gelu_new': ('gelu',),
                 'silu': ('silu',), 'gated-silu': ('silu', 'linear'), 'gated-relu': ('relu', 'linear')}
 TABLE = table('''
@@ -48,7 +48,7 @@ TABLE = table('''
 
 
 def read(config: Mapping[str, Any]) -> T5Config:
-  """Returns the config that a `config.json` describes."""
+  """Returns the config of a `config.json`."""
   projection = config.get('feed_forward_proj', 'relu')
   if projection not in _ACTIVATIONS:
     raise ValueError(f'asks for feed_forward_proj {projection!r}; supported are {", ".join(_ACTIVATIONS)}.')
@@ -63,7 +63,7 @@ def read(config: Mapping[str, Any]) -> T5Config:
 
 
 def write(config: T5Config) -> dict[str, Any]:
-  """Returns what `config.json` says: the inverse of `read`."""
+  """Returns the values of a `config.json`: the inverse of `read`."""
   projection = next(name for name, found in _ACTIVATIONS.items() if found == config.mlp_activations)
   return {
     'is_encoder_decoder': True, 'd_model': config.width, 'num_heads': config.heads, 'd_kv': config.head_dim,
@@ -75,10 +75,10 @@ def write(config: T5Config) -> dict[str, Any]:
 
 
 def infer(names: Names, path: str) -> T5Config:
-  """Returns the config that the shapes of a T5X checkpoint's parameters tell.
+  """Returns the config inferred from the shapes of a T5X checkpoint's parameters.
 
-  What shapes do not tell is taken as every published T5 has it: the distance at which the last bucket starts (128),
-  and the activation (GELU where the MLP is gated, else ReLU).
+  The other values are those of every published T5: the distance at which the last bucket starts (128), and the
+  activation (GELU if the MLP is gated, else ReLU).
 
   Raises:
     ValueError: the checkpoint is not a T5.
@@ -104,7 +104,7 @@ def infer(names: Names, path: str) -> T5Config:
 
 
 def count_layers(names: Names, stack: str) -> int:
-  """Returns how many layers of a stack a T5X checkpoint has."""
+  """Returns the number of layers of a stack in a T5X checkpoint."""
   return 1 + max(int(name.split('/')[1].removeprefix('layers_')) for name in names
                  if name.startswith(f'{stack}/layers_'))
 
@@ -115,5 +115,5 @@ FAMILY = Family(
   required={'layer_norm_epsilon': 1e-6, 'decoder_start_token_id': 0},
   compared=('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers',
             'mlp_activations', 'tied', 'relative_buckets', 'relative_max_distance'),
-  # T5 1.0's folders hold this table, which nothing has ever read: attention to the encoder has no positions.
+  # T5 1.0's folders hold this table, but nothing has ever read it: cross-attention has no position biases.
   unread=(r'decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight',))

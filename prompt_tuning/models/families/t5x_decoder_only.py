@@ -1,4 +1,4 @@
-"""T5X's decoder-only T5: checkpoints of T5X alone, whose names are ours, but for the embedding's."""
+"""T5X's decoder-only T5: stored only as T5X checkpoints, whose names are the package's except the embedding's."""
 
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families.t5 import count_layers
@@ -9,10 +9,10 @@ _BIAS = 'decoder/relpos_bias/rel_embedding'
 
 
 def infer(names: Names, path: str) -> DecoderConfig:
-  """Returns the config that the shapes of a checkpoint tell; what they do not is as `t5.infer` has it.
+  """Returns the config inferred from the shapes of a checkpoint; the other values are as in `t5.infer`.
 
   Raises:
-    ValueError: the checkpoint is that of another decoder-only model.
+    ValueError: the checkpoint belongs to another decoder-only model.
   """
   if _BIAS not in names:
     raise ValueError(f'{path} is not a decoder-only T5: it lacks {_BIAS}. Give the config of its model.')

@@ -1,4 +1,4 @@
-"""New input and output layers around a frozen decoder-only model (Lu et al. 2021), to be trained with `Retrained`."""
+"""New input and output heads around a frozen decoder-only model (Lu et al. 2021), trained with `Retrained`."""
 
 import dataclasses
 
@@ -11,55 +11,55 @@ from prompt_tuning.models.decoder_only import DecoderOnly
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import random_model
 
-PATTERNS = ('token_embedder/.*', 'input_layer/.*', 'decoder/logits_dense/.*')  # the names of what is new
+PATTERNS = ('token_embedder/.*', 'input_layer/.*', 'decoder/logits_dense/.*')  # the names of the new heads
 
 
-def with_new_ends(model: LanguageModel, *, classes: int, tokens: int = 0, features: int = 0,
+def with_new_layers(model: LanguageModel, *, classes: int, tokens: int = 0, features: int = 0,
                   seed: int = 0) -> LanguageModel:
   """Returns the model between a new input layer and a new linear output layer with bias.
 
-  Its examples are laid out by `LabelLayout`: the last positions of an input predict a label each.
+  `LabelLayout` lays out its examples: each of the last positions of an input predicts a label.
 
   Args:
     model: a decoder-only model.
-    classes: labels of a position.
-    tokens: the input is so many tokens, embedded anew.
-    features: the input is real vectors [T, F] of this width instead, read by a linear layer with bias.
-    seed: of the new layers' first values.
+    classes: the number of labels.
+    tokens: the number of input tokens, which get a new embedding.
+    features: the width of inputs that are real vectors [T, F], read by a linear layer with bias instead.
+    seed: of the initial values of the new layers.
 
   Raises:
-    ValueError: the model has an encoder, or the numbers make no sense.
+    ValueError: the model has an encoder, or the numbers are invalid.
   """
   if not isinstance(model.module, DecoderOnly):
-    raise ValueError(f'{model.path} is an encoder-decoder, but new ends are put around decoder-only models. '
-                     'Choose a model of that kind, such as GPT-2.')
+    raise ValueError(f'{model.path} is an encoder-decoder, but new input and output heads need a decoder-only model. '
+                     'Choose one, such as GPT-2.')
   if classes < 2 or (tokens > 0) == (features > 0):
-    raise ValueError(f'New ends are asked for with {tokens} tokens, {features} features and {classes} classes. Give at '
-                     'least 2 classes, and either tokens or features.')
+    raise ValueError(f'classes={classes}, tokens={tokens} and features={features} cannot be used for new heads. Give '
+                     'at least 2 classes, and either tokens or features.')
   config = dataclasses.replace(model.module.config, vocab_size=tokens, features=features, classes=classes, tied=False)
   fresh = random_model(config, seed=seed)
   frozen = trees.flatten(model.params)
   params = {name: array if trees.matches(name, PATTERNS) else frozen[name]
             for name, array in trees.flatten(fresh.params).items()}
-  ids = PassThroughVocabulary(max(tokens, classes), eos_id=-1, pad_id=-1)  # labels are numbers, and none is an end
+  ids = PassThroughVocabulary(max(tokens, classes), eos_id=-1, pad_id=-1)  # labels are numbers; none ends a text
   return dataclasses.replace(model, module=fresh.module, params=trees.unflatten(params), vocabulary=ids)
 
 
 def untrained(model: LanguageModel, *, seed: int = 0) -> LanguageModel:
-  """Returns a model of the same shape with random weights, to be frozen instead: what pretraining is worth."""
+  """Returns a model of the same shape with random frozen weights, to measure the benefit of pretraining."""
   fresh = random_model(model.module.config, seed=seed)
   return dataclasses.replace(model, params=fresh.params)
 
 
 def changed(model: LanguageModel, original: LanguageModel) -> tuple[int, list[str]]:
-  """Compares what is frozen with a fresh copy of the checkpoint, to the last bit.
+  """Compares the frozen parameters with the checkpoint, to the last bit.
 
   Args:
-    model: after training, perhaps with new ends.
+    model: the model after training, with or without new heads.
     original: the checkpoint, read again.
 
   Returns:
-    How many arrays were compared, and the names of those that differ.
+    The number of arrays compared, and the names of those that differ.
   """
   fresh, frozen = trees.flatten(original.params), trees.flatten(model.params)
   new = PATTERNS if getattr(model.module.config, 'classes', 0) else ()

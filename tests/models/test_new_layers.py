@@ -1,4 +1,4 @@
-"""New ends around a frozen decoder-only model: what is new, what stays, and that it learns labels and real vectors."""
+"""New input and output heads around a frozen decoder-only model: new and unchanged parameters, labels, real vectors."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from prompt_tuning import trees
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.evaluation.evaluate import evaluate_loss
 from prompt_tuning.evaluation.saved import load_trained
-from prompt_tuning.models import ends
+from prompt_tuning.models import new_layers
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import load_model, random_model, save_model
@@ -28,7 +28,7 @@ PATTERNS = ('.*norm/.*', 'position_embedder/.*', '(token_embedder|input_layer)/.
 
 
 def labels(count, width):
-  """Returns a task: of two real vectors, which one is larger in its first number."""
+  """Returns a task: which of two real vectors has the larger first component."""
   random = np.random.default_rng(count)
   examples = []
   for _ in range(count):
@@ -38,13 +38,13 @@ def labels(count, width):
 
 
 def test_new_layers_have_their_shapes_and_the_rest_is_the_models():
-  model = ends.with_new_ends(GPT, tokens=3, classes=5)
+  model = new_layers.with_new_layers(GPT, tokens=3, classes=5)
   flat = trees.flatten(model.params)
   assert flat['token_embedder/embedding'].shape == (3, 12)
   assert (flat['decoder/logits_dense/kernel'].shape, flat['decoder/logits_dense/bias'].shape) == ((12, 5), (5,))
-  count, changed = ends.changed(model, GPT)
+  count, changed = new_layers.changed(model, GPT)
   assert (count, changed) == (len(flat) - 3, [])
-  linear = trees.flatten(ends.with_new_ends(GPT, features=4, classes=2).params)
+  linear = trees.flatten(new_layers.with_new_layers(GPT, features=4, classes=2).params)
   assert linear['input_layer/kernel'].shape == (4, 12) and 'token_embedder/embedding' not in linear
 
 
@@ -52,17 +52,17 @@ def test_a_changed_bit_is_found():
   params = trees.flatten(GPT.params)
   params['decoder/decoder_norm/scale'] = params['decoder/decoder_norm/scale'].at[3].add(1e-7)
   changed = dataclasses.replace(GPT, params=trees.unflatten(params))
-  assert ends.changed(changed, GPT) == (len(params), ['decoder/decoder_norm/scale'])
+  assert new_layers.changed(changed, GPT) == (len(params), ['decoder/decoder_norm/scale'])
 
 
 def test_random_weights_have_the_shape_of_the_checkpoint_and_nothing_else_of_it():
-  other = ends.untrained(GPT, seed=1)
+  other = new_layers.untrained(GPT, seed=1)
   assert jax.tree.map(np.shape, other.params) == jax.tree.map(np.shape, GPT.params)
-  assert 'decoder/layers/mlp/wo/kernel' in ends.changed(other, GPT)[1]
+  assert 'decoder/layers/mlp/wo/kernel' in new_layers.changed(other, GPT)[1]
 
 
 def test_labels_stand_at_the_last_positions_of_the_input_and_none_is_read():
-  model = ends.with_new_ends(GPT, tokens=2, classes=2)
+  model = new_layers.with_new_layers(GPT, tokens=2, classes=2)
   layout = model.layout()
   decoder = layout.example([1, 0, 1, 1], [0, 1])['decoder']
   assert decoder['tokens'].tolist() == [1, 0, 1, 1]
@@ -78,11 +78,11 @@ def test_labels_stand_at_the_last_positions_of_the_input_and_none_is_read():
   ({'features': 3}, np.ones((2, 4)), [1], 'vectors of width 4, but the input layer reads width 3')])
 def test_an_example_that_does_not_fit_the_ends(given, inputs, targets, message):
   with pytest.raises(ValueError, match=message):
-    ends.with_new_ends(GPT, classes=2, **given).layout().example(inputs, targets)
+    new_layers.with_new_layers(GPT, classes=2, **given).layout().example(inputs, targets)
 
 
 def test_a_prompt_may_stand_before_real_vectors():
-  model = ends.with_new_ends(GPT, features=3, classes=2)
+  model = new_layers.with_new_layers(GPT, features=3, classes=2)
   layout = dataclasses.replace(model.layout(), prompt_length=2, placement=layouts.after_bos)
   decoder = layout.example(np.ones((2, 3)), [1])['decoder']
   assert decoder['prompt_slots'].tolist() == [-1, 0, 1, -1]
@@ -93,7 +93,7 @@ def test_a_prompt_may_stand_before_real_vectors():
 def test_only_the_chosen_is_trained_and_saved_and_it_loads_back_onto_the_frozen_model(tmp_path):
   save_model(GPT, str(tmp_path / 'gpt'))
   frozen = load_model(str(tmp_path / 'gpt'))
-  model = ends.with_new_ends(frozen, features=4, classes=2)
+  model = new_layers.with_new_layers(frozen, features=4, classes=2)
   task = Task('larger', {'train': labels(64, 4), 'validation': labels(32, 4)})
   run = loop.train(
     model=model, method=Retrained(PATTERNS), task=task, lengths={'inputs': 2, 'targets': 1}, train_steps=200,
@@ -101,17 +101,17 @@ def test_only_the_chosen_is_trained_and_saved_and_it_loads_back_onto_the_frozen_
     loss=loop.Loss(0.0, normalizing_factor='tokens'), stop=loop.Stop(0.95, 64),
     evaluations=loop.Evaluations(period=1000, loss_steps=2, examples=0))
   assert run.step < 200 and run.step % 10 == 0
-  assert ends.changed(model, load_model(str(tmp_path / 'gpt')))[1] == []
+  assert new_layers.changed(model, load_model(str(tmp_path / 'gpt')))[1] == []
   saved = load_trained(str(tmp_path / 'run/last.safetensors'))
   assert all(trees.matches(name, PATTERNS) for name in saved.tensors)
-  fresh = ends.with_new_ends(load_model(str(tmp_path / 'gpt')), features=4, classes=2, seed=9)
+  fresh = new_layers.with_new_layers(load_model(str(tmp_path / 'gpt')), features=4, classes=2, seed=9)
   found = evaluate_loss(fresh, saved.conditioning(fresh), fresh.layout(), task, lengths={'inputs': 2, 'targets': 1})
   assert found['loss'] == pytest.approx(run.metrics['larger/loss'], rel=1e-6) and found['accuracy'] > 0.7
 
 
 def test_what_cannot_be_is_a_clear_error():
-  with pytest.raises(ValueError, match='encoder-decoder, but new ends'):
-    ends.with_new_ends(tiny_t5(), tokens=2, classes=2)
+  with pytest.raises(ValueError, match='encoder-decoder, but new input and output heads'):
+    new_layers.with_new_layers(tiny_t5(), tokens=2, classes=2)
   for wrong in ({'tokens': 2, 'classes': 1}, {'classes': 2}, {'tokens': 2, 'features': 2, 'classes': 2}):
     with pytest.raises(ValueError, match='Give at least 2 classes, and either tokens or features'):
-      ends.with_new_ends(GPT, **wrong)
+      new_layers.with_new_layers(GPT, **wrong)
