@@ -67,7 +67,7 @@ class Outline:
   @functools.cache  # noqa: B019 (a program looks at one model)
   def embeddings(self) -> Any:
     """Returns the embedding [V, D]; zeros that take no memory where it cannot be read."""
-    if self.missing is not None:
+    if self.missing is not None or self.path == 'random':
       return np.broadcast_to(np.zeros((), np.float32), (self.config.vocab_size, self.width))
     return loading.load_embedding(self.path)
 

@@ -79,6 +79,8 @@ def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bo
   steps = run_files.saved_steps(run.output) if isinstance(run, TrainRun) else []
   if steps:
     print(f'{run.output} holds a run that was saved at step {steps[-1]}: it is resumed.')
+    attempt(lambda: run_files.check_same_run(run.output, run_files.read_newest(run.output)[2]['run'],
+                                             {'settings': run.decides()}))
   print('Files:\n' + '\n'.join(f'  {path}' for path in _files(run, of_gin)), flush=True)
   if problems:
     raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {each}' for each in dict.fromkeys(problems)))
@@ -205,7 +207,7 @@ def _show_batches(run: Run, outline: Outline, mesh: AbstractMesh | None, layout:
 
 def _show_data(run: Run, outline: Outline | None) -> None:
   if isinstance(run, InferRun):
-    print(f'Inputs: {len(inferring.examples(run))} of {run.data.name}')
+    print(f'Inputs: {len(inferring.examples(run)[0])} of {run.data.name}')
     return
   words = objects.vocabulary(run) if outline is None or outline.vocabulary is None else outline.vocabulary
   task = objects.task(run, words)

@@ -56,6 +56,9 @@ class Use(Run):
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    if self.checkpoint_prompt and self.method is None:
+      raise ValueError("checkpoint_prompt=True cannot be used without a method, which says where the prompt stands. "
+                       "Give method='prompt'.")
     if self.split is None:
       object.__setattr__(self, 'split', 'all' if self.reads_table else 'validation')
     for name, what in (('model', 'FOLDER, the frozen model'), ('data', 'FILE, or the name of a task')):

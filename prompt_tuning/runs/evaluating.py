@@ -47,7 +47,8 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
     run_files.write_model_info(folder, model.params, trained.tensors, step)
   if described.prompt is not None and described.split in ('all', 'train') and (
       run_file.read_beside(described.prompt).get('data') == described.data.plain()):
-    say(f'{described.data.name} holds the rows that the prompt was trained on. split=validation evaluates the others.')
+    say(f'{described.data.name} holds the rows that the prompt was trained on. Without data, '
+        'the validation rows of the run are evaluated.')
   found = {}
   for each, words in parts:
     result = library.evaluate(

@@ -69,6 +69,7 @@ def run_of(program: str, given: Mapping[str, str], config: str | None) -> Run:
   hints, settings = kind.hints(), dict(run_file.read(config)) if config else {}
   for name, text in given.items():
     if '.' not in name:
+      text = text.replace('\\n', '\n').replace('\\t', '\t') if name in ('template', 'target_template') else text
       settings[name] = parsed(name, text, hints[name])
   if 'method' in settings:
     _require_method(Choice.of(settings['method']).name)
@@ -110,9 +111,9 @@ def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
   if inner:
     default = 'sampled' if chosen.name == 'prompt' else 'normal'
     return chosen.with_options(**{first: Choice.of(chosen.options.get(first, default)).with_options(
-      **{inner: guessed(text) if inner not in ('text', 'path') else text})})
+      **{inner: _option(inner, text)})})
   if owner != 'method':
-    return chosen.with_options(**{option: guessed(text)})
+    return chosen.with_options(**{option: _option(option, text)})
   known = method_settings()
   setting = next((each for each in known[chosen.name] if each.name == option), None)
   if setting is None:
@@ -120,6 +121,13 @@ def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
     raise ValueError(f'{option}={text} cannot be used: the method {chosen.name} has no such setting, but {owners} '
                      f'{"have" if " and " in owners else "has"} it. Leave it out, or choose that method.')
   return chosen.with_options(**{option: _as_typed(setting, text)})
+
+
+def _option(name: str, text: str) -> Any:
+  """Returns what a text stands for as an option of a choice: texts stay texts, also if they read as numbers."""
+  if name in ('text', 'path'):
+    return text
+  return tuple(text.split(',')) if name in ('texts', 'label_words', 'decayed') else guessed(text)
 
 
 def _require_method(name: str) -> None:

@@ -1,7 +1,7 @@
 """Executes a run that predicts."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.data import files
@@ -30,7 +30,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   """
   path, folder = described.output, os.path.dirname(described.output)
   objects.check_output(folder or '.')
-  given = examples(described)
+  given, rows = examples(described)
   with phase(f'Reading {described.model or "a model of random weights"}', say):
     model = objects.load_model(described, mesh=meshes.make_mesh(objects.mesh_shape(described)))
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
@@ -45,7 +45,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
     model, trained, given, sampler=objects.sampler(described), lengths=lengths, batch_size=described.batch_size,
     mode=described.mode, max_length=(lengths or {}).get('targets', _MOST), seed=described.seed or 0)
   if described.lines == 'rows':
-    lines = _as_rows(described, given, lines)
+    lines = _as_rows(rows, lines)
   count = predictions.write_lines(path, lines, _LINES[described.lines])
   if multihost.is_main():
     if described.marker:
@@ -61,30 +61,32 @@ def settings_path(described: InferRun) -> str:
   return f'{os.path.splitext(described.output)[0]}.{run_file.NAME}'
 
 
-def examples(described: InferRun) -> Sequence[Example]:
-  """Returns the examples that are predicted.
+def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[str, Any]]]:
+  """Returns the examples to predict for, and the columns of each.
 
   Raises:
     ValueError: they cannot be read, or a column has the name of a result.
   """
-  name = described.data.name
-  if described.reads_lines or (described.reads_table and described.mode != 'score'):
+  name, whole = described.data.name, described.reads_table and described.split == 'all'
+  rows = [row for _, row in files.read_table(name)] if described.reads_table else []
+  if described.reads_lines or whole and described.mode != 'score':
     found = files.read_inputs(name, inputs=described.template)
   else:
     task = objects.task(described, None if described.new_layers else objects.vocabulary(described))
     if isinstance(task, Mixture):
       raise ValueError(f'{task.name} is a mixture. Give one of its tasks: {", ".join(t.name for t in task.tasks)}.')
-    found = task.split('all' if described.reads_table else described.split)
+    found = task.split(described.split)
+    if rows:  # a split has examples of the whole file, or those of another one
+      numbers = {id(example): number for number, example in enumerate(task.split('all'))}
+      rows = [rows[numbers[id(example)]] if id(example) in numbers else example for example in found]
+  rows = rows or [{key: value for key, value in example.items() if not key.endswith('_ends')} for example in found]
   result = 'score' if described.mode == 'score' else 'prediction'
-  if described.lines == 'rows' and described.reads_table and any(result in example for example in found):
+  if described.lines == 'rows' and any(result in row for row in rows):
     raise ValueError(f'{name} has a column {result!r} already, which the results are written to. Rename it.')
-  return found
+  return found, rows
 
 
-def _as_rows(described: InferRun, given: Sequence[Example],
-             lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _as_rows(rows: Sequence[Mapping[str, Any]], lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
   """Yields each example's columns with its result."""
-  columns = ([row for _, row in files.read_table(described.data.name)] if described.reads_table else
-             [{name: value for name, value in example.items() if not name.endswith('_ends')} for example in given])
-  for row, line in zip(columns, lines, strict=True):
-    yield row | {name: value for name, value in line.items() if name != 'inputs'}
+  for row, line in zip(rows, lines, strict=True):
+    yield {**row, **{name: value for name, value in line.items() if name != 'inputs'}}

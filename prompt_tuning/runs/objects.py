@@ -84,6 +84,7 @@ def vocabulary(run: Run) -> Any:
   Raises:
     FileNotFoundError: there is none.
   """
+  _require_model(run.model)
   chosen = run.vocabulary or Choice('folder')
   if chosen.name == 'pass_through':
     return vocabularies.PassThroughVocabulary(**chosen.options)
@@ -102,6 +103,16 @@ def vocabulary(run: Run) -> Any:
       f'{folder or "The run"} holds no vocabulary (tokenizer.json, spiece.model or sentencepiece.model). Copy the '
       'file there, or give vocabulary=FILE.')
   return _open_vocabulary(path, chosen.options.get('extra_ids', 100))
+
+
+def _require_model(path: str | None) -> None:
+  """Raises an error if there is no model at a local path, or a run that trained."""
+  folder = '' if path is None else loading.find_model(path)
+  if not folder or storage.is_remote(folder):
+    return
+  if any(os.path.exists(os.path.join(folder, name)) for name in (saved.BEST, saved.LAST)):
+    raise ValueError(f'{path} is the folder of a run, which holds trained tensors, not the frozen model. Give the '
+                     'model that they were trained for as model=FOLDER, and this folder as prompt=.')
 
 
 @functools.lru_cache(maxsize=4)
@@ -129,9 +140,6 @@ def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
                        f'{shape.vocab_size} rows. Use a vocabulary for this model.')
     model = loading.random_model(dataclasses.replace(shape, mesh=mesh), seed=run.seed or 0, vocabulary=words)
   else:
-    if any(os.path.exists(os.path.join(run.model, name)) for name in (saved.BEST, saved.LAST)):
-      raise ValueError(f'{run.model} is the folder of a run, which holds trained tensors, not the frozen model. Give '
-                       f'the model that they were trained for as model=FOLDER, and prompt={run.model}.')
     # A prompt that the checkpoint holds is read by `trained`, not as part of the model.
     model = loading.load_model(
       run.model, dtype=INT8 if run.dtype == INT8 else jnp.dtype(run.dtype), mesh=mesh,

@@ -1,7 +1,7 @@
 """A run that trains, as a value."""
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -112,3 +112,10 @@ class TrainRun(Run):
       raise ValueError(f'learning_rate={self.learning_rate} and the learning rate '
                        f'{self.optimizer.options["learning_rate"]} of the optimizer {self.optimizer.name} cannot be '
                        'used together. Give one of them.')
+
+  def decides(self) -> dict[str, Any]:
+    """Returns the settings that decide what is learnt: the steps only if the learning rate falls until the last."""
+    settings = super().decides()
+    if not any(name in self.schedule for name in ('linear_decay', 'cosine_decay')) or self.decay_steps is not None:
+      settings = {name: value for name, value in settings.items() if name not in ('steps', 'total_steps')}
+    return settings

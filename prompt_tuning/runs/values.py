@@ -43,7 +43,8 @@ def parsed(name: str, text: str, hint: Any) -> Any:
   options = _options(hint)
   if text in _NONE and type(None) in options:
     return None
-  if Choice in options:
+  if Choice in options or any(text in typing.get_args(option) for option in options
+                              if typing.get_origin(option) is typing.Literal):
     return text
   for option in options:
     origin = typing.get_origin(option) or option

@@ -95,7 +95,7 @@ class EncoderDecoderModel:
       method = Choice('prompt', {name: value for name, value in method.options.items()
                                    if name != 'init' and (name, value) != ('length', None)})
     return {'prompt': path, 'method': method, 'any_model': self.any_model,
-            'checkpoint_prompt': bool(restore.source) and not trees.matches(PATH, restore.ignored),
+            'checkpoint_prompt': bool(restore.source and method) and not trees.matches(PATH, restore.ignored),
             'first_values_seed': seed if restore.fallback_to_scratch else None}
 
   def method(self) -> Choice | None:

@@ -68,6 +68,8 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
     np.testing.assert_array_equal(array, again[name])
   status, _, errors = run(*command, '--output', tmp_path / 'first')
   assert status == 0 and 'Resumed at step 4 of 4' in errors
+  status, _, errors = run('train', '--config', tmp_path / 'first/run.toml')
+  assert status == 0 and 'Resumed at step 4 of 4' in errors
   status, _, errors = run(*command, '--output', tmp_path / 'first', '--learning_rate', '0.01')
   assert status == 2 and 'holds another run (learning_rate: ' in errors and '0.01 here' in errors
 
@@ -90,6 +92,29 @@ def test_what_cannot_work_ends_with_one_message(arguments, message, run, folders
   assert status == 2
   assert message in errors and 'Traceback' not in errors
   assert not (tmp_path / 'run/metrics.jsonl').exists()
+
+
+def test_a_run_whose_rate_does_not_fall_can_be_extended(run, folders, rows, tmp_path):
+  command = ['train', '--model', folders['t5'], '--data', rows, *COLUMNS, *QUICK, '--output', tmp_path / 'run',
+             '--length=2', '--schedule=constant']
+  assert run(*command)[0] == 0
+  status, _, errors = run(*command, '--steps', '6')
+  assert status == 0 and 'Resumed at step 4 of 6' in errors
+
+
+def test_without_data_predictions_are_for_the_rows_kept_for_validation(run, folders, rows, tmp_path):
+  trained = tmp_path / 'run'
+  assert run('train', '--model', folders['t5'], '--data', rows, '--output', trained, *COLUMNS, *QUICK)[0] == 0
+  status, _, errors = run('infer', '--prompt', trained, '--output', tmp_path / 'kept.jsonl')
+  assert status == 0, errors
+  kept = lines(tmp_path / 'kept.jsonl')
+  assert 0 < len(kept) < 40 and all(list(line) == ['id', 'list', 'label', 'prediction'] for line in kept)
+  assert [(line['list'], line['label']) for line in kept] == [
+    (f'{i % 7} {i % 5} {i % 3}', i % 2) for i in (line['id'] for line in kept)]
+  (tmp_path / 'answered.jsonl').write_text((tmp_path / 'kept.jsonl').read_text())
+  status, _, errors = run('infer', '--prompt', trained, '--data', tmp_path / 'answered.jsonl', '--output',
+                          tmp_path / 'b.jsonl')
+  assert status == 2 and "has a column 'prediction' already" in errors
 
 
 def test_the_plan_of_plain_flags(run, folders, rows, tmp_path):

@@ -58,6 +58,17 @@ def test_a_slip_is_answered_with_the_right_form(program, arguments, message):
     command.parse_flags(program, arguments)
 
 
+def test_words_stay_words_even_if_they_read_as_numbers():
+  run = run_of('train', *TRAIN, '--loss=margin', '--loss.label_words', '3,4', '--init=texts', '--init.texts=5,6',
+               '--template', r'Review: {text}\nSentiment:')
+  assert run.loss.options == {'label_words': ('3', '4')}
+  assert run.method.options['init'].options == {'texts': ('5', '6')}
+  assert run.template == 'Review: {text}\nSentiment:'
+  use = ['--model=m', '--data=a.jsonl', '--prompt=p.npy']
+  assert run_of('eval', *use, '--label_words=task').label_words == 'task'
+  assert run_of('eval', *use, '--label_words=3,4').label_words == ('3', '4')
+
+
 def test_flags_win_over_the_file(tmp_path):
   (tmp_path / 'run.toml').write_text('model = "m"\ndata = "a.jsonl"\noutput = "o"\nsteps = 5\n\n[method]\n'
                                      'name = "prefix"\nlength = 3\n')
