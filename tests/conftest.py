@@ -1,6 +1,7 @@
 """What every test shares: two CPU cores, strict JAX, the golden data beside the project, and a tiny model."""
 
 import asyncio
+import atexit
 import contextlib
 import gc
 import importlib.metadata
@@ -8,6 +9,7 @@ import os
 import pathlib
 import resource
 import shutil
+import tempfile
 import types
 
 os.environ.setdefault('NPROC', '2')  # one device needs no more threads
@@ -19,11 +21,9 @@ if os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1' and importlib.metadata.ve
   os.environ['XLA_FLAGS'] = ' '.join((os.environ.get('XLA_FLAGS', ''), '--xla_cpu_use_fusion_emitters=false',
                                       '--xla_cpu_parallel_codegen_split_count=1'))
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-  # Workers, programs that tests start, and the next run of the tests take from here what was compiled before.
-  compiled = pathlib.Path(__file__).parents[1] / '.pytest_cache/compiled'
-  if sum(path.stat().st_size for path in compiled.glob('*')) > 1e9:
-    shutil.rmtree(compiled)
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = str(compiled)
+  # Several runs of one test compile the same step: the second takes it from here, programs that tests start too.
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='prompt_tuning_tests_')
+  atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 os.environ.setdefault('JAX_TRACEBACK_IN_LOCATIONS_LIMIT', '0')  # where each operation stands takes a tenth of lowering
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')

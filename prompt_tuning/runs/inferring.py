@@ -69,7 +69,7 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
   """
   name, whole = described.data.name, described.reads_table and described.split == 'all'
   rows = [row for _, row in files.read_table(name)] if described.reads_table else []
-  if described.reads_lines or whole and described.mode != 'score':
+  if described.reads_lines or (whole and described.mode != 'score'):
     found = files.read_inputs(name, inputs=described.template)
   else:
     task = objects.task(described, None if described.new_layers else objects.vocabulary(described))
