@@ -37,7 +37,7 @@ TOYS = {
   'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/',
   'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model': '{model}/tokenizer.json',
   '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
-  '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
+  '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}', '/models/t5-small': '{model}',
   '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen',
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
 # Sizes of the toy, instead of those of the models in the pages' commands.
@@ -45,7 +45,7 @@ SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD
          'MLP_DIM': 256, 'NUM_EMBEDDINGS': 32}
 # Names that Python blocks use but do not define, and replacements for values that would take long.
 GIVEN = {'ids': [[6, 4, 5, 1]], 'target_ids': [[4, 5, 6, 1]]}
-SHORTER = {'steps=600': 'steps=2', 'batch_size=64': 'batch_size=4'}
+SHORTER = {'steps=600': 'steps=2', 'steps=500': 'steps=2', 'batch_size=64': 'batch_size=4'}
 EXPERIMENTS = ('elicitation', 'table_to_text', 'frozen_transformer', 'clustering')  # they take minutes
 # Exports of docs/pods.md, and a gcloud that never reaches a cloud.
 POD = {'NAME': 'pod', 'ZONE': 'us-west4-a', 'TYPE': 'v5litepod-8', 'VERSION': 'v2-alpha-tpuv5-lite',

@@ -26,14 +26,14 @@ def texts(model: Any, *, texts: tuple[str, ...], embeddings: Any = None, rest: A
           vocabulary: Any = None) -> prompts.Initializer:
   """One vector for each text, such as a class label: the mean of its tokens' embeddings; `rest` makes the others."""
   texts = (texts,) if isinstance(texts, str) else tuple(texts)
-  return prompts.from_embedded_list(array(embeddings, model), vocabulary or model.vocabulary, texts,
+  return prompts.from_embedded_list(array(embeddings, model), vocabulary or _vocabulary(model), texts,
                                     initializer(rest, model))
 
 
 def text(model: Any, *, text: str, embeddings: Any = None, rest: Any = 'sampled',
          vocabulary: Any = None) -> prompts.Initializer:
   """The embeddings of a text's tokens; `rest` makes the vectors after them."""
-  return prompts.from_embedded_string(array(embeddings, model), vocabulary or model.vocabulary, text,
+  return prompts.from_embedded_string(array(embeddings, model), vocabulary or _vocabulary(model), text,
                                       initializer(rest, model))
 
 
@@ -86,6 +86,12 @@ def file_of(chosen: Any) -> str | None:
   chosen = Choice.of(chosen) if isinstance(chosen, str | Mapping | Choice) else None
   path = chosen.options.get('path') if chosen is not None and chosen.name == 'file' else None
   return path if isinstance(path, str) else None
+
+
+def _vocabulary(model: Any) -> Any:
+  if model.vocabulary is None:
+    raise ValueError('First values of texts need the vocabulary of the model, which could not be read.')
+  return model.vocabulary
 
 
 def _called(chosen: Choice, make: Callable[..., Any], *given: Any) -> Any:

@@ -92,7 +92,8 @@ def vocabulary(run: Run) -> Any:
     return _open_vocabulary(chosen.name, chosen.options.get('extra_ids', 100))
   folder = loading.find_model(run.model) if run.model else ''
   path = chosen.options.get('path')
-  if path is None and folder and not storage.is_remote(folder) and not os.path.exists(folder):
+  elsewhere = path or chosen.options.get('default') or storage.is_remote(folder)
+  if folder and not elsewhere and not os.path.exists(folder):
     loading.open_checkpoint(folder)  # says that there is none
   if path is None and folder and not storage.is_remote(folder):
     with contextlib.suppress(FileNotFoundError):
@@ -270,7 +271,10 @@ def trained(run: Use, model: LanguageModel) -> saved.Trained:
   Raises:
     ValueError: what is found does not fit, or there is nothing and first values are forbidden.
   """
-  made = None if run.method is None else method(run.method, model)
+  chosen = run.method
+  if chosen is not None and chosen.name == 'prompt' and run.prompt is not None:
+    chosen = chosen.with_options(init='uniform')  # which is not used: the embedding need not be read for it
+  made = None if chosen is None else method(chosen, model)
   if run.prompt is not None:
     found = saved.load_trained(run.prompt, any_model=run.any_model)
     return found if made is None else _as_chosen(run, found, made)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 
 from prompt_tuning.data.registry import KINDS
+from prompt_tuning.data.tasks import FILE_ENDINGS
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.infer_run import InferRun
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
@@ -40,11 +41,14 @@ def infer(model: EncoderDecoderModel, dataset_cfg: DatasetConfig, restore_checkp
   if (shard_id, num_shards) != (0, 1):
     raise ValueError(f'infer_script.infer has shard {shard_id} of {num_shards}, but this version predicts for a whole '
                      'file. Cut the file into parts, or leave both out.')
+  data = dataset_cfg.settings()
+  if str(data['data']).endswith(FILE_ENDINGS):
+    data['split'] = 'all'  # a file is predicted for whole; the split is that of a task
   name, _ = os.path.splitext(os.path.basename(_title(dataset_cfg.mixture_or_task_name)))
   file = f'{name}-{mode}.' + ('jsonl-00000-of-00001' if lines == 'json' else 'txt')
   return InferRun(
     output=os.path.join(output_dir, file), mode=mode, lines=_LINES[lines], marker=True, seed=random_seed,
-    mesh=partitioner, **dataset_cfg.settings(), **model.settings(restore_checkpoint_cfg, trains=False),
+    mesh=partitioner, **data, **model.settings(restore_checkpoint_cfg, trains=False),
     **model.use(restore_checkpoint_cfg, fallback_init_rng))
 
 

@@ -138,8 +138,7 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
             best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
   """Returns the name and value of the objective at a step, and True if it is the best so far.
 
-  A smaller loss is better, and a larger value of every other metric; if two steps have equal values, the smaller loss
-  decides. For several tasks, the mean counts.
+  A smaller loss is better, and a larger value of every other metric. For several tasks, the mean counts.
 
   Args:
     metrics: 'task/metric' -> value.
@@ -159,8 +158,6 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
                      f'Use one of {", ".join(metrics)}.')
   values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
   name, value = names[0], sum(values) / len(values)
-  if best is None or name in of_loss or value != best['value']:
-    return name, value, best is None or (value < best['value'] if name in of_loss else value > best['value'])
-  before = best.get('metrics', {})
-  pairs = [(metrics[each], before[each]) for each in of_loss if each in before]
-  return name, value, bool(pairs) and sum(new for new, _ in pairs) < sum(old for _, old in pairs)
+  lower = name in of_loss
+  better = best is None or (value < best['value'] if lower else value > best['value'])
+  return name, value, better

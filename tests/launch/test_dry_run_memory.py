@@ -67,7 +67,7 @@ def test_copies_are_as_many_as_fill_the_machine_or_one(plan):
   (["--gin.partitioning.PjitPartitioner.mesh_shape={'model': 4}"], 'The model has 2 heads.*model=4 does not divide'),
   (["--gin.partitioning.PjitPartitioner.mesh_shape={'data': 3}"], r'BATCH_SIZE=8 cannot be used: .* = 3 devices'),
   (['--gin.trainer.Trainer.num_microbatches=4', "--gin.partitioning.PjitPartitioner.mesh_shape={'data': 4}"],
-   'microbatches=4, of 2 rows each.* = 4 devices')])
+   'num_microbatches=4, of 2 rows each.* = 4 devices')])
 def test_a_mesh_that_does_not_fit_is_an_error_before_anything_runs(plan, arguments, said):
   status, printed, errors = plan(*arguments)
   assert status == 2

@@ -137,7 +137,7 @@ def test_a_vocabulary_that_is_larger_than_the_embedding_is_an_error(build, toy_f
   described = build(
     'eval', FROM_CHECKPOINT[0], IDS[0], '--gin.seqio.PassThroughVocabulary.size=41', '--gin_file=runs/eval.gin',
     f"--gin.CHECKPOINT_PATH='{toy_folder}'", "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.EVAL_OUTPUT_DIR='out'")
-  with pytest.raises(ValueError, match='has 41 tokens, but the embedding of the model 40 rows'):
+  with pytest.raises(ValueError, match='has 41 tokens, but the embedding of the model has 40 rows'):
     objects.load_model(described)
 
 

@@ -117,9 +117,9 @@ class Shift(pt.Method):
 
 
 @pytest.fixture
-def registered(monkeypatch):
-  monkeypatch.setattr(registry, 'METHODS', dict(registry.METHODS))
-  return pt.register_method('shift', Shift)
+def registered():
+  yield pt.register_method('shift', Shift)
+  del registry.METHODS['shift']
 
 
 def test_a_method_of_a_users_is_registered_by_one_call_trained_saved_and_evaluated(registered, tiny, tmp_path):
