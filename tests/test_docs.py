@@ -37,7 +37,8 @@ TOYS = {
   'gs://t5-data/pretrained_models/t5x/t5_1_1_lm100k_base/': '{toys}/t5x/',
   'gs://t5-data/vocabs/cc_all.32000.100extra/sentencepiece.model': '{model}/tokenizer.json',
   '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
-  '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}', '/models/t5-small': '{model}',
+  '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
+  '/models/t5-small': '{model}',
   '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen',
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
 # Sizes of the toy, instead of those of the models in the pages' commands.

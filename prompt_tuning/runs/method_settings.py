@@ -70,6 +70,8 @@ def _of_source(source: str, name: str) -> list[MethodSetting]:
   for node in owner.body:
     if isinstance(node, ast.AnnAssign) and not node.target.id.startswith('_'):
       kind = ast.unparse(node.annotation)
+      if 'ClassVar' in kind:
+        continue
       if node.target.id == 'init' or (any(re.search(rf'\b{each}\b', kind) for each in _TYPES) and 'Array' not in kind):
         found.append(MethodSetting(node.target.id, kind, ast.unparse(node.value) if node.value else '',
                                    help_of.get(node.target.id, '')))

@@ -9,7 +9,7 @@ runs unchanged; they cost a copy of each chosen matrix.
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,8 @@ class LowRank(Method):
   Raises:
     ValueError: the rank is below 1, or a pattern is not a regular expression.
   """
+
+  learning_rate: ClassVar[float] = 0.003
 
   rank: int = 1
   patterns: Sequence[str] | str = ('.*attention/.*/kernel',)

@@ -21,7 +21,7 @@ class Method(abc.ABC):
   `build(model)` returns the method. Flags and files set those fields instead.
   """
 
-  learning_rate: ClassVar[float] = 0.3  # for Adafactor, if none is given
+  learning_rate: ClassVar[float] = 0.3  # for Adafactor, if a run gives none
 
   def build(self, model: Any) -> 'Method':
     """Returns the method for one model: this one, unless some of its settings can only be read with the model."""

@@ -9,7 +9,7 @@ cost memory: with Adam, two more copies of each matched tensor. If a few vectors
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from absl import logging
@@ -31,6 +31,8 @@ class Retrained(Method):
   Raises:
     ValueError: a pattern is not a regular expression.
   """
+
+  learning_rate: ClassVar[float] = 0.001
 
   patterns: Sequence[str] | str = ('.*',)
 
