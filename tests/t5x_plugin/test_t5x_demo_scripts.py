@@ -22,7 +22,7 @@ def demo(name, shared, folder, *flags, **variables):
   environment = os.environ | {
     'ENGINE': 't5x', 'TFDS_DATA_DIR': str(folder), 'CHECKPOINT': str(shared / 't5x_native/checkpoint_3'),
     'TOY_VOCABULARY': vocabulary, 'PATH': f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}',
-    'PYTHONPATH': f'{ROOT}:{pathlib.Path(__file__).parent}'} | variables
+    'PYTHONPATH': f'{ROOT}:{pathlib.Path(__file__).parent}:{os.environ.get("PYTHONPATH", "")}'} | variables
   done = subprocess.run(
     ['bash', str(ROOT / 'prompt_tuning/scripts' / name), *toy, *flags,
      f"--gin.seqio.SentencePieceVocabulary.sentencepiece_model_file='{vocabulary}'"],
