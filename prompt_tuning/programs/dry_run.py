@@ -19,7 +19,7 @@ from prompt_tuning.models import loading
 from prompt_tuning.programs import device_memory, launch, step_compiler
 from prompt_tuning.programs.abstract_models import Outline, read_outline
 from prompt_tuning.rows.layouts import Layout
-from prompt_tuning.runs import evaluating, inferring, objects, training
+from prompt_tuning.runs import evaluating, inferring, objects, training, use
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.infer_run import InferRun
@@ -124,7 +124,7 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
                    compiler: step_compiler.Compiler | None) -> None:
   method = objects.method(run.method, outline)
   trained = trees.flatten(device_memory.state_of(run, outline).trained)
-  print(f'Trained by {type(method).__name__}: {trees.count(trained):,} numbers')
+  print(f'Trained by {type(method).__name__}: {trees.count(trained):,} parameters')
   for name, array in list(trained.items())[:5]:
     print(f'  {name} {tuple(array.shape)}')
   if len(trained) > 5:
@@ -179,7 +179,7 @@ def _show_bytes(rows: Mapping[str, int]) -> None:
 
 
 def _show_prompt(run: Run, outline: Outline, mesh: AbstractMesh | None) -> None:
-  found = objects.trained(run, outline)
+  found = use.trained(run, outline)
   found.conditioning(outline)
   print('Handed to the model: ' + (', '.join(
     f'{name} {tuple(array.shape)}' for name, array in list(found.tensors.items())[:5]) or 'nothing'))

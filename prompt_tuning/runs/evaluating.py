@@ -12,7 +12,7 @@ from prompt_tuning.evaluation import evaluate as library
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
-from prompt_tuning.runs import objects, run_file
+from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.training import say
 from prompt_tuning.training import metric_log, run_files
@@ -35,7 +35,7 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   with metric_log.phase(f'Reading {described.model or "a model of random weights"}', say):
     model = objects.load_model(described, mesh=meshes.make_mesh(objects.mesh_shape(described)))
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
-  trained = objects.trained(described, model)
+  trained = use.trained(described, model)
   conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
   step = int(trained.about.get('step', model.step))
   folder = described.output

@@ -9,7 +9,7 @@ from prompt_tuning.data.tasks import Example, Mixture
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.files import storage
-from prompt_tuning.runs import objects, run_file
+from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.infer_run import InferRun
 from prompt_tuning.runs.training import say
 from prompt_tuning.training.metric_log import phase
@@ -34,7 +34,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   with phase(f'Reading {described.model or "a model of random weights"}', say):
     model = objects.load_model(described, mesh=meshes.make_mesh(objects.mesh_shape(described)))
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
-  trained = objects.trained(described, model)
+  trained = use.trained(described, model)
   if multihost.is_main():  # before the work
     if config_text:
       storage.write_bytes(storage.join(folder, 'config.gin'), config_text.encode())

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from prompt_tuning import trees
@@ -23,11 +22,9 @@ from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
 from prompt_tuning.names import nearest
-from prompt_tuning.prompts import PATH, Prompt, PromptTuning
 from prompt_tuning.runs import first_values, values
 from prompt_tuning.runs.base import FILE_SETTINGS, Run
 from prompt_tuning.runs.choice import Choice
-from prompt_tuning.runs.eval_run import Use
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.registry import find_optimizer, make_optimizer
@@ -260,51 +257,3 @@ def end(run: TrainRun, start: int) -> int:
 def loss(run: TrainRun, words: Any) -> Loss:
   """Returns what is minimised."""
   return make_loss(run.loss.name, run.loss.options, divisor=run.loss_divisor, vocabulary=words)
-
-
-# --- Use -------------------------------------------------------------------------------------------------------------
-
-
-def trained(run: Use, model: LanguageModel) -> saved.Trained:
-  """Returns the trained tensors that a run uses: a file's, the checkpoint's own, or first values of its method.
-
-  Raises:
-    ValueError: what is found does not fit, or there is nothing and first values are forbidden.
-  """
-  chosen = run.method
-  if chosen is not None and chosen.name == 'prompt' and run.prompt is not None:
-    chosen = chosen.with_options(init='uniform')  # which is not used: the embedding need not be read for it
-  made = None if chosen is None else method(chosen, model)
-  if run.prompt is not None:
-    found = saved.load_trained(run.prompt, any_model=run.any_model)
-    return found if made is None else _as_chosen(run, found, made)
-  if made is None:
-    return saved.Trained({})
-  about = {'step': model.step, **made.describe()}
-  if run.checkpoint_prompt and run.model:
-    reader = loading.open_checkpoint(loading.find_model(run.model))
-    if PATH in reader.names():
-      return _as_chosen(run, saved.Trained({PATH: reader.read(PATH)}, about), made)
-  if run.first_values_seed is None:
-    raise ValueError(f'{run.model} holds no {PATH}, and first_values_seed=None forbids to draw one. Give prompt=FILE, '
-                     'or another checkpoint.')
-  return saved.Trained(trees.flatten(made.initialise(jax.random.key(run.first_values_seed), model)), about)
-
-
-def _as_chosen(run: Use, found: saved.Trained, made: Method) -> saved.Trained:
-  """Returns what a file holds, used as the run's method says if the file does not.
-
-  Raises:
-    ValueError: the file holds a prompt of another length, or says that it is used otherwise.
-  """
-  prompt, length = found.prompt(), run.method.options.get('length')
-  if prompt is not None and length is not None and len(prompt.vectors) != length:
-    raise ValueError(f'{run.prompt or "The checkpoint"} holds a prompt of {len(prompt.vectors)} vectors, but the run '
-                     f'asks for length={length}. Set length={len(prompt.vectors)}, or choose another file.')
-  chosen, plain = made.describe(), type(made)(Prompt(1)).describe() if isinstance(made, PromptTuning) else {}
-  for name in ('placement', 'visibility'):
-    there = found.about.get(name, chosen.get(name))
-    if chosen.get(name) not in (plain.get(name), there):
-      raise ValueError(f'{run.prompt} was trained with the {name} {there}, but the run asks for {chosen[name]}. Leave '
-                       f'the {name} to the file.')
-  return dataclasses.replace(found, about={**chosen, **found.about})

@@ -23,10 +23,10 @@ def main() -> None:
 
   compilation.use_cache()
   model = pt.load_model('t5_integers')
-  print(f'A frozen T5 of {sum(x.size for x in _leaves(model.params)):,} numbers was pretrained on seven tasks without '
-        f'being told which; now it shall do {options.task}.')
+  print(f'A frozen T5 of {sum(x.size for x in _leaves(model.params)):,} parameters was pretrained on seven tasks '
+        f'without being told which. Now it is tuned for {options.task}.')
   before = pt.evaluate(model, options.task, num_examples=800)['accuracy']
-  print(f'Accuracy before: {before:.1f} %. Tuning a prompt of {options.prompt_length * model.width:,} numbers:')
+  print(f'Accuracy before: {before:.1f} %. Tuning a prompt of {options.prompt_length * model.width:,} parameters:')
   started = time.monotonic()
   run = pt.tune(model, options.task, steps=options.steps, prompt_length=options.prompt_length, batch_size=64,
                 model_dir=options.model_dir)

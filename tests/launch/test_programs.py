@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from prompt_tuning.runs import objects
+from prompt_tuning.runs import objects, use
 
 LENGTHS = "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}"
 IDS = ('--gin.VOCABULARY=@seqio.PassThroughVocabulary()', '--gin.seqio.PassThroughVocabulary.size=40')
@@ -79,10 +79,10 @@ def test_a_prompt_inside_the_checkpoint_is_used_where_nothing_is_left_out(build,
            '--gin.utils.RestoreCheckpointConfig.fallback_to_scratch=False']
   described = build('eval', *files, '--gin.utils.RestoreCheckpointConfig.assignment_map=()')
   model = objects.load_model(described)
-  np.testing.assert_array_equal(objects.trained(described, model).prompt().vectors, prompt)
+  np.testing.assert_array_equal(use.trained(described, model).prompt().vectors, prompt)
   without = build('eval', *files)
   with pytest.raises(ValueError, match='holds no encoder/prompt/prompt/prompt, and first_values_seed=None forbids'):
-    objects.trained(without, model)
+    use.trained(without, model)
 
 
 def test_a_prompt_of_another_length_is_an_error_that_says_which_to_set(run, toy_folder, tmp_path):
@@ -117,7 +117,7 @@ def test_the_plan_of_the_largest_model_says_what_is_missing(run, tmp_path):
     '--dry_run')
   assert status == 2
   assert '11,135,332,352 frozen parameters, 44.5 GB as float32' in printed  # the published count
-  assert 'PromptTuning: 409,600 numbers' in printed
+  assert 'PromptTuning: 409,600 parameters' in printed
   assert '4 x encoder [32, 612], decoder [32, 8]' in printed
   assert f'{tmp_path}/run/config.gin' in printed
   assert f'- {tmp_path}/xxl: there is no such folder' in errors
@@ -130,7 +130,7 @@ def test_every_parameter_of_a_new_model_can_be_trained(run, toy_shape, tmp_path)
     "--gin.MIXTURE_OR_TASK_NAME='Add1'", '--gin.TRAIN_STEPS=2', f"--gin.MODEL_DIR='{tmp_path}/run'", '--dry_run')
   assert status == 0, errors
   count = 40 * 8 * 2 + 2 * 2 * 32 + 2 * 8 + 3 * (4 * 80 + 3 * 96 + 2 * 8) + 2 * (8 * 80 + 3 * 96 + 3 * 8)
-  assert f'Trained by Retrained: {count:,} numbers' in printed
+  assert f'Trained by Retrained: {count:,} parameters' in printed
 
 
 def test_a_vocabulary_that_is_larger_than_the_embedding_is_an_error(build, toy_folder):
@@ -153,7 +153,7 @@ def test_a_model_is_judged_by_itself_where_there_is_no_prompt(build, toy_folder)
   described = build(
     'eval', *FROM_CHECKPOINT, '--gin_file=runs/eval.gin', f"--gin.CHECKPOINT_PATH='{toy_folder}'", '--gin.PROMPT=None',
     "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.EVAL_OUTPUT_DIR='out'")
-  assert objects.trained(described, None).tensors == {}
+  assert use.trained(described, None).tensors == {}
 
 
 def writing_into(program, macro, folder):
