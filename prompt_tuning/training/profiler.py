@@ -21,7 +21,7 @@ class Profiler:
 
   def __init__(self, folder: str, *, first: int, steps: int | None, say: Callable[[str], None]):
     self._path, self._first, self._steps, self._say = os.path.join(folder, 'profile'), first, steps, say
-    self._recording = False
+    self._recording = self._recorded = False
 
   def after(self, step: int, state: Any) -> None:
     """Starts or ends the recording if it is due after this step, and waits for the step's results."""
@@ -32,13 +32,18 @@ class Profiler:
       jax.profiler.start_trace(self._path)
       self._recording = True
     else:
-      self.__exit__()
+      self._stop(f'Recorded {self._steps} steps')
+
+  def _stop(self, said: str) -> None:
+    jax.profiler.stop_trace()
+    self._recording, self._recorded = False, True
+    self._say(f'{said}: {self._path} (tensorboard --logdir shows it)')
 
   def __enter__(self) -> 'Profiler':
     return self
 
   def __exit__(self, *_: object) -> None:
     if self._recording:
-      jax.profiler.stop_trace()
-      self._recording = False
-      self._say(f'Recorded {self._steps} steps: {self._path} (tensorboard --logdir shows it)')
+      self._stop(f'Recorded the steps until the run ended, fewer than {self._steps}')
+    elif self._steps is not None and not self._recorded:
+      self._say(f'profile={self._steps} recorded nothing: the run ended before step {self._first}.')
