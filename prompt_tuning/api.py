@@ -8,10 +8,10 @@ from typing import Any
 from prompt_tuning import prompts
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import registry, tasks
-from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.runs.training import longest
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
@@ -53,7 +53,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
     method = prompts.PromptTuning(prompts.Prompt(
       prompt_length, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
   if lengths is None:
-    lengths = _longest(model, task)
+    lengths = longest(model, task, 'train')
   if 'evaluations' not in settings:
     found = judged or task
     try:
@@ -117,13 +117,3 @@ def as_task(examples: Examples, split: str, model: LanguageModel,
   if not rows:
     raise ValueError('The list of examples is empty. Give at least one example.')
   return tasks.Task('examples', {split: rows}, (metric_functions.get('accuracy'),))
-
-
-def _longest(model: LanguageModel, task: tasks.Task | tasks.Mixture) -> dict[str, int]:
-  found = {'inputs': 1, 'targets': 1}
-  for each, _ in task.parts('train'):
-    examples = each.split('train')
-    texts = eval_batches(examples, model.vocabulary, model.layout(), batch_size=1,
-                         num_examples=min(1000, len(examples))).texts
-    found = {name: max(length, texts[name]) for name, length in found.items()}
-  return found

@@ -89,10 +89,10 @@ def _evaluations(train: DatasetConfig, loss: DatasetConfig | None, predictions: 
                  evaluator: Evaluator) -> dict[str, Any]:
   """Returns the settings about evaluations; ValueError if the two kinds differ in more than whether they are done."""
   given = [cfg for cfg in (loss, predictions) if cfg is not None]
-  for name, field in (('mixture_or_task_name', 'mixture_or_task_name'), ('split', 'split')):
-    if len({str(getattr(cfg, name)) for cfg in given}) > 1:
-      raise ValueError(f'train_eval/utils.DatasetConfig.{field} is {getattr(given[0], name)!r} and infer_eval/'
-                       f'utils.DatasetConfig.{field} {getattr(given[1], name)!r}, but a run is evaluated on one task '
+  for field in ('mixture_or_task_name', 'split'):
+    if len({str(getattr(cfg, field)) for cfg in given}) > 1:
+      raise ValueError(f'train_eval/utils.DatasetConfig.{field} is {getattr(given[0], field)!r} and infer_eval/'
+                       f'utils.DatasetConfig.{field} {getattr(given[1], field)!r}, but a run is evaluated on one task '
                        'and split. Set both alike.')
   sizes = {cfg.batch_size for cfg in given} - {train.batch_size}
   if sizes:
