@@ -135,7 +135,7 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
     raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and all steps '
                      f'count. Give {outline.step} plus the steps that you want.')
   start = outline.step if outline.missing is None else 'unknown'
-  print(f'Steps: {start} to {end}, evaluated every {run.evaluation_period or max(1, (run.steps or 4000) // 4)}, '
+  print(f'Steps: {start} to {end}, evaluated every {run.steps_between_evaluations}, '
         f'saved every {run.saving_period}')
   objects.loss(run, outline.vocabulary).require_whole_batches(run.microbatches, run.packed)
   lengths = objects.lengths_given(run) or {}

@@ -113,6 +113,11 @@ class TrainRun(Run):
                        f'{self.optimizer.options["learning_rate"]} of the optimizer {self.optimizer.name} cannot be '
                        'used together. Give one of them.')
 
+  @property
+  def steps_between_evaluations(self) -> int:
+    """The evaluation period: a quarter of the run unless it is given, or 1000 if only the last step is known."""
+    return self.evaluation_period or max(1, (self.steps or 4000) // 4)
+
   def decides(self) -> dict[str, Any]:
     """Returns the settings that decide what is learnt: the steps only if the learning rate falls until the last."""
     settings = super().decides()

@@ -157,7 +157,7 @@ def evaluations(run: TrainRun, task: Task | Mixture, words: Any) -> Evaluations:
   given = {'inputs': run.evaluation_max_input_length, 'targets': run.evaluation_max_target_length}
   return Evaluations(
     task=None if evaluated is task else evaluated, split=split,
-    period=run.evaluation_period or max(1, (run.steps or 4000) // 4), loss_steps=run.loss_steps,
+    period=run.steps_between_evaluations, loss_steps=run.loss_steps,
     examples=run.evaluation_examples, written=run.written_examples,
     lengths={name: length for name, length in given.items() if length} or None, sampler=objects.sampler(run),
     objective=run.objective, patience=run.patience)
