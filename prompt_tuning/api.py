@@ -55,16 +55,9 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   if lengths is None:
     lengths = longest(model, task, 'train')
   if 'evaluations' not in settings:
-    found = judged or task
-    try:
-      found.parts('validation')
-    except ValueError:
-      split = 'train'
-    else:
-      split = 'validation'
     settings['evaluations'] = loop.Evaluations(
-      task=judged, split=split, period=max(1, steps // 4), loss_steps=4,
-      examples=200, sampler=Greedy())
+      task=judged, split=(judged or task).judged_split(), period=max(1, steps // 4), loss_steps=4, examples=200,
+      sampler=Greedy())
   elif judged is not None:
     settings['evaluations'] = dataclasses.replace(settings['evaluations'], task=judged)
   schedule = create_schedule('linear_decay', learning_rate, warmup_steps=model.step, total_steps=model.step + steps)

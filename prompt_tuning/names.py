@@ -49,6 +49,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
   return f' Did you mean {" or ".join(close)}?' if close else ''
 
 
+def require_known(given: Iterable[str], known: Iterable[str], owner: str, kind: str = 'setting') -> None:
+  """Raises ValueError for a name that `owner` does not have; the message names the nearest."""
+  known = list(known)
+  for name in given:
+    if name not in known:
+      raise ValueError(f'{owner} has no {kind} {name!r}.{nearest(name, known)} It has {", ".join(known)}.')
+
+
 def translated(message: str, words: Mapping[str, str]) -> str:
   """Returns a message with `name=` in other words; `data=2` and `model=4` are axes of a mesh, which stay."""
   return re.sub(r"(?<![\w.\-'/])(?!(?:data|model)=-?\d)(\w+)=",

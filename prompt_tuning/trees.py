@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.names import nearest as nearest
 from prompt_tuning.types import Flat, Params
 
 _STACKED = re.compile(r'(^|/)layers(/|$)')

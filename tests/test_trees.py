@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
+from prompt_tuning.names import nearest
 
 STACKED = {'encoder/layers/mlp/wo/kernel': np.arange(6).reshape(3, 2), 'encoder/norm/scale': np.array([7.0])}
 
@@ -52,5 +53,5 @@ def test_numbers_are_counted_and_mapped_by_name():
 
 
 def test_the_nearest_name_ends_a_message_where_there_is_one():
-  assert trees.nearest('acuracy', ['accuracy', 'bleu']) == ' Did you mean accuracy?'
-  assert trees.nearest('zzzz', ['accuracy']) == ''
+  assert nearest('acuracy', ['accuracy', 'bleu']) == ' Did you mean accuracy?'
+  assert nearest('zzzz', ['accuracy']) == ''

@@ -12,9 +12,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from prompt_tuning import trees
 from prompt_tuning.checkpoints import state
 from prompt_tuning.files import storage
+from prompt_tuning.names import nearest
 from prompt_tuning.types import Array, Flat
 
 _CONFIG = 'config.json'
@@ -68,7 +68,7 @@ class HuggingFaceFolder:
       ValueError: it cannot be read.
     """
     if name not in self._files:
-      raise KeyError(f'{self.path} has no array {name}.{trees.nearest(name, self._files)}')
+      raise KeyError(f'{self.path} has no array {name}.{nearest(name, self._files)}')
     try:
       return self._files[name].get_tensor(name) if part is ... else self._files[name].get_slice(name)[part]
     except safetensors.SafetensorError as error:

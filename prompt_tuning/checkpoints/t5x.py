@@ -23,6 +23,7 @@ import tensorstore
 
 from prompt_tuning import trees
 from prompt_tuning.files import storage
+from prompt_tuning.names import nearest
 from prompt_tuning.types import Array
 
 _VERSION = 3
@@ -82,7 +83,7 @@ class T5XCheckpoint:
       ValueError: a chunk is missing or damaged.
     """
     if name not in self._arrays:
-      raise KeyError(f'{self.path} has no array {name}.{trees.nearest(name, self._arrays)}')
+      raise KeyError(f'{self.path} has no array {name}.{nearest(name, self._arrays)}')
     array = self._arrays[name]
     array = _read_stored(self.path, name, array, part) if isinstance(array, _Stored) else array[part]
     return array.view(_visible_dtype(array.dtype))

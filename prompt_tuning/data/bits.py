@@ -13,8 +13,8 @@ import zlib
 
 import numpy as np
 
-from prompt_tuning import trees
 from prompt_tuning.data.tasks import Example, First, Task
+from prompt_tuning.names import nearest
 
 NAMES = ('BitXor', 'BitMemory')
 LENGTH, STRINGS = 5, 3
@@ -36,7 +36,7 @@ def task(name: str, *, length: int = LENGTH, strings: int = STRINGS) -> Task:
     ValueError: the task does not exist, or a number is below 1.
   """
   if name not in NAMES:
-    raise ValueError(f'There is no bit task {name!r}.{trees.nearest(name, NAMES)} Use one of {", ".join(NAMES)}.')
+    raise ValueError(f'There is no bit task {name!r}.{nearest(name, NAMES)} Use one of {", ".join(NAMES)}.')
   if length < 1 or strings < 1:
     raise ValueError(f'{name} got strings={strings} and length={length}. Both must be at least 1.')
   train = Draws(name, length, strings)

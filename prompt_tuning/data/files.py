@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prompt_tuning import trees
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data.tasks import FILE_ENDINGS, Example, Metric, Task
 from prompt_tuning.files import storage
+from prompt_tuning.names import nearest
 
 Row = tuple[int, dict[str, Any]]  # line number, columns
 
@@ -156,7 +156,7 @@ def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
 def _text(path: str, number: int, columns: Mapping[str, Any], column: str) -> str:
   if column not in columns:
     raise ValueError(f'{path}:{number}: there is no column {column!r}; found {", ".join(columns) or "none"}.'
-                     f'{trees.nearest(column, columns)} Use one of the file\'s columns in the template.')
+                     f'{nearest(column, columns)} Use one of the file\'s columns in the template.')
   value = columns[column]
   if isinstance(value, str):
     return value

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning import trees
 from prompt_tuning.data import metrics
 from prompt_tuning.data.tasks import Example, First, Mixture, Task
+from prompt_tuning.names import nearest
 
 LENGTH = 6
 LARGEST = 6
@@ -229,5 +229,5 @@ def _parts(name: str) -> list[str]:
   for part in parts:
     if part not in _FUNCTIONS:
       raise ValueError(f'{name!r} names the integer task {part!r}, which does not exist.'
-                       f'{trees.nearest(part, NAMES)} Use one of {", ".join(NAMES)}; join several with +.')
+                       f'{nearest(part, NAMES)} Use one of {", ".join(NAMES)}; join several with +.')
   return parts

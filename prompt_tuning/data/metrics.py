@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning import trees
+from prompt_tuning.names import nearest
 
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
@@ -108,7 +108,7 @@ def get(name: str) -> Metric:
   if name.startswith('f1:'):
     return BinaryF1(name.removeprefix('f1:'))
   if name not in METRICS:
-    raise ValueError(f'There is no metric {name!r}.{trees.nearest(name, METRICS)} '
+    raise ValueError(f'There is no metric {name!r}.{nearest(name, METRICS)} '
                      f'Use one of {", ".join(METRICS)}, or f1:LABEL for the F1 of one label.')
   return METRICS[name]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from prompt_tuning.data import files, integers, table_to_text, task_kinds, tasks
 from prompt_tuning.data.tasks import FILE_ENDINGS, Mixture, Task
-from prompt_tuning.names import Registry, nearest
+from prompt_tuning.names import Registry, nearest, require_known
 
 # Kinds of tasks that are made of options: name -> function.
 KINDS: Registry = Registry('kind of tasks', {
@@ -77,10 +77,7 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
 def _made(kind: str, options: tuple[tuple[str, Any], ...]) -> Task | Mixture:
   make = KINDS.find(kind)
   known = inspect.signature(make).parameters
-  for name, _ in options:
-    if name not in known:
-      raise ValueError(f'Tasks of the kind {kind} have no option {name!r}.{nearest(name, known)} They have '
-                       f'{", ".join(known)}.')
+  require_known(dict(options), known, f'The kind of tasks {kind}', 'option')
   missing = [name for name, each in known.items() if each.default is each.empty and name not in dict(options)]
   if missing:
     raise ValueError(f'A task of the kind {kind} needs {", ".join(missing)}.')

@@ -14,9 +14,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prompt_tuning import trees
 from prompt_tuning.data import files, metrics
 from prompt_tuning.data.tasks import Example, Mixture, Task
+from prompt_tuning.names import nearest
 
 SEPARATOR = '\n'  # a separate token in most vocabularies, so a text has the same tokens after it as alone
 HELD_OUT = 0.02  # of the pairs, for the loss of a pretrained model
@@ -119,7 +119,7 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
              if (value := _attributes(meaning).get(attribute)) is not None and re.search(mentions, text, re.IGNORECASE)]
     if not found:
       known = sorted({each for meaning, _ in texts for each in _attributes(meaning)})
-      raise ValueError(f'No meaning of {path} has the attribute {attribute!r}.{trees.nearest(attribute, known)} '
+      raise ValueError(f'No meaning of {path} has the attribute {attribute!r}.{nearest(attribute, known)} '
                        f'Use one of {", ".join(known)}.')
     if limits[split] is not None:
       found = sorted(found, key=lambda each: files.share(each['inputs']))[:limits[split]]

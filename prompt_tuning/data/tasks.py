@@ -10,8 +10,20 @@ Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 FILE_ENDINGS = ('.jsonl', '.tsv')
 
 
+class _Splits:
+  """What tasks and mixtures have in common."""
+
+  def judged_split(self) -> str:
+    """Returns the split to evaluate on: 'validation', or 'train' if there is none."""
+    try:
+      self.parts('validation')
+    except ValueError:
+      return 'train'
+    return 'validation'
+
+
 @dataclasses.dataclass(frozen=True)
-class Task:
+class Task(_Splits):
   """Examples in named splits, and how predictions are evaluated.
 
   Attributes:
@@ -85,7 +97,7 @@ class First:
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
+class Mixture(_Splits):
   """Tasks that are trained together, each with its rate.
 
   Attributes:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning import trees
 from prompt_tuning.data.pipeline import EvalBatches
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.ranking import rank_batch
+from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import Conditioning
 
 SCORES = ('sum', 'mean')
@@ -43,7 +43,7 @@ class Ranked:
     """Raises ValueError if a target is not one of the words."""
     if target not in self.words:
       raise ValueError(f'The target {target!r} is not among the words to rank, {", ".join(map(repr, self.words))}.'
-                       f'{trees.nearest(target, self.words)} Give all possible targets.')
+                       f'{nearest(target, self.words)} Give all possible targets.')
 
 
 def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,

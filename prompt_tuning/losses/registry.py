@@ -10,7 +10,7 @@ from prompt_tuning.losses.loss import Loss, LossFunction
 from prompt_tuning.losses.margin import margin
 from prompt_tuning.losses.pairwise_cosine import pairwise_cosine
 from prompt_tuning.losses.pairwise_distance import pairwise_distance
-from prompt_tuning.names import Registry, nearest
+from prompt_tuning.names import Registry, require_known
 
 LOSSES: Registry = Registry('loss', {
   'cross_entropy': cross_entropy,
@@ -39,10 +39,7 @@ def make_loss(name: str, options: Mapping[str, Any], *, divisor: float | str | N
   prepare = getattr(function, 'prepare', None)
   known = [each.name for each in inspect.signature(prepare or function).parameters.values()
            if each.kind is each.KEYWORD_ONLY]
-  for each in options:
-    if each not in known:
-      raise ValueError(f'The loss {name} has no option {each!r}.{nearest(each, known)} '
-                       f'It has {", ".join([*known, "of"])}.')
+  require_known(options, [*known, 'of'], f'The loss {name}', 'option')
   if function is cross_entropy:
     return Loss(**options, normalizing_factor=divisor, of=of)
   if prepare is not None:

@@ -25,6 +25,7 @@ from prompt_tuning.models.families.registry import family_of_folder, family_of_t
 from prompt_tuning.models.family import OUTPUT, Config
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
+from prompt_tuning.names import nearest
 from prompt_tuning.rows import layouts
 from prompt_tuning.types import Flat, Params
 
@@ -193,7 +194,7 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
   if not storage.is_remote(path):
     if not os.path.exists(path):
       shipped = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
-      raise FileNotFoundError(f'{path}: there is no such folder.{trees.nearest(path, shipped)} Give a T5X checkpoint, '
+      raise FileNotFoundError(f'{path}: there is no such folder.{nearest(path, shipped)} Give a T5X checkpoint, '
                               'a Hugging Face folder, or the name of a model that comes with the package '
                               f'({", ".join(shipped) or "none is installed"}).')
     if os.path.exists(os.path.join(path, 'config.json')):

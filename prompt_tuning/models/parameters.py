@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.quantised import dequantised
+from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import LowRankUpdate
 from prompt_tuning.types import Array, Params
 
@@ -67,7 +68,7 @@ def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Par
 
 def _require_place(name: str, path: str, layer: int | None, shape: tuple[int, ...], flat: Mapping[str, Array]) -> None:
   if path not in flat or trees.is_stacked(path) != (layer is not None):
-    raise ValueError(f'The model has no parameter {name}.{trees.nearest(path, flat)}')
+    raise ValueError(f'The model has no parameter {name}.{nearest(path, flat)}')
   if layer is not None and layer >= flat[path].shape[0]:
     raise ValueError(f'The model has no parameter {name}. It has {flat[path].shape[0]} layers there, counted from 0.')
   wanted = flat[path].shape if layer is None else flat[path].shape[1:]

@@ -15,6 +15,7 @@ from typing import Any
 from prompt_tuning.names import nearest
 from prompt_tuning.programs import gin_flags
 from prompt_tuning.runs import flags as plain
+from prompt_tuning.runs import run_file
 
 PROGRAMS = {
   'train': 'trains a prompt, or another small set of tensors, for a frozen model',
@@ -126,11 +127,11 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
     ValueError: a flag is unknown or cannot be used; the message gives the right form.
     OSError, ImportError: a file or a module that a flag names cannot be read.
   """
-  argv = [arg.replace('-', '_').replace('__', '--', 1) if arg in _dashed_flags(argv) else arg for arg in argv]
+  argv = [_underscored(arg) for arg in argv]
   of_gin = [arg for arg in argv if gin_flags.is_gin(arg)]
   if of_gin:
     return _parse_gin(program, argv, of_gin[0])
-  _import_modules(program, argv)
+  _import_modules(argv)
   options, rest = plain.take_options(program, argv)
   parser = _parser(program)
   found, wrong = parser.parse_known_args(rest)
@@ -222,19 +223,27 @@ def _name(arg: str) -> str:
   return arg.lstrip('-').partition('=')[0]
 
 
-def _dashed_flags(argv: Sequence[str]) -> list[str]:
-  """Returns flags that are written with dashes instead of underscores, such as --batch-size."""
-  return [arg for arg in argv if arg.startswith('--') and '-' in _name(arg) and '=' not in arg]
+def _underscored(arg: str) -> str:
+  """Returns a flag whose name is written with dashes, such as --batch-size=8, with underscores."""
+  if not arg.startswith('--') or gin_flags.is_gin(arg):
+    return arg
+  name, equals, value = arg[2:].partition('=')
+  return f'--{name.replace("-", "_")}{equals}{value}'
 
 
-def _import_modules(program: str, argv: Sequence[str]) -> None:
-  """Imports the modules of `--import`, which may register methods, whose settings are flags."""
-  modules: list[str] = []
-  for i, arg in enumerate(argv):
-    if arg == '--import' and i + 1 < len(argv):
-      modules += argv[i + 1].split(',')
-    elif arg.startswith('--import='):
-      modules += arg.partition('=')[2].split(',')
+def _import_modules(argv: Sequence[str]) -> None:
+  """Imports the modules of `--import` and of `--config`'s file: they may register methods, whose settings are flags."""
+  first = argparse.ArgumentParser(allow_abbrev=False, add_help=False, exit_on_error=False)
+  first.add_argument('--import', dest='imports', default='')
+  first.add_argument('--config')
+  try:
+    found, _ = first.parse_known_args(argv)
+  except argparse.ArgumentError:
+    return  # a flag without a value, which the second look says
+  modules = [each for each in found.imports.split(',') if each]
+  if found.config and not modules:
+    imports = run_file.read(found.config).get('imports', [])
+    modules = imports.split(',') if isinstance(imports, str) else imports
   if modules:
     from prompt_tuning.data import registry  # loads JAX
 

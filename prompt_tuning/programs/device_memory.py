@@ -93,7 +93,7 @@ def compiled_step(run: TrainRun, mesh: Mesh) -> Step:
   """Compiles the step of a run for the devices of a mesh."""
   frozen = outline.read_outline(run)
   frozen.read_vocabulary(run)
-  task = objects.task(run, frozen.vocabulary)
+  task = objects.task(run)
   module = loading.module_of(dataclasses.replace(frozen.config, mesh=mesh if mesh.size > 1 else None))
   transformation = objects.optimizer(run, frozen.step).build(frozen.step)
   function = make_step(module, objects.method(run.method, frozen), transformation,

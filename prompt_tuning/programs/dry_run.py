@@ -44,6 +44,7 @@ def run(program: str, flags: argparse.Namespace) -> None:
   described, config_text = launch.describe(program, flags)
   compiler = None if flags.dry_run == 'plan' else step_compiler.Compiler(flags.dry_run, described)
   with launch.explained():
+    described.executing()
     show(described, compiler, of_gin=bool(config_text))
 
 
@@ -140,7 +141,7 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
   objects.loss(run, outline.vocabulary).require_whole_batches(run.microbatches, run.packed)
   lengths = objects.lengths_given(run) or {}
   if len(lengths) < 2 and outline.vocabulary is not None:
-    lengths = training.lengths(run, outline, objects.task(run, outline.vocabulary))
+    lengths = training.lengths(run, outline, objects.task(run))
   if len(lengths) == 2:
     _show_batches(run, outline, mesh, outline.layout(method.layout()), lengths, run.microbatches)
   if mesh is not None:
@@ -149,7 +150,7 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
 
 def _show_memory(run: Run, outline: Outline, mesh: AbstractMesh, compiler: step_compiler.Compiler | None) -> None:
   try:
-    task = objects.task(run, outline.vocabulary) if outline.vocabulary is not None else None
+    task = objects.task(run) if outline.vocabulary is not None else None
   except (ValueError, OSError, ImportError):
     task = None  # `_show_data` says why
   held = device_memory.held(run, outline, task, mesh)
@@ -209,10 +210,9 @@ def _show_data(run: Run, outline: Outline | None) -> None:
   if isinstance(run, InferRun):
     print(f'Inputs: {len(inferring.examples(run)[0])} of {run.data.name}')
     return
-  words = objects.vocabulary(run) if outline is None or outline.vocabulary is None else outline.vocabulary
-  task = objects.task(run, words)
+  task = objects.task(run)
   if isinstance(run, TrainRun):
-    training.evaluations(run, task, words)
+    training.evaluations(run, task)
   for each, _ in task.parts(run.split):
     print(f'Task {each.name}: {_splits(each)}')
     if isinstance(run, EvalRun):

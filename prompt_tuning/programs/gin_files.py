@@ -10,8 +10,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from prompt_tuning import trees
 from prompt_tuning.files import storage
+from prompt_tuning.names import nearest
 
 PREFIX = 'gin:'  # in front of a path that was found here: no reader of gin's own takes it
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -82,7 +82,7 @@ class Library:
       own = [f'prompt_tuning/configs/{os.path.relpath(os.path.join(folder, name), _CONFIGS)}'
              for folder, _, names in os.walk(_CONFIGS) for name in names if name.endswith('.gin')]
       raise FileNotFoundError(f'{path}: there is no such gin file in {", ".join(self._folders)}.'
-                              f'{trees.nearest(path, own)} Check --gin_file and --gin_search_paths.')
+                              f'{nearest(path, own)} Check --gin_file and --gin_search_paths.')
     return found if storage.is_remote(found) else os.path.normpath(found)
 
   def open(self, path: str) -> io.StringIO:

@@ -19,12 +19,10 @@ from typing import Any
 
 import gin
 
-from prompt_tuning import trees
 from prompt_tuning.devices import compilation, multihost
+from prompt_tuning.names import nearest
 from prompt_tuning.programs import gin_files
-from prompt_tuning.runs import evaluating, inferring, training
 from prompt_tuning.runs.base import Run
-from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.t5x_names import (
   adafactor,
@@ -91,9 +89,9 @@ def describe(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
 
 def execute(described: Run, config_text: str = '') -> Any:
   """Executes a run; one that gin describes has a configuration as text, which is written into its folder."""
+  module = described.executing()
   if isinstance(described, TrainRun):
-    return training.build(described).run(config_text=config_text, command='' if config_text else 'prompt-tuning')
-  module = evaluating if isinstance(described, EvalRun) else inferring
+    return module.build(described).run(config_text=config_text, command='' if config_text else 'prompt-tuning')
   return module.run(described, config_text=config_text)
 
 
@@ -230,7 +228,7 @@ def _unknown_name(name: str, known: dict[str, list[str]]) -> str:
 def _unknown_parameter(name: str, parameter: str, known: dict[str, list[str]]) -> str:
   owner = next((each for each in known if f'.{each}'.endswith(f'.{name}')), name)
   parameters = known.get(owner, [])
-  return (f'{name} has no parameter {parameter}.{trees.nearest(parameter, parameters)} '
+  return (f'{name} has no parameter {parameter}.{nearest(parameter, parameters)} '
           f'It has {", ".join(parameters)}.')
 
 
@@ -268,10 +266,10 @@ def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
     for scope in name.split('/')[:-1]:
       if scope not in scopes:
         raise ValueError(f'--gin.{name} sets nothing: no gin file of this run uses the scope {scope}/.'
-                         f'{trees.nearest(scope, sorted(scopes - set(needed)))}')
+                         f'{nearest(scope, sorted(scopes - set(needed)))}')
     if re.fullmatch(r'\w+', name) and name not in used:
       raise ValueError(f'--gin.{name} sets nothing: no gin file of this run uses {name}.'
-                       f'{trees.nearest(name, sorted(used))} docs/configuration.md lists the names.')
+                       f'{nearest(name, sorted(used))} docs/configuration.md lists the names.')
 
 
 def _missing(missing: Sequence[str], unused: set[str], library: gin_files.Library) -> Iterator[str]:

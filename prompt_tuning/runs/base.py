@@ -8,8 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from msgspec import Meta
 
+from prompt_tuning.names import require_known
 from prompt_tuning.runs.choice import Choice, plain
-from prompt_tuning.runs.values import check_fields, require_known
+from prompt_tuning.runs.values import check_fields
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -150,11 +151,20 @@ class Run:
     Raises:
       ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
     """
-    return self._executing().build(self)
+    return self.executing().build(self)
 
   def run(self) -> Any:
     """Executes the run; returns the ended run, task -> metrics, or the path of the predictions."""
-    return self._executing().run(self)
+    return self.executing().run(self)
 
-  def _executing(self) -> Any:
+  def executing(self) -> Any:
+    """Imports the modules that the run names, and returns the module that executes it.
+
+    Raises:
+      ImportError: a module cannot be imported.
+    """
+    from prompt_tuning.data import registry  # loads JAX
+
+    for module in self.imports:
+      registry.import_module(module)
     return importlib.import_module(f'prompt_tuning.runs.{self.executor}')  # loads JAX

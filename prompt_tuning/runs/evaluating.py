@@ -14,7 +14,7 @@ from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.eval_run import EvalRun
-from prompt_tuning.runs.training import say
+from prompt_tuning.runs.training import read_model, say
 from prompt_tuning.training import metric_log, run_files
 
 
@@ -30,20 +30,16 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   """
   if described.output is not None:
     objects.check_output(described.output)
-  task = objects.task(described, None if described.new_layers else objects.vocabulary(described))
+  task = objects.task(described)
   parts = [(each, ranked(described, each)) for each, _ in task.parts(described.split)]
-  with metric_log.phase(f'Reading {described.model or "a model of random weights"}', say):
-    model = objects.load_model(described, mesh=meshes.make_mesh(objects.mesh_shape(described)))
+  model = read_model(described)
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
   trained = use.trained(described, model)
   conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
   step = int(trained.about.get('step', model.step))
   folder = described.output
   if folder is not None and multihost.is_main():
-    if config_text:
-      storage.write_bytes(storage.join(folder, 'config.gin'), config_text.encode())
-    run_file.write(storage.join(folder, run_file.NAME), described.given(),
-                   program='eval')
+    run_file.write(storage.join(folder, run_file.NAME), described.given(), program='eval', config_text=config_text)
     run_files.write_model_info(folder, model.params, trained.tensors, step)
   if described.prompt is not None and described.split in ('all', 'train') and (
       run_file.read_beside(described.prompt).get('data') == described.data.plain()):

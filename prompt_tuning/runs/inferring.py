@@ -11,8 +11,7 @@ from prompt_tuning.evaluation import predictions
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.infer_run import InferRun
-from prompt_tuning.runs.training import say
-from prompt_tuning.training.metric_log import phase
+from prompt_tuning.runs.training import read_model
 
 _LINES = {'rows': predictions.json_line, 't5x': predictions.json_line, 'id||text': predictions.text_line}
 _MOST = 64  # tokens of a prediction, if nothing tells
@@ -31,15 +30,11 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   path, folder = described.output, os.path.dirname(described.output)
   objects.check_output(folder or '.')
   given, rows = examples(described)
-  with phase(f'Reading {described.model or "a model of random weights"}', say):
-    model = objects.load_model(described, mesh=meshes.make_mesh(objects.mesh_shape(described)))
+  model = read_model(described)
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
   trained = use.trained(described, model)
   if multihost.is_main():  # before the work
-    if config_text:
-      storage.write_bytes(storage.join(folder, 'config.gin'), config_text.encode())
-    run_file.write(settings_path(described), described.given(),
-                   program='infer')
+    run_file.write(settings_path(described), described.given(), program='infer', config_text=config_text)
   lengths = objects.lengths_given(described)
   lines = predictions.infer(
     model, trained, given, sampler=objects.sampler(described), lengths=lengths, batch_size=described.batch_size,
@@ -72,7 +67,7 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
   if described.reads_lines or (whole and described.mode != 'score'):
     found = files.read_inputs(name, inputs=described.template)
   else:
-    task = objects.task(described, None if described.new_layers else objects.vocabulary(described))
+    task = objects.task(described)
     if isinstance(task, Mixture):
       raise ValueError(f'{task.name} is a mixture. Give one of its tasks: {", ".join(t.name for t in task.tasks)}.')
     found = task.split(described.split)

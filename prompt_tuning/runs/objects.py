@@ -21,8 +21,8 @@ from prompt_tuning.models import loading, new_layers
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
-from prompt_tuning.names import nearest
-from prompt_tuning.runs import first_values, values
+from prompt_tuning.names import require_known
+from prompt_tuning.runs import first_values
 from prompt_tuning.runs.base import FILE_SETTINGS, Run
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.train_run import TrainRun
@@ -125,13 +125,17 @@ def _open_vocabulary(path: str, extra_ids: int) -> vocabularies.Vocabulary:
 
 
 def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
-  """Reads a run's frozen model onto the devices of a mesh; without a checkpoint makes one of random weights.
+  """Reads a run's frozen model onto the devices of its mesh; without a checkpoint makes one of random weights.
+
+  Args:
+    run: the run.
+    mesh: another mesh than the run's.
 
   Raises:
     FileNotFoundError: there is no checkpoint, or no vocabulary.
     ValueError: they do not fit.
   """
-  words, shape = vocabulary(run), config(run)
+  words, shape, mesh = vocabulary(run), config(run), mesh or meshes.make_mesh(mesh_shape(run))
   if run.model is None:
     if words.size > shape.vocab_size:
       raise ValueError(f'The vocabulary {words} has {words.size} tokens, but the embedding of the model '
@@ -155,20 +159,18 @@ def around(run: Run, model: LanguageModel) -> LanguageModel:
 # --- Data ------------------------------------------------------------------------------------------------------------
 
 
-def task(run: Run, words: Any, chosen: Choice | None = None) -> Task | Mixture:
-  """Returns the task of a run, or another one for it; tasks of SeqIO are tokenised with the vocabulary.
+def task(run: Run, chosen: Choice | None = None) -> Task | Mixture:
+  """Returns the task of a run, or another one for it; tasks of SeqIO are tokenised with the run's vocabulary.
 
   Raises:
-    ImportError: a module that should register it cannot be imported.
     ValueError: there is no such task, or a file cannot be read.
   """
-  for module in run.imports:
-    registry.import_module(module)
   chosen = chosen or run.data
   if chosen == run.data and run.reads_table:
     settings = {name: getattr(run, name) for name in FILE_SETTINGS}
     return files.FileTask(chosen.name, inputs=settings.pop('template'), targets=settings.pop('target_template'),
                           validation=run.validation, **settings)
+  words = None if run.new_layers else vocabulary(run)
   return registry.get(chosen.name, words, lengths_given(run), options=chosen.options)
 
 
@@ -185,7 +187,7 @@ def sampler(run: Run) -> Sampler:
     ValueError: there is no such sampler or option.
   """
   make = SAMPLERS.find(run.sampler.name)
-  values.require_known(run.sampler.options, make.__dataclass_fields__, f'The sampler {run.sampler.name}')
+  require_known(run.sampler.options, make.__dataclass_fields__, f'The sampler {run.sampler.name}')
   return make(**run.sampler.options)
 
 
@@ -201,10 +203,7 @@ def method(chosen: Choice, model: Any) -> Method:
   made = get_method(chosen.name)
   owner = getattr(made, 'Settings', made)
   fields, options = owner.__dataclass_fields__, dict(chosen.options)
-  for name in options:
-    if name not in fields:
-      raise ValueError(f'The method {chosen.name} has no setting {name!r}.{nearest(name, fields)} '
-                       f'It has {", ".join(fields)}.')
+  require_known(options, fields, f'The method {chosen.name}')
   if 'length' in options and options['length'] is None and first_values.file_of(options.get('init')):
     options['length'] = len(saved.load_prompt(first_values.file_of(options['init'])).vectors)
   if 'length' in options and (not isinstance(options['length'], int) or options['length'] < 1):

@@ -8,6 +8,7 @@ from typing import Any
 import tomli_w
 
 NAME = 'run.toml'
+GIN_NAME = 'config.gin'
 
 
 def read(path: str) -> dict[str, Any]:
@@ -32,10 +33,12 @@ def text(settings: Mapping[str, Any], *, program: str) -> str:
   return f'# `prompt-tuning {program} --config {NAME}` repeats this run; flags win.\n{tomli_w.dumps(settings)}'
 
 
-def write(path: str, settings: Mapping[str, Any], *, program: str) -> None:
-  """Writes settings as a run's file."""
+def write(path: str, settings: Mapping[str, Any], *, program: str, config_text: str = '') -> None:
+  """Writes settings as a run's file, and beside it the gin configuration that described them, if there is one."""
   from prompt_tuning.files import storage
 
+  if config_text:
+    storage.write_bytes(storage.join(os.path.dirname(path), GIN_NAME), config_text.encode())
   storage.write_bytes(path, text(settings, program=program).encode())
 
 

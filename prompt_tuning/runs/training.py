@@ -5,14 +5,13 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
 from prompt_tuning import trees
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss
@@ -21,6 +20,7 @@ from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.runs import objects, run_file
+from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import loop, run_files
 from prompt_tuning.training.evaluations import Evaluations, Evaluator
@@ -122,13 +122,13 @@ def build(run: TrainRun) -> Training:
     ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
   """
   objects.check_output(run.output)
-  words = None if run.new_layers else objects.vocabulary(run)
-  task = objects.task(run, words)
-  chosen = evaluations(run, task, words)
-  objects.optimizer(run, 0), objects.loss(run, words)  # their errors are found before the model is read
-  mesh = meshes.make_mesh(objects.mesh_shape(run))
-  with phase(f'Reading {run.model or "a model of random weights"}', say):
-    model = objects.load_model(run, mesh=mesh)
+  words = objects.vocabulary(run)
+  task = objects.task(run)
+  chosen = evaluations(run, task)
+  objects.optimizer(run, 0)  # errors are found before the model is read
+  if run.new_layers is None:  # those of the new layers are only known with them
+    objects.loss(run, words)
+  model = read_model(run)
   method = objects.method(run.method, model)
   if run.trainable is not None:
     objects.require_trainable(run, model, trees.flatten(
@@ -137,21 +137,21 @@ def build(run: TrainRun) -> Training:
                   objects.loss(run, model.vocabulary))
 
 
-def evaluations(run: TrainRun, task: Task | Mixture, words: Any) -> Evaluations:
+def read_model(run: Run) -> LanguageModel:
+  """Reads a run's frozen model, and says so. Raises what `objects.load_model` raises."""
+  with phase(f'Reading {run.model or "a model of random weights"}', say):
+    return objects.load_model(run)
+
+
+def evaluations(run: TrainRun, task: Task | Mixture) -> Evaluations:
   """Returns what is evaluated during a run that learns `task`.
 
   Raises:
     ValueError: the split to evaluate on has no example, or the task or the sampler cannot be found.
   """
   other = run.evaluation_data
-  evaluated = task if other is None or other == run.data else objects.task(run, words, other)
-  split = run.evaluation_split
-  if split is None:
-    try:
-      evaluated.parts('validation')
-      split = 'validation'
-    except ValueError:
-      split = 'train'
+  evaluated = task if other is None or other == run.data else objects.task(run, other)
+  split = run.evaluation_split or evaluated.judged_split()
   if run.loss_steps or run.evaluation_examples != 0:
     evaluated.parts(split)  # rather now than after a thousand steps
   given = {'inputs': run.evaluation_max_input_length, 'targets': run.evaluation_max_target_length}

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from prompt_tuning.names import nearest
 from prompt_tuning.runs.choice import Choice
 
 _NONE = ('none', 'None')
@@ -92,13 +91,6 @@ def check_fields(run: Any) -> None:
   hints = typing.get_type_hints(type(run), include_extras=True)
   for field in dataclasses.fields(run):
     object.__setattr__(run, field.name, checked(field.name, getattr(run, field.name), hints[field.name]))
-
-
-def require_known(given: Any, known: Any, what: str) -> None:
-  """Raises ValueError for names that are not known; the message names the nearest."""
-  for name in given:
-    if name not in known:
-      raise ValueError(f'{what} has no setting {name!r}.{nearest(name, known)} It has {", ".join(known)}.')
 
 
 def _numbers(name: str, texts: list[str]) -> list[int]:

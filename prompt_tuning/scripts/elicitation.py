@@ -89,7 +89,7 @@ class Study:
     described = self._described(method, task)
     trained = saved.Trained({}) if run is None else saved.load_trained(run)
     return evaluate(self._model, trained.conditioning(self._model), self._model.layout(trained.layout()),
-                    objects.task(described, None), sampler=objects.sampler(described),
+                    objects.task(described), sampler=objects.sampler(described),
                     lengths=objects.lengths_given(described),
                     batch_size=800).metrics['accuracy']
 
@@ -101,7 +101,7 @@ class Study:
     from prompt_tuning.data import integers
     from prompt_tuning.runs import objects
 
-    draws = objects.task(self._described('prefix', second), None).split('train')
+    draws = objects.task(self._described('prefix', second)).split('train')
     if first in ('Modulo', 'Divisible') and second == 'InverseBinary':
       return None  # lists that begin with 0 have no remainder
     return integers.overlap(first, second, length=draws.length, largest=draws.largest)
@@ -114,7 +114,7 @@ class Study:
     from prompt_tuning.runs import objects
 
     model, trained = self._model, saved.load_trained(run)
-    split = objects.task(self._described('prefix', task), None).split('validation')
+    split = objects.task(self._described('prefix', task)).split('validation')
     example = max((split[i] for i in range(100)), key=lambda each: len({*each['targets'].split()}))  # not all alike
     layout = model.layout(trained.layout())
     ids = [model.vocabulary.encode(example[part]) for part in ('inputs', 'targets')]

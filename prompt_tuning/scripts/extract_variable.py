@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_tuning.names import nearest
 from prompt_tuning.scripts import _script
 
 
@@ -35,7 +36,6 @@ def read_variable(checkpoint: str, name: str, dtype: str) -> Any:
   """
   import jax.numpy as jnp
 
-  from prompt_tuning import trees
   from prompt_tuning.models import loading
 
   reader = loading.open_checkpoint(loading.find_model(checkpoint))
@@ -44,7 +44,7 @@ def read_variable(checkpoint: str, name: str, dtype: str) -> Any:
   embedding = 'shared.weight' if plain == 'token_embedder/embedding' else plain  # in a Hugging Face folder
   found = next((each for each in (name, plain, embedding) if each in known), None)
   if found is None:
-    near = trees.nearest(plain, known)
+    near = nearest(plain, known)
     raise ValueError(f'{reader.path} has no array {name!r}.{near}'
                      f'{"" if near else f" It holds {len(known)}, such as {min(known, default=None)}."}'
                      ' Set --variable_path (--embeddings_path of subsample_vocab) to a name of the checkpoint.')

@@ -7,7 +7,6 @@ from typing import Any
 
 from absl import logging
 
-from prompt_tuning import trees
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
@@ -15,6 +14,7 @@ from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, evaluate_loss
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.training.metric_log import MetricLog, Silence
@@ -154,7 +154,7 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
   names = [name for name in metrics if name.split('/', 1)[1] == wanted or name == wanted] if wanted else (
     [name for name in metrics if name not in of_loss] or of_loss)
   if not names:
-    raise ValueError(f'objective={wanted!r} is not among the metrics.{trees.nearest(wanted or "", metrics)} '
+    raise ValueError(f'objective={wanted!r} is not among the metrics.{nearest(wanted or "", metrics)} '
                      f'Use one of {", ".join(metrics)}.')
   values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
   name, value = names[0], sum(values) / len(values)

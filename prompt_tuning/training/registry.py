@@ -7,7 +7,7 @@ from typing import Any
 
 import optax
 
-from prompt_tuning.names import Registry, nearest
+from prompt_tuning.names import Registry, require_known
 from prompt_tuning.training.optimizers import Adafactor, AdamW, Optimizer, shifted
 from prompt_tuning.training.schedules import Schedule
 
@@ -48,9 +48,7 @@ def make_optimizer(name: str, options: Mapping[str, Any], learning_rate: float |
   """
   make = find_optimizer(name)
   known = [each for each in inspect.signature(make).parameters if each != 'learning_rate']
-  for each in options:
-    if each not in known:
-      raise ValueError(f'The optimizer {name} has no option {each!r}.{nearest(each, known)} It has {", ".join(known)}.')
+  require_known(options, known, f'The optimizer {name}', 'option')
   if 'learning_rate' not in inspect.signature(make).parameters:
     raise ValueError(f'{name} of optax takes no learning rate, so it is not an optimizer. Choose another one.')
   if dataclasses.is_dataclass(make):

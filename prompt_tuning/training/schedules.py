@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from prompt_tuning import trees
+from prompt_tuning.names import nearest
 from prompt_tuning.types import Array
 
 Schedule = Callable[[Array], Array]
@@ -39,7 +39,7 @@ def create_schedule(factors: str = 'constant', base_learning_rate: float = 0.3, 
   names = [name.strip() for name in factors.split('*')]
   for name in names:
     if name not in FACTORS:
-      raise ValueError(f'The learning rate has an unknown factor {name!r}.{trees.nearest(name, FACTORS)} '
+      raise ValueError(f'The learning rate has an unknown factor {name!r}.{nearest(name, FACTORS)} '
                        f'Use {", ".join(FACTORS)}.')
     if name in ('linear_decay', 'cosine_decay') and (total_steps is None or total_steps <= warmup_steps):
       raise ValueError(f'{name} needs total_steps above warmup_steps, but found total_steps={total_steps} and '

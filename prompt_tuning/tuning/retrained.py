@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from prompt_tuning import trees
+from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import Conditioning, Frozen
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
@@ -75,7 +76,7 @@ def chosen(patterns: Sequence[str], model: Frozen) -> Flat:
   for pattern in patterns:
     found = [name for name in named if trees.matches(name, [pattern])]
     if not found:
-      raise ValueError(f'The pattern {pattern!r} matches no parameter.{trees.nearest(pattern, named)} '
+      raise ValueError(f'The pattern {pattern!r} matches no parameter.{nearest(pattern, named)} '
                        'Use a pattern that matches a whole name, as listed in model-info.txt.')
     logging.info('%r matches %d parameters', pattern, len(found))
   return {name: value for name, value in named.items() if trees.matches(name, patterns)}

@@ -149,8 +149,8 @@ def test_what_is_not_supported_is_a_clear_error(override, answer, train):
 def test_what_cannot_be_evaluated_or_found_is_a_clear_error(override, answer, train):
   with pytest.raises((ValueError, ImportError), match=re.escape(answer)):
     described = train(override)
-    words = objects.vocabulary(described)
-    training.evaluations(described, objects.task(described, words), words)
+    described.executing()
+    training.evaluations(described, objects.task(described))
 
 
 def test_one_seed_decides_all(train):

@@ -47,7 +47,7 @@ def vocabulary(run):
 
 
 def task(run):
-  return objects.task(run, vocabulary(run))
+  return objects.task(run)
 
 
 def loss(run):
@@ -59,7 +59,7 @@ def first_input(run):
 
 
 def evaluations(run):
-  return training.evaluations(run, task(run), vocabulary(run))
+  return training.evaluations(run, task(run))
 
 
 # Macro or binding -> (its value in gin, the setting of the run, the setting's expected value), and further arguments.

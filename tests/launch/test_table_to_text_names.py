@@ -25,18 +25,18 @@ def data(tmp_path):
 def test_a_run_learns_pairs_and_is_judged_by_all_references(described, data):
   run = described('train', *data, "--gin.table_to_text.Task.instruction='11 '",
                   "--gin.table_to_text.Task.separator=' 12'", "--gin.table_to_text.Task.name='tables'")
-  task = objects.task(run, None)
+  task = objects.task(run)
   assert (task.name, len(task.split('train'))) == ('tables', 30)
   assert task.split('train')[0] == {'inputs': '11 3 4 12', 'targets': '5 6'}
   assert task.split('validation')[0]['references'] == ['5 6', '6 5']
-  assert training.evaluations(run, task, None).task is None, 'it is judged by the task that it learns'
+  assert training.evaluations(run, task).task is None, 'it is judged by the task that it learns'
 
 
 def test_a_run_pretrains_on_the_mixture(described, data, tmp_path):
   owner = '--gin.table_to_text.PretrainingMixture'
   run = described('train', MIXTURE, f"{owner}.train='{tmp_path}/train.txt'", f"{owner}.separator=' 12 '",
                   f'{owner}.validation=0.25', f"{owner}.name='documents'")
-  mixture = objects.task(run, None)
+  mixture = objects.task(run)
   assert mixture.name == 'documents'
   for task in mixture.tasks:
     sizes = [len(task.split(split)) for split in ('train', 'validation')]
@@ -52,14 +52,14 @@ def test_a_run_learns_labels(described, tmp_path):
   run = described('train', '--gin.MIXTURE_OR_TASK_NAME=@table_to_text.Labels()', f'{owner}.limit=2',
                   f'{owner}.validation_limit=3', f"{owner}.train='{tmp_path}/train.txt'",
                   f"{owner}.validation='{tmp_path}/dev.out'", f"{owner}.attribute='kind'", f"{owner}.mentions='[37]'")
-  task = objects.task(run, None)
+  task = objects.task(run)
   assert [len(task.split(split)) for split in ('train', 'validation')] == [2, 3]
   assert task.split('train')[0]['inputs'] == '5 3'
 
 
 def test_an_absent_file_is_a_message(described, tmp_path):
   with pytest.raises(FileNotFoundError, match=r'gone\.txt: there is no such file'):
-    objects.task(described('train', TASK, f"--gin.table_to_text.Task.train='{tmp_path}/gone.txt'"), None)
+    objects.task(described('train', TASK, f"--gin.table_to_text.Task.train='{tmp_path}/gone.txt'"))
 
 
 def test_references_judge_and_answers_are_lines_of_id_and_text(run, toy_folder, data, tmp_path):

@@ -15,6 +15,7 @@ from prompt_tuning.training.registry import OPTIMIZERS
 from prompt_tuning.tuning.registry import METHODS
 
 COLUMNS = ['--template', 'Sum: {list}', '--target_template', '{label}', '--labels', '0=3,1=4']
+REGISTERED = ((METHODS, 'scaled'), (LOSSES, 'squared'), (OPTIMIZERS, 'plain_sgd'), (FAMILIES, 'toy_llama'))
 QUICK = ['--steps=4', '--batch_size=4', '--evaluation_period=2', '--evaluation_examples=4', '--log_period=1']
 
 
@@ -131,7 +132,7 @@ def registrations(monkeypatch):
   monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parent))
   yield 'toy_registrations'
   sys.modules.pop('toy_registrations', None)
-  for registry, name in ((METHODS, 'scaled'), (LOSSES, 'squared'), (OPTIMIZERS, 'plain_sgd'), (FAMILIES, 'toy_llama')):
+  for registry, name in REGISTERED:
     registry.pop(name, None)
 
 
@@ -147,7 +148,7 @@ def test_a_method_a_family_a_loss_and_an_optimizer_of_ones_own_go_through_the_co
   status, printed, errors = run(
     'train', '--import', registrations, '--model', model, '--data', rows, '--output', folder, *COLUMNS, *QUICK,
     '--method=scaled', '--vectors=3', '--scale', '0.25', '--loss=squared', '--loss.power=1.5', '--optimizer=plain_sgd',
-    '--optimizer.momentum=0.9', '--learning_rate=0.1')
+    '--optimizer.momentum=0.9', '--learning-rate=0.1')
   assert status == 0, errors
   trained = saved.load_trained(str(folder))
   assert trained.about['made_for']['family'] == 'toy_llama'
@@ -158,6 +159,14 @@ def test_a_method_a_family_a_loss_and_an_optimizer_of_ones_own_go_through_the_co
   assert status == 0 and 'accuracy' in printed, errors
   status, printed, errors = run('infer', '--prompt', folder, '--data', rows, '--output', tmp_path / 'a.jsonl')
   assert status == 0 and len(lines(tmp_path / 'a.jsonl')) == 40, errors
+  sys.modules.pop(registrations)
+  for registry, name in REGISTERED:  # as in a new process
+    registry.pop(name)
+  status, printed, errors = run('train', '--config', folder / 'run.toml', '--output', tmp_path / 'again', '--dry_run')
+  assert status == 0 and 'Trained by Scaled: 36 parameters' in printed, errors
+  status, printed, errors = run('train', '--config', folder / 'run.toml', '--output', tmp_path / 'again')
+  assert status == 0, errors
+  assert (tmp_path / 'again/best.safetensors').read_bytes() == (folder / 'best.safetensors').read_bytes()
   status, _, errors = run('train', '--import', registrations, '--model', model, '--data', rows, '--output', folder,
                           '--method=scaled', '--rank=3')
   assert status == 2 and 'the method scaled has no such setting, but low_rank has it' in errors
