@@ -90,7 +90,7 @@ class StackConfig:
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
-  attention: str = 'auto'
+  attention: str = 'xla'
   mesh: Mesh | None = None
 
   def initialiser(self, *, scale: float = 1.0, shape: str = 'normal', writes: bool = False) -> Any:

@@ -52,7 +52,7 @@ class T5Config:
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
-  attention: str = 'auto'
+  attention: str = 'xla'
   mesh: Mesh | None = None
   family: str = 't5'
   kind = 'an encoder-decoder'

@@ -86,7 +86,7 @@ class Run:
   seed: Count | None = setting(0, 'data')
   dtype: Literal['float32', 'bfloat16', 'float16', 'int8'] = setting('float32', 'model')
   activation_dtype: Literal['float32', 'bfloat16', 'float16'] = setting('float32', 'model')
-  attention: Literal['auto', 'xla', 'cudnn', 'pallas'] = setting('auto', 'machine', learnt=False)
+  attention: Literal['auto', 'xla', 'cudnn', 'pallas'] = setting('xla', 'machine', learnt=False)
   mesh: Mapping[str, int] | None = setting(None, 'machine', learnt=False)
   architecture: Choice | None = setting(None, 'model')
   vocabulary: Choice | None = setting(None, 'model')
