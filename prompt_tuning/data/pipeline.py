@@ -157,8 +157,8 @@ class TrainBatches:
 class EvalBatches:
   """Batches of a finite sequence of examples, once and in order; the last is padded with empty rows.
 
-  Iteration yields pairs `(batch, examples)`: the examples of the batch's first rows. `questions` yields the same
-  without targets, for generation.
+  Iteration yields pairs `(batch, examples)`: the examples of the batch's first rows. `weighted` yields the same with
+  the examples' loss weights, `questions` without targets, for generation.
 
   Attributes:
     examples: all examples.
@@ -187,6 +187,12 @@ class EvalBatches:
 
   def __iter__(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     return self._batches([self._layout.example(*ids) for ids in self._ids], self.lengths, self._side)
+
+  def weighted(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
+    """Yields the batches with the weights of training, for the loss."""
+    rows = [self._layout.example(*ids, loss_weight=float(example.get('loss_weight', 1.0)))
+            for ids, example in zip(self._ids, self.examples, strict=True)]
+    return self._batches(rows, self.lengths, self._side)
 
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches without targets, padded as the layout requires for generation."""

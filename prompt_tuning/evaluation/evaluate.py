@@ -114,7 +114,7 @@ def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning,
 def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task | Mixture, *,
                   split: str = 'validation', lengths: Mapping[str, int], batch_size: int = 32,
                   steps: int | None = None, loss: Loss = Loss(z_loss=0.0)) -> dict[str, float]:
-  """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens.
+  """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens by loss weight.
 
   A loss that compares rows is averaged over batches.
 
@@ -137,7 +137,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     limit = None if steps is None else steps * batch_size
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                            num_examples=limit)
-    for batch, _ in batches:
+    for batch, _ in batches.weighted():
       loss.check(batch)
       sums = _sums(model.module, model.params, batch, conditioning, loss=loss)
       for name, value in sums.items():
