@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.devices import sharding
+from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
@@ -34,6 +35,7 @@ class DecoderConfig(StackConfig):
     tied: the output layer is the embedding.
     position_count: the number of rows of a learned position table; 0 means no table.
     embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
+    output_scale: factor on the logits.
     output_cap: limit of the logits (Gemma 2); 0 means none.
     prefix_lm: the positions of an input see one another.
     started: every text begins with the token 0, and inputs have an end token (T5X).
@@ -48,6 +50,7 @@ class DecoderConfig(StackConfig):
   tied: bool = False
   position_count: int = 0
   embedding_scale: float = 1.0
+  output_scale: float = 1.0
   output_cap: float = 0.0
   prefix_lm: bool = False
   started: bool = False
@@ -76,7 +79,7 @@ class DecoderOnly(nn.Module):
     config = self.config
     embed = lambda rows: nn.Embed(rows, config.width, dtype=config.dtype, embedding_init=nn.initializers.normal(0.02))
     if config.features:
-      self.input_layer = nn.Dense(config.width, dtype=config.dtype)
+      self.input_layer = dense.Dense(config.width, dtype=config.dtype)
     else:
       self.token_embedder = embed(config.vocab_size)
     if config.position_count:
@@ -256,10 +259,13 @@ class DecoderOnly(nn.Module):
     return x + self.position_embedder(positions) if config.position_count else x
 
   def _logits(self, x: Array) -> Array:
-    logits = (x if self.config.outputs else self.token_embedder.attend(x)).astype(jnp.float32)
-    cap = self.config.output_cap
-    logits = cap * jnp.tanh(logits / cap) if cap else logits
-    return sharding.constrain(logits, self.config.mesh, 'batch', None, 'vocab')
+    config = self.config
+    logits = x if config.outputs else dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32)
+    if config.output_scale != 1.0:
+      logits = logits * config.output_scale
+    if config.output_cap:
+      logits = config.output_cap * jnp.tanh(logits / config.output_cap)
+    return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
             max_length: int) -> tuple[Any, Any, Array]:
