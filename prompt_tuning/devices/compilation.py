@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 from typing import Any
 
@@ -15,6 +16,26 @@ def use_cache(folder: str | None = None) -> None:
   default = os.path.join(os.environ.get('XDG_CACHE_HOME', os.path.expanduser('~/.cache')), 'prompt_tuning')
   jax.config.update('jax_compilation_cache_dir', folder or default)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+@functools.cache
+def _spent() -> list[float]:
+  """Returns the seconds that XLA has compiled, which grow from the first call on."""
+  import jax
+
+  total = [0.0]
+
+  def add(event: str, seconds: float, **_: Any) -> None:
+    if event == '/jax/core/compile/backend_compile_duration':
+      total[0] += seconds
+
+  jax.monitoring.register_event_duration_secs_listener(add)
+  return total
+
+
+def seconds() -> float:
+  """Returns the seconds that XLA has compiled since the first call."""
+  return _spent()[0]
 
 
 def compile_step(function: Any, *arguments: Any) -> Any:

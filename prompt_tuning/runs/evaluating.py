@@ -47,10 +47,11 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
         'the validation rows of the run are evaluated.')
   found = {}
   for each, words in parts:
-    result = library.evaluate(
-      model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
-      lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
-      seed=described.seed or 0, ranked=words)
+    with metric_log.phase_that_compiles(f'Evaluating {each.name}', say):
+      result = library.evaluate(
+        model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
+        lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
+        seed=described.seed or 0, ranked=words)
     found[each.name] = result.metrics
     if multihost.is_main():
       _report(described, os.path.basename(each.name), step, result)
