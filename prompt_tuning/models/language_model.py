@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.devices import sharding
@@ -43,6 +44,11 @@ class LanguageModel:
   vocabulary: Any = None
   path: str = ''
   step: int = 0
+
+  def __repr__(self) -> str:
+    types = ' and '.join(sorted({str(array.dtype) for array in jax.tree.leaves(self.params)}))
+    return (f'LanguageModel({self.path!r}, family {self.module.config.family}, step {self.step}, '
+            f'{trees.count(self.params):,} parameters of {types}, vocabulary {self.vocabulary!r})')
 
   @property
   def width(self) -> int:

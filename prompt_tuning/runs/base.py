@@ -35,7 +35,7 @@ def setting(default: Any, group: str, *, learnt: bool = True, flag: str | None =
   return dataclasses.field(default=default, metadata={'group': group, 'learnt': learnt, 'flag': flag})
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
   """What every run has.
 
@@ -106,6 +106,9 @@ class Run:
     if self.data is not None and given:
       raise ValueError(f'{" and ".join(given)} cannot be used: {self.data.name} is not a .jsonl or .tsv file with '
                        'columns. Leave them out, or give data=FILE.')
+
+  def __repr__(self) -> str:
+    return f'{type(self).__name__}({", ".join(f"{name}={value!r}" for name, value in self.given().items())})'
 
   @property
   def reads_table(self) -> bool:
