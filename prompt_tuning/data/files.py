@@ -15,6 +15,7 @@ from typing import Any
 
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data.tasks import FILE_ENDINGS, Example, Metric, Task
+from prompt_tuning.data.vocabulary import require_whole
 from prompt_tuning.files import storage
 from prompt_tuning.names import nearest
 
@@ -142,6 +143,7 @@ class _Filler:
 def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
   """Returns the template's pieces: literal text, and the column that follows it (None at the end)."""
   try:
+    require_whole(template)
     parts = list(string.Formatter().parse(template))
   except ValueError as error:
     raise ValueError(f'The template {template!r} for {key} cannot be read: {error}. Write columns as {{text}}, and '
@@ -176,7 +178,17 @@ def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
   if not isinstance(found, dict):
     raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, expected a JSON object such as '
                      '{"inputs": "…", "targets": "…"}.')
+  if '\\u' in line:
+    _require_whole(path, number, found)
   return found
+
+
+def _require_whole(path: str, number: int, columns: Mapping[str, Any]) -> None:
+  for column, value in columns.items():
+    try:
+      require_whole(json.dumps({column: value}, ensure_ascii=False))
+    except ValueError as error:
+      raise ValueError(f'{path}:{number}: column {column!r}: {error}') from error
 
 
 def _tsv_rows(path: str, lines: Sequence[tuple[int, str]]) -> list[Row]:

@@ -81,6 +81,8 @@ def test_validation_and_test_may_be_files(tmp_path):
   ('{"input": "a", "targets": "b"}\n', r"bad\.jsonl:1: there is no column 'inputs'; found input, targets\. Did you "),
   ('{"inputs": null, "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is null; expected a string"),
   ('{"inputs": ["a"], "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is a list"),
+  ('{"inputs": "a", "targets": "b"}\n{"inputs": "a", "targets": "b", "note": ["hm \\uD83D"]}\n',
+   r"bad\.jsonl:2: column 'note': .*half of a character \(the surrogate '\\ud83d'\)"),
 ])
 def test_a_bad_jsonl_line_is_named(tmp_path, content, message):
   path = tmp_path / 'bad.jsonl'
@@ -114,7 +116,7 @@ def test_a_label_outside_the_map_names_the_known_ones(tmp_path):
     files.FileTask(path, labels=LABELS)
 
 
-@pytest.mark.parametrize('template', ['text', '', '{}', '{text', '{text:>9}', '{text!r}'])
+@pytest.mark.parametrize('template', ['text', '', '{}', '{text', '{text:>9}', '{text!r}', '{text}\udcff'])
 def test_a_template_that_names_no_column_is_refused(tmp_path, template):
   path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y', 'text': 'z'}])
   with pytest.raises(ValueError, match=r'The template .* for inputs'):
