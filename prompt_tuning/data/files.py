@@ -142,8 +142,8 @@ class _Filler:
 
 def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
   """Returns the template's pieces: literal text, and the column that follows it (None at the end)."""
+  require_whole(template)
   try:
-    require_whole(template)
     parts = list(string.Formatter().parse(template))
   except ValueError as error:
     raise ValueError(f'The template {template!r} for {key} cannot be read: {error}. Write columns as {{text}}, and '
@@ -186,7 +186,7 @@ def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
 def _require_whole(path: str, number: int, columns: Mapping[str, Any]) -> None:
   for column, value in columns.items():
     try:
-      require_whole(json.dumps({column: value}, ensure_ascii=False))
+      require_whole(value if isinstance(value, str) else json.dumps([column, value], ensure_ascii=False))
     except ValueError as error:
       raise ValueError(f'{path}:{number}: column {column!r}: {error}') from error
 

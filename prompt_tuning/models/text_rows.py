@@ -53,7 +53,8 @@ def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size:
     if isinstance(text, str):
       if vocabulary is None:
         raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
-                         'Give load_model(..., vocabulary=...), or add a tokenizer to its folder.')
+                         'Give load_model(..., vocabulary=...), or let transformers make its tokenizer.json: '
+                         'AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).')
       ends = what == 'targets' or (what == 'inputs' and layout.input_ends)
       ids = vocabulary.encode(text)
       ids = ids if what == 'targets' or not started else vocabularies.started(ids, vocabulary)

@@ -22,7 +22,7 @@ from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
 from prompt_tuning.names import require_known
 from prompt_tuning.runs import first_values
-from prompt_tuning.runs.base import FILE_SETTINGS, Run
+from prompt_tuning.runs.base import FILE_SETTINGS, Count, Run
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.runs.values import checked
@@ -86,16 +86,14 @@ def vocabulary(run: Run) -> Any:
   chosen = run.vocabulary or Choice('folder')
   known = _VOCABULARY_OPTIONS.get(chosen.name, ('extra_ids',))
   require_known(chosen.options, known, f'vocabulary={chosen.name}', 'option')
-  numbers = {name: checked(name, value, int | None) for name, value in chosen.options.items()
-             if name not in ('path', 'default') and value is not None}
+  numbers = {name: checked(name, value, Count if name in ('extra_ids', 'size') else int)
+             for name, value in chosen.options.items() if name not in ('path', 'default') and value is not None}
   if chosen.name == 'bytes':
     return vocabularies.ByteVocabulary(**numbers)
   if chosen.name == 'pass_through':
     if 'size' not in numbers:
       raise ValueError('vocabulary=pass_through has no size. Give the number of its ids as vocabulary.size=NUMBER.')
     return vocabularies.PassThroughVocabulary(**numbers)
-  if numbers.get('extra_ids', 0) < 0:
-    raise ValueError(f'extra_ids={numbers["extra_ids"]} cannot be used: expected a number of sentinels.')
   if chosen.name not in ('folder', 'sentencepiece'):
     return _open_vocabulary(chosen.name, **numbers)
   folder = loading.find_model(run.model) if run.model else ''

@@ -116,11 +116,16 @@ def test_a_label_outside_the_map_names_the_known_ones(tmp_path):
     files.FileTask(path, labels=LABELS)
 
 
-@pytest.mark.parametrize('template', ['text', '', '{}', '{text', '{text:>9}', '{text!r}', '{text}\udcff'])
+@pytest.mark.parametrize('template', ['text', '', '{}', '{text', '{text:>9}', '{text!r}'])
 def test_a_template_that_names_no_column_is_refused(tmp_path, template):
   path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y', 'text': 'z'}])
   with pytest.raises(ValueError, match=r'The template .* for inputs'):
     files.FileTask(path, inputs=template)
+
+
+def test_a_template_that_is_not_utf8_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"half of a character \(the surrogate '\\udcff'\) after '{text} '"):
+    files.FileTask(write_jsonl(tmp_path / 'a.jsonl', [{'text': 'x', 'targets': 'y'}]), inputs='{text} \udcff')
 
 
 def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
