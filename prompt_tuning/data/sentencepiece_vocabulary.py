@@ -41,6 +41,11 @@ class SentencePieceVocabulary(FileVocabulary):
     if self._settings['added'] is not None:
       self._match(self._settings['added'])
     self.eos_id = self._id(names['eos']) if 'eos' in names else self._model.eos_id()
+    if self.eos_id < 0:
+      self.eos_id = next(iter(self._settings['ends']), -1)
+    if self.eos_id < 0:
+      raise ValueError(f'{self.path} has no end token, and no file of its folder names one. Name it as eos_token in '
+                       'tokenizer_config.json.')
     self.pad_id = self._id(names['pad']) if 'pad' in names else self._model.pad_id()
     if self.pad_id < 0:
       self.pad_id = 0 if self._splitter is None else self.eos_id

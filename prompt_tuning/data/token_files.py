@@ -6,6 +6,7 @@ no added tokens. Each file may be absent.
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
@@ -33,6 +34,7 @@ _ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
 
 _Token = str | AddedToken
 _Id = Annotated[int, msgspec.Meta(ge=0)]
+_LOG = logging.getLogger(__name__)
 _Read = TypeVar('_Read')
 
 
@@ -55,7 +57,7 @@ class _Names:
 class _TokenizerConfig(_Names):
   tokenizer_class: str | None = None
   added_tokens_decoder: dict[_Id, AddedToken] | None = None
-  extra_ids: _Id | None = None
+  extra_ids: Annotated[int, msgspec.Meta(ge=0, le=100_000)] | None = None
   add_bos_token: bool | None = None
   add_prefix_space: bool | None = None
   legacy: bool | None = None
@@ -116,7 +118,8 @@ def read_token_facts(folder: str) -> TokenFacts:
   if config.split_special_tokens:
     raise ValueError(f'{storage.join(folder, "tokenizer_config.json")} has split_special_tokens: true, which is not '
                      'supported. Remove it: special tokens in a text are then matched.')
-  listed = [dataclasses.replace(token, id=i) for i, token in sorted((config.added_tokens_decoder or {}).items())]
+  by_id = config.added_tokens_decoder or {}
+  listed = [dataclasses.replace(token, id=i) for i, token in sorted(by_id.items())]
   said, also = _named(folder, 'tokenizer_config.json', raw), _named(folder, 'special_tokens_map.json', raw_map)
   named = also | said if config.added_tokens_decoder is not None else said | also
   named = dict(sorted(named.items(), key=lambda item: _ROLES.index(item[0]) if item[0] in _ROLES else len(_ROLES)))
@@ -124,7 +127,7 @@ def read_token_facts(folder: str) -> TokenFacts:
                                                                     each.extra_special_tokens)
            for token in (many.values() if isinstance(many, dict) else many or ())]
   special = {token.content for token in [*named.values(), *extra]}
-  numbered = [AddedToken(text, i, special=text in special) for text, i in sorted(numbers.items(), key=lambda x: x[1])]
+  numbered = _numbered(folder, numbers, by_id, special)
   kind = (config.tokenizer_class or model.tokenizer_class or _OF_MODELS.get(model.model_type, '')).removesuffix('Fast')
   names = {role: token.content for role, token in named.items()}
   defaults = {role: text for role, text in _DEFAULTS.get(kind, {}).items() if role not in names}
@@ -158,6 +161,22 @@ def _named(folder: str, file: str, content: dict[str, Any]) -> dict[str, AddedTo
       except msgspec.ValidationError as error:
         raise ValueError(f'{storage.join(folder, file)}: {name} is not a token ({error}). Fix it.') from error
   return found
+
+
+def _numbered(folder: str, numbers: dict[str, int], listed: dict[int, AddedToken],
+              special: set[str]) -> list[AddedToken]:
+  """Returns the tokens of `added_tokens.json` whose ids `tokenizer_config.json` does not list."""
+  found = {}
+  for text, i in numbers.items():
+    if i in found:
+      raise ValueError(f'{folder}/added_tokens.json gives the id {i} to {found[i].content!r} and {text!r}. Give each a '
+                       'separate id.')
+    if i not in listed:
+      found[i] = AddedToken(text, i, special=text in special)
+    elif listed[i].content != text:
+      _LOG.warning('%s: the token %d is %r in added_tokens.json and %r in tokenizer_config.json, which is used.',
+                   folder, i, text, listed[i].content)
+  return [found[i] for i in sorted(found)]
 
 
 def _once(tokens: Iterable[AddedToken]) -> tuple[AddedToken, ...]:

@@ -122,6 +122,27 @@ def test_llamas_tokens_are_known_without_one_of_the_files(llama, absent):
   assert vocabulary == load_vocabulary(folder)
 
 
+def test_two_texts_for_one_id_are_never_read_silently(llama, caplog):
+  folder, names = llama
+  size = load_vocabulary(folder).eos_id
+  write(folder, added_tokens={'<|old|>': size, '<|im_start|>': size + 1})
+  assert names(load_vocabulary(folder).encode('<|im_end|>')) == '<|im_end|>'
+  assert f"the token {size} is '<|old|>' in added_tokens.json and '<|im_end|>' in tokenizer_config.json" in caplog.text
+  (folder / 'tokenizer_config.json').unlink()
+  write(folder, added_tokens={'<|old|>': size, '<|im_start|>': size})
+  with pytest.raises(ValueError, match=rf"added_tokens.json gives the id {size} to '<\|old\|>' and '<\|im_start\|>'"):
+    load_vocabulary(folder)
+
+
+def test_a_model_without_an_end_token_needs_one_from_the_folder(tmp_path):
+  sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(['red'] * 9), vocab_size=6, model_type='char',
+                                           eos_id=-1, model_prefix=str(tmp_path / 'tokenizer'), minloglevel=2)
+  with pytest.raises(ValueError, match=r'tokenizer.model has no end token.* eos_token in tokenizer_config.json'):
+    load_vocabulary(tmp_path)
+  assert load_vocabulary(write(tmp_path, config={'eos_token_id': 5})).eos_id == 5
+  assert load_vocabulary(write(tmp_path, tokenizer_config={'eos_token': 'd'})).eos_id in range(2, 6)
+
+
 def test_without_tokenizer_config_the_other_files_name_llamas_tokens(llama):
   folder, names = llama
   (folder / 'tokenizer_config.json').unlink()
@@ -232,6 +253,7 @@ def test_another_tokenizer_is_refused_with_the_line_that_converts_it(tmp_path):
   ('tokenizer_config', '{"image_token": {"id": 5}}', r'tokenizer_config.json: image_token is not a token .*content'),
   ('tokenizer_config', '{"added_tokens_decoder": {"x": {"content": "y"}}}', r'added_tokens_decoder'),
   ('tokenizer_config', '{"extra_ids": "96"}', r'tokenizer_config.json cannot be read .*extra_ids'),
+  ('tokenizer_config', '{"extra_ids": 1000000000}', r'tokenizer_config.json cannot be read .*extra_ids'),
   ('tokenizer_config', '{"extra_ids": -1}', r'tokenizer_config.json cannot be read .*extra_ids'),
   ('tokenizer_config', '{"split_special_tokens": true}', r'tokenizer_config.json has split_special_tokens: true'),
   ('tokenizer_config', '[' * 100_000, r'tokenizer_config.json cannot be read'),
