@@ -6,11 +6,11 @@ no added tokens. Each file may be absent.
 
 import dataclasses
 import json
-import logging
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+from absl import logging
 
 from prompt_tuning.data.added_tokens import AddedToken
 from prompt_tuning.files import storage
@@ -34,7 +34,6 @@ _ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
 
 _Token = str | AddedToken
 _Id = Annotated[int, msgspec.Meta(ge=0)]
-_LOG = logging.getLogger(__name__)
 _Read = TypeVar('_Read')
 
 
@@ -174,7 +173,7 @@ def _numbered(folder: str, numbers: dict[str, int], listed: dict[int, AddedToken
     if i not in listed:
       found[i] = AddedToken(text, i, special=text in special)
     elif listed[i].content != text:
-      _LOG.warning('%s: the token %d is %r in added_tokens.json and %r in tokenizer_config.json, which is used.',
+      logging.warning('%s: the token %d is %r in added_tokens.json and %r in tokenizer_config.json, which is used.',
                    folder, i, text, listed[i].content)
   return [found[i] for i in sorted(found)]
 

@@ -11,13 +11,12 @@ Two vocabularies are equal if they read the same file content in the same way. A
 
 import hashlib
 import itertools
-import logging
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, Protocol
 
-from prompt_tuning.data.added_tokens import AddedToken
+from absl import logging
 
-_LOG = logging.getLogger(__name__)
+from prompt_tuning.data.added_tokens import AddedToken
 
 
 class Vocabulary(Protocol):
@@ -60,10 +59,10 @@ class FileVocabulary:
   def _report(self, token: AddedToken, found: int) -> None:
     """Logs that a token has another id than the files of the folder state, or that they state none."""
     if token.id is None and found >= self.size:
-      _LOG.warning('%s: no file gives the token %r an id. It gets %d, the next free one.', self.path, token.content,
+      logging.warning('%s: no file gives the token %r an id. It gets %d, the next free one.', self.path, token.content,
                    found)
     elif token.id not in (None, found):
-      _LOG.warning('%s: the token %r has the id %d, not %d as another file of the folder says.', self.path,
+      logging.warning('%s: the token %r has the id %d, not %d as another file of the folder says.', self.path,
                    token.content, found, token.id)
 
   @property

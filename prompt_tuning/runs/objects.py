@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from absl import logging
 
 from prompt_tuning import trees
-from prompt_tuning.data import files, registry, vocabularies, vocabulary_folders
+from prompt_tuning.data import files, registry, token_files, vocabularies, vocabulary_folders
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.decoding.samplers import SAMPLERS, Sampler
 from prompt_tuning.devices import meshes
@@ -93,7 +94,9 @@ def vocabulary(run: Run) -> Any:
   if chosen.name == 'pass_through':
     if 'size' not in numbers:
       raise ValueError('vocabulary=pass_through has no size. Give the number of its ids as vocabulary.size=NUMBER.')
-    return vocabularies.PassThroughVocabulary(**numbers)
+    made = vocabularies.PassThroughVocabulary(**numbers)
+    _warn_of_another_end(run.model, made.eos_id)
+    return made
   if chosen.name not in ('folder', 'sentencepiece'):
     return _open_vocabulary(chosen.name, **numbers)
   folder = loading.find_model(run.model) if run.model else ''
@@ -115,6 +118,15 @@ def vocabulary(run: Run) -> Any:
 
 _VOCABULARY_OPTIONS = {'folder': (), 'sentencepiece': ('path', 'extra_ids', 'default'), 'bytes': ('extra_ids',),
                        'pass_through': ('size', 'eos_id', 'pad_id')}
+
+
+def _warn_of_another_end(model: str | None, eos_id: int) -> None:
+  """Logs that token ids end with another id than the model's folder says."""
+  folder = loading.find_model(model) if model else ''
+  ends = () if not folder or storage.is_remote(folder) else token_files.end_ids(folder)
+  if ends and eos_id not in ends:
+    logging.warning('vocabulary=pass_through ends texts with the id %d, but %s with %s. To use that, give '
+                 'vocabulary.eos_id=%d.', eos_id, folder, ' or '.join(map(str, ends)), ends[0])
 
 
 def _require_model(path: str | None) -> None:

@@ -170,6 +170,15 @@ def test_a_vocabulary_is_bytes_or_a_file_of_a_folder_that_states_its_sentinels(s
       size(name, **options)
 
 
+def test_token_ids_that_end_otherwise_than_the_model_are_reported(tmp_path, caplog):
+  (tmp_path / 'config.json').write_text('{"eos_token_id": [7, 5]}')
+  read = lambda **options: objects.vocabulary(EvalRun(
+    model=str(tmp_path), data='Add1', prompt='p.npy', vocabulary=Choice('pass_through', {'size': 9, **options})))
+  assert (read(eos_id=5).eos_id, caplog.text) == (5, '')
+  assert read().eos_id == 1
+  assert 'with 7 or 5. To use that, give vocabulary.eos_id=7' in caplog.text
+
+
 def test_a_model_is_judged_by_itself_where_there_is_no_prompt(build, toy_folder):
   described = build(
     'eval', *FROM_CHECKPOINT, '--gin_file=runs/eval.gin', f"--gin.CHECKPOINT_PATH='{toy_folder}'", '--gin.PROMPT=None',
