@@ -59,6 +59,8 @@ class TrainBatches:
                buckets: Sequence[int] | None = None, rows: slice = slice(None), split: str = 'train',
                side: str = 'right', block: int | None = None):
     self._stream = stream(task, split, seed)
+    if layout.in_front and not getattr(vocabulary, 'start', ()):
+      layout = dataclasses.replace(layout, within=_has_empty_inputs(task, split))
     self._preprocess = Preprocessor(vocabulary, layout, lengths)
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._seed = batch_size, side, seed
@@ -173,6 +175,8 @@ class EvalBatches:
     self.examples = examples
     # Without targets, as for prediction, the decoder has only the end token.
     self._ids = [preprocess.ids({'targets': ''} | example) for example in examples]
+    if not all(len(inputs) for inputs, _ in self._ids):
+      layout = dataclasses.replace(layout, within=True)
     self._layout, self._batch_size, self._side = layout, batch_size, side
     self.truncated = dict(preprocess.truncated)
     found = {name: math.ceil(max(len(ids[i]) for ids in self._ids) / _MULTIPLE) * _MULTIPLE
@@ -239,6 +243,12 @@ def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
     datasets.append(grain.MapDataset.source(endless))
     rates.append(rate)
   return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights=rates)
+
+
+def _has_empty_inputs(task: Task | Mixture, split: str) -> bool:
+  """Whether an input of a split that is held in memory is empty."""
+  held = (part.split(split) for part, _ in task.parts(split))
+  return any(len(example.get('inputs', ' ')) == 0 for each in held if isinstance(each, list) for example in each)
 
 
 def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str, int]:

@@ -107,11 +107,13 @@ class DecoderOnly(nn.Module):
     if asked.cached and wrong:
       raise ValueError(f'cached=True cannot be used: {" and ".join(wrong)}. Use placement=after_eos and a prompt that '
                        'sees the input, or leave out cached=True.')
-    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
+    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm,
+             'within': asked.within, 'prefixed': asked.prefixed}
     if self.config.classes:
       return LabelLayout(asked.prompt_length, asked.placement, classes=self.config.classes,
                          inputs=self.config.features or self.config.vocab_size, **given)
-    return CausalLayout(asked.prompt_length, asked.placement, started=self.config.started and asked.started, **given)
+    return CausalLayout(asked.prompt_length, asked.placement, started=self.config.started and asked.started,
+                        vocab_size=self.config.vocab_size, **given)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None, hidden: bool = False) -> Array:

@@ -25,6 +25,7 @@ from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.infer_run import InferRun
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import run_files
+from prompt_tuning.training.identity import require_same
 
 _PROGRAMS = {TrainRun: 'train', EvalRun: 'eval', InferRun: 'infer'}
 _TRAINED = (
@@ -80,8 +81,8 @@ def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bo
   steps = run_files.saved_steps(run.output) if isinstance(run, TrainRun) else []
   if steps:
     print(f'{run.output} holds a run that was saved at step {steps[-1]}: it is resumed.')
-    attempt(lambda: run_files.check_same_run(run.output, run_files.read_newest(run.output)[2]['run'],
-                                             {'settings': run.decides()}))
+    attempt(lambda: require_same(run.output, run_files.read_newest(run.output)[2]['run'], {'settings': run.decides()},
+                                 extend=run.extend))
   print('Files:\n' + '\n'.join(f'  {path}' for path in _files(run, of_gin)), flush=True)
   if problems:
     raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {each}' for each in dict.fromkeys(problems)))

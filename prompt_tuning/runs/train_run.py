@@ -51,6 +51,7 @@ class TrainRun(Run):
     keep: how many states are kept; none keeps all.
     log_period: steps from one line of figures to the next.
     cache_limit: bytes of memory for texts whose keys and values are cached; further ones go to disk.
+    extend: resume the run with more steps even if its learning rate depends on their number.
     check_frozen: compare all that is frozen with the checkpoint at the end, to the last bit.
     profile: record steps with JAX's profiler: a number of steps, after the first ten.
   """
@@ -92,6 +93,7 @@ class TrainRun(Run):
   keep: Positive | None = setting(1, 'output', learnt=False)
   log_period: Positive = setting(10, 'output', learnt=False)
   cache_limit: Count = setting(4 << 30, 'machine', learnt=False)
+  extend: bool = setting(False, 'training', learnt=False)
   check_frozen: bool = setting(False, 'output', learnt=False)
   profile: Positive | None = setting(None, 'output', learnt=False)
 

@@ -73,7 +73,7 @@ class Training:
       train_steps=objects.end(run, model.step), optimizer=self.optimizer, loss=self.loss, batch_size=run.batch_size,
       microbatches=run.microbatches, seed=run.seed, packed=run.packed, buckets=run.buckets, split=run.split,
       evaluations=self.evaluations, saving=Saving(run.saving_period, run.keep), log_period=run.log_period,
-      cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile,
+      cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile, extend=run.extend,
       stop=None if run.stop_accuracy is None else Stop(run.stop_accuracy, run.stop_examples),
       files={run_file.NAME: run_file.text(told.given(), program='train'),
              **({'config.gin': config_text} if config_text else {})})

@@ -12,7 +12,6 @@
   inference_eval/{task}-{step}.jsonl            the model's predictions
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -133,24 +132,6 @@ def restore(template: Any, arrays: Flat, prefix: str) -> Any:
   leaves, tree = jax.tree.flatten(template)
   return jax.tree.unflatten(tree, [
     jax.numpy.asarray(found[name], leaf.dtype) for name, leaf in zip(wanted, leaves, strict=True)])
-
-
-def check_same_run(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-  """Compares the settings stored by a saved run with those of the run that would resume it.
-
-  Raises:
-    ValueError: they differ.
-  """
-  wanted = json.loads(json.dumps(wanted))
-  settings, saved_settings = wanted.pop('settings', {}), saved.get('settings')
-  wrong = [f'{name}: {saved.get(name)!r} there, {value!r} here' for name, value in wanted.items()
-           if saved.get(name) != value]
-  if saved_settings is not None:  # runs of earlier versions have none
-    wrong += [f'{name}: {saved_settings.get(name)!r} there, {value!r} here' for name, value in settings.items()
-              if saved_settings.get(name) != value and name not in wanted]
-  if wrong:
-    raise ValueError(f'model_dir={folder} holds another run ({"; ".join(wrong)}). '
-                     'Choose another folder, or the settings with which that run was started.')
 
 
 def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> None:
