@@ -74,6 +74,7 @@ class Training:
       microbatches=run.microbatches, seed=run.seed, packed=run.packed, buckets=run.buckets, split=run.split,
       evaluations=self.evaluations, saving=Saving(run.saving_period, run.keep), log_period=run.log_period,
       cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile, extend=run.extend,
+      start_from=None if run.start_from is None else saved.load_trained(run.start_from),
       stop=None if run.stop_accuracy is None else Stop(run.stop_accuracy, run.stop_examples),
       files={run_file.NAME: run_file.text(told.given(), program='train'),
              **({'config.gin': config_text} if config_text else {})})

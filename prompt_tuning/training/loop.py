@@ -20,6 +20,7 @@ from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import compilation, meshes, multihost, sharding
+from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
@@ -45,8 +46,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           buckets: Sequence[int] | None = None, split: str = 'train',
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
           log_period: int = 10, stop: Stop | None = None, settings: Mapping[str, Any] | None = None,
-          files: Mapping[str, str] | None = None, profile: int | None = None, extend: bool = False,
-          quiet: bool = False) -> Run:
+          files: Mapping[str, str] | None = None, profile: int | None = None, start_from: Trained | None = None,
+          extend: bool = False, quiet: bool = False) -> Run:
   """Trains a method's tensors for a frozen model; an existing run in `model_dir` is resumed.
 
   A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM, it saves
@@ -76,6 +77,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     settings: other settings that determine the result; a run is not resumed with different ones.
     files: name -> text of files that describe the run, written into its folder.
     profile: the number of steps to record with JAX's profiler, after `PROFILE_AFTER` steps, in the folder `profile`.
+    start_from: trained tensors of this method, which are the first values instead of the method's own.
     extend: resume with another number of steps even if the learning rate depends on it.
     quiet: print nothing.
 
@@ -123,6 +125,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
+  if start_from is not None:
+    trained = run_files.started_from(start_from, trained, model)
   state = TrainState(jnp.int32(model.step), trained, build(optimizer, model.step).init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best one
