@@ -7,6 +7,7 @@ has already read (`LanguageModel.read`): prompt, input and prediction follow it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.models.text_rows import Row, Texts, bucket, text_rows
+from prompt_tuning.models.weights_digest import weights_digest
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Context, Facts
 from prompt_tuning.types import Array, Batch, Params
@@ -67,6 +69,11 @@ class LanguageModel:
   def layout(self, asked: layouts.Layout = layouts.Layout()) -> layouts.Layout:
     """Returns the layout of this model's examples, given the layout that a method asks for."""
     return self.module.layout(asked)
+
+  @functools.cached_property
+  def weights_digest(self) -> str | None:
+    """A digest of the weights, which files of trained tensors keep; None of weights in 8 bits."""
+    return weights_digest(self.params, self.module.config.mesh)
 
   @property
   def eos_id(self) -> int:

@@ -5,20 +5,19 @@ import hashlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from prompt_tuning.devices import sharding
-from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.types import Array
+from prompt_tuning.types import Array, Params
 
 _POINTS = 64  # numbers of each array
 
 
-def weights_digest(model: LanguageModel) -> str | None:
-  """Returns a digest of the weights, the same on any mesh, and in float32 and bfloat16; None of models in 8 bits."""
-  leaves = jax.tree.leaves(model.params)
+def weights_digest(params: Params, mesh: Mesh | None) -> str | None:
+  """Returns a digest of weights, the same on any mesh, and in float32 and bfloat16; None of weights in 8 bits."""
+  leaves = jax.tree.leaves(params)
   if any(leaf.dtype == jnp.int8 for leaf in leaves):
     return None  # which are rounded on the devices, and may differ between them
-  mesh = model.module.config.mesh
   if mesh is None and all(leaf.devices() <= set(jax.devices('cpu')) for leaf in leaves if isinstance(leaf, jax.Array)):
     samples = [_sample(np.asarray(leaf)) for leaf in leaves]  # without a copy
   else:
