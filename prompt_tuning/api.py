@@ -11,7 +11,7 @@ from prompt_tuning.data import registry, tasks
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.runs.training import longest
+from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
@@ -38,7 +38,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
       its own.
     validation: the examples to evaluate on; None means the task's validation split, or its training split if it has
       none.
-    lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples.
+    lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples, with
+      buckets if few inputs are far longer than the rest.
     model_dir: the run's folder; None means a new temporary one. An existing run is resumed.
     seed: of initial values, order and dropout.
     quiet: print nothing.
@@ -54,7 +55,9 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
     method = prompts.PromptTuning(prompts.Prompt(
       prompt_length, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
   if lengths is None:
-    lengths = longest(model, task, 'train')
+    lengths, buckets = measure(model, task, 'train')
+    if buckets is not None and not settings.get('packed'):
+      settings.setdefault('buckets', buckets)
   if 'evaluations' not in settings:
     settings['evaluations'] = loop.Evaluations(
       task=judged, split=(judged or task).judged_split(), period=max(1, steps // 4), loss_steps=4, examples=200,

@@ -20,7 +20,8 @@ from prompt_tuning.tuning.prompt import PATH, PROMPTS, Prompt, PromptTuning
 from prompt_tuning.tuning.registry import read_methods
 from prompt_tuning.types import Array, Flat
 
-_OF_STACKS = ('method', 'task_type')  # a file that says one of them knows the stack of its prompt; a NumPy file does not
+# A file that says one of these knows the stack of its prompt; a NumPy file does not.
+_OF_STACKS = ('method', 'task_type')
 # The names in a run's folder.
 BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
 

@@ -63,6 +63,8 @@ def require_same(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, Any
   if not changed:
     return
   more = changed.keys() <= set(_OF_MORE_STEPS)
+  if len(changed) > 1:
+    changed.pop('rates', None)  # which follow from the other settings
   advice = ('The learning rate depends on the number of steps. Choose another folder; or go on all the same, with the '
             'new learning rates from here, by extend=True.' if more else
             'Choose another folder, or the settings and files with which that run was started.')
