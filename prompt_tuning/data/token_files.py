@@ -174,7 +174,7 @@ def _numbered(folder: str, numbers: dict[str, int], listed: dict[int, AddedToken
       found[i] = AddedToken(text, i, special=text in special)
     elif listed[i].content != text:
       logging.warning('%s: the token %d is %r in added_tokens.json and %r in tokenizer_config.json, which is used.',
-                   folder, i, text, listed[i].content)
+                      folder, i, text, listed[i].content)
   return [found[i] for i in sorted(found)]
 
 

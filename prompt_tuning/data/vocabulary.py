@@ -60,10 +60,10 @@ class FileVocabulary:
     """Logs that a token has another id than the files of the folder state, or that they state none."""
     if token.id is None and found >= self.size:
       logging.warning('%s: no file gives the token %r an id. It gets %d, the next free one.', self.path, token.content,
-                   found)
+                      found)
     elif token.id not in (None, found):
       logging.warning('%s: the token %r has the id %d, not %d as another file of the folder says.', self.path,
-                   token.content, found, token.id)
+                      token.content, found, token.id)
 
   @property
   def end_ids(self) -> tuple[int, ...]:

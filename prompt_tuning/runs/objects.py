@@ -126,7 +126,7 @@ def _warn_of_another_end(model: str | None, eos_id: int) -> None:
   ends = () if not folder or storage.is_remote(folder) else token_files.end_ids(folder)
   if ends and eos_id not in ends:
     logging.warning('vocabulary=pass_through ends texts with the id %d, but %s with %s. To use that, give '
-                 'vocabulary.eos_id=%d.', eos_id, folder, ' or '.join(map(str, ends)), ends[0])
+                    'vocabulary.eos_id=%d.', eos_id, folder, ' or '.join(map(str, ends)), ends[0])
 
 
 def _require_model(path: str | None) -> None:
