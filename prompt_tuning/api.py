@@ -10,7 +10,6 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning import prompts
-from prompt_tuning.checkpoints import peft
 from prompt_tuning.data import files, registry, tasks
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.decoding.samplers import Greedy, Sampler
@@ -167,8 +166,7 @@ def as_trained(prompt: Any, model: LanguageModel) -> saved.Trained:
   if isinstance(prompt, saved.SavedPrompt):
     return prompt.as_trained()
   if isinstance(prompt, str | os.PathLike):
-    return _adapter(prompt, model) if os.path.exists(os.path.join(prompt, peft.CONFIG)) else (
-      saved.load_trained(str(prompt)))
+    return saved.load_for(model, str(prompt))
   try:
     vectors = np.asarray(prompt, np.float32)
   except (TypeError, ValueError):
@@ -177,13 +175,6 @@ def as_trained(prompt: Any, model: LanguageModel) -> saved.Trained:
     raise ValueError(f'The prompt is of type {type(prompt).__name__}, expected an array [P, {model.width}], a saved '
                      'prompt, a run, or the path of one.')
   return saved.SavedPrompt(vectors).as_trained()
-
-
-def _adapter(folder: str | os.PathLike, model: LanguageModel) -> saved.Trained:
-  layers, kv_heads, head_dim = model.facts.attentions['decoder']
-  return saved.Trained(peft.read_adapter(folder).trained(
-    encoder_decoder=model.prompted == 'encoder', width=model.width, layers=layers, kv_heads=kv_heads,
-    head_dim=head_dim, embedding_scale=getattr(model.module.config, 'embedding_scale', 1.0)))
 
 
 def _is_table(examples: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints.peft import CONFIG
+from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
 from prompt_tuning.files import storage
@@ -199,6 +199,22 @@ def _read_trained(path: str) -> Trained:
   if storage.read_bytes(path).startswith(MAGIC):
     return Trained({PATH: vectors})
   return Trained(*read_state(path))  # a safetensors file with another name; it also stores the prompt's placement
+
+
+def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Trained:
+  """Returns what `load_trained` does, or the tensors of a PEFT folder, whose names and scale depend on the model.
+
+  Raises:
+    FileNotFoundError: there is no such file or folder.
+    ValueError: the file is damaged, or the adapter cannot be read for this model.
+  """
+  if storage.is_remote(path) or not os.path.exists(os.path.join(path, CONFIG)):
+    return load_trained(path, any_model=any_model)
+  adapter, (layers, kv_heads, head_dim) = read_adapter(path), model.facts.attentions['decoder']
+  tensors = adapter.trained(
+    encoder_decoder=model.prompted == 'encoder', width=model.width, layers=layers, kv_heads=kv_heads,
+    head_dim=head_dim, embedding_scale=getattr(getattr(model, 'module', model).config, 'embedding_scale', 1.0))
+  return Trained(tensors, {'peft_type': adapter.kind})
 
 
 def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
