@@ -94,13 +94,19 @@ def started(ids: Sequence[int], vocabulary: Any) -> list[int]:
   return list(ids) if list(ids[:len(start)]) == start else [*start, *ids]
 
 
-def require_whole(text: str) -> None:
-  """Raises ValueError if a text has a half of a character, a surrogate, which no vocabulary has tokens for."""
+def require_whole(text: str, where: str = '') -> None:
+  """Raises ValueError if a text has a half of a character, a surrogate, which no vocabulary has tokens for.
+
+  Args:
+    text: the text.
+    where: the start of the message.
+  """
   try:
     text.encode()
   except UnicodeEncodeError as error:
     before, half = text[max(0, error.start - 20):error.start], text[error.start]
-    raise ValueError(f'A text has half of a character (the surrogate {half!r}) after {before!r}: it was cut within a '
+    place = f'after {before!r}' if before else 'at its start'
+    raise ValueError(f'{where}A text has half of a character (the surrogate {half!r}) {place}: it was cut within a '
                      'character, or is not UTF-8. Repair or remove it.') from error
 
 
