@@ -5,6 +5,7 @@ Safetensors files have no checksum: a missing or short file is detected, a flipp
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ class HuggingFaceFolder:
       raise OSError(f'{self.path}: Hugging Face folders are read only from a local disk. Copy the folder and give its '
                     'local path.')
     self.config = read_json(os.path.join(self.path, _CONFIG))
-    weight_map = _read_weight_map(self.path)
+    weight_map = _read_weight_map(self.path, self.config)
     self._files = {}
     for file in sorted(set(weight_map.values())) or [_SINGLE]:
       opened = _open(os.path.join(self.path, file))
@@ -146,7 +147,7 @@ def write_json(path: str, value: Mapping[str, Any]) -> None:
     file.write(json.dumps(value, indent=2, sort_keys=True) + '\n')
 
 
-def _read_weight_map(folder: str) -> dict[str, str]:
+def _read_weight_map(folder: str, config: Mapping[str, Any]) -> dict[str, str]:
   """Returns name -> shard, or {} if all arrays are in one file."""
   path = os.path.join(folder, _INDEX)
   if os.path.exists(os.path.join(folder, _SINGLE)):
@@ -160,10 +161,20 @@ def _read_weight_map(folder: str) -> dict[str, str]:
   if pickles:
     raise ValueError(
       f'{folder} holds its arrays as {", ".join(pickles)}: Python pickles, which are never loaded because loading runs '
-      f'code. Expected {_SINGLE} or {_INDEX}. If you trust them, convert them: python -c "from transformers import '
-      'AutoModelForSeq2SeqLM as M; M.from_pretrained(\'FOLDER\').save_pretrained(\'NEW_FOLDER\')", or download the '
-      'safetensors revision.')
+      f'code. Expected {_SINGLE} or {_INDEX}. If you trust them, convert them: {_conversion(folder, config)}, or '
+      'download the safetensors revision.')
   raise FileNotFoundError(f'{folder} holds neither {_SINGLE} nor {_INDEX}. Download the files of the model.')
+
+
+def _conversion(folder: str, config: Mapping[str, Any]) -> str:
+  """Returns the command that writes a folder's arrays, and its tokenizer if it has one, to a new folder."""
+  auto = 'AutoModelForSeq2SeqLM' if 't5' in str(config.get('model_type')) else 'AutoModelForCausalLM'
+  names, new = [f'{auto} as M'], f'{os.path.normpath(folder)}-safetensors'
+  steps = [f'M.from_pretrained({folder!r}).save_pretrained({new!r})']
+  if any(re.match(r'tokenizer|.*\.model$|vocab\.|merges\.', name) for name in os.listdir(folder)):
+    names.append('AutoTokenizer as T')
+    steps.append(f'T.from_pretrained({folder!r}).save_pretrained({new!r})')
+  return f'python -c "from transformers import {", ".join(names)}; {"; ".join(steps)}"'
 
 
 def _open(path: str) -> Any:

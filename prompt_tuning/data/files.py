@@ -20,6 +20,7 @@ from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import tables
 from prompt_tuning.data.tasks import Example, Metric, Task, is_table
 from prompt_tuning.data.templates import IN_MEMORY, Row, Templates
+from prompt_tuning.data.vocabulary import require_whole
 from prompt_tuning.files import storage
 
 # A value that begins with a quotation mark, and goes on after the quotation.
@@ -126,14 +127,16 @@ def read_table(path: str) -> list[Row]:
 def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
   try:
     found = json.loads(line, object_pairs_hook=_unique)
-    if '\\u' in line:
-      json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is not a character
   except (ValueError, RecursionError) as error:
     raise ValueError(f'{path}:{number}: not JSON ({error}); found {line.strip()[:60]!r}. '
                      'Write one JSON object per line.') from error
   if not isinstance(found, dict):
     raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, expected a JSON object such as '
                      '{"inputs": "…", "targets": "…"}.')
+  if '\\u' in line:
+    for column, value in found.items():
+      text = value if isinstance(value, str) else json.dumps([column, value], ensure_ascii=False)
+      require_whole(text, f'{path}:{number}: column {column!r}: ')
   return found
 
 

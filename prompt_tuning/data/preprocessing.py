@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.tasks import Example
-from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
 
 FEATURES = ('inputs', 'targets')
@@ -52,7 +52,7 @@ class Preprocessor:
                        'Give every example both inputs and targets.')
     ids = _token_ids(example[feature], self._vocabulary)
     if feature == 'inputs' and isinstance(example[feature], str):
-      ids = [*getattr(self._vocabulary, 'start', ()), *ids]
+      ids = started(ids, self._vocabulary)
     if feature == 'inputs' and len(ids) == 0:
       ids = stand_in(self._vocabulary, self._layout)
     ends = example.get(f'{feature}_ends', ends)

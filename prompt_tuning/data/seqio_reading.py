@@ -212,7 +212,8 @@ def _reads_lengths(task: seqio.Task) -> bool:
 
 
 def _described(vocabulary: Vocabulary | None) -> str:
-  return f'{type(vocabulary).__name__} {getattr(vocabulary, "digest", vars(vocabulary) if vocabulary else "")}'
+  file = getattr(vocabulary, 'digest', vars(vocabulary) if vocabulary else '')
+  return f'{type(vocabulary).__name__} {file}{getattr(vocabulary, "added", None) or ""}'
 
 
 def _with_vocabulary(feature: seqio.Feature, vocabulary: Vocabulary) -> seqio.Feature:

@@ -7,6 +7,7 @@ from typing import Any
 
 from prompt_tuning.data import tables
 from prompt_tuning.data.tasks import Example
+from prompt_tuning.data.vocabulary import require_whole
 from prompt_tuning.names import nearest
 
 Row = tuple[str, dict[str, Any]]  # where it is, for messages, and its columns
@@ -85,6 +86,7 @@ def _label_map(labels: Mapping[Any, Any]) -> dict[str, str]:
 
 def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
   """Returns the template's pieces: literal text, and the column that follows it (None at the end)."""
+  require_whole(template, f'The template for {key} cannot be used: ')
   try:
     parts = list(string.Formatter().parse(template))
   except ValueError as error:
@@ -107,6 +109,7 @@ def _text(where: str, columns: Mapping[str, Any], column: str) -> str:
     kinds = {type(None): 'null', dict: 'an object', list: 'a list', float: f'{value}'}
     raise ValueError(f'{where}: column {column!r} is {kinds.get(type(value), f"of type {type(value).__name__}")}; '
                      'expected a string, a number, true or false. Fix or remove the row.')
+  require_whole(text, f'{where}: column {column!r}: ')
   return text
 
 

@@ -39,6 +39,7 @@ class LanguageModel:
     vocabulary: encodes and decodes texts; None if only ids are used.
     path: the path of the checkpoint, for messages and files.
     step: the step of the checkpoint, or 0.
+    ends: the ids that end a generation if there is no vocabulary; the first also ends a target.
   """
 
   module: nn.Module
@@ -46,6 +47,7 @@ class LanguageModel:
   vocabulary: Any = None
   path: str = ''
   step: int = 0
+  ends: tuple[int, ...] = (1,)
 
   @property
   def width(self) -> int:
@@ -78,12 +80,12 @@ class LanguageModel:
   @property
   def eos_id(self) -> int:
     """The token that ends a target."""
-    return 1 if self.vocabulary is None else self.vocabulary.eos_id
+    return self.ends[0] if self.vocabulary is None else self.vocabulary.eos_id
 
   @property
   def end_ids(self) -> tuple[int, ...]:
     """The tokens that end a generation."""
-    return (1,) if self.vocabulary is None else self.vocabulary.end_ids
+    return self.ends if self.vocabulary is None else self.vocabulary.end_ids
 
   def embeddings(self) -> Array:
     """Returns the embedding [V, D]; if it is sharded over hosts, a whole copy on this host."""

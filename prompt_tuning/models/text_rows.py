@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.rows.token_ids import require_ids
 
@@ -59,10 +60,12 @@ def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size:
     if isinstance(text, str):
       if vocabulary is None:
         raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
-                         'Give load_model(..., vocabulary=...).')
+                         'Give load_model(..., vocabulary=...), or let transformers make its tokenizer.json: '
+                         'AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).')
       ends = what == 'targets' or (what == 'inputs' and layout.input_ends)
-      starts = [] if what == 'targets' or not started else getattr(vocabulary, 'start', [])
-      ids = [*starts, *vocabulary.encode(text), *([vocabulary.eos_id] if ends else [])]
+      ids = vocabulary.encode(text)
+      ids = ids if what == 'targets' or not started else vocabularies.started(ids, vocabulary)
+      ids = [*ids, *([vocabulary.eos_id] if ends else [])]
       rows.append(Row(ids, 0, len(ids)))
       continue
     if np.ndim(text) == 0 and isinstance(text, int | np.integer):

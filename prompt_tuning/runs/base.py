@@ -61,7 +61,8 @@ class Run:
     attention: the program that computes attention.
     mesh: devices along each axis, such as data=2,model=4; -1 is all that are left.
     architecture: the shape of a new model, or the one that the checkpoint must have: t5 or gpt2 with options.
-    vocabulary: another vocabulary than the one in the model's folder: a file, or pass_through for token ids.
+    vocabulary: another vocabulary than the one in the model's folder: a file, bytes for
+      ByT5's, or pass_through for token ids.
     ignored: regular expressions of parameters of the checkpoint that are not read.
     random_weights: freeze random weights of the model's shape instead of its own.
     new_layers: new input and output layers around a decoder-only model: classes, and tokens or features; seed.

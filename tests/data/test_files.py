@@ -132,11 +132,13 @@ def test_validation_and_test_may_be_files(tmp_path):
   ('["a", "b"]\n', r"bad\.jsonl:1: found '\[\"a\", \"b\"\]', expected a JSON object"),
   ('{"input": "a", "targets": "b"}\n', r"bad\.jsonl:1: there is no column 'inputs'; found input, targets\. Did you "),
   ('{"inputs": "a", "targets": "b", "inputs": "c"}\n', r"bad\.jsonl:1: not JSON \(the key 'inputs' occurs twice"),
-  ('{"inputs": "\\ud800", "targets": "b"}\n', r'bad\.jsonl:1: not JSON .*surrogates'),
+  ('{"inputs": "\\ud800", "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs': .*'\\ud800'\) at its start"),
   ('{"inputs": ' + '[' * 100_000 + '\n', r'bad\.jsonl:1: not JSON'),
   ('{"inputs": NaN, "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is nan"),
   ('{"inputs": null, "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is null; expected a string"),
   ('{"inputs": ["a"], "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is a list"),
+  ('{"inputs": "a", "targets": "b"}\n{"inputs": "a", "targets": "b", "note": ["hm \\uD83D"]}\n',
+   r"bad\.jsonl:2: column 'note': .*half of a character \(the surrogate '\\ud83d'\)"),
 ])
 def test_a_bad_jsonl_line_is_named(tmp_path, content, message):
   path = tmp_path / 'bad.jsonl'
@@ -177,6 +179,13 @@ def test_a_template_that_names_no_column_is_refused(tmp_path, template):
   path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y', 'text': 'z'}])
   with pytest.raises(ValueError, match=r'The template .* for inputs'):
     files.FileTask(path, inputs=template)
+
+
+def test_a_template_or_a_row_in_memory_that_is_not_utf8_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"examples\[1\]: column 'inputs': A text has half of a character"):
+    files.FileTask([('x', 'y'), ('\ud83d', 'y')])
+  with pytest.raises(ValueError, match=r"half of a character \(the surrogate '\\udcff'\) after '{text} '"):
+    files.FileTask(write_jsonl(tmp_path / 'a.jsonl', [{'text': 'x', 'targets': 'y'}]), inputs='{text} \udcff')
 
 
 def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
