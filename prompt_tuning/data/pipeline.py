@@ -12,7 +12,7 @@ Evaluation reads its examples once, in order.
 import dataclasses
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
@@ -165,10 +165,12 @@ class EvalBatches:
     texts: maximum tokens of 'inputs' and 'targets'.
     lengths: array lengths of the batch: T for 'encoder', S for 'decoder'.
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
+    heed: called before each batch; what it raises ends the iteration.
   """
 
   def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, side: str):
+    self.heed: Callable[[], None] = lambda: None
     preprocess = Preprocessor(vocabulary, layout, lengths)
     self.examples = examples
     # Without targets, as for prediction, the decoder has only the end token.
@@ -196,6 +198,7 @@ class EvalBatches:
   def _batches(self, laid_out: Sequence[layouts.Segment], lengths: Mapping[str, int],
                side: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
     for first in range(0, len(laid_out), self._batch_size):
+      self.heed()
       span = slice(first, first + self._batch_size)
       rows = [[row] for row in laid_out[span]]
       rows += [[]] * (self._batch_size - len(rows))

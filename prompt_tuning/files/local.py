@@ -142,7 +142,8 @@ def _temporary(path: str) -> str:
 
 def _remove_left(folder: str, start: str = '') -> None:
   for entry in os.scandir(folder):
-    if entry.name.startswith(start) and (found := _TEMPORARY.fullmatch(entry.name)) and _is_left(entry, *found.groups()):
+    found = _TEMPORARY.fullmatch(entry.name) if entry.name.startswith(start) else None
+    if found and _is_left(entry, *found.groups()):
       _LOG.warning('Removing %s, which a killed process has left.', entry.path)
       with contextlib.suppress(OSError):
         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.remove(entry.path)

@@ -99,8 +99,8 @@ def test_of_two_processes_that_prepare_a_split_both_read_it(add, monkeypatch):
 
 def test_a_cache_on_a_full_disk_is_named_with_the_variable_that_moves_it(add, full_disk):
   add(rows={'train': ['3 4 5'] * 200})
-  with full_disk(1000), pytest.raises(OSError, match='split train of copy cannot be prepared. .*cache/prompt_tuning/'
-                                                     'tasks/.* cannot be written: File too large.*XDG_CACHE_HOME'):
+  with full_disk(1000), pytest.raises(OSError, match=r'split train of copy cannot be prepared. .*cache/prompt_tuning/'
+                                                     r'tasks/.* cannot be written: File too large.*XDG_CACHE_HOME'):
     registry.get('copy', VOCABULARY).split('train')
   assert files() == []
 
