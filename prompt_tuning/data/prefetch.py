@@ -89,8 +89,8 @@ class Prefetched:
         batch = next(self._batches)
         state = self._batches.state()
       except (StopIteration, SystemExit, KeyboardInterrupt) as caught:  # they would end the run as if all were well
-        error = RuntimeError(f'The training data cannot be read: a reader ended with {caught!r}. Fix the task, whose '
-                             'examples must not end the program.')
+        error = ValueError(f'The training data cannot be read: a reader ended with {caught!r}. Fix the task, whose '
+                           'examples must not end the program.')
         error.__cause__ = caught
       except Exception as caught:  # raised again by `__next__`
         error = caught
