@@ -39,6 +39,7 @@ def held(folder: str) -> Iterator[None]:
   if not multihost.is_main() or folder in locks:
     yield
     return
+  new = not storage.is_remote(folder) and not os.path.exists(folder)
   run_files.prepare(folder)
   lock = locks[folder] = _Lock(folder)
   try:
@@ -47,6 +48,9 @@ def held(folder: str) -> Iterator[None]:
       lock.check()
   finally:
     del locks[folder]
+    if new:
+      with contextlib.suppress(OSError):
+        os.rmdir(folder)  # if nothing was written
 
 
 def holding(function: Callable[..., Any]) -> Callable[..., Any]:
