@@ -47,7 +47,11 @@ def test_a_cache_on_a_disk_that_becomes_full_is_told_once(tmp_path, monkeypatch,
     for name in ('jit_a', 'jit_b'):
       warnings.showwarning(f"Error writing persistent compilation cache entry for '{name}': OSError: full", UserWarning,
                            'compiler.py', 1)
+      warnings.showwarning(f"Error reading persistent compilation cache entry for '{name}': error: torn", UserWarning,
+                           'compiler.py', 1)
     warnings.showwarning('Something else', UserWarning, 'other.py', 1)
   assert shown == ['Something else']
   assert caplog.text.count("XDG_CACHE_HOME") == 1
   assert f'cannot be cached in {tmp_path}/cache (Error writing' in caplog.text
+  assert caplog.text.count('Error reading') == 1
+  assert f'If this is said at each start, delete {tmp_path}/cache' in caplog.text

@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sys
 import threading
 
 import pytest
@@ -167,3 +168,18 @@ def test_a_process_is_known_by_its_number_and_its_start():
   os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
   assert hosts.started(zombie.pid) is None
   zombie.wait()
+
+
+def test_streams_that_were_closed_are_opened_so_that_no_file_gets_their_numbers(tmp_path):
+  code = ('import os, sys\n'
+          'from prompt_tuning.files import terminal\n'
+          'terminal.open_streams()\n'
+          f'file = open({str(tmp_path / "file")!r}, "w")\n'
+          'assert file.fileno() > 2\n'
+          'terminal.say("nowhere"), terminal.show("nowhere")\n'
+          'os.write(2, b"by a library")')
+  closing = ('import os, sys\nfor number in (1, 2):\n  os.close(number)\n'
+             f'os.execv(sys.executable, [sys.executable, "-c", {code!r}])')
+  done = subprocess.run([sys.executable, '-c', closing], check=False, capture_output=True)
+  assert (done.returncode, done.stdout, done.stderr) == (0, b'', b'')
+  assert (tmp_path / 'file').read_bytes() == b''

@@ -10,7 +10,8 @@ import warnings
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
-_OF_JAX = 'persistent compilation cache entry'  # in its warnings, one for each program
+# The beginnings of its warnings, one for each program.
+_OF_JAX = tuple(f'Error {verb} persistent compilation cache entry' for verb in ('writing', 'reading'))
 
 
 def use_cache(folder: str | None = None) -> None:
@@ -40,15 +41,17 @@ def use_cache(folder: str | None = None) -> None:
 
 @functools.cache
 def _warn_once(folder: str) -> None:
-  """Replaces JAX's warnings about the cache by a single one."""
-  show, said = warnings.showwarning, []
+  """Replaces JAX's warnings about the cache by one for entries that cannot be written, and one for unreadable ones."""
+  show, said = warnings.showwarning, set()
 
   def show_others(message: Any, *arguments: Any, **options: Any) -> None:
-    if _OF_JAX not in str(message):
+    text = str(message)
+    if not text.startswith(_OF_JAX):
       show(message, *arguments, **options)
-    elif not said:
-      said.append(message)
-      _LOG.warning(_advice(folder, message))
+    elif (kind := text.startswith(_OF_JAX[0])) not in said:
+      said.add(kind)
+      _LOG.warning(_advice(folder, text) if kind else f'{text} It is compiled again. If this is said at each start, '
+                   f'delete {folder}: a program that was killed, or a full disk, has left half an entry there.')
 
   warnings.showwarning = show_others
 

@@ -140,7 +140,8 @@ def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float
   """Adds a line to `folder/inference_eval/{task}-metrics.jsonl`."""
   path = storage.join(folder, _JUDGED, f'{task}-{METRICS}')
   before = storage.read_bytes(path) if storage.exists(path) else b''
-  storage.write_bytes(path, before + json.dumps({'step': step, **values}).encode() + b'\n')
+  border = b'' if before.endswith(b'\n') or not before else b'\n'  # after half a line
+  storage.write_bytes(path, before + border + json.dumps({'step': step, **values}).encode() + b'\n')
 
 
 def open_tensorboard(folder: str) -> Any:
