@@ -115,7 +115,8 @@ class _Lock:
         _LOG.warning('%s: took over the lock of %s, which was not renewed for %d s.', self._folder, who, age)
         return False
       if first is None:
-        _LOG.warning('%s is locked by %s. Waiting until it renews the lock, or for %d s.', self._folder, who, STALE)
+        _LOG.warning('%s is locked by %s. Waiting until it renews the lock, or for %d s. If it no longer runs, delete '
+                     '%s.', self._folder, who, STALE, self.path)
       first = first or owner
       time.sleep(_LOOK)
 
