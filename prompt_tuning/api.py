@@ -11,7 +11,7 @@ from prompt_tuning.data import registry, tasks
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.runs.training import longest
+from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
@@ -21,7 +21,7 @@ Examples = str | tasks.Task | tasks.Mixture | Sequence[Mapping[str, Any]] | Sequ
 
 
 def tune(model: LanguageModel, examples: Examples, *, method: Method | None = None,
-         prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float = 0.3,
+         prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float | None = None,
          validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
          seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
   """Tunes a prompt, or the tensors of another method, for a frozen model.
@@ -34,10 +34,12 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
     prompt_length: P, if no method is given.
     steps: the number of training steps.
     batch_size: examples per step.
-    learning_rate: of Adafactor; it falls linearly to 0 at the last step.
+    learning_rate: of Adafactor, which falls linearly to 0 at the last step; None means the method's. An `optimizer` has
+      its own.
     validation: the examples to evaluate on; None means the task's validation split, or its training split if it has
       none.
-    lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples.
+    lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples, with
+      buckets if few inputs are far longer than the rest.
     model_dir: the run's folder; None means a new temporary one. An existing run is resumed.
     seed: of initial values, order and dropout.
     quiet: print nothing.
@@ -53,18 +55,26 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
     method = prompts.PromptTuning(prompts.Prompt(
       prompt_length, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
   if lengths is None:
-    lengths = longest(model, task, 'train')
+    lengths, buckets = measure(model, task, 'train')
+    if buckets is not None and not settings.get('packed'):
+      settings.setdefault('buckets', buckets)
   if 'evaluations' not in settings:
     settings['evaluations'] = loop.Evaluations(
       task=judged, split=(judged or task).judged_split(), period=max(1, steps // 4), loss_steps=4, examples=200,
       sampler=Greedy())
   elif judged is not None:
     settings['evaluations'] = dataclasses.replace(settings['evaluations'], task=judged)
-  schedule = create_schedule('linear_decay', learning_rate, warmup_steps=model.step, total_steps=model.step + steps)
+  if 'optimizer' not in settings:
+    settings['optimizer'] = Adafactor(create_schedule(
+      'linear_decay', method.learning_rate if learning_rate is None else learning_rate, warmup_steps=model.step,
+      total_steps=model.step + steps))
+  elif learning_rate is not None:
+    raise ValueError(f'learning_rate={learning_rate} cannot be used with optimizer=, which has a rate of its own. '
+                     'Leave one of them out.')
   return loop.train(
     model=model, method=method, task=task, lengths=lengths, train_steps=model.step + steps, batch_size=batch_size,
     model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'), seed=seed, quiet=quiet,
-    **{'optimizer': Adafactor(schedule), **settings})
+    **settings)
 
 
 def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,

@@ -1,7 +1,10 @@
 """Saved prompts, and predictions for whole files."""
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -127,3 +130,19 @@ def test_lines_are_written_whole_or_not_at_all(tmp_path):
   with pytest.raises(RuntimeError):
     predictions.write_lines(str(path), broken())
   assert 'ä' in path.read_text() and [file.name for file in path.parent.iterdir()] == ['answers.jsonl']
+
+
+def test_a_prompt_of_another_stack_or_other_weights_is_named(tiny, causal, caplog):
+  about = {'method': 'PromptTuning', 'weights': tiny.weights_digest}
+  found = Trained({'encoder/prompt/prompt/prompt': np.ones((2, 12), np.float32)}, about)
+  with pytest.raises(ValueError, match='a prompt of the encoder, but prompts of this model belong to the decoder'):
+    found.conditioning(causal)
+  found.conditioning(tiny)
+  assert 'other weights' not in caplog.text
+  found.conditioning(dataclasses.replace(tiny, params=jax.tree.map(lambda x: 2 * x, tiny.params)))
+  assert 'The trained tensors were made for other weights of this shape' in caplog.text
+
+
+def test_a_models_digest_is_the_same_in_half_precision(tiny):
+  half = dataclasses.replace(tiny, params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params))
+  assert half.weights_digest == tiny.weights_digest

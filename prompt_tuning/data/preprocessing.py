@@ -53,12 +53,20 @@ class Preprocessor:
     ids = _token_ids(example[feature], self._vocabulary)
     if feature == 'inputs' and isinstance(example[feature], str):
       ids = [*getattr(self._vocabulary, 'start', ()), *ids]
+    if feature == 'inputs' and len(ids) == 0:
+      ids = stand_in(self._vocabulary, self._layout)
     end = [self._vocabulary.eos_id] if example.get(f'{feature}_ends', ends) else []
     room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
       ids = ids[:room]
     return [*ids, *end] if end else ids
+
+
+def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:
+  """Returns what is read for an input without tokens: behind a prefix the begin token, if the model has one."""
+  begin = getattr(vocabulary, 'bos_id', None)
+  return [begin] if layout.prefixed and not layout.input_ends and begin is not None else []
 
 
 def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:

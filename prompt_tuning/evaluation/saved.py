@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from absl import logging
+
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
@@ -18,6 +20,8 @@ from prompt_tuning.tuning.prompt import PATH, PROMPTS, Prompt, PromptTuning
 from prompt_tuning.tuning.registry import read_methods
 from prompt_tuning.types import Array, Flat
 
+# A file that says one of these knows the stack of its prompt; a NumPy file does not.
+_OF_STACKS = ('method', 'task_type')
 # The names in a run's folder.
 BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
 
@@ -59,8 +63,7 @@ class SavedPrompt:
 
   def conditioning(self, model: LanguageModel) -> Conditioning:
     """Returns the model's conditioning. Raises ValueError if the prompt does not fit the model."""
-    _require_same_model(self.about.get('made_for'), model.facts)
-    return self._method().condition(trees.unflatten({self.path: self.vectors}), model.facts)
+    return self.as_trained().conditioning(model)
 
   def _method(self) -> PromptTuning:
     return PromptTuning(Prompt(len(self.vectors)), self.placement, self.visibility)
@@ -107,11 +110,15 @@ class Trained:
     """
     facts = model.facts
     _require_same_model(self.about.get('made_for'), facts)
+    if self.about.keys() & set(_OF_STACKS):
+      _require_stack(self.tensors, facts)
+    _warn_of_other_weights(self.about.get('weights'), model)
     return combine([(method, method.condition(trees.unflatten(tensors), facts)) for method, tensors in self.parts()])
 
   def for_any_model(self) -> 'Trained':
     """Returns the same tensors without the model that they were trained for, for use with any model of its shape."""
-    return dataclasses.replace(self, about={name: value for name, value in self.about.items() if name != 'made_for'})
+    own = ('made_for', 'weights', *_OF_STACKS)
+    return dataclasses.replace(self, about={name: value for name, value in self.about.items() if name not in own})
 
 
 def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> None:
@@ -122,6 +129,22 @@ def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> Non
   told = lambda each: ', '.join(f'{name} {each.get(name)}' for name in here)
   raise ValueError(f'The trained tensors were made for a model of {told(made_for)}, but this model is of {told(here)}. '
                    'Give the model that they were trained for, or load them with any_model=True to use them anyway.')
+
+
+def _require_stack(tensors: Flat, facts: Facts) -> None:
+  """Raises ValueError if a prompt belongs to a stack that prompts of this model do not belong to."""
+  for stack, name in PROMPTS.items():
+    if name in tensors and stack != facts.prompted:
+      raise ValueError(f'The file holds {name}, a prompt of the {stack}, but prompts of this model belong to the '
+                       f'{facts.prompted}. Give the model that it was trained for.')
+
+
+def _warn_of_other_weights(digest: str | None, model: LanguageModel) -> None:
+  """Says it if the tensors were trained for other weights of the same shape, such as another fine-tuned model."""
+  here = getattr(model, 'weights_digest', None)  # an outline has no weights
+  if digest is not None and here is not None and digest != here:
+    logging.warning('The trained tensors were made for other weights of this shape than those of %s (digest %s there, '
+                    '%s here). Results may be worse than in training.', model.path, digest, here)
 
 
 def _files_of_run(folder: str) -> Iterator[str]:

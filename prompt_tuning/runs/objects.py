@@ -215,6 +215,13 @@ def method(chosen: Choice, model: Any) -> Method:
   return owner(**options).build(model)
 
 
+def default_first_values(chosen: Choice) -> str:
+  """Returns the name of the first values that a method has unless others are given."""
+  made = get_method(chosen.name)
+  field = getattr(made, 'Settings', made).__dataclass_fields__.get('init')
+  return field.default if field is not None and isinstance(field.default, str) else "the method's own"
+
+
 def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> None:
   """Raises ValueError if the run's patterns do not match exactly the names of the trained tensors."""
   if run.trainable is None:

@@ -24,13 +24,13 @@ INPUTS = [{'inputs': text} for text in ('7 8 9', '3', '12 2 5 6', '28 20', '4 4 
 
 
 class Telling(list):
-  """Examples that send SIGTERM to this process when one is read for the 20th time."""
+  """Examples that send SIGTERM to this process when one is read for the 40th time: those of a run are checked first."""
 
   read = 0
 
   def __getitem__(self, index):
     self.read += 1
-    if self.read == 20:
+    if self.read == 40:
       os.kill(os.getpid(), signal.SIGTERM)
     return super().__getitem__(index)
 

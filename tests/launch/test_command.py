@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from prompt_tuning.devices import multihost
@@ -124,3 +125,10 @@ def test_a_preempted_run_ends_with_0(monkeypatch):
   with pytest.raises(SystemExit) as ended:
     command.run('train', [FILE])
   assert ended.value.code == 0
+
+
+def test_a_process_of_several_does_not_train_alone_if_jax_was_used_before(monkeypatch):
+  jax.devices()
+  monkeypatch.setenv('SLURM_NTASKS', '4')
+  with pytest.raises(ValueError, match=r'SLURM_NTASKS=4 says that this run has several processes, but JAX was used'):
+    multihost.start()

@@ -126,6 +126,16 @@ def test_the_plan_of_plain_flags(run, folders, rows, tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_the_plan_of_a_run_that_has_ended_or_whose_targets_cannot_be_given_back(run, folders, rows, tmp_path):
+  common = ['train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS, *QUICK]
+  assert run(*common)[0] == 0
+  status, printed, errors = run(*common, '--dry_run')
+  assert status == 2 and f'The run in {tmp_path / "run"} has ended at step 4' in errors
+  assert 'First values: sampled; learning rate' in printed and 'dropout 0; seed 0' in printed
+  status, printed, errors = run(*common, '--output', tmp_path / 'other', '--dry_run', '--max_target_length', '1')
+  assert status == 2 and 'targets of' in errors and 'are longer than max_target_length and are cut' in errors
+
+
 @pytest.fixture
 def registrations(monkeypatch):
   """Lets `--import` find the module beside this one, and undoes what it registers."""
