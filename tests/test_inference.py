@@ -63,9 +63,18 @@ def test_a_folder_without_a_prompt_is_an_error(tmp_path):
 
 def test_retrained_parameters_are_no_prompt(tmp_path):
   write_state(str(tmp_path / 'a.safetensors'), {'encoder/encoder_norm/scale': np.ones(12)}, {})
-  with pytest.raises(ValueError, match=r'a.safetensors holds other trained tensors, but no prompt. .* `load_tra'):
+  with pytest.raises(ValueError, match=r'holds other trained tensors, but no prompt: encoder/.* `pt.load_trained'):
     load_prompt(str(tmp_path / 'a.safetensors'))
   assert list(load_trained(str(tmp_path / 'a.safetensors')).tensors) == ['encoder/encoder_norm/scale']
+
+
+def test_a_peft_adapter_is_told_how_to_become_a_prompt(tmp_path):
+  (tmp_path / 'adapter_config.json').write_text('{"peft_type": "PROMPT_TUNING"}')
+  with pytest.raises(FileNotFoundError, match=rf'is a PEFT adapter, not a run. .*`prompt-tuning convert {tmp_path} '):
+    load_prompt(str(tmp_path))
+  (tmp_path / 'adapter_model.safetensors').write_bytes(b'')
+  with pytest.raises(ValueError, match=rf'is a file of a PEFT adapter. .*`prompt-tuning convert {tmp_path} '):
+    load_trained(str(tmp_path / 'adapter_model.safetensors'))
 
 
 def test_a_placement_of_another_program_is_an_error():

@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, write_state
 from prompt_tuning.files import storage
@@ -22,6 +23,7 @@ from prompt_tuning.types import Array, Flat
 
 # A file that says one of these knows the stack of its prompt; a NumPy file does not.
 _OF_STACKS = ('method', 'task_type')
+_CONVERT = 'Convert its folder first: `prompt-tuning convert {} prompt.safetensors --model=FOLDER`.'
 # The names in a run's folder.
 BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
 
@@ -180,8 +182,13 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
 
 
 def _read_trained(path: str) -> Trained:
+  folder, name = os.path.split(str(path))
+  if name.startswith('adapter_model.') and storage.is_file(path):
+    raise ValueError(f'{path} is a file of a PEFT adapter. {_CONVERT.format(folder or ".")}')
   if not storage.is_file(path):
     found = next(filter(storage.exists, _files_of_run(path)), None)
+    if found is None and storage.exists(storage.join(path, CONFIG)):
+      raise FileNotFoundError(f'{path} is a PEFT adapter, not a run. {_CONVERT.format(path)}')
     if found is None and os.path.isdir(path):
       raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
                               'state, or a prompt file.')
@@ -192,6 +199,22 @@ def _read_trained(path: str) -> Trained:
   if storage.read_bytes(path).startswith(MAGIC):
     return Trained({PATH: vectors})
   return Trained(*read_state(path))  # a safetensors file with another name; it also stores the prompt's placement
+
+
+def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Trained:
+  """Returns what `load_trained` does, or the tensors of a PEFT folder, whose names and scale depend on the model.
+
+  Raises:
+    FileNotFoundError: there is no such file or folder.
+    ValueError: the file is damaged, or the adapter cannot be read for this model.
+  """
+  if storage.is_remote(path) or not os.path.exists(os.path.join(path, CONFIG)):
+    return load_trained(path, any_model=any_model)
+  adapter, (layers, kv_heads, head_dim) = read_adapter(path), model.facts.attentions['decoder']
+  tensors = adapter.trained(
+    encoder_decoder=model.prompted == 'encoder', width=model.width, layers=layers, kv_heads=kv_heads,
+    head_dim=head_dim, embedding_scale=getattr(getattr(model, 'module', model).config, 'embedding_scale', 1.0))
+  return Trained(tensors, {'peft_type': adapter.kind})
 
 
 def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
@@ -205,7 +228,9 @@ def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
     FileNotFoundError: there is no such file or folder.
     ValueError: the file is damaged or holds no prompt.
   """
-  prompt = load_trained(path, any_model=any_model).prompt()
+  trained = load_trained(path, any_model=any_model)
+  prompt = trained.prompt()
   if prompt is None:
-    raise ValueError(f'{path} holds other trained tensors, but no prompt. Read them with `load_trained`.')
+    raise ValueError(f'{path} holds other trained tensors, but no prompt: {", ".join(sorted(trained.tensors)[:3])}. '
+                     'Read them with `pt.load_trained(path)`; its result can be used like a prompt.')
   return prompt

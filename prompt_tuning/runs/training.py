@@ -94,7 +94,8 @@ class Training:
     content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
     if content is not None:
       return json.loads(content)
-    evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations)
+    evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations,
+                          split=self.described.split)
     with phase('Evaluating the frozen model alone', say):
       found = evaluator(Conditioning(), self.model.layout(), self.model.step, Silence())
     if multihost.is_main():

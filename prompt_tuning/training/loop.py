@@ -150,7 +150,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
     for name, text in (files or {}).items():
       storage.write_bytes(storage.join(model_dir, name), text.encode())
-  evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir)
+  evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir, split)
   run_step = jitted_step(model.module, method, optimizer, model.step, loss=loss, microbatches=microbatches)
 
   # --- Steps --------------------------------------------------------------------------------------------------
@@ -173,8 +173,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         stale += 1
       if evaluations.patience is None or stale < evaluations.patience:
         return False
-      log.say(f'Stopped early: {name} has not improved in {stale} evaluations; best {best["value"]:.4g} '
-              f'at step {best["step"]}.')
+      which = f'best {best["value"]:.4g} at step {best["step"]}' if best else 'it was never a number'
+      log.say(f'Stopped early: {name} has not improved in {stale} evaluations; {which}.')
       return True
 
     def save() -> None:
