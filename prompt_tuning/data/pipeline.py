@@ -169,11 +169,13 @@ class EvalBatches:
     texts: maximum tokens of 'inputs' and 'targets'.
     lengths: array lengths of the batch: T for 'encoder', S for 'decoder'.
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
+    heed: called before each batch; what it raises ends the iteration.
     input_lengths: the tokens of each input.
   """
 
   def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, side: str):
+    self.heed: Callable[[], None] = lambda: None
     preprocess = Preprocessor(vocabulary, layout, lengths)
     self.examples = examples
     # Without targets, as for prediction, the decoder has only the end token.
@@ -210,6 +212,7 @@ class EvalBatches:
   def _batches(self, laid_out: Sequence[layouts.Segment], lengths_for: Callable[[Mapping[str, int]], Mapping[str, int]],
                side: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
     for first in range(0, len(laid_out), self._batch_size):
+      self.heed()
       span = slice(first, first + self._batch_size)
       fits = max(self.input_lengths[span]) <= self._usual
       lengths = lengths_for(self.texts | {'inputs': self._usual} if fits else self.texts)

@@ -99,7 +99,7 @@ def import_module(name: str) -> None:
       raise ImportError(f'The task module {name} cannot be imported: {error}. Install the missing module.') from error
     raise ImportError(f'The task module {name} does not exist. Start the program in the folder that contains it, or '
                       'install it.') from error
-  except Exception as error:  # a user's module may raise anything; add the module's name
+  except (Exception, SystemExit) as error:  # a user's module may raise anything; add the module's name
     raise ImportError(f'The task module {name} cannot be imported: {type(error).__name__}: {error}. '
                       'Fix the module.') from error
 

@@ -130,13 +130,16 @@ def _materialised(task: seqio.Task, split: str, vocabulary: Vocabulary | None,
         count = records.write(os.path.join(temporary, 'examples.array_record'), _examples(task, split, lengths))
     except FileExistsError:  # another process was faster
       return records.Records(path)
+    except OSError as error:
+      raise OSError(f'The split {split} of {task.name} cannot be prepared. {error.strerror or error} '
+                    'XDG_CACHE_HOME names another folder for caches.') from error
     logging.info('%d examples: %s', count, folder)
   return records.Records(path)
 
 
 def cache_folder() -> str:
   """Returns the folder of cached splits: `prompt_tuning/tasks` in XDG_CACHE_HOME, or in ~/.cache."""
-  root = os.environ.get('XDG_CACHE_HOME', os.path.join(os.path.expanduser('~'), '.cache'))
+  root = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
   return os.path.join(root, 'prompt_tuning', 'tasks')
 
 

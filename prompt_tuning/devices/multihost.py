@@ -4,14 +4,9 @@ Every process computes the same values outside of compiled functions, so all tak
 main process, writes the files that are written once.
 """
 
-import contextlib
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from typing import Any
 
 HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as dead, and the others stop
 # Variables in which clusters say how many processes a run has.
@@ -94,39 +89,6 @@ def from_main(content: bytes | None) -> bytes | None:
     return None
   held = np.frombuffer(content, np.uint8) if is_main() else np.zeros(size, np.uint8)
   return np.asarray(broadcast_one_to_all(held)).astype(np.uint8).tobytes()
-
-
-class Preemption:
-  """Detects preemption (SIGTERM) on any host, so that all hosts stop after the same step."""
-
-  def __init__(self) -> None:
-    self._told = threading.Event()
-
-  @contextlib.contextmanager
-  def watched(self) -> Iterator['Preemption']:
-    """Records SIGTERM while the block runs; a second one ends the process as usual."""
-    if not is_single_process() or threading.current_thread() is not threading.main_thread():
-      yield self  # with several processes, JAX handles SIGTERM
-      return
-
-    def tell(number: int, frame: Any) -> None:
-      self._told.set()
-      signal.signal(number, before)
-
-    before = signal.signal(signal.SIGTERM, tell)
-    try:
-      yield self
-    finally:
-      if not self._told.is_set():
-        signal.signal(signal.SIGTERM, before)
-
-  def told(self, step: int) -> bool:
-    """Returns True if all processes must stop after this step; every process calls it once per step."""
-    if is_single_process():
-      return self._told.is_set()
-    from jax.experimental.multihost_utils import reached_preemption_sync_point
-
-    return reached_preemption_sync_point(step)
 
 
 def lost(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -44,7 +44,7 @@ class Evaluation:
 def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task, *, sampler: Sampler,
              split: str = 'validation', lengths: Mapping[str, int] | None = None, batch_size: int = 32,
              num_examples: int | None = None, max_length: int | None = None, seed: int = 0,
-             ranked: Ranked | None = None) -> Evaluation:
+             ranked: Ranked | None = None, heed: Callable[[], None] | None = None) -> Evaluation:
   """Generates predictions for a split's inputs and compares them with the targets.
 
   Args:
@@ -61,6 +61,7 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     seed: for samplers that draw.
     ranked: predict the most likely of its words, without generation. This adds 'accuracy', whatever the task's metrics;
       a line's 'scores' are those of all words.
+    heed: called before each batch; what it raises ends the evaluation.
 
   Raises:
     ValueError: the task has no metrics, no such split or no examples; or a target is not among the words to rank.
@@ -69,6 +70,7 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     raise ValueError(f'The task {task.name} has no metrics. Give some, such as metrics=("accuracy",).')
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                          num_examples=num_examples)
+  batches.heed = heed or batches.heed
   examples, vocabulary = batches.examples, model.vocabulary
   _require_targets(task, split, examples)
   lines: list[dict[str, Any]] = []
@@ -136,7 +138,8 @@ def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning,
 
 def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task | Mixture, *,
                   split: str = 'validation', lengths: Mapping[str, int], batch_size: int = 32,
-                  steps: int | None = None, loss: Loss = Loss(z_loss=0.0)) -> dict[str, float]:
+                  steps: int | None = None, loss: Loss = Loss(z_loss=0.0),
+                  heed: Callable[[], None] | None = None) -> dict[str, float]:
   """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens.
 
   A loss that compares rows is averaged over batches.
@@ -151,6 +154,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     batch_size: rows per batch.
     steps: maximum number of batches per task.
     loss: as in training.
+    heed: called before each batch; what it raises ends the evaluation.
 
   Raises:
     ValueError: a target does not suit the loss.
@@ -160,6 +164,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     limit = None if steps is None else steps * batch_size
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                            num_examples=limit)
+    batches.heed = heed or batches.heed
     _require_targets(each, split, batches.examples)
     for batch, _ in batches:
       loss.check(batch)

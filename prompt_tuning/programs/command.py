@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from prompt_tuning.files import terminal
 from prompt_tuning.names import nearest
 from prompt_tuning.programs import gin_flags
 from prompt_tuning.runs import flags as plain
@@ -72,11 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(program: str, argv: Sequence[str] | None = None) -> int:
   """Runs one program; returns the exit status: 0, or 2 after a message that says what to change."""
   argv = list(sys.argv[1:] if argv is None else argv)
+  terminal.open_streams()
   try:
     _find_users_modules()
     flags = parse_flags(program, argv)
   except (ValueError, OSError, ImportError) as error:
-    print(f'prompt-tuning {program}: {_in_words(program, argv, str(error))}', file=sys.stderr)
+    terminal.say(f'prompt-tuning {program}: {_in_words(program, argv, str(error))}')
     return 2
   from prompt_tuning.devices import multihost
 
@@ -103,18 +105,30 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       launch.run(program, flags)
   except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
     if multihost.lost(error):
-      print(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
-            f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts resumes '
-            'from there.', file=sys.stderr)
+      terminal.say(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
+                   f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts '
+                   'resumes from there.')
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    print(f'\nprompt-tuning {program}: {_in_words(program, argv, str(error))}\n'
-          f'(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
+    terminal.say(f'\nprompt-tuning {program}: {_in_words(program, argv, str(error))}\n'
+                 f'(Set {TRACEBACK}=1 to see where this was found.)')
     return multihost.leave(2)
-  except KeyboardInterrupt:
-    print(f'\nprompt-tuning {program}: interrupted. The same command resumes from what was saved.', file=sys.stderr)
+  except KeyboardInterrupt as error:
+    if not error.args:  # a run that has saved its state says so itself
+      kept = ('What was saved before is kept, and the same command resumes from it.' if program == 'train' else
+              'Files that were not complete are not kept.')
+      terminal.say(f'\nprompt-tuning {program}: interrupted. {kept}')
     return multihost.leave(130)
+  except SystemExit as error:
+    from prompt_tuning.devices.preemption import Preempted
+
+    if isinstance(error, Preempted):
+      raise
+    terminal.say(f'\nprompt-tuning {program}: ended by {error!r}, which was raised here:\n'
+                 f'{"".join(traceback.format_tb(error.__traceback__)[-1:])}'
+                 'Tasks, metrics and modules must raise errors instead. What was saved before is kept.')
+    return multihost.leave(1)
   return 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -68,6 +69,7 @@ def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bo
   problems: list[str] = []
   attempt = functools.partial(_attempt, problems)
   print(f'Plan of {_PROGRAMS[type(run)]}; nothing is run and nothing written.')
+  attempt(lambda: _check_output(run))
   mesh, outline = None, attempt(lambda: read_outline(run))
   if outline is not None:
     if outline.missing is not None:
@@ -97,6 +99,14 @@ def _attempt(problems: list[str], function: Callable[[], Any]) -> Any:
   except (ValueError, OSError, ImportError) as error:
     problems.append(str(error))
     return None
+
+
+def _check_output(run: Run) -> None:
+  """Checks that the results can be written, without asking an object store."""
+  if run.output is not None:
+    folder = os.path.dirname(run.output) or '.' if isinstance(run, InferRun) else run.output
+    check = storage.check_address if storage.is_remote(folder) else objects.check_output
+    check(folder)
 
 
 def _layers(config: loading.Config) -> str:

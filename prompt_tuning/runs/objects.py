@@ -40,12 +40,13 @@ def check_output(folder: str) -> None:
   """Ensures that a run can write its results, before it works for them.
 
   Raises:
+    ValueError: it is not a local path or an address gs://.
     ImportError: a package is missing for it.
     OSError: the folder cannot be written.
   """
   try:
     storage.check_writable(folder)
-  except (ImportError, OSError) as error:
+  except (ValueError, ImportError, OSError) as error:
     raise type(error)(f'output={error}') from error
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Mapping
 
 import jax
@@ -14,7 +13,7 @@ from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
-from prompt_tuning.files import storage
+from prompt_tuning.files import storage, terminal
 from prompt_tuning.losses import Loss
 from prompt_tuning.models import new_layers
 from prompt_tuning.models.language_model import LanguageModel
@@ -23,7 +22,7 @@ from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.runs import objects, run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
-from prompt_tuning.training import loop, run_files
+from prompt_tuning.training import lock, loop
 from prompt_tuning.training.evaluations import Evaluations, Evaluator
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
@@ -66,9 +65,11 @@ class Training:
       config_text: the run's gin configuration, for `config.gin`.
       command: the words of the next command, such as 'prompt-tuning'; none prints no table.
     """
+    with lock.held(self.described.output):
+      return self._run(config_text, command)
+
+  def _run(self, config_text: str, command: str) -> loop.Run:
     run, model = self.described, self.model
-    if multihost.is_main():
-      run_files.prepare(run.output)
     before = self._before() if run.compare else {}
     told = dataclasses.replace(run, max_target_length=self.lengths['targets'])  # the budget of later predictions
     ended = loop.train(
@@ -84,7 +85,7 @@ class Training:
     if run.check_frozen:
       self._check_frozen()
     if command and multihost.is_main():
-      print(_table(ended, before, self.method, command))
+      terminal.show(_table(ended, before, self.method, command))
     return ended
 
   def _before(self) -> dict[str, float]:
@@ -202,7 +203,7 @@ def measure(model: LanguageModel, task: Task | Mixture, split: str) -> tuple[dic
 def say(text: str) -> None:
   """Prints a line about the progress, on the main host."""
   if multihost.is_main():
-    print(text, file=sys.stderr, flush=True)
+    terminal.say(text)
 
 
 def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command: str) -> str:

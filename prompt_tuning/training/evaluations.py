@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
@@ -103,24 +103,38 @@ class Evaluator:
   folder: str | None = None
   split: str = 'train'
 
-  def __call__(self, conditioning: Conditioning, layout: Layout, step: int,
-               log: MetricLog | Silence) -> dict[str, float]:
-    """Returns 'task/metric' -> value, and writes figures and predictions; {} if nothing is evaluated."""
+  def __call__(self, conditioning: Conditioning, layout: Layout, step: int, log: MetricLog | Silence,
+               heed: Callable[[], None] | None = None) -> dict[str, float]:
+    """Returns 'task/metric' -> value, and writes figures and predictions; {} if nothing is evaluated.
+
+    Args:
+      conditioning: the model's conditioning.
+      layout: the layout of examples.
+      step: the global step.
+      log: takes the figures, once all tasks are evaluated.
+      heed: called before each batch; what it raises ends the evaluation, of which nothing is written then.
+    """
     chosen = self.evaluations
     if not chosen.anything:
       return {}
-    common = {'split': chosen.split, 'batch_size': self.batch_size}
-    metrics: dict[str, float] = {}
+    common = {'split': chosen.split, 'batch_size': self.batch_size, 'heed': heed}
+    found: list[tuple[str, dict[str, float] | None, Evaluation | None]] = []
     tasks = [each for each, _ in (chosen.task or self.task).parts(chosen.split)]
     for each, name in zip(tasks, short_names(tasks), strict=True):
+      values = result = None
       if chosen.loss_steps:
         values = evaluate_loss(self.model, conditioning, layout, each, lengths=self.lengths, steps=chosen.loss_steps,
                                loss=self.loss, **common)
-        log.write(step, values, folder=f'training_eval/{name}')
-        metrics[f'{name}/loss'] = values['loss']
       if chosen.examples != 0 and (each.metrics or each.score_metrics):
         result = evaluate(self.model, conditioning, layout, each, sampler=chosen.sampler,
                           lengths=chosen.lengths or self.lengths, num_examples=chosen.examples, **common)
+      found.append((name, values, result))
+    metrics: dict[str, float] = {}
+    for name, values, result in found:
+      if values is not None:
+        log.write(step, values, folder=f'training_eval/{name}')
+        metrics[f'{name}/loss'] = values['loss']
+      if result is not None:
         log.write(step, result.metrics, folder=f'inference_eval/{name}')
         metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
         self._write(name, step, result)

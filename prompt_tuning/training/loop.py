@@ -20,13 +20,14 @@ from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import compilation, meshes, multihost, sharding
+from prompt_tuning.devices.preemption import Interrupted, Preemption
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
-from prompt_tuning.training import run_files
+from prompt_tuning.training import lock, run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
 from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare, require_splits, require_targets
@@ -39,6 +40,7 @@ from prompt_tuning.training.step import TrainState, jitted_step
 from prompt_tuning.tuning.method import Method
 
 
+@lock.holding
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
           train_steps: int, optimizer: Optimizer | optax.GradientTransformation = Adafactor(), loss: Loss = Loss(),
           batch_size: int = 128,
@@ -50,8 +52,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           extend: bool = False, quiet: bool = False) -> Run:
   """Trains a method's tensors for a frozen model; an existing run in `model_dir` is resumed.
 
-  A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM, it saves
-  its state after the current step and ends the program with exit status 0.
+  A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM and Ctrl-C,
+  it saves its state after the current step, or between two batches of an evaluation, which is then repeated when the
+  run is resumed. Only one process at a time writes the folder, see `lock`.
 
   Args:
     model: the frozen model, with a vocabulary. The run starts at the model's step.
@@ -87,8 +90,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   Raises:
     ValueError: something does not fit; the message says what to change.
     FloatingPointError: the loss or the trained tensors became infinite or NaN; the last good state is kept.
-    OSError: the folder cannot be written.
-    SystemExit: the run was preempted by SIGTERM; the exit status is 0.
+    OSError: the folder cannot be written, another process writes it, or it was removed meanwhile.
+    SystemExit: the run was preempted by SIGTERM, and its state saved; the exit status is 0.
+    KeyboardInterrupt: likewise, by Ctrl-C.
   """
   mesh, main = model.module.config.mesh, multihost.is_main()
   if train_steps <= model.step:
@@ -106,7 +110,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   require_targets(loss, task, split, model, lengths)
   warnings = check_targets(task, split, model.vocabulary, model.layout(), lengths)
   if main:
-    run_files.prepare(model_dir)
+    storage.remove_left(model_dir)
   saved = run_files.read_newest(model_dir)
   if seed is None:
     seed = saved[2]['run']['seed'] if saved else int(multihost.from_main(str(secrets.randbits(31)).encode()))
@@ -131,6 +135,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best one
   metrics: dict[str, float] = {}
+  owed = False  # whether a signal interrupted the evaluation of the saved step
   if saved:
     step, arrays, metadata = saved
     require_same(model_dir, metadata['run'], own, extend=extend)
@@ -139,6 +144,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                                 optimizer=run_files.restore(state.optimizer, arrays, 'optimizer'))
     batches.restore(metadata['data'])
     best, stale, metrics = metadata['best'], metadata['stale'], metadata['metrics']
+    owed = metadata.get('owed', False)
   state = sharding.copied(mesh, state)
   if main and int(state.step) < train_steps:
     run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
@@ -150,9 +156,37 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)
   log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) if main else Silence()
-  with (log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver,
+  with (log, contextlib.closing(batches), Preemption(quiet=quiet).watched() as preemption, Background() as saver,
         contextlib.ExitStack() as stack):
-    if step >= train_steps:
+
+    def evaluate() -> bool:
+      """Evaluates the step, and saves the best tensors; returns True if the run must stop early."""
+      nonlocal best, stale, metrics
+      with log.phase('Evaluating') if step - model.step == evaluations.period else contextlib.nullcontext():
+        metrics = evaluator(method.condition(state.trained, model), layout, step, log, preemption.heed)
+      name, value, better = compare(metrics, evaluations.objective, best)
+      if better:
+        best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
+        saver.run(run_files.save_best, model_dir, jax.device_get(method.export(state.trained, model)),
+                  {**about, 'step': step, 'best': best})
+      else:
+        stale += 1
+      if evaluations.patience is None or stale < evaluations.patience:
+        return False
+      which = f'best {best["value"]:.4g} at step {best["step"]}' if best else 'it was never a number'
+      log.say(f'Stopped early: {name} has not improved in {stale} evaluations; {which}.')
+      return True
+
+    def save() -> None:
+      """Saves the state in the background."""
+      lock.check(model_dir)
+      held = jax.device_get(state)  # the next step overwrites the state on the devices
+      saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
+                metadata={'run': own, 'data': batches.state(), 'best': best, 'stale': stale, 'metrics': metrics,
+                          'recent': [[float(x) for x in pair] for pair in recent], **({'owed': True} if owed else {})},
+                about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
+
+    if step >= train_steps and not owed:
       named = f'; best step {best["step"]}, {best["objective"]} {best["value"]:.4g}' if best else ''
       log.say(f'The run in {model_dir} has ended at step {step}{named}. Nothing is trained: increase train_steps= to '
               'go on, or choose another folder.')
@@ -167,7 +201,12 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
     compiled: dict[tuple[tuple[int, ...], ...], Any] = {}  # one for each bucket
     profiler = stack.enter_context(Profiler(model_dir, first=step + PROFILE_AFTER, steps=profile, say=log.say))
-    while step < train_steps and not stopped:
+    if owed:
+      with contextlib.suppress(Interrupted):
+        stopped, owed = evaluate() or stopped, False
+      save()
+    told = owed  # whether a signal ends the run here
+    while step < train_steps and not stopped and not told:
       batch = sharding.global_batch(mesh, next(batches), batch_size)
       shape = tuple(array.shape for array in jax.tree.leaves(batch))
       if shape not in compiled:
@@ -183,11 +222,11 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       stopped = passed % log_period == 0 and _reached(stop, recent)
       if stopped:
         log.say(f'Stopped: {stop.accuracy:.1%} of the tokens in the last {stop.examples} examples are correct.')
-      last = step == train_steps or stopped
-      preempted = preemption.told(step) and not last
-      now = due(passed, last=last, preempted=preempted, log_period=log_period, evaluation_period=evaluations.period,
-                saving_period=saving.period)
+      told = preemption.told()
+      now = due(passed, last=step == train_steps or stopped, preempted=told, log_period=log_period,
+                evaluation_period=evaluations.period, saving_period=saving.period)
       if now.log:
+        lock.check(model_dir)
         figures = _figures(pending, step, model_dir)
         elapsed = max(time.monotonic() - began, 1e-9)
         figures.update(**rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
@@ -196,32 +235,21 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         log.write(step, figures)
         log.show(step, figures)
         pending, began = [], time.monotonic()
-      if now.evaluate:
-        with log.phase('Evaluating') if passed == evaluations.period else contextlib.nullcontext():
-          metrics = evaluator(method.condition(state.trained, model), layout, step, log)
-        name, value, better = compare(metrics, evaluations.objective, best)
-        if better:
-          best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
-          saver.run(run_files.save_best, model_dir, jax.device_get(method.export(state.trained, model)),
-                    {**about, 'step': step, 'best': best})
-        else:
-          stale += 1
-        if evaluations.patience is not None and stale >= evaluations.patience:
-          stopped = True
-          which = f'best {best["value"]:.4g} at step {best["step"]}' if best else 'it was never a number'
-          log.say(f'Stopped early: {name} has not improved in {stale} evaluations; {which}.')
+      owed = now.evaluate
+      if owed:
+        with contextlib.suppress(Interrupted):
+          stopped, owed = evaluate() or stopped, False
+        told = told or owed
+      if now.save or stopped or told:
+        save()
+      if now.evaluate or now.save:
         began = time.monotonic()
-      if now.save or stopped:
-        held = jax.device_get(state)  # the next step overwrites the state on the devices
-        saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
-                  metadata={'run': own, 'data': batches.state(), 'best': best, 'stale': stale,
-                            'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
-                  about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
-        began = time.monotonic()
-      if preempted:
-        saver.wait()
-        log.say(f'SIGTERM: saved at step {step} of {train_steps}. Run the same command again to resume.')
-        raise SystemExit(0)
+    if told and (owed or (step < train_steps and not stopped)):
+      saver.wait()
+      said = (f'{preemption.name}: saved at step {step} of {train_steps}. Run the same command again to resume'
+              + (' with the evaluation of this step.' if owed else '.'))
+      log.say(said)
+      raise preemption.ending(said)
     if texts is not None:
       log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated

@@ -10,6 +10,7 @@
   train/, training_eval/{task}/, …              figures for TensorBoard
   inference_eval/{task}-metrics.jsonl           the task's metrics
   inference_eval/{task}-{step}.jsonl            the model's predictions
+  lock.json                                     the process that writes here, while it runs
 """
 
 import os
@@ -37,10 +38,13 @@ def prepare(folder: str) -> None:
   """Creates the run's folder.
 
   Raises:
+    ValueError: it is not a local path or an address gs://.
     OSError: it cannot be created or written.
   """
   try:
     storage.make_folder(folder)
+  except ValueError as error:
+    raise ValueError(f'model_dir={error}') from error
   except OSError as error:
     raise type(error)(f'model_dir={folder} cannot be written ({error.strerror or error}). '
                       'Give a folder that this user can write to.') from error

@@ -83,6 +83,28 @@ def test_a_split_is_written_once_and_anew_where_task_or_vocabulary_changed(add):
   assert len(files()) == 3, 'other examples under the same name'
 
 
+def test_of_two_processes_that_prepare_a_split_both_read_it(add, monkeypatch):
+  add()
+  write = records.write
+
+  def slowly(path, examples):  # another process prepares the same split meanwhile
+    monkeypatch.setattr(records, 'write', write)
+    assert len(registry.get('copy', VOCABULARY).split('train')) == 5
+    return write(path, examples)
+
+  monkeypatch.setattr(records, 'write', slowly)
+  assert len(registry.get('copy', VOCABULARY).split('train')) == 5
+  assert len(files()) == 1, 'one whole folder, and no temporary one'
+
+
+def test_a_cache_on_a_full_disk_is_named_with_the_variable_that_moves_it(add, full_disk):
+  add(rows={'train': ['3 4 5'] * 200})
+  with full_disk(1000), pytest.raises(OSError, match=r'split train of copy cannot be prepared. .*cache/prompt_tuning/'
+                                                     r'tasks/.* cannot be written: File too large.*XDG_CACHE_HOME'):
+    registry.get('copy', VOCABULARY).split('train')
+  assert files() == []
+
+
 def test_a_mixture_trains_on_the_tasks_that_have_the_split(add):
   add('first')
   add('second', rows={'validation': ['9']})
