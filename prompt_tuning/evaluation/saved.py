@@ -8,8 +8,9 @@ from typing import Any
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
-from prompt_tuning.checkpoints.state import read_state, write_state
+from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Facts, Visibility
@@ -20,6 +21,20 @@ from prompt_tuning.types import Array, Flat
 
 # The names in a run's folder.
 BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
+
+
+class _Seen(Fields, forbid_unknown_fields=True):
+  input: bool = True
+  prompt: bool = True
+
+
+class _About(Fields):
+  """The metadata of a file that the methods of this package read."""
+
+  placement: str = 'before'
+  visibility: _Seen = _Seen()
+  mode: str = ''
+  made_for: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +165,12 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
 
   Raises:
     FileNotFoundError: there is no such file or folder.
-    ValueError: the file is damaged.
+    ValueError: the file is damaged, holds numbers that are not finite, or has metadata that cannot be used.
   """
   found = _read_trained(path)
+  fields_of(path, found.about, _About)
+  for name, array in found.tensors.items():
+    require_finite(path, name, array)
   return found.for_any_model() if any_model else found
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.models.positions import Rotary
@@ -109,7 +110,7 @@ class StackConfig:
     """Returns the values that differ between layers, apart from the weights; arrays with a leading [L]."""
     found: dict[str, Array] = {'number': jnp.arange(self.layers)}
     if self.rotary:
-      found['frequencies'] = jnp.stack([rotary.frequencies(self.head_dim) for rotary in self.rotary])
+      found['frequencies'] = jnp.asarray(np.stack([rotary.frequencies(self.head_dim) for rotary in self.rotary]))
     if any(self.windows):
       found['window'] = jnp.array([window or 1 << 30 for window in self.windows], jnp.int32)
     return found
