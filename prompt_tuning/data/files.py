@@ -7,11 +7,12 @@ into a text.
 
 import gzip
 import hashlib
+import io
 import json
 import string
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data.tasks import FILE_ENDINGS, Example, Metric, Task
@@ -19,6 +20,8 @@ from prompt_tuning.files import storage
 from prompt_tuning.names import nearest
 
 Row = tuple[int, dict[str, Any]]  # line number, columns
+_MARK = b'\xef\xbb\xbf'  # the byte order mark that some editors write
+_LINE_BYTES = 64 * 2**20
 
 
 class FileTask(Task):
@@ -170,7 +173,7 @@ def _text(path: str, number: int, columns: Mapping[str, Any], column: str) -> st
 def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
   try:
     found = json.loads(line)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'{path}:{number}: not JSON ({error}); found {line.strip()[:60]!r}. '
                      'Write one JSON object per line.') from error
   if not isinstance(found, dict):
@@ -196,30 +199,39 @@ def _tsv_rows(path: str, lines: Sequence[tuple[int, str]]) -> list[Row]:
   return rows
 
 
-def read_lines(path: str) -> list[tuple[int, str]]:
-  """Returns the lines of a text file, plain or .gz, with their numbers from 1; only line feeds end a line.
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+  """Yields the lines of a text file, plain or .gz, with their numbers from 1; only line feeds end a line.
+
+  A compressed file is unpacked line by line.
 
   Raises:
     FileNotFoundError: the file does not exist.
-    ValueError: the file is not UTF-8, or its gzip data is damaged.
+    ValueError: the file is not UTF-8, its gzip data is damaged, or a line is too long to be an example.
   """
+  number = 0
   try:
-    content = storage.read_bytes(path)
-    content = gzip.decompress(content) if str(path).endswith('.gz') else content
+    with _opened(path) as file:
+      while line := file.readline(_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _LINE_BYTES:
+          raise ValueError(f'{path}:{number}: the line is longer than {_LINE_BYTES:,} bytes. Write one example a line.')
+        line = line.removeprefix(_MARK) if number == 1 else line
+        if line:
+          yield number, line.removesuffix(b'\n').decode().removesuffix('\r')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
+                     'Save the file as UTF-8.') from error
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
     raise ValueError(f'{path} is not a complete gzip file ({error}). Copy it again, or unpack it.') from error
-  content = content.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write
-  parts = content.removesuffix(b'\n').split(b'\n') if content else []
-  lines = []
-  for number, part in enumerate(parts, start=1):
-    try:
-      lines.append((number, part.decode().removesuffix('\r')))
-    except UnicodeDecodeError as error:
-      raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
-                       'Save the file as UTF-8.') from error
-  return lines
+
+
+def _opened(path: str) -> IO[bytes]:
+  source = io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else path
+  if str(path).endswith('.gz'):
+    return gzip.open(source)
+  return open(path, 'rb') if source is path else source
 
 
 def share(text: str) -> float:

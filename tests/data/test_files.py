@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -141,3 +142,26 @@ def test_inputs_to_predict_are_read_from_text_jsonl_and_tsv(tmp_path):
   table.write_text('id\ttext\n7\thello\n')
   assert files.read_inputs(str(table), inputs='say: {text}') == [{'id': '7', 'text': 'hello', 'inputs': 'say: hello'}]
   assert files.read_inputs(write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x'}])) == [{'inputs': 'x'}]
+
+
+def test_a_compressed_file_is_unpacked_line_by_line_and_never_as_a_whole(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, '_LINE_BYTES', 1000)
+  with gzip.open(tmp_path / 'bomb.txt.gz', 'wb') as bomb:
+    bomb.write(b'first\r\n\n' + b'1 ' * 10**6)
+  lines = files.read_lines(str(tmp_path / 'bomb.txt.gz'))
+  assert [next(lines), next(lines)] == [(1, 'first'), (2, '')]
+  with pytest.raises(ValueError, match=r'bomb.txt.gz:3: the line is longer than 1,000 bytes'):
+    next(lines)
+
+
+def test_the_byte_order_mark_belongs_to_no_line_and_the_last_line_needs_no_end(tmp_path):
+  (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfone\n\xef\xbb\xbftwo')
+  assert list(files.read_lines(str(tmp_path / 'a.txt'))) == [(1, 'one'), (2, '\ufefftwo')]
+  (tmp_path / 'b.txt').write_bytes(b'\xef\xbb\xbf')
+  assert list(files.read_lines(str(tmp_path / 'b.txt'))) == []
+
+
+def test_a_line_that_is_nested_deeply_is_an_error(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"inputs": ' + '[' * 100_000 + '\n')
+  with pytest.raises(ValueError, match=r'a.jsonl:1: not JSON'):
+    files.read_table(str(tmp_path / 'a.jsonl'))
