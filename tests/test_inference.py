@@ -53,6 +53,23 @@ def test_the_folder_of_a_run_of_t5x_gives_its_newest_prompt(tmp_path, stack):
   assert (load_prompt(str(tmp_path)).vectors == 10).all()
 
 
+@pytest.mark.parametrize('about', [
+  {'visibility': {'input': True, 'prompt': True, 'memory': True}}, {'visibility': None}, {'visibility': {'input': 1}},
+  {'placement': ['before']}, {'made_for': 'a model'}, {'mode': 5}])
+def test_metadata_of_another_version_is_an_error_with_path_and_field(tmp_path, about):
+  write_state(str(tmp_path / 'p.safetensors'), {'encoder/prompt/prompt/prompt': PROMPT.vectors}, about)
+  with pytest.raises(ValueError, match=rf'p.safetensors sets {next(iter(about))} to '):
+    load_prompt(str(tmp_path / 'p.safetensors'))
+
+
+def test_trained_tensors_that_are_not_finite_are_an_error_with_path_and_place(tmp_path):
+  vectors = PROMPT.vectors.copy()
+  vectors[2, 7] = np.nan
+  write_state(str(tmp_path / 'last.safetensors'), {'decoder/prefix/keys': vectors[None, None]}, {})
+  with pytest.raises(ValueError, match=r'decoder/prefix/keys\[0, 0, 2, 7\] is nan, expected finite numbers'):
+    load_trained(str(tmp_path))
+
+
 def test_a_folder_without_a_prompt_is_an_error(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'holds neither best.safetensors nor last.safetensors. Give the f'):
     load_prompt(str(tmp_path))

@@ -167,6 +167,7 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
     FileNotFoundError: there is no such file or folder.
     ValueError: the file is damaged, holds numbers that are not finite, or has metadata that cannot be used.
   """
+  path = _file_of(path)
   found = _read_trained(path)
   fields_of(path, found.about, _About)
   for name, array in found.tensors.items():
@@ -174,13 +175,18 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
   return found.for_any_model() if any_model else found
 
 
+def _file_of(path: str) -> str:
+  """Returns the file that holds the trained tensors: `path`, or the file of its run."""
+  if storage.is_file(path):
+    return path
+  found = next(filter(storage.exists, _files_of_run(path)), None)
+  if found is None and os.path.isdir(path):
+    raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
+                            'state, or a prompt file.')
+  return found or path
+
+
 def _read_trained(path: str) -> Trained:
-  if not storage.is_file(path):
-    found = next(filter(storage.exists, _files_of_run(path)), None)
-    if found is None and os.path.isdir(path):
-      raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
-                              'state, or a prompt file.')
-    path = found or path
   if str(path).endswith('.safetensors'):
     return Trained(*read_state(path))
   vectors = read_prompt(path)
