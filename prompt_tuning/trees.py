@@ -100,16 +100,22 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     ValueError: one is not a regular expression, or takes too long, which is noticed in the main thread.
   """
   patterns = tuple(patterns)
-  with _time_limit(f'One of the patterns {", ".join(map(repr, patterns))} takes too long to compare with {name!r}: it '
-                   'can match a text in too many ways. Write it without repetitions of repetitions, as in (a+)+.'):
+  with _time_limit(patterns, name):
     return any(_compiled(pattern).fullmatch(name) for pattern in patterns)
 
 
+def occurs(pattern: str, name: str) -> bool:
+  """Returns True if a regular expression matches a part of `name`; raises as `matches` does."""
+  with _time_limit([pattern], name):
+    return _compiled(pattern).search(name) is not None
+
+
 @contextlib.contextmanager
-def _time_limit(message: str) -> Iterator[None]:
+def _time_limit(patterns: Iterable[str], name: str) -> Iterator[None]:
   """A context that ends with a ValueError after some seconds of processor time: patterns come from users."""
   def stop(number: int, frame: Any) -> None:
-    raise ValueError(message)
+    raise ValueError(f'One of the patterns {", ".join(map(repr, patterns))} takes too long to compare with {name!r}: '
+                     'it can match a text in too many ways. Write it without repetitions of repetitions, as in (a+)+.')
 
   if threading.current_thread() is not threading.main_thread() or not hasattr(signal, 'setitimer'):
     yield
@@ -129,8 +135,10 @@ def patterns(given: Sequence[str] | str) -> tuple[str, ...]:
   Raises:
     ValueError: one is not a regular expression.
   """
-  found = (given,) if isinstance(given, str) else tuple(given)
+  found = tuple(given) if isinstance(given, list | tuple) else (given,)
   for pattern in found:
+    if not isinstance(pattern, str):
+      raise ValueError(f'The pattern {pattern!r} is not a text. Write a regular expression in quotes.')
     _compiled(pattern)
   return found
 

@@ -144,3 +144,10 @@ def test_lines_are_written_whole_or_not_at_all(tmp_path):
   with pytest.raises(RuntimeError):
     predictions.write_lines(str(path), broken())
   assert 'ä' in path.read_text() and [file.name for file in path.parent.iterdir()] == ['answers.jsonl']
+
+
+def test_an_id_forges_no_line_of_predictions():
+  line = {'inputs': {'id': 'a\n7||no\u2028b'}, 'prediction': 'yes'}
+  with pytest.raises(ValueError, match=r"The id 'a 7\|\|no b' of example 3 holds \|\|, which ends an id"):
+    predictions.text_line(line, 3)
+  assert predictions.text_line({**line, 'inputs': {'id': 'a\nb'}}, 3) == 'a b||yes'

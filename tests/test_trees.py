@@ -56,6 +56,12 @@ def test_what_is_no_regular_expression_is_an_error(pattern):
     trees.patterns(pattern)
 
 
+@pytest.mark.parametrize('given', [5, None, ['a', 5], [['a']]])
+def test_what_is_no_text_is_no_pattern(given):
+  with pytest.raises(ValueError, match='is not a text'):
+    trees.patterns(given)
+
+
 def test_a_pattern_that_backtracks_for_ever_is_an_error(monkeypatch):
   monkeypatch.setattr(trees, '_SECONDS', 0.05)
   before = signal.getsignal(signal.SIGVTALRM)

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from prompt_tuning.names import nearest
-from prompt_tuning.programs import gin_flags
+from prompt_tuning.names import nearest, printable
+from prompt_tuning.programs import current_folder, gin_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs import run_file
 
@@ -73,7 +73,7 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   """Runs one program; returns the exit status: 0, or 2 after a message that says what to change."""
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
-    _find_users_modules()
+    current_folder.put_last()
     flags = parse_flags(program, argv)
   except (ValueError, OSError, ImportError) as error:
     print(f'prompt-tuning {program}: {_in_words(program, argv, str(error))}', file=sys.stderr)
@@ -101,7 +101,7 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       from prompt_tuning.programs import launch
 
       launch.run(program, flags)
-  except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
+  except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError) as error:
     if multihost.lost(error):
       print(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
             f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts resumes '
@@ -109,7 +109,8 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    print(f'\nprompt-tuning {program}: {_in_words(program, argv, str(error))}\n'
+    message = _in_words(program, argv, str(error) or 'There is not enough memory.')
+    print(f'\nprompt-tuning {program}: {message}\n'
           f'(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
     return multihost.leave(2)
   except KeyboardInterrupt:
@@ -251,15 +252,10 @@ def _import_modules(argv: Sequence[str]) -> None:
       registry.import_module(module)
 
 
-def _find_users_modules() -> None:
-  if os.getcwd() not in sys.path and '' not in sys.path:
-    sys.path.insert(0, os.getcwd())  # as `python3 -m` finds them
-
-
 def _in_words(program: str, argv: Iterable[str], message: str) -> str:
   """Returns a message of the library in the words that the user typed."""
   words: Any = gin_flags.in_words if any(map(gin_flags.is_gin, argv)) else plain.in_words
-  return words(program, message)
+  return '\n'.join(map(printable, words(program, message).split('\n')))  # files may hold control characters
 
 
 if __name__ == '__main__':
