@@ -104,18 +104,19 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(_compiled(pattern).fullmatch(name) for pattern in patterns)
 
 
-def occurs(pattern: str, name: str) -> bool:
-  """Returns True if a regular expression matches a part of `name`; raises as `matches` does."""
-  with _time_limit([pattern], name):
-    return _compiled(pattern).search(name) is not None
+def occurs(pattern: str, text: str, flags: int = 0) -> bool:
+  """Returns True if a regular expression matches a part of a text; raises as `matches` does. `flags` are re's."""
+  with _time_limit([pattern], text):
+    return _compiled(pattern, flags).search(text) is not None
 
 
 @contextlib.contextmanager
-def _time_limit(patterns: Iterable[str], name: str) -> Iterator[None]:
+def _time_limit(patterns: Iterable[str], text: str) -> Iterator[None]:
   """A context that ends with a ValueError after some seconds of processor time: patterns come from users."""
   def stop(number: int, frame: Any) -> None:
-    raise ValueError(f'One of the patterns {", ".join(map(repr, patterns))} takes too long to compare with {name!r}: '
-                     'it can match a text in too many ways. Write it without repetitions of repetitions, as in (a+)+.')
+    raise ValueError(f'One of the patterns {", ".join(map(repr, patterns))} takes too long to compare with '
+                     f'{text[:80]!r}: it can match a text in too many ways. Write it without repetitions of '
+                     'repetitions, as in (a+)+.')
 
   if threading.current_thread() is not threading.main_thread() or not hasattr(signal, 'setitimer'):
     yield
@@ -144,9 +145,9 @@ def patterns(given: Sequence[str] | str) -> tuple[str, ...]:
 
 
 @functools.lru_cache
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compiled(pattern: str, flags: int = 0) -> re.Pattern[str]:
   try:
-    return re.compile(pattern)
+    return re.compile(pattern, flags)
   except (re.error, OverflowError, RecursionError) as error:
     raise ValueError(f'The pattern {pattern!r} is not a regular expression ({error}). '
                      'Write .* to match any text.') from error

@@ -44,7 +44,6 @@ _EXAMPLES = {
   prompt-tuning infer --prompt runs/reviews --data questions.jsonl --output predictions.jsonl
 """,
 }
-_TRUE = ('1', 'true', 't', 'yes', 'y')
 # Flags that are no setting of a run.
 _SHARED = ('config', 'dry_run', 'tfds_data_dir', 'coordinator_address', 'process_count', 'process_index',
            'multiprocess_gpu', 'seqio_additional_cache_dirs', 'shard_id')
@@ -201,7 +200,7 @@ def _add_shared(parser: argparse.ArgumentParser, program: str) -> None:
   hosts.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, where nothing tells it')
   hosts.add_argument('--process_count', type=int, metavar='N', help='how many processes there are')
   hosts.add_argument('--process_index', type=int, metavar='I', help='which one this is, from 0')
-  hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=lambda text: text.lower() in _TRUE,
+  hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=gin_flags.is_true,
                      help='fail where no other process is found')
   hosts.add_argument('--nomultiprocess_gpu', dest='multiprocess_gpu', action='store_false', help=argparse.SUPPRESS)
   others = parser.add_argument_group('accepted for existing scripts')

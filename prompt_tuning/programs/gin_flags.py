@@ -35,12 +35,17 @@ def is_gin(arg: str) -> bool:
   return re.match(r'--?gin(_file|_bindings|_search_paths|_allow_imports|\.)', arg) is not None
 
 
+def is_true(text: str) -> bool:
+  """Returns True for a word that switches a flag on."""
+  return text.lower() in ('1', 'true', 't', 'yes', 'y')
+
+
 def add(parser: Any) -> None:
   """Adds the flags."""
   parser.add_argument('--gin_file', action='append', default=[], metavar='PATH',
                       help='a gin file; repeat it, later files win')
   parser.add_argument('--gin_search_paths', default='', metavar='A,B', help='folders that are searched first')
-  parser.add_argument('--gin_allow_imports', action='store_true', help=(
+  parser.add_argument('--gin_allow_imports', nargs='?', const=True, default=False, type=is_true, help=(
     'gin files from elsewhere (gs://) may import any module: such a file is code, so read it first'))
   parser.add_argument('--gin.NAME', dest='_', metavar='VALUE', help=(
     'override one value, in gin syntax: a text has its own quotes, as in --gin.MODEL_DIR="\'runs/a\'"'))
