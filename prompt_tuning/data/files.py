@@ -176,6 +176,12 @@ def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
   except (ValueError, RecursionError) as error:
     raise ValueError(f'{path}:{number}: not JSON ({error}); found {line.strip()[:60]!r}. '
                      'Write one JSON object per line.') from error
+  try:
+    if '\\ud' in line.lower():  # half of a pair of JSON's escapes is no character
+      json.dumps(found, ensure_ascii=False).encode()
+  except UnicodeEncodeError as error:
+    raise ValueError(f'{path}:{number}: holds half of a character, {error.object[error.start]!r}. Write whole '
+                     'characters.') from error
   if not isinstance(found, dict):
     raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, expected a JSON object such as '
                      '{"inputs": "…", "targets": "…"}.')

@@ -1,6 +1,7 @@
 """The shape of a stack: the differences between families, as values."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import jax
@@ -117,11 +118,26 @@ class StackConfig:
 
 
 def require_choices(config: Any) -> None:
-  """Checks the settings of a config that are one of a few words.
+  """Checks the settings of a config that are one of a few words, and its dropout.
 
   Raises:
-    ValueError: one is unknown.
+    ValueError: one is unknown or out of range.
   """
   for name, choices in (('rematerialise', REMATERIALISE), ('attention', ATTENTION)):
     if getattr(config, name) not in choices:
       raise ValueError(f'{name}={getattr(config, name)!r} cannot be used: expected one of {", ".join(choices)}.')
+  rate = config.dropout_rate
+  if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+    raise ValueError(f'dropout_rate={rate!r} cannot be used: expected a number from 0 to below 1.')
+
+
+def require_sizes(config: Any, *names: str) -> None:
+  """Checks the sizes of a config.
+
+  Raises:
+    ValueError: one is not a whole number above 0.
+  """
+  for name in names:
+    size = getattr(config, name)
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+      raise ValueError(f'{name}={size!r} cannot be used: expected a whole number above 0.')

@@ -161,6 +161,12 @@ def test_the_byte_order_mark_belongs_to_no_line_and_the_last_line_needs_no_end(t
   assert list(files.read_lines(str(tmp_path / 'b.txt'))) == []
 
 
+def test_half_of_a_character_is_an_error_with_its_line(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"inputs": "\\ud83d\\ude00"}\n{"inputs": "\\uD83D"}\n')
+  with pytest.raises(ValueError, match=r"a.jsonl:2: holds half of a character, '\\ud83d'"):
+    files.read_table(str(tmp_path / 'a.jsonl'))
+
+
 def test_a_line_that_is_nested_deeply_is_an_error(tmp_path):
   (tmp_path / 'a.jsonl').write_text('{"inputs": ' + '[' * 100_000 + '\n')
   with pytest.raises(ValueError, match=r'a.jsonl:1: not JSON'):

@@ -5,7 +5,9 @@ import pathlib
 
 import pytest
 
+from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families.registry import family_of_folder
+from prompt_tuning.models.t5_config import T5Config
 
 FOLDERS = {path.parent.name: json.loads(path.read_text()) for path in
            sorted((pathlib.Path(__file__).parent / 'families').glob('*/config.json'))}
@@ -66,3 +68,15 @@ def test_the_message_says_what_was_found_and_expected(name, changes, message):
 ])
 def test_null_is_the_default_that_transformers_reads(name, field, of_config, wanted):
   assert getattr(read(FOLDERS[name] | {field: None}), of_config) == wanted
+
+
+@pytest.mark.parametrize('changes', [{'width': 0}, {'heads': -1}, {'head_dim': 2.0}, {'mlp_dim': '8'}, {'layers': True},
+                                     {'dropout_rate': 1.0}, {'dropout_rate': float('nan')}, {'kv_heads': 3}])
+def test_a_shape_that_no_model_has_is_an_error_that_names_the_setting(changes):
+  sizes = {'width': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8}
+  ((name, value),) = changes.items()
+  with pytest.raises(ValueError, match=f'{name}={value!r} cannot be used'):
+    DecoderConfig(**{'layers': 1, 'vocab_size': 9, **sizes, **changes})
+  if name not in ('layers', 'kv_heads'):
+    with pytest.raises(ValueError, match=f'{name}={value!r} cannot be used'):
+      T5Config(**{'encoder_layers': 1, 'decoder_layers': 1, 'vocab_size': 9, **sizes, **changes})
