@@ -62,6 +62,15 @@ def test_metadata_of_another_version_is_an_error_with_path_and_field(tmp_path, a
     load_prompt(str(tmp_path / 'p.safetensors'))
 
 
+@pytest.mark.parametrize(('name', 'shape'), [
+  ('encoder/prompt/prompt/prompt', ()), ('a/kernel/down', ()), ('decoder/prefix/keys', ()), ('other', ())])
+def test_tensors_of_shapes_that_no_method_writes_are_an_error(tmp_path, name, shape):
+  tensors = {name: np.ones(shape, np.float32)} | ({'a/kernel/up': np.ones((), np.float32)} if 'down' in name else {})
+  write_state(str(tmp_path / 'p.safetensors'), tensors, {})
+  with pytest.raises(ValueError, match=r'trained tensors|a prefix needs|no prompt'):
+    load_prompt(str(tmp_path / 'p.safetensors'))
+
+
 def test_trained_tensors_that_are_not_finite_are_an_error_with_path_and_place(tmp_path):
   vectors = PROMPT.vectors.copy()
   vectors[2, 7] = np.nan

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning.files import storage
-from prompt_tuning.files.json_files import Fields, fields_of
+from prompt_tuning.files.json_files import Fields, fields_of, parse_object
 from prompt_tuning.names import printable
 from prompt_tuning.types import Array, Flat
 
@@ -123,8 +123,8 @@ def _read_entry(path: str, content: bytes) -> _State:
   digest, _, text = entry.partition(' ')
   if hashlib.sha256(text.encode()).hexdigest() != digest:
     raise ValueError(f'{path} is damaged: its metadata has changed since it was written. Use an older file.')
-  state = json.loads(text)
-  if isinstance(state, dict) and state.get('version') != _VERSION:
+  state = parse_object(path, text, 'a state')
+  if state.get('version') != _VERSION:
     raise ValueError(f'{path} has version {state.get("version")!r} of the state format; this package reads {_VERSION}. '
                      'Read it with a newer version of the package.')
   return fields_of(path, state, _State)

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
 from prompt_tuning.files import storage
 from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.names import printable
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Facts, Visibility
 from prompt_tuning.tuning.method import Method, combine, common_layout
@@ -107,8 +110,17 @@ class Trained:
     return None
 
   def parts(self) -> list[tuple[Method, Flat]]:
-    """Returns the methods that trained the tensors, each with its tensors."""
-    return read_methods(self.tensors, self.about)
+    """Returns the methods that trained the tensors, each with its tensors.
+
+    Raises:
+      ValueError: the tensors do not belong together, or have shapes or metadata that their method never writes.
+    """
+    try:
+      return read_methods(self.tensors, self.about)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+      shapes = ', '.join(f'{printable(name)} {list(np.shape(array))}' for name, array in sorted(self.tensors.items()))
+      raise ValueError(f'The trained tensors {shapes} cannot be read ({type(error).__name__}: {error}): expected those '
+                       'of a method, with its metadata. Use the version that wrote them, or train again.') from error
 
   def layout(self) -> layouts.Layout:
     """Returns the layout of examples."""

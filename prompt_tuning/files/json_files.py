@@ -44,8 +44,13 @@ def read_object(path: str, wanted: str = 'a JSON file') -> dict[str, Any]:
     raise FileNotFoundError(f'{path} does not exist; expected {wanted}. Check the path.')
   if not storage.is_remote(path) and os.path.getsize(path) > _BYTES:
     raise ValueError(f'{path} holds {os.path.getsize(path):,} bytes; expected at most {_BYTES:,}. Download it again.')
+  return parse_object(path, storage.read_bytes(path), wanted)
+
+
+def parse_object(path: str, content: bytes | str, wanted: str = 'a JSON file') -> dict[str, Any]:
+  """Returns the object of JSON that was read from `path`; raises ValueError as `read_object` does."""
   try:
-    value = json.loads(storage.read_bytes(path))
+    value = json.loads(content)
   except RecursionError as error:
     raise ValueError(f'{path} is nested too deeply to be {wanted}. Download it again.') from error
   except ValueError as error:
