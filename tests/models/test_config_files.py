@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.families import t5
 from prompt_tuning.models.families.registry import family_of_folder
 from prompt_tuning.models.t5_config import T5Config
 
@@ -80,3 +81,16 @@ def test_a_shape_that_no_model_has_is_an_error_that_names_the_setting(changes):
   if name not in ('layers', 'kv_heads'):
     with pytest.raises(ValueError, match=f'{name}={value!r} cannot be used'):
       T5Config(**{'encoder_layers': 1, 'decoder_layers': 1, 'vocab_size': 9, **sizes, **changes})
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+  ({'encoder/layers_99999999/mlp/wo/kernel': (4, 8)}, 'run lacks encoder/layers_1, but has 2 layers of the encoder'),
+  ({'encoder/relpos_bias/rel_embedding': (0, 32)}, r'run is not a T5: expected matrices, found encoder/relpos_bias'),
+  ({'token_embedder/embedding': ()}, r'found token_embedder/embedding: \(\)'),
+  ({'encoder/layers_0/mlp/wo/kernel': None}, r'found encoder/layers_0/mlp/wo/kernel: \(\)')])
+def test_a_t5x_checkpoint_of_other_shapes_is_an_error_with_its_path(change, message):
+  shapes = {'token_embedder/embedding': (9, 8), 'encoder/relpos_bias/rel_embedding': (2, 32),
+            'encoder/layers_0/attention/query/kernel': (8, 6), 'decoder/layers_0/self_attention/query/kernel': (8, 6),
+            'encoder/layers_0/mlp/wo/kernel': (4, 8)} | change
+  with pytest.raises(ValueError, match=message):
+    t5.infer({name: (shape, None) for name, shape in shapes.items() if shape is not None}, 'run')

@@ -121,8 +121,8 @@ def infer(names: Names, path: str) -> T5Config:
   return T5Config(
     vocab_size=vocab_size, width=width, heads=heads,
     head_dim=shape['encoder/layers_0/attention/query/kernel'][1] // heads,
-    mlp_dim=shape['encoder/layers_0/mlp/wo/kernel'][0], encoder_layers=count_layers(names, 'encoder'),
-    decoder_layers=count_layers(names, 'decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',),
+    mlp_dim=shape['encoder/layers_0/mlp/wo/kernel'][0], encoder_layers=count_layers(names, 'encoder', path),
+    decoder_layers=count_layers(names, 'decoder', path), mlp_activations=('gelu', 'linear') if gated else ('relu',),
     tied=tied, scaled=tied, relative_buckets=buckets, layer_biases=relative == own)
 
 
@@ -139,9 +139,18 @@ def matrices(names: Names, wanted: Iterable[str], path: str) -> dict[str, tuple[
   return found
 
 
-def count_layers(names: Names, stack: str) -> int:
-  """Returns the number of layers of a stack in a T5X checkpoint."""
-  return 1 + max(int(match[1]) for match in map(re.compile(rf'{stack}/layers_(\d+)/').match, names) if match)
+def count_layers(names: Names, stack: str, path: str) -> int:
+  """Returns the number of layers of a stack in a T5X checkpoint.
+
+  Raises:
+    ValueError: a layer is missing.
+  """
+  found = {match[1] for match in map(re.compile(rf'{stack}/layers_(\d+)/').match, names) if match}
+  missing = next((i for i in range(len(found)) if str(i) not in found), None)
+  if missing is not None:
+    raise ValueError(f'{path} lacks {stack}/layers_{missing}, but has {len(found)} layers of the {stack}. Copy the '
+                     'checkpoint again.')
+  return len(found)
 
 
 FAMILY = Family(

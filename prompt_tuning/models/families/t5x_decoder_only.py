@@ -22,7 +22,7 @@ def infer(names: Names, path: str) -> DecoderConfig:
   vocab_size, width = shape[_EMBEDDING]
   gated, tied = 'decoder/layers_0/mlp/wi_0/kernel' in names, 'decoder/logits_dense/kernel' not in names
   return DecoderConfig(
-    layers=count_layers(names, 'decoder'), width=width, heads=heads,
+    layers=count_layers(names, 'decoder', path), width=width, heads=heads,
     head_dim=shape[query][1] // heads, mlp_dim=shape[out][0], vocab_size=vocab_size, family='t5x', tied=tied,
     started=True, mlp_activations=('gelu', 'linear') if gated else ('relu',), relative_buckets=buckets,
     output_scale=width**-0.5 if tied else 1.0)
