@@ -128,6 +128,9 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
     OSError, ImportError: a file or a module that a flag names cannot be read.
   """
   argv = [_underscored(arg) for arg in argv]
+  for arg in argv:
+    if any('\ud800' <= each <= '\udfff' for each in arg):  # what Python makes of bytes that are not UTF-8
+      raise ValueError(f'The argument {arg!r} is not UTF-8. Write it, and name files, in UTF-8.')
   of_gin = [arg for arg in argv if gin_flags.is_gin(arg)]
   if of_gin:
     return _parse_gin(program, argv, of_gin[0])

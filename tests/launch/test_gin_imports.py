@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from prompt_tuning.files import storage
-from prompt_tuning.programs import current_folder, gin_files
+from prompt_tuning.programs import command, current_folder, gin_files
 
 DYNAMIC = 'from __gin__ import dynamic_registration\n'
 
@@ -101,6 +101,11 @@ def test_messages_of_the_programs_carry_no_control_characters(run, tmp_path):
   (tmp_path / 'user.gin').write_text('X = \x1b[2J\x07forged\n')
   status, _, errors = run('train', f'--gin_file={tmp_path}/user.gin')
   assert status == 2 and errors.replace('\n', '').isprintable() and 'user.gin' in errors
+
+
+def test_an_argument_that_is_not_utf_8_is_an_error_that_shows_it():
+  with pytest.raises(ValueError, match=r"The argument '--data=a\\udcff' is not UTF-8"):
+    command.parse_flags('train', ['--data=a\udcff'])
 
 
 def test_blank_lines_cost_no_time(tmp_path):
