@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as dead, and the others stop
+# Variables in which clusters say how many processes a run has.
+_OF_SEVERAL = ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
 _PORT = '10.0.0.1:8476'
 
 
@@ -46,6 +48,11 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
 
   if jax.distributed.is_initialized():
     return
+  told = [name for name in _OF_SEVERAL if os.environ.get(name, '1') not in ('', '0', '1')]
+  if told and jax_is_used():
+    raise ValueError(f'{told[0]}={os.environ[told[0]]} says that this run has several processes, but JAX was used '
+                     'before they were joined, so this one would train alone. Start the program anew, without code '
+                     'that uses JAX before it.')
   try:
     jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT,
                                shutdown_timeout_seconds=2 * HEARTBEAT)
@@ -55,6 +62,13 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
     raise ValueError(f'The processes of this run cannot be joined: {str(error).splitlines()[0]} Check that process 0 '
                      'is running and reachable, that all have the same address and count, and each a different index; '
                      'or set --coordinator_address, --process_count and --process_index.') from error
+
+
+def jax_is_used() -> bool:
+  """Whether a device of JAX has been asked for; afterwards processes cannot be joined any more."""
+  from jax._src import xla_bridge
+
+  return xla_bridge.backends_are_initialized()
 
 
 def is_main() -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
@@ -69,6 +70,7 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                          num_examples=num_examples)
   examples, vocabulary = batches.examples, model.vocabulary
+  _require_targets(task, split, examples)
   lines: list[dict[str, Any]] = []
   for example in examples:
     target = task.value(text_of(example, 'targets', vocabulary), example, is_target=True)
@@ -86,10 +88,31 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     for line, score in zip(lines, score_targets(model, conditioning, batches), strict=True):
       line['score'] = score
   targets = [line['target'] for line in lines]
+  own: dict[str, float] = {}
   for functions, compared in ((task.metrics, 'prediction'), (task.score_metrics, 'score')):
     for metric in functions:
-      metrics.update(metric(targets, [line[compared] for line in lines]))
-  return Evaluation(task.name, metrics, lines, batches.truncated)
+      _add(own, metric, metric(targets, [line[compared] for line in lines]), task)
+  return Evaluation(task.name, metrics | own, lines, batches.truncated)
+
+
+def _require_targets(task: Task, split: str, examples: Sequence[Mapping[str, Any]]) -> None:
+  """Raises ValueError if an example has no target to compare with."""
+  missing = [i for i, example in enumerate(examples) if 'targets' not in example]
+  if missing:
+    raise ValueError(f'{len(missing)} of {len(examples)} examples in the split {split!r} of {task.name} have no '
+                     f'targets, first example {missing[0]}, so they cannot be evaluated. Give them targets, or only '
+                     'predict for them.')
+
+
+def _add(metrics: dict[str, float], metric: Any, found: Mapping[str, Any], task: Task) -> None:
+  """Adds the values of a metric; raises ValueError if one is not a number, or another metric has its name."""
+  owner = f'The metric {getattr(metric, "__name__", metric)} of the task {task.name}'
+  for name, value in found.items():
+    if isinstance(value, str) or np.ndim(value) or value is None:
+      raise ValueError(f'{owner} returns {value!r:.60} for {name!r}, expected a number. Return float(…).')
+    if name in metrics:
+      raise ValueError(f'{owner} returns {name!r}, which another metric returns too. Give each a unique name.')
+    metrics[name] = float(value)
 
 
 def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, ranked: Ranked,
@@ -137,6 +160,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     limit = None if steps is None else steps * batch_size
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                            num_examples=limit)
+    _require_targets(each, split, batches.examples)
     for batch, _ in batches:
       loss.check(batch)
       sums = _sums(model.module, model.params, batch, conditioning, loss=loss)

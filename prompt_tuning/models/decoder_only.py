@@ -58,9 +58,6 @@ class DecoderConfig(StackConfig):
   def __post_init__(self) -> None:
     require_choices(self)
     require_sizes(self, 'width', 'heads', 'head_dim', 'mlp_dim', 'layers')
-    if self.kv_heads and self.heads % self.kv_heads:
-      raise ValueError(f'kv_heads={self.kv_heads} cannot be used with heads={self.heads}, which it does not '
-                       'divide. Give every KV head the same number of heads.')
     object.__setattr__(self, 'causal', True)
     object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
     object.__setattr__(self, 'output_bias', self.classes > 0)
@@ -111,11 +108,13 @@ class DecoderOnly(nn.Module):
     if asked.cached and wrong:
       raise ValueError(f'cached=True cannot be used: {" and ".join(wrong)}. Use placement=after_eos and a prompt that '
                        'sees the input, or leave out cached=True.')
-    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
+    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm,
+             'within': asked.within, 'prefixed': asked.prefixed}
     if self.config.classes:
       return LabelLayout(asked.prompt_length, asked.placement, classes=self.config.classes,
                          inputs=self.config.features or self.config.vocab_size, **given)
-    return CausalLayout(asked.prompt_length, asked.placement, started=self.config.started and asked.started, **given)
+    return CausalLayout(asked.prompt_length, asked.placement, started=self.config.started and asked.started,
+                        vocab_size=self.config.vocab_size, **given)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None, hidden: bool = False) -> Array:
@@ -167,7 +166,7 @@ class DecoderOnly(nn.Module):
                        'decoder.layer_prompts.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
-    self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
+    require_positions(self.config, sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
     vectors, rows = self._vectors(layout), None
     added = added_vectors(given, self.config.layers)
     if 'prompt_slots' in layout and given.prompt is not None:
@@ -241,15 +240,6 @@ class DecoderOnly(nn.Module):
                           collect=True)
     return own
 
-  def _require_positions(self, front: int, length: int, answer: int = 0) -> None:
-    """Raises ValueError if a row exceeds the position table; JAX would not report it."""
-    count = self.config.position_count
-    if count and front + length + answer > count:
-      parts = ' + '.join(f'{number} of {what}' for number, what in (
-        (front, 'prompt or prefix'), (length, 'text'), (answer, 'generation')) if number)
-      raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
-                       f'{count}. Shorten the prompt, or the lengths of inputs and targets.')
-
   def _embed(self, tokens: Array, positions: Array) -> Array:
     return self._placed(self.token_embedder(tokens), positions)
 
@@ -272,7 +262,7 @@ class DecoderOnly(nn.Module):
     in_rows = batch['decoder']['tokens'].shape[1]
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
-    self._require_positions(sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
+    require_positions(config, sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
     shape = Cache(config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
     first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)
     fronts = [spread(front, count) for front in fronts]
@@ -288,3 +278,23 @@ class DecoderOnly(nn.Module):
       return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
     return step, shape.empty(config), jnp.any(batch['decoder']['segments'] > 0, axis=1)
+
+
+def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:
+  """Ensures that rows fit into a model's position table; JAX would not report it.
+
+  Args:
+    config: the model's; one without a table fits all.
+    front: positions before the rows.
+    length: of a row.
+    answer: generated positions after it.
+
+  Raises:
+    ValueError: they need more positions than the table has.
+  """
+  count = getattr(config, 'position_count', 0)
+  if count and front + length + answer > count:
+    parts = ' + '.join(f'{number} of {what}' for number, what in (
+      (front, 'prompt or prefix'), (length, 'text'), (answer, 'generation')) if number)
+    raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
+                     f'{count}. Shorten the prompt, or the lengths of inputs and targets.')

@@ -135,9 +135,13 @@ def require_sizes(config: Any, *names: str) -> None:
   """Checks the sizes of a config.
 
   Raises:
-    ValueError: one is not a whole number above 0.
+    ValueError: one is not a whole number above 0, or the heads are not a multiple of the KV heads.
   """
   for name in names:
     size = getattr(config, name)
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
       raise ValueError(f'{name}={size!r} cannot be used: expected a whole number above 0.')
+  kv_heads = getattr(config, 'kv_heads', 0)
+  if kv_heads and config.heads % kv_heads:
+    raise ValueError(f'kv_heads={kv_heads} cannot be used with heads={config.heads}, which it does not divide. Give '
+                     'every KV head the same number of heads.')

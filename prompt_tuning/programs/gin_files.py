@@ -5,10 +5,11 @@ A file for T5X begins with imports of `t5x`, `seqio`, `flaxformer` and `__main__
 left out. The package's own files and slips of the published README are resolved here too.
 """
 
+import graphlib
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prompt_tuning.files import storage
 from prompt_tuning.names import nearest
@@ -116,6 +117,15 @@ class Library:
     """Returns the file that uses a macro."""
     user = next((path for path, text in self._texts.items() if macro in macros(text)), 'an override')
     return os.path.relpath(user, os.path.dirname(_PACKAGE)) if user.startswith(_PACKAGE) else user
+
+  def require_no_circle(self, meant: Mapping[str, set[str]]) -> None:
+    """Raises ValueError if macros mean one another; `meant` is those that the value of each names."""
+    try:
+      graphlib.TopologicalSorter(meant).prepare()
+    except graphlib.CycleError as error:
+      circle = error.args[1][::-1]  # a name comes after what it means
+      raise ValueError(f'{self.user_of(circle[0])}: the macros {" → ".join(circle)} mean one another. Give one of them '
+                       'a value.') from error
 
   def _rewrite(self, path: str, text: str) -> str:
     lines = mend(text).split('\n')

@@ -9,12 +9,11 @@ import argparse
 import contextlib
 import difflib
 import functools
-import graphlib
 import inspect
 import os
 import re
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -122,7 +121,9 @@ def build(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
   _check_root(program)
   _check_macros(flags.gin_bindings, library)
   try:
-    described, text = gin.get_configurable(ROOTS[program])(), gin.config_str()
+    described = gin.get_configurable(ROOTS[program])()
+    _check_used([gin_files.mend(binding) for binding in flags.gin_bindings], flags.gin_file)
+    text = gin.config_str()
   except _ERRORS as error:
     raise gin_messages.explained(error, names()) from error
   library.imports.require_all(described.imports)
@@ -228,7 +229,8 @@ def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
   """Finds macros that are needed and not set, and macros on the command line that nothing uses."""
   config = gin.config._CONFIG
   macro = gin.get_configurable('gin.macro')
-  _require_no_circle(config, macro, library)
+  library.require_no_circle({scope: {ref.scopes[-1] for ref in gin.config.iterate_references(values, to=macro)}
+                             for (scope, name), values in config.items() if name == 'gin.macro'})
   needed = {ref.scopes[-1]: None for ref in gin.config.iterate_references(config, to=macro)}
   values = {scope: values['value'] for (scope, name), values in config.items() if name == 'gin.macro'}
   unset = {name for name, value in values.items() if repr(value) == '%gin.REQUIRED'}
@@ -252,16 +254,33 @@ def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
                        f'{nearest(name, sorted(used))} docs/configuration.md lists the names.')
 
 
-def _require_no_circle(config: Mapping[Any, Any], macro: Any, library: gin_files.Library) -> None:
-  """Raises ValueError if macros mean one another."""
-  meant = {scope: {ref.scopes[-1] for ref in gin.config.iterate_references(values, to=macro)}
-           for (scope, name), values in config.items() if name == 'gin.macro'}
-  try:
-    graphlib.TopologicalSorter(meant).prepare()
-  except graphlib.CycleError as error:
-    circle = error.args[1][::-1]  # a name comes after what it means
-    raise ValueError(f'{library.user_of(circle[0])}: the macros {" → ".join(circle)} mean one another. Give one of '
-                     'them a value.') from error
+def _check_used(bindings: Sequence[str], files: Sequence[str]) -> None:
+  """Finds overrides and files that the run which was made has not used.
+
+  Raises:
+    ValueError: one sets what nothing has asked for, such as PROMPT_LENGTH with another method than a prompt.
+  """
+  used = gin.config._OPERATIVE_CONFIG
+  prompted = any(name.endswith('train_prompts.Prompt') for _, name in used)
+  for binding in bindings:
+    name = binding.partition('=')[0].strip()
+    scope, _, last = name.rpartition('/')
+    owner, _, parameter = last.rpartition('.')
+    if not owner and not prompted and name.startswith(('PROMPT_', 'CLASS_LABELS')):
+      raise ValueError(f'--gin.{name} sets nothing: {_of_prompts()}')
+    if owner and not any(f'.{each}'.endswith(f'.{owner}') and parameter in parameters
+                         and f'/{where}/'.endswith(f'/{scope}/' if scope else '/')
+                         for (where, each), parameters in used.items()):
+      raise ValueError(f'--gin.{name} sets nothing: nothing of this run reads it. Leave it out.')
+  for path in files:
+    if not prompted and re.search(r'(^|/)prompts/\w+\.gin$', path):
+      raise ValueError(f'--gin_file={path} sets nothing: {_of_prompts()}')
+
+
+def _of_prompts() -> str:
+  method = str(gin.config._CONFIG.get(('PROMPT', 'gin.macro'), {}).get('value')).removesuffix('()')
+  return (f'PROMPT is {method}, which does not read it. Leave it out, or set the parameters of that method; '
+          'train_script.train.start_from names a run whose tensors any method starts from.')
 
 
 def _missing(missing: Sequence[str], unused: set[str], library: gin_files.Library) -> Iterator[str]:

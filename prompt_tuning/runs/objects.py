@@ -167,7 +167,7 @@ def task(run: Run, chosen: Choice | None = None) -> Task | Mixture:
   """
   chosen = chosen or run.data
   if chosen == run.data and run.reads_table:
-    settings = {name: getattr(run, name) for name in FILE_SETTINGS}
+    settings = {name: getattr(run, name) for name in FILE_SETTINGS if name in run.settings()}
     return files.FileTask(chosen.name, inputs=settings.pop('template'), targets=settings.pop('target_template'),
                           validation=run.validation, **settings)
   words = None if run.new_layers else vocabulary(run)
@@ -212,6 +212,13 @@ def method(chosen: Choice, model: Any) -> Method:
     default = fields['init'].default
     options['init'] = first_values.initializer(options.get('init', default), model)
   return owner(**options).build(model)
+
+
+def default_first_values(chosen: Choice) -> str:
+  """Returns the name of the first values that a method has unless others are given."""
+  made = get_method(chosen.name)
+  field = getattr(made, 'Settings', made).__dataclass_fields__.get('init')
+  return field.default if field is not None and isinstance(field.default, str) else "the method's own"
 
 
 def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Evaluations during training: the tasks to evaluate on, the period, and the best step so far."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from absl import logging
 
 from prompt_tuning.data.pipeline import eval_batches
-from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.tasks import Mixture, Task, short_names
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, evaluate_loss
@@ -90,6 +91,7 @@ class Evaluator:
     loss: as in training.
     evaluations: the evaluations to do.
     folder: the run's folder, for predictions; None writes none.
+    split: the split to train on.
   """
 
   model: LanguageModel
@@ -99,6 +101,7 @@ class Evaluator:
   loss: Loss
   evaluations: Evaluations
   folder: str | None = None
+  split: str = 'train'
 
   def __call__(self, conditioning: Conditioning, layout: Layout, step: int,
                log: MetricLog | Silence) -> dict[str, float]:
@@ -108,8 +111,8 @@ class Evaluator:
       return {}
     common = {'split': chosen.split, 'batch_size': self.batch_size}
     metrics: dict[str, float] = {}
-    for each, _ in (chosen.task or self.task).parts(chosen.split):
-      name = os.path.basename(each.name)
+    tasks = [each for each, _ in (chosen.task or self.task).parts(chosen.split)]
+    for each, name in zip(tasks, short_names(tasks), strict=True):
       if chosen.loss_steps:
         values = evaluate_loss(self.model, conditioning, layout, each, lengths=self.lengths, steps=chosen.loss_steps,
                                loss=self.loss, **common)
@@ -121,7 +124,8 @@ class Evaluator:
         log.write(step, result.metrics, folder=f'inference_eval/{name}')
         metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
         self._write(name, step, result)
-    log.say(f'step {step}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
+    rows = ' (training rows)' if chosen.task is None and chosen.split == self.split else ''
+    log.say(f'step {step}{rows}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
     return metrics
 
   def _write(self, name: str, step: int, result: Evaluation) -> None:
@@ -138,7 +142,8 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
             best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
   """Returns the name and value of the objective at a step, and True if it is the best so far.
 
-  A smaller loss is better, and a larger value of every other metric. For several tasks, the mean counts.
+  A smaller loss is better, and a larger value of every other metric. For several tasks, the mean counts. A NaN is worse
+  than every number, and never the best.
 
   Args:
     metrics: 'task/metric' -> value.
@@ -159,5 +164,6 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
   values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
   name, value = names[0], sum(values) / len(values)
   lower = name in of_loss
-  better = best is None or (value < best['value'] if lower else value > best['value'])
+  better = not math.isnan(value) and (best is None or math.isnan(best['value']) or (
+    value < best['value'] if lower else value > best['value']))
   return name, value, better

@@ -17,8 +17,10 @@ import optax
 from prompt_tuning import trees
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
+from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import compilation, meshes, multihost, sharding
+from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
@@ -28,6 +30,7 @@ from prompt_tuning.training import run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
 from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare, require_splits, require_targets
+from prompt_tuning.training.identity import identity, require_same
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
 from prompt_tuning.training.profiler import PROFILE_AFTER, Profiler
@@ -43,7 +46,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           buckets: Sequence[int] | None = None, split: str = 'train',
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
           log_period: int = 10, stop: Stop | None = None, settings: Mapping[str, Any] | None = None,
-          files: Mapping[str, str] | None = None, profile: int | None = None, quiet: bool = False) -> Run:
+          files: Mapping[str, str] | None = None, profile: int | None = None, start_from: Trained | None = None,
+          extend: bool = False, quiet: bool = False) -> Run:
   """Trains a method's tensors for a frozen model; an existing run in `model_dir` is resumed.
 
   A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM, it saves
@@ -73,6 +77,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     settings: other settings that determine the result; a run is not resumed with different ones.
     files: name -> text of files that describe the run, written into its folder.
     profile: the number of steps to record with JAX's profiler, after `PROFILE_AFTER` steps, in the folder `profile`.
+    start_from: trained tensors of this method, which are the first values instead of the method's own.
+    extend: resume with another number of steps even if the learning rate depends on it.
     quiet: print nothing.
 
   Returns:
@@ -98,6 +104,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     raise ValueError(f'stop_accuracy={stop.accuracy} cannot be used: the loss {loss.name} does not count correct '
                      'tokens. Leave out stop_accuracy=, or use cross-entropy.')
   require_targets(loss, task, split, model, lengths)
+  warnings = check_targets(task, split, model.vocabulary, model.layout(), lengths)
   if main:
     run_files.prepare(model_dir)
   saved = run_files.read_newest(model_dir)
@@ -106,13 +113,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   layout = model.layout(method.layout())
   if layout.cached:
     require_cacheable(task, split, packed=packed, mesh=mesh)
-  identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
-              **method.describe(), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
-              'optimizer': type(optimizer).__name__, 'seed': seed,
-              **({} if loss.function is None else {'loss': loss.name}),
-              **({} if buckets is None else {'buckets': list(buckets)}),
-              **({} if settings is None else {'settings': settings})}
-  about = {**identity, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}
+  own = identity(model=model, method=method, task=task, split=split, lengths=lengths, batch_size=batch_size,
+                 packed=packed, buckets=buckets, seed=seed, optimizer=optimizer, loss=loss, settings=settings)
+  about = {**own, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}
 
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
@@ -122,24 +125,26 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
+  if start_from is not None:
+    trained = run_files.started_from(start_from, trained, model)
   state = TrainState(jnp.int32(model.step), trained, build(optimizer, model.step).init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best one
   metrics: dict[str, float] = {}
   if saved:
     step, arrays, metadata = saved
-    run_files.check_same_run(model_dir, metadata['run'], identity)
+    require_same(model_dir, metadata['run'], own, extend=extend)
     state = dataclasses.replace(state, step=jnp.int32(step),
                                 trained=run_files.restore(state.trained, arrays, 'trained'),
                                 optimizer=run_files.restore(state.optimizer, arrays, 'optimizer'))
     batches.restore(metadata['data'])
     best, stale, metrics = metadata['best'], metadata['stale'], metadata['metrics']
   state = sharding.copied(mesh, state)
-  if main:
+  if main and int(state.step) < train_steps:
     run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
     for name, text in (files or {}).items():
       storage.write_bytes(storage.join(model_dir, name), text.encode())
-  evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir)
+  evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir, split)
   run_step = jitted_step(model.module, method, optimizer, model.step, loss=loss, microbatches=microbatches)
 
   # --- Steps --------------------------------------------------------------------------------------------------
@@ -147,8 +152,14 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) if main else Silence()
   with (log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver,
         contextlib.ExitStack() as stack):
+    if step >= train_steps:
+      named = f'; best step {best["step"]}, {best["objective"]} {best["value"]:.4g}' if best else ''
+      log.say(f'The run in {model_dir} has ended at step {step}{named}. Nothing is trained: increase train_steps= to '
+              'go on, or choose another folder.')
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained parameters, {trees.count(model.params):,} frozen, in {model_dir}')
+    for warning in warnings:
+      log.say(f'Warning: {warning}')
     pending: list[dict[str, Any]] = []
     recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # correct and all tokens of the last steps
                                maxlen=-(-stop.examples // batch_size) if stop else 0)
@@ -197,13 +208,13 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           stale += 1
         if evaluations.patience is not None and stale >= evaluations.patience:
           stopped = True
-          log.say(f'Stopped early: {name} has not improved in {stale} evaluations; best {best["value"]:.4g} '
-                  f'at step {best["step"]}.')
+          which = f'best {best["value"]:.4g} at step {best["step"]}' if best else 'it was never a number'
+          log.say(f'Stopped early: {name} has not improved in {stale} evaluations; {which}.')
         began = time.monotonic()
       if now.save or stopped:
         held = jax.device_get(state)  # the next step overwrites the state on the devices
         saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
-                  metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
+                  metadata={'run': own, 'data': batches.state(), 'best': best, 'stale': stale,
                             'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
                   about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
         began = time.monotonic()

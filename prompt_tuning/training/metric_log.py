@@ -168,7 +168,7 @@ class _Progress:
   def show(self, step: int, values: Mapping[str, float]) -> None:
     if self._quiet:
       return
-    right = f'accuracy {100 * values["accuracy"]:.1f} %  ' if 'accuracy' in values else ''
+    right = f'token accuracy {100 * values["token_accuracy"]:.1f} %  ' if 'token_accuracy' in values else ''
     text = (f'loss {values["loss"]:.4f}  {right}'
             f'{values["steps_per_second"]:.3g} steps/s  {values["examples_per_second"]:.3g} examples/s')
     if self._bar is not None:

@@ -374,3 +374,18 @@ def test_an_error_made_ahead_is_raised_where_the_batch_is_asked_for():
   ahead = prefetch.Prefetched(train_batches(tasks.Task('bad', {'train': [{'inputs': '5'}]})))
   with pytest.raises(ValueError, match="no 'targets'"):
     next(ahead)
+
+
+def test_a_few_long_inputs_lengthen_their_own_batches_alone(tiny):
+  rows = [{'inputs': ' '.join(['7'] * (60 if i == 5 else 3)), 'targets': '5'} for i in range(12)]
+  batches = pipeline.eval_batches(rows, tiny.vocabulary, tiny.layout(), batch_size=4)
+  assert [batch['encoder']['tokens'].shape[1] for batch, _ in batches] == [8, 64, 8]
+  assert [batch['encoder']['tokens'].shape[1] for batch, _ in batches.questions()] == [8, 64, 8]
+  short = [row for row in rows if len(row['inputs']) < 9]
+  alike = pipeline.eval_batches(short, tiny.vocabulary, tiny.layout(), batch_size=4)
+  assert {batch['encoder']['tokens'].shape[1] for batch, _ in alike} == {8}
+
+
+@pytest.mark.parametrize(('lengths', 'usual'), [([3] * 19 + [60], 3), ([3, 4, 5], None), ([10] * 9 + [20], None)])
+def test_the_usual_length_is_that_of_all_but_far_longer_inputs(lengths, usual):
+  assert buckets.usual_length(lengths) == usual

@@ -212,3 +212,26 @@ def test_a_task_without_metrics_can_be_learned_but_not_judged(add, tiny, tmp_pat
   assert list(run.metrics) == ['copy/loss']
   with pytest.raises(ValueError, match=r'The task copy has no metrics. Give some'):
     evaluate(tiny, Conditioning(), layouts.Layout(), task, sampler=Greedy(), split='train')
+
+
+def test_a_change_anywhere_in_the_source_rebuilds_the_file(add):
+  rows = {'train': [f'{i % 20 + 3}' for i in range(2 * seqio_reading._LOOKED_AT)]}
+  add(rows=rows)
+  registry.get('copy', VOCABULARY).split('train')
+  seqio.TaskRegistry.remove('copy')
+  add(rows={'train': [*rows['train'][:-1], '28']})
+  assert registry.get('copy', VOCABULARY).split('train')[-1]['inputs'].tolist() == [28, 1]
+
+
+def test_a_damaged_file_is_rebuilt(add):
+  add()
+  registry.get('copy', VOCABULARY).split('train')
+  path = os.path.join(seqio_reading.cache_folder(), files()[0], 'examples.array_record')
+  assert records.is_whole(path)
+  with open(path, 'r+b') as file:
+    content = file.read()
+    file.seek(len(content) // 2)
+    file.write(bytes([content[len(content) // 2] ^ 1]))
+  assert not records.is_whole(path)
+  assert [e['idx'] for e in registry.get('copy', VOCABULARY).split('train')] == [0, 1, 2, 3, 4]
+  assert records.is_whole(path)

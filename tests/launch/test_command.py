@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from prompt_tuning.devices import multihost
@@ -95,3 +96,10 @@ def test_wrong_input_ends_with_one_message_and_status_2(run):
   assert status == 2
   assert errors.strip().startswith('prompt-tuning train: nowhere.gin: there is no such gin file')
   assert 'Traceback' not in errors
+
+
+def test_a_process_of_several_does_not_train_alone_if_jax_was_used_before(monkeypatch):
+  jax.devices()
+  monkeypatch.setenv('SLURM_NTASKS', '4')
+  with pytest.raises(ValueError, match=r'SLURM_NTASKS=4 says that this run has several processes, but JAX was used'):
+    multihost.start()

@@ -8,7 +8,7 @@ import pytest
 from prompt_tuning.training import metric_log
 from prompt_tuning.training.metric_log import MetricLog
 
-FIGURES = {'loss': 1.5, 'accuracy': 0.25, 'steps_per_second': 2.0, 'examples_per_second': 8.0}
+FIGURES = {'loss': 1.5, 'token_accuracy': 0.25, 'steps_per_second': 2.0, 'examples_per_second': 8.0}
 
 
 def test_figures_are_lines_with_step_and_folder(tmp_path):
@@ -55,7 +55,7 @@ def test_plain_lines_say_how_far_and_how_long(tmp_path, capsys):
     log.show(6, FIGURES)  # too soon after the last line
     log.say('Something of its own.')
   assert capsys.readouterr().err == (
-    'step 5/9  loss 1.5000  accuracy 25.0 %  2 steps/s  8 examples/s  ETA 2 s\nSomething of its own.\n')
+    'step 5/9  loss 1.5000  token accuracy 25.0 %  2 steps/s  8 examples/s  ETA 2 s\nSomething of its own.\n')
 
 
 @pytest.mark.parametrize('quiet', [True, False])

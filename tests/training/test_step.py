@@ -97,7 +97,7 @@ def test_a_normalizing_factor_that_cannot_be_is_an_error(factor):
 
 def test_people_read_averages_over_tokens():
   found = averages({'loss': 10.0, 'z_loss': 2.0, 'correct': 3.0, 'weights': 4.0})
-  assert found == {'loss': 2.5, 'cross_ent_loss': 2.0, 'z_loss': 0.5, 'accuracy': 0.75}
+  assert found == {'loss': 2.5, 'cross_ent_loss': 2.0, 'z_loss': 0.5, 'token_accuracy': 0.75}
 
 
 @pytest.mark.parametrize('of', [pytest.param('logits', marks=pytest.mark.slow), 'hidden'])
