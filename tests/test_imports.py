@@ -30,7 +30,7 @@ PUBLIC = {'prompts': 'tuning'}  # user-facing names -> their modules
 # A heavy or optional library -> the only files that may import it.
 HOMES = {
   'gin': ('programs/launch.py',),
-  'msgspec': ('runs/', 'data/token_files.py'),
+  'msgspec': ('files/json_files.py', 'runs/', 'data/token_files.py'),
   'tomli_w': ('runs/run_file.py',),
   'tensorstore': ('checkpoints/t5x.py',),
   'safetensors': ('checkpoints/huggingface.py', 'checkpoints/state.py'),

@@ -56,6 +56,32 @@ def test_the_folder_of_a_run_of_t5x_gives_its_newest_prompt(tmp_path, stack):
   assert (load_prompt(str(tmp_path)).vectors == 10).all()
 
 
+@pytest.mark.parametrize('about', [
+  {'visibility': {'input': True, 'prompt': True, 'memory': True}}, {'visibility': None}, {'visibility': {'input': 1}},
+  {'placement': ['before']}, {'made_for': 'a model'}, {'mode': 5}])
+def test_metadata_of_another_version_is_an_error_with_path_and_field(tmp_path, about):
+  write_state(str(tmp_path / 'p.safetensors'), {'encoder/prompt/prompt/prompt': PROMPT.vectors}, about)
+  with pytest.raises(ValueError, match=rf'p.safetensors sets {next(iter(about))} to '):
+    load_prompt(str(tmp_path / 'p.safetensors'))
+
+
+@pytest.mark.parametrize(('name', 'shape'), [
+  ('encoder/prompt/prompt/prompt', ()), ('a/kernel/down', ()), ('decoder/prefix/keys', ()), ('other', ())])
+def test_tensors_of_shapes_that_no_method_writes_are_an_error(tmp_path, name, shape):
+  tensors = {name: np.ones(shape, np.float32)} | ({'a/kernel/up': np.ones((), np.float32)} if 'down' in name else {})
+  write_state(str(tmp_path / 'p.safetensors'), tensors, {})
+  with pytest.raises(ValueError, match=r'trained tensors|a prefix needs|no prompt'):
+    load_prompt(str(tmp_path / 'p.safetensors'))
+
+
+def test_trained_tensors_that_are_not_finite_are_an_error_with_path_and_place(tmp_path):
+  vectors = PROMPT.vectors.copy()
+  vectors[2, 7] = np.nan
+  write_state(str(tmp_path / 'last.safetensors'), {'decoder/prefix/keys': vectors[None, None]}, {})
+  with pytest.raises(ValueError, match=r'decoder/prefix/keys\[0, 0, 2, 7\] is nan, expected finite numbers'):
+    load_trained(str(tmp_path))
+
+
 def test_a_folder_without_a_prompt_is_an_error(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'holds neither best.safetensors nor last.safetensors. Give the f'):
     load_prompt(str(tmp_path))
@@ -139,6 +165,13 @@ def test_lines_are_written_whole_or_not_at_all(tmp_path):
   with pytest.raises(RuntimeError):
     predictions.write_lines(str(path), broken())
   assert 'ä' in path.read_text() and [file.name for file in path.parent.iterdir()] == ['answers.jsonl']
+
+
+def test_an_id_forges_no_line_of_predictions():
+  line = {'inputs': {'id': 'a\n7||no\u2028b'}, 'prediction': 'yes'}
+  with pytest.raises(ValueError, match=r"The id 'a 7\|\|no b' of example 3 holds \|\|, which ends an id"):
+    predictions.text_line(line, 3)
+  assert predictions.text_line({**line, 'inputs': {'id': 'a\nb'}}, 3) == 'a b||yes'
 
 
 def test_a_prompt_of_another_stack_or_other_weights_is_named(tiny, causal, caplog):

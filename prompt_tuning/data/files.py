@@ -9,12 +9,13 @@ value such as `"Good" film`, which no quoting gives, all quotation marks are par
 import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import tables
@@ -23,6 +24,8 @@ from prompt_tuning.data.templates import IN_MEMORY, Row, Templates
 from prompt_tuning.data.vocabulary import require_whole
 from prompt_tuning.files import storage
 
+_MARK = b'\xef\xbb\xbf'  # the byte order mark that some editors write
+_LINE_BYTES = 64 * 2**20
 # A value that begins with a quotation mark, and goes on after the quotation.
 _UNQUOTED = re.compile(r'(?:^|\t)"(?:[^"]|"")*"(?!["\t]|$)')
 csv.field_size_limit(2**31 - 1)  # a document may be a single value
@@ -92,7 +95,7 @@ def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
   if len(columns) > 1:
     raise ValueError(f'{path} has one text a line, but the template {inputs!r} has the columns {", ".join(columns)}. '
                      'Give a .jsonl, .tsv or .csv file with these columns, or a template with one column.')
-  lines = read_lines(path)
+  lines = list(read_lines(path))
   _require_texts(path, [line for _, line in lines])
   return [{'inputs': fill((f'{path}:{number}', dict.fromkeys(columns, text)))['inputs']} for number, text in lines]
 
@@ -195,30 +198,39 @@ def _require_texts(path: str, lines: Sequence[str]) -> None:
                      f'{ending}, or remove what is not part of the texts.')
 
 
-def read_lines(path: str) -> list[tuple[int, str]]:
-  """Returns the lines of a text file, plain or .gz, with their numbers from 1; only line feeds end a line.
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+  """Yields the lines of a text file, plain or .gz, with their numbers from 1; only line feeds end a line.
+
+  A compressed file is unpacked line by line.
 
   Raises:
     FileNotFoundError: the file does not exist.
-    ValueError: the file is not UTF-8, or its gzip data is damaged.
+    ValueError: the file is not UTF-8, its gzip data is damaged, or a line is too long to be an example.
   """
+  number = 0
   try:
-    content = storage.read_bytes(path)
-    content = gzip.decompress(content) if str(path).endswith('.gz') else content
+    with _opened(path) as file:
+      while line := file.readline(_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _LINE_BYTES:
+          raise ValueError(f'{path}:{number}: the line is longer than {_LINE_BYTES:,} bytes. Write one example a line.')
+        line = line.removeprefix(_MARK) if number == 1 else line
+        if line:
+          yield number, line.removesuffix(b'\n').decode().removesuffix('\r')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
+                     'Save the file as UTF-8.') from error
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
     raise ValueError(f'{path} is not a complete gzip file ({error}). Copy it again, or unpack it.') from error
-  content = content.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write
-  parts = content.removesuffix(b'\n').split(b'\n') if content else []
-  lines = []
-  for number, part in enumerate(parts, start=1):
-    try:
-      lines.append((number, part.decode().removesuffix('\r')))
-    except UnicodeDecodeError as error:
-      raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
-                       'Save the file as UTF-8.') from error
-  return lines
+
+
+def _opened(path: str) -> IO[bytes]:
+  source = io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else path
+  if str(path).lower().endswith('.gz'):
+    return gzip.open(source)
+  return open(path, 'rb') if source is path else source
 
 
 def share(text: str) -> float:

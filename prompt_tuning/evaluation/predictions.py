@@ -84,8 +84,15 @@ def json_line(line: Mapping[str, Any], number: int) -> str:
 
 
 def text_line(line: Mapping[str, Any], number: int) -> str:
-  """Returns `id||text` of a prediction, with white space as single blanks; without an 'id', the example's number."""
-  return f'{line["inputs"].get("id", number)}||{" ".join(line["prediction"].split())}'
+  """Returns `id||text` of a prediction, with white space as single blanks; without an 'id', the example's number.
+
+  Raises:
+    ValueError: the id holds '||', so that the line could not be read back.
+  """
+  name = ' '.join(str(line['inputs'].get('id', number)).split())
+  if '||' in name:
+    raise ValueError(f'The id {name!r} of example {number} holds ||, which ends an id. Change it, or write rows.')
+  return f'{name}||{" ".join(line["prediction"].split())}'
 
 
 def write_lines(path: str, lines: Iterator[Mapping[str, Any]],

@@ -6,14 +6,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
-from prompt_tuning.checkpoints.state import read_state, write_state
+from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.names import printable
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Facts, Visibility
 from prompt_tuning.tuning.method import Method, combine, common_layout
@@ -26,6 +29,20 @@ _OF_STACKS = ('method', 'task_type')
 _CONVERT = 'Convert its folder first: `prompt-tuning convert {} prompt.safetensors --model=FOLDER`.'
 # The names in a run's folder.
 BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
+
+
+class _Seen(Fields, forbid_unknown_fields=True):
+  input: bool = True
+  prompt: bool = True
+
+
+class _About(Fields):
+  """The metadata of a file that the methods of this package read."""
+
+  placement: str = 'before'
+  visibility: _Seen = _Seen()
+  mode: str = ''
+  made_for: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +114,17 @@ class Trained:
     return None
 
   def parts(self) -> list[tuple[Method, Flat]]:
-    """Returns the methods that trained the tensors, each with its tensors."""
-    return read_methods(self.tensors, self.about)
+    """Returns the methods that trained the tensors, each with its tensors.
+
+    Raises:
+      ValueError: the tensors do not belong together, or have shapes or metadata that their method never writes.
+    """
+    try:
+      return read_methods(self.tensors, self.about)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+      shapes = ', '.join(f'{printable(name)} {list(np.shape(array))}' for name, array in sorted(self.tensors.items()))
+      raise ValueError(f'The trained tensors {shapes} cannot be read ({type(error).__name__}: {error}): expected those '
+                       'of a method, with its metadata. Use the version that wrote them, or train again.') from error
 
   def layout(self) -> layouts.Layout:
     """Returns the layout of examples."""
@@ -175,24 +201,33 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
 
   Raises:
     FileNotFoundError: there is no such file or folder.
-    ValueError: the file is damaged.
+    ValueError: the file is damaged, holds numbers that are not finite, or has metadata that cannot be used.
   """
+  path = _file_of(path)
   found = _read_trained(path)
+  fields_of(path, found.about, _About)
+  for name, array in found.tensors.items():
+    require_finite(path, name, array)
   return found.for_any_model() if any_model else found
 
 
-def _read_trained(path: str) -> Trained:
+def _file_of(path: str) -> str:
+  """Returns the file that holds the trained tensors: `path`, or the file of its run."""
   folder, name = os.path.split(str(path))
   if name.startswith('adapter_model.') and storage.is_file(path):
     raise ValueError(f'{path} is a file of a PEFT adapter. {_CONVERT.format(folder or ".")}')
-  if not storage.is_file(path):
-    found = next(filter(storage.exists, _files_of_run(path)), None)
-    if found is None and storage.exists(storage.join(path, CONFIG)):
-      raise FileNotFoundError(f'{path} is a PEFT adapter, not a run. {_CONVERT.format(path)}')
-    if found is None and os.path.isdir(path):
-      raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
-                              'state, or a prompt file.')
-    path = found or path
+  if storage.is_file(path):
+    return path
+  found = next(filter(storage.exists, _files_of_run(path)), None)
+  if found is None and storage.exists(storage.join(path, CONFIG)):
+    raise FileNotFoundError(f'{path} is a PEFT adapter, not a run. {_CONVERT.format(path)}')
+  if found is None and os.path.isdir(path):
+    raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
+                            'state, or a prompt file.')
+  return found or path
+
+
+def _read_trained(path: str) -> Trained:
   if str(path).endswith('.safetensors'):
     return Trained(*read_state(path))
   vectors = read_prompt(path)

@@ -18,7 +18,7 @@ from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_ro
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
-from prompt_tuning.models.stack_config import StackConfig, require_choices
+from prompt_tuning.models.stack_config import StackConfig, require_choices, require_sizes
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
@@ -57,6 +57,7 @@ class DecoderConfig(StackConfig):
 
   def __post_init__(self) -> None:
     require_choices(self)
+    require_sizes(self, 'width', 'heads', 'head_dim', 'mlp_dim', 'layers')
     object.__setattr__(self, 'causal', True)
     object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
     object.__setattr__(self, 'output_bias', self.classes > 0)

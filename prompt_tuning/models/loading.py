@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.fused import join
-from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, read_json, write_huggingface
+from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import Reader, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
@@ -24,6 +24,7 @@ from prompt_tuning.data.vocabularies import ByteVocabulary
 from prompt_tuning.data.vocabulary_folders import COPIED, load_vocabulary
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import read_object
 from prompt_tuning.models.families.registry import family_of_folder, family_of_t5x, get_family
 from prompt_tuning.models.family import OUTPUT, Config
 from prompt_tuning.models.language_model import LanguageModel
@@ -208,7 +209,7 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
                               f'({", ".join(shipped) or "none is installed"}).')
     described = os.path.join(path, 'config.json')
     if os.path.exists(described):
-      family_of_folder(read_json(described), path)  # before its arrays, which may have to be converted first
+      family_of_folder(read_object(described), path)  # before its arrays, which may have to be converted first
       return HuggingFaceFolder(path)
   return T5XCheckpoint(path)
 

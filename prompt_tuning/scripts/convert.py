@@ -70,16 +70,17 @@ def read_base(folder: str) -> Base:
     FileNotFoundError: there is no `config.json`.
     ValueError: it lacks a property.
   """
-  from prompt_tuning.checkpoints.huggingface import read_json
+  from prompt_tuning.files.json_files import read_object, shown
 
   path = os.path.join(folder, 'config.json')
-  config = read_json(path, 'the Hugging Face folder of a base model')
-  config = config.get('text_config') or config
+  config = read_object(path, 'the Hugging Face folder of a base model')
+  inner = config.get('text_config')
+  config = inner if isinstance(inner, dict) else config
 
   def first(*names: str, default: int | None = None) -> int:
     value = next((config[name] for name in names if config.get(name) is not None), default)
-    if not isinstance(value, int):
-      raise ValueError(f'{path} has none of {", ".join(names)}, but needs one of them. '
+    if type(value) is not int or value < 1:
+      raise ValueError(f'{path} needs one of {", ".join(names)}, a whole number above 0, but has {shown(value)}. '
                        'Give the folder of a language model.')
     return value
 
@@ -88,8 +89,8 @@ def read_base(folder: str) -> Base:
   return Base(encoder_decoder=bool(config.get('is_encoder_decoder', False)), width=width,
               layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
               kv_heads=first('num_key_value_heads', default=heads),
-              head_dim=first('d_kv', 'head_dim', default=width // heads),
-              embedding_scale=width**0.5 if config.get('model_type', '').startswith('gemma') else 1.0)
+              head_dim=first('d_kv', 'head_dim', default=width // heads or None),
+              embedding_scale=width**0.5 if str(config.get('model_type')).startswith('gemma') else 1.0)
 
 
 def _convert(options: Any) -> None:

@@ -247,3 +247,32 @@ def test_a_table_is_never_read_line_by_line(tmp_path, content):
   (tmp_path / 'a.txt').write_text(content)
   with pytest.raises(ValueError, match=r'a.txt holds (JSON|values separated by tabs), so a line of it is not a text'):
     files.read_inputs(str(tmp_path / 'a.txt'))
+
+
+def test_a_compressed_file_is_unpacked_line_by_line_and_never_as_a_whole(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, '_LINE_BYTES', 1000)
+  with gzip.open(tmp_path / 'bomb.txt.gz', 'wb') as bomb:
+    bomb.write(b'first\r\n\n' + b'1 ' * 10**6)
+  lines = files.read_lines(str(tmp_path / 'bomb.txt.gz'))
+  assert [next(lines), next(lines)] == [(1, 'first'), (2, '')]
+  with pytest.raises(ValueError, match=r'bomb.txt.gz:3: the line is longer than 1,000 bytes'):
+    next(lines)
+
+
+def test_the_byte_order_mark_belongs_to_no_line_and_the_last_line_needs_no_end(tmp_path):
+  (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfone\n\xef\xbb\xbftwo')
+  assert list(files.read_lines(str(tmp_path / 'a.txt'))) == [(1, 'one'), (2, '\ufefftwo')]
+  (tmp_path / 'b.txt').write_bytes(b'\xef\xbb\xbf')
+  assert list(files.read_lines(str(tmp_path / 'b.txt'))) == []
+
+
+def test_half_of_a_character_is_an_error_with_its_line(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"inputs": "\\ud83d\\ude00"}\n{"inputs": "\\uD83D"}\n')
+  with pytest.raises(ValueError, match=r'a.jsonl:2: not JSON .*surrogates'):
+    files.read_table(str(tmp_path / 'a.jsonl'))
+
+
+def test_a_line_that_is_nested_deeply_is_an_error(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"inputs": ' + '[' * 100_000 + '\n')
+  with pytest.raises(ValueError, match=r'a.jsonl:1: not JSON'):
+    files.read_table(str(tmp_path / 'a.jsonl'))

@@ -232,4 +232,4 @@ def test_what_is_not_there_is_named(refused, tmp_path, numpy_prompt):
 
 def test_a_config_that_tells_no_shape_is_refused(refused, tmp_path, numpy_prompt, base):
   message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={base({"model_type": "clip"})}')
-  assert 'config.json has none of d_model, hidden_size, n_embd' in message
+  assert 'config.json needs one of d_model, hidden_size, n_embd, a whole number above 0, but has None' in message
