@@ -29,6 +29,13 @@ class TokenizersVocabulary(FileVocabulary):
       'eos': eos, 'pad': pad, 'bos': bos, 'ends': tuple(ends), 'added': tuple(added), 'starts': starts})
 
   def _open(self) -> None:
+    try:
+      self._read()
+    except UnicodeEncodeError as error:
+      raise ValueError(f'{self.path}: a token of its folder has half of a character, {error.object!r}'
+                       '. Download the files again.') from error
+
+  def _read(self) -> None:
     import tokenizers
 
     try:
@@ -44,7 +51,7 @@ class TokenizersVocabulary(FileVocabulary):
     self.eos_id = self._id('eos')
     pad, self.bos_id = self._id('pad'), self._id('bos')
     self.pad_id = self.eos_id if pad is None else pad
-    plain, whole = self.encode('a'), self._tokenizer.encode('a').ids
+    plain, whole = self.encode('a'), self._encode('a', special=True)
     places = [i for i in range(len(whole)) if plain and whole[i:i + len(plain)] == plain]
     self.start = tuple(whole[:places[0]]) if places else ()
     if self._settings['starts'] is not None:
@@ -84,7 +91,13 @@ class TokenizersVocabulary(FileVocabulary):
       ValueError: the text has half of a character.
     """
     require_whole(text)
-    return self._tokenizer.encode(text, add_special_tokens=False).ids
+    return self._encode(text, special=False)
+
+  def _encode(self, text: str, *, special: bool) -> list[int]:
+    try:
+      return self._tokenizer.encode(text, add_special_tokens=special).ids
+    except Exception as error:  # the library raises plain exceptions
+      raise ValueError(f'{self.path} cannot encode {text!r:.60}: {error}. Use a complete tokenizer.json.') from error
 
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token."""
