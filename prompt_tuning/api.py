@@ -1,43 +1,53 @@
 """The short way: `tune` and `evaluate`, with defaults that work."""
 
 import dataclasses
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from absl import logging
+
 from prompt_tuning import prompts
-from prompt_tuning.data import metrics as metric_functions
-from prompt_tuning.data import registry, tasks
+from prompt_tuning.data import files, registry, tasks
+from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.runs.training import longest
+from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
 from prompt_tuning.tuning.method import Method
 
-Examples = str | tasks.Task | tasks.Mixture | Sequence[Mapping[str, Any]] | Sequence[tuple[Any, Any]]
+# A task or its name, a file of rows, or what `tables.records` reads: DataFrames, datasets, dicts, pairs.
+Examples = str | os.PathLike | tasks.Task | tasks.Mixture | Mapping[str, Any] | Iterable[Any]
+_LEAST = 10  # rows of which a tenth can be held out
+_METRICS = (accuracy,)
 
 
 def tune(model: LanguageModel, examples: Examples, *, method: Method | None = None,
-         prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float = 0.3,
+         prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float | None = None,
          validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
          seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
   """Tunes a prompt, or the tensors of another method, for a frozen model.
 
   Args:
     model: the frozen model.
-    examples: the training examples: a task or its name, the path of a .jsonl or .tsv file with the columns `inputs` and
-      `targets`, or a list of such dicts or of pairs; texts or token ids.
+    examples: the training examples: a task or its name; a .jsonl, .tsv or .csv file, a DataFrame or a dataset with the
+      columns `inputs` and `targets`; or a list of such dicts or of pairs, of texts or token ids. Other columns have no
+      meaning; `FileTask` reads columns of other names, and loss weights.
     method: the tuning method; None means a prompt that starts from sampled rows of the embedding.
     prompt_length: P, if no method is given.
     steps: the number of training steps.
     batch_size: examples per step.
-    learning_rate: of Adafactor; it falls linearly to 0 at the last step.
-    validation: the examples to evaluate on; None means the task's validation split, or its training split if it has
-      none.
-    lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples.
+    learning_rate: of Adafactor, which falls linearly to 0 at the last step; None means the method's. An `optimizer` has
+      its own.
+    validation: the examples to evaluate on; None means the task's validation split; of ten or more rows that are not
+      a task, a tenth is held out; if there is neither, the training examples, and the printed figures say so.
+    lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples, with
+      buckets if few inputs are far longer than the rest.
     model_dir: the run's folder; None means a new temporary one. An existing run is resumed.
     seed: of initial values, order and dropout.
     quiet: print nothing.
@@ -46,25 +56,36 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   Returns:
     The run; `.prompt` is the best prompt, `.metrics` are those of the last evaluation.
   """
-  task = as_task(examples, 'train', model, lengths)
+  chosen = settings.get('evaluations', loop.Evaluations())
+  held_out = 0.1 if validation is None and chosen.task is None and chosen.split == 'validation' and (
+    chosen.anything) else 0.0
+  task = as_task(examples, 'train', model, lengths, held_out=held_out)
   judged = None if validation is None else as_task(validation, 'validation', model, lengths)
   if method is None:
     rows = model.embeddings()
     method = prompts.PromptTuning(prompts.Prompt(
       prompt_length, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
   if lengths is None:
-    lengths = longest(model, task, 'train')
+    lengths, buckets = measure(model, task, 'train')
+    if buckets is not None and not settings.get('packed'):
+      settings.setdefault('buckets', buckets)
   if 'evaluations' not in settings:
     settings['evaluations'] = loop.Evaluations(
       task=judged, split=(judged or task).judged_split(), period=max(1, steps // 4), loss_steps=4, examples=200,
       sampler=Greedy())
   elif judged is not None:
     settings['evaluations'] = dataclasses.replace(settings['evaluations'], task=judged)
-  schedule = create_schedule('linear_decay', learning_rate, warmup_steps=model.step, total_steps=model.step + steps)
+  if 'optimizer' not in settings:
+    settings['optimizer'] = Adafactor(create_schedule(
+      'linear_decay', method.learning_rate if learning_rate is None else learning_rate, warmup_steps=model.step,
+      total_steps=model.step + steps))
+  elif learning_rate is not None:
+    raise ValueError(f'learning_rate={learning_rate} cannot be used with optimizer=, which has a rate of its own. '
+                     'Leave one of them out.')
   return loop.train(
     model=model, method=method, task=task, lengths=lengths, train_steps=model.step + steps, batch_size=batch_size,
     model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'), seed=seed, quiet=quiet,
-    **{'optimizer': Adafactor(schedule), **settings})
+    **settings)
 
 
 def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
@@ -75,7 +96,8 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   Args:
     model: the frozen model.
     examples: as for `tune`.
-    prompt: a saved prompt, an array [P, D], or `saved.Trained` tensors; None evaluates the frozen model alone.
+    prompt: a saved prompt, an array [P, D], `saved.Trained` tensors, a run, or a path: of a run, a .npy or .safetensors
+      file, or a PEFT adapter; None evaluates the frozen model alone.
     sampler: chooses the tokens.
     split: the split of a task; for a list, all examples are used.
     batch_size: rows per batch.
@@ -84,29 +106,79 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   from prompt_tuning.evaluation.evaluate import evaluate as judge
 
   task = as_task(examples, split, model)
-  if prompt is None:
-    trained = saved.Trained({})
-  elif isinstance(prompt, saved.Trained):
-    trained = prompt
-  else:
-    trained = (prompt if isinstance(prompt, saved.SavedPrompt) else saved.SavedPrompt(prompt)).as_trained()
+  trained = as_trained(prompt, model)
   found: dict[str, float] = {}
-  for each, _ in task.parts(split):
+  parts = [each for each, _ in task.parts(split)]
+  for each, name in zip(parts, tasks.unique_names(parts), strict=True):
     result = judge(model, trained.conditioning(model), model.layout(trained.layout()), each, sampler=sampler,
                    split=split, batch_size=batch_size, num_examples=num_examples)
-    prefix = f'{each.name}/' if isinstance(task, tasks.Mixture) else ''
-    found.update({prefix + name: value for name, value in result.metrics.items()})
+    prefix = f'{name}/' if isinstance(task, tasks.Mixture) else ''
+    found.update({prefix + metric: value for metric, value in result.metrics.items()})
   return found
 
 
-def as_task(examples: Examples, split: str, model: LanguageModel,
-            lengths: Mapping[str, int] | None = None) -> tasks.Task | tasks.Mixture:
-  """Returns a task made of any form of examples; a list becomes the split of that name."""
-  if isinstance(examples, (tasks.Task, tasks.Mixture)):
+def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mapping[str, int] | None = None, *,
+            held_out: float = 0.0) -> tasks.Task | tasks.Mixture:
+  """Returns a task made of any form of examples; rows that are not a task become the split of that name.
+
+  Args:
+    examples: as for `tune`, or a dict of splits.
+    split: the split of rows.
+    model: its vocabulary tokenises SeqIO tasks.
+    lengths: maximum tokens, for SeqIO tasks that make examples of these lengths.
+    held_out: the share of rows for the split 'validation', by a hash of their columns; none of fewer than ten rows.
+
+  Raises:
+    ValueError: something is not an example; the message says which.
+  """
+  if isinstance(examples, tasks.Task | tasks.Mixture):
     return examples
-  if isinstance(examples, str):
-    return registry.get(examples, model.vocabulary, lengths)
-  rows = [dict(e) if isinstance(e, Mapping) else {'inputs': e[0], 'targets': e[1]} for e in examples]
-  if not rows:
-    raise ValueError('The list of examples is empty. Give at least one example.')
-  return tasks.Task('examples', {split: rows}, (metric_functions.get('accuracy'),))
+  if isinstance(examples, str | os.PathLike):
+    return registry.get(str(examples), model.vocabulary, lengths)
+  if isinstance(examples, Mapping) and examples and all(map(_is_table, examples.values())):  # splits
+    parts = {name: files.FileTask(table, validation=0.0) for name, table in examples.items()}
+    return tasks.Task('examples', {name: part.split('all') for name, part in parts.items()}, _METRICS)
+  task = files.FileTask(examples, name='examples', validation=held_out)
+  unused = {name for each in task.split('all') for name in each['row']} & set(tasks.RESERVED) - {'inputs', 'targets'}
+  if unused:
+    logging.warning('The columns %s of the examples have no meaning here. `FileTask(…, loss_weight=COLUMN)` reads loss '
+                    'weights; for the others, make a Task.', ', '.join(sorted(unused)))
+  if len(task.split('all')) >= _LEAST and task.splits['train'] and task.splits['validation']:
+    return task
+  return tasks.Task('examples', {split: task.split('all')}, _METRICS)
+
+
+def as_trained(prompt: Any, model: LanguageModel) -> saved.Trained:
+  """Returns the trained tensors that a prompt in any form stands for.
+
+  Args:
+    prompt: see `evaluate`.
+    model: the frozen model, for which a PEFT adapter is read.
+
+  Raises:
+    FileNotFoundError: there is no such file or folder.
+    ValueError: it holds nothing that conditions this model.
+  """
+  if isinstance(prompt, loop.Run):
+    prompt = prompt.folder
+  if prompt is None or isinstance(prompt, saved.Trained):
+    return prompt or saved.Trained({})
+  if isinstance(prompt, saved.SavedPrompt):
+    return prompt.as_trained()
+  if isinstance(prompt, str | os.PathLike):
+    return saved.load_for(model, str(prompt))
+  try:
+    vectors = np.asarray(prompt, np.float32)
+  except (TypeError, ValueError):
+    vectors = np.zeros(0)
+  if vectors.ndim != 2:
+    raise ValueError(f'The prompt is of type {type(prompt).__name__}, expected an array [P, {model.width}], a saved '
+                     'prompt, a run, or the path of one.')
+  return saved.SavedPrompt(vectors).as_trained()
+
+
+def _is_table(examples: Any) -> bool:
+  """Returns True for the rows of a split, False for the values of a column."""
+  if hasattr(examples, 'columns') or hasattr(examples, 'column_names') or isinstance(examples, Mapping):
+    return True
+  return isinstance(examples, Sequence) and len(examples) > 0 and isinstance(examples[0], Mapping | tuple)

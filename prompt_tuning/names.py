@@ -46,7 +46,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
   import difflib  # only needed when something went wrong
 
   close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
-  return f' Did you mean {" or ".join(close)}?' if close else ''
+  return f' Did you mean {" or ".join(map(printable, close))}?' if close else ''
+
+
+def printable(text: str) -> str:
+  """Returns a text from a file for a message: control characters are escaped."""
+  return ''.join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def require_known(given: Iterable[str], known: Iterable[str], owner: str, kind: str = 'setting') -> None:

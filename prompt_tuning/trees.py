@@ -1,7 +1,11 @@
 """Small functions on nested dicts of arrays: flat names, regular expressions, layer-by-layer names."""
 
+import contextlib
+import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,7 @@ import numpy as np
 from prompt_tuning.types import Flat, Params
 
 _STACKED = re.compile(r'(^|/)layers(/|$)')
+_SECONDS = 2.0  # of all threads; a comparison needs microseconds
 _LAYER = re.compile(r'(^|/)layers_(\d+)(/|$)')
 
 
@@ -89,8 +94,40 @@ def stack(named: Mapping[str, Any]) -> Flat:
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-  """Returns True if one of the regular expressions matches the whole of `name`."""
-  return any(re.fullmatch(pattern, name) for pattern in patterns)
+  """Returns True if one of the regular expressions matches the whole of `name`.
+
+  Raises:
+    ValueError: one is not a regular expression, or takes too long, which is noticed in the main thread.
+  """
+  patterns = tuple(patterns)
+  with _time_limit(patterns, name):
+    return any(_compiled(pattern).fullmatch(name) for pattern in patterns)
+
+
+def occurs(pattern: str, text: str, flags: int = 0) -> bool:
+  """Returns True if a regular expression matches a part of a text; raises as `matches` does. `flags` are re's."""
+  with _time_limit([pattern], text):
+    return _compiled(pattern, flags).search(text) is not None
+
+
+@contextlib.contextmanager
+def _time_limit(patterns: Iterable[str], text: str) -> Iterator[None]:
+  """A context that ends with a ValueError after some seconds of processor time: patterns come from users."""
+  def stop(number: int, frame: Any) -> None:
+    raise ValueError(f'One of the patterns {", ".join(map(repr, patterns))} takes too long to compare with '
+                     f'{text[:80]!r}: it can match a text in too many ways. Write it without repetitions of '
+                     'repetitions, as in (a+)+.')
+
+  if threading.current_thread() is not threading.main_thread() or not hasattr(signal, 'setitimer'):
+    yield
+    return
+  before = signal.signal(signal.SIGVTALRM, stop)
+  signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+  try:
+    yield
+  finally:
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    signal.signal(signal.SIGVTALRM, before or signal.SIG_DFL)
 
 
 def patterns(given: Sequence[str] | str) -> tuple[str, ...]:
@@ -99,14 +136,21 @@ def patterns(given: Sequence[str] | str) -> tuple[str, ...]:
   Raises:
     ValueError: one is not a regular expression.
   """
-  found = (given,) if isinstance(given, str) else tuple(given)
+  found = tuple(given) if isinstance(given, list | tuple) else (given,)
   for pattern in found:
-    try:
-      re.compile(pattern)
-    except re.error as error:
-      raise ValueError(f'The pattern {pattern!r} is not a regular expression ({error}). '
-                       'Write .* to match any text.') from error
+    if not isinstance(pattern, str):
+      raise ValueError(f'The pattern {pattern!r} is not a text. Write a regular expression in quotes.')
+    _compiled(pattern)
   return found
+
+
+@functools.lru_cache
+def _compiled(pattern: str, flags: int = 0) -> re.Pattern[str]:
+  try:
+    return re.compile(pattern, flags)
+  except (re.error, OverflowError, RecursionError) as error:
+    raise ValueError(f'The pattern {pattern!r} is not a regular expression ({error}). '
+                     'Write .* to match any text.') from error
 
 
 def map_named(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> Params:

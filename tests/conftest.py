@@ -37,6 +37,30 @@ gc.set_threshold(50_000, 20, 100)  # tracing makes many objects, few of them in 
 jax.config.update('jax_legacy_prng_key', 'error')
 
 
+TESTS = pathlib.Path(__file__).parent
+
+
+def pytest_collection_modifyitems(config, items):
+  """Marks the tests of `slow_variants` as slow.
+
+  Raises:
+    UsageError: an entry there names no test of a file that was collected whole.
+  """
+  import slow_variants
+
+  ids = {}
+  for item in items:
+    ids[str(item.path.relative_to(TESTS)) + item.nodeid[item.nodeid.index('::'):]] = item
+  named = {entry: [item for name, item in ids.items() if name.startswith(entry)] for entry in slow_variants.SLOW}
+  for found in named.values():
+    for item in found:
+      item.add_marker(pytest.mark.slow)
+  whole = {name.partition('::')[0] for name in ids} if not any('::' in arg for arg in config.args) else ()
+  unknown = [entry for entry, found in named.items() if not found and entry.partition('::')[0] in whole]
+  if unknown:
+    raise pytest.UsageError(f'tests/slow_variants.py names tests that do not exist: {", ".join(unknown)}')
+
+
 @pytest.fixture(scope='session')
 def shared() -> pathlib.Path:
   """The folder of golden data beside the project, made with T5X and transformers."""

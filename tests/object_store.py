@@ -90,6 +90,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   do_POST = do_DELETE = do_HEAD = do_GET
 
   def _upload(self, path, query, body):
+    if query.get('ifGenerationMatch') == '0' and path.exists():
+      return self._answer(412, {'error': {'message': 'There is an object already.'}})
     if query['uploadType'] == 'resumable' and 'Content-Range' not in self.headers:
       self.server.uploads[str(path)] = bytearray()
       location = f'{self.server.address}{self.path}&uploadType=resumable'

@@ -1,6 +1,7 @@
 """The Python API as shown in the README: tune, evaluate, save, load, predict."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ import toy_run
 
 import prompt_tuning as pt
 from prompt_tuning import prompts
+from prompt_tuning.api import as_task, as_trained
+from prompt_tuning.checkpoints.peft import SEQ_2_SEQ, write_adapter
 from prompt_tuning.data.integers import Draws
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.evaluation import saved
@@ -56,11 +59,45 @@ def test_a_saved_prompt_answers_as_the_run_does(tiny, run, tmp_path):
   assert tiny.predict(texts, max_length=4) != wanted
 
 
-def test_evaluate_takes_a_prompt_in_every_form(tiny, run):
-  judged = [pt.evaluate(tiny, PAIRS, prompt, batch_size=2) for prompt in (
-    run.prompt, np.asarray(run.prompt.vectors), saved.load_trained(run.folder))]
-  assert judged[0] == judged[1] == judged[2] and set(judged[0]) == {'accuracy'}
+def test_evaluate_takes_a_prompt_in_every_form(tiny, run, tmp_path):
+  run.prompt.save(str(tmp_path / 'a.npy'))
+  write_adapter(str(tmp_path / 'peft'), run.prompt.as_trained().tensors, task_type=SEQ_2_SEQ)
+  trained = saved.load_trained(run.folder)
+  forms = (run, run.folder, pathlib.Path(run.folder), str(tmp_path / 'a.npy'), str(tmp_path / 'peft'), run.prompt,
+           np.asarray(run.prompt.vectors), np.asarray(run.prompt.vectors).tolist(), trained)
+  for form in forms:
+    np.testing.assert_array_equal(as_trained(form, tiny).tensors[prompts.PATH], trained.tensors[prompts.PATH])
+  assert set(pt.evaluate(tiny, PAIRS, run.folder, batch_size=2)) == {'accuracy'}
   assert pt.evaluate(tiny, PAIRS) == {'accuracy': 0.0}
+  for wrong in ({'a': 1}, 3, [1.0, 2.0], object()):
+    with pytest.raises(ValueError, match=r'The prompt is of type \w+, expected an array \[P, 12\]'):
+      pt.evaluate(tiny, PAIRS, wrong)
+
+
+def test_predict_says_how_a_path_becomes_a_prompt(tiny, run):
+  with pytest.raises(ValueError, match=r'is a path, expected trained tensors. Give pt.load_prompt\(path\), or pt'):
+    tiny.predict(['3'], run.folder)
+  with pytest.raises(ValueError, match=r'A prompt is of type Run.* That of a run is `run.prompt`'):
+    tiny.predict(['3'], run)
+
+
+def test_ten_rows_or_more_hold_out_a_tenth_as_a_file_of_them_does(tiny, tmp_path):
+  rows = [{'inputs': f'{i % 9 + 2}', 'targets': f'{i % 7 + 2}', 'id': i} for i in range(40)]
+  (tmp_path / 'a.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  listed, file = as_task(rows, 'train', tiny, held_out=0.1), pt.FileTask(str(tmp_path / 'a.jsonl'))
+  for split in ('train', 'validation'):
+    assert listed.split(split) == file.split(split)
+  assert list(as_task(PAIRS, 'train', tiny, held_out=0.1).splits) == ['train']
+  assert list(as_task(rows, 'validation', tiny).splits) == ['validation']
+  splits = as_task({'train': rows, 'test': PAIRS}, 'train', tiny)
+  assert [len(splits.split(name)) for name in ('train', 'test')] == [40, 4]
+
+
+def test_figures_of_training_rows_say_so(tiny, tmp_path, capsys):
+  pt.tune(tiny, PAIRS, model_dir=str(tmp_path / 'a'), **QUICK | {'quiet': False})
+  assert 'step 4 (training rows): examples/loss' in capsys.readouterr().err
+  pt.tune(tiny, PAIRS, validation=PAIRS[:1], model_dir=str(tmp_path / 'b'), **QUICK | {'quiet': False})
+  assert 'step 4: examples/loss' in capsys.readouterr().err
 
 
 def test_evaluate_names_the_tasks_of_a_mixture(tiny):
@@ -86,7 +123,12 @@ def test_another_method_and_validation_examples_can_be_given(tiny, tmp_path):
 @pytest.mark.parametrize(('examples', 'message'), [
   ([], r'The list of examples is empty. Give at least one'),
   ('SortDescnding', r"There is no task 'SortDescnding'. Did you mean SortDescending"),
-  ([{'inputs': '3'}], r"An example has no 'targets'"),
+  ([{'inputs': '3'}], r"examples\[0\]: there is no column 'targets'; found inputs"),
+  (['3 4', '5 6'], r"Example 0 is a text: '3 4'; expected a pair"),
+  ([('3', None)], r"examples\[0\]: column 'targets' is null"),
+  ([('3', [1.5])], r'An example holds \[1.5\], which is neither a text nor token ids'),
+  ({'text': ['3'], 'targets': ['4']}, r"there is no column 'inputs'; found text, targets"),
+  ({'inputs': '3', 'targets': '4'}, r"The examples are a single dict, whose 'inputs' is '3'"),
 ])
 def test_examples_that_cannot_be_read_are_errors(tiny, tmp_path, examples, message):
   with pytest.raises(ValueError, match=message):

@@ -40,6 +40,7 @@ TOYS = {
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
   '/models/t5-small': '{model}',
   '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen',
+  'negative': '1', 'positive': '2', "'bad'": "'1'", "'good'": "'2'",  # words that the toys' vocabulary has
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
 # Sizes of the toy, instead of those of the models in the pages' commands.
 SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD_DIM': 24, 'EMBED_DIM': 96,

@@ -58,6 +58,22 @@ def test_a_task_without_metrics_or_the_split_is_an_error(tiny):
     judged(tiny, split='test')
 
 
+def test_an_example_without_target_cannot_be_evaluated(tiny):
+  task = dataclasses.replace(TASK, splits={'validation': [*EXAMPLES, {'inputs': '3'}]})
+  for evaluation in (judged, lambda *of: evaluate_loss(of[0], Conditioning(), Layout(), of[1], lengths=LENGTHS)):
+    with pytest.raises(ValueError, match=r"1 of 4 examples in the split 'validation' of three have no targets, first "):
+      evaluation(tiny, task)
+
+
+@pytest.mark.parametrize(('metric', 'message'), [
+  (words, r"The metric words of the task three returns 'words', which another metric returns too"),
+  (lambda targets, predictions: {'a': None}, r"returns None for 'a', expected a number"),
+  (lambda targets, predictions: {'a': 'high'}, r"returns 'high' for 'a', expected a number")])
+def test_metrics_return_numbers_under_names_of_their_own(tiny, metric, message):
+  with pytest.raises(ValueError, match=message):
+    judged(tiny, dataclasses.replace(TASK, metrics=(words, metric)), max_length=4)
+
+
 def of_targets(model, examples):
   """Returns the summed cross-entropy, the number of right tokens and of all tokens, from the model's logits."""
   loss = right = count = 0
@@ -74,7 +90,7 @@ def of_targets(model, examples):
 def test_the_loss_is_the_mean_over_the_targets_tokens(tiny, steps, seen):
   found = evaluate_loss(tiny, Conditioning(), Layout(), TASK, lengths=LENGTHS, batch_size=2, steps=steps)
   loss, right, count = of_targets(tiny, EXAMPLES[:seen])
-  np.testing.assert_allclose([found['loss'], found['accuracy']], [loss / count, right / count], rtol=1e-5)
+  np.testing.assert_allclose([found['loss'], found['token_accuracy']], [loss / count, right / count], rtol=1e-5)
 
 
 def test_the_loss_weighs_examples_as_training_does(tiny):

@@ -30,12 +30,13 @@ PUBLIC = {'prompts': 'tuning'}  # user-facing names -> their modules
 # A heavy or optional library -> the only files that may import it.
 HOMES = {
   'gin': ('programs/launch.py',),
-  'msgspec': ('runs/',),
+  'msgspec': ('files/json_files.py', 'runs/', 'data/token_files.py'),
   'tomli_w': ('runs/run_file.py',),
   'tensorstore': ('checkpoints/t5x.py',),
   'safetensors': ('checkpoints/huggingface.py', 'checkpoints/state.py'),
-  'sentencepiece': ('data/vocabularies.py',),
-  'tokenizers': ('data/vocabularies.py', 'scripts/make_integer_tokenizer.py'),
+  'sentencepiece': ('data/sentencepiece_vocabulary.py',),
+  'tokenizers': ('data/tokenizers_vocabulary.py', 'data/added_tokens.py', 'data/byte_level_bpe.py',
+                 'scripts/make_integer_tokenizer.py'),
   'grain': ('data/pipeline.py',),
   'sklearn': ('evaluation/clusters.py', 'data/digits.py'),
   'seqio': ('data/seqio_tasks.py', 'data/seqio_reading.py'),

@@ -1,7 +1,10 @@
 """Saved prompts, and predictions for whole files."""
 
+import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -53,6 +56,32 @@ def test_the_folder_of_a_run_of_t5x_gives_its_newest_prompt(tmp_path, stack):
   assert (load_prompt(str(tmp_path)).vectors == 10).all()
 
 
+@pytest.mark.parametrize('about', [
+  {'visibility': {'input': True, 'prompt': True, 'memory': True}}, {'visibility': None}, {'visibility': {'input': 1}},
+  {'placement': ['before']}, {'made_for': 'a model'}, {'mode': 5}])
+def test_metadata_of_another_version_is_an_error_with_path_and_field(tmp_path, about):
+  write_state(str(tmp_path / 'p.safetensors'), {'encoder/prompt/prompt/prompt': PROMPT.vectors}, about)
+  with pytest.raises(ValueError, match=rf'p.safetensors sets {next(iter(about))} to '):
+    load_prompt(str(tmp_path / 'p.safetensors'))
+
+
+@pytest.mark.parametrize(('name', 'shape'), [
+  ('encoder/prompt/prompt/prompt', ()), ('a/kernel/down', ()), ('decoder/prefix/keys', ()), ('other', ())])
+def test_tensors_of_shapes_that_no_method_writes_are_an_error(tmp_path, name, shape):
+  tensors = {name: np.ones(shape, np.float32)} | ({'a/kernel/up': np.ones((), np.float32)} if 'down' in name else {})
+  write_state(str(tmp_path / 'p.safetensors'), tensors, {})
+  with pytest.raises(ValueError, match=r'trained tensors|a prefix needs|no prompt'):
+    load_prompt(str(tmp_path / 'p.safetensors'))
+
+
+def test_trained_tensors_that_are_not_finite_are_an_error_with_path_and_place(tmp_path):
+  vectors = PROMPT.vectors.copy()
+  vectors[2, 7] = np.nan
+  write_state(str(tmp_path / 'last.safetensors'), {'decoder/prefix/keys': vectors[None, None]}, {})
+  with pytest.raises(ValueError, match=r'decoder/prefix/keys\[0, 0, 2, 7\] is nan, expected finite numbers'):
+    load_trained(str(tmp_path))
+
+
 def test_a_folder_without_a_prompt_is_an_error(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'holds neither best.safetensors nor last.safetensors. Give the f'):
     load_prompt(str(tmp_path))
@@ -60,9 +89,18 @@ def test_a_folder_without_a_prompt_is_an_error(tmp_path):
 
 def test_retrained_parameters_are_no_prompt(tmp_path):
   write_state(str(tmp_path / 'a.safetensors'), {'encoder/encoder_norm/scale': np.ones(12)}, {})
-  with pytest.raises(ValueError, match=r'a.safetensors holds other trained tensors, but no prompt. .* `load_tra'):
+  with pytest.raises(ValueError, match=r'holds other trained tensors, but no prompt: encoder/.* `pt.load_trained'):
     load_prompt(str(tmp_path / 'a.safetensors'))
   assert list(load_trained(str(tmp_path / 'a.safetensors')).tensors) == ['encoder/encoder_norm/scale']
+
+
+def test_a_peft_adapter_is_told_how_to_become_a_prompt(tmp_path):
+  (tmp_path / 'adapter_config.json').write_text('{"peft_type": "PROMPT_TUNING"}')
+  with pytest.raises(FileNotFoundError, match=rf'is a PEFT adapter, not a run. .*`prompt-tuning convert {tmp_path} '):
+    load_prompt(str(tmp_path))
+  (tmp_path / 'adapter_model.safetensors').write_bytes(b'')
+  with pytest.raises(ValueError, match=rf'is a file of a PEFT adapter. .*`prompt-tuning convert {tmp_path} '):
+    load_trained(str(tmp_path / 'adapter_model.safetensors'))
 
 
 def test_a_placement_of_another_program_is_an_error():
@@ -127,3 +165,26 @@ def test_lines_are_written_whole_or_not_at_all(tmp_path):
   with pytest.raises(RuntimeError):
     predictions.write_lines(str(path), broken())
   assert 'ä' in path.read_text() and [file.name for file in path.parent.iterdir()] == ['answers.jsonl']
+
+
+def test_an_id_forges_no_line_of_predictions():
+  line = {'inputs': {'id': 'a\n7||no\u2028b'}, 'prediction': 'yes'}
+  with pytest.raises(ValueError, match=r"The id 'a 7\|\|no b' of example 3 holds \|\|, which ends an id"):
+    predictions.text_line(line, 3)
+  assert predictions.text_line({**line, 'inputs': {'id': 'a\nb'}}, 3) == 'a b||yes'
+
+
+def test_a_prompt_of_another_stack_or_other_weights_is_named(tiny, causal, caplog):
+  about = {'method': 'PromptTuning', 'weights': tiny.weights_digest}
+  found = Trained({'encoder/prompt/prompt/prompt': np.ones((2, 12), np.float32)}, about)
+  with pytest.raises(ValueError, match='a prompt of the encoder, but prompts of this model belong to the decoder'):
+    found.conditioning(causal)
+  found.conditioning(tiny)
+  assert 'other weights' not in caplog.text
+  found.conditioning(dataclasses.replace(tiny, params=jax.tree.map(lambda x: 2 * x, tiny.params)))
+  assert 'The trained tensors were made for other weights of this shape' in caplog.text
+
+
+def test_a_models_digest_is_the_same_in_half_precision(tiny):
+  half = dataclasses.replace(tiny, params=jax.tree.map(lambda x: x.astype(jnp.bfloat16), tiny.params))
+  assert half.weights_digest == tiny.weights_digest

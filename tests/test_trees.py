@@ -1,5 +1,7 @@
 """Nested dicts, their flat names, and names of one layer."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,28 @@ def test_a_layers_name_and_the_stacked_path_are_inverse():
 def test_patterns_must_match_a_whole_name():
   assert trees.matches('encoder/norm/scale', ['x', '.*/scale'])
   assert not trees.matches('encoder/norm/scale', ['norm', 'encoder'])
+
+
+@pytest.mark.parametrize('pattern', ['(a', 'a{99999999999}', '(' * 5000])
+def test_what_is_no_regular_expression_is_an_error(pattern):
+  with pytest.raises(ValueError, match='is not a regular expression'):
+    trees.matches('a', [pattern])
+  with pytest.raises(ValueError, match='is not a regular expression'):
+    trees.patterns(pattern)
+
+
+@pytest.mark.parametrize('given', [5, None, ['a', 5], [['a']]])
+def test_what_is_no_text_is_no_pattern(given):
+  with pytest.raises(ValueError, match='is not a text'):
+    trees.patterns(given)
+
+
+def test_a_pattern_that_backtracks_for_ever_is_an_error(monkeypatch):
+  monkeypatch.setattr(trees, '_SECONDS', 0.05)
+  before = signal.getsignal(signal.SIGVTALRM)
+  with pytest.raises(ValueError, match=r"patterns '\(a\+\)\+b' takes too long to compare with 'aaa.*repetitions of"):
+    trees.matches('a' * 60, ['(a+)+b'])
+  assert signal.getsignal(signal.SIGVTALRM) == before and signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
 
 
 def test_numbers_are_counted_and_mapped_by_name():

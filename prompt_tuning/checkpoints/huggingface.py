@@ -5,6 +5,7 @@ Safetensors files have no checksum: a missing or short file is detected, a flipp
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,13 +15,20 @@ import safetensors.numpy
 
 from prompt_tuning.checkpoints import state
 from prompt_tuning.files import storage
-from prompt_tuning.names import nearest
+from prompt_tuning.files.json_files import Fields, read_fields, read_object
+from prompt_tuning.names import nearest, printable
 from prompt_tuning.types import Array, Flat
 
 _CONFIG = 'config.json'
 _SINGLE = 'model.safetensors'
 _INDEX = 'model.safetensors.index.json'
+_SUFFIX = '.safetensors'
+_WANTED = f'a Hugging Face folder with {_CONFIG} and {_SINGLE}'
 _PICKLES = ('.bin', '.pt', '.pth', '.ckpt')
+
+
+class _Index(Fields):
+  weight_map: dict[str, str] = {}  # noqa: RUF012 (copied by msgspec)
 
 
 class HuggingFaceFolder:
@@ -43,16 +51,15 @@ class HuggingFaceFolder:
     if storage.is_remote(self.path):
       raise OSError(f'{self.path}: Hugging Face folders are read only from a local disk. Copy the folder and give its '
                     'local path.')
-    self.config = read_json(os.path.join(self.path, _CONFIG))
-    weight_map = _read_weight_map(self.path)
-    self._files = {}
-    for file in sorted(set(weight_map.values())) or [_SINGLE]:
-      opened = _open(os.path.join(self.path, file))
-      self._files.update(dict.fromkeys(opened.keys(), opened))
+    self.config = read_object(os.path.join(self.path, _CONFIG), _WANTED)
+    weight_map = _read_weight_map(self.path, self.config)
+    opened = {file: _open(os.path.join(self.path, file)) for file in sorted(set(weight_map.values())) or [_SINGLE]}
+    self._files = {name: shard for shard in opened.values() for name in shard.keys()}
     for name, file in weight_map.items():
-      if name not in self._files:
-        raise ValueError(f'{os.path.join(self.path, file)} lacks the array {name}, which {_INDEX} lists there. '
-                         'Download the folder again.')
+      if name not in opened[file].keys():
+        raise ValueError(f'{os.path.join(self.path, file)} lacks the array {printable(name)}, which {_INDEX} lists '
+                         'there. Download the folder again.')
+      self._files[name] = opened[file]
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns name -> shape and type, without reading the arrays."""
@@ -107,13 +114,16 @@ def read_arrays(path: str) -> Flat:
 
   Raises:
     FileNotFoundError: the file does not exist.
-    ValueError: the file is damaged.
+    ValueError: the file is damaged, or a number is not finite.
   """
   opened = _open(path)
   try:
-    return {name: opened.get_tensor(name) for name in opened.keys()}
+    arrays = {name: opened.get_tensor(name) for name in opened.keys()}
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path}: an array cannot be read: {error}. Download it again.') from error
+  for name, array in arrays.items():
+    state.require_finite(path, name, array)
+  return arrays
 
 
 def write_arrays(path: str, named: Mapping[str, np.ndarray]) -> None:
@@ -122,52 +132,45 @@ def write_arrays(path: str, named: Mapping[str, np.ndarray]) -> None:
   safetensors.numpy.save_file(dict(named), path, metadata={'format': 'pt'})
 
 
-def read_json(path: str, wanted: str = f'a Hugging Face folder with {_CONFIG} and {_SINGLE}') -> dict[str, Any]:
-  """Returns the object of a JSON file; `wanted` describes its folder in messages.
-
-  Raises:
-    FileNotFoundError: the file does not exist.
-    ValueError: the file does not hold a JSON object.
-  """
-  if not os.path.exists(path):
-    raise FileNotFoundError(f'{path} does not exist; expected {wanted}. Check the path.')
-  try:
-    value = json.loads(storage.read_bytes(path))
-  except ValueError as error:
-    raise ValueError(f'{path} is not JSON: {error}. Download it again.') from error
-  if not isinstance(value, dict):
-    raise ValueError(f'{path} holds a {type(value).__name__}, expected a JSON object. Download it again.')
-  return value
-
-
 def write_json(path: str, value: Mapping[str, Any]) -> None:
   """Writes a JSON object as transformers does: indented by two spaces, keys sorted."""
   with open(path, 'w', encoding='utf-8') as file:
     file.write(json.dumps(value, indent=2, sort_keys=True) + '\n')
 
 
-def _read_weight_map(folder: str) -> dict[str, str]:
+def _read_weight_map(folder: str, config: Mapping[str, Any]) -> dict[str, str]:
   """Returns name -> shard, or {} if all arrays are in one file."""
   path = os.path.join(folder, _INDEX)
   if os.path.exists(os.path.join(folder, _SINGLE)):
     return {}
   if os.path.exists(path):
-    weight_map = read_json(path).get('weight_map')
-    if not weight_map or not all(os.path.basename(file) == file for file in weight_map.values()):
+    weight_map = read_fields(path, _Index, 'the index of a Hugging Face folder').weight_map
+    if not weight_map or not all(os.path.basename(file) == file and file.endswith(_SUFFIX)
+                                 for file in weight_map.values()):
       raise ValueError(f'{path} has no "weight_map" from array names to files in this folder. Download it again.')
     return weight_map
   pickles = sorted(name for name in os.listdir(folder) if name.endswith(_PICKLES))
   if pickles:
     raise ValueError(
       f'{folder} holds its arrays as {", ".join(pickles)}: Python pickles, which are never loaded because loading runs '
-      f'code. Expected {_SINGLE} or {_INDEX}. If you trust them, convert them: python -c "from transformers import '
-      'AutoModelForSeq2SeqLM as M; M.from_pretrained(\'FOLDER\').save_pretrained(\'NEW_FOLDER\')", or download the '
-      'safetensors revision.')
+      f'code. Expected {_SINGLE} or {_INDEX}. If you trust them, convert them: {_conversion(folder, config)}, or '
+      'download the safetensors revision.')
   raise FileNotFoundError(f'{folder} holds neither {_SINGLE} nor {_INDEX}. Download the files of the model.')
 
 
+def _conversion(folder: str, config: Mapping[str, Any]) -> str:
+  """Returns the command that writes a folder's arrays, and its tokenizer if it has one, to a new folder."""
+  auto = 'AutoModelForSeq2SeqLM' if 't5' in str(config.get('model_type')) else 'AutoModelForCausalLM'
+  names, new = [f'{auto} as M'], f'{os.path.normpath(folder)}-safetensors'
+  steps = [f'M.from_pretrained({folder!r}).save_pretrained({new!r})']
+  if any(re.match(r'tokenizer|.*\.model$|vocab\.|merges\.', name) for name in os.listdir(folder)):
+    names.append('AutoTokenizer as T')
+    steps.append(f'T.from_pretrained({folder!r}).save_pretrained({new!r})')
+  return f'python -c "from transformers import {", ".join(names)}; {"; ".join(steps)}"'
+
+
 def _open(path: str) -> Any:
-  if not os.path.exists(path):
+  if not os.path.isfile(path):
     raise FileNotFoundError(f'{path} does not exist, but {_INDEX} lists it. Download it.')
   try:
     # Memory-mapped files would count as resident memory.

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
+from prompt_tuning.names import printable
 from prompt_tuning.types import Flat, Params
 
 _LISTED = 30  # names in one message
@@ -247,4 +248,4 @@ def _ranges(numbers: list[int]) -> str:
 
 def _listed(names: list[str]) -> str:
   rest = f' and {len(names) - _LISTED} more' if len(names) > _LISTED else ''
-  return ', '.join(names[:_LISTED]) + rest
+  return ', '.join(map(printable, names[:_LISTED])) + rest

@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.checkpoints.huggingface import read_arrays, read_json, write_arrays, write_json
+from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays, write_json
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import Fields, Layers, Size, fields_of, read_object
+from prompt_tuning.names import printable
 from prompt_tuning.types import Flat
 
 ENCODER_PROMPT, DECODER_PROMPT = 'encoder/prompt/prompt/prompt', 'decoder/prompt/prompt/prompt'
@@ -35,6 +37,15 @@ _MULTITASK = 'MULTITASK_PROMPT_TUNING'
 _PROMPTS = ('PROMPT_TUNING', 'P_TUNING', 'CPT', _MULTITASK)
 _PREFIXES = ('PREFIX_TUNING', 'CARTRIDGE')
 _KEYS = {_MULTITASK: {_EMBEDDINGS, 'prefix_task_cols', 'prefix_task_rows'}}  # other kinds hold only `_EMBEDDINGS`
+
+
+class _Config(Fields):
+  peft_type: str
+  task_type: str | None = None
+  num_virtual_tokens: Size | None = None
+  num_layers: Layers | None = None
+  num_attention_heads: Size | None = None
+  token_dim: Size | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +107,14 @@ class Adapter:
 
   def _require_supported(self) -> None:
     if self.kind not in _PROMPTS + _PREFIXES:
-      raise ValueError(f'{self.folder} is an adapter of type {self.kind}, but only prompts and prefixes can be read: '
-                       f'{", ".join(_PROMPTS + _PREFIXES)}. Give an adapter of one of these types.')
+      raise ValueError(f'{self.folder} is an adapter of type {printable(self.kind)}, but only prompts and prefixes can '
+                       f'be read: {", ".join(_PROMPTS + _PREFIXES)}. Give an adapter of one of these types.')
     wanted = _KEYS.get(self.kind, {_EMBEDDINGS})
     if self.arrays.keys() != wanted:
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds {", ".join(sorted(self.arrays)) or "nothing"}; for an adapter '
-                       f'of type {self.kind}, expected {", ".join(sorted(wanted))} and nothing else, since no array is '
-                       'dropped silently. Save the adapter again, without modules_to_save.')
+      found = ', '.join(map(printable, sorted(self.arrays))) or 'nothing'
+      raise ValueError(f'{self.folder}/{_ARRAYS} holds {found}; for an adapter of type {self.kind}, expected '
+                       f'{", ".join(sorted(wanted))} and nothing else, since no array is dropped silently. Save the '
+                       'adapter again, without modules_to_save.')
 
   def _family(self, encoder_decoder: bool | None) -> bool:
     said = self.encoder_decoder
@@ -117,9 +129,7 @@ class Adapter:
     return said if encoder_decoder is None else encoder_decoder
 
   def _prompt(self, encoder_decoder: bool, width: int | None, task: int | None) -> np.ndarray:
-    """Returns [P, D]."""
-    length = self._length()
-    prompt = self._matrix()
+    prompt, length = self._matrix()
     if len(prompt) not in ((length, 2 * length) if encoder_decoder else (length,)):
       raise ValueError(f'{self.folder}/{_ARRAYS} holds a prompt of {len(prompt)} rows; expected {length}, the '
                        f'num_virtual_tokens of {CONFIG}{", or twice as many" if encoder_decoder else ""}. '
@@ -138,7 +148,7 @@ class Adapter:
   def _task_factor(self, task: int | None, shape: tuple[int, ...]) -> np.ndarray:
     """Returns the factor [P, D] of the shared prompt for one task."""
     columns, rows = self.arrays['prefix_task_cols'], self.arrays['prefix_task_rows']  # [tasks, P, r], [tasks, r, D]
-    tasks, ranks = len(columns), columns.shape[-1]
+    tasks, _, ranks = columns.shape if columns.ndim == 3 else (0, 0, 0)
     if columns.shape != (tasks, shape[0], ranks) or rows.shape != (tasks, ranks, shape[1]):
       raise ValueError(f'{self.folder}/{_ARRAYS} holds prefix_task_cols {columns.shape} and prefix_task_rows '
                        f'{rows.shape}; expected [tasks, {shape[0]}, r] and [tasks, r, {shape[1]}]. Save it again.')
@@ -155,7 +165,7 @@ class Adapter:
     stored = self.config.get('num_layers')
     shallow = encoder_decoder and None not in (layers, stored) and layers < stored  # decoder shallower than encoder
     count, kv_heads, head_dim = self._geometry(stored if shallow else layers, kv_heads, head_dim)
-    prefix, length = self._matrix(), self._length()
+    prefix, length = self._matrix()
     if prefix.shape != (length, 2 * count * kv_heads * head_dim):
       raise ValueError(f'{self.folder}/{_ARRAYS} holds a prefix {list(prefix.shape)}; expected [{length}, '
                        f'{2 * count * kv_heads * head_dim}] for {length} virtual tokens and {count} layers of '
@@ -179,19 +189,12 @@ class Adapter:
                          f'{value}. Give the model that the adapter was trained for.')
     return tuple(stored[name] if value is None else value for name, value in given.items())
 
-  def _length(self) -> int:
-    length = self.config.get('num_virtual_tokens')
-    if not isinstance(length, int) or length < 1:
-      raise ValueError(f'{self.folder}/{CONFIG} has num_virtual_tokens {length!r}; expected the number of vectors. '
-                       'Save the adapter again.')
-    return length
-
-  def _matrix(self) -> np.ndarray:
-    array = self.arrays[_EMBEDDINGS]
-    if array.ndim != 2:
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds {_EMBEDDINGS} {list(array.shape)}; expected one row for each '
-                       'virtual token. Save the adapter again.')
-    return array
+  def _matrix(self) -> tuple[np.ndarray, int]:
+    array, length = self.arrays[_EMBEDDINGS], self.config.get('num_virtual_tokens')
+    if array.ndim != 2 or length is None:
+      raise ValueError(f'{self.folder} holds {_EMBEDDINGS} {list(array.shape)} and num_virtual_tokens {length}; '
+                       'expected one row for each virtual token. Save the adapter again.')
+    return array, length
 
 
 def read_adapter(folder: str) -> Adapter:
@@ -206,20 +209,17 @@ def read_adapter(folder: str) -> Adapter:
   if storage.is_remote(folder):
     raise OSError(f'{folder}: adapters are read only from a local disk. Copy the folder and give its local path.')
   inside = ', '.join(adapters_inside(folder))
-  config = read_json(os.path.join(folder, CONFIG),
-                     f'the folder of a PEFT adapter{f", such as {inside}" if inside else ""}')
-  if not isinstance(config.get('peft_type'), str):
-    raise ValueError(f'{folder}/{CONFIG} has the peft_type {config.get("peft_type")!r}; expected a name such as '
-                     'PROMPT_TUNING. Save the adapter with PEFT again.')
-  path = os.path.join(folder, _ARRAYS)
+  file, path = os.path.join(folder, CONFIG), os.path.join(folder, _ARRAYS)
+  config = read_object(file, f'the folder of a PEFT adapter{f", such as {inside}" if inside else ""}')
+  kind = fields_of(file, config, _Config).peft_type
   if not os.path.exists(path):
     if os.path.exists(os.path.join(folder, _PICKLE)):
       raise ValueError(f'{folder} holds its arrays as {_PICKLE}: a Python pickle, which is never loaded because '
                        f'loading runs code. Expected {_ARRAYS}. If you trust the file, convert it: load it with PEFT '
                        'and call save_pretrained(\'NEW_FOLDER\', safe_serialization=True).')
     raise FileNotFoundError(f'{folder} holds {CONFIG}, but no {_ARRAYS}. Copy it there.')
-  arrays = {name: np.asarray(array, np.float32) for name, array in read_arrays(path).items()}
-  return Adapter(folder, config['peft_type'], config, arrays)
+  return Adapter(folder, kind, config, {name: np.asarray(array, np.float32)
+                                        for name, array in read_arrays(path).items()})
 
 
 def adapters_inside(folder: str) -> list[str]:

@@ -17,6 +17,8 @@ import safetensors
 import safetensors.numpy
 
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import Fields, fields_of, parse_object
+from prompt_tuning.names import printable
 from prompt_tuning.types import Array, Flat
 
 _ENTRY = 'state'
@@ -70,8 +72,8 @@ def parse_state(path: str, content: bytes) -> tuple[Flat, dict[str, Any]]:
                      'Give a file saved by a run, or an older one.') from error
   state = _read_entry(path, content)
   arrays = {name: _array(path, name, fields) for name, fields in stored.items()}
-  _verify(path, arrays, state['digests'])
-  return arrays, state['metadata']
+  _verify(path, arrays, state.digests)
+  return arrays, state.metadata
 
 
 def dense(path: str, name: str, array: Array) -> np.ndarray:
@@ -82,6 +84,16 @@ def dense(path: str, name: str, array: Array) -> np.ndarray:
     raise ValueError(f'{path} cannot hold {name}: its type is {array.dtype}, but only numbers can be stored. '
                      'Convert it first.')
   return array.astype(native, order='C', copy=False)
+
+
+def require_finite(path: str, name: str, array: Array) -> None:
+  """Raises ValueError if an array holds a number that is not finite in float32, in which models read it."""
+  with np.errstate(over='ignore'):
+    finite = np.isfinite(np.asarray(array, np.float32))
+  if not finite.all():
+    place = tuple(map(int, np.argwhere(~finite)[0]))
+    raise ValueError(f'{path}: {printable(name)}{list(place)} is {array[place]}, expected finite numbers in float32. '
+                     'Use an older file, or train again with a lower learning rate.')
 
 
 def numpy_dtype(path: str, name: str, stored: str) -> np.dtype:
@@ -96,7 +108,13 @@ def _array(path: str, name: str, fields: Mapping[str, Any]) -> np.ndarray:
   return np.frombuffer(fields['data'], numpy_dtype(path, name, fields['dtype'])).reshape(fields['shape'])
 
 
-def _read_entry(path: str, content: bytes) -> dict[str, Any]:
+class _State(Fields):
+  version: int
+  digests: dict[str, str]
+  metadata: dict[str, Any]
+
+
+def _read_entry(path: str, content: bytes) -> _State:
   length = int.from_bytes(content[:8], 'little')  # safetensors: length of the header, header, arrays
   entry = (json.loads(content[8:8 + length]).get('__metadata__') or {}).get(_ENTRY)
   if entry is None:
@@ -105,20 +123,21 @@ def _read_entry(path: str, content: bytes) -> dict[str, Any]:
   digest, _, text = entry.partition(' ')
   if hashlib.sha256(text.encode()).hexdigest() != digest:
     raise ValueError(f'{path} is damaged: its metadata has changed since it was written. Use an older file.')
-  state = json.loads(text)
-  if state['version'] != _VERSION:
-    raise ValueError(f'{path} has version {state["version"]} of the state format; this package reads {_VERSION}. '
+  state = parse_object(path, text, 'a state')
+  if state.get('version') != _VERSION:
+    raise ValueError(f'{path} has version {state.get("version")!r} of the state format; this package reads {_VERSION}. '
                      'Read it with a newer version of the package.')
-  return state
+  return fields_of(path, state, _State)
 
 
 def _verify(path: str, arrays: Flat, digests: Mapping[str, str]) -> None:
   if arrays.keys() != digests.keys():
-    differing = ', '.join(sorted(arrays.keys() ^ digests.keys()))
+    differing = ', '.join(map(printable, sorted(arrays.keys() ^ digests.keys())))
     raise ValueError(f'{path} is damaged: its arrays and its list of digests differ in {differing}. Use an older file.')
   for name, array in arrays.items():
     if _digest(array) != digests[name]:
-      raise ValueError(f'{path} is damaged: the array {name} has changed since it was written. Use an older file.')
+      raise ValueError(f'{path} is damaged: the array {printable(name)} has changed since it was written. Use an '
+                       'older file.')
 
 
 def _digest(array: np.ndarray) -> str:

@@ -4,8 +4,9 @@ Native (version 3): `checkpoint_<step>/checkpoint` is a msgpack tree whose leave
 zarr arrays in sibling folders `target.<dotted name>`. Old checkpoints keep all small arrays in the msgpack file, newer
 ones only the step.
 
-Orbax: `checkpoint_<step>/state` is one OCDBT key-value store of the same zarr arrays. Its chunks have no checksum, so
-damage that zstd accepts goes undetected; gzip, in the native layout, has one.
+Orbax: `checkpoint_<step>/state` is one OCDBT key-value store of the same zarr arrays, or in 2022 and 2023 a folder of
+them; newer ones may be zarr 3. Its chunks have no checksum, so damage that zstd accepts goes undetected; gzip, in the
+native layout, has one.
 """
 
 import dataclasses
@@ -32,7 +33,10 @@ _STEP = re.compile(r'checkpoint_(\d+)')
 _UNFINISHED = re.compile(r'checkpoint_\d+\.(tmp|orbax-checkpoint-tmp)-.*')
 _NATIVE_FILE = 'checkpoint'
 _ORBAX_FILE = 'state/manifest.ocdbt'
-_LAYOUTS = f'a file {_NATIVE_FILE!r} (native layout) or {_ORBAX_FILE!r} (Orbax layout)'
+_ORBAX_FOLDERS = 'state'  # of Orbax before OCDBT
+_ZARR = {'.zarray': ('zarr', 'dtype'), 'zarr.json': ('zarr3', 'data_type')}  # file -> driver, its name for the type
+_TENSORFLOW = b'model_checkpoint_path'  # first bytes of the file 'checkpoint' that TensorFlow writes
+_LAYOUTS = f'a file {_NATIVE_FILE!r} (native layout), {_ORBAX_FILE!r} or arrays in {_ORBAX_FOLDERS!r} (Orbax layout)'
 _COMPRESSOR = {'id': 'gzip', 'level': 1}
 
 
@@ -43,6 +47,7 @@ class _Stored:
   kvstore: Mapping[str, Any]
   shape: tuple[int, ...]
   dtype: np.dtype
+  driver: str = 'zarr'
 
 
 class T5XCheckpoint:
@@ -69,7 +74,7 @@ class T5XCheckpoint:
     if layout == _NATIVE_FILE:
       self._arrays, self.step = _list_native(self.path, content, part)
     else:
-      self._arrays, self.step = _list_orbax(self.path, part)
+      self._arrays, self.step = _list_orbax(self.path, part, ocdbt=layout == _ORBAX_FILE)
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns name -> shape and type, without reading the arrays; names are without the leading `target/`."""
@@ -122,6 +127,8 @@ def _find(path: str) -> tuple[str, str, bytes]:
     path, last = parent, os.path.basename(parent)
   if _UNFINISHED.fullmatch(last):
     raise ValueError(f'{path} is incomplete: its writer was interrupted. Give another checkpoint.')
+  if storage.exists(f'{path}.index'):
+    raise _of_tensorflow(path)
   if not storage.is_remote(path) and not os.path.isdir(path):
     found = 'a file' if os.path.exists(path) else 'nothing'
     raise FileNotFoundError(f'{path}: found {found}, expected a T5X folder checkpoint_<step>, or a folder of such '
@@ -146,6 +153,9 @@ def _main_file(path: str) -> tuple[str, bytes] | None:
       result = store.read(name).result()
       if result.state == 'value':
         return name, result.value
+    folders = tensorstore.KvStore.open(_folder_spec(storage.join(path, _ORBAX_FOLDERS))).result()
+    if any(key.decode().rpartition('/')[-1] in _ZARR for key in folders.list().result()):
+      return _ORBAX_FOLDERS, b''
   except Exception as error:  # tensorstore raises several types
     raise OSError(f'{path} cannot be read: {_reason(error)}. Check the path and its permissions.') from error
   return None
@@ -158,20 +168,29 @@ def _list_folders(path: str) -> set[str]:
   return {name for name in os.listdir(path) if os.path.isdir(os.path.join(path, name))}
 
 
+def _of_tensorflow(path: str) -> ValueError:
+  return ValueError(f'{path} is a TensorFlow checkpoint, as of the first T5 releases; expected one of T5X or a Hugging '
+                    'Face folder. Convert it with `python -m t5x.scripts.convert_tf_checkpoint`, or download the model '
+                    'in one of these forms.')
+
+
 def _list_native(path: str, content: bytes, part: str) -> tuple[dict[str, Any], int]:
   """Returns the arrays and the step of a native checkpoint."""
   file = storage.join(path, _NATIVE_FILE)
+  if content.startswith(_TENSORFLOW):
+    raise _of_tensorflow(path)
   try:
     tree = flax.serialization.msgpack_restore(content)
     version, optimizer = tree['version'], tree['optimizer']
     leaves, step = _leaves(optimizer[part]), int(optimizer['state']['step'])
+    arrays = {name: _native_leaf(path, leaf) for name, leaf in leaves.items() if leaf is not None}
   except Exception as error:  # msgpack raises a dozen unrelated types
     raise ValueError(f'{file} is damaged or not a T5X file: {type(error).__name__}: {error}. '
                      'Copy the checkpoint again.') from error
   if version not in (2, _VERSION):
     raise ValueError(f'{file} has version {version} of the native layout; this package reads 2 and {_VERSION}. '
                      'Load it with a T5X release that supports it, and save it again.')
-  return {name: _native_leaf(path, leaf) for name, leaf in leaves.items() if leaf is not None}, step
+  return arrays, step
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -198,21 +217,26 @@ def _native_leaf(path: str, leaf: Any) -> np.ndarray | _Stored:
     dtype=jnp.dtype(metadata.get('dtype') or leaf['dtype']))
 
 
-def _list_orbax(path: str, part: str) -> tuple[dict[str, Any], int]:
+def _list_orbax(path: str, part: str, *, ocdbt: bool) -> tuple[dict[str, Any], int]:
   """Returns the arrays and the step of an Orbax checkpoint."""
   state = storage.join(path, 'state')
-  root = {'driver': 'ocdbt', 'base': _folder_spec(state)}
+  root = {'driver': 'ocdbt', 'base': _folder_spec(state)} if ocdbt else _folder_spec(state)
+  inside = root.get('path', '')
   arrays = {}
   try:
     store = tensorstore.KvStore.open(root).result()
     for key in store.list().result():
       folder, _, last = key.decode().rpartition('/')
-      if last == '.zarray':
+      if last in _ZARR:
+        driver, name_of_type = _ZARR[last]
         metadata = json.loads(store.read(key).result().value)
-        arrays[folder.replace('.', '/')] = _Stored(
-          root | {'path': f'{folder}/'}, tuple(metadata['shape']), jnp.dtype(metadata['dtype']))
+        if metadata.get('node_type') != 'group':  # of zarr 3
+          arrays[folder.replace('.', '/')] = _Stored(
+            root | {'path': f'{inside}{folder}/'}, tuple(metadata['shape']), jnp.dtype(metadata[name_of_type]), driver)
+    if 'state/step' not in arrays:
+      raise ValueError("it lacks 'state/step'")
     step = int(_read_stored(path, 'state/step', arrays['state/step']))
-  except Exception as error:  # tensorstore raises several types; a missing step is a KeyError
+  except Exception as error:  # tensorstore raises several types
     raise ValueError(f'{state} is damaged or not a T5X state: {_reason(error)}. Copy the checkpoint again.') from error
   return {name.removeprefix(f'{part}/'): array for name, array in arrays.items() if name.startswith(f'{part}/')}, step
 
@@ -220,7 +244,7 @@ def _list_orbax(path: str, part: str) -> tuple[dict[str, Any], int]:
 def _read_stored(path: str, name: str, stored: _Stored, part: Any = ...) -> np.ndarray:
   try:
     # Without this option a missing chunk reads as zeros.
-    spec = {'driver': 'zarr', 'kvstore': stored.kvstore, 'fill_missing_data_reads': False}
+    spec = {'driver': stored.driver, 'kvstore': stored.kvstore, 'fill_missing_data_reads': False}
     array = tensorstore.open(spec, open=True, read=True).result()
     if array.shape != stored.shape:
       raise ValueError(f'its shape is {array.shape}, but {_NATIVE_FILE!r} says {stored.shape}')

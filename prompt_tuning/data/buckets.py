@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from prompt_tuning.data.packing import Row
 from prompt_tuning.data.shuffled import permutation
 from prompt_tuning.rows import layouts
@@ -35,6 +37,15 @@ class Buckets:
   def _index(self, example: layouts.Segment) -> int:
     return next(i for i, lengths in enumerate(self._lengths)
                 if all(len(example[stack]['tokens']) <= length for stack, length in lengths.items()))
+
+
+def usual_length(lengths: Sequence[int]) -> int | None:
+  """Returns the length that all rows but a few have at most, if the longest is far longer; else None.
+
+  Far longer is more than twice what nine in ten rows have.
+  """
+  limit = 2 * max(8, int(np.percentile(lengths, 90, method='lower')))
+  return max(length for length in lengths if length <= limit) if max(lengths) > limit else None
 
 
 def bucket_lengths(buckets: Sequence[int], longest: int, *, packed: bool) -> tuple[int, ...]:

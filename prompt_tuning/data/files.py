@@ -1,227 +1,244 @@
-"""Tasks from JSONL and TSV files, without writing Python.
+"""Tasks from the rows of JSONL, TSV and CSV files and of tables in memory, without writing Python.
 
-A JSONL file has one JSON object per line; its keys are the columns. The first line of a TSV file names the columns;
-values are separated by tabs and are not quoted. A template such as "sst2 sentence: {text}" turns an example's columns
-into a text.
+A JSONL file has one JSON object per line; its keys are the columns. The first line of a TSV or CSV file names the
+columns. Values may be quoted, as in spreadsheets, and only those of CSV may contain line breaks; in a TSV file with a
+value such as `"Good" film`, which no quoting gives, all quotation marks are part of the texts. A template such as
+"sst2 sentence: {text}" turns a row's columns into a text.
 """
 
+import csv
 import gzip
 import hashlib
+import io
 import json
-import string
+import os
+import re
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from prompt_tuning.data import metrics as metric_functions
-from prompt_tuning.data.tasks import FILE_ENDINGS, Example, Metric, Task
+from prompt_tuning.data import tables
+from prompt_tuning.data.tasks import Example, Metric, Task, is_table
+from prompt_tuning.data.templates import IN_MEMORY, Row, Templates
+from prompt_tuning.data.vocabulary import require_whole
 from prompt_tuning.files import storage
-from prompt_tuning.names import nearest
 
-Row = tuple[int, dict[str, Any]]  # line number, columns
+_MARK = b'\xef\xbb\xbf'  # the byte order mark that some editors write
+_LINE_BYTES = 64 * 2**20
+# A value that begins with a quotation mark, and goes on after the quotation.
+_UNQUOTED = re.compile(r'(?:^|\t)"(?:[^"]|"")*"(?!["\t]|$)')
+csv.field_size_limit(2**31 - 1)  # a document may be a single value
 
 
 class FileTask(Task):
-  """A task whose examples are the lines of a file. Each keeps its columns in addition to 'inputs' and 'targets'.
+  """A task whose examples are the rows of a file or of a table. Each keeps its columns as 'row'.
 
-  Splits: 'all' is all of `path`. If `validation` is a fraction, 'train' and 'validation' divide `path` by a hash of the
-  inputs: equal inputs stay in one split, and adding or removing lines does not move others. If `validation` is a file,
-  'train' is all of `path`.
+  Splits: 'all' is all of `path`. If `validation` is a fraction, 'train' and 'validation' divide `path` by a hash of
+  each row's columns: it does not depend on templates, equal rows stay in one split, and adding or removing rows does
+  not move others. If `validation` is a file, 'train' is all of `path`.
 
   Args:
-    path: a .jsonl or .tsv file, local or `gs://`.
+    path: a .jsonl, .tsv or .csv file, local or `gs://`; or a table in memory, such as a DataFrame (`tables.records`).
     inputs: template of the input text.
     targets: template of the target text.
     labels: maps values of the columns in `targets` to texts, for example {'0': 'negative', '1': 'positive'}.
-    validation: the fraction of examples for validation, or the path of another file.
-    test: the path of a file for the split 'test'.
+    validation: the fraction of rows for validation, or another file or table.
+    test: a file or table for the split 'test'.
     metrics: functions, or names for `metrics.get`.
     name: the task's name; the path by default.
+    loss_weight: the column that weights each row's targets in the training loss; None weights all equally.
+
+  Raises:
+    ValueError: a row or a setting cannot be used; the message names it.
   """
 
-  def __init__(self, path: str, *, inputs: str = '{inputs}', targets: str = '{targets}',
-               labels: Mapping[str, str] | None = None, validation: float | str = 0.1, test: str | None = None,
-               metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None):
-    fill = _Filler(inputs, targets, labels)
-    everything = [fill(path, row) for row in read_table(path)]
+  def __init__(self, path: Any, *, inputs: str = '{inputs}', targets: str = '{targets}',
+               labels: Mapping[str, str] | None = None, validation: Any = 0.1, test: Any = None,
+               metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
+               loss_weight: str | None = None):
+    fill = Templates(inputs, targets, labels, loss_weight)
+    read = lambda source: [fill(row) for row in read_rows(source)]
+    everything = read(path)
     splits = {'train': everything, 'all': everything}
-    if isinstance(validation, str):
-      splits['validation'] = [fill(validation, row) for row in read_table(validation)]
-    else:
+    if isinstance(validation, int | float):
       if not 0 <= validation < 1:
-        raise ValueError(f'validation={validation} is out of range for {path}. Give a fraction from 0 to below 1, or '
-                         'the path of a file.')
+        raise ValueError(f'validation={validation} is out of range. Give a fraction from 0 to below 1, or the path of '
+                         'a file.')
       for split, wanted in (('train', False), ('validation', True)):
-        splits[split] = [e for e in everything if (share(e['inputs']) < validation) == wanted]
+        splits[split] = [e for e in everything if (row_share(e['row']) < validation) == wanted]
+    else:
+      splits['validation'] = read(validation)
     if test is not None:
-      splits['test'] = [fill(test, row) for row in read_table(test)]
-    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
-    super().__init__(name or str(path), splits, functions, source=str(path), labels=fill.labels)
+      splits['test'] = read(test)
+    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in (
+      [metrics] if isinstance(metrics, str) else metrics))
+    source = str(path) if isinstance(path, str | os.PathLike) else 'examples'
+    super().__init__(name or source, splits, functions, source=source, labels=fill.labels)
 
 
 def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
-  """Returns the examples to predict: the rows of a JSONL or TSV file, or each line of any other file as a text.
+  """Returns the examples to predict: the rows of a JSONL, TSV or CSV file, or each line of a text file.
 
   Args:
     path: the file, local or `gs://`.
     inputs: template of the input text; of a text file, whose lines fill its column, it must have one column.
 
   Raises:
-    ValueError: a row cannot be read, or the template has several columns that lines of a text file cannot fill.
+    ValueError: a row cannot be read, the template has several columns that lines of a text file cannot fill, or the
+      text file holds a table.
   """
-  fill = _Filler(inputs, None, None)
-  if str(path).endswith(FILE_ENDINGS):
-    return [fill(path, row) for row in read_table(path)]
+  fill = Templates(inputs)
+  if is_table(path):
+    return [fill(row) for row in read_table(path)]
   columns = fill.columns('inputs')
   if len(columns) > 1:
     raise ValueError(f'{path} has one text a line, but the template {inputs!r} has the columns {", ".join(columns)}. '
-                     'Give a .jsonl or .tsv file with these columns, or a template with one column.')
-  return [{'inputs': fill(path, (number, dict.fromkeys(columns, text)))['inputs']} for number, text in read_lines(path)]
+                     'Give a .jsonl, .tsv or .csv file with these columns, or a template with one column.')
+  lines = list(read_lines(path))
+  _require_texts(path, [line for _, line in lines])
+  return [{'inputs': fill((f'{path}:{number}', dict.fromkeys(columns, text)))['inputs']} for number, text in lines]
+
+
+def read_rows(source: Any) -> list[Row]:
+  """Returns the rows of a file or of a table in memory, each after its position for messages."""
+  if isinstance(source, str | os.PathLike):
+    return read_table(str(source))
+  return [(f'{IN_MEMORY}{i}]', row) for i, row in enumerate(tables.records(source))]
 
 
 def read_table(path: str) -> list[Row]:
-  """Returns the line number and the columns of every row of a JSONL or TSV file; blank lines are skipped.
+  """Returns `path:line` and the columns of every row of a JSONL, TSV or CSV file; blank lines are skipped.
 
   Raises:
     ValueError: a line cannot be read, or the file has no rows; the message names file and line.
   """
-  if not str(path).endswith(FILE_ENDINGS):
-    raise ValueError(f'{path} is neither a .jsonl nor a .tsv file. Rename it, or convert it to one of them.')
-  lines = [(number, line) for number, line in read_lines(path) if line.strip()]
-  if str(path).endswith('.tsv'):
-    rows = _tsv_rows(path, lines)
+  if not is_table(path):
+    raise ValueError(f'{path} is not a .jsonl, .tsv or .csv file. Rename it, or convert it to one of them.')
+  ending = os.path.splitext(path.lower().removesuffix('.gz'))[1]
+  lines = read_lines(path)
+  if ending == '.jsonl':
+    rows = [(f'{path}:{number}', _json_object(path, number, line)) for number, line in lines if line.strip()]
   else:
-    rows = [(number, _json_object(path, number, line)) for number, line in lines]
+    rows = _separated_rows(path, [line for _, line in lines], ',' if ending == '.csv' else '\t')
   if not rows:
-    raise ValueError(f'{path} holds no examples. Write one JSON object per line or, for TSV, a line of column names '
-                     'followed by one example per line.')
+    raise ValueError(f'{path} holds no examples. Write one JSON object per line or, for TSV and CSV, a line of column '
+                     'names followed by one example per line.')
   return rows
-
-
-class _Filler:
-  """Builds 'inputs' and 'targets' from an example's columns."""
-
-  def __init__(self, inputs: str, targets: str | None, labels: Mapping[str, str] | None):
-    templates = {'inputs': inputs} | ({} if targets is None else {'targets': targets})
-    self._templates = {key: _parse(key, template) for key, template in templates.items()}
-    self._labels = labels
-
-  @property
-  def labels(self) -> tuple[str, ...]:
-    """All possible target texts, from the label map; empty unless the template has exactly one column."""
-    parts = self._templates['targets']
-    if self._labels is None or sum(column is not None for _, column in parts) != 1:
-      return ()
-    texts = (''.join(words + ('' if column is None else label) for words, column in parts)
-             for label in self._labels.values())
-    return tuple(dict.fromkeys(texts))
-
-  def columns(self, key: str) -> list[str]:
-    """Returns the columns that a template names."""
-    return list(dict.fromkeys(column for _, column in self._templates[key] if column is not None))
-
-  def __call__(self, path: str, row: Row) -> Example:
-    number, columns = row
-    texts = {}
-    for key, parts in self._templates.items():
-      texts[key] = ''
-      for words, column in parts:
-        value = '' if column is None else _text(path, number, columns, column)
-        if column is not None and key == 'targets' and self._labels is not None:
-          value = self._label(path, number, column, value)
-        texts[key] += words + value
-    return columns | texts
-
-  def _label(self, path: str, number: int, column: str, value: str) -> str:
-    if value not in self._labels:
-      raise ValueError(f'{path}:{number}: column {column!r} holds {value!r}, but the label map has only '
-                       f'{", ".join(map(repr, self._labels))}. Fix the line, or add the value to the label map.')
-    return self._labels[value]
-
-
-def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
-  """Returns the template's pieces: literal text, and the column that follows it (None at the end)."""
-  try:
-    parts = list(string.Formatter().parse(template))
-  except ValueError as error:
-    raise ValueError(f'The template {template!r} for {key} cannot be read: {error}. Write columns as {{text}}, and '
-                     'double any literal braces.') from error
-  columns = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
-  if not columns or not all(name and not spec and not conversion for name, spec, conversion in columns):
-    raise ValueError(f'The template {template!r} for {key} names no column, or one with a colon or an exclamation '
-                     'mark. Write column names in braces, for example "sentence: {text}".')
-  return [(words, name) for words, name, _, _ in parts]
-
-
-def _text(path: str, number: int, columns: Mapping[str, Any], column: str) -> str:
-  if column not in columns:
-    raise ValueError(f'{path}:{number}: there is no column {column!r}; found {", ".join(columns) or "none"}.'
-                     f'{nearest(column, columns)} Use one of the file\'s columns in the template.')
-  value = columns[column]
-  if isinstance(value, str):
-    return value
-  if value is None or isinstance(value, dict | list):
-    kind = 'null' if value is None else 'an object' if isinstance(value, dict) else 'a list'
-    raise ValueError(f'{path}:{number}: column {column!r} is {kind}; expected a string, a number, true or false. '
-                     'Fix or remove the line.')
-  return json.dumps(value)  # label maps use JSON's spelling: true, not True
 
 
 def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
   try:
-    found = json.loads(line)
-  except ValueError as error:
+    found = json.loads(line, object_pairs_hook=_unique)
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'{path}:{number}: not JSON ({error}); found {line.strip()[:60]!r}. '
                      'Write one JSON object per line.') from error
   if not isinstance(found, dict):
     raise ValueError(f'{path}:{number}: found {line.strip()[:60]!r}, expected a JSON object such as '
                      '{"inputs": "…", "targets": "…"}.')
+  if '\\u' in line:
+    for column, value in found.items():
+      text = value if isinstance(value, str) else json.dumps([column, value], ensure_ascii=False)
+      require_whole(text, f'{path}:{number}: column {column!r}: ')
   return found
 
 
-def _tsv_rows(path: str, lines: Sequence[tuple[int, str]]) -> list[Row]:
-  if not lines:
-    return []
-  names = lines[0][1].split('\t')
-  if len(set(names)) < len(names):
-    raise ValueError(f'{path}:{lines[0][0]}: the first line names a column twice ({", ".join(names)}). '
-                     'Give each column a unique name.')
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) < len(pairs):
+    names = [name for name, _ in pairs]
+    raise ValueError(f'the key {next(name for name in names if names.count(name) > 1)!r} occurs twice')
+  return found
+
+
+def _separated_rows(path: str, lines: Sequence[str], separator: str) -> list[Row]:
+  plain = separator == '\t' and any(map(_UNQUOTED.search, lines))
+  reader = csv.reader((f'{line}\n' for line in lines), delimiter=separator, strict=True,
+                      quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+  names: list[str] = []
   rows = []
-  for number, line in lines[1:]:
-    values = line.split('\t')
-    if len(values) != len(names):
-      raise ValueError(f'{path}:{number}: found {len(values)} columns, but the first line names {len(names)} '
-                       f'({", ".join(names)}). Separate values with single tabs; a value cannot contain a tab.')
-    rows.append((number, dict(zip(names, values, strict=True))))
-  return rows
+  while True:
+    number = reader.line_num + 1
+    where = f'{path}:{number}'
+    try:
+      values = next(reader, None)
+    except csv.Error as error:
+      raise ValueError(f'{where}: {error}; found {lines[number - 1][:60]!r}. A value that begins with a quotation mark '
+                       'must end with one, and those inside it are doubled. Fix the line, or write JSONL.') from error
+    if values is None:
+      return rows
+    if separator == '\t' and reader.line_num > number:
+      raise ValueError(f'{where}: a value begins with a quotation mark and ends in line {reader.line_num}; values of a '
+                       'TSV file have no line breaks. Close the quotation, double a quotation mark that is part of the '
+                       'text and quote the value, or write CSV or JSONL.')
+    if not any(value.strip() for value in values):
+      continue  # a blank line
+    if not names:
+      names = values
+      if len(set(names)) < len(names):
+        raise ValueError(f'{where}: the first line names a column twice ({", ".join(names)}). '
+                         'Give each column a unique name.')
+    elif len(values) != len(names):
+      raise ValueError(f'{where}: found {len(values)} columns, but the first line names {len(names)} '
+                       f'({", ".join(names)}). Separate values with single {"tabs" if separator != "," else "commas"}, '
+                       'and quote a value that contains one.')
+    else:
+      rows.append((where, dict(zip(names, values, strict=True))))
 
 
-def read_lines(path: str) -> list[tuple[int, str]]:
-  """Returns the lines of a text file, plain or .gz, with their numbers from 1; only line feeds end a line.
+def _require_texts(path: str, lines: Sequence[str]) -> None:
+  """Raises ValueError if the lines of a text file are those of a table: JSON, or values separated by tabs."""
+  tabs = {line.count('\t') for line in lines if line.strip()}
+  first = next((line.strip() for line in lines if line.strip()), '')
+  is_json = first in ('{', '[') or first.startswith(('{"', '[{'))
+  if is_json or (len(tabs) == 1 and min(tabs) > 0):
+    kind = 'JSON' if is_json else 'values separated by tabs'
+    ending = '.jsonl, with one object per line' if is_json else '.tsv'
+    raise ValueError(f'{path} holds {kind}, so a line of it is not a text to predict for. Give the file the ending '
+                     f'{ending}, or remove what is not part of the texts.')
+
+
+def read_lines(path: str) -> Iterator[tuple[int, str]]:
+  """Yields the lines of a text file, plain or .gz, with their numbers from 1; only line feeds end a line.
+
+  A compressed file is unpacked line by line.
 
   Raises:
     FileNotFoundError: the file does not exist.
-    ValueError: the file is not UTF-8, or its gzip data is damaged.
+    ValueError: the file is not UTF-8, its gzip data is damaged, or a line is too long to be an example.
   """
+  number = 0
   try:
-    content = storage.read_bytes(path)
-    content = gzip.decompress(content) if str(path).endswith('.gz') else content
+    with _opened(path) as file:
+      while line := file.readline(_LINE_BYTES + 1):
+        number += 1
+        if len(line) > _LINE_BYTES:
+          raise ValueError(f'{path}:{number}: the line is longer than {_LINE_BYTES:,} bytes. Write one example a line.')
+        line = line.removeprefix(_MARK) if number == 1 else line
+        if line:
+          yield number, line.removesuffix(b'\n').decode().removesuffix('\r')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
+                     'Save the file as UTF-8.') from error
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
     raise ValueError(f'{path} is not a complete gzip file ({error}). Copy it again, or unpack it.') from error
-  content = content.removeprefix(b'\xef\xbb\xbf')  # the byte order mark that some editors write
-  parts = content.removesuffix(b'\n').split(b'\n') if content else []
-  lines = []
-  for number, part in enumerate(parts, start=1):
-    try:
-      lines.append((number, part.decode().removesuffix('\r')))
-    except UnicodeDecodeError as error:
-      raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
-                       'Save the file as UTF-8.') from error
-  return lines
+
+
+def _opened(path: str) -> IO[bytes]:
+  source = io.BytesIO(storage.read_bytes(path)) if storage.is_remote(path) else path
+  if str(path).lower().endswith('.gz'):
+    return gzip.open(source)
+  return open(path, 'rb') if source is path else source
 
 
 def share(text: str) -> float:
   """Returns a number in [0, 1) that depends only on the text."""
   return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) / 2**32
+
+
+def row_share(columns: Mapping[str, Any]) -> float:
+  """Returns a number in [0, 1) that depends only on a row's columns, by name and text, in any order."""
+  texts = {name: tables.spelled(value) or repr(value) for name, value in columns.items()}
+  return share(json.dumps(texts, sort_keys=True))

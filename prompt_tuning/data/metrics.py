@@ -1,6 +1,10 @@
 """Metrics: functions `(targets, predictions) -> {name: value}`, all values in percent.
 
 `get` finds them by name. F1, BLEU and ROUGE come from their reference libraries: `pip install '.[metrics]'`.
+
+Two texts are equal if their words are: white space at the ends does not count, and any run of it elsewhere counts as
+one space; case and punctuation count. Accuracy, F1 and the labels that they name follow this rule. Only
+`sequence_match` compares characters, and the metrics of SQuAD, GLUE and SuperGLUE follow their benchmarks.
 """
 
 import dataclasses
@@ -17,8 +21,8 @@ Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
 def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-  """Returns the share of predictions that equal their target; any run of white space counts as one space."""
-  return {'accuracy': mean([_words(t) == _words(p) for t, p in pairs(targets, predictions)])}
+  """Returns the share of predictions that equal their target, by words."""
+  return {'accuracy': mean([normal(t) == normal(p) for t, p in pairs(targets, predictions)])}
 
 
 def sequence_match(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
@@ -41,7 +45,7 @@ def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[s
 
 def f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
   """Returns macro F1: the mean F1 of the labels in the targets; other predictions are wrong."""
-  pairs(targets, predictions)
+  targets, predictions = _labels(targets, predictions, 'f1')
   score = library('sklearn.metrics', 'f1').f1_score
   labels = sorted(set(targets))
   return {'f1': 100.0 * float(score(targets, predictions, labels=labels, average='macro', zero_division=0.0))}
@@ -58,11 +62,21 @@ class BinaryF1:
   positive: str
 
   def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns the F1 of the positive label."""
-    pairs(targets, predictions)
+    """Returns the F1 of the positive label, under the name `f1:LABEL`.
+
+    Raises:
+      ValueError: no target has the label.
+    """
+    name, positive = f'f1:{self.positive}', normal(self.positive)
+    targets, predictions = _labels(targets, predictions, name)
+    if positive not in targets:
+      known = sorted(set(targets))
+      raise ValueError(f'The metric {name} cannot be computed: none of the {len(targets)} targets is '
+                       f'{self.positive!r}; found {", ".join(map(repr, known[:10]))}{" …" if known[10:] else ""}.'
+                       f'{nearest(positive, known)} Name one of these labels, or evaluate more examples.')
     score = library('sklearn.metrics', 'f1').f1_score
-    found = score([t == self.positive for t in targets], [p == self.positive for p in predictions], zero_division=0.0)
-    return {'f1': 100.0 * float(found)}
+    found = score([t == positive for t in targets], [p == positive for p in predictions], zero_division=0.0)
+    return {name: 100.0 * float(found)}
 
 
 def bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
@@ -100,12 +114,12 @@ METRICS: dict[str, Metric] = {m.__name__: m for m in (
 
 
 def get(name: str) -> Metric:
-  """Returns the metric of this name; 'f1:LABEL' is the F1 of one label.
+  """Returns the metric of this name; 'f1:LABEL' is the F1 of one label, and the name of its value.
 
   Raises:
     ValueError: the metric does not exist; the message names the nearest.
   """
-  if name.startswith('f1:'):
+  if name.startswith('f1:') and normal(name.removeprefix('f1:')):
     return BinaryF1(name.removeprefix('f1:'))
   if name not in METRICS:
     raise ValueError(f'There is no metric {name!r}.{nearest(name, METRICS)} '
@@ -123,11 +137,33 @@ def library(module: str, metric: str) -> ModuleType:
 
 
 def pairs(targets: Sequence[Any], predictions: Sequence[Any]) -> list[tuple[Any, Any]]:
-  """Returns targets with their predictions; raises ValueError if the counts differ or are 0."""
+  """Returns targets with their predictions; raises ValueError if the counts differ or are 0, or a target is None."""
   if len(targets) != len(predictions) or len(targets) == 0:
     raise ValueError(f'A metric got {len(targets)} targets and {len(predictions)} predictions. '
                      'Give one prediction for each target, and at least one target.')
+  for i, target in enumerate(targets):
+    if target is None:
+      raise ValueError(f'Example {i} has no target to compare with. Give every example a target, or leave it out.')
   return list(zip(targets, predictions, strict=True))
+
+
+def normal(value: Any) -> Any:
+  """Returns the form of a text in which equal texts are the same; ids as lists, and anything else unchanged."""
+  return ' '.join(value.split()) if isinstance(value, str) else _exact(value)
+
+
+def _labels(targets: Sequence[Any], predictions: Sequence[Any], metric: str) -> tuple[list[str], list[str]]:
+  """Returns labels as texts in their normal form; raises ValueError if one is neither a text nor a number."""
+  def label(value: Any) -> str:
+    value = normal(value)
+    if isinstance(value, int | float):
+      return repr(int(value) if float(value).is_integer() else value)
+    if not isinstance(value, str):
+      raise ValueError(f'The metric {metric} compares texts or numbers, but got {value!r:.60}. Use another metric.')
+    return value
+
+  pairs(targets, predictions)
+  return [label(target) for target in targets], [label(prediction) for prediction in predictions]
 
 
 def _references(target: str | Sequence[str]) -> list[str]:

@@ -6,20 +6,22 @@ examples of a block become rows (packed: as many per row as fit; in buckets: ord
 batches. The position in the stream is therefore three counters, with any packing and any number of hosts: each host
 makes its own rows of every batch, and together they make exactly what one host would.
 
-Evaluation reads its examples once, in order.
+Evaluation reads its examples once, in order. If a few inputs are far longer than the rest, only the batches that hold
+them are as long.
 """
 
 import dataclasses
 import math
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import grain
 import numpy as np
+from absl import logging
 
-from prompt_tuning.data.buckets import Buckets, bucket_lengths
+from prompt_tuning.data.buckets import Buckets, bucket_lengths, usual_length
 from prompt_tuning.data.packing import Row, make_room, pack
-from prompt_tuning.data.preprocessing import FEATURES, Preprocessor
+from prompt_tuning.data.preprocessing import FEATURES, Preprocessor, loss_weight
 from prompt_tuning.data.shuffled import Shuffled
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
@@ -59,6 +61,8 @@ class TrainBatches:
                buckets: Sequence[int] | None = None, rows: slice = slice(None), split: str = 'train',
                side: str = 'right', block: int | None = None):
     self._stream = stream(task, split, seed)
+    if layout.in_front and not getattr(vocabulary, 'start', ()):
+      layout = dataclasses.replace(layout, within=_has_empty_inputs(task, split))
     self._preprocess = Preprocessor(vocabulary, layout, lengths)
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._seed = batch_size, side, seed
@@ -165,14 +169,19 @@ class EvalBatches:
     texts: maximum tokens of 'inputs' and 'targets'.
     lengths: array lengths of the batch: T for 'encoder', S for 'decoder'.
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
+    heed: called before each batch; what it raises ends the iteration.
+    input_lengths: the tokens of each input.
   """
 
   def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, side: str):
+    self.heed: Callable[[], None] = lambda: None
     preprocess = Preprocessor(vocabulary, layout, lengths)
     self.examples = examples
     # Without targets, as for prediction, the decoder has only the end token.
     self._ids = [preprocess.ids({'targets': ''} | example) for example in examples]
+    if not all(len(inputs) for inputs, _ in self._ids):
+      layout = dataclasses.replace(layout, within=True)
     self._layout, self._batch_size, self._side = layout, batch_size, side
     self.truncated = dict(preprocess.truncated)
     found = {name: math.ceil(max(len(ids[i]) for ids in self._ids) / _MULTIPLE) * _MULTIPLE
@@ -181,28 +190,38 @@ class EvalBatches:
     self.texts = found | dict(lengths)
     self.texts['inputs'] = min(self.texts['inputs'], found['inputs'])
     self.lengths = row_lengths(layout, self.texts)
+    self.input_lengths = [len(inputs) for inputs, _ in self._ids]
+    usual = usual_length(self.input_lengths)
+    self._usual = min(self.texts['inputs'], _MULTIPLE * math.ceil((usual or self.texts['inputs']) / _MULTIPLE))
+    if self._usual < self.texts['inputs'] and len(self._ids) > batch_size:
+      count = sum(length > self._usual for length in self.input_lengths)
+      logging.info('%d of %d inputs are longer than %d tokens, up to %d: batches with them are longer than the others.',
+                   count, len(self._ids), self._usual, self.texts['inputs'])
 
   def __len__(self) -> int:
     return math.ceil(len(self._ids) / self._batch_size)
 
   def __iter__(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
-    return self._batches([self._layout.example(*ids) for ids in self._ids], self.lengths, self._side)
+    return self._batches([self._layout.example(*ids) for ids in self._ids], self._layout.row_lengths, self._side)
 
   def weighted(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches with the weights of training, for the loss."""
-    rows = [self._layout.example(*ids, loss_weight=float(example.get('loss_weight', 1.0)))
+    rows = [self._layout.example(*ids, loss_weight=loss_weight(example))
             for ids, example in zip(self._ids, self.examples, strict=True)]
-    return self._batches(rows, self.lengths, self._side)
+    return self._batches(rows, self._layout.row_lengths, self._side)
 
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches without targets, padded as the layout requires for generation."""
     rows = [self._layout.question(inputs) for inputs, _ in self._ids]
-    return self._batches(rows, self._layout.question_lengths(self.texts), self._layout.question_side)
+    return self._batches(rows, self._layout.question_lengths, self._layout.question_side)
 
-  def _batches(self, laid_out: Sequence[layouts.Segment], lengths: Mapping[str, int],
+  def _batches(self, laid_out: Sequence[layouts.Segment], lengths_for: Callable[[Mapping[str, int]], Mapping[str, int]],
                side: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
     for first in range(0, len(laid_out), self._batch_size):
+      self.heed()
       span = slice(first, first + self._batch_size)
+      fits = max(self.input_lengths[span]) <= self._usual
+      lengths = lengths_for(self.texts | {'inputs': self._usual} if fits else self.texts)
       rows = [[row] for row in laid_out[span]]
       rows += [[]] * (self._batch_size - len(rows))
       yield layouts.assemble(rows, lengths, side=side, first_id=first), self.examples[span]
@@ -245,6 +264,12 @@ def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
     datasets.append(grain.MapDataset.source(endless))
     rates.append(rate)
   return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights=rates)
+
+
+def _has_empty_inputs(task: Task | Mixture, split: str) -> bool:
+  """Whether an input of a split that is held in memory is empty."""
+  held = (part.split(split) for part, _ in task.parts(split))
+  return any(len(example.get('inputs', ' ')) == 0 for each in held if isinstance(each, list) for example in each)
 
 
 def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str, int]:

@@ -88,8 +88,12 @@ class Prefetched:
       try:
         batch = next(self._batches)
         state = self._batches.state()
-      except Exception as caught:  # raised again by `__next__`
+      except BaseException as caught:  # raised again by `__next__`
         error = caught
+        if isinstance(caught, StopIteration) or not isinstance(caught, Exception):  # it would end the program silently
+          error = ValueError(f'The training data cannot be read: a reader ended with {caught!r}. Fix the task, whose '
+                             'examples must not end the program.')
+          error.__cause__ = caught
       self._hand_over((batch, state, error))
 
   def _hand_over(self, item: tuple) -> None:

@@ -1,13 +1,14 @@
 """Turns examples into laid-out token ids: tokenise, truncate, append the end token."""
 
 import collections
+import operator
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from prompt_tuning.data.tasks import Example
-from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
 
 FEATURES = ('inputs', 'targets')
@@ -17,9 +18,8 @@ class Preprocessor:
   """Turns examples into laid-out token ids, and counts truncations.
 
   The end token is appended after truncation, as in SeqIO: a text that is too long loses its last tokens, never its end
-  token. An array of ids is used unchanged, except that a missing end token is added. If an example has `inputs_ends` or
-  `targets_ends` set to False, that part gets no end token (for example, the start of a text that continues). An
-  example's optional `loss_weight` weights the loss of its targets.
+  token. An array of ids is used unchanged, except that a missing end token is added. `tasks` lists the keys of an
+  example that have a meaning.
 
   Attributes:
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
@@ -38,7 +38,7 @@ class Preprocessor:
   def __call__(self, example: Example) -> layouts.Segment:
     """Returns the laid-out example."""
     inputs, targets = self.ids(example)
-    return self._layout.example(inputs, targets, loss_weight=float(example.get('loss_weight', 1.0)))
+    return self._layout.example(inputs, targets, loss_weight=loss_weight(example))
 
   def ids(self, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of inputs and targets."""
@@ -52,13 +52,33 @@ class Preprocessor:
                        'Give every example both inputs and targets.')
     ids = _token_ids(example[feature], self._vocabulary)
     if feature == 'inputs' and isinstance(example[feature], str):
-      ids = [*getattr(self._vocabulary, 'start', ()), *ids]
-    end = [self._vocabulary.eos_id] if example.get(f'{feature}_ends', ends) else []
+      ids = started(ids, self._vocabulary)
+    if feature == 'inputs' and len(ids) == 0:
+      ids = stand_in(self._vocabulary, self._layout)
+    ends = example.get(f'{feature}_ends', ends)
+    if not isinstance(ends, bool | np.bool_):
+      raise ValueError(f'An example has {feature}_ends={ends!r:.60}, expected True or False. Leave it out for True.')
+    end = [self._vocabulary.eos_id] if ends else []
     room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
       ids = ids[:room]
     return [*ids, *end] if end else ids
+
+
+def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:
+  """Returns what is read for an input without tokens: behind a prefix the begin token, if the model has one."""
+  begin = getattr(vocabulary, 'bos_id', None)
+  return [begin] if layout.prefixed and not layout.input_ends and begin is not None else []
+
+
+def loss_weight(example: Example) -> float:
+  """Returns the loss weight of an example's targets. Raises ValueError if it is not a number of at least 0."""
+  weight = example.get('loss_weight', 1.0)
+  if not isinstance(weight, int | float | np.number) or not 0 <= weight < np.inf:
+    raise ValueError(f'An example has loss_weight={weight!r:.60}, expected a number of at least 0. Fix it, or leave it '
+                     'out for 1.')
+  return float(weight)
 
 
 def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
@@ -68,8 +88,8 @@ def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
   if isinstance(value, np.ndarray) and value.ndim == 2:
     return value
   try:
-    ids = [int(i) for i in value]
-  except (TypeError, ValueError) as error:
+    ids = [operator.index(i) for i in (None if isinstance(value, bytes) else value)]
+  except TypeError as error:
     raise ValueError(f'An example holds {value!r:.60}, which is neither a text nor token ids. Give a text or token ids.'
                      ) from error
   return ids[:-1] if ids and ids[-1] == vocabulary.eos_id else ids

@@ -1,7 +1,8 @@
 """Examples in ArrayRecord files, written once and read by index in any order."""
 
+import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.serialization
@@ -24,14 +25,39 @@ def decode(record: bytes) -> Example:
 
 
 def write(path: str, examples: Iterable[Example]) -> int:
-  """Writes the examples in order; returns how many."""
+  """Writes the examples in order, and a digest of the file beside it; returns how many."""
   writer = array_record_module.ArrayRecordWriter(os.fspath(path), _OPTIONS)
   count = 0
   for example in examples:
     writer.write(encode(example))
     count += 1
   writer.close()
+  with open(f'{os.fspath(path)}.sha256', 'w', encoding='ascii') as file:
+    file.write(_digest(path))
   return count
+
+
+def is_whole(path: str) -> bool:
+  """Returns True if a file is as `write` has written it."""
+  try:
+    with open(f'{os.fspath(path)}.sha256', 'rb') as file:
+      return file.read() == _digest(path).encode()
+  except FileNotFoundError:
+    return False
+
+
+def update(digest: Any, value: Any) -> None:
+  """Adds a value of an example to a digest: a mapping, an array, ragged or not, or a plain value."""
+  if isinstance(value, Mapping):
+    for name in sorted(value):
+      digest.update(repr(name).encode())
+      update(digest, value[name])
+  elif isinstance(value, np.ndarray) and value.dtype != object:
+    digest.update(f'{value.dtype}{value.shape}'.encode())
+    digest.update(np.ascontiguousarray(value))
+  else:
+    plain = next((getattr(value, name)() for name in ('tolist', 'to_list') if hasattr(value, name)), value)
+    digest.update(repr(plain).encode())
 
 
 class Records(Sequence[Example]):
@@ -54,6 +80,11 @@ class Records(Sequence[Example]):
     if not -len(self) <= index < len(self):
       raise IndexError(f'{self.path} holds {len(self)} examples; index {index} is out of range.')
     return decode(self._reader.read([index % len(self)])[0])
+
+
+def _digest(path: str) -> str:
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _storable(value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning.data import files, integers, table_to_text, task_kinds, tasks
-from prompt_tuning.data.tasks import FILE_ENDINGS, Mixture, Task
+from prompt_tuning.data.tasks import Mixture, Task, is_table
 from prompt_tuning.names import Registry, nearest, require_known
 
 # Kinds of tasks that are made of options: name -> function.
@@ -33,7 +33,7 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
         options: Mapping[str, Any] | None = None) -> Task | Mixture:
   """Returns the task or mixture of this name: one added to `tasks` or to SeqIO, an integer task, or a file.
 
-  The columns of a JSONL or TSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
+  The columns of a JSONL, TSV or CSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
 
   Args:
     name: the name that users type.
@@ -51,7 +51,7 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
     return tasks.registered[name]
   if options or name in KINDS:
     return _made(name, tuple(sorted((options or {}).items())))
-  if name.endswith(FILE_ENDINGS):
+  if is_table(name):
     return files.FileTask(name)
   if name == integers.MIXTURE:
     return integers.mixture()
@@ -69,8 +69,8 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
   if module is not None and module not in sys.modules:
     raise ValueError(f'There is no task {name!r}; it looks like a SeqIO task of {module}. {_seqio_advice(module)}')
   raise ValueError(f'There is no task {name!r}.{hint} Give the name of a task (`prompt-tuning tasks` lists them), '
-                   'after importing the module that registers it (imports=MODULE), or the path of a .jsonl or .tsv '
-                   'file.')
+                   'after importing the module that registers it (imports=MODULE), or the path of a .jsonl, '
+                   '.tsv or .csv file.')
 
 
 @functools.lru_cache(maxsize=8)  # a run asks for its task several times
@@ -99,7 +99,7 @@ def import_module(name: str) -> None:
       raise ImportError(f'The task module {name} cannot be imported: {error}. Install the missing module.') from error
     raise ImportError(f'The task module {name} does not exist. Start the program in the folder that contains it, or '
                       'install it.') from error
-  except Exception as error:  # a user's module may raise anything; add the module's name
+  except (Exception, SystemExit) as error:  # a user's module may raise anything; add the module's name
     raise ImportError(f'The task module {name} cannot be imported: {type(error).__name__}: {error}. '
                       'Fix the module.') from error
 

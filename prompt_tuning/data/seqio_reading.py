@@ -2,8 +2,9 @@
 
 The model provides the vocabulary: texts are tokenised with it, whatever vocabulary the task was added with. A split is
 preprocessed once into an ArrayRecord file in the user's cache, and read from there by index. So the order depends only
-on the run's seed, and a position in it is a number. Preprocessing that draws random numbers draws them once for all
-epochs. SeqIO's cache is not read, since its tokens may come from another vocabulary.
+on the run's seed, and a position in it is a number. The file is rebuilt if anything in the task's source has changed,
+or its first examples after preprocessing, or the file itself. Preprocessing that draws random numbers draws them once
+for all epochs. SeqIO's cache is not read, since its tokens may come from another vocabulary.
 
 A split of more than a million examples stays a stream, with weaker guarantees: it is shuffled only within SeqIO's
 buffer, and a resumed run reads and discards the examples that it had already used.
@@ -33,7 +34,7 @@ from prompt_tuning.files import storage
 LARGE = 1_000_000  # examples; a split with more is not written to a file
 _ENDLESS = 2**40
 _LOOKED_AT = 32  # number of first examples that reveal changed preprocessing
-_VERSION = 1  # of the files
+_VERSION = 2  # of the files
 _CUTS = ('append_eos_after_trim', 'append_eos_after_trim_impl')  # preprocessing that uses lengths only to truncate
 
 
@@ -110,12 +111,18 @@ class _Splits(Mapping):
 
 def _materialised(task: seqio.Task, split: str, vocabulary: Vocabulary | None,
                   lengths: Mapping[str, int] | None) -> Sequence[Example]:
-  """Returns the examples of a split from a file; writes the file first if it does not exist."""
-  first = list(itertools.islice(_examples(task, split, lengths), _LOOKED_AT))
-  key = json.dumps([_VERSION, task.name, split, _described(vocabulary), lengths]).encode()
-  digest = hashlib.sha256(key + b''.join(map(records.encode, first))).hexdigest()[:16]
-  folder = os.path.join(cache_folder(), f'{task.name}-{split}-{digest}')
+  """Returns the examples of a split from a file; writes the file first if it does not exist or is damaged."""
+  digest = hashlib.sha256(json.dumps([_VERSION, task.name, split, _described(vocabulary), lengths]).encode())
+  for example in itertools.islice(_examples(task, split, lengths), _LOOKED_AT):
+    digest.update(records.encode(example))
+  with _explained(task):
+    for example in tfds.as_numpy(task.source.get_dataset(split=split, shuffle=False)):
+      records.update(digest, example)
+  folder = os.path.join(cache_folder(), f'{task.name}-{split}-{digest.hexdigest()[:16]}')
   path = os.path.join(folder, 'examples.array_record')
+  if os.path.exists(folder) and not records.is_whole(path):
+    logging.warning('%s is damaged: it is not as it was written. It is rebuilt.', folder)
+    storage.remove_tree(folder)
   if not os.path.exists(path):
     logging.info('Preparing the split %s of %s. This happens once.', split, task.name)
     try:
@@ -123,13 +130,16 @@ def _materialised(task: seqio.Task, split: str, vocabulary: Vocabulary | None,
         count = records.write(os.path.join(temporary, 'examples.array_record'), _examples(task, split, lengths))
     except FileExistsError:  # another process was faster
       return records.Records(path)
+    except OSError as error:
+      raise OSError(f'The split {split} of {task.name} cannot be prepared. {error.strerror or error} '
+                    'XDG_CACHE_HOME names another folder for caches.') from error
     logging.info('%d examples: %s', count, folder)
   return records.Records(path)
 
 
 def cache_folder() -> str:
   """Returns the folder of cached splits: `prompt_tuning/tasks` in XDG_CACHE_HOME, or in ~/.cache."""
-  root = os.environ.get('XDG_CACHE_HOME', os.path.join(os.path.expanduser('~'), '.cache'))
+  root = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
   return os.path.join(root, 'prompt_tuning', 'tasks')
 
 
@@ -205,7 +215,8 @@ def _reads_lengths(task: seqio.Task) -> bool:
 
 
 def _described(vocabulary: Vocabulary | None) -> str:
-  return f'{type(vocabulary).__name__} {getattr(vocabulary, "digest", vars(vocabulary) if vocabulary else "")}'
+  file = getattr(vocabulary, 'digest', vars(vocabulary) if vocabulary else '')
+  return f'{type(vocabulary).__name__} {file}{getattr(vocabulary, "added", None) or ""}'
 
 
 def _with_vocabulary(feature: seqio.Feature, vocabulary: Vocabulary) -> seqio.Feature:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prompt_tuning import trees
 from prompt_tuning.data import files, metrics
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.names import nearest
@@ -116,7 +117,8 @@ def labelled(train: str, validation: str, *, attribute: str = 'family friendly',
   splits, limits = {}, {'train': limit, 'validation': validation_limit}
   for split, (path, texts) in pairs.items():
     found = [{'inputs': text, 'targets': value, 'targets_ends': False} for meaning, text in texts
-             if (value := _attributes(meaning).get(attribute)) is not None and re.search(mentions, text, re.IGNORECASE)]
+             if (value := _attributes(meaning).get(attribute)) is not None
+             and trees.occurs(mentions, text, re.IGNORECASE)]
     if not found:
       known = sorted({each for meaning, _ in texts for each in _attributes(meaning)})
       raise ValueError(f'No meaning of {path} has the attribute {attribute!r}.{nearest(attribute, known)} '

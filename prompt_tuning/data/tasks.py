@@ -1,4 +1,16 @@
-"""Tasks: named examples with their metrics, and mixtures of tasks."""
+"""Tasks: named examples with their metrics, and mixtures of tasks.
+
+An example is a dict. These keys have a meaning, all optional but 'inputs' (and 'targets', unless it is only predicted):
+
+  inputs, targets                              a text, or an array of token ids
+  inputs_ends, targets_ends                    False: this part gets no end token
+  loss_weight                                  weight of its targets in the training loss, a number of at least 0
+  inputs_pretokenized, targets_pretokenized    the texts of token ids, which metrics compare and files show
+  row                                          the columns of the row of a table that it was made from
+
+`postprocess` can use any other key, and files of predictions show it. The columns of a table are only in 'row', so a
+column has a meaning only if a template or a setting names it, whatever it is called.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +19,14 @@ from typing import Any
 Example = dict[str, Any]
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
-FILE_ENDINGS = ('.jsonl', '.tsv')
+FILE_ENDINGS = ('.jsonl', '.tsv', '.csv')
+RESERVED = ('inputs', 'targets', 'inputs_ends', 'targets_ends', 'loss_weight', 'inputs_pretokenized',
+            'targets_pretokenized', 'row')
+
+
+def is_table(name: str) -> bool:
+  """Returns True for the name of a file whose rows have columns: JSONL, TSV or CSV, plain or compressed (.gz)."""
+  return str(name).lower().removesuffix('.gz').endswith(FILE_ENDINGS)
 
 
 class _Splits:
@@ -28,9 +47,8 @@ class Task(_Splits):
 
   Attributes:
     name: the name that users type.
-    splits: split name -> sequence of examples, dicts with at least 'inputs' and 'targets', each a text or an array of
-      token ids. A sequence with a method `draw(seed)` is endless: training calls it with the run's seed and reads the
-      returned sequence in order.
+    splits: split name -> sequence of examples; the module's docstring lists their keys. A sequence with a method
+      `draw(seed)` is endless: training calls it with the run's seed and reads the returned sequence in order.
     metrics: functions `(targets, predictions) -> {name: value}`.
     source: where the examples come from, for messages.
     postprocess: `(text, example=…, is_target=…) -> value`: the value that metrics compare instead of the text of a
@@ -76,6 +94,13 @@ class Task(_Splits):
   def value(self, text: str, example: Example, *, is_target: bool) -> Any:
     """Returns the value that metrics compare, from the text of a target or prediction."""
     return text if self.postprocess is None else self.postprocess(text, example=example, is_target=is_target)
+
+
+def columns_of(example: Example) -> dict[str, Any]:
+  """Returns the columns of the row that an example was made from; without a row, the example's own values."""
+  if isinstance(example.get('row'), Mapping):
+    return dict(example['row'])
+  return {key: value for key, value in example.items() if key not in ('inputs_ends', 'targets_ends')}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +180,31 @@ def add(task: Task | Mixture) -> Task | Mixture:
     raise ValueError(f'There is already a task {task.name!r}. Give the new task another name.')
   registered[task.name] = task
   return task
+
+
+def unique_names(tasks: Sequence[Task]) -> list[str]:
+  """Returns the tasks' names; those of several tasks are numbered, as in `reviews.jsonl-1`."""
+  return _numbered([task.name for task in tasks])
+
+
+def short_names(tasks: Sequence[Task]) -> list[str]:
+  """Returns a name for each task, for figures and files: the last part of its path, or more parts if that is ambiguous.
+
+  `a/reviews.jsonl` alone is `reviews.jsonl`; together with `b/reviews.jsonl`, the names are `a_reviews.jsonl` and
+  `b_reviews.jsonl`.
+  """
+  paths = [name.split('/') for name in unique_names(tasks)]
+  names: list[str] = []
+  for count in range(1, max(map(len, paths), default=0) + 1):
+    names = ['_'.join(filter(None, path[-count:])) for path in paths]
+    if len(set(names)) == len(names):
+      break
+  return _numbered(names)
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+  """Returns the names, with a number after each that occurs several times."""
+  return [f'{name}-{names[:i + 1].count(name)}' if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _sizes(splits: Mapping[str, Sequence[Example]]) -> str:

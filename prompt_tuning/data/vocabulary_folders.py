@@ -1,66 +1,125 @@
 """Reads the vocabulary of a model folder."""
 
-import json
-from typing import Any
+from collections.abc import Callable
 
-from prompt_tuning.data.vocabularies import SentencePieceVocabulary, TokenizersVocabulary, Vocabulary
+from prompt_tuning.data import byte_level_bpe, token_files
+from prompt_tuning.data.token_files import TokenFacts
+from prompt_tuning.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, TokenizersVocabulary, Vocabulary
 from prompt_tuning.files import storage
 
-FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model', 'tokenizer.model')  # the last is Llama's and Gemma's
+FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model', 'tokenizer.model', 'vocab.json')
+COPIED = (*FILES, 'merges.txt', *token_files.FILES)  # with a model
+EXTRA_IDS = 100  # T5's sentinels
 
 
-def load_vocabulary(path: str) -> Vocabulary:
-  """Returns the vocabulary of a model folder, or of one vocabulary file.
+def load_vocabulary(path: str, extra_ids: int | None = None) -> Vocabulary:
+  """Returns the vocabulary of a model folder, or of one vocabulary file, which the files next to it complete.
 
-  A folder's `tokenizer.json` is preferred. `tokenizer_config.json` may name the special tokens; otherwise `config.json`
-  names the end token. Additional tokens that end a generation come from `generation_config.json`, else `config.json`.
+  A folder's `tokenizer.json` is preferred, and what it says wins over the other files. `docs/inference.md` lists them.
+
+  Args:
+    path: the folder or file, local or `gs://`.
+    extra_ids: the number of sentinels of a SentencePiece model; None is the number that the folder states, else 100,
+      or 0 for Llama's `tokenizer.model`.
 
   Raises:
     FileNotFoundError: there is no vocabulary; the message lists the files tried.
+    ValueError: a file is damaged.
   """
-  candidates = [str(path)] if str(path).endswith(('.json', '.model')) else [storage.join(path, f) for f in FILES]
-  for candidate in candidates:
-    if storage.exists(candidate):
-      return _open_file(candidate)
-  raise FileNotFoundError(f'{path} holds no vocabulary: looked for {", ".join(candidates)}. '
-                          "Copy the model's tokenizer file there, or give its path as the vocabulary.")
+  path = str(path)
+  named = path.endswith(('.json', '.model'))
+  folder = path.rpartition('/')[0] or '.' if named else path
+  files = [path.rpartition('/')[2]] if named else FILES
+  for file in files:
+    found = path if named else storage.join(folder, file)
+    if storage.exists(found) or (named and storage.is_remote(found)):
+      vocabulary = _READERS.get(file, _other_file)(found, folder, extra_ids)
+      if vocabulary is not None:
+        return vocabulary
+  if not named:
+    facts = token_files.read_token_facts(folder)
+    if facts.tokenizer_class == ByteVocabulary.tokenizer_class:
+      return ByteVocabulary(125 if facts.extra_ids is None else facts.extra_ids, added=facts.added, ends=facts.ends,
+                            path=storage.join(folder, token_files.FILES[0]))
+  looked_for = path if named else ', '.join(files)
+  raise FileNotFoundError(f'{folder} holds no vocabulary that can be read: looked for {looked_for}. {advice(folder)}')
 
 
-def _open_file(path: str) -> Vocabulary:
-  folder, _, file = path.rpartition('/')
-  named = _read_object(storage.join(folder or '.', 'tokenizer_config.json'),
-                       'it, or remove it if the end token is </s>')
-  ends = _end_ids(folder or '.')
-  if file == 'tokenizer.model':
-    return SentencePieceVocabulary(path, extra_ids=0, starts=named.get('add_bos_token', True), ends=ends)
-  if file.endswith('.model'):
-    return SentencePieceVocabulary(path, starts=named.get('add_bos_token', False), ends=ends)
-  if file != 'tokenizer.json':
-    return TokenizersVocabulary(path)
-  tokens = {role: _token_text(named.get(f'{role}_token')) for role in ('eos', 'pad', 'bos')} if named else {}
-  end = tokens.get('eos')
-  if end is None:  # as in GPT-2's tokenizer_config.json
-    end = ends[0] if ends else '</s>'
-  return TokenizersVocabulary(path, **tokens | {'eos': end, 'ends': ends})
+def advice(folder: str) -> str:
+  """Returns how a folder without a vocabulary gets one."""
+  return (f'If the folder has another tokenizer, transformers makes a tokenizer.json: python -c "from transformers '
+          f'import AutoTokenizer as T; T.from_pretrained({folder!r}).save_pretrained({folder!r})". Otherwise copy the '
+          "model's tokenizer files there, or give vocabulary=FILE.")
 
 
-def _end_ids(folder: str) -> list[int]:
-  for file in ('generation_config.json', 'config.json'):
-    found = _read_object(storage.join(folder, file), 'it').get('eos_token_id')
-    if found is not None:
-      return found if isinstance(found, list) else [found]
-  return []
+def _tokenizer_json(path: str, folder: str, extra_ids: int | None) -> Vocabulary:
+  _require_no_extra_ids(path, extra_ids)
+  facts = token_files.read_token_facts(folder)
+  return TokenizersVocabulary(path, **_roles(facts), added=facts.added)
 
 
-def _read_object(path: str, what: str) -> dict[str, Any]:
-  """Returns the content of a JSON file, or {} if it does not exist."""
-  if not storage.exists(path):
-    return {}
+def _vocab_json(path: str, folder: str, extra_ids: int | None) -> Vocabulary | None:
+  """Returns a vocabulary of `vocab.json` and `merges.txt`; None if they belong to another class of tokenizers."""
+  facts, merges = token_files.read_token_facts(folder), storage.join(folder, 'merges.txt')
+  if facts.tokenizer_class not in byte_level_bpe.CLASSES or not storage.exists(merges):
+    return None
+  _require_no_extra_ids(path, extra_ids)
   try:
-    return json.loads(storage.read_bytes(path))
-  except ValueError as error:
-    raise ValueError(f'{path} is not valid JSON ({error}). Fix {what}.') from error
+    content = byte_level_bpe.tokenizer_json(
+      facts.tokenizer_class, storage.read_bytes(path), storage.read_bytes(merges),
+      prefix_space=bool(facts.add_prefix_space))
+  except Exception as error:  # the tokenizers library raises plain exceptions
+    raise ValueError(f'The tokenizer of {path} and merges.txt cannot be made: {error}. Download them again.') from error
+  starts = bool(facts.add_bos_token) or facts.tokenizer_class == 'RobertaTokenizer'
+  return TokenizersVocabulary(path, **_roles(facts), added=facts.with_defaults(), starts=starts, content=content)
 
 
-def _token_text(entry: str | dict | None) -> str | None:
-  return entry.get('content') if isinstance(entry, dict) else entry
+def _roles(facts: TokenFacts) -> dict[str, object]:
+  """Returns the end, padding and begin tokens, and further ends."""
+  names, defaults = facts.names, facts.defaults
+  if 'eos' in names:
+    eos = names['eos']
+  elif 'eos' in defaults:
+    eos = (defaults['eos'], *facts.ends[:1])
+  else:
+    eos = facts.ends[0] if facts.ends else '</s>'
+  plain = not facts.tokenizer_class and not facts.described  # as this package's own tokenizers are
+  pad = names.get('pad', (defaults['pad'],) if 'pad' in defaults else ('<pad>',) if plain else None)
+  return {'eos': eos, 'pad': pad, 'bos': names.get('bos', (defaults['bos'],) if 'bos' in defaults else None),
+          'ends': facts.ends}
+
+
+def _hugging_face_model(path: str, folder: str, extra_ids: int | None) -> Vocabulary:
+  """Returns the vocabulary of `spiece.model`, T5's, or `tokenizer.model`, Llama's and Gemma's."""
+  facts, of_t5 = token_files.read_token_facts(folder), path.endswith('spiece.model')
+  counts = (extra_ids, facts.extra_ids, EXTRA_IDS if of_t5 else 0)
+  starts = not of_t5 if facts.add_bos_token is None else facts.add_bos_token
+  # Only Llama's class knows "legacy", and transformers reads Mistral's folders with another one.
+  each = facts.legacy and facts.tokenizer_class == 'LlamaTokenizer' and facts.model_type != 'mistral'
+  spaces = 'all' if of_t5 else 'none' if facts.add_prefix_space is False else 'each' if each else 'first'
+  return SentencePieceVocabulary(path, next(count for count in counts if count is not None), starts, facts.ends,
+                                 names=facts.names, added=facts.added, spaces=spaces)
+
+
+def _other_file(path: str, folder: str, extra_ids: int | None) -> Vocabulary:
+  """Returns the vocabulary of a file with any name, or of SeqIO's `sentencepiece.model`."""
+  if path.endswith('.json'):
+    _require_no_extra_ids(path, extra_ids)
+    return TokenizersVocabulary(path)
+  if storage.is_remote(path):  # SeqIO's vocabularies have no files next to them
+    return SentencePieceVocabulary(path, EXTRA_IDS if extra_ids is None else extra_ids)
+  facts = token_files.read_token_facts(folder)
+  counts = (extra_ids, facts.extra_ids, EXTRA_IDS)
+  return SentencePieceVocabulary(path, next(count for count in counts if count is not None),
+                                 bool(facts.add_bos_token), facts.ends)
+
+
+def _require_no_extra_ids(path: str, extra_ids: int | None) -> None:
+  if extra_ids is not None:
+    raise ValueError(f'extra_ids={extra_ids} cannot be used with {path}, which lists its own tokens. Only a '
+                     'SentencePiece model gets sentinels. Remove extra_ids.')
+
+
+_READERS: dict[str, Callable[[str, str, int | None], Vocabulary | None]] = {
+  'tokenizer.json': _tokenizer_json, 'spiece.model': _hugging_face_model, 'tokenizer.model': _hugging_face_model,
+  'vocab.json': _vocab_json}

@@ -3,19 +3,62 @@
 import contextlib
 import ctypes
 import functools
+import logging
 import os
+import tempfile
+import warnings
 from typing import Any
+
+_LOG = logging.getLogger(__name__)
+# The beginnings of its warnings, one for each program.
+_OF_JAX = tuple(f'Error {verb} persistent compilation cache entry' for verb in ('writing', 'reading'))
 
 
 def use_cache(folder: str | None = None) -> None:
-  """Caches compiled programs in a folder, `~/.cache/prompt_tuning` unless JAX_COMPILATION_CACHE_DIR names another."""
+  """Caches compiled programs in a folder, `prompt_tuning` in XDG_CACHE_HOME or ~/.cache unless one is given.
+
+  JAX_COMPILATION_CACHE_DIR names another one. If it cannot be written, this is said once, and nothing is cached.
+  """
   import jax
 
-  if jax.config.jax_compilation_cache_dir:
-    return
-  default = os.path.join(os.environ.get('XDG_CACHE_HOME', os.path.expanduser('~/.cache')), 'prompt_tuning')
-  jax.config.update('jax_compilation_cache_dir', folder or default)
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  given = jax.config.jax_compilation_cache_dir
+  folder = given or folder or os.path.join(
+    os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'prompt_tuning')
+  if '://' not in folder:
+    try:
+      os.makedirs(folder, exist_ok=True)
+      with tempfile.TemporaryFile(dir=folder):
+        pass
+    except OSError as error:
+      jax.config.update('jax_compilation_cache_dir', None)
+      _LOG.warning(_advice(folder, error.strerror or error))
+      return
+  _warn_once(folder)
+  if not given:
+    jax.config.update('jax_compilation_cache_dir', folder)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+@functools.cache
+def _warn_once(folder: str) -> None:
+  """Replaces JAX's warnings about the cache by one for entries that cannot be written, and one for unreadable ones."""
+  show, said = warnings.showwarning, set()
+
+  def show_others(message: Any, *arguments: Any, **options: Any) -> None:
+    text = str(message)
+    if not text.startswith(_OF_JAX):
+      show(message, *arguments, **options)
+    elif (kind := text.startswith(_OF_JAX[0])) not in said:
+      said.add(kind)
+      _LOG.warning(_advice(folder, text) if kind else f'{text} It is compiled again. If this is said at each start, '
+                   f'delete {folder}: a program that was killed, or a full disk, has left half an entry there.')
+
+  warnings.showwarning = show_others
+
+
+def _advice(folder: str, found: Any) -> str:
+  return (f'Compiled programs cannot be cached in {folder} ({found}), so they are compiled again at each start. Set '
+          'XDG_CACHE_HOME to a folder for caches that can be written, or JAX_COMPILATION_CACHE_DIR.')
 
 
 @functools.cache

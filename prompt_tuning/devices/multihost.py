@@ -4,17 +4,14 @@ Every process computes the same values outside of compiled functions, so all tak
 main process, writes the files that are written once.
 """
 
-import contextlib
 import os
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from typing import Any
 
 HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as dead, and the others stop
 PIECE = 1 << 28  # bytes that are sent at once: JAX cannot index arrays of 2 GiB
+# Variables in which clusters say how many processes a run has.
+_OF_SEVERAL = ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
 _PORT = '10.0.0.1:8476'
 
 
@@ -47,6 +44,11 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
 
   if jax.distributed.is_initialized():
     return
+  told = [name for name in _OF_SEVERAL if os.environ.get(name, '1') not in ('', '0', '1')]
+  if told and jax_is_used():
+    raise ValueError(f'{told[0]}={os.environ[told[0]]} says that this run has several processes, but JAX was used '
+                     'before they were joined, so this one would train alone. Start the program anew, without code '
+                     'that uses JAX before it.')
   try:
     jax.distributed.initialize(address, count, index, heartbeat_timeout_seconds=HEARTBEAT,
                                shutdown_timeout_seconds=2 * HEARTBEAT)
@@ -56,6 +58,13 @@ def start(address: str | None = None, count: int | None = None, index: int | Non
     raise ValueError(f'The processes of this run cannot be joined: {str(error).splitlines()[0]} Check that process 0 '
                      'is running and reachable, that all have the same address and count, and each a different index; '
                      'or set --coordinator_address, --process_count and --process_index.') from error
+
+
+def jax_is_used() -> bool:
+  """Whether a device of JAX has been asked for; afterwards processes cannot be joined any more."""
+  from jax._src import xla_bridge
+
+  return xla_bridge.backends_are_initialized()
 
 
 def is_main() -> bool:
@@ -84,39 +93,6 @@ def from_main(content: bytes | None) -> bytes | None:
     held = np.frombuffer(content, np.uint8, size, len(received)) if is_main() else np.zeros(size, np.uint8)
     received += np.asarray(broadcast_one_to_all(held)).astype(np.uint8).tobytes()
   return content if is_main() else bytes(received)
-
-
-class Preemption:
-  """Detects preemption (SIGTERM) on any host, so that all hosts stop after the same step."""
-
-  def __init__(self) -> None:
-    self._told = threading.Event()
-
-  @contextlib.contextmanager
-  def watched(self) -> Iterator['Preemption']:
-    """Records SIGTERM while the block runs; a second one ends the process as usual."""
-    if not is_single_process() or threading.current_thread() is not threading.main_thread():
-      yield self  # with several processes, JAX handles SIGTERM
-      return
-
-    def tell(number: int, frame: Any) -> None:
-      self._told.set()
-      signal.signal(number, before)
-
-    before = signal.signal(signal.SIGTERM, tell)
-    try:
-      yield self
-    finally:
-      if not self._told.is_set():
-        signal.signal(signal.SIGTERM, before)
-
-  def told(self, step: int) -> bool:
-    """Returns True if all processes must stop after this step; every process calls it once per step."""
-    if is_single_process():
-      return self._told.is_set()
-    from jax.experimental.multihost_utils import reached_preemption_sync_point
-
-    return reached_preemption_sync_point(step)
 
 
 def lost(error: Exception) -> bool:

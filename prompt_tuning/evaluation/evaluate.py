@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
@@ -43,7 +44,7 @@ class Evaluation:
 def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task, *, sampler: Sampler,
              split: str = 'validation', lengths: Mapping[str, int] | None = None, batch_size: int = 32,
              num_examples: int | None = None, max_length: int | None = None, seed: int = 0,
-             ranked: Ranked | None = None) -> Evaluation:
+             ranked: Ranked | None = None, heed: Callable[[], None] | None = None) -> Evaluation:
   """Generates predictions for a split's inputs and compares them with the targets.
 
   Args:
@@ -60,6 +61,7 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     seed: for samplers that draw.
     ranked: predict the most likely of its words, without generation. This adds 'accuracy', whatever the task's metrics;
       a line's 'scores' are those of all words.
+    heed: called before each batch; what it raises ends the evaluation.
 
   Raises:
     ValueError: the task has no metrics, no such split or no examples; or a target is not among the words to rank.
@@ -68,7 +70,9 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     raise ValueError(f'The task {task.name} has no metrics. Give some, such as metrics=("accuracy",).')
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                          num_examples=num_examples)
+  batches.heed = heed or batches.heed
   examples, vocabulary = batches.examples, model.vocabulary
+  _require_targets(task, split, examples)
   lines: list[dict[str, Any]] = []
   for example in examples:
     target = task.value(text_of(example, 'targets', vocabulary), example, is_target=True)
@@ -86,10 +90,31 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
     for line, score in zip(lines, score_targets(model, conditioning, batches), strict=True):
       line['score'] = score
   targets = [line['target'] for line in lines]
+  own: dict[str, float] = {}
   for functions, compared in ((task.metrics, 'prediction'), (task.score_metrics, 'score')):
     for metric in functions:
-      metrics.update(metric(targets, [line[compared] for line in lines]))
-  return Evaluation(task.name, metrics, lines, batches.truncated)
+      _add(own, metric, metric(targets, [line[compared] for line in lines]), task)
+  return Evaluation(task.name, metrics | own, lines, batches.truncated)
+
+
+def _require_targets(task: Task, split: str, examples: Sequence[Mapping[str, Any]]) -> None:
+  """Raises ValueError if an example has no target to compare with."""
+  missing = [i for i, example in enumerate(examples) if 'targets' not in example]
+  if missing:
+    raise ValueError(f'{len(missing)} of {len(examples)} examples in the split {split!r} of {task.name} have no '
+                     f'targets, first example {missing[0]}, so they cannot be evaluated. Give them targets, or only '
+                     'predict for them.')
+
+
+def _add(metrics: dict[str, float], metric: Any, found: Mapping[str, Any], task: Task) -> None:
+  """Adds the values of a metric; raises ValueError if one is not a number, or another metric has its name."""
+  owner = f'The metric {getattr(metric, "__name__", metric)} of the task {task.name}'
+  for name, value in found.items():
+    if isinstance(value, str) or np.ndim(value) or value is None:
+      raise ValueError(f'{owner} returns {value!r:.60} for {name!r}, expected a number. Return float(…).')
+    if name in metrics:
+      raise ValueError(f'{owner} returns {name!r}, which another metric returns too. Give each a unique name.')
+    metrics[name] = float(value)
 
 
 def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, ranked: Ranked,
@@ -113,7 +138,8 @@ def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning,
 
 def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task | Mixture, *,
                   split: str = 'validation', lengths: Mapping[str, int], batch_size: int = 32,
-                  steps: int | None = None, loss: Loss = Loss(z_loss=0.0)) -> dict[str, float]:
+                  steps: int | None = None, loss: Loss = Loss(z_loss=0.0),
+                  heed: Callable[[], None] | None = None) -> dict[str, float]:
   """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens by loss weight.
 
   A loss that compares rows is averaged over batches.
@@ -128,6 +154,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     batch_size: rows per batch.
     steps: maximum number of batches per task.
     loss: as in training.
+    heed: called before each batch; what it raises ends the evaluation.
 
   Raises:
     ValueError: a target does not suit the loss.
@@ -137,6 +164,8 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
     limit = None if steps is None else steps * batch_size
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                            num_examples=limit)
+    batches.heed = heed or batches.heed
+    _require_targets(each, split, batches.examples)
     for batch, _ in batches.weighted():
       loss.check(batch)
       sums = _sums(model.module, model.params, batch, conditioning, loss=loss)

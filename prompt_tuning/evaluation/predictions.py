@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
+from prompt_tuning.data.tasks import RESERVED, columns_of
 from prompt_tuning.decoding.samplers import Sampler
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.saved import Trained
@@ -83,8 +84,15 @@ def json_line(line: Mapping[str, Any], number: int) -> str:
 
 
 def text_line(line: Mapping[str, Any], number: int) -> str:
-  """Returns `id||text` of a prediction, with white space as single blanks; without an 'id', the example's number."""
-  return f'{line["inputs"].get("id", number)}||{" ".join(line["prediction"].split())}'
+  """Returns `id||text` of a prediction, with white space as single blanks; without an 'id', the example's number.
+
+  Raises:
+    ValueError: the id holds '||', so that the line could not be read back.
+  """
+  name = ' '.join(str(line['inputs'].get('id', number)).split())
+  if '||' in name:
+    raise ValueError(f'The id {name!r} of example {number} holds ||, which ends an id. Change it, or write rows.')
+  return f'{name}||{" ".join(line["prediction"].split())}'
 
 
 def write_lines(path: str, lines: Iterator[Mapping[str, Any]],
@@ -108,15 +116,24 @@ def text_of(example: Mapping[str, Any], feature: str, vocabulary: Any) -> str:
   value = example.get(f'{feature}_pretokenized', example.get(feature, ''))
   if isinstance(value, bytes):
     return value.decode()
-  return value if isinstance(value, str) else vocabulary.decode(np.asarray(value).tolist())
+  if isinstance(value, str):
+    return value
+  if np.ndim(value) == 0:
+    raise ValueError(f'An example has {value!r:.60} as its {feature}, expected a text or token ids. Fix it.')
+  return vocabulary.decode(np.asarray(value).tolist())
 
 
 def readable(example: Mapping[str, Any], vocabulary: Any) -> dict[str, Any]:
-  """Returns an example as in T5X's files: its texts are `inputs_pretokenized` and `targets_pretokenized`."""
-  shown = {f'{feature}_pretokenized': text_of(example, feature, vocabulary)
-           for feature in ('inputs', 'targets') if feature in example}
-  hidden = ('inputs', 'targets', 'inputs_ends', 'targets_ends')
-  return shown | {name: value for name, value in example.items() if name not in hidden and name not in shown}
+  """Returns an example as in T5X's files: its texts are `inputs_pretokenized` and `targets_pretokenized`.
+
+  The columns of its row follow, except for one that equals a text; a name that is taken gets `row.` before it.
+  """
+  texts = {feature: text_of(example, feature, vocabulary) for feature in ('inputs', 'targets') if feature in example}
+  shown = {f'{feature}_pretokenized': text for feature, text in texts.items()}
+  shown |= {name: value for name, value in example.items() if name not in RESERVED}
+  row = {name: value for name, value in (columns_of(example) if 'row' in example else {}).items()
+         if name not in texts or (isinstance(value, str) and value != texts[name])}
+  return shown | {f'row.{name}' if name in shown else name: value for name, value in row.items()}
 
 
 def _as_python(value: Any) -> Any:

@@ -11,6 +11,7 @@ from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.ranking import rank_batch
 from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.rows.token_ids import require_ids
 
 SCORES = ('sum', 'mean')
 
@@ -57,6 +58,8 @@ def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
   ends = [model.vocabulary.eos_id] if batches.examples[0].get('targets_ends', True) else []
   tokens = [[*model.vocabulary.encode(word), *ends] for word in ranked.words]
   _require_different(tokens, ranked.words, len(ends))
+  for word, ids in zip(ranked.words, tokens, strict=True):
+    require_ids(ids, model.module.config.vocab_size, f'The word {word!r}')
   lengths = np.array([len(ids) for ids in tokens])
   answers = np.zeros((len(tokens), lengths.max()), np.int32)
   for row, ids in zip(answers, tokens, strict=True):

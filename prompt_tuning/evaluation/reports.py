@@ -1,13 +1,15 @@
 """Plots of runs, attention and representations. The only file that imports matplotlib."""
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
+from prompt_tuning.evaluation import metric_lines
 from prompt_tuning.evaluation.saved import METRICS
+from prompt_tuning.files import storage
 
 
 def learning_curve(folder: str, path: str | None = None) -> str:
@@ -25,9 +27,12 @@ def learning_curve(folder: str, path: str | None = None) -> str:
     FileNotFoundError: the folder has no metrics.
   """
   plt = _pyplot()
-  with open(os.path.join(folder, METRICS), encoding='utf-8') as file:
-    lines = [json.loads(line) for line in file]
-  training = [line for line in lines if line['folder'] == 'train']
+  source = storage.join(folder, METRICS)
+  found = metric_lines.parse(storage.read_bytes(source))
+  lines = [line.figures for line in found if line.figures is not None and isinstance(line.figures.get('folder'), str)]
+  if len(lines) < len(found):
+    logging.warning('%s: %d of %d lines are damaged and not shown.', source, len(found) - len(lines), len(found))
+  training = [line for line in lines if line['folder'] == 'train' and _is_number(line.get('loss'))]
   figure, loss_axis = plt.subplots(figsize=(7, 4), layout='constrained')
   loss_axis.plot([line['step'] for line in training], [line['loss'] for line in training], color='tab:gray',
                  label='training loss')
@@ -37,12 +42,12 @@ def learning_curve(folder: str, path: str | None = None) -> str:
   names = sorted({line['folder'] for line in lines if line['folder'].startswith('inference_eval/')})
   for name in names:
     points = [line for line in lines if line['folder'] == name]
-    for metric in [key for key in points[0] if key not in ('step', 'folder')]:
-      metric_axis.plot([p['step'] for p in points], [p[metric] for p in points], marker='o',
-                       label=f'{name.removeprefix("inference_eval/")} {metric}')
+    for metric in dict.fromkeys(key for point in points for key in point if key not in ('step', 'folder')):
+      shown = [(point['step'], point[metric]) for point in points if _is_number(point.get(metric))]
+      metric_axis.plot(*zip(*shown, strict=True), marker='o', label=f'{name.removeprefix("inference_eval/")} {metric}')
   handles = [axis.get_legend_handles_labels() for axis in (loss_axis, metric_axis)]
   figure.legend(handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], loc='outside upper center', ncols=3)
-  return _saved(figure, path or os.path.join(folder, 'learning_curve.png'))
+  return _saved(figure, path or storage.join(folder, 'learning_curve.png'))
 
 
 def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int = 0, borders: Sequence[int] = (),
@@ -179,9 +184,13 @@ def _components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return points, 100 * squares / max(np.sum(sizes**2), 1e-300)
 
 
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float)
+
+
 def _saved(figure: Any, path: str) -> str:
-  os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-  figure.savefig(path, dpi=130)
+  with storage.whole_file(path) as temporary:
+    figure.savefig(temporary, dpi=130, format=os.path.splitext(path)[1][1:] or 'png')
   _pyplot().close(figure)
   return path
 

@@ -6,11 +6,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+from absl import logging
+
 from prompt_tuning import trees
+from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
-from prompt_tuning.checkpoints.state import read_state, write_state
+from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.names import printable
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Facts, Visibility
 from prompt_tuning.tuning.method import Method, combine, common_layout
@@ -18,8 +24,25 @@ from prompt_tuning.tuning.prompt import PATH, PROMPTS, Prompt, PromptTuning
 from prompt_tuning.tuning.registry import read_methods
 from prompt_tuning.types import Array, Flat
 
+# A file that says one of these knows the stack of its prompt; a NumPy file does not.
+_OF_STACKS = ('method', 'task_type')
+_CONVERT = 'Convert its folder first: `prompt-tuning convert {} prompt.safetensors --model=FOLDER`.'
 # The names in a run's folder.
 BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
+
+
+class _Seen(Fields, forbid_unknown_fields=True):
+  input: bool = True
+  prompt: bool = True
+
+
+class _About(Fields):
+  """The metadata of a file that the methods of this package read."""
+
+  placement: str = 'before'
+  visibility: _Seen = _Seen()
+  mode: str = ''
+  made_for: dict[str, Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +86,7 @@ class SavedPrompt:
 
   def conditioning(self, model: LanguageModel) -> Conditioning:
     """Returns the model's conditioning. Raises ValueError if the prompt does not fit the model."""
-    _require_same_model(self.about.get('made_for'), model.facts)
-    return self._method().condition(trees.unflatten({self.path: self.vectors}), model.facts)
+    return self.as_trained().conditioning(model)
 
   def _method(self) -> PromptTuning:
     return PromptTuning(Prompt(len(self.vectors)), self.placement, self.visibility)
@@ -99,8 +121,17 @@ class Trained:
     return None
 
   def parts(self) -> list[tuple[Method, Flat]]:
-    """Returns the methods that trained the tensors, each with its tensors."""
-    return read_methods(self.tensors, self.about)
+    """Returns the methods that trained the tensors, each with its tensors.
+
+    Raises:
+      ValueError: the tensors do not belong together, or have shapes or metadata that their method never writes.
+    """
+    try:
+      return read_methods(self.tensors, self.about)
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
+      shapes = ', '.join(f'{printable(name)} {list(np.shape(array))}' for name, array in sorted(self.tensors.items()))
+      raise ValueError(f'The trained tensors {shapes} cannot be read ({type(error).__name__}: {error}): expected those '
+                       'of a method, with its metadata. Use the version that wrote them, or train again.') from error
 
   def layout(self) -> layouts.Layout:
     """Returns the layout of examples."""
@@ -114,11 +145,15 @@ class Trained:
     """
     facts = model.facts
     _require_same_model(self.about.get('made_for'), facts)
+    if self.about.keys() & set(_OF_STACKS):
+      _require_stack(self.tensors, facts)
+    _warn_of_other_weights(self.about.get('weights'), model)
     return combine([(method, method.condition(trees.unflatten(tensors), facts)) for method, tensors in self.parts()])
 
   def for_any_model(self) -> 'Trained':
     """Returns the same tensors without the model that they were trained for, for use with any model of its shape."""
-    return dataclasses.replace(self, about={name: value for name, value in self.about.items() if name != 'made_for'})
+    own = ('made_for', 'weights', *_OF_STACKS)
+    return dataclasses.replace(self, about={name: value for name, value in self.about.items() if name not in own})
 
 
 def _origin(about: Mapping[str, Any]) -> str:
@@ -134,6 +169,22 @@ def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> Non
   told = lambda each: ', '.join(f'{name} {each.get(name)}' for name in here)
   raise ValueError(f'The trained tensors were made for a model of {told(made_for)}, but this model is of {told(here)}. '
                    'Give the model that they were trained for, or load them with any_model=True to use them anyway.')
+
+
+def _require_stack(tensors: Flat, facts: Facts) -> None:
+  """Raises ValueError if a prompt belongs to a stack that prompts of this model do not belong to."""
+  for stack, name in PROMPTS.items():
+    if name in tensors and stack != facts.prompted:
+      raise ValueError(f'The file holds {name}, a prompt of the {stack}, but prompts of this model belong to the '
+                       f'{facts.prompted}. Give the model that it was trained for.')
+
+
+def _warn_of_other_weights(digest: str | None, model: LanguageModel) -> None:
+  """Says it if the tensors were trained for other weights of the same shape, such as another fine-tuned model."""
+  here = getattr(model, 'weights_digest', None)  # an outline has no weights
+  if digest is not None and here is not None and digest != here:
+    logging.warning('The trained tensors were made for other weights of this shape than those of %s (digest %s there, '
+                    '%s here). Results may be worse than in training.', model.path, digest, here)
 
 
 def _files_of_run(folder: str) -> Iterator[str]:
@@ -162,25 +213,55 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
 
   Raises:
     FileNotFoundError: there is no such file or folder.
-    ValueError: the file is damaged.
+    ValueError: the file is damaged, holds numbers that are not finite, or has metadata that cannot be used.
   """
+  path = _file_of(path)
   found = _read_trained(path)
+  fields_of(path, found.about, _About)
+  for name, array in found.tensors.items():
+    require_finite(path, name, array)
   return found.for_any_model() if any_model else found
 
 
+def _file_of(path: str) -> str:
+  """Returns the file that holds the trained tensors: `path`, or the file of its run."""
+  folder, name = os.path.split(str(path))
+  if name.startswith('adapter_model.') and storage.is_file(path):
+    raise ValueError(f'{path} is a file of a PEFT adapter. {_CONVERT.format(folder or ".")}')
+  if storage.is_file(path):
+    return path
+  found = next(filter(storage.exists, _files_of_run(path)), None)
+  if found is None and storage.exists(storage.join(path, CONFIG)):
+    raise FileNotFoundError(f'{path} is a PEFT adapter, not a run. {_CONVERT.format(path)}')
+  if found is None and os.path.isdir(path):
+    raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
+                            'state, or a prompt file.')
+  return found or path
+
+
 def _read_trained(path: str) -> Trained:
-  if not storage.is_file(path):
-    found = next(filter(storage.exists, _files_of_run(path)), None)
-    if found is None and os.path.isdir(path):
-      raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
-                              'state, or a prompt file.')
-    path = found or path
   if str(path).endswith('.safetensors'):
     return Trained(*read_state(path))
   vectors = read_prompt(path)
   if storage.read_bytes(path).startswith(MAGIC):
     return Trained({PATH: vectors})
   return Trained(*read_state(path))  # a safetensors file with another name; it also stores the prompt's placement
+
+
+def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Trained:
+  """Returns what `load_trained` does, or the tensors of a PEFT folder, whose names and scale depend on the model.
+
+  Raises:
+    FileNotFoundError: there is no such file or folder.
+    ValueError: the file is damaged, or the adapter cannot be read for this model.
+  """
+  if storage.is_remote(path) or not os.path.exists(os.path.join(path, CONFIG)):
+    return load_trained(path, any_model=any_model)
+  adapter, (layers, kv_heads, head_dim) = read_adapter(path), model.facts.attentions['decoder']
+  tensors = adapter.trained(
+    encoder_decoder=model.prompted == 'encoder', width=model.width, layers=layers, kv_heads=kv_heads,
+    head_dim=head_dim, embedding_scale=getattr(getattr(model, 'module', model).config, 'embedding_scale', 1.0))
+  return Trained(tensors, {'peft_type': adapter.kind})
 
 
 def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
@@ -194,7 +275,9 @@ def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
     FileNotFoundError: there is no such file or folder.
     ValueError: the file is damaged or holds no prompt.
   """
-  prompt = load_trained(path, any_model=any_model).prompt()
+  trained = load_trained(path, any_model=any_model)
+  prompt = trained.prompt()
   if prompt is None:
-    raise ValueError(f'{path} holds other trained tensors, but no prompt. Read them with `load_trained`.')
+    raise ValueError(f'{path} holds other trained tensors, but no prompt: {", ".join(sorted(trained.tensors)[:3])}. '
+                     'Read them with `pt.load_trained(path)`; its result can be used like a prompt.')
   return prompt

@@ -65,6 +65,21 @@ def put(file: str, path: str) -> None:
     _store(path).put_file(file, path, fixed_key_metadata={'cache_control': 'no-store'})
 
 
+def create(path: str, content: bytes) -> bool:
+  """Writes an object if there is none at `path`; returns False if there is one. Of several processes, one succeeds.
+
+  Raises:
+    ImportError: gcsfs is not installed.
+    OSError: the object cannot be written.
+  """
+  with _answered(path, 'written'):
+    try:
+      _store(path).pipe_file(path, content, mode='create', fixed_key_metadata={'cache_control': 'no-store'})
+    except FileExistsError:
+      return False
+  return True
+
+
 def remove(path: str) -> None:
   """Removes an object.
 

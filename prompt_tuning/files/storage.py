@@ -15,11 +15,10 @@ import weakref
 from collections.abc import Iterator
 from typing import TextIO
 
-from prompt_tuning.files import gcs
+from prompt_tuning.files import gcs, local
 
 _LOG = logging.getLogger(__name__)
-# safetensors reports "(os error 28)", tensorstore "[os_error_code='28']"; neither raises an OSError.
-_NUMBER = re.compile(r"os[_ ]error(?:_code=')?\s*(\d+)")
+_SCHEME = re.compile(r'\s*([A-Za-z][\w+.-]*):/+')
 
 
 def is_remote(path: str) -> bool:
@@ -67,12 +66,34 @@ def list_folder(path: str) -> list[str]:
   return sorted(address[len(start):].rstrip('/') for address in gcs.addresses(start) if address != start)
 
 
+def check_address(path: str) -> None:
+  """Refuses to write to other stores, and to what a shell would have replaced, such as ~ and $HOME.
+
+  Raises:
+    ValueError: a folder of such a name would be made; the message says what to write instead.
+  """
+  path = os.fspath(path)
+  scheme, named = _SCHEME.match(path), path.removeprefix('gs://').strip('/')
+  if (scheme and not is_remote(path)) or (is_remote(path) and (not named or path.startswith('gs:///'))):
+    rest = path[scheme.end():]
+    meant = {'gs': f'gs://{rest}', 'file': f'/{rest}'}.get(scheme[1].lower()) if rest else None
+    raise ValueError(f'{path} cannot be written: only local paths and gs://BUCKET/NAME can. '
+                     + (f'Did you mean {meant}?' if meant else 'Give one of these, and copy it afterwards.'))
+  whole = os.path.expandvars(os.path.expanduser(path))
+  if whole != path or re.match(r'~[^/]*/', path) or re.search(r'(^|/)\$', path):
+    sign = '~' if path.startswith('~') else '$'
+    raise ValueError(f'{path} cannot be written: {sign} was not replaced, as a shell does outside of quotes, and would '
+                     f'be part of a name. {f"Write {whole}." if whole != path else "Write the whole path."}')
+
+
 def make_folder(path: str) -> None:
   """Creates a folder and its parents; an object store needs none.
 
   Raises:
+    ValueError: see `check_address`.
     OSError: it cannot be created or written.
   """
+  check_address(path)
   if not is_remote(path):
     os.makedirs(path, exist_ok=True)
     with tempfile.TemporaryFile(dir=path):
@@ -83,9 +104,11 @@ def check_writable(folder: str) -> None:
   """Checks, without writing, that files can be written into a folder, which need not exist yet.
 
   Raises:
+    ValueError: see `check_address`.
     ImportError: a required package is missing.
     OSError: the folder cannot be written.
   """
+  check_address(folder)
   if is_remote(folder):
     list_folder(folder)
     return
@@ -95,6 +118,12 @@ def check_writable(folder: str) -> None:
   if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
     raise OSError(f'{folder} cannot be written: {parent} is not a folder that this user can write to. '
                   'Give another folder.')
+
+
+def remove_left(folder: str) -> None:
+  """Removes what killed processes have left of unfinished files in a folder and below; a store holds none."""
+  if not is_remote(folder):
+    local.remove_left(folder)
 
 
 def remove_tree(path: str) -> None:
@@ -123,29 +152,15 @@ def write_bytes(path: str, content: bytes) -> None:
 def whole_file(path: str) -> Iterator[str]:
   """Yields the path of a temporary file that is renamed to `path` when the block ends without an error.
 
+  A file that is replaced keeps its mode. Threads and processes may write the same file at once: the last one counts.
+
   Raises:
+    ValueError: see `check_address`.
     OSError: the file cannot be written; an existing file is unchanged and no temporary file is left.
   """
-  with _put_whole(path) if is_remote(path) else _renamed_whole(path) as temporary:
+  check_address(path)
+  with _put_whole(path) if is_remote(path) else local.whole_file(path) as temporary:
     yield temporary
-
-
-@contextlib.contextmanager
-def _renamed_whole(path: str) -> Iterator[str]:
-  folder = os.path.dirname(os.path.abspath(path))
-  temporary = f'{path}.tmp-{os.getpid()}'
-  with _explained(path):
-    try:
-      os.makedirs(folder, exist_ok=True)
-      yield temporary
-      os.chmod(temporary, 0o666 & ~_umask())  # safetensors creates files that only their owner can read
-      _sync(temporary)
-      os.replace(temporary, path)
-      _sync(folder)
-    except BaseException:
-      with contextlib.suppress(FileNotFoundError):
-        os.remove(temporary)
-      raise
 
 
 @contextlib.contextmanager
@@ -153,7 +168,7 @@ def _put_whole(path: str) -> Iterator[str]:
   gcs.require_account(path)  # fail now, not after the file is made
   with tempfile.TemporaryDirectory(prefix='prompt_tuning_') as folder:
     temporary = os.path.join(folder, os.path.basename(path))
-    with _explained(temporary):
+    with local.explained(temporary):
       yield temporary
     gcs.put(temporary, path)
 
@@ -163,26 +178,16 @@ def whole_folder(path: str) -> Iterator[str]:
   """Yields a temporary folder that is renamed to `path` when the block ends without an error.
 
   Raises:
-    FileExistsError: `path` already exists and is not empty.
+    ValueError: see `check_address`.
+    FileExistsError: `path` already exists and is not empty, or another process has made it in the meantime.
     OSError: the folder cannot be written; nothing is left of it.
   """
+  check_address(path)
   if is_remote(path):
     raise OSError(f'{path}: writing a whole folder to an object store is not supported. Give a local folder, and copy '
                   'it afterwards.')
-  path = os.path.abspath(path)
-  if os.path.exists(path) and (not os.path.isdir(path) or os.listdir(path)):
-    raise FileExistsError(f'{path} already exists and is never overwritten. Remove it, or choose another name.')
-  temporary = f'{path}.tmp-{os.getpid()}'
-  with _explained(path):
-    try:
-      os.makedirs(temporary)
-      yield temporary
-      _sync_all(temporary)
-      os.rename(temporary, path)
-      _sync(os.path.dirname(path))
-    except BaseException:
-      shutil.rmtree(temporary, ignore_errors=True)
-      raise
+  with local.whole_folder(path) as temporary:
+    yield temporary
 
 
 class GrowingFolder:
@@ -215,7 +220,8 @@ class GrowingFolder:
     if self._temporary and exists(there):
       write_bytes(path, read_bytes(there))
       self._sizes[path] = os.path.getsize(path)
-    return open(path, 'a', encoding='utf-8')
+    with local.explained(path):
+      return open(path, 'a', encoding='utf-8')
 
   def put(self) -> None:
     """Uploads the files that have grown since the last upload.
@@ -253,42 +259,3 @@ def put_grown(folder: str) -> None:
   growing = _growing.get(join(folder, ''))
   if growing is not None:
     growing.put()
-
-
-@contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
-  try:
-    yield
-  except Exception as error:
-    number = error.errno if isinstance(error, OSError) else _error_number(error)
-    if number is None:
-      raise
-    raise OSError(number, f'{path} cannot be written: {os.strerror(number)}. Existing content is unchanged. '
-                          'Free some space or choose another location.') from error
-
-
-def _error_number(error: Exception) -> int | None:
-  match = _NUMBER.search(str(error))
-  return int(match.group(1)) if match else None
-
-
-def _sync_all(folder: str) -> None:
-  for parent, _, files in os.walk(folder):
-    for name in files:
-      os.chmod(os.path.join(parent, name), 0o666 & ~_umask())
-      _sync(os.path.join(parent, name))
-    _sync(parent)
-
-
-def _sync(path: str) -> None:
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
-
-
-def _umask() -> int:
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask

@@ -94,9 +94,10 @@ class Loss:
 
 
 def averages(sums: Mapping[str, Any]) -> dict[str, float]:
-  """Returns the averages over target tokens, by their weights, from a step's sums: loss, its two parts and accuracy.
+  """Returns the averages over target tokens, by their weights, from a step's sums: loss, its parts, token accuracy.
 
-  Only cross-entropy has the two parts; accuracy is absent if the sums lack 'correct'.
+  Only cross-entropy has the two parts; 'token_accuracy', the share of the given targets' tokens that the model predicts
+  (0 to 1), is absent if the sums lack 'correct'. A task's 'accuracy' is that of whole predictions, in percent.
   """
   weights = float(sums['weights']) or 1.0
   loss = float(sums['loss'])
@@ -105,5 +106,5 @@ def averages(sums: Mapping[str, Any]) -> dict[str, float]:
     z_loss = float(sums['z_loss'])
     found |= {'cross_ent_loss': (loss - z_loss) / weights, 'z_loss': z_loss / weights}
   if 'correct' in sums:
-    found['accuracy'] = float(sums['correct']) / weights
+    found['token_accuracy'] = float(sums['correct']) / weights
   return found

@@ -1,11 +1,10 @@
-"""Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5): config and module.
+"""Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5).
 
 What comes before every row is shared by all rows as keys and values, computed once or given: a cached context, a
 learned prefix, or a prompt whose layout has no slots in the rows. These keys and values do not depend on later
 positions.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,54 +14,14 @@ from flax import linen as nn
 from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
+from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
-from prompt_tuning.models.stack_config import StackConfig, require_choices
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig(StackConfig):
-  """The shape of a decoder-only model: its stack, and the layers around it.
-
-  Attributes:
-    vocab_size: V, the number of rows of the embedding.
-    family: the family that defines the names and config of a folder; see `families`.
-    tied: the output layer is the embedding.
-    position_count: the number of rows of a learned position table; 0 means no table.
-    embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
-    output_scale: factor on the logits.
-    output_cap: limit of the logits (Gemma 2); 0 means none.
-    prefix_lm: the positions of an input see one another.
-    started: every text begins with the token 0, and inputs have an end token (T5X).
-    features: width of inputs that are real vectors, read by a linear layer instead of the embedding; 0 means tokens.
-    classes: the number of labels of a separate output layer for input positions, see `LabelLayout`; 0 means that the
-      output is the vocabulary.
-    kind: a description for messages.
-  """
-
-  vocab_size: int = 0
-  family: str = 'llama'
-  tied: bool = False
-  position_count: int = 0
-  embedding_scale: float = 1.0
-  output_scale: float = 1.0
-  output_cap: float = 0.0
-  prefix_lm: bool = False
-  started: bool = False
-  features: int = 0
-  classes: int = 0
-  kind = 'a decoder-only model'
-
-  def __post_init__(self) -> None:
-    require_choices(self)
-    object.__setattr__(self, 'causal', True)
-    object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
-    object.__setattr__(self, 'output_bias', self.classes > 0)
 
 
 class DecoderOnly(nn.Module):
@@ -110,11 +69,13 @@ class DecoderOnly(nn.Module):
     if asked.cached and wrong:
       raise ValueError(f'cached=True cannot be used: {" and ".join(wrong)}. Use placement=after_eos and a prompt that '
                        'sees the input, or leave out cached=True.')
-    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm}
+    given = {'isolated': asked.isolated, 'cached': asked.cached, 'prefix_lm': self.config.prefix_lm,
+             'within': asked.within, 'prefixed': asked.prefixed}
     if self.config.classes:
       return LabelLayout(asked.prompt_length, asked.placement, classes=self.config.classes,
                          inputs=self.config.features or self.config.vocab_size, **given)
-    return CausalLayout(asked.prompt_length, asked.placement, started=self.config.started and asked.started, **given)
+    return CausalLayout(asked.prompt_length, asked.placement, started=self.config.started and asked.started,
+                        vocab_size=self.config.vocab_size, **given)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None, hidden: bool = False) -> Array:
@@ -166,7 +127,7 @@ class DecoderOnly(nn.Module):
                        'decoder.layer_prompts.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
-    self._require_positions(sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
+    require_positions(self.config, sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
     vectors, rows = self._vectors(layout), None
     added = added_vectors(given, self.config.layers)
     if 'prompt_slots' in layout and given.prompt is not None:
@@ -240,15 +201,6 @@ class DecoderOnly(nn.Module):
                           collect=True)
     return own
 
-  def _require_positions(self, front: int, length: int, answer: int = 0) -> None:
-    """Raises ValueError if a row exceeds the position table; JAX would not report it."""
-    count = self.config.position_count
-    if count and front + length + answer > count:
-      parts = ' + '.join(f'{number} of {what}' for number, what in (
-        (front, 'prompt or prefix'), (length, 'text'), (answer, 'generation')) if number)
-      raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
-                       f'{count}. Shorten the prompt, or the lengths of inputs and targets.')
-
   def _embed(self, tokens: Array, positions: Array) -> Array:
     return self._placed(self.token_embedder(tokens), positions)
 
@@ -274,7 +226,7 @@ class DecoderOnly(nn.Module):
     in_rows = batch['decoder']['tokens'].shape[1]
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
-    self._require_positions(sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
+    require_positions(config, sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
     shape = Cache(config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
     first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)
     fronts = [spread(front, count) for front in fronts]
@@ -290,3 +242,23 @@ class DecoderOnly(nn.Module):
       return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
     return step, shape.empty(config), jnp.any(batch['decoder']['segments'] > 0, axis=1)
+
+
+def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:
+  """Ensures that rows fit into a model's position table; JAX would not report it.
+
+  Args:
+    config: the model's; one without a table fits all.
+    front: positions before the rows.
+    length: of a row.
+    answer: generated positions after it.
+
+  Raises:
+    ValueError: they need more positions than the table has.
+  """
+  count = getattr(config, 'position_count', 0)
+  if count and front + length + answer > count:
+    parts = ' + '.join(f'{number} of {what}' for number, what in (
+      (front, 'prompt or prefix'), (length, 'text'), (answer, 'generation')) if number)
+    raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
+                     f'{count}. Shorten the prompt, or the lengths of inputs and targets.')

@@ -18,11 +18,22 @@ from jax.sharding import Mesh
 
 from prompt_tuning.checkpoints.fused import Parts, fused_in
 from prompt_tuning.checkpoints.loading import Reader, Rule
+from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.decoder_only import DecoderOnly
 
 Names = Mapping[str, tuple[tuple[int, ...], Any]]  # of a checkpoint -> shape and type
 OUTPUT = 'decoder/logits_dense/kernel'  # absent if the output layer is the embedding
 _CHOSEN = ('dropout_rate', 'rematerialise', 'attention')  # chosen by a run, whatever the stored shape
+
+
+class _Common(Fields):
+  """The fields of every `config.json`."""
+
+  text_config: dict[str, Any] | None = None
+  tie_word_embeddings: bool | None = None
+  bos_token_id: int | list[int] | None = None
+  eos_token_id: int | list[int] | None = None
+  pad_token_id: int | list[int] | None = None
 
 
 class Config(Protocol):
@@ -97,9 +108,13 @@ class Family:
       path: for messages.
 
     Raises:
-      ValueError: the config lacks a key, or uses something that is not supported for this family.
+      ValueError: the config lacks a key, has a value that cannot be used, or uses something that is not supported for
+        this family.
     """
-    stored = self.defaults | dict(stored.get('text_config', stored))  # of a multimodal model: its language model
+    file = f'{path}/config.json'
+    inner = fields_of(file, stored, _Common).text_config  # of a multimodal model: its language model
+    stored = self.defaults | dict(stored if inner is None else inner)
+    fields_of(file, stored, _Common)
     tied = set(names).isdisjoint(self.their_names(OUTPUT))
     if tied and stored.get('tie_word_embeddings') is False:
       raise ValueError(f'{path} holds no {self.their_names(OUTPUT)[0]}, although its config.json sets '
@@ -107,15 +122,18 @@ class Family:
                        'language model.')
     for name, supported in self.required.items():
       if stored.get(name) not in (None, supported):
-        raise ValueError(f'{path}/config.json sets {name} to {stored[name]!r}; the supported value is {supported!r}. '
+        raise ValueError(f'{file} sets {name} to {stored[name]!r}; the supported value is {supported!r}. '
                          f'Choose a model of the family {self.name} with this value.')
     try:
       return dataclasses.replace(self.read(stored), family=self.name, tied=tied)
     except KeyError as error:
-      raise ValueError(f'{path}/config.json lacks {error}, which a model of type {self.model_types[0]!r} needs. '
+      raise ValueError(f'{file} lacks {error}, which a model of type {self.model_types[0]!r} needs. '
                        'Give a complete folder.') from error
     except ValueError as error:
-      raise ValueError(f'{path}/config.json {error}') from error
+      raise ValueError(f'{file} {error}') from error
+    except (TypeError, AttributeError, ArithmeticError) as error:  # of a registered family, whose reader checks less
+      raise ValueError(f'{file} holds a value that a model of type {self.model_types[0]!r} cannot have '
+                       f'({type(error).__name__}: {error}). Download it again.') from error
 
   def write_config(self, config: Any) -> dict[str, Any]:
     """Returns the `config.json` of a model: the inverse of `read_config`.
@@ -169,6 +187,18 @@ class Family:
       raise ValueError(f'{path}/config.json describes another model than the run asks for ({"; ".join(wrong)}). '
                        'Choose the architecture of that size.')
     return dataclasses.replace(stored, **{name: getattr(asked, name) for name in _CHOSEN})
+
+
+def divided(**fields: int) -> int:
+  """Returns the first of two fields of a `config.json`, divided by the second.
+
+  Raises:
+    ValueError: there is a remainder.
+  """
+  (whole, size), (part, count) = fields.items()
+  if size % count:
+    raise ValueError(f'sets {whole} to {size}, but {part} to {count}, which does not divide it. Download it again.')
+  return size // count
 
 
 def table(text: str) -> tuple[Rule, ...]:

@@ -7,6 +7,7 @@ has already read (`LanguageModel.read`): prompt, input and prediction follow it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from prompt_tuning import trees
+from prompt_tuning.data.preprocessing import stand_in
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.devices import sharding
@@ -22,8 +24,9 @@ from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.models.text_rows import Row, Texts, bucket, text_rows
+from prompt_tuning.models.weights_digest import weights_digest
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Conditioning, Context, Facts, Visibility
+from prompt_tuning.rows.conditioning import Conditioning, Context, Facts
 from prompt_tuning.types import Array, Batch, Params
 
 
@@ -37,6 +40,7 @@ class LanguageModel:
     vocabulary: encodes and decodes texts; None if only ids are used.
     path: the path of the checkpoint, for messages and files.
     step: the step of the checkpoint, or 0.
+    ends: the ids that end a generation if there is no vocabulary; the first also ends a target.
   """
 
   module: nn.Module
@@ -44,6 +48,7 @@ class LanguageModel:
   vocabulary: Any = None
   path: str = ''
   step: int = 0
+  ends: tuple[int, ...] = (1,)
 
   def __repr__(self) -> str:
     types = ' and '.join(sorted({str(array.dtype) for array in jax.tree.leaves(self.params)}))
@@ -73,28 +78,34 @@ class LanguageModel:
     """Returns the layout of this model's examples, given the layout that a method asks for."""
     return self.module.layout(asked)
 
+  @functools.cached_property
+  def weights_digest(self) -> str | None:
+    """A digest of the weights, which files of trained tensors keep; None of weights in 8 bits."""
+    return weights_digest(self.params, self.module.config.mesh)
+
   @property
   def eos_id(self) -> int:
     """The token that ends a target."""
-    return 1 if self.vocabulary is None else self.vocabulary.eos_id
+    return self.ends[0] if self.vocabulary is None else self.vocabulary.eos_id
 
   @property
   def end_ids(self) -> tuple[int, ...]:
     """The tokens that end a generation."""
-    return (1,) if self.vocabulary is None else self.vocabulary.end_ids
+    return self.ends if self.vocabulary is None else self.vocabulary.end_ids
 
   def embeddings(self) -> Array:
     """Returns the embedding [V, D]; if it is sharded over hosts, a whole copy on this host."""
     embedding = self.params['token_embedder']['embedding']
     return embedding if self.module.config.mesh is None else sharding.on_host(embedding)
 
-  def read(self, texts: Texts) -> Context:
+  def read(self, texts: Texts, *, mask: Any = None) -> Context:
     """Reads texts once, as the context of many batches: one text for all rows, or one for each row.
 
     `jax.device_get` moves the result to the host. In a prefix-LM too, a text does not see what comes after it.
 
     Args:
       texts: texts without an end token, or token ids.
+      mask: of an array of ids, as in `logits`.
 
     Raises:
       ValueError: the model has an encoder, in which every position sees the whole input.
@@ -102,29 +113,33 @@ class LanguageModel:
     if self.prompted == 'encoder':
       raise ValueError('Only a decoder-only model can read a text as a context, but this one has an encoder. Put the '
                        'text into the inputs.')
-    rows = self._rows(texts, 'texts')
+    rows = self._rows(texts, 'texts', mask=mask)
     batch, _ = self._batch(rows, None, None)
     context = read_batch(self.module, self.params, batch)
     longest = max(1, (layouts.target_rows(batch)['segments'] > 0).sum(1).max())  # texts end in the last column
     return Context(*(array[:, :len(rows), :, -longest:] for array in (context.keys, context.values)),
                    context.seen[:len(rows), -longest:])
 
-  def logits(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None) -> np.ndarray:
+  def logits(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None,
+             mask: Any = None, target_mask: Any = None) -> np.ndarray:
     """Scores every vocabulary entry at every target position.
 
     Args:
-      inputs: texts, or token ids, `[B, T]` padded with 0 on either side or a list of rows. None if a decoder-only model
-        gets only targets; their first token is then only context (except in T5X's models, in which the token 0 comes
-        first).
-      targets: likewise; texts get an end token.
+      inputs: texts; or a list of rows of token ids, which are read as they are; or an array of ids [B, T], padded on
+        either side with the vocabulary's padding token (`vocabulary.pad_id`) or as `mask` says. None if a decoder-only
+        model gets only targets; their first token is then only context (except in T5X's models, in which the token 0
+        comes first).
+      targets: likewise; texts get an end token. If the padding token is the end token, a row of an array keeps one.
       prompt: see the top of this file.
       context: likewise; texts after it get no begin token.
+      mask: [B, T] of inputs that are an array: 1 for tokens, 0 for padding (a tokenizer's `attention_mask`).
+      target_mask: the same of targets.
 
     Returns:
       [B, S, V] float32, aligned with the given targets; 0 for padding, and for a token that nothing precedes.
     """
-    rows = self._rows(targets, 'targets')
-    batch, conditioning = self._batch(*self._split(inputs, rows, context), prompt, context)
+    rows = self._rows(targets, 'targets', mask=target_mask)
+    batch, conditioning = self._batch(*self._split(inputs, rows, context, mask), prompt, context)
     logits = np.asarray(apply_model(self.module, self.params, batch, conditioning))
     aligned = np.zeros((len(rows), max(row.length for row in rows), logits.shape[-1]), np.float32)
     for b, row in enumerate(rows):
@@ -133,14 +148,15 @@ class LanguageModel:
       aligned[b, end - len(places):end] = logits[b, places]
     return aligned
 
-  def score(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None) -> np.ndarray:
+  def score(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None,
+            mask: Any = None, target_mask: Any = None) -> np.ndarray:
     """Returns [B], the log-likelihood of each target given its input; the arguments are those of `logits`."""
-    rows = self._rows(targets, 'targets')
-    batch, conditioning = self._batch(*self._split(inputs, rows, context), prompt, context)
+    rows = self._rows(targets, 'targets', mask=target_mask)
+    batch, conditioning = self._batch(*self._split(inputs, rows, context, mask), prompt, context)
     return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
 
   def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
-              batch_size: int = 32, seed: int = 0, context: Context | None = None) -> list[Any]:
+              batch_size: int = 32, seed: int = 0, context: Context | None = None, mask: Any = None) -> list[Any]:
     """Generates a prediction for each input.
 
     Args:
@@ -151,6 +167,7 @@ class LanguageModel:
       batch_size: inputs per batch.
       seed: for samplers that draw.
       context: as in `logits`.
+      mask: likewise.
 
     Returns:
       A text for each input; or, if ids were given, an array of ids without the end token.
@@ -164,7 +181,8 @@ class LanguageModel:
       part = inputs[start:start + batch_size]
       chosen = prompt[start:start + batch_size] if isinstance(prompt, (list, tuple)) else prompt
       read = None if context is None else context.take(np.arange(start, start + len(part)))
-      batch, conditioning = self._batch(self._rows(part, 'inputs', behind=read), None, chosen, read, first_id=start)
+      rows = self._rows(part, 'inputs', behind=read, mask=None if mask is None else mask[start:start + batch_size])
+      batch, conditioning = self._batch(rows, None, chosen, read, first_id=start)
       tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
                            max_length=max_length, end_ids=self.end_ids)
       for ids in np.asarray(tokens)[:len(part), -1]:
@@ -172,20 +190,20 @@ class LanguageModel:
                        np.asarray(until_end(ids, self.end_ids), ids.dtype))
     return answers
 
-  def _split(self, inputs: Texts | None, targets: list[Row],
-             context: Context | None) -> tuple[list[Row], list[list[int]]]:
+  def _split(self, inputs: Texts | None, targets: list[Row], context: Context | None,
+             mask: Any) -> tuple[list[Row], list[list[int]]]:
     """Returns inputs and targets; without inputs and context, each target's first token becomes the input."""
     if inputs is not None:
-      return self._rows(inputs, 'inputs', behind=context), [row.ids for row in targets]
+      return self._rows(inputs, 'inputs', behind=context, mask=mask), [row.ids for row in targets]
     if self.prompted == 'encoder':
       raise ValueError('inputs=None cannot be used: this model reads inputs with its encoder and targets with its '
                        'decoder. Give texts or token ids.')
     first = 0 if self.layout().started and context is None else 1
     return [dataclasses.replace(row, ids=row.ids[:first]) for row in targets], [row.ids[first:] for row in targets]
 
-  def _rows(self, texts: Texts, what: str, behind: Context | None = None) -> list[Row]:
+  def _rows(self, texts: Texts, what: str, behind: Context | None = None, mask: Any = None) -> list[Row]:
     return text_rows(texts, what, vocabulary=self.vocabulary, layout=self.layout(),
-                     size=self.module.config.vocab_size, started=behind is None)
+                     size=self.module.config.vocab_size, started=behind is None, mask=mask)
 
   def _batch(self, rows: Sequence[Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
              context: Context | None = None, *, first_id: int = 0) -> tuple[Batch, Conditioning]:
@@ -194,16 +212,18 @@ class LanguageModel:
       raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
     require_rows(context, len(rows))
     chosen, conditioning = collect_prompts(prompt, len(rows), self)
+    given = getattr(conditioning, self.prompted)
+    of_rows = [self.layout(layouts.Layout(length, placement, isolated=not given.visibility.input,
+                                          started=context is None,
+                                          prefixed=given.prefix is not None or given.layer_prompts is not None))
+               for _, length, placement in chosen]
+    # One prompt in the rows, and all are.
+    within = len({layout.in_front for layout in of_rows}) > 1 or not all(row.ids for row in rows)
     examples = []
-    for b, (row, (prompt_id, length, placement)) in enumerate(zip(rows, chosen, strict=True)):
-      layout = self.layout(layouts.Layout(placement=placement, isolated=not self._visibility(conditioning).input,
-                                          started=context is None))
-      used = {'prompt_length': length, 'prompt_id': prompt_id}
-      examples.append([layout.question(row.ids, **used) if targets is None else
-                       layout.example(row.ids, targets[b], **used)])
-    if len({'prompt_slots' in row[0][self.prompted] for row in examples}) > 1:
-      raise ValueError('Some prompts of this batch come before the rows, and others are within the rows. Run them in '
-                       'separate batches.')
+    for b, (row, (prompt_id, length, _), layout) in enumerate(zip(rows, chosen, of_rows, strict=True)):
+      layout = dataclasses.replace(layout, within=within)
+      ids, used = row.ids or stand_in(self.vocabulary, layout), {'prompt_length': length, 'prompt_id': prompt_id}
+      examples.append([layout.question(ids, **used) if targets is None else layout.example(ids, targets[b], **used)])
     rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few compiled programs
     if context is not None:
       conditioning = conditioning.behind(context.take(np.arange(rows_to_fill) % len(rows)))
@@ -214,9 +234,6 @@ class LanguageModel:
     lengths = {stack: bucket(length) if bucket(length) <= room else length for stack, length in needed.items()}
     side = layout.question_side if targets is None else 'right'
     return layouts.assemble(examples, lengths, side=side, first_id=first_id), conditioning
-
-  def _visibility(self, conditioning: Conditioning) -> Visibility:
-    return getattr(conditioning, self.prompted).visibility
 
 
 def require_rows(context: Context | None, count: int) -> None:

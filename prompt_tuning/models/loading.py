@@ -1,5 +1,6 @@
 """Reads a frozen model from a folder or checkpoint of any supported format, and writes one."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -18,9 +19,12 @@ from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggi
 from prompt_tuning.checkpoints.loading import Reader, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
-from prompt_tuning.data.vocabulary_folders import FILES, load_vocabulary
+from prompt_tuning.data.token_files import end_ids
+from prompt_tuning.data.vocabularies import ByteVocabulary
+from prompt_tuning.data.vocabulary_folders import COPIED, load_vocabulary
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import read_object
 from prompt_tuning.models.families.registry import family_of_folder, family_of_t5x, get_family
 from prompt_tuning.models.family import OUTPUT, Config
 from prompt_tuning.models.language_model import LanguageModel
@@ -74,12 +78,14 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
               for path, array in shapes.items()}
     dtype, rounded = None, {'finish': _rounded(mesh)}
   params = load(reader, shapes, rules, dtype=dtype, ignore=ignore, mesh=mesh, **rounded)
-  if vocabulary is None and _has_vocabulary(path):
-    vocabulary = load_vocabulary(path)
+  if vocabulary is None and os.path.isdir(path):
+    with contextlib.suppress(FileNotFoundError):
+      vocabulary = load_vocabulary(path)
   if vocabulary is not None and vocabulary.size > config.vocab_size:
     raise ValueError(f'{path}: the vocabulary {vocabulary} has {vocabulary.size} tokens, but the embedding of the '
                      f'model has {config.vocab_size} rows. Use the vocabulary of this model.')
-  return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0)
+  ends = (in_folder and end_ids(path)) or LanguageModel.ends
+  return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0, ends)
 
 
 def _rounded(mesh: Mesh | None) -> Callable[[str, jax.Array], Any]:
@@ -167,11 +173,15 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
     described = family.write_config(model.module.config)
     if model.vocabulary is not None:
       described |= {f'{role}_token_id': getattr(model.vocabulary, f'{role}_id') for role in ('pad', 'eos', 'bos')}
+      if isinstance(model.vocabulary, ByteVocabulary):  # which may have no file that tells it
+        described['tokenizer_class'] = ByteVocabulary.tokenizer_class
+    elif model.ends != LanguageModel.ends:
+      described['eos_token_id'] = list(model.ends)
     write_huggingface(folder, described, join(save(params, family.rules())))
   else:
     raise ValueError(f'layout={layout!r} is unknown. Use "huggingface" or "t5x".')
   source = getattr(model.vocabulary, 'path', '')
-  for name in (*FILES, 'tokenizer_config.json', 'generation_config.json'):
+  for name in COPIED:
     found = os.path.join(os.path.dirname(source), name)
     if source and os.path.exists(found):
       shutil.copyfile(found, os.path.join(folder, name))
@@ -197,7 +207,9 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
       raise FileNotFoundError(f'{path}: there is no such folder.{nearest(path, shipped)} Give a T5X checkpoint, '
                               'a Hugging Face folder, or the name of a model that comes with the package '
                               f'({", ".join(shipped) or "none is installed"}).')
-    if os.path.exists(os.path.join(path, 'config.json')):
+    described = os.path.join(path, 'config.json')
+    if os.path.exists(described):
+      family_of_folder(read_object(described), path)  # before its arrays, which may have to be converted first
       return HuggingFaceFolder(path)
   return T5XCheckpoint(path)
 
@@ -250,7 +262,3 @@ def describe(config: Config) -> dict[str, Any]:
 def _layer_by_layer(reader: Reader) -> Reader:
   """Returns the reader of a checkpoint, with one array per layer even if the stored layers are scanned."""
   return Layers(reader) if is_scanned(reader.names()) else reader
-
-
-def _has_vocabulary(path: str) -> bool:
-  return os.path.isdir(path) and any(os.path.exists(os.path.join(path, name)) for name in FILES)

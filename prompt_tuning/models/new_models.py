@@ -30,7 +30,7 @@ def gpt2(*, vocab_size: int, width: int, heads: int, layers: int, position_count
   Raises:
     ValueError: H does not divide D.
   """
-  if width % heads:
+  if not heads or width % heads:
     raise ValueError(f'heads={heads} cannot be used with width={width}. Give a number of heads that divides the width.')
   head_dim = width // heads
   return DecoderConfig(

@@ -1,6 +1,7 @@
 """The prompts, prefixes or layer prompts of a batch's rows, gathered into one Conditioning."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -63,7 +64,14 @@ def _handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   """Returns the layout and conditioning of rows with a prompt, or with tensors read from a file."""
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
-  vectors = jnp.asarray(getattr(each, 'vectors', each), jnp.float32)
+  if isinstance(each, str | os.PathLike):
+    raise ValueError(f'prompt={str(each)!r} is a path, expected trained tensors. Give pt.load_prompt(path), or '
+                     'pt.load_trained(path), which also reads prefixes and other methods.')
+  try:
+    vectors = jnp.asarray(getattr(each, 'vectors', each), jnp.float32)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'A prompt is of type {type(each).__name__}, expected an array [P, {model.width}], or the result '
+                     'of pt.load_prompt(path) or pt.load_trained(path). That of a run is `run.prompt`.') from error
   if vectors.ndim != 2 or vectors.shape[1] != model.width:
     raise ValueError(f'The prompt has shape {tuple(vectors.shape)}, but the model expects [P, {model.width}]. '
                      'Use a prompt that was trained for this model.')

@@ -1,10 +1,12 @@
 """The shape of a stack: the differences between families, as values."""
 
 import dataclasses
+import numbers
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from prompt_tuning.models.positions import Rotary
@@ -107,18 +109,37 @@ class StackConfig:
     """Returns the values that differ between layers, apart from the weights; arrays with a leading [L]."""
     found: dict[str, Array] = {'number': jnp.arange(self.layers)}
     if self.rotary:
-      found['frequencies'] = jnp.stack([rotary.frequencies(self.head_dim) for rotary in self.rotary])
+      found['frequencies'] = jnp.asarray(np.stack([rotary.frequencies(self.head_dim) for rotary in self.rotary]))
     if any(self.windows):
       found['window'] = jnp.array([window or 1 << 30 for window in self.windows], jnp.int32)
     return found
 
 
 def require_choices(config: Any) -> None:
-  """Checks the settings of a config that are one of a few words.
+  """Checks the settings of a config that are one of a few words, and its dropout.
 
   Raises:
-    ValueError: one is unknown.
+    ValueError: one is unknown or out of range.
   """
   for name, choices in (('rematerialise', REMATERIALISE), ('attention', ATTENTION)):
     if getattr(config, name) not in choices:
       raise ValueError(f'{name}={getattr(config, name)!r} cannot be used: expected one of {", ".join(choices)}.')
+  rate = config.dropout_rate
+  if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+    raise ValueError(f'dropout_rate={rate!r} cannot be used: expected a number from 0 to below 1.')
+
+
+def require_sizes(config: Any, *names: str) -> None:
+  """Checks the sizes of a config.
+
+  Raises:
+    ValueError: one is not a whole number above 0, or the heads are not a multiple of the KV heads.
+  """
+  for name in names:
+    size = getattr(config, name)
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+      raise ValueError(f'{name}={size!r} cannot be used: expected a whole number above 0.')
+  kv_heads = getattr(config, 'kv_heads', 0)
+  if kv_heads and config.heads % kv_heads:
+    raise ValueError(f'kv_heads={kv_heads} cannot be used with heads={config.heads}, which it does not divide. Give '
+                     'every KV head the same number of heads.')

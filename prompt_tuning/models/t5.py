@@ -44,7 +44,7 @@ class T5(nn.Module):
     if asked.cached:
       raise ValueError('cached=True cannot be used: this model has an encoder, in which the text before the prompt '
                        'sees the prompt. Choose a decoder-only model, or leave out cached=True.')
-    return asked
+    return dataclasses.replace(asked, vocab_size=self.config.vocab_size)
 
   def facts(self) -> Facts:
     """Returns the properties of the model that do not need its weights."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from prompt_tuning.models.stack_config import StackConfig, require_choices
+from prompt_tuning.models.stack_config import StackConfig, require_choices, require_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,7 @@ class T5Config:
   def __post_init__(self) -> None:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
     require_choices(self)
+    require_sizes(self, 'vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers')
 
   def stack(self, *, cross: bool) -> StackConfig:
     """Returns the shape of the decoder (`cross`) or the encoder."""

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import prompt_tuning
-from prompt_tuning.names import nearest
-from prompt_tuning.programs import gin_flags
+from prompt_tuning.files import terminal
+from prompt_tuning.names import nearest, printable
+from prompt_tuning.programs import current_folder, gin_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs import run_file
 
@@ -46,7 +47,6 @@ _EXAMPLES = {
   prompt-tuning infer --prompt runs/reviews --data questions.jsonl --output predictions.jsonl
 """,
 }
-_TRUE = ('1', 'true', 't', 'yes', 'y')
 # Flags that are no setting of a run.
 _SHARED = ('config', 'dry_run', 'tfds_data_dir', 'coordinator_address', 'process_count', 'process_index',
            'multiprocess_gpu', 'seqio_additional_cache_dirs', 'shard_id')
@@ -81,11 +81,12 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   if '--version' in argv:
     print(VERSION)
     return 0
+  terminal.open_streams()
   try:
-    _find_users_modules()
+    current_folder.put_last()
     flags = parse_flags(program, argv)
   except (ValueError, OSError, ImportError) as error:
-    print(f'prompt-tuning {program}: {_in_words(program, argv, str(error))}', file=sys.stderr)
+    terminal.say(f'prompt-tuning {program}: {_in_words(program, argv, str(error))}')
     return 2
   from prompt_tuning.devices import multihost
 
@@ -110,20 +111,32 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       from prompt_tuning.programs import launch
 
       launch.run(program, flags)
-  except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as error:
+  except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError) as error:
     if multihost.lost(error):
-      print(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
-            f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts resumes '
-            'from there.', file=sys.stderr)
+      terminal.say(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
+                   f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts '
+                   'resumes from there.')
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    print(f'\nprompt-tuning {program}: {_in_words(program, argv, str(error))}\n'
-          f'(Set {TRACEBACK}=1 to see where this was found.)', file=sys.stderr)
+    message = _in_words(program, argv, str(error) or 'There is not enough memory.')
+    terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see where this was found.)')
     return multihost.leave(2)
-  except KeyboardInterrupt:
-    print(f'\nprompt-tuning {program}: interrupted. The same command resumes from what was saved.', file=sys.stderr)
+  except KeyboardInterrupt as error:
+    if not error.args:  # a run that has saved its state says so itself
+      kept = ('What was saved before is kept, and the same command resumes from it.' if program == 'train' else
+              'Files that were not complete are not kept.')
+      terminal.say(f'\nprompt-tuning {program}: interrupted. {kept}')
     return multihost.leave(130)
+  except SystemExit as error:
+    from prompt_tuning.devices.preemption import Preempted
+
+    if isinstance(error, Preempted):
+      raise
+    terminal.say(f'\nprompt-tuning {program}: ended by {error!r}, which was raised here:\n'
+                 f'{"".join(traceback.format_tb(error.__traceback__)[-1:])}'
+                 'Tasks, metrics and modules must raise errors instead. What was saved before is kept.')
+    return multihost.leave(1)
   return 0
 
 
@@ -137,6 +150,9 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
     OSError, ImportError: a file or a module that a flag names cannot be read.
   """
   argv = [_underscored(arg) for arg in argv]
+  for arg in argv:
+    if any('\ud800' <= each <= '\udfff' for each in arg):  # what Python makes of bytes that are not UTF-8
+      raise ValueError(f'The argument {arg!r} is not UTF-8. Write it, and name files, in UTF-8.')
   of_gin = [arg for arg in argv if gin_flags.is_gin(arg)]
   if of_gin:
     return _parse_gin(program, argv, of_gin[0])
@@ -209,7 +225,7 @@ def _add_shared(parser: argparse.ArgumentParser, program: str) -> None:
   hosts.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, where nothing tells it')
   hosts.add_argument('--process_count', type=int, metavar='N', help='how many processes there are')
   hosts.add_argument('--process_index', type=int, metavar='I', help='which one this is, from 0')
-  hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=lambda text: text.lower() in _TRUE,
+  hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=gin_flags.is_true,
                      help='fail where no other process is found')
   hosts.add_argument('--nomultiprocess_gpu', dest='multiprocess_gpu', action='store_false', help=argparse.SUPPRESS)
   others = parser.add_argument_group('accepted for existing scripts')
@@ -260,15 +276,10 @@ def _import_modules(argv: Sequence[str]) -> None:
       registry.import_module(module)
 
 
-def _find_users_modules() -> None:
-  if os.getcwd() not in sys.path and '' not in sys.path:
-    sys.path.insert(0, os.getcwd())  # as `python3 -m` finds them
-
-
 def _in_words(program: str, argv: Iterable[str], message: str) -> str:
   """Returns a message of the library in the words that the user typed."""
   words: Any = gin_flags.in_words if any(map(gin_flags.is_gin, argv)) else plain.in_words
-  return words(program, message)
+  return '\n'.join(map(printable, words(program, message).split('\n')))  # files may hold control characters
 
 
 if __name__ == '__main__':

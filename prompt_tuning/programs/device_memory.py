@@ -64,7 +64,7 @@ def state_of(run: TrainRun, frozen: outline.Outline) -> TrainState:
 def batch_of(run: TrainRun, frozen: outline.Outline, task: Any) -> Any:
   """Returns shapes and types of a run's batches; of those that differ in length the longest."""
   layout = frozen.layout(objects.method(run.method, frozen).layout())
-  row = next(TrainBatches(task, frozen.vocabulary, layout, lengths=training.lengths(run, frozen, task), batch_size=1,
+  row = next(TrainBatches(task, frozen.vocabulary, layout, lengths=training.lengths(run, frozen, task)[0], batch_size=1,
                           packed=run.packed, split=run.split))
   batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.batch_size, *x.shape[1:]), x.dtype), row)
   if layout.cached:

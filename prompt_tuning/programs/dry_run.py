@@ -2,29 +2,31 @@
 
 import argparse
 import functools
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AbstractMesh
 
 from prompt_tuning import trees
-from prompt_tuning.data.tasks import Task
 from prompt_tuning.devices import meshes, sharding
-from prompt_tuning.evaluation import predictions
 from prompt_tuning.files import storage
 from prompt_tuning.models import loading
-from prompt_tuning.programs import device_memory, launch, step_compiler
+from prompt_tuning.models.decoder_only import require_positions
+from prompt_tuning.programs import device_memory, dry_run_examples, launch, step_compiler
 from prompt_tuning.programs.abstract_models import Outline, read_outline
+from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
-from prompt_tuning.runs import evaluating, inferring, objects, training, use
+from prompt_tuning.runs import inferring, objects, training, use
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.infer_run import InferRun
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import run_files
+from prompt_tuning.training.identity import require_same
+from prompt_tuning.training.optimizers import rate_at
 
 _PROGRAMS = {TrainRun: 'train', EvalRun: 'eval', InferRun: 'infer'}
 _TRAINED = (
@@ -67,6 +69,7 @@ def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bo
   problems: list[str] = []
   attempt = functools.partial(_attempt, problems)
   print(f'Plan of {_PROGRAMS[type(run)]}; nothing is run and nothing written.')
+  attempt(lambda: _check_output(run))
   mesh, outline = None, attempt(lambda: read_outline(run))
   if outline is not None:
     if outline.missing is not None:
@@ -76,12 +79,14 @@ def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bo
     mesh = attempt(lambda: _show_mesh(run, outline, compiler))
     show = functools.partial(_show_training, compiler=compiler) if isinstance(run, TrainRun) else _show_prompt
     attempt(lambda: show(run, outline, mesh))
-  attempt(lambda: _show_data(run, outline))
+  attempt(lambda: dry_run_examples.show_data(run, outline))
   steps = run_files.saved_steps(run.output) if isinstance(run, TrainRun) else []
   if steps:
     print(f'{run.output} holds a run that was saved at step {steps[-1]}: it is resumed.')
-    attempt(lambda: run_files.check_same_run(run.output, run_files.read_newest(run.output)[2]['run'],
-                                             {'settings': run.decides()}))
+    if outline is not None and steps[-1] >= objects.end(run, outline.step):
+      problems.append(f'The run in {run.output} has ended at step {steps[-1]}. Choose another output, or more steps.')
+    attempt(lambda: require_same(run.output, run_files.read_newest(run.output)[2]['run'], {'settings': run.decides()},
+                                 extend=run.extend))
   print('Files:\n' + '\n'.join(f'  {path}' for path in _files(run, of_gin)), flush=True)
   if problems:
     raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {each}' for each in dict.fromkeys(problems)))
@@ -94,6 +99,14 @@ def _attempt(problems: list[str], function: Callable[[], Any]) -> Any:
   except (ValueError, OSError, ImportError) as error:
     problems.append(str(error))
     return None
+
+
+def _check_output(run: Run) -> None:
+  """Checks that the results can be written, without asking an object store."""
+  if run.output is not None:
+    folder = os.path.dirname(run.output) or '.' if isinstance(run, InferRun) else run.output
+    check = storage.check_address if storage.is_remote(folder) else objects.check_output
+    check(folder)
 
 
 def _layers(config: loading.Config) -> str:
@@ -135,17 +148,35 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
   if end <= outline.step and outline.missing is None:
     raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and all steps '
                      f'count. Give {outline.step} plus the steps that you want.')
+  first = run.start_from or run.method.options.get('init') or objects.default_first_values(run.method)
+  optimizer = objects.optimizer(run, outline.step)
+  rates = [rate_at(optimizer, step).get('learning_rate', float('nan')) for step in (outline.step, end - 1)]
+  print(f'First values: {getattr(first, "name", first)}; learning rate {rates[0]:.4g} at the first step, '
+        f'{rates[1]:.4g} at the last; dropout {run.dropout_rate:g}; seed {"drawn" if run.seed is None else run.seed}')
   start = outline.step if outline.missing is None else 'unknown'
   print(f'Steps: {start} to {end}, evaluated every {run.steps_between_evaluations}, '
         f'saved every {run.saving_period}')
   objects.loss(run, outline.vocabulary).require_whole_batches(run.microbatches, run.packed)
-  lengths = objects.lengths_given(run) or {}
+  lengths, buckets = objects.lengths_given(run) or {}, run.buckets
   if len(lengths) < 2 and outline.vocabulary is not None:
-    lengths = training.lengths(run, outline, objects.task(run))
+    lengths, buckets = training.lengths(run, outline, objects.task(run))
   if len(lengths) == 2:
-    _show_batches(run, outline, mesh, outline.layout(method.layout()), lengths, run.microbatches)
+    layout = outline.layout(method.layout())
+    _show_batches(run, outline, mesh, layout, lengths, run.microbatches, buckets)
+    given = jax.eval_shape(lambda trained: method.condition(trained, outline.facts), outline.first_values(method))
+    require_positions(outline.config, _in_front(given, layout), max(layout.row_lengths(lengths).values()))
+    if outline.vocabulary is not None:
+      dry_run_examples.show_cut(run, outline, layout, lengths)
   if mesh is not None:
     _show_memory(run, outline, mesh, compiler)
+
+
+def _in_front(given: Conditioning, layout: Layout) -> int:
+  """Returns the positions before a decoder's rows."""
+  own = given.decoder
+  prefix = 0 if own.prefix is None else own.prefix[0].shape[3]
+  vectors = own.layer_prompts if own.layer_prompts is not None else own.prompt if layout.in_front else None
+  return prefix + (0 if vectors is None else vectors.shape[-2])
 
 
 def _show_memory(run: Run, outline: Outline, mesh: AbstractMesh, compiler: step_compiler.Compiler | None) -> None:
@@ -194,31 +225,16 @@ def _show_prompt(run: Run, outline: Outline, mesh: AbstractMesh | None) -> None:
 
 
 def _show_batches(run: Run, outline: Outline, mesh: AbstractMesh | None, layout: Layout,
-                  texts: Mapping[str, int], microbatches: int | None) -> None:
+                  texts: Mapping[str, int], microbatches: int | None, buckets: Sequence[int] | None = None) -> None:
   rows = meshes.rows_at_once(mesh, run.batch_size, microbatches)
   lengths = layout.row_lengths(texts)
   varying = ''
   if getattr(run, 'packed', False) and 'encoder' in lengths:
     varying = ', the decoder\'s longer where short inputs leave room for more targets'
-  if getattr(run, 'buckets', None) is not None:
-    varying = f', or shorter: inputs in buckets {run.buckets}'
+  if buckets is not None:
+    varying = f', or shorter: inputs in buckets {tuple(buckets)}'
   print(f'Batches: {microbatches or 1} x ' + ', '.join(f'{stack} [{rows}, {n}]' for stack, n in lengths.items())
         + varying)
-
-
-def _show_data(run: Run, outline: Outline | None) -> None:
-  if isinstance(run, InferRun):
-    print(f'Inputs: {len(inferring.examples(run)[0])} of {run.data.name}')
-    return
-  task = objects.task(run)
-  if isinstance(run, TrainRun):
-    training.evaluations(run, task)
-  for each, _ in task.parts(run.split):
-    print(f'Task {each.name}: {_splits(each)}')
-    if isinstance(run, EvalRun):
-      evaluating.ranked(run, each)
-    if outline is not None and outline.vocabulary is not None:
-      _show_example(each, run.split, outline)
 
 
 def _files(run: Run, of_gin: bool) -> list[str]:
@@ -234,23 +250,6 @@ def _files(run: Run, of_gin: bool) -> list[str]:
   return [storage.join(run.output, file) for file in config + (_TRAINED if isinstance(run, TrainRun) else (
     'run.toml', 'model-info.txt', f'inference_eval/{name}-metrics.jsonl', f'inference_eval/{name}-{{step}}.jsonl',
     f'inference_eval/{name}/events*'))]
-
-
-def _splits(task: Task) -> str:
-  return ', '.join(f'{name} {"endless" if hasattr(examples, "draw") else len(examples)}'
-                   for name, examples in task.splits.items())
-
-
-def _show_example(task: Task, split: str, outline: Outline) -> None:
-  example = task.split(split)[0]
-  for feature in ('inputs', 'targets'):
-    value = example[feature]
-    if np.ndim(value) == 2:
-      print(f'  {feature}: {len(value)} vectors of {len(value[0])} numbers')
-      continue
-    text = predictions.text_of(example, feature, outline.vocabulary)
-    count = len(outline.vocabulary.encode(value)) + 1 if isinstance(value, str) else len(value)
-    print(f'  {feature}: {text[:60]!r}, {count} tokens')
 
 
 def _devices(count: int, kind: str = '') -> str:

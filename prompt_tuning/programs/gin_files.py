@@ -5,13 +5,15 @@ A file for T5X begins with imports of `t5x`, `seqio`, `flaxformer` and `__main__
 left out. The package's own files and slips of the published README are resolved here too.
 """
 
+import graphlib
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prompt_tuning.files import storage
 from prompt_tuning.names import nearest
+from prompt_tuning.programs.gin_imports import Imports
 
 PREFIX = 'gin:'  # in front of a path that was found here: no reader of gin's own takes it
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -59,9 +61,11 @@ class Library:
 
   Args:
     search_paths: folders in which files are looked for first.
+    imports: what the files may import.
   """
 
-  def __init__(self, search_paths: Sequence[str] = ()):
+  def __init__(self, search_paths: Sequence[str] = (), imports: Imports | None = None):
+    self.imports = imports or Imports()
     self._folders = [*search_paths, '.', os.path.dirname(_PACKAGE), _CONFIGS]
     self._texts: dict[str, str] = {}  # path as users know it -> what was read
 
@@ -86,10 +90,21 @@ class Library:
     return found if storage.is_remote(found) else os.path.normpath(found)
 
   def open(self, path: str) -> io.StringIO:
-    """Returns the file at a place that `find` gave, as gin shall read it."""
+    """Returns the file at a place that `find` gave, as gin will read it.
+
+    Raises:
+      ValueError: it is not UTF-8, or a line of it cannot be used.
+    """
     path = path.removeprefix(PREFIX)
-    text = storage.read_bytes(path).decode()
-    self._texts[path] = re.sub(r'(?m)^\s*#.*$', '', text)
+    if storage.is_remote(path):
+      self.imports.foreign.add(path)
+    content = storage.read_bytes(path)
+    try:
+      text = content.decode()
+    except UnicodeDecodeError as error:
+      raise ValueError(f'{path}:{content.count(10, 0, error.start) + 1}: not UTF-8 ({error.reason}). '
+                       'Save the file as UTF-8.') from error
+    self._texts[path] = re.sub(r'(?m)^[ \t]*#.*$', '', text)
     file = io.StringIO(self._rewrite(path, text))
     file.name = path
     return file
@@ -103,13 +118,25 @@ class Library:
     user = next((path for path, text in self._texts.items() if macro in macros(text)), 'an override')
     return os.path.relpath(user, os.path.dirname(_PACKAGE)) if user.startswith(_PACKAGE) else user
 
+  def require_no_circle(self, meant: Mapping[str, set[str]]) -> None:
+    """Raises ValueError if macros mean one another; `meant` is those that the value of each names."""
+    try:
+      graphlib.TopologicalSorter(meant).prepare()
+    except graphlib.CycleError as error:
+      circle = error.args[1][::-1]  # a name comes after what it means
+      raise ValueError(f'{self.user_of(circle[0])}: the macros {" → ".join(circle)} mean one another. Give one of them '
+                       'a value.') from error
+
   def _rewrite(self, path: str, text: str) -> str:
     lines = mend(text).split('\n')
     for number, line in enumerate(lines):
       include, imported = _INCLUDE.match(line), _IMPORT.match(line)
       try:
         if include:
-          lines[number] = f'include {PREFIX + self.find(include.group(2))!r}'
+          included = self.find(include.group(2))
+          if path in self.imports.foreign and not included.startswith(_PACKAGE):
+            self.imports.foreign.add(included)
+          lines[number] = f'include {PREFIX + included!r}'
         elif imported:
           lines[number] = _rewrite_import(line, imported, text)
       except (ValueError, OSError) as error:
@@ -139,7 +166,7 @@ def _rewrite_import(line: str, match: re.Match[str], text: str) -> str:
     return f'from prompt_tuning.t5x_names import {_COUNTERPARTS[module]} as {bound}'
   if not _FOREIGN.fullmatch(module):
     return line
-  statements = re.sub(r'(?m)^\s*(#|from |import |include ).*$', '', text)
+  statements = re.sub(r'(?m)^[ \t]*(#|from |import |include ).*$', '', text)
   uses = re.findall(rf'(?<![\w.]){re.escape(bound)}((?:\.\w+)+)', statements)
   if uses:
     raise ValueError(f'{module} is not part of this package, which runs without T5X; found {bound}{uses[0]}. '

@@ -18,6 +18,7 @@ WORDS = {
   'activation_dtype': 'ACTIVATION_DTYPE', 'dtype': 'utils.RestoreCheckpointConfig.dtype',
   'template': 'files.FileTask.inputs', 'target_template': 'files.FileTask.targets', 'labels': 'files.FileTask.labels',
   'validation': 'files.FileTask.validation', 'test': 'files.FileTask.test', 'metrics': 'files.FileTask.metrics',
+  'loss_weight': 'files.FileTask.loss_weight',
   'microbatches': 'trainer.Trainer.num_microbatches', 'packed': 'train/utils.DatasetConfig.pack',
   'buckets': 'utils.DatasetConfig.buckets', 'mesh': 'partitioning.PjitPartitioner.mesh_shape',
   'vocabulary': 'seqio.SentencePieceVocabulary.sentencepiece_model_file',
@@ -32,7 +33,12 @@ _OUTPUTS = {'eval': 'EVAL_OUTPUT_DIR', 'infer': 'INFER_OUTPUT_DIR'}
 
 def is_gin(arg: str) -> bool:
   """Returns True for a flag of gin files."""
-  return re.match(r'--?gin(_file|_bindings|_search_paths|\.)', arg) is not None
+  return re.match(r'--?gin(_file|_bindings|_search_paths|_allow_imports|\.)', arg) is not None
+
+
+def is_true(text: str) -> bool:
+  """Returns True for a word that switches a flag on."""
+  return text.lower() in ('1', 'true', 't', 'yes', 'y')
 
 
 def add(parser: Any) -> None:
@@ -40,6 +46,8 @@ def add(parser: Any) -> None:
   parser.add_argument('--gin_file', action='append', default=[], metavar='PATH',
                       help='a gin file; repeat it, later files win')
   parser.add_argument('--gin_search_paths', default='', metavar='A,B', help='folders that are searched first')
+  parser.add_argument('--gin_allow_imports', nargs='?', const=True, default=False, type=is_true, help=(
+    'gin files from elsewhere (gs://) may import any module: such a file is code, so read it first'))
   parser.add_argument('--gin.NAME', dest='_', metavar='VALUE', help=(
     'override one value, in gin syntax: a text has its own quotes, as in --gin.MODEL_DIR="\'runs/a\'"'))
   parser.add_argument('--gin_bindings', action='append', default=[], metavar='NAME=VALUE',
@@ -59,6 +67,13 @@ def join_overrides(argv: Sequence[str]) -> list[str]:
     else:
       joined.append(arg)
   return joined
+
+
+def named_modules(bindings: Sequence[str]) -> list[str]:
+  """Returns the modules that overrides name, such as those of MIXTURE_OR_TASK_MODULE='my_tasks'."""
+  pairs = (binding.partition('=') for binding in bindings)
+  return [module for name, _, value in pairs if re.search(r'(MODULE|\.module|\.imports)$', name.strip())
+          for module in re.findall(r'[\w.]+', value)]
 
 
 def advise(arg: str, parser: argparse.ArgumentParser) -> str:

@@ -21,7 +21,7 @@ import gin
 
 from prompt_tuning.devices import compilation, multihost
 from prompt_tuning.names import nearest
-from prompt_tuning.programs import gin_files
+from prompt_tuning.programs import gin_files, gin_flags, gin_imports, gin_messages
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.t5x_names import (
@@ -60,7 +60,8 @@ MODULES: dict[str, ModuleType] = {
 }
 ROOTS = {'train': 'train_script.train', 'eval': 'eval_script.evaluate', 'infer': 'infer_script.infer'}
 _RUN_FILES = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'prompt_infer'}
-_IN_GIN = '\n  In call to configurable'  # what gin adds to the messages of errors
+_ERRORS = (ValueError, TypeError, KeyError, AttributeError, NameError, ArithmeticError, OSError, ImportError,
+           RuntimeError, MemoryError)  # what a value can cause; MemoryError if it is nested too deeply
 _LIBRARIES: list[gin_files.Library] = []  # the last one is being read; gin's file reader must find it
 # A macro that need not be set where the other one is.
 _INSTEAD = {'TRAIN_STEPS': 'TRAIN_STEPS_RELATIVE'}
@@ -100,9 +101,9 @@ def explained() -> Iterator[None]:
   """A context in which errors of what gin makes later, when it is needed, are explained as those of `build` are."""
   try:
     yield
-  except (ValueError, TypeError, OSError, ImportError) as error:
-    if _IN_GIN in str(error):
-      raise _explained(error) from error
+  except _ERRORS as error:
+    if gin_messages.IN_GIN in str(error):
+      raise gin_messages.explained(error, names()) from error
     raise
 
 
@@ -110,7 +111,8 @@ def build(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
   """Returns the run that gin files and overrides describe, and the resolved configuration as text."""
   _register()
   gin.clear_config()
-  library = gin_files.Library(flags.gin_search_paths)
+  library = gin_files.Library(flags.gin_search_paths, gin_imports.Imports(
+    gin_flags.named_modules(flags.gin_bindings), everything=flags.gin_allow_imports))
   _LIBRARIES.append(library)
   for path in flags.gin_file:
     _parse_file(path, library)
@@ -119,9 +121,13 @@ def build(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
   _check_root(program)
   _check_macros(flags.gin_bindings, library)
   try:
-    return gin.get_configurable(ROOTS[program])(), gin.config_str()
-  except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
-    raise _explained(error) from error
+    described = gin.get_configurable(ROOTS[program])()
+    _check_used([gin_files.mend(binding) for binding in flags.gin_bindings], flags.gin_file)
+    text = gin.config_str()
+  except _ERRORS as error:
+    raise gin_messages.explained(error, names()) from error
+  library.imports.require_all(described.imports)
+  return described, text
 
 
 def names() -> dict[str, list[str]]:
@@ -145,6 +151,32 @@ def _register() -> None:
   # In front of gin's own readers, which complain about what they do not find.
   gin.config._FILE_READERS.insert(
     0, (lambda path: _LIBRARIES[-1].open(path), lambda path: path.startswith(gin_files.PREFIX)))
+  gin.config.ParseContext = _Context
+
+
+class _Context(gin.config.ParseContext):
+  """Checks and logs what files import."""
+
+  def process_import(self, statement: Any) -> None:
+    module, file, line = statement.module, statement.location.filename, statement.location.line_num
+    new = self._import_manager is None and file is not None  # gin imports again to write a configuration
+    if new:
+      _LIBRARIES[-1].imports.require(module, file, line)
+    try:
+      super().process_import(statement)
+    except Exception as error:  # a user's module may raise anything
+      if isinstance(error, ImportError) or module.startswith('__gin__'):
+        raise
+      raise ImportError(f'{module} cannot be imported: {type(error).__name__}: {error}. Fix the module.') from error
+    if new:
+      gin_imports.log(module, file, line)
+
+  def _resolve_selector(self, selector: str) -> Any:
+    names, values = super()._resolve_selector(selector)
+    source = self._symbol_source[names[0]]
+    if source is not None and source.location.filename is not None:
+      _LIBRARIES[-1].imports.require_values(values, source.location.filename)
+    return names, values
 
 
 def _configurables(module: ModuleType) -> Iterator[tuple[str, Any]]:
@@ -164,9 +196,9 @@ def _parse_file(path: str, library: gin_files.Library) -> None:
   try:
     gin.parse_config_file(gin_files.PREFIX + library.find(path))
   except (SyntaxError, tokenize.TokenError) as error:
-    raise _unreadable(error, path) from error
-  except (ValueError, KeyError, NameError, AttributeError, OSError, ImportError, RuntimeError) as error:
-    raise _explained(error) from error
+    raise gin_messages.unreadable(error, path) from error
+  except _ERRORS as error:
+    raise gin_messages.explained(error, names(), path, nearer=True) from error
 
 
 def _parse_binding(binding: str) -> None:
@@ -176,60 +208,8 @@ def _parse_binding(binding: str) -> None:
   except (SyntaxError, tokenize.TokenError) as error:
     raise ValueError(f'--gin.{name}={value} cannot be read: the value is not gin syntax. A text has quotes of its own, '
                      f'as in --gin.{name}="\'{value.strip(chr(34) + chr(39))}\'".') from error
-  except (ValueError, KeyError, NameError, AttributeError) as error:
-    raise _explained(error, f'--gin.{name}') from error
-
-
-def _unreadable(error: Exception, path: str) -> ValueError:
-  message, place = (error.args + (None,))[:2] if error.args else (str(error), None)
-  where = f'{place[0] or path}:{place[1]}' if isinstance(place, tuple) and len(place) > 2 else path
-  text = place[3].strip() if isinstance(place, tuple) and len(place) > 3 and place[3] else ''
-  return ValueError(f'{where}: cannot be read as gin: {message} {text!r}. Texts need quotes, names have none.')
-
-
-def _explained(error: Exception, place: str = '') -> Exception:
-  """Returns an error of the same kind whose message says where, what, and which name is near."""
-  text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-  text = text.split(_IN_GIN)[0].split('\n  No values supplied by Gin')[0]
-  where = re.search(r'\n  In file "([^"]+)", line (\d+)', text)
-  place = place or (f'{where.group(1)}:{where.group(2)}' if where else '')
-  text = text.split('\n  In ')[0]
-  known = names()
-  for pattern, answer in (
-      (r"No configurable matching (?:reference )?'@?([^'(]+)", lambda m: _unknown_name(m[1], known)),
-      (r"Couldn't resolve selector ([\w.]+);", lambda m: _unknown_name(m[1], known)),
-      (r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'",
-       lambda m: _unknown_parameter(*m.groups(), known)),
-      (r"'(\w+)' was not provided by an import", lambda m: f'this file does not import {m[1]}. Add the import.'),
-      (r"Ambiguous selector '([^']+)', matches (\[.*\])", lambda m: f'{m[1]} may mean {m[2]}. Write more of the name.'),
-      (r"missing \d+ required .* arguments?: (.*)", lambda m: f'{_owner(error)} lacks {m[1]}. Set it in a gin file.')):
-    match = re.search(pattern, text)
-    if match:
-      text = answer(match)
-      break
-  kind = next((kind for kind in (FileNotFoundError, OSError, ImportError) if isinstance(error, kind)), ValueError)
-  return kind(f'{place}: {text}' if place else text)
-
-
-def _owner(error: Exception) -> str:
-  match = re.search(r"In call to configurable '([^']+)'", str(error))
-  return match[1] if match else 'The configuration'
-
-
-def _unknown_name(name: str, known: dict[str, list[str]]) -> str:
-  # A long name is compared with names of as many parts.
-  parts = name.count('.') + 1
-  short = {'.'.join(each.split('.')[-parts:]): each for each in known}
-  close = [short[each] for each in difflib.get_close_matches(name, short, n=3, cutoff=0.5)]
-  hint = f' Did you mean {" or ".join(close)}?' if close else ''
-  return f'There is no {name}.{hint} docs/configuration.md lists the names.'
-
-
-def _unknown_parameter(name: str, parameter: str, known: dict[str, list[str]]) -> str:
-  owner = next((each for each in known if f'.{each}'.endswith(f'.{name}')), name)
-  parameters = known.get(owner, [])
-  return (f'{name} has no parameter {parameter}.{nearest(parameter, parameters)} '
-          f'It has {", ".join(parameters)}.')
+  except _ERRORS as error:
+    raise gin_messages.explained(error, names(), f'--gin.{name}') from error
 
 
 # --- Checking --------------------------------------------------------------------------------------------------------
@@ -249,6 +229,8 @@ def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
   """Finds macros that are needed and not set, and macros on the command line that nothing uses."""
   config = gin.config._CONFIG
   macro = gin.get_configurable('gin.macro')
+  library.require_no_circle({scope: {ref.scopes[-1] for ref in gin.config.iterate_references(values, to=macro)}
+                             for (scope, name), values in config.items() if name == 'gin.macro'})
   needed = {ref.scopes[-1]: None for ref in gin.config.iterate_references(config, to=macro)}
   values = {scope: values['value'] for (scope, name), values in config.items() if name == 'gin.macro'}
   unset = {name for name, value in values.items() if repr(value) == '%gin.REQUIRED'}
@@ -270,6 +252,35 @@ def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
     if re.fullmatch(r'\w+', name) and name not in used:
       raise ValueError(f'--gin.{name} sets nothing: no gin file of this run uses {name}.'
                        f'{nearest(name, sorted(used))} docs/configuration.md lists the names.')
+
+
+def _check_used(bindings: Sequence[str], files: Sequence[str]) -> None:
+  """Finds overrides and files that the run which was made has not used.
+
+  Raises:
+    ValueError: one sets what nothing has asked for, such as PROMPT_LENGTH with another method than a prompt.
+  """
+  used = gin.config._OPERATIVE_CONFIG
+  prompted = any(name.endswith('train_prompts.Prompt') for _, name in used)
+  for binding in bindings:
+    name = binding.partition('=')[0].strip()
+    scope, _, last = name.rpartition('/')
+    owner, _, parameter = last.rpartition('.')
+    if not owner and not prompted and name.startswith(('PROMPT_', 'CLASS_LABELS')):
+      raise ValueError(f'--gin.{name} sets nothing: {_of_prompts()}')
+    if owner and not any(f'.{each}'.endswith(f'.{owner}') and parameter in parameters
+                         and f'/{where}/'.endswith(f'/{scope}/' if scope else '/')
+                         for (where, each), parameters in used.items()):
+      raise ValueError(f'--gin.{name} sets nothing: nothing of this run reads it. Leave it out.')
+  for path in files:
+    if not prompted and re.search(r'(^|/)prompts/\w+\.gin$', path):
+      raise ValueError(f'--gin_file={path} sets nothing: {_of_prompts()}')
+
+
+def _of_prompts() -> str:
+  method = str(gin.config._CONFIG.get(('PROMPT', 'gin.macro'), {}).get('value')).removesuffix('()')
+  return (f'PROMPT is {method}, which does not read it. Leave it out, or set the parameters of that method; '
+          'train_script.train.start_from names a run whose tensors any method starts from.')
 
 
 def _missing(missing: Sequence[str], unused: set[str], library: gin_files.Library) -> Iterator[str]:

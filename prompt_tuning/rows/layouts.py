@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.rows.assembling import TARGET_STACK, Segment, assemble, target_rows
+from prompt_tuning.rows.token_ids import require_ids
 
 __all__ = [
   'PLACEMENTS',
@@ -87,6 +88,10 @@ class Layout:
     isolated: the prompt sees nothing of the input.
     cached: inputs are separate from the rows, which begin with the prompt: keys and values of inputs are computed once.
     started: rows begin with the token `start_id`; False if rows continue a cached context.
+    within: the prompt has slots in the rows even where it could come before them: the last vector of a prompt predicts
+      the first target of an input without tokens.
+    prefixed: keys and values come before the rows, so that a begin token can stand for an input without tokens.
+    vocab_size: V, rows of the embedding that token ids are checked against; 0 does not check.
   """
 
   prompt_length: int = 0
@@ -95,6 +100,9 @@ class Layout:
   isolated: bool = False
   cached: bool = False
   started: bool = True
+  within: bool = False
+  prefixed: bool = False
+  vocab_size: int = 0
   stacks = ('encoder', 'decoder')
   target_stack = TARGET_STACK
   input_ends = True  # inputs have an end token
@@ -103,7 +111,7 @@ class Layout:
   @property
   def in_front(self) -> bool:
     """Whether the prompt comes before the whole row and sees nothing of it: then the row has no slots for it."""
-    return self.placement is before and self.isolated
+    return self.placement is before and self.isolated and not self.within
 
   def row_lengths(self, lengths: Mapping[str, int]) -> dict[str, int]:
     """Returns the row length of each stack for texts of at most `lengths` tokens of 'inputs' and 'targets'."""
@@ -131,10 +139,17 @@ class Layout:
 
     Returns:
       1-D arrays of the example's length for each stack.
+
+    Raises:
+      ValueError: input and prompt are empty, or the embedding has no row for a token.
     """
+    self._require_ids(inputs, targets)
     targets = np.asarray(targets, np.int32)
+    encoder = self._arranged(inputs, prompt_length)
+    if len(encoder['tokens']) == 0 and not (self.in_front and self.prompt_length):
+      raise ValueError('An input has no token, and there is no prompt. Give it a text.')
     return {
-      'encoder': self._arranged(inputs, prompt_length),
+      'encoder': encoder,
       self.target_stack: {
         'tokens': np.concatenate([[self.start_id], targets[:-1]]).astype(np.int32)[:len(targets)],
         'targets': targets,
@@ -142,6 +157,11 @@ class Layout:
       },
       'prompt': {'id': np.asarray(prompt_id, np.int32)},
     }
+
+  def _require_ids(self, inputs: Sequence[int], targets: Sequence[int]) -> None:
+    """Raises ValueError if the embedding has no row for a token."""
+    require_ids(inputs, self.vocab_size, 'An input')
+    require_ids(targets, self.vocab_size, 'A target')
 
   def _arranged(self, inputs: Sequence[int], prompt_length: int | None) -> dict[str, np.ndarray]:
     """Returns the input's tokens with the prompt's slots among them."""
@@ -169,7 +189,7 @@ class CausalLayout(Layout):
   @property
   def in_front(self) -> bool:
     """See `Layout.in_front`: in a causal model, a prompt before the row sees nothing of it anyway."""
-    return self.placement is before and (self.isolated or not self.prefix_lm)
+    return self.placement is before and (self.isolated or not self.prefix_lm) and not self.within
 
   @property
   def input_ends(self) -> bool:
@@ -192,15 +212,17 @@ class CausalLayout(Layout):
     """Lays out one example; see `Layout.example`.
 
     Raises:
-      ValueError: input and prompt are empty, so that no position predicts the first target.
+      ValueError: input and prompt are empty, so that no position predicts the first target; or the embedding has no
+        row for a token.
     """
+    self._require_ids(inputs, targets)
     inputs = np.asarray([self.start_id, *inputs] if self.started else inputs, np.int32)
     arranged = self._arranged([] if self.cached else inputs, prompt_length)
     count = len(arranged['tokens'])
     targets = np.asarray(targets, np.int32)
-    if count == 0 and len(targets):
-      raise ValueError('An example has no input, begin token or prompt in its row from which to predict the first '
-                       'target. Give it an input.')
+    if count == 0:
+      raise ValueError('An input has no token, and neither a begin token nor a prompt to predict the first token from. '
+                       'Give it a text.')
     predicting = slice(count - 1, count - 1 + len(targets))
     total = count + max(0, len(targets) - 1)
     arrays = {name: np.concatenate([array, np.full(total - count, 0 if name == 'tokens' else -1, np.int32)])

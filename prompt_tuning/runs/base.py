@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from msgspec import Meta
 
+from prompt_tuning.data.tasks import is_table
 from prompt_tuning.names import require_known
 from prompt_tuning.runs.choice import Choice, plain
 from prompt_tuning.runs.values import check_fields
@@ -17,10 +18,9 @@ Count = Annotated[int, Meta(ge=0)]
 Rate = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 AXES = ('data', 'fsdp', 'model')
-TABLES = ('.jsonl', '.tsv')
 _TEMPLATES = {'template': '{inputs}', 'target_template': '{targets}'}
 # What only a file of examples reads.
-FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics')
+FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics', 'loss_weight')
 
 
 def setting(default: Any, group: str, *, learnt: bool = True, flag: str | None = None) -> Any:
@@ -42,7 +42,7 @@ class Run:
   Attributes:
     model: the frozen model: a Hugging Face folder, a T5X checkpoint (local or gs://), or the name of a model that comes
       with the package.
-    data: a .jsonl or .tsv file, a task or a mixture by name.
+    data: a .jsonl, .tsv or .csv file, a task or a mixture by name.
     imports: Python modules to import first, which register tasks, methods, model families, losses or optimizers.
     split: the split of the data that is read.
     template: the input text, with the columns of the file in braces: "Review: {text}".
@@ -61,7 +61,8 @@ class Run:
     attention: the program that computes attention.
     mesh: devices along each axis, such as data=2,model=4; -1 is all that are left.
     architecture: the shape of a new model, or the one that the checkpoint must have: t5 or gpt2 with options.
-    vocabulary: another vocabulary than the one in the model's folder: a file, or pass_through for token ids.
+    vocabulary: another vocabulary than the one in the model's folder: a file, bytes for
+      ByT5's, or pass_through for token ids.
     ignored: regular expressions of parameters of the checkpoint that are not read.
     random_weights: freeze random weights of the model's shape instead of its own.
     new_layers: new input and output layers around a decoder-only model: classes, and tokens or features; seed.
@@ -101,11 +102,11 @@ class Run:
       if any(count < 1 and (axis, count) != ('data', -1) for axis, count in self.mesh.items()):
         raise ValueError(f'mesh={dict(self.mesh)} cannot be used: expected numbers of at least 1, or data=-1 for as '
                          'many copies of the model as there are devices left.')
-    given = [f'{name}={getattr(self, name)!r}' for name in FILE_SETTINGS
-             if getattr(self, name) != getattr(type(self), name) and name not in self.file_settings()]
+    given = [f'{name}={getattr(self, name)!r}' for name in FILE_SETTINGS if name in self.settings()
+             and getattr(self, name) != getattr(type(self), name) and name not in self.file_settings()]
     if self.data is not None and given:
-      raise ValueError(f'{" and ".join(given)} cannot be used: {self.data.name} is not a .jsonl or .tsv file with '
-                       'columns. Leave them out, or give data=FILE.')
+      raise ValueError(f'{" and ".join(given)} cannot be used: {self.data.name} is not a .jsonl, .tsv or .csv file '
+                       'with columns. Leave them out, or give data=FILE.')
 
   def __repr__(self) -> str:
     return f'{type(self).__name__}({", ".join(f"{name}={value!r}" for name, value in self.given().items())})'
@@ -113,7 +114,7 @@ class Run:
   @property
   def reads_table(self) -> bool:
     """Whether the data is a file of rows with columns."""
-    return self.data is not None and self.data.name.endswith(TABLES)
+    return self.data is not None and is_table(self.data.name)
 
   def file_settings(self) -> tuple[str, ...]:
     """Returns the settings that say how a file's rows become examples, if the data has such rows."""

@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
+from prompt_tuning.data.tasks import is_table
 from prompt_tuning.runs import run_file
-from prompt_tuning.runs.base import FILE_SETTINGS, TABLES, Count, Run, setting
+from prompt_tuning.runs.base import FILE_SETTINGS, Count, Run, setting
 from prompt_tuning.runs.choice import Choice
 
 # Settings of a run that trained which are those of its evaluation too, unless others are given.
@@ -20,7 +21,7 @@ class Use(Run):
 
   Attributes:
     split: the split of the data; none is the whole of a file, or 'validation' of a task.
-    prompt: the trained tensors: a run's folder, a .npy or .safetensors file, or a PEFT folder; none is the model alone.
+    prompt: the trained tensors: a run's folder, or a .npy or .safetensors file; none is the model alone.
     method: without a prompt, the method whose first values are used, drawn by first_values_seed.
     checkpoint_prompt: take the prompt from the model's checkpoint, if it holds one.
     first_values_seed: of a method's first values; none forbids to draw them.
@@ -48,7 +49,7 @@ class Use(Run):
     if 'data' not in given:
       given = {'split': 'validation', **given}
     else:  # another file has splits of its own, and a task has no columns
-      columns = FILE_SETTINGS if Choice.of(given['data']).name.endswith(TABLES) else ()
+      columns = FILE_SETTINGS if is_table(Choice.of(given['data']).name) else ()
       kept = lambda name: name not in ('data', 'test', 'validation') and (
         name not in FILE_SETTINGS or name in columns or (name == 'template' and cls.reads_text))
       own = {name: value for name, value in own.items() if kept(name)}

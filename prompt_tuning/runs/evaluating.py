@@ -1,12 +1,11 @@
 """Executes a run that evaluates."""
 
 import contextlib
-import os
 from collections.abc import Mapping
 
 from absl import logging
 
-from prompt_tuning.data.tasks import Task
+from prompt_tuning.data.tasks import Task, short_names, unique_names
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import evaluate as library
 from prompt_tuning.evaluation import predictions
@@ -46,15 +45,16 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
     say(f'{described.data.name} holds the rows that the prompt was trained on. Without data, '
         'the validation rows of the run are evaluated.')
   found = {}
-  for each, words in parts:
-    with metric_log.phase_that_compiles(f'Evaluating {each.name}', say):
+  tasks = [each for each, _ in parts]
+  for (each, words), name, short in zip(parts, unique_names(tasks), short_names(tasks), strict=True):
+    with metric_log.phase_that_compiles(f'Evaluating {short}', say):
       result = library.evaluate(
         model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
         lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
         seed=described.seed or 0, ranked=words)
-    found[each.name] = result.metrics
+    found[name] = result.metrics
     if multihost.is_main():
-      _report(described, os.path.basename(each.name), step, result)
+      _report(described, short, step, result)
   if folder is not None and multihost.is_main():
     print(f'Wrote {folder}')
   return found

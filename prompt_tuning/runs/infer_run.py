@@ -13,7 +13,7 @@ class InferRun(Use):
   """A run that generates a prediction, or computes a score, for every row of a file or of a task's split.
 
   Attributes:
-    data: a .jsonl or .tsv file, a text file with one input a line, or the name of a task.
+    data: a .jsonl, .tsv or .csv file, a text file with one input a line, or the name of a task.
     output: the file that is written.
     mode: predict; predict_with_aux adds the score of the prediction; score gives the log-likelihood of the targets.
     lines: rows are JSON objects, the columns and `prediction`; t5x are those of T5X's files; id||text is plain text.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.data import files
-from prompt_tuning.data.tasks import Example, Mixture
+from prompt_tuning.data.tasks import Example, Mixture, columns_of
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.files import storage
@@ -65,7 +65,6 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
     ValueError: they cannot be read, or a column has the name of a result.
   """
   name, whole = described.data.name, described.reads_table and described.split == 'all'
-  rows = [row for _, row in files.read_table(name)] if described.reads_table else []
   if described.reads_lines or (whole and described.mode != 'score'):
     found = files.read_inputs(name, inputs=described.template)
   else:
@@ -73,13 +72,11 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
     if isinstance(task, Mixture):
       raise ValueError(f'{task.name} is a mixture. Give one of its tasks: {", ".join(t.name for t in task.tasks)}.')
     found = task.split(described.split)
-    if rows:  # a split has examples of the whole file, or those of another one
-      numbers = {id(example): number for number, example in enumerate(task.split('all'))}
-      rows = [rows[numbers[id(example)]] if id(example) in numbers else example for example in found]
-  rows = rows or [{key: value for key, value in example.items() if not key.endswith('_ends')} for example in found]
-  result = 'score' if described.mode == 'score' else 'prediction'
-  if described.lines == 'rows' and any(result in row for row in rows):
-    raise ValueError(f'{name} has a column {result!r} already, which the results are written to. Rename it.')
+  rows = [columns_of(example) for example in found]
+  results = {'predict': ('prediction',), 'predict_with_aux': ('prediction', 'aux'), 'score': ('score',)}
+  taken = [result for result in results[described.mode] if any(result in row for row in rows)]
+  if described.lines == 'rows' and taken:
+    raise ValueError(f'{name} has a column {taken[0]!r} already, which the results are written to. Rename it.')
   return found, rows
 
 

@@ -1,6 +1,5 @@
 """The library's objects that a run's values stand for."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -8,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+from absl import logging
 
 from prompt_tuning import trees
-from prompt_tuning.data import files, registry, vocabularies, vocabulary_folders
+from prompt_tuning.data import files, registry, token_files, vocabularies, vocabulary_folders
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.decoding.samplers import SAMPLERS, Sampler
 from prompt_tuning.devices import meshes
@@ -23,9 +23,10 @@ from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
 from prompt_tuning.names import require_known
 from prompt_tuning.runs import first_values
-from prompt_tuning.runs.base import FILE_SETTINGS, Run
+from prompt_tuning.runs.base import FILE_SETTINGS, Count, Run
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.train_run import TrainRun
+from prompt_tuning.runs.values import checked
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.registry import find_optimizer, make_optimizer
 from prompt_tuning.training.schedules import create_schedule
@@ -39,12 +40,13 @@ def check_output(folder: str) -> None:
   """Ensures that a run can write its results, before it works for them.
 
   Raises:
+    ValueError: it is not a local path or an address gs://.
     ImportError: a package is missing for it.
     OSError: the folder cannot be written.
   """
   try:
     storage.check_writable(folder)
-  except (ImportError, OSError) as error:
+  except (ValueError, ImportError, OSError) as error:
     raise type(error)(f'output={error}') from error
 
 
@@ -80,27 +82,52 @@ def vocabulary(run: Run) -> Any:
 
   Raises:
     FileNotFoundError: there is none.
+    ValueError: an option cannot be used, or a file is damaged.
   """
   _require_model(run.model)
   chosen = run.vocabulary or Choice('folder')
+  known = _VOCABULARY_OPTIONS.get(chosen.name, ('extra_ids',))
+  require_known(chosen.options, known, f'vocabulary={chosen.name}', 'option')
+  numbers = {name: checked(name, value, Count if name in ('extra_ids', 'size') else int)
+             for name, value in chosen.options.items() if name not in ('path', 'default') and value is not None}
+  if chosen.name == 'bytes':
+    return vocabularies.ByteVocabulary(**numbers)
   if chosen.name == 'pass_through':
-    return vocabularies.PassThroughVocabulary(**chosen.options)
+    if 'size' not in numbers:
+      raise ValueError('vocabulary=pass_through has no size. Give the number of its ids as vocabulary.size=NUMBER.')
+    made = vocabularies.PassThroughVocabulary(**numbers)
+    _warn_of_another_end(run.model, made.eos_id)
+    return made
   if chosen.name not in ('folder', 'sentencepiece'):
-    return _open_vocabulary(chosen.name, chosen.options.get('extra_ids', 100))
+    return _open_vocabulary(chosen.name, **numbers)
   folder = loading.find_model(run.model) if run.model else ''
   path = chosen.options.get('path')
   elsewhere = path or chosen.options.get('default') or storage.is_remote(folder)
   if folder and not elsewhere and not os.path.exists(folder):
     loading.open_checkpoint(folder)  # says that there is none
   if path is None and folder and not storage.is_remote(folder):
-    with contextlib.suppress(FileNotFoundError):
-      return vocabulary_folders.load_vocabulary(folder)
+    try:
+      return vocabulary_folders.load_vocabulary(folder, **numbers)
+    except FileNotFoundError:
+      if chosen.options.get('default') is None:
+        raise
   path = path or chosen.options.get('default')
   if path is None:
-    raise FileNotFoundError(
-      f'{folder or "The run"} holds no vocabulary (tokenizer.json, spiece.model or sentencepiece.model). Copy the '
-      'file there, or give vocabulary=FILE.')
-  return _open_vocabulary(path, chosen.options.get('extra_ids', 100))
+    raise FileNotFoundError(f'{folder or "The run"} has no vocabulary. Give vocabulary=FILE.')
+  return _open_vocabulary(path, **numbers)
+
+
+_VOCABULARY_OPTIONS = {'folder': (), 'sentencepiece': ('path', 'extra_ids', 'default'), 'bytes': ('extra_ids',),
+                       'pass_through': ('size', 'eos_id', 'pad_id')}
+
+
+def _warn_of_another_end(model: str | None, eos_id: int) -> None:
+  """Logs that token ids end with another id than the model's folder says."""
+  folder = loading.find_model(model) if model else ''
+  ends = () if not folder or storage.is_remote(folder) else token_files.end_ids(folder)
+  if ends and eos_id not in ends:
+    logging.warning('vocabulary=pass_through ends texts with the id %d, but %s with %s. To use that, give '
+                    'vocabulary.eos_id=%d.', eos_id, folder, ' or '.join(map(str, ends)), ends[0])
 
 
 def _require_model(path: str | None) -> None:
@@ -114,14 +141,11 @@ def _require_model(path: str | None) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _open_vocabulary(path: str, extra_ids: int) -> vocabularies.Vocabulary:
+def _open_vocabulary(path: str, extra_ids: int | None = None) -> vocabularies.Vocabulary:
   path = loading.find_model(path)
-  if path.endswith('.json') or os.path.isdir(path):
-    return vocabulary_folders.load_vocabulary(path)
-  try:
-    return vocabularies.SentencePieceVocabulary(path, extra_ids)
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f'{path}: there is no such vocabulary file. Give vocabulary=FILE.') from error
+  if not storage.exists(path) and not storage.is_remote(path):
+    raise FileNotFoundError(f'{path}: there is no such vocabulary file. Give vocabulary=FILE.')
+  return vocabulary_folders.load_vocabulary(path, extra_ids)
 
 
 def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
@@ -167,7 +191,7 @@ def task(run: Run, chosen: Choice | None = None) -> Task | Mixture:
   """
   chosen = chosen or run.data
   if chosen == run.data and run.reads_table:
-    settings = {name: getattr(run, name) for name in FILE_SETTINGS}
+    settings = {name: getattr(run, name) for name in FILE_SETTINGS if name in run.settings()}
     return files.FileTask(chosen.name, inputs=settings.pop('template'), targets=settings.pop('target_template'),
                           validation=run.validation, **settings)
   words = None if run.new_layers else vocabulary(run)
@@ -212,6 +236,13 @@ def method(chosen: Choice, model: Any) -> Method:
     default = fields['init'].default
     options['init'] = first_values.initializer(options.get('init', default), model)
   return owner(**options).build(model)
+
+
+def default_first_values(chosen: Choice) -> str:
+  """Returns the name of the first values that a method has unless others are given."""
+  made = get_method(chosen.name)
+  field = getattr(made, 'Settings', made).__dataclass_fields__.get('init')
+  return field.default if field is not None and isinstance(field.default, str) else "the method's own"
 
 
 def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> None:

@@ -15,7 +15,9 @@ class TrainRun(Run):
 
   Attributes:
     output: the folder of the run, local or gs://; a run that is there is resumed.
+    loss_weight: the column of the file that weights each row's targets in the loss; none weights all equally.
     method: what is trained: prompt, prefix, layer_prompts, low_rank, retrained, or one that a module registers.
+    start_from: a run's folder or a file of trained tensors, which are the first values; for any method.
     trainable: regular expressions that must match the names of the trained tensors and no frozen parameter; none does
       not check.
     steps: training steps.
@@ -51,6 +53,7 @@ class TrainRun(Run):
     keep: how many states are kept; none keeps all.
     log_period: steps from one line of figures to the next.
     cache_limit: bytes of memory for texts whose keys and values are cached; further ones go to disk.
+    extend: resume the run with more steps even if its learning rate depends on their number.
     check_frozen: compare all that is frozen with the checkpoint at the end, to the last bit.
     profile: record steps with JAX's profiler: a number of steps, after the first ten.
   """
@@ -58,7 +61,9 @@ class TrainRun(Run):
   executor: ClassVar[str] = 'training'
 
   output: str | None = setting(None, 'output', learnt=False)
+  loss_weight: str | None = setting(None, 'data')
   method: Choice = setting(Choice('prompt'), 'method')
+  start_from: str | None = setting(None, 'method')
   trainable: tuple[str, ...] | None = setting(None, 'method', learnt=False)
   steps: Positive | None = setting(1000, 'training')
   total_steps: Positive | None = setting(None, 'training')
@@ -92,6 +97,7 @@ class TrainRun(Run):
   keep: Positive | None = setting(1, 'output', learnt=False)
   log_period: Positive = setting(10, 'output', learnt=False)
   cache_limit: Count = setting(4 << 30, 'machine', learnt=False)
+  extend: bool = setting(False, 'training', learnt=False)
   check_frozen: bool = setting(False, 'output', learnt=False)
   profile: Positive | None = setting(None, 'output', learnt=False)
 
@@ -108,6 +114,9 @@ class TrainRun(Run):
         raise ValueError(f'steps={self.steps} and total_steps={self.total_steps} cannot be used together. '
                          'Give one of them.')
       object.__setattr__(self, 'steps', None)  # its default, beside a total that was given
+    if self.start_from is not None and 'init' in self.method.options:
+      raise ValueError(f'start_from={self.start_from!r} and init={self.method.options["init"]!r} cannot be used '
+                       'together: both are first values. Give one of them.')
     if 'learning_rate' in self.optimizer.options and self.learning_rate is not None:
       raise ValueError(f'learning_rate={self.learning_rate} and the learning rate '
                        f'{self.optimizer.options["learning_rate"]} of the optimizer {self.optimizer.name} cannot be '

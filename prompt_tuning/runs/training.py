@@ -3,17 +3,17 @@
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Mapping
 
 import jax
 
 from prompt_tuning import trees
+from prompt_tuning.data.buckets import usual_length
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
-from prompt_tuning.files import storage
+from prompt_tuning.files import storage, terminal
 from prompt_tuning.losses import Loss
 from prompt_tuning.models import new_layers
 from prompt_tuning.models.language_model import LanguageModel
@@ -22,7 +22,7 @@ from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.runs import objects, run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
-from prompt_tuning.training import loop, run_files
+from prompt_tuning.training import lock, loop
 from prompt_tuning.training.evaluations import Evaluations, Evaluator
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
@@ -42,6 +42,7 @@ class Training:
     method: what is trained.
     task: the task that it learns.
     lengths: most tokens of 'inputs' and 'targets'.
+    buckets: lengths of inputs that batches may have besides.
     evaluations: what is evaluated during training.
     optimizer: updates the trained tensors.
     loss: what is minimised.
@@ -52,6 +53,7 @@ class Training:
   method: Method
   task: Task | Mixture
   lengths: Mapping[str, int]
+  buckets: tuple[int, ...] | None
   evaluations: Evaluations
   optimizer: Optimizer
   loss: Loss
@@ -63,24 +65,27 @@ class Training:
       config_text: the run's gin configuration, for `config.gin`.
       command: the words of the next command, such as 'prompt-tuning'; none prints no table.
     """
+    with lock.held(self.described.output):
+      return self._run(config_text, command)
+
+  def _run(self, config_text: str, command: str) -> loop.Run:
     run, model = self.described, self.model
-    if multihost.is_main():
-      run_files.prepare(run.output)
     before = self._before() if run.compare else {}
     told = dataclasses.replace(run, max_target_length=self.lengths['targets'])  # the budget of later predictions
     ended = loop.train(
       model=model, method=self.method, task=self.task, lengths=self.lengths, model_dir=run.output,
       train_steps=objects.end(run, model.step), optimizer=self.optimizer, loss=self.loss, batch_size=run.batch_size,
-      microbatches=run.microbatches, seed=run.seed, packed=run.packed, buckets=run.buckets, split=run.split,
+      microbatches=run.microbatches, seed=run.seed, packed=run.packed, buckets=self.buckets, split=run.split,
       evaluations=self.evaluations, saving=Saving(run.saving_period, run.keep), log_period=run.log_period,
-      cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile,
+      cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile, extend=run.extend,
+      start_from=None if run.start_from is None else saved.load_trained(run.start_from),
       stop=None if run.stop_accuracy is None else Stop(run.stop_accuracy, run.stop_examples),
       files={run_file.NAME: run_file.text(told.given(), program='train'),
              **({'config.gin': config_text} if config_text else {})})
     if run.check_frozen:
       self._check_frozen()
     if command and multihost.is_main():
-      print(_table(ended, before, self.method, command))
+      terminal.show(_table(ended, before, self.method, command))
     return ended
 
   def _before(self) -> dict[str, float]:
@@ -89,7 +94,8 @@ class Training:
     content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
     if content is not None:
       return json.loads(content)
-    evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations)
+    evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations,
+                          split=self.described.split)
     with phase('Evaluating the frozen model alone', say):
       found = evaluator(Conditioning(), self.model.layout(), self.model.step, Silence())
     if multihost.is_main():
@@ -133,7 +139,10 @@ def build(run: TrainRun) -> Training:
   if run.trainable is not None:
     objects.require_trainable(run, model, trees.flatten(
       jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))))
-  return Training(run, model, method, task, lengths(run, model, task), chosen, objects.optimizer(run, model.step),
+  longest, buckets = lengths(run, model, task)
+  if method.layout().cached:  # inputs are apart from the rows
+    buckets = run.buckets
+  return Training(run, model, method, task, longest, buckets, chosen, objects.optimizer(run, model.step),
                   objects.loss(run, model.vocabulary))
 
 
@@ -163,27 +172,38 @@ def evaluations(run: TrainRun, task: Task | Mixture) -> Evaluations:
     objective=run.objective, patience=run.patience)
 
 
-def lengths(run: TrainRun, model: LanguageModel, task: Task | Mixture) -> dict[str, int]:
-  """Returns the most tokens of 'inputs' and 'targets': the given ones, else the longest of the first thousand."""
+def lengths(run: TrainRun, model: LanguageModel, task: Task | Mixture) -> tuple[dict[str, int], tuple[int, ...] | None]:
+  """Returns the most tokens of 'inputs' and 'targets', and the buckets: the given ones, else what `measure` finds."""
   given = objects.lengths_given(run) or {}
-  return given if len(given) == 2 else {**longest(model, task, run.split), **given}
+  if len(given) == 2:
+    return given, run.buckets
+  found, buckets = measure(model, task, run.split)
+  free = run.buckets is None and not run.packed and 'inputs' not in given
+  return {**found, **given}, buckets if free else run.buckets
 
 
-def longest(model: LanguageModel, task: Task | Mixture, split: str) -> dict[str, int]:
-  """Returns the most tokens of 'inputs' and 'targets' of the first thousand examples of each task."""
-  found = {'inputs': 1, 'targets': 1}
+def measure(model: LanguageModel, task: Task | Mixture, split: str) -> tuple[dict[str, int], tuple[int, ...] | None]:
+  """Returns lengths and buckets for the first thousand examples of each task.
+
+  Returns:
+    The most tokens of 'inputs' and 'targets'; and, if few inputs are far longer than the rest, the length of the rest
+    as a bucket, so that not every batch is as long as they are, else None.
+  """
+  found, counts = {'inputs': 1, 'targets': 1}, []
   for each, _ in task.parts(split):
     examples = each.split(split)
-    texts = eval_batches(examples, model.vocabulary, model.layout(Layout()), batch_size=1,
-                         num_examples=min(1000, len(examples))).texts
-    found = {name: max(length, texts[name]) for name, length in found.items()}
-  return found
+    batches = eval_batches(examples, model.vocabulary, model.layout(Layout()), batch_size=1000,
+                           num_examples=min(1000, len(examples)))
+    found = {name: max(length, batches.texts[name]) for name, length in found.items()}
+    counts += batches.input_lengths
+  usual = usual_length(counts)
+  return found, None if usual is None else (usual,)
 
 
 def say(text: str) -> None:
   """Prints a line about the progress, on the main host."""
   if multihost.is_main():
-    print(text, file=sys.stderr, flush=True)
+    terminal.say(text)
 
 
 def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command: str) -> str:

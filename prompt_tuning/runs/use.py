@@ -25,7 +25,7 @@ def trained(run: Use, model: LanguageModel) -> saved.Trained:
     chosen = chosen.with_options(init='uniform')  # which is not used: the embedding need not be read for it
   made = None if chosen is None else method(chosen, model)
   if run.prompt is not None:
-    found = saved.load_trained(run.prompt, any_model=run.any_model)
+    found = saved.load_for(model, run.prompt, any_model=run.any_model)
     return found if made is None else _as_chosen(run, found, made)
   if made is None:
     return saved.Trained({})

@@ -60,7 +60,7 @@ class Base:
   layers: int | None = None
   kv_heads: int | None = None
   head_dim: int | None = None
-  embedding_scale: float = 1.0
+  embedding_scale: float | None = None
 
 
 def read_base(folder: str) -> Base:
@@ -70,16 +70,17 @@ def read_base(folder: str) -> Base:
     FileNotFoundError: there is no `config.json`.
     ValueError: it lacks a property.
   """
-  from prompt_tuning.checkpoints.huggingface import read_json
+  from prompt_tuning.files.json_files import read_object, shown
 
   path = os.path.join(folder, 'config.json')
-  config = read_json(path, 'the Hugging Face folder of a base model')
-  config = config.get('text_config') or config
+  config = read_object(path, 'the Hugging Face folder of a base model')
+  inner = config.get('text_config')
+  config = inner if isinstance(inner, dict) else config
 
   def first(*names: str, default: int | None = None) -> int:
     value = next((config[name] for name in names if config.get(name) is not None), default)
-    if not isinstance(value, int):
-      raise ValueError(f'{path} has none of {", ".join(names)}, but needs one of them. '
+    if type(value) is not int or value < 1:
+      raise ValueError(f'{path} needs one of {", ".join(names)}, a whole number above 0, but has {shown(value)}. '
                        'Give the folder of a language model.')
     return value
 
@@ -88,8 +89,8 @@ def read_base(folder: str) -> Base:
   return Base(encoder_decoder=bool(config.get('is_encoder_decoder', False)), width=width,
               layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
               kv_heads=first('num_key_value_heads', default=heads),
-              head_dim=first('d_kv', 'head_dim', default=width // heads),
-              embedding_scale=width**0.5 if config.get('model_type', '').startswith('gemma') else 1.0)
+              head_dim=first('d_kv', 'head_dim', default=width // heads or None),
+              embedding_scale=width**0.5 if str(config.get('model_type')).startswith('gemma') else 1.0)
 
 
 def _convert(options: Any) -> None:
@@ -98,6 +99,7 @@ def _convert(options: Any) -> None:
 
   base = _base(options)
   tensors, about = _read(options, base)
+  base = _with_scale(base, about)
   _require_fit(options.source, tensors, base)
   if options.destination.endswith('.npy'):
     if len(tensors) != 1 or not next(iter(tensors)).endswith('prompt/prompt/prompt'):
@@ -110,10 +112,11 @@ def _convert(options: Any) -> None:
     form = 'this package'
   else:
     _require_plain(options.source, about)
+    _require_scale(options.source, tensors, base)
     name = options.base_model or about.get('base_model') or options.model
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
                                 task_type=_task_type(options, tensors, about, base),
-                                embedding_scale=base.embedding_scale, kind=options.kind)
+                                embedding_scale=base.embedding_scale or 1.0, kind=options.kind)
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():
@@ -143,7 +146,12 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
     raise FileNotFoundError(f'{source} does not exist. Give a prompt file, or the folder of a run or an adapter.')
   if os.path.exists(os.path.join(source, peft.CONFIG)):
     adapter = peft.read_adapter(source)
-    tensors = adapter.trained(**dataclasses.asdict(base), task=options.task)
+    named = adapter.config.get('base_model_name_or_path')
+    if options.model is None and isinstance(named, str) and os.path.exists(os.path.join(named, 'config.json')):
+      base = read_base(named)
+    scale = base.embedding_scale or 1.0
+    tensors = adapter.trained(**dataclasses.asdict(base) | {'embedding_scale': scale}, task=options.task)
+    _require_scale(source, tensors, base)
     about = {'peft_type': adapter.kind, 'task_type': adapter.config.get('task_type'),
              'base_model': adapter.config.get('base_model_name_or_path')}
     return tensors, about
@@ -156,6 +164,25 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
     return {_numpy_name(options, base): prompt_files.read_prompt(source)}, {}
   trained = saved.load_trained(source)
   return trained.tensors, trained.about
+
+
+def _with_scale(base: Base, about: Mapping[str, Any]) -> Base:
+  """Returns the properties with the scale of embedded tokens, if the file of a run tells the model's family."""
+  made_for, config = about.get('made_for') or {}, about.get('model_config') or {}
+  family = made_for.get('family') or config.get('model_type')
+  width = made_for.get('width') or config.get('hidden_size')
+  if base.embedding_scale is not None or family is None:
+    return base
+  return dataclasses.replace(base, embedding_scale=width**0.5 if family.startswith('gemma') else 1.0)
+
+
+def _require_scale(source: str, tensors: Mapping[str, Any], base: Base) -> None:
+  """Raises ValueError if a prompt of a decoder-only model would be converted without knowing whether it is scaled."""
+  from prompt_tuning.checkpoints import peft
+
+  if peft.DECODER_PROMPT in tensors and base.embedding_scale is None:
+    raise ValueError(f'{source} does not say which model its prompt belongs to. Gemma multiplies embedded tokens, but '
+                     'not the prompts of PEFT, so their vectors differ. Add --model=FOLDER, the base model.')
 
 
 def _numpy_name(options: Any, base: Base) -> str:

@@ -70,7 +70,7 @@ def _judged(built: Any, trained: Any) -> dict[str, float]:
   found = evaluate_loss(model, trained.conditioning(model), model.layout(trained.layout()), built.task,
                         lengths=built.lengths)
   trained_numbers = sum(array.size for array in trained.tensors.values())
-  return {'accuracy': 100 * found['accuracy'], 'steps': trained.about['step'], 'trained numbers': trained_numbers}
+  return {'accuracy': 100 * found['token_accuracy'], 'steps': trained.about['step'], 'trained numbers': trained_numbers}
 
 
 def _draw(examples: Any, model: Any, trained: Any, path: str) -> None:

@@ -22,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(options) -> None:
-  from prompt_tuning.data import table_to_text, vocabularies, vocabulary_folders
+  from prompt_tuning.data import byte_level_bpe, table_to_text, vocabulary_folders
   from prompt_tuning.files import storage
 
   texts = [text for pair in table_to_text.read_pairs(options.pairs) for text in pair]
-  for name, content in vocabularies.train_tokenizer(texts, options.size).items():
+  for name, content in byte_level_bpe.train_tokenizer(texts, options.size).items():
     storage.write_bytes(storage.join(options.output_dir, name), content.encode())
   found = vocabulary_folders.load_vocabulary(options.output_dir)
   print(f'Wrote {found.path}: {found.size} tokens')

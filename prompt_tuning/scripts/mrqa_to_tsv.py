@@ -74,7 +74,7 @@ def _questions(path: str, file: BinaryIO) -> Iterator[dict[str, str]]:
         answers = question.get('answers') or []
         yield {'id': str(question['qid']), 'question': str(question['question']), 'context': str(entry['context']),
                'answer': str(answers[0]) if answers else '', 'answers': json.dumps(answers, ensure_ascii=False)}
-  except (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, zlib.error) as error:
+  except (ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, RecursionError, zlib.error) as error:
     raise ValueError(
       f'{path}:{number}: {type(error).__name__}: {error}. Expected a line of MRQA: '
       '{"context": ..., "qas": [{"qid": ..., "question": ..., "answers": [...]}]}. Download the file again.') from error

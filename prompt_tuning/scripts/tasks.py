@@ -16,6 +16,8 @@ import re
 import sys
 from collections.abc import Sequence
 
+from prompt_tuning import trees
+from prompt_tuning.programs import current_folder
 from prompt_tuning.scripts import _script
 
 _SHOWN = 12  # token ids per line
@@ -33,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.add_argument('--vocabulary', metavar='PATH', help='a SentencePiece model, tokenizer.json, or model folder')
   flags.add_argument('--lengths', type=_lengths, metavar='INPUTS,TARGETS', help='maximum tokens of each, such as 512,8')
   flags.add_argument('--tfds_data_dir', metavar='FOLDER', help='the data folder of TensorFlow Datasets')
-  if os.getcwd() not in sys.path and '' not in sys.path:
-    sys.path.insert(0, os.getcwd())  # users' modules, as `python3 -m` finds them
+  current_folder.put_last()
   return _script.run(flags, argv, lambda options: (_list if options.show is None else _show)(options))
 
 
@@ -56,7 +57,7 @@ def _list(options: argparse.Namespace) -> None:
   else:
     print("(SeqIO is not installed; GLUE and others need `pip install '.[seqio]'`.)", file=sys.stderr)
   plain = lambda name: re.sub(r'^(mt5|byt5)_|_examples$', '', name)
-  found = [name for name in names if re.search(options.pattern, name)
+  found = [name for name in names if trees.occurs(options.pattern, name)
            and (options.all or plain(name) == name or plain(name) not in names)]
   print('\n'.join(found) or f'No task name matches {options.pattern!r}; `prompt-tuning tasks` lists all.')
 

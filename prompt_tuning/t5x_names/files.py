@@ -1,4 +1,4 @@
-"""`files.…`: tasks from JSONL and TSV files."""
+"""`files.…`: tasks from JSONL, TSV and CSV files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ __all__ = ['FileTask']
 
 def FileTask(inputs: str = '{inputs}', targets: str = '{targets}', labels: Mapping[str, str] | None = None,
              validation: float | str = 0.1, test: str | None = None,
-             metrics: Sequence[str] = ('accuracy',)) -> dict[str, Any]:
+             metrics: Sequence[str] = ('accuracy',), loss_weight: str | None = None) -> dict[str, Any]:
   """Returns how the rows of a file become examples, as settings of a run."""
   return {'template': inputs, 'target_template': targets, 'labels': labels, 'validation': validation, 'test': test,
-          'metrics': tuple(metrics)}
+          'metrics': tuple(metrics), 'loss_weight': loss_weight}

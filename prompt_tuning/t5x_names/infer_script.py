@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 
 from prompt_tuning.data.registry import KINDS
-from prompt_tuning.data.tasks import FILE_ENDINGS
+from prompt_tuning.data.tasks import is_table
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.infer_run import InferRun
 from prompt_tuning.t5x_names.models import EncoderDecoderModel
@@ -24,7 +24,7 @@ def infer(model: EncoderDecoderModel, dataset_cfg: DatasetConfig, restore_checkp
 
   Args:
     model: the frozen model and its prompt.
-    dataset_cfg: the inputs: a .jsonl, .tsv or text file (a text a line), or a task and split.
+    dataset_cfg: the inputs: a .jsonl, .tsv, .csv or text file (a text a line), or a task and split.
     restore_checkpoint_cfg: where the model is read from.
     output_dir: the folder for the predictions.
     mode: 'predict', 'predict_with_aux' (with scores) or 'score' (log-likelihoods of given targets).
@@ -42,7 +42,7 @@ def infer(model: EncoderDecoderModel, dataset_cfg: DatasetConfig, restore_checkp
     raise ValueError(f'infer_script.infer has shard {shard_id} of {num_shards}, but this version predicts for a whole '
                      'file. Cut the file into parts, or leave both out.')
   data = dataset_cfg.settings()
-  if str(data['data']).endswith(FILE_ENDINGS):
+  if is_table(data['data']):
     data['split'] = 'all'  # a file is predicted for whole; the split is that of a task
   name, _ = os.path.splitext(os.path.basename(_title(dataset_cfg.mixture_or_task_name)))
   file = f'{name}-{mode}.' + ('jsonl-00000-of-00001' if lines == 'json' else 'txt')

@@ -4,14 +4,22 @@ import dataclasses
 
 from prompt_tuning.runs.choice import Choice
 
-__all__ = ['Evaluator', 'PassThroughVocabulary', 'SentencePieceVocabulary']
+__all__ = ['ByteVocabulary', 'Evaluator', 'PassThroughVocabulary', 'SentencePieceVocabulary']
 
 
-def SentencePieceVocabulary(sentencepiece_model_file: str | None = None, extra_ids: int = 100,
+def SentencePieceVocabulary(sentencepiece_model_file: str | None = None, extra_ids: int | None = None,
                             default: str | None = None) -> Choice:
-  """Chooses a file, or None the one in the checkpoint's folder; `default` is taken if that has none."""
+  """Chooses a file, or None the one in the checkpoint's folder; `default` is taken if that has none.
+
+  `extra_ids=None` is the number of sentinels that the folder states, else 100.
+  """
   given = {'path': sentencepiece_model_file, 'extra_ids': extra_ids, 'default': default}
   return Choice('sentencepiece', {name: value for name, value in given.items() if value is not None})
+
+
+def ByteVocabulary(extra_ids: int = 0) -> Choice:
+  """Chooses ByT5's vocabulary: a token for each byte."""
+  return Choice('bytes', {'extra_ids': extra_ids})
 
 
 def PassThroughVocabulary(size: int, eos_id: int = 1) -> Choice:

@@ -20,7 +20,8 @@ def train(model: EncoderDecoderModel, model_dir: str, train_dataset_cfg: Dataset
           trainer_cls: Callable[[], Trainer] = Trainer, partitioner: Mapping[str, int] = PjitPartitioner(),
           inference_evaluator_cls: Callable[[], Evaluator] = Evaluator, objective: str | None = None,
           patience: int | None = None, log_period: int = 10, cache_limit: int = TrainRun.cache_limit,
-          stop_accuracy: float | None = None, stop_examples: int = 50, check_frozen: bool = False) -> TrainRun:
+          stop_accuracy: float | None = None, stop_examples: int = 50, check_frozen: bool = False,
+          start_from: str | None = None, extend: bool = False) -> TrainRun:
   """Returns a run that trains; what is not said here is in `runs.train_run.TrainRun`.
 
   Args:
@@ -61,9 +62,11 @@ def train(model: EncoderDecoderModel, model_dir: str, train_dataset_cfg: Dataset
     packed=train_dataset_cfg.pack, buckets=train_dataset_cfg.buckets, microbatches=trainer.num_microbatches,
     evaluation_period=eval_period, compare=False, objective=objective, patience=patience, log_period=log_period,
     cache_limit=cache_limit, stop_accuracy=stop_accuracy, stop_examples=stop_examples, check_frozen=check_frozen,
+    start_from=start_from, extend=extend,
     saving_period=checkpoint_cfg.save.period, keep=checkpoint_cfg.save.keep, **_rate(model, trainer),
     **_evaluations(train_dataset_cfg, train_eval_dataset_cfg, infer_eval_dataset_cfg, eval_steps, evaluator),
-    **train_dataset_cfg.settings(), **model.settings(checkpoint_cfg.restore, trains=True), **model.training())
+    **train_dataset_cfg.settings(trains=True), **model.settings(checkpoint_cfg.restore, trains=True),
+    **model.training())
 
 
 def _seed(random_seed: int | None, data: DatasetConfig) -> int | None:

@@ -32,7 +32,7 @@ class DatasetConfig:
   """Which examples, and how they become batches.
 
   Attributes:
-    mixture_or_task_name: a task's name, or the path of a .jsonl or .tsv file (for `infer` also of a text file); or a
+    mixture_or_task_name: a task's name, or the path of a .jsonl, .tsv or .csv file (`infer`: also of a text file); or a
       kind of task, such as `@integers.Task()`.
     task_feature_lengths: most tokens of 'inputs' and 'targets', end token included; None is the longest found, which
       training cannot use.
@@ -68,14 +68,15 @@ class DatasetConfig:
     if self.buckets is not None and lengths is not None:
       bucket_lengths(self.buckets, lengths['inputs'], packed=self.pack)
 
-  def settings(self) -> dict[str, Any]:
+  def settings(self, *, trains: bool = False) -> dict[str, Any]:
     """Returns the settings of a run about its data; those of files only if they are used or changed."""
     lengths = self.task_feature_lengths or {}
-    files = self.files if str(self.mixture_or_task_name).endswith(tasks.FILE_ENDINGS) else {
+    files = self.files if tasks.is_table(self.mixture_or_task_name) else {
       name: value for name, value in self.files.items() if value != FileTask()[name]}
     return {'data': self.mixture_or_task_name, 'split': self.split, 'batch_size': self.batch_size,
             'imports': (self.module,) if self.module else (), 'max_input_length': lengths.get('inputs'),
-            'max_target_length': lengths.get('targets'), **files}
+            'max_target_length': lengths.get('targets'),
+            **{name: value for name, value in files.items() if trains or name != 'loss_weight'}}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """`optimizers.…` in T5X's gin files: an optimizer that updates only parameters that match a pattern."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from flax import traverse_util
 from t5x import optimizers as t5x_optimizers
+
+from prompt_tuning import trees
 
 
 class Partial(t5x_optimizers.MultiOptimizer):
@@ -56,7 +57,7 @@ class Partial(t5x_optimizers.MultiOptimizer):
 
 def matches(path: str, patterns: Sequence[str]) -> bool:
   """Returns True if one of the patterns matches the whole path, which may start with '/'."""
-  return any(re.fullmatch(pattern, path) or re.fullmatch(pattern, path.lstrip('/')) for pattern in patterns)
+  return trees.matches(path, patterns) or trees.matches(path.lstrip('/'), patterns)
 
 
 def _frozen(target: Any, states: dict[tuple[str, ...], Any]) -> set[tuple[str, ...]]:

@@ -18,7 +18,7 @@ def due(passed: int, *, last: bool, preempted: bool, log_period: int, evaluation
   Args:
     passed: steps of the run so far, this one included; the steps of the frozen model's checkpoint do not count.
     last: the run ends here.
-    preempted: the process got SIGTERM, so the state is saved.
+    preempted: the process got SIGTERM or Ctrl-C, so the state is saved.
     log_period: steps from one line of figures to the next.
     evaluation_period: steps from one evaluation to the next.
     saving_period: steps from one save to the next.

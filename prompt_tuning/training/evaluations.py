@@ -1,14 +1,15 @@
 """Evaluations during training: the tasks to evaluate on, the period, and the best step so far."""
 
 import dataclasses
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import logging
 
 from prompt_tuning.data.pipeline import eval_batches
-from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.tasks import Mixture, Task, short_names
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, evaluate_loss
@@ -90,6 +91,7 @@ class Evaluator:
     loss: as in training.
     evaluations: the evaluations to do.
     folder: the run's folder, for predictions; None writes none.
+    split: the split to train on.
   """
 
   model: LanguageModel
@@ -99,29 +101,45 @@ class Evaluator:
   loss: Loss
   evaluations: Evaluations
   folder: str | None = None
+  split: str = 'train'
 
-  def __call__(self, conditioning: Conditioning, layout: Layout, step: int,
-               log: MetricLog | Silence) -> dict[str, float]:
-    """Returns 'task/metric' -> value, and writes figures and predictions; {} if nothing is evaluated."""
+  def __call__(self, conditioning: Conditioning, layout: Layout, step: int, log: MetricLog | Silence,
+               heed: Callable[[], None] | None = None) -> dict[str, float]:
+    """Returns 'task/metric' -> value, and writes figures and predictions; {} if nothing is evaluated.
+
+    Args:
+      conditioning: the model's conditioning.
+      layout: the layout of examples.
+      step: the global step.
+      log: takes the figures, once all tasks are evaluated.
+      heed: called before each batch; what it raises ends the evaluation, of which nothing is written then.
+    """
     chosen = self.evaluations
     if not chosen.anything:
       return {}
-    common = {'split': chosen.split, 'batch_size': self.batch_size}
-    metrics: dict[str, float] = {}
-    for each, _ in (chosen.task or self.task).parts(chosen.split):
-      name = os.path.basename(each.name)
+    common = {'split': chosen.split, 'batch_size': self.batch_size, 'heed': heed}
+    found: list[tuple[str, dict[str, float] | None, Evaluation | None]] = []
+    tasks = [each for each, _ in (chosen.task or self.task).parts(chosen.split)]
+    for each, name in zip(tasks, short_names(tasks), strict=True):
+      values = result = None
       if chosen.loss_steps:
         values = evaluate_loss(self.model, conditioning, layout, each, lengths=self.lengths, steps=chosen.loss_steps,
                                loss=self.loss, **common)
-        log.write(step, values, folder=f'training_eval/{name}')
-        metrics[f'{name}/loss'] = values['loss']
       if chosen.examples != 0 and (each.metrics or each.score_metrics):
         result = evaluate(self.model, conditioning, layout, each, sampler=chosen.sampler,
                           lengths=chosen.lengths or self.lengths, num_examples=chosen.examples, **common)
+      found.append((name, values, result))
+    metrics: dict[str, float] = {}
+    for name, values, result in found:
+      if values is not None:
+        log.write(step, values, folder=f'training_eval/{name}')
+        metrics[f'{name}/loss'] = values['loss']
+      if result is not None:
         log.write(step, result.metrics, folder=f'inference_eval/{name}')
         metrics.update({f'{name}/{metric}': value for metric, value in result.metrics.items()})
         self._write(name, step, result)
-    log.say(f'step {step}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
+    rows = ' (training rows)' if chosen.task is None and chosen.split == self.split else ''
+    log.say(f'step {step}{rows}: ' + ', '.join(f'{name} {value:.4g}' for name, value in metrics.items()))
     return metrics
 
   def _write(self, name: str, step: int, result: Evaluation) -> None:
@@ -138,7 +156,8 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
             best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
   """Returns the name and value of the objective at a step, and True if it is the best so far.
 
-  A smaller loss is better, and a larger value of every other metric. For several tasks, the mean counts.
+  A smaller loss is better, and a larger value of every other metric. For several tasks, the mean counts. A NaN is worse
+  than every number, and never the best.
 
   Args:
     metrics: 'task/metric' -> value.
@@ -159,5 +178,6 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
   values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
   name, value = names[0], sum(values) / len(values)
   lower = name in of_loss
-  better = best is None or (value < best['value'] if lower else value > best['value'])
+  better = not math.isnan(value) and (best is None or math.isnan(best['value']) or (
+    value < best['value'] if lower else value > best['value']))
   return name, value, better

@@ -17,17 +17,21 @@ import optax
 from prompt_tuning import trees
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
+from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import compilation, meshes, multihost, sharding
+from prompt_tuning.devices.preemption import Interrupted, Preemption
+from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
-from prompt_tuning.training import run_files
+from prompt_tuning.training import lock, run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
 from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare, require_splits, require_targets
+from prompt_tuning.training.identity import identity, require_same
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
 from prompt_tuning.training.profiler import PROFILE_AFTER, Profiler
@@ -36,6 +40,7 @@ from prompt_tuning.training.step import TrainState, jitted_step
 from prompt_tuning.tuning.method import Method
 
 
+@lock.holding
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
           train_steps: int, optimizer: Optimizer | optax.GradientTransformation = Adafactor(), loss: Loss = Loss(),
           batch_size: int = 128,
@@ -43,11 +48,13 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           buckets: Sequence[int] | None = None, split: str = 'train',
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
           log_period: int = 10, stop: Stop | None = None, settings: Mapping[str, Any] | None = None,
-          files: Mapping[str, str] | None = None, profile: int | None = None, quiet: bool = False) -> Run:
+          files: Mapping[str, str] | None = None, profile: int | None = None, start_from: Trained | None = None,
+          extend: bool = False, quiet: bool = False) -> Run:
   """Trains a method's tensors for a frozen model; an existing run in `model_dir` is resumed.
 
-  A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM, it saves
-  its state after the current step and ends the program with exit status 0.
+  A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM and Ctrl-C,
+  it saves its state after the current step, or between two batches of an evaluation, which is then repeated when the
+  run is resumed. Only one process at a time writes the folder, see `lock`.
 
   Args:
     model: the frozen model, with a vocabulary. The run starts at the model's step.
@@ -73,6 +80,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     settings: other settings that determine the result; a run is not resumed with different ones.
     files: name -> text of files that describe the run, written into its folder.
     profile: the number of steps to record with JAX's profiler, after `PROFILE_AFTER` steps, in the folder `profile`.
+    start_from: trained tensors of this method, which are the first values instead of the method's own.
+    extend: resume with another number of steps even if the learning rate depends on it.
     quiet: print nothing.
 
   Returns:
@@ -81,8 +90,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   Raises:
     ValueError: something does not fit; the message says what to change.
     FloatingPointError: the loss or the trained tensors became infinite or NaN; the last good state is kept.
-    OSError: the folder cannot be written.
-    SystemExit: the run was preempted by SIGTERM; the exit status is 0.
+    OSError: the folder cannot be written, another process writes it, or it was removed meanwhile.
+    SystemExit: the run was preempted by SIGTERM, and its state saved; the exit status is 0.
+    KeyboardInterrupt: likewise, by Ctrl-C.
   """
   mesh, main = model.module.config.mesh, multihost.is_main()
   if train_steps <= model.step:
@@ -98,21 +108,18 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     raise ValueError(f'stop_accuracy={stop.accuracy} cannot be used: the loss {loss.name} does not count correct '
                      'tokens. Leave out stop_accuracy=, or use cross-entropy.')
   require_targets(loss, task, split, model, lengths)
+  warnings = check_targets(task, split, model.vocabulary, model.layout(), lengths)
   if main:
-    run_files.prepare(model_dir)
+    storage.remove_left(model_dir)
   saved = run_files.read_newest(model_dir)
   if seed is None:
     seed = saved[2]['run']['seed'] if saved else int(multihost.from_main(str(secrets.randbits(31)).encode()))
   layout = model.layout(method.layout())
   if layout.cached:
     require_cacheable(task, split, packed=packed, mesh=mesh)
-  identity = {'model': os.path.basename(os.path.normpath(model.path)), 'start_step': model.step, 'task': task.name,
-              **method.describe(), 'batch_size': batch_size, 'lengths': dict(lengths), 'packed': packed,
-              'optimizer': type(optimizer).__name__, 'seed': seed,
-              **({} if loss.function is None else {'loss': loss.name}),
-              **({} if buckets is None else {'buckets': list(buckets)}),
-              **({} if settings is None else {'settings': settings})}
-  about = {**identity, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}
+  own = identity(model=model, method=method, task=task, split=split, lengths=lengths, batch_size=batch_size,
+                 packed=packed, buckets=buckets, seed=seed, optimizer=optimizer, loss=loss, settings=settings)
+  about = {**own, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}
 
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
@@ -122,33 +129,72 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
+  if start_from is not None:
+    trained = run_files.started_from(start_from, trained, model)
   state = TrainState(jnp.int32(model.step), trained, build(optimizer, model.step).init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best one
   metrics: dict[str, float] = {}
+  owed = False  # whether a signal interrupted the evaluation of the saved step
   if saved:
     step, arrays, metadata = saved
-    run_files.check_same_run(model_dir, metadata['run'], identity)
+    require_same(model_dir, metadata['run'], own, extend=extend)
     state = dataclasses.replace(state, step=jnp.int32(step),
                                 trained=run_files.restore(state.trained, arrays, 'trained'),
                                 optimizer=run_files.restore(state.optimizer, arrays, 'optimizer'))
     batches.restore(metadata['data'])
     best, stale, metrics = metadata['best'], metadata['stale'], metadata['metrics']
+    owed = metadata.get('owed', False)
   state = sharding.copied(mesh, state)
-  if main:
+  if main and int(state.step) < train_steps:
     run_files.write_model_info(model_dir, model.params, trees.flatten(state.trained), model.step)
     for name, text in (files or {}).items():
       storage.write_bytes(storage.join(model_dir, name), text.encode())
-  evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir)
+  evaluator = Evaluator(model, task, lengths, batch_size, loss, evaluations, model_dir, split)
   run_step = jitted_step(model.module, method, optimizer, model.step, loss=loss, microbatches=microbatches)
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = int(state.step)
   log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) if main else Silence()
-  with (log, contextlib.closing(batches), multihost.Preemption().watched() as preemption, Background() as saver,
+  with (log, contextlib.closing(batches), Preemption(quiet=quiet).watched() as preemption, Background() as saver,
         contextlib.ExitStack() as stack):
+
+    def evaluate() -> bool:
+      """Evaluates the step, and saves the best tensors; returns True if the run must stop early."""
+      nonlocal best, stale, metrics, evaluated
+      with log.phase('Evaluating') if evaluations.anything and not evaluated else contextlib.nullcontext():
+        metrics = evaluator(method.condition(state.trained, model), layout, step, log, preemption.heed)
+      evaluated = True
+      name, value, better = compare(metrics, evaluations.objective, best)
+      if better:
+        best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
+        saver.run(run_files.save_best, model_dir, jax.device_get(method.export(state.trained, model)),
+                  {**about, 'step': step, 'best': best})
+      else:
+        stale += 1
+      if evaluations.patience is None or stale < evaluations.patience:
+        return False
+      which = f'best {best["value"]:.4g} at step {best["step"]}' if best else 'it was never a number'
+      log.say(f'Stopped early: {name} has not improved in {stale} evaluations; {which}.')
+      return True
+
+    def save() -> None:
+      """Saves the state in the background."""
+      lock.check(model_dir)
+      held = jax.device_get(state)  # the next step overwrites the state on the devices
+      saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
+                metadata={'run': own, 'data': batches.state(), 'best': best, 'stale': stale, 'metrics': metrics,
+                          'recent': [[float(x) for x in pair] for pair in recent], **({'owed': True} if owed else {})},
+                about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
+
+    if step >= train_steps and not owed:
+      named = f'; best step {best["step"]}, {best["objective"]} {best["value"]:.4g}' if best else ''
+      log.say(f'The run in {model_dir} has ended at step {step}{named}. Nothing is trained: increase train_steps= to '
+              'go on, or choose another folder.')
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained parameters, {trees.count(model.params):,} frozen, in {model_dir}')
+    for warning in warnings:
+      log.say(f'Warning: {warning}')
     pending: list[dict[str, Any]] = []
     recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # correct and all tokens of the last steps
                                maxlen=-(-stop.examples // batch_size) if stop else 0)
@@ -156,7 +202,12 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
     compiled: dict[tuple[tuple[int, ...], ...], Any] = {}  # one for each bucket
     profiler = stack.enter_context(Profiler(model_dir, first=step + PROFILE_AFTER, steps=profile, say=log.say))
-    while step < train_steps and not stopped:
+    if owed:
+      with contextlib.suppress(Interrupted):
+        stopped, owed = evaluate() or stopped, False
+      save()
+    told = owed  # whether a signal ends the run here
+    while step < train_steps and not stopped and not told:
       batch = sharding.global_batch(mesh, next(batches), batch_size)
       shape = tuple(array.shape for array in jax.tree.leaves(batch))
       if shape not in compiled:
@@ -172,11 +223,11 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       stopped = passed % log_period == 0 and _reached(stop, recent)
       if stopped:
         log.say(f'Stopped: {stop.accuracy:.1%} of the tokens in the last {stop.examples} examples are correct.')
-      last = step == train_steps or stopped
-      preempted = preemption.told(step) and not last
-      now = due(passed, last=last, preempted=preempted, log_period=log_period, evaluation_period=evaluations.period,
-                saving_period=saving.period)
+      told = preemption.told()
+      now = due(passed, last=step == train_steps or stopped, preempted=told, log_period=log_period,
+                evaluation_period=evaluations.period, saving_period=saving.period)
       if now.log:
+        lock.check(model_dir)
         figures = _figures(pending, step, model_dir)
         elapsed = max(time.monotonic() - began, 1e-9)
         figures.update(**rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
@@ -185,33 +236,21 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         log.write(step, figures)
         log.show(step, figures)
         pending, began = [], time.monotonic()
-      if now.evaluate:
-        with log.phase('Evaluating') if evaluations.anything and not evaluated else contextlib.nullcontext():
-          metrics = evaluator(method.condition(state.trained, model), layout, step, log)
-        evaluated = True
-        name, value, better = compare(metrics, evaluations.objective, best)
-        if better:
-          best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
-          saver.run(run_files.save_best, model_dir, jax.device_get(method.export(state.trained, model)),
-                    {**about, 'step': step, 'best': best})
-        else:
-          stale += 1
-        if evaluations.patience is not None and stale >= evaluations.patience:
-          stopped = True
-          log.say(f'Stopped early: {name} has not improved in {stale} evaluations; best {best["value"]:.4g} '
-                  f'at step {best["step"]}.')
+      owed = now.evaluate
+      if owed:
+        with contextlib.suppress(Interrupted):
+          stopped, owed = evaluate() or stopped, False
+        told = told or owed
+      if now.save or stopped or told:
+        save()
+      if now.evaluate or now.save:
         began = time.monotonic()
-      if now.save or stopped:
-        held = jax.device_get(state)  # the next step overwrites the state on the devices
-        saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
-                  metadata={'run': identity, 'data': batches.state(), 'best': best, 'stale': stale,
-                            'metrics': metrics, 'recent': [[float(x) for x in pair] for pair in recent]},
-                  about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
-        began = time.monotonic()
-      if preempted:
-        saver.wait()
-        log.say(f'SIGTERM: saved at step {step} of {train_steps}. Run the same command again to resume.')
-        raise SystemExit(0)
+    if told and (owed or (step < train_steps and not stopped)):
+      saver.wait()
+      said = (f'{preemption.name}: saved at step {step} of {train_steps}. Run the same command again to resume'
+              + (' with the evaluation of this step.' if owed else '.'))
+      log.say(said)
+      raise preemption.ending(said)
     if texts is not None:
       log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated

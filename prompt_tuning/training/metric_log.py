@@ -1,8 +1,9 @@
 """The logs of a run during training: `metrics.jsonl`, TensorBoard folders and the terminal.
 
 `metrics.jsonl` is the reference: one object per line, with its step. A resumed run first drops the lines of the steps
-that it will repeat. In addition, there are the files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and
-TensorBoard folders, with tags `eval/{metric}` for a task's metrics and plain names for everything else.
+that it will repeat, and half a line at the end; other damaged lines are reported and kept. In addition, there are the
+files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and TensorBoard folders, with tags `eval/{metric}`
+for a task's metrics and plain names for everything else.
 
 In an object store, the files are uploaded whole: after each evaluation and each saved state, at the end, and otherwise
 every half a minute.
@@ -11,14 +12,17 @@ every half a minute.
 import contextlib
 import json
 import os
-import sys
+import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from absl import logging
+
 from prompt_tuning.devices import compilation
+from prompt_tuning.evaluation import metric_lines
 from prompt_tuning.evaluation.saved import METRICS
-from prompt_tuning.files import storage
+from prompt_tuning.files import local, storage, terminal
 
 _JUDGED = 'inference_eval'
 _PUT_PERIOD = 30.0  # seconds between uploads while training figures are logged
@@ -37,6 +41,7 @@ class MetricLog:
   def __init__(self, folder: str, *, start_step: int, total_steps: int, quiet: bool = False):
     self._folder = folder
     self._writers: dict[str, Any] = {}
+    self._missed = 0  # figures that TensorBoard's files lack
     judged = storage.join(folder, _JUDGED)
     for path in (storage.join(folder, METRICS), *(
         storage.join(judged, name) for name in storage.list_folder(judged) if name.endswith(f'-{METRICS}'))):
@@ -48,16 +53,33 @@ class MetricLog:
 
   def write(self, step: int, values: Mapping[str, float], *, folder: str = 'train') -> None:
     """Writes the figures of a step to a TensorBoard folder, such as `train` or `inference_eval/sst2`."""
-    self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
-    self._file.flush()
-    if folder not in self._writers:
-      self._writers[folder] = open_tensorboard(os.path.join(self._grown.path, folder))
-    add_scalars(self._writers[folder], step, values, judged=folder.startswith(f'{_JUDGED}/'))
+    path = os.path.join(self._grown.path, METRICS)
+    with local.explained(path):
+      if os.fstat(self._file.fileno()).st_nlink == 0:
+        self.say(f'{path} was removed while the run writes it: the figures before step {step} are lost.')
+        self._file.close()
+        self._file = self._grown.open(METRICS)
+      self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
+      self._file.flush()
+    self._write_tensorboard(folder, step, values)
     if folder.startswith(f'{_JUDGED}/'):
       append_metrics(self._folder, folder.removeprefix(f'{_JUDGED}/'), step, values)
     if folder != 'train' or time.monotonic() - self._put > _PUT_PERIOD:
       self._grown.put()
       self._put = time.monotonic()
+
+  def _write_tensorboard(self, folder: str, step: int, values: Mapping[str, float]) -> None:
+    """Writes for TensorBoard; what fails there ends no run, since `metrics.jsonl` has the same figures."""
+    try:
+      if folder not in self._writers:
+        self._writers[folder] = open_tensorboard(os.path.join(self._grown.path, folder))
+      add_scalars(self._writers[folder], step, values, judged=folder.startswith(f'{_JUDGED}/'))
+    except OSError as error:
+      if not self._missed:
+        self.say(f'{storage.join(self._folder, folder)}: a file for TensorBoard cannot be written '
+                 f'({error.strerror or error}). {METRICS} has all figures.')
+      self._missed += 1
+      _close(self._writers.pop(folder, None))  # the next figures begin another file: this one ends in half a record
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
     """Updates the progress line."""
@@ -73,10 +95,11 @@ class MetricLog:
 
   def close(self) -> None:
     """Ends the progress line and closes all files."""
+    if self._missed:
+      self.say(f"TensorBoard's files lack the figures of {self._missed} lines of {METRICS}.")
     self._progress.close()
-    self._file.close()
-    for writer in self._writers.values():
-      writer.close()
+    for file in (self._file, *self._writers.values()):
+      _close(file)
     self._grown.close()
 
   def __enter__(self) -> 'MetricLog':
@@ -127,36 +150,57 @@ def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float
   """Adds a line to `folder/inference_eval/{task}-metrics.jsonl`."""
   path = storage.join(folder, _JUDGED, f'{task}-{METRICS}')
   before = storage.read_bytes(path) if storage.exists(path) else b''
-  storage.write_bytes(path, before + json.dumps({'step': step, **values}).encode() + b'\n')
+  border = b'' if before.endswith(b'\n') or not before else b'\n'  # after half a line
+  storage.write_bytes(path, before + border + json.dumps({'step': step, **values}).encode() + b'\n')
 
 
 def open_tensorboard(folder: str) -> Any:
-  """Returns a writer of TensorBoard files in a local folder."""
-  import tensorboardX  # slow where torch is installed: only when there is something to write
+  """Returns a new file of figures for TensorBoard in a local folder.
 
-  return tensorboardX.SummaryWriter(folder)
+  Raises:
+    OSError: it cannot be written.
+  """
+  # tensorboardX is slow to import where torch is installed, and its SummaryWriter writes in a thread that hangs the
+  # program once a write has failed.
+  from tensorboardX.event_file_writer import EventsWriter
+
+  os.makedirs(folder, exist_ok=True)
+  own = f'.{os.getpid()}.{secrets.token_hex(4)}'  # of two files of one second, the second must not replace the first
+  return EventsWriter(os.path.join(folder, 'events'), filename_suffix=own)
 
 
-def add_scalars(writer: Any, step: int, values: Mapping[str, float], *, judged: bool) -> None:
-  """Writes figures for TensorBoard; `judged` is True for a task's metrics."""
+def add_scalars(file: Any, step: int, values: Mapping[str, float], *, judged: bool) -> None:
+  """Writes figures for TensorBoard; `judged` is True for a task's metrics.
+
+  Raises:
+    OSError: the file cannot be written.
+  """
+  from tensorboardX.proto.event_pb2 import Event
+  from tensorboardX.summary import scalar
+
   for name, value in values.items():
-    writer.add_scalar(f'eval/{name}' if judged else name, value, step)
-  writer.flush()
+    tag = f'eval/{name}' if judged else name
+    file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(tag, value)))
+  file.flush()
+
+
+def _close(file: Any) -> None:
+  with contextlib.suppress(AttributeError, OSError):  # there is none; or its disk is full, which was said before
+    file.close()
 
 
 def _drop_later(path: str, step: int) -> None:
   if not storage.exists(path):
     return
-  lines = storage.read_bytes(path).splitlines(keepends=True)
-  kept = []
-  for line in lines:
-    try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line)
-    except (ValueError, KeyError):
-      continue  # the last line of a run that was killed while writing
-  if kept != lines:
-    storage.write_bytes(path, b''.join(kept))
+  content = storage.read_bytes(path)
+  lines = metric_lines.parse(content)
+  damaged = [line for line in lines if line.figures is None]
+  if damaged:
+    logging.warning('%s: %d of %d lines are damaged and kept as they are, first line %d: %r', path, len(damaged),
+                    len(lines), damaged[0].number, damaged[0].content[:60])
+  kept = b''.join(line.content for line in lines if line.figures is None or line.figures['step'] <= step)
+  if kept != content:
+    storage.write_bytes(path, kept)
 
 
 class _Progress:
@@ -165,37 +209,45 @@ class _Progress:
   def __init__(self, start_step: int, total_steps: int, quiet: bool):
     self._quiet, self._start, self._total = quiet, start_step, total_steps
     self._last, self._bar = 0.0, None
-    if not quiet and sys.stderr.isatty():
+    if not quiet and terminal.is_terminal():
       from rich.console import Console
       from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+      console = Console(stderr=True)
+      console.on_broken_pipe = lambda: terminal.silence(console.file)  # rich would end the program
       self._bar = Progress(
         TextColumn('step {task.completed}/{task.total}'), BarColumn(), TextColumn('{task.fields[figures]}'),
-        TextColumn('ETA'), TimeRemainingColumn(), console=Console(stderr=True), transient=False)
+        TextColumn('ETA'), TimeRemainingColumn(), console=console, transient=False)
       self._task = self._bar.add_task('train', total=total_steps, completed=start_step, figures='')
-      self._bar.start()
+      self._on_bar(lambda bar: bar.start())
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
     if self._quiet:
       return
-    right = f'accuracy {100 * values["accuracy"]:.1f} %  ' if 'accuracy' in values else ''
+    right = f'token accuracy {100 * values["token_accuracy"]:.1f} %  ' if 'token_accuracy' in values else ''
     text = (f'loss {values["loss"]:.4f}  {right}'
             f'{values["steps_per_second"]:.3g} steps/s  {values["examples_per_second"]:.3g} examples/s')
     if self._bar is not None:
-      self._bar.update(self._task, completed=step, figures=text)
+      self._on_bar(lambda bar: bar.update(self._task, completed=step, figures=text))
     elif time.monotonic() - self._last > 5 or step == self._total:
       self._last = time.monotonic()
       left = (self._total - step) / max(values['steps_per_second'], 1e-9)
-      print(f'step {step}/{self._total}  {text}  ETA {left:.0f} s', file=sys.stderr, flush=True)
+      terminal.say(f'step {step}/{self._total}  {text}  ETA {left:.0f} s')
 
   def say(self, text: str) -> None:
     if self._quiet:
       return
     if self._bar is not None:
-      self._bar.console.print(text, markup=False, highlight=False)
+      self._on_bar(lambda bar: bar.console.print(text, markup=False, highlight=False))
     else:
-      print(text, file=sys.stderr, flush=True)
+      terminal.say(text)
 
   def close(self) -> None:
     if self._bar is not None:
-      self._bar.stop()
+      self._on_bar(lambda bar: bar.stop())
+
+  def _on_bar(self, change: Callable[[Any], None]) -> None:
+    try:
+      change(self._bar)
+    except (OSError, ValueError):  # the terminal was closed
+      self._bar = None

@@ -10,9 +10,9 @@
   train/, training_eval/{task}/, …              figures for TensorBoard
   inference_eval/{task}-metrics.jsonl           the task's metrics
   inference_eval/{task}-{step}.jsonl            the model's predictions
+  lock.json                                     the process that writes here, while it runs
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -25,8 +25,9 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import parse_state, write_state
 from prompt_tuning.devices import multihost
-from prompt_tuning.evaluation.saved import BEST, LAST
+from prompt_tuning.evaluation.saved import BEST, LAST, Trained
 from prompt_tuning.files import storage
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.types import Array, Flat, Params
 
 STATE = 'state.safetensors'
@@ -37,10 +38,13 @@ def prepare(folder: str) -> None:
   """Creates the run's folder.
 
   Raises:
+    ValueError: it is not a local path or an address gs://.
     OSError: it cannot be created or written.
   """
   try:
     storage.make_folder(folder)
+  except ValueError as error:
+    raise ValueError(f'model_dir={error}') from error
   except OSError as error:
     raise type(error)(f'model_dir={folder} cannot be written ({error.strerror or error}). '
                       'Give a folder that this user can write to.') from error
@@ -135,22 +139,20 @@ def restore(template: Any, arrays: Flat, prefix: str) -> Any:
     jax.numpy.asarray(found[name], leaf.dtype) for name, leaf in zip(wanted, leaves, strict=True)])
 
 
-def check_same_run(folder: str, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-  """Compares the settings stored by a saved run with those of the run that would resume it.
+def started_from(given: Trained, own: Params, model: LanguageModel) -> Params:
+  """Returns the trained tensors of a file as first values, in the structure of the method's own.
 
   Raises:
-    ValueError: they differ.
+    ValueError: they were made for another model, or their names or shapes are not the method's.
   """
-  wanted = json.loads(json.dumps(wanted))
-  settings, saved_settings = wanted.pop('settings', {}), saved.get('settings')
-  wrong = [f'{name}: {saved.get(name)!r} there, {value!r} here' for name, value in wanted.items()
-           if saved.get(name) != value]
-  if saved_settings is not None:  # runs of earlier versions have none
-    wrong += [f'{name}: {saved_settings.get(name)!r} there, {value!r} here' for name, value in settings.items()
-              if saved_settings.get(name) != value and name not in wanted]
-  if wrong:
-    raise ValueError(f'model_dir={folder} holds another run ({"; ".join(wrong)}). '
-                     'Choose another folder, or the settings with which that run was started.')
+  given.conditioning(model)
+  wanted = {name: tuple(array.shape) for name, array in trees.flatten(own).items()}
+  found = {name: tuple(np.shape(array)) for name, array in given.tensors.items()}
+  if found != wanted:
+    told = lambda shapes: ', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'nothing'
+    raise ValueError(f'start_from= holds {told(found)}, but the method trains {told(wanted)}. Choose the method and '
+                     'its settings (length, rank, attentions) with which the file was trained.')
+  return trees.unflatten({name: jax.numpy.array(array, jax.numpy.float32) for name, array in given.tensors.items()})
 
 
 def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning.rows.token_ids import require_ids
 from prompt_tuning.types import Array
 
 Initializer = Callable[..., Array]
@@ -106,6 +107,7 @@ def embed(embeddings: Array, vocab: Encoder, text: str) -> np.ndarray:
   ids = list(vocab.encode(text))
   if not ids:
     raise ValueError(f'The text {text!r} has no tokens in this vocabulary. Give another text.')
+  require_ids(ids, len(embeddings), f'The text {text!r}')
   return np.asarray(embeddings)[np.array(ids)]
 
 

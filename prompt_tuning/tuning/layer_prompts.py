@@ -45,8 +45,8 @@ class LayerPrompts(Method):
       raise ValueError(f'Layer prompts got mode={self.mode!r}. Use one of {", ".join(MODES)}.')
 
   def layout(self) -> Layout:
-    """Returns a layout with a position for every vector; with `replace`, which adds keys and values, the plain one."""
-    return Layout(self.length if self.mode == 'add' else 0)
+    """Returns a layout with a position for every vector; with `replace`, the plain one behind keys and values."""
+    return Layout(self.length) if self.mode == 'add' else Layout(prefixed=True)
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: `decoder/layer_prompts/vectors` [L, P, D], or the same in the encoder.

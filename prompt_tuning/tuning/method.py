@@ -1,6 +1,7 @@
 """The interface of tuning methods: a method owns its trained tensors φ, their conditioning and their files."""
 
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -111,8 +112,9 @@ def common_layout(methods: Sequence[Method]) -> Layout:
   Raises:
     ValueError: several methods need positions in the rows.
   """
-  placed = [(method, method.layout()) for method in methods if method.layout() != Layout()]
+  asked = [(method, method.layout()) for method in methods]
+  placed = [(method, layout) for method, layout in asked if dataclasses.replace(layout, prefixed=False) != Layout()]
   if len(placed) > 1:
     names = ' and '.join(type(method).__name__ for method, _ in placed)
     raise ValueError(f'{names} both need positions in the rows of a batch, but only one method can. Use one of them.')
-  return placed[0][1] if placed else Layout()
+  return dataclasses.replace(placed[0][1] if placed else Layout(), prefixed=any(each.prefixed for _, each in asked))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
+from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
@@ -58,6 +59,10 @@ class Prefix(Method):
     if self.init_from is not None and self.hidden:
       raise ValueError(f'init_from and hidden={self.hidden} cannot be used together: the network makes its own keys '
                        'and values. Leave out hidden or init_from.')
+
+  def layout(self) -> Layout:
+    """Returns the plain layout behind keys and values."""
+    return Layout(prefixed=True)
 
   def build(self, model: Any) -> 'Prefix':
     """Returns the method with the keys and values of its text; without weights to read it, as it is."""

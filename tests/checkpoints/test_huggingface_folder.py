@@ -1,5 +1,6 @@
 import json
 import os
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +127,22 @@ def test_pickled_arrays_are_refused_with_a_way_to_convert_them(tmp_path):
     HuggingFaceFolder(str(tmp_path))
   (tmp_path / 'pytorch_model.bin').unlink()
   with pytest.raises(FileNotFoundError, match=r'holds neither model.safetensors nor model.safetensors.index.json'):
+    HuggingFaceFolder(str(tmp_path))
+
+
+@pytest.mark.parametrize(('model_type', 'auto'), [
+  ('t5', 'AutoModelForSeq2SeqLM'), ('mt5', 'AutoModelForSeq2SeqLM'), ('llama', 'AutoModelForCausalLM')])
+def test_the_command_that_converts_pickles_is_the_familys_and_takes_the_tokenizer_along(tmp_path, model_type, auto):
+  (tmp_path / 'config.json').write_text(f'{{"model_type": "{model_type}"}}')
+  (tmp_path / 'pytorch_model.bin').write_bytes(b'\x80\x02')
+  model = f"M.from_pretrained('{tmp_path}').save_pretrained('{tmp_path}-safetensors')"
+  command = f'python -c "from transformers import {auto} as M; {model}"'
+  with pytest.raises(ValueError, match=re.escape(command)):
+    HuggingFaceFolder(str(tmp_path))
+  (tmp_path / 'spiece.model').write_bytes(b'')
+  command = (f'python -c "from transformers import {auto} as M, AutoTokenizer as T; {model}; '
+             f'{model.replace("M.", "T.")}"')
+  with pytest.raises(ValueError, match=re.escape(command)):
     HuggingFaceFolder(str(tmp_path))
 
 

@@ -146,3 +146,24 @@ def test_a_full_disk_leaves_the_old_prompt_and_no_temporary(tmp_path, full_disk)
     write_numpy_prompt(path, np.ones((100, 768), np.float32))
   assert os.listdir(tmp_path) == ['prompt']
   np.testing.assert_array_equal(read_prompt(path), PROMPT)
+
+
+@pytest.mark.parametrize(('change', 'found'), [
+  (lambda x: x.__setitem__((1, 3), np.nan), r'the prompt\[1, 3\] is nan'),
+  (lambda x: x.__setitem__((0, 0), -np.inf), r'the prompt\[0, 0\] is -inf'),
+  (lambda x: x.__setitem__((2, 1), 1e300), r'the prompt\[2, 1\] is 1e\+300')])
+def test_numbers_that_are_not_finite_in_float32_are_an_error_with_their_place(tmp_path, change, found):
+  prompt = PROMPT.astype(np.float64)
+  change(prompt)
+  np.save(tmp_path / 'prompt.npy', prompt)
+  with pytest.raises(ValueError, match=rf'prompt.npy: {found}, expected finite numbers in float32. Use an older'):
+    read_prompt(str(tmp_path / 'prompt.npy'))
+
+
+@pytest.mark.parametrize('shape', [(-3, -4), (True, 12), (3.0, 4), (0, 10**30), (2**63, 2**63)])
+def test_a_header_with_a_shape_that_no_array_has_is_an_error(tmp_path, shape):
+  header = repr({'descr': '<f4', 'fortran_order': False, 'shape': shape}).encode().ljust(117) + b'\n'
+  (tmp_path / 'prompt.npy').write_bytes(
+    b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header + PROMPT.tobytes())
+  with pytest.raises(ValueError, match=r'prompt.npy '):
+    read_prompt(str(tmp_path / 'prompt.npy'))

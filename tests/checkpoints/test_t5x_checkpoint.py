@@ -8,6 +8,7 @@ import golden_models
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
 
@@ -249,3 +250,38 @@ def test_a_full_disk_leaves_no_checkpoint_and_no_temporary(tmp_path, full_disk):
   with full_disk(50_000), pytest.raises(OSError, match=r'checkpoint_4 cannot be written: .*Free some space or choose'):
     write_t5x(str(tmp_path), 4, {'a': np.ones(3, np.float32), 'noise': noise})
   assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(('ocdbt', 'zarr3'), [(False, False), (False, True), (True, True)])
+def test_arrays_of_orbax_in_folders_and_in_zarr_3_are_read(tmp_path, ocdbt, zarr3):
+  path, array = tmp_path / 'run/checkpoint_7', np.arange(6, dtype=np.float32).reshape(2, 3)
+  (path / 'state').mkdir(parents=True)
+  root = {'driver': 'file', 'path': f'{path}/state/'}
+  root = {'driver': 'ocdbt', 'base': root} if ocdbt else root
+  for name, value in {'target.encoder.layers_0.kernel': array, 'state.step': np.asarray(7, np.int32)}.items():
+    spec = {'driver': 'zarr3' if zarr3 else 'zarr', 'kvstore': root | {'path': f'{root.get("path", "")}{name}/'},
+            'schema': {'dtype': value.dtype.name, 'domain': {'shape': value.shape}}}
+    tensorstore.open(spec, create=True).result().write(value).result()
+  found = T5XCheckpoint(str(tmp_path / 'run'))
+  assert found.step == 7 and found.names() == {'encoder/layers_0/kernel': ((2, 3), np.dtype(np.float32))}
+  np.testing.assert_array_equal(found.read('encoder/layers_0/kernel'), array, strict=True)
+
+
+def test_a_checkpoint_of_tensorflow_is_called_that(tmp_path):
+  (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-1000"\n')
+  (tmp_path / 'model.ckpt-1000.index').write_bytes(b'')
+  for path in (tmp_path, tmp_path / 'model.ckpt-1000'):
+    with pytest.raises(ValueError, match=r'is a TensorFlow checkpoint, .*convert_tf_checkpoint'):
+      T5XCheckpoint(str(path))
+
+
+@pytest.mark.parametrize('leaf', [
+  {'driver': 'zarr', 'metadata': {}}, {'driver': 'zarr', 'metadata': None, 'kvstore': {'path': 'target.a/'}},
+  {'driver': 'zarr', 'metadata': {'shape': [2], 'dtype': 'f4'}},
+  {'driver': 'zarr', 'metadata': {'shape': 5}, 'path': 'a'}])
+def test_a_description_of_an_array_that_cannot_be_read_is_an_error(tmp_path, leaf):
+  (tmp_path / 'checkpoint_5').mkdir()
+  (tmp_path / 'checkpoint_5/checkpoint').write_bytes(flax.serialization.msgpack_serialize(
+    {'version': 3, 'optimizer': {'target': {'a': leaf}, 'state': {'step': np.asarray(5)}}}))
+  with pytest.raises(ValueError, match=r'checkpoint_5/checkpoint is damaged or not a T5X file'):
+    T5XCheckpoint(str(tmp_path))

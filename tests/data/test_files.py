@@ -1,8 +1,14 @@
+import gzip
 import json
 
+import numpy as np
 import pytest
 
-from prompt_tuning.data import files, metrics, registry
+from prompt_tuning.data import files, metrics, pipeline, registry
+from prompt_tuning.data.tasks import RESERVED
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.evaluation.predictions import readable, text_of
+from prompt_tuning.rows import layouts
 
 LABELS = {'0': 'negative', '1': 'positive'}
 
@@ -16,7 +22,8 @@ def test_a_file_with_the_plain_columns_is_a_task_by_its_path(tmp_path):
   path = write_jsonl(tmp_path / 'plain.jsonl', [{'inputs': 'a b', 'targets': 'c', 'id': 7}])
   task = registry.get(path)
   assert task.name == path
-  assert task.split('all') == [{'inputs': 'a b', 'targets': 'c', 'id': 7}]
+  row = {'inputs': 'a b', 'targets': 'c', 'id': 7}
+  assert task.split('all') == [{'inputs': 'a b', 'targets': 'c', 'row': row}]
   assert task.metrics == (metrics.accuracy,)
 
 
@@ -25,8 +32,8 @@ def test_templates_and_label_maps_make_the_texts(tmp_path):
   path = write_jsonl(tmp_path / 'sst2.jsonl', rows)
   task = files.FileTask(path, inputs='{{sst2}} sentence: {text}', targets='{the label}', labels=LABELS)
   assert task.split('all') == [
-    {'text': 'it is good', 'the label': 1, 'inputs': '{sst2} sentence: it is good', 'targets': 'positive'},
-    {'text': '{no}', 'the label': 0, 'inputs': '{sst2} sentence: {no}', 'targets': 'negative'}]
+    {'inputs': '{sst2} sentence: it is good', 'targets': 'positive', 'row': rows[0]},
+    {'inputs': '{sst2} sentence: {no}', 'targets': 'negative', 'row': rows[1]}]
 
 
 def test_the_label_map_says_what_a_target_may_be_where_it_is_of_one_column(tmp_path):
@@ -50,13 +57,58 @@ def test_a_tsv_file_names_its_columns_in_the_first_line(tmp_path):
     ('an "apple" ', 'positive'), ('zwei\u2028Zeilen', 'negative')]
 
 
-def test_a_fraction_divides_the_file_and_keeps_equal_inputs_together(tmp_path):
-  rows = [{'inputs': f'text {i % 400}', 'targets': str(i)} for i in range(800)]
+def test_a_fraction_divides_the_file_and_keeps_equal_rows_together(tmp_path):
+  rows = [{'inputs': f'text {i % 400}', 'targets': str(i % 400)} for i in range(800)]
   task = files.FileTask(write_jsonl(tmp_path / 'a.jsonl', rows), validation=0.25)
   train, validation = task.split('train'), task.split('validation')
-  assert sorted(int(e['targets']) for e in [*train, *validation]) == list(range(800))
+  assert sorted(int(e['targets']) for e in [*train, *validation]) == sorted([*range(400)] * 2)
   assert not {e['inputs'] for e in train} & {e['inputs'] for e in validation}
   assert 0.2 < len(validation) / 800 < 0.3
+
+
+def test_templates_and_file_formats_have_the_same_validation_rows(tmp_path):
+  rows = [{'text': f'text {i % 9}', 'label': i % 2, 'id': i} for i in range(80)]
+  path = write_jsonl(tmp_path / 'a.jsonl', rows)
+  (tmp_path / 'a.csv').write_text('id,label,text\n' + ''.join(f'{r["id"]},{r["label"]},{r["text"]}\n' for r in rows))
+  held_out = lambda source, **templates: [int(e['row']['id']) for e in files.FileTask(
+    source, validation=0.3, **templates).split('validation')]
+  plain = held_out(path, inputs='{text}', targets='{label}')
+  assert 0 < len(plain) < 80
+  assert held_out(path, inputs='{id}: {text}?', targets='{label}', labels=LABELS) == plain
+  assert held_out(str(tmp_path / 'a.csv'), inputs='{text}', targets='{label}') == plain
+  assert held_out([{**row, 'id': np.int64(row['id'])} for row in rows], inputs='{text}', targets='{label}') == plain
+
+
+@pytest.mark.parametrize('value', [0, 'nan', False, '', 'other', None, [3], {'a': 1}])
+@pytest.mark.parametrize('name', sorted({*RESERVED} - {'inputs', 'targets'}))
+def test_a_column_has_no_meaning_by_its_name(tmp_path, name, value):
+  vocabulary, plain = PassThroughVocabulary(29), {'inputs': '3 1 2', 'targets': '1 2 3'}
+
+  def seen(row):
+    (example,) = files.FileTask(write_jsonl(tmp_path / 'a.jsonl', [row]), validation=0.0).split('all')
+    arrays = pipeline.Preprocessor(vocabulary, layouts.Layout(), {})(example)
+    return str(arrays), text_of(example, 'inputs', vocabulary), text_of(example, 'targets', vocabulary)
+
+  assert seen(plain | {name: value}) == seen(plain)
+
+
+def test_the_columns_are_shown_beside_the_texts_and_none_is_lost():
+  row = {'inputs': 'a', 'targets': 'b', 'id': 7, 'targets_pretokenized': 'c'}
+  (example,) = files.FileTask([row], inputs='Q: {inputs}').split('all')
+  assert readable(example, None) == {'inputs_pretokenized': 'Q: a', 'targets_pretokenized': 'b', 'inputs': 'a', 'id': 7,
+                                     'row.targets_pretokenized': 'c'}
+
+
+def test_a_column_of_loss_weights_is_named(tmp_path):
+  path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y', 'w': weight} for weight in (0.5, 0, '2')])
+  assert [e['loss_weight'] for e in files.FileTask(path, loss_weight='w').split('all')] == [0.5, 0.0, 2.0]
+  assert 'loss_weight' not in files.FileTask(path).split('all')[0]
+  for wrong in ('high', 'nan', 'inf', -1, True):
+    path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y', 'w': wrong}])
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: column 'w' holds .*, but loss_weight=w needs numbers"):
+      files.FileTask(path, loss_weight='w')
+  with pytest.raises(ValueError, match=r"a\.jsonl:1: there is no column 'weight'; found inputs, targets, w"):
+    files.FileTask(path, loss_weight='weight')
 
 
 def test_new_lines_move_no_example_to_the_other_side(tmp_path):
@@ -79,8 +131,14 @@ def test_validation_and_test_may_be_files(tmp_path):
   ('{"inputs": "a", "targets": "b"}\n\n{"inputs": \n', r'bad\.jsonl:3: not JSON.*one JSON object per line'),
   ('["a", "b"]\n', r"bad\.jsonl:1: found '\[\"a\", \"b\"\]', expected a JSON object"),
   ('{"input": "a", "targets": "b"}\n', r"bad\.jsonl:1: there is no column 'inputs'; found input, targets\. Did you "),
+  ('{"inputs": "a", "targets": "b", "inputs": "c"}\n', r"bad\.jsonl:1: not JSON \(the key 'inputs' occurs twice"),
+  ('{"inputs": "\\ud800", "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs': .*'\\ud800'\) at its start"),
+  ('{"inputs": ' + '[' * 100_000 + '\n', r'bad\.jsonl:1: not JSON'),
+  ('{"inputs": NaN, "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is nan"),
   ('{"inputs": null, "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is null; expected a string"),
   ('{"inputs": ["a"], "targets": "b"}\n', r"bad\.jsonl:1: column 'inputs' is a list"),
+  ('{"inputs": "a", "targets": "b"}\n{"inputs": "a", "targets": "b", "note": ["hm \\uD83D"]}\n',
+   r"bad\.jsonl:2: column 'note': .*half of a character \(the surrogate '\\ud83d'\)"),
 ])
 def test_a_bad_jsonl_line_is_named(tmp_path, content, message):
   path = tmp_path / 'bad.jsonl'
@@ -93,6 +151,8 @@ def test_a_bad_jsonl_line_is_named(tmp_path, content, message):
   ('inputs\ttargets\na\tb\na\tb\tc\n', r'bad\.tsv:3: found 3 columns, but the first line names 2 \(inputs, targets\)'),
   ('inputs\ttargets\n', r'bad\.tsv holds no example'),
   ('inputs\tinputs\na\tb\n', r'bad\.tsv:1: the first line names a column twice'),
+  ('inputs\ttargets\n"a\tb\nc"\td\n', r'bad\.tsv:2: a value begins with a quotation mark and ends in line 3'),
+  ('inputs\ttargets\n"a\tb\nc\td\n', r'bad\.tsv:2: unexpected end of data'),
 ])
 def test_a_bad_tsv_line_is_named(tmp_path, content, message):
   path = tmp_path / 'bad.tsv'
@@ -121,6 +181,13 @@ def test_a_template_that_names_no_column_is_refused(tmp_path, template):
     files.FileTask(path, inputs=template)
 
 
+def test_a_template_or_a_row_in_memory_that_is_not_utf8_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"examples\[1\]: column 'inputs': A text has half of a character"):
+    files.FileTask([('x', 'y'), ('\ud83d', 'y')])
+  with pytest.raises(ValueError, match=r"half of a character \(the surrogate '\\udcff'\) after '{text} '"):
+    files.FileTask(write_jsonl(tmp_path / 'a.jsonl', [{'text': 'x', 'targets': 'y'}]), inputs='{text} \udcff')
+
+
 def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r'validation=1\.0'):
     files.FileTask(write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y'}]), validation=1.0)
@@ -129,8 +196,38 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
 def test_a_file_that_does_not_exist_or_has_another_ending_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: there is no such file'):
     registry.get(str(tmp_path / 'gone.jsonl'))
-  with pytest.raises(ValueError, match=r'a\.csv is neither a \.jsonl nor a \.tsv file'):
-    files.FileTask(str(tmp_path / 'a.csv'))
+  with pytest.raises(ValueError, match=r'a\.json is not a \.jsonl, \.tsv or \.csv file'):
+    files.FileTask(str(tmp_path / 'a.json'))
+
+
+def test_csv_is_read_as_spreadsheets_write_it(tmp_path):
+  long = 'x' * 200_000
+  (tmp_path / 'A.CSV').write_bytes(f'inputs,targets\r\n"a, ""b""\r\nc",d\r\n\r\n{long},\r\n'.encode())
+  task = registry.get(str(tmp_path / 'A.CSV'))
+  assert [(e['inputs'], e['targets']) for e in task.split('all')] == [('a, "b"\nc', 'd'), (long, '')]
+  (tmp_path / 'bad.csv').write_text('inputs,targets\n"a\nb",c\nd\n')
+  with pytest.raises(ValueError, match=r'bad\.csv:4: found 1 columns'):
+    files.FileTask(str(tmp_path / 'bad.csv'))
+
+
+def test_quoted_values_of_a_tsv_file_are_unquoted(tmp_path):
+  (tmp_path / 'a.tsv').write_text('inputs\ttargets\n"a ""b"""\tan "apple"\n')
+  (example,) = files.FileTask(str(tmp_path / 'a.tsv'), validation=0.0).split('all')
+  assert (example['inputs'], example['targets']) == ('a "b"', 'an "apple"')
+
+
+def test_quotation_marks_of_a_tsv_file_that_is_not_quoted_are_part_of_the_texts(tmp_path):
+  (tmp_path / 'a.tsv').write_text('inputs\ttargets\n"Good"\tx\n"Good" film\t"\n')
+  found = files.FileTask(str(tmp_path / 'a.tsv'), validation=0.0).split('all')
+  assert [(e['inputs'], e['targets']) for e in found] == [('"Good"', 'x'), ('"Good" film', '"')]
+
+
+def test_labels_may_be_given_as_numbers(tmp_path):
+  path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 1}])
+  assert files.FileTask(path, labels={0: 'negative', 1: 'positive'}).split('all')[0]['targets'] == 'positive'
+  for wrong in ({0: 'a', '0': 'b'}, {None: 'a'}, {0: None}, {}, 'ab'):
+    with pytest.raises(ValueError, match=r'labels=.* cannot be used: expected one text for each value'):
+      files.FileTask(path, labels=wrong)
 
 
 def test_inputs_to_predict_are_read_from_text_jsonl_and_tsv(tmp_path):
@@ -139,5 +236,43 @@ def test_inputs_to_predict_are_read_from_text_jsonl_and_tsv(tmp_path):
   assert files.read_inputs(str(text)) == [{'inputs': 'one line'}, {'inputs': ''}, {'inputs': 'the third'}]
   table = tmp_path / 'a.tsv'
   table.write_text('id\ttext\n7\thello\n')
-  assert files.read_inputs(str(table), inputs='say: {text}') == [{'id': '7', 'text': 'hello', 'inputs': 'say: hello'}]
-  assert files.read_inputs(write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x'}])) == [{'inputs': 'x'}]
+  assert files.read_inputs(str(table), inputs='say: {text}') == [
+    {'inputs': 'say: hello', 'row': {'id': '7', 'text': 'hello'}}]
+  (tmp_path / 'a.jsonl.gz').write_bytes(gzip.compress(b'{"inputs": "x"}\n'))
+  assert files.read_inputs(str(tmp_path / 'a.jsonl.gz')) == [{'inputs': 'x', 'row': {'inputs': 'x'}}]
+
+
+@pytest.mark.parametrize('content', ['{"inputs": "a"}\n', '[\n{"a": 1}\n]\n', '[{"a": 1}]', 'a\tb\nc\td\n'])
+def test_a_table_is_never_read_line_by_line(tmp_path, content):
+  (tmp_path / 'a.txt').write_text(content)
+  with pytest.raises(ValueError, match=r'a.txt holds (JSON|values separated by tabs), so a line of it is not a text'):
+    files.read_inputs(str(tmp_path / 'a.txt'))
+
+
+def test_a_compressed_file_is_unpacked_line_by_line_and_never_as_a_whole(tmp_path, monkeypatch):
+  monkeypatch.setattr(files, '_LINE_BYTES', 1000)
+  with gzip.open(tmp_path / 'bomb.txt.gz', 'wb') as bomb:
+    bomb.write(b'first\r\n\n' + b'1 ' * 10**6)
+  lines = files.read_lines(str(tmp_path / 'bomb.txt.gz'))
+  assert [next(lines), next(lines)] == [(1, 'first'), (2, '')]
+  with pytest.raises(ValueError, match=r'bomb.txt.gz:3: the line is longer than 1,000 bytes'):
+    next(lines)
+
+
+def test_the_byte_order_mark_belongs_to_no_line_and_the_last_line_needs_no_end(tmp_path):
+  (tmp_path / 'a.txt').write_bytes(b'\xef\xbb\xbfone\n\xef\xbb\xbftwo')
+  assert list(files.read_lines(str(tmp_path / 'a.txt'))) == [(1, 'one'), (2, '\ufefftwo')]
+  (tmp_path / 'b.txt').write_bytes(b'\xef\xbb\xbf')
+  assert list(files.read_lines(str(tmp_path / 'b.txt'))) == []
+
+
+def test_half_of_a_character_is_an_error_with_its_line(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"inputs": "\\ud83d\\ude00"}\n{"inputs": "\\uD83D"}\n')
+  with pytest.raises(ValueError, match=r'a.jsonl:2: not JSON .*surrogates'):
+    files.read_table(str(tmp_path / 'a.jsonl'))
+
+
+def test_a_line_that_is_nested_deeply_is_an_error(tmp_path):
+  (tmp_path / 'a.jsonl').write_text('{"inputs": ' + '[' * 100_000 + '\n')
+  with pytest.raises(ValueError, match=r'a.jsonl:1: not JSON'):
+    files.read_table(str(tmp_path / 'a.jsonl'))

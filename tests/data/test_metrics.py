@@ -28,7 +28,37 @@ def test_f1_is_the_mean_over_the_targets_labels():
 
 def test_f1_of_one_label_counts_its_precision_and_recall():
   targets, predictions = ['yes', 'no', 'no', 'no'], ['yes', 'yes', 'no', 'maybe']
-  assert metrics.get('f1:yes')(targets, predictions)['f1'] == pytest.approx(100 * 2 / 3)
+  assert metrics.get('f1:yes')(targets, predictions)['f1:yes'] == pytest.approx(100 * 2 / 3)
+
+
+def test_equal_texts_are_the_same_for_every_metric_of_answers():
+  targets, predictions = ['not  good', 'good'], [' not good\n', 'Good']
+  assert metrics.accuracy(targets, predictions)['accuracy'] == 50.0
+  assert metrics.token_accuracy(targets, predictions)['token_accuracy'] == pytest.approx(100 * 2 / 3)
+  assert metrics.f1(targets, predictions)['f1'] == 50.0
+  assert metrics.get('f1:not good ')(targets, predictions) == {'f1:not good ': 100.0}
+  assert metrics.accuracy([['a', 'b']], ['a b'])['accuracy'] == 0.0  # a list is not a text
+
+
+def test_a_label_that_no_target_has_is_an_error():
+  with pytest.raises(ValueError, match=r"f1:postive .* none of the 2 targets is 'postive'; found 'negative', 'positive'"
+                                       r'. Did you mean positive'):
+    metrics.get('f1:postive')(['positive', 'negative'], ['positive', 'positive'])
+  with pytest.raises(ValueError, match=r"no metric 'f1:'"):
+    metrics.get('f1:')
+
+
+def test_labels_may_be_numbers_but_no_lists():
+  assert metrics.get('f1:1')([1, np.int64(0), 1.0], [1, 0, 0])['f1:1'] == pytest.approx(200 / 3)
+  for name in ('f1', 'f1:1'):
+    with pytest.raises(ValueError, match=rf'The metric {name} compares texts or numbers, but got \[1\]'):
+      metrics.get(name)([[1], 0], [1, 1])
+
+
+@pytest.mark.parametrize('name', metrics.METRICS)
+def test_an_example_without_target_is_an_error(name):
+  with pytest.raises(ValueError, match='Example 1 has no target to compare with'):
+    metrics.get(name)(['a', None], ['a', 'b'])
 
 
 def test_bleu_takes_one_or_several_references():

@@ -370,7 +370,35 @@ def test_batches_made_ahead_are_the_same_and_their_state_is_that_of_the_last_han
   ahead.close()
 
 
+@pytest.mark.parametrize('error', [SystemExit(0), KeyboardInterrupt(), StopIteration()])
+def test_a_reader_that_ends_the_program_is_an_error_and_no_end(error):
+  class Batches:
+    truncated, state, restore = {}, dict, lambda self, state: None
+
+    def __next__(self):
+      raise error
+
+  ahead = prefetch.Prefetched(Batches())
+  with pytest.raises(ValueError, match=rf'training data cannot be read: a reader ended with {type(error).__name__}'):
+    next(ahead)
+
+
 def test_an_error_made_ahead_is_raised_where_the_batch_is_asked_for():
   ahead = prefetch.Prefetched(train_batches(tasks.Task('bad', {'train': [{'inputs': '5'}]})))
   with pytest.raises(ValueError, match="no 'targets'"):
     next(ahead)
+
+
+def test_a_few_long_inputs_lengthen_their_own_batches_alone(tiny):
+  rows = [{'inputs': ' '.join(['7'] * (60 if i == 5 else 3)), 'targets': '5'} for i in range(12)]
+  batches = pipeline.eval_batches(rows, tiny.vocabulary, tiny.layout(), batch_size=4)
+  assert [batch['encoder']['tokens'].shape[1] for batch, _ in batches] == [8, 64, 8]
+  assert [batch['encoder']['tokens'].shape[1] for batch, _ in batches.questions()] == [8, 64, 8]
+  short = [row for row in rows if len(row['inputs']) < 9]
+  alike = pipeline.eval_batches(short, tiny.vocabulary, tiny.layout(), batch_size=4)
+  assert {batch['encoder']['tokens'].shape[1] for batch, _ in alike} == {8}
+
+
+@pytest.mark.parametrize(('lengths', 'usual'), [([3] * 19 + [60], 3), ([3, 4, 5], None), ([10] * 9 + [20], None)])
+def test_the_usual_length_is_that_of_all_but_far_longer_inputs(lengths, usual):
+  assert buckets.usual_length(lengths) == usual

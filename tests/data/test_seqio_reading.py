@@ -83,6 +83,28 @@ def test_a_split_is_written_once_and_anew_where_task_or_vocabulary_changed(add):
   assert len(files()) == 3, 'other examples under the same name'
 
 
+def test_of_two_processes_that_prepare_a_split_both_read_it(add, monkeypatch):
+  add()
+  write = records.write
+
+  def slowly(path, examples):  # another process prepares the same split meanwhile
+    monkeypatch.setattr(records, 'write', write)
+    assert len(registry.get('copy', VOCABULARY).split('train')) == 5
+    return write(path, examples)
+
+  monkeypatch.setattr(records, 'write', slowly)
+  assert len(registry.get('copy', VOCABULARY).split('train')) == 5
+  assert len(files()) == 1, 'one whole folder, and no temporary one'
+
+
+def test_a_cache_on_a_full_disk_is_named_with_the_variable_that_moves_it(add, full_disk):
+  add(rows={'train': ['3 4 5'] * 200})
+  with full_disk(1000), pytest.raises(OSError, match=r'split train of copy cannot be prepared. .*cache/prompt_tuning/'
+                                                     r'tasks/.* cannot be written: File too large.*XDG_CACHE_HOME'):
+    registry.get('copy', VOCABULARY).split('train')
+  assert files() == []
+
+
 def test_a_mixture_trains_on_the_tasks_that_have_the_split(add):
   add('first')
   add('second', rows={'validation': ['9']})
@@ -212,3 +234,26 @@ def test_a_task_without_metrics_can_be_learned_but_not_judged(add, tiny, tmp_pat
   assert list(run.metrics) == ['copy/loss']
   with pytest.raises(ValueError, match=r'The task copy has no metrics. Give some'):
     evaluate(tiny, Conditioning(), layouts.Layout(), task, sampler=Greedy(), split='train')
+
+
+def test_a_change_anywhere_in_the_source_rebuilds_the_file(add):
+  rows = {'train': [f'{i % 20 + 3}' for i in range(2 * seqio_reading._LOOKED_AT)]}
+  add(rows=rows)
+  registry.get('copy', VOCABULARY).split('train')
+  seqio.TaskRegistry.remove('copy')
+  add(rows={'train': [*rows['train'][:-1], '28']})
+  assert registry.get('copy', VOCABULARY).split('train')[-1]['inputs'].tolist() == [28, 1]
+
+
+def test_a_damaged_file_is_rebuilt(add):
+  add()
+  registry.get('copy', VOCABULARY).split('train')
+  path = os.path.join(seqio_reading.cache_folder(), files()[0], 'examples.array_record')
+  assert records.is_whole(path)
+  with open(path, 'r+b') as file:
+    content = file.read()
+    file.seek(len(content) // 2)
+    file.write(bytes([content[len(content) // 2] ^ 1]))
+  assert not records.is_whole(path)
+  assert [e['idx'] for e in registry.get('copy', VOCABULARY).split('train')] == [0, 1, 2, 3, 4]
+  assert records.is_whole(path)

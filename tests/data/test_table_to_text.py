@@ -4,7 +4,7 @@ import statistics
 import numpy as np
 import pytest
 
-from prompt_tuning.data import files, pipeline, table_to_text, tasks, vocabularies, vocabulary_folders
+from prompt_tuning.data import byte_level_bpe, files, pipeline, table_to_text, tasks, vocabularies, vocabulary_folders
 from prompt_tuning.rows import layouts
 
 PAIRS = 'name : Mill | Type : pub||The Mill is a pub . \nname : Vaults||Vaults it is .\n'
@@ -143,7 +143,7 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(write):
 
 def test_the_trained_tokenizer_spells_every_text_and_parts_texts_at_the_separator(write, tmp_path):
   texts = [part for pair in table_to_text.read_pairs(write('train.txt', PAIRS)) for part in pair]
-  for name, content in vocabularies.train_tokenizer(texts * 2, 280).items():
+  for name, content in byte_level_bpe.train_tokenizer(texts * 2, 280).items():
     (tmp_path / name).write_text(content)
   vocabulary = vocabulary_folders.load_vocabulary(tmp_path)
   assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.size) == (0, 1, 280)
@@ -154,7 +154,7 @@ def test_the_trained_tokenizer_spells_every_text_and_parts_texts_at_the_separato
   np.testing.assert_array_equal(whole, vocabulary.encode(f'{meaning}\n') + vocabulary.encode(text))
   np.testing.assert_array_equal(whole, vocabulary.encode('name') + vocabulary.encode(f'{meaning[4:]}\n{text}'))
   with pytest.raises(ValueError, match=r'size=257 is too small for a tokenizer: .* take 258'):
-    vocabularies.train_tokenizer(texts, 257)
+    byte_level_bpe.train_tokenizer(texts, 257)
 
 
 def test_a_mixture_of_documents_gives_each_kind_as_often(write):

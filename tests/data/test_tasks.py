@@ -54,6 +54,24 @@ def test_a_mixture_wants_a_rate_above_0_for_each_task(rates):
     tasks.Mixture('both', (task, task), rates)
 
 
+def test_tasks_of_one_name_have_names_of_their_own():
+  named = lambda *names: [tasks.Task(name, {'train': EXAMPLES}) for name in names]
+  short = lambda *names: tasks.short_names(named(*names))
+  assert short('a/reviews.jsonl') == ['reviews.jsonl']
+  assert short('a/reviews.jsonl', 'b/films.tsv') == ['reviews.jsonl', 'films.tsv']
+  assert short('x/a/reviews.jsonl', 'y/a/reviews.jsonl') == ['x_a_reviews.jsonl', 'y_a_reviews.jsonl']
+  assert short('reviews.jsonl', 'b/reviews.jsonl') == ['reviews.jsonl', 'b_reviews.jsonl']
+  assert len({*short('a/b', 'a_b', 'c/b')}) == 3
+  assert short('a/x', 'b/x', 'a/x') == ['x-1', 'x', 'x-2']
+  assert tasks.unique_names(named('a/x', 'b/x', 'a/x')) == ['a/x-1', 'b/x', 'a/x-2']
+
+
+@pytest.mark.parametrize(('name', 'found'), [
+  ('a.jsonl', True), ('gs://b/A.TSV', True), ('a.csv.gz', True), ('a.json', False), ('a.txt.gz', False)])
+def test_a_table_is_known_by_its_ending(name, found):
+  assert tasks.is_table(name) is found
+
+
 def test_a_mixture_without_tasks_is_refused():
   with pytest.raises(ValueError, match='has no task'):
     tasks.Mixture('none', ())

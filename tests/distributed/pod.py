@@ -13,7 +13,7 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import Greedy
-from prompt_tuning.devices import meshes, multihost
+from prompt_tuning.devices import meshes, multihost, preemption
 from prompt_tuning.evaluation import predictions, saved
 from prompt_tuning.models.loading import load_model, random_model, save_model
 from prompt_tuning.training import loop, run_files
@@ -24,13 +24,13 @@ INPUTS = [{'inputs': text} for text in ('7 8 9', '3', '12 2 5 6', '28 20', '4 4 
 
 
 class Telling(list):
-  """Examples that send SIGTERM to this process when one is read for the 20th time."""
+  """Examples that send SIGTERM to this process when one is read for the 40th time: those of a run are checked first."""
 
   read = 0
 
   def __getitem__(self, index):
     self.read += 1
-    if self.read == 20:
+    if self.read == 40:
       os.kill(os.getpid(), signal.SIGTERM)
     return super().__getitem__(index)
 
@@ -80,7 +80,7 @@ def play(model_folder, folder, shape=(), *, steps=(6,), judged=True, told=False,
       found['status'] = ended.code
     at = multihost.from_main(json.dumps(run_files.saved_steps(os.path.join(folder, 'told'))).encode())
     (found['stopped'],) = json.loads(at)
-    multihost.Preemption.told = lambda self, step: False  # JAX reports it until the process ends
+    preemption.Preemption.told = lambda self: False  # JAX reports it until the process ends
     for name in ('told', 'straight'):
       train(found['stopped'] + 2 - toy_run.START, name, **rarely)
   if retrained:

@@ -56,7 +56,7 @@ def started(*commands: Sequence[str], devices: int = 1, **environment: str) -> I
     devices: the number of simulated devices per process.
     **environment: additional variables.
   """
-  environment = {**os.environ, 'PYTHONPATH': str(HERE.parent), 'JAX_NUM_CPU_DEVICES': str(devices),
+  environment = {**os.environ, 'PYTHONPATH': f'{HERE.parent}:{HERE.parent.parent}', 'JAX_NUM_CPU_DEVICES': str(devices),
                  'NPROC': '16', **environment}  # on few cores, several devices wait for one another without threads
   with tempfile.TemporaryDirectory() as folder:
     found = []

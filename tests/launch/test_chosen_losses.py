@@ -28,12 +28,12 @@ def train(common, toy_folder, tmp_path):
 @pytest.mark.parametrize(('chosen', 'figures'), [
   ([f'{LOSS}.pairwise_cosine()', "--gin.losses.pairwise_cosine.of='hidden'"], {'loss'}),
   ([f'{LOSS}.margin()', WORDS, '--gin.losses.margin.margin=2.0', "--gin.train_prompts.Prompt.wayward_text='4 5 6'",
-    '--gin.train_prompts.Prompt.wayward_gamma=0.25'], {'loss', 'accuracy', 'penalty'})])
+    '--gin.train_prompts.Prompt.wayward_gamma=0.25'], {'loss', 'token_accuracy', 'penalty'})])
 def test_a_run_minimises_the_loss_that_is_chosen_and_reports_its_figures(run, train, tmp_path, chosen, figures):
   status, _, errors = run(*train, *chosen)
   assert status == 0, errors
   found = {line['folder']: line for line in lines(tmp_path / 'run/metrics.jsonl')}
-  kinds = {'loss', 'accuracy', 'penalty', 'cross_ent_loss', 'z_loss'}
+  kinds = {'loss', 'token_accuracy', 'penalty', 'cross_ent_loss', 'z_loss'}
   assert kinds & set(found['train']) == figures
   assert kinds & set(found['training_eval/sums.jsonl']) == figures - {'penalty'}
   assert found['train'].get('penalty', 1) > 0

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from prompt_tuning.devices import multihost
@@ -95,3 +96,39 @@ def test_wrong_input_ends_with_one_message_and_status_2(run):
   assert status == 2
   assert errors.strip().startswith('prompt-tuning train: nowhere.gin: there is no such gin file')
   assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize(('error', 'status', 'said'), [
+  (SystemExit(0), 1, 'prompt-tuning train: ended by SystemExit(0), which was raised here:'),
+  (KeyboardInterrupt(), 130, 'interrupted. What was saved before is kept, and the same command resumes from it.'),
+  (KeyboardInterrupt('Ctrl-C: saved at step 3.'), 130, '')])
+def test_a_program_that_something_else_ends_says_so(monkeypatch, capsys, error, status, said):
+  from prompt_tuning.programs import launch
+
+  def end(program, flags):
+    raise error
+
+  monkeypatch.setattr(launch, 'run', end)
+  assert command.run('train', [FILE]) == status
+  printed = capsys.readouterr().err
+  assert said in printed and bool(printed) == bool(said)
+
+
+def test_a_preempted_run_ends_with_0(monkeypatch):
+  from prompt_tuning.devices.preemption import Preempted
+  from prompt_tuning.programs import launch
+
+  def end(program, flags):
+    raise Preempted(0)
+
+  monkeypatch.setattr(launch, 'run', end)
+  with pytest.raises(SystemExit) as ended:
+    command.run('train', [FILE])
+  assert ended.value.code == 0
+
+
+def test_a_process_of_several_does_not_train_alone_if_jax_was_used_before(monkeypatch):
+  jax.devices()
+  monkeypatch.setenv('SLURM_NTASKS', '4')
+  with pytest.raises(ValueError, match=r'SLURM_NTASKS=4 says that this run has several processes, but JAX was used'):
+    multihost.start()

@@ -159,7 +159,7 @@ def test_frozen_transformer_compares_pretrained_with_random_and_draws(tmp_path, 
 @pytest.mark.slow
 def test_clustering_tunes_by_both_losses_and_draws(tmp_path, size, capsys):
   pytest.importorskip('sklearn', reason="scikit-learn is not installed: pip install '.[metrics]'")
-  from prompt_tuning.data.vocabularies import train_tokenizer
+  from prompt_tuning.data.byte_level_bpe import train_tokenizer
   from prompt_tuning.data.vocabulary_folders import load_vocabulary
   from prompt_tuning.models.decoder_only import DecoderConfig
   from prompt_tuning.models.loading import random_model, save_model

@@ -64,7 +64,7 @@ def test_train_writes_the_files_of_t5x_and_its_own(folder):
   saved = folder / 'train/numpy_checkpoints/checkpoint_74/encoder.prompt.prompt.prompt'
   prompt = np.load(saved)
   assert (prompt.shape, prompt.dtype) == ((3, 8), np.float32)
-  for tag in (b'loss', b'cross_ent_loss', b'z_loss', b'accuracy', b'learning_rate'):
+  for tag in (b'loss', b'cross_ent_loss', b'z_loss', b'token_accuracy', b'learning_rate'):
     assert tag in files['train/events']
     assert tag in files['training_eval/sums.tsv/events'] or tag == b'learning_rate'
   assert b'eval/accuracy' in files['inference_eval/sums.tsv/events']

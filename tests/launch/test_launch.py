@@ -203,3 +203,14 @@ def test_the_resolved_configuration_builds_the_same_run(build, toy_shape, tmp_pa
   again = build('train', f'--gin_file={tmp_path}/config.gin')
   assert (again.seed, again.output, again.method.options['length']) == (3, 'run', 6)
   assert again == first
+
+
+@pytest.mark.parametrize(('overrides', 'answer'), [
+  (['--gin.PROMPT_LENGTH=4'], r'--gin\.PROMPT_LENGTH sets nothing: PROMPT is @prefix\.Prefix, which does not read it'),
+  (["--gin.PROMPT_FILE='p.npy'"], r'--gin\.PROMPT_FILE sets nothing'),
+  (['--gin.train_prompts.Prompt.see_input=False'], r'--gin\.train_prompts\.Prompt\.see_input sets nothing: nothing of'),
+  (['--gin_file=prompts/from_sampled_vocab.gin'], r'--gin_file=.*_vocab\.gin sets nothing: PROMPT is @prefix\.Prefix'),
+])
+def test_what_the_chosen_method_does_not_read_is_named(overrides, answer, train):
+  with pytest.raises(ValueError, match=answer):
+    train('--gin.PROMPT=@prefix.Prefix', *overrides)

@@ -200,6 +200,8 @@ TRAIN = {
   'train_script.train.check_frozen': ('True', lambda run: run.check_frozen, True),
   'train_script.train.log_period': ('7', lambda run: run.log_period, 7),
   'seqio.PassThroughVocabulary.size': ('39', lambda run: vocabulary(run).size, 39),
+  'seqio.ByteVocabulary.extra_ids': ('5', lambda run: vocabulary(run).size, 264,
+                                     '--gin.VOCABULARY=@seqio.ByteVocabulary()'),
   'architectures.T5.relative_buckets': ('6', lambda run: config(run).relative_buckets, 6),
   'architectures.T5.relative_max_distance': ('16', lambda run: config(run).relative_max_distance, 16),
   'architectures.T5.mlp_activations': ("('relu',)", lambda run: config(run).mlp_activations, ('relu',)),

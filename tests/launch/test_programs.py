@@ -1,11 +1,14 @@
 """Training, evaluation and inference from the command line, with toy models."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from prompt_tuning.runs import objects, use
+from prompt_tuning.runs.choice import Choice
+from prompt_tuning.runs.eval_run import EvalRun
 
 LENGTHS = "--gin.TASK_FEATURE_LENGTHS={'inputs': 9, 'targets': 5}"
 IDS = ('--gin.VOCABULARY=@seqio.PassThroughVocabulary()', '--gin.seqio.PassThroughVocabulary.size=40')
@@ -147,6 +150,33 @@ def test_a_folder_without_a_vocabulary_says_where_to_put_one(build, toy_folder):
     "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.EVAL_OUTPUT_DIR='out'")
   with pytest.raises(FileNotFoundError, match=r'holds no vocabulary .* or give vocabulary=FILE'):
     objects.load_model(described)
+
+
+def test_a_vocabulary_is_bytes_or_a_file_of_a_folder_that_states_its_sentinels(shared, tmp_path):
+  shutil.copy(shared / 't5x_native/sentencepiece.model', tmp_path / 'spiece.model')
+  (tmp_path / 'tokenizer_config.json').write_text('{"extra_ids": 5}')
+  size = lambda name, **options: objects.vocabulary(
+    EvalRun(model=str(tmp_path), data='Add1', prompt='p.npy', vocabulary=Choice(name, options))).size
+  assert (size('bytes'), size('bytes', extra_ids=125)) == (259, 384)
+  assert (size(f'{tmp_path}/spiece.model'), size(f'{tmp_path}/spiece.model', extra_ids=7)) == (32005, 32007)
+  assert size('sentencepiece', default='gone.model') == 32005
+  for name, options, message in (
+      ('pass_through', {}, 'vocabulary=pass_through has no size'),
+      ('pass_through', {'size': 'many'}, "size='many' cannot be used"),
+      ('bytes', {'size': 9}, "vocabulary=bytes has no option 'size'"),
+      (f'{tmp_path}/spiece.model', {'extra_ids': -1}, 'extra_ids=-1 cannot be used'),
+      (f'{tmp_path}/spiece.model', {'extra': 1}, "no option 'extra'. Did you mean extra_ids")):
+    with pytest.raises(ValueError, match=message):
+      size(name, **options)
+
+
+def test_token_ids_that_end_otherwise_than_the_model_are_reported(tmp_path, caplog):
+  (tmp_path / 'config.json').write_text('{"eos_token_id": [7, 5]}')
+  read = lambda **options: objects.vocabulary(EvalRun(
+    model=str(tmp_path), data='Add1', prompt='p.npy', vocabulary=Choice('pass_through', {'size': 9, **options})))
+  assert (read(eos_id=5).eos_id, caplog.text) == (5, '')
+  assert read().eos_id == 1
+  assert 'with 7 or 5. To use that, give vocabulary.eos_id=7' in caplog.text
 
 
 def test_a_model_is_judged_by_itself_where_there_is_no_prompt(build, toy_folder):

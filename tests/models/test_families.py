@@ -25,6 +25,7 @@ from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families.registry import get_family
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import Rotary
+from prompt_tuning.models.text_rows import text_rows
 from prompt_tuning.rows import layouts
 
 FAMILIES = pathlib.Path(os.environ.get('FAMILY_GOLDENS', pathlib.Path(__file__).parent / 'families'))
@@ -174,6 +175,32 @@ def test_texts_begin_with_the_tokenizers_begin_token_but_ids_and_targets_do_not(
   assert laid_out.ids({'inputs': [5, 6], 'targets': [7]}) == ([5, 6], [7, 1])
   answer = model.predict([[2, 5, 6]], max_length=4)[0]
   assert model.predict(['w5 w6'], max_length=4) == [model.vocabulary.decode(answer)]
+
+
+def test_a_begin_token_that_a_text_has_already_is_not_added_again(tmp_path):
+  shutil.copytree(FAMILIES / 'llama_biases', tmp_path, dirs_exist_ok=True)
+  write_tokenizer(tmp_path, 40)
+  model = loading.load_model(str(tmp_path))
+  read = lambda text, what: text_rows([text], what, vocabulary=model.vocabulary, layout=model.layout(), size=40)[0].ids
+  assert (read('<s> w5', 'inputs'), read('w5', 'inputs'), read('<s> w7', 'targets')) == ([2, 5], [2, 5], [2, 7, 1])
+  laid_out = Preprocessor(model.vocabulary, model.layout(), {'inputs': 9, 'targets': 9})
+  assert laid_out.ids({'inputs': '<s> w5', 'targets': '<s> w7'}) == ([2, 5], [2, 7, 1])
+
+
+def test_a_folder_without_a_tokenizer_says_how_generations_end(tmp_path):
+  shutil.copytree(FAMILIES / 'llama_biases', tmp_path, dirs_exist_ok=True)
+  (tmp_path / 'generation_config.json').write_text(json.dumps({'eos_token_id': [39, 7]}))
+  model = loading.load_model(str(tmp_path))
+  assert (model.vocabulary, model.eos_id, model.end_ids) == (None, 39, (39, 7))
+  loading.save_model(model, str(tmp_path / 'written'))
+  assert loading.load_model(str(tmp_path / 'written')).end_ids == (39, 7)
+
+
+def test_a_family_that_is_not_supported_is_refused_before_its_pickles(tmp_path):
+  (tmp_path / 'config.json').write_text('{"model_type": "bloom"}')
+  (tmp_path / 'pytorch_model.bin').write_bytes(b'')
+  with pytest.raises(ValueError, match=r"config\.json describes a model of type 'bloom'"):
+    loading.load_model(str(tmp_path))
 
 
 def test_an_answer_ends_with_the_first_of_a_folders_end_tokens(tmp_path):

@@ -1,17 +1,22 @@
 """The frozen model for users: alignment, scores, predictions, mixed batches, and errors before compilation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning import trees
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampling
-from prompt_tuning.evaluation.saved import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.models.text_rows import bucket
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
+from prompt_tuning.tuning.prefix import Prefix
 
 INPUTS = [[7, 8, 9, 4, 1], [10, 3, 1], [12, 13, 14, 1]]
 TARGETS = [[5, 6, 1], [11, 1], [16, 17, 18, 1]]
@@ -42,7 +47,7 @@ def test_logits_of_lists_are_aligned_with_the_longest_target_and_zero_behind_the
   assert ragged[2].any(axis=-1).all()
 
 
-@pytest.mark.parametrize('kind', [np.asarray, jnp.asarray, np.ndarray.tolist])
+@pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
 @pytest.mark.parametrize('side', ['left', 'right'])
 def test_logits_of_padded_arrays_stand_where_the_targets_stand(tiny, ragged, side, kind):
   found = tiny.logits(kind(padded(INPUTS, side)), kind(padded(TARGETS, side)), LONG)
@@ -51,6 +56,67 @@ def test_logits_of_padded_arrays_stand_where_the_targets_stand(tiny, ragged, sid
     start = 6 - len(target) if side == 'left' else 0
     np.testing.assert_allclose(found[b, start:start + len(target)], ragged[b, :len(target)], atol=2e-5)
     assert found[b].any(axis=-1).sum() == len(target)
+
+
+def test_a_mask_says_what_of_an_array_is_padding_and_lists_are_read_as_they_are(causal):
+  rows, filled = [[0, 7, 0], [5]], np.array([[0, 7, 0, 9], [9, 5, 9, 9]])
+  mask = np.array([[1, 1, 1, 0], [0, 1, 0, 0]])
+  alone = causal.logits(rows, [[4, 0], [0]])
+  np.testing.assert_array_equal(causal.logits(filled, [[4, 0], [0]], mask=mask), alone)
+  moved = causal.logits(rows, np.array([[3, 4, 0], [0, 8, 8]]), target_mask=np.array([[0, 1, 1], [1, 0, 0]]))
+  np.testing.assert_array_equal(moved[0, 1:], alone[0])
+  np.testing.assert_array_equal(moved[1, 0], alone[1, 0])
+  answers = causal.predict(filled, mask=mask, max_length=3)
+  np.testing.assert_array_equal(answers[0], causal.predict(rows[:1], max_length=3)[0])
+  assert np.abs(causal.logits([[7, 0]], [[4]]) - causal.logits([[7]], [[4]])).max() > 1e-3
+
+
+def test_where_the_padding_token_ends_a_target_an_array_keeps_one(causal):
+  vocabulary = PassThroughVocabulary(29, eos_id=6, pad_id=6)
+  model = dataclasses.replace(causal, vocabulary=vocabulary)
+  inputs, targets = np.array([[3, 4, 5], [6, 6, 2]]), np.array([[5, 6, 6], [7, 8, 9]])
+  wanted = model.score([[3, 4, 5], [2]], [[5, 6], [7, 8, 9]])
+  np.testing.assert_allclose(model.score(inputs, targets), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize('placement', [layouts.before, layouts.after_bos, layouts.after_eos])
+def test_the_last_vector_of_a_prompt_answers_an_input_without_tokens(causal, placement):
+  prompt = SavedPrompt(LONG.vectors, placement)
+  wanted = causal.logits([[]], [[5, 7]], prompt)
+  beside = causal.logits([[4, 4], []], [[3], [5, 7]], prompt)  # beside a row with tokens
+  np.testing.assert_allclose(beside[1], wanted[0], atol=1e-5)
+  np.testing.assert_allclose(beside[0, 0], causal.logits([[4, 4]], [[3]], prompt)[0, 0], atol=1e-5)
+  (answer,) = causal.predict([[]], prompt, max_length=3)
+  assert answer[0] == wanted[0, 0].argmax()
+
+
+@pytest.mark.parametrize('call', [
+  lambda m: m.predict([[], [3]]), lambda m: m.score([[]], [[5]]), lambda m: m.predict([''])])
+def test_an_input_without_tokens_and_prompt_is_an_error(causal, call):
+  with pytest.raises(ValueError, match='An input has no token, and neither a begin token nor a prompt'):
+    call(causal)
+
+
+def test_a_begin_token_stands_for_an_empty_input_behind_a_prefix(causal):
+  prefix = Prefix(2)
+  trained = Trained(trees.flatten(prefix.initialise(jax.random.key(0), causal)), prefix.describe())
+  with_begin = dataclasses.replace(causal, vocabulary=PassThroughVocabulary(29))
+  with_begin.vocabulary.bos_id = 3
+  np.testing.assert_array_equal(with_begin.logits([[]], [[5]], trained), with_begin.logits([[3]], [[5]], trained))
+  with pytest.raises(ValueError, match='An input has no token'):
+    causal.logits([[]], [[5]], trained)
+
+
+@pytest.mark.parametrize(('call', 'message'), [
+  (lambda m: m.predict(np.array([[3, 4]]), mask=np.ones((1, 3))), r'mask has the shape \(1, 3\), but inputs has'),
+  (lambda m: m.predict(np.array([[3, 4, 5]]), mask=np.array([[1, 0, 1]])), 'mask is 0 within row 0 of inputs'),
+  (lambda m: m.predict([[3, 4], [5]], mask=np.ones((2, 2))), 'array of token ids .* rows of several lengths'),
+  (lambda m: m.predict([[0.5, 1.5]]), 'expected texts, or rows of token ids'),
+  (lambda m: dataclasses.replace(m, vocabulary=None).predict(np.array([[3, 0]])), 'nothing tells whether that is'),
+])
+def test_a_mask_that_does_not_fit_is_named(causal, call, message):
+  with pytest.raises(ValueError, match=message):
+    call(causal)
 
 
 def test_texts_are_encoded_with_an_end_token(tiny, ragged):

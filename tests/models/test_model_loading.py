@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
-from prompt_tuning.data.vocabularies import TokenizersVocabulary
+from prompt_tuning.data.vocabularies import ByteVocabulary, TokenizersVocabulary
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
 from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_only import DecoderConfig
@@ -111,6 +111,21 @@ def test_a_saved_model_is_read_back_to_the_bit_with_its_vocabulary(tiny, tmp_pat
   assert isinstance(found.vocabulary, TokenizersVocabulary) and found.vocabulary == vocabulary
   assert found.step == (7 if layout == 't5x' else 0)
   np.testing.assert_array_equal(load_embedding(str(tmp_path / 'model')), model.embeddings())
+
+
+def test_a_model_is_saved_with_all_files_that_describe_its_tokens(tiny, tmp_path):
+  source, described = tmp_path / 'source', {
+    'config.json': {'model_type': 'gpt2'}, 'vocab.json': {'h': 0, 'i': 1, 'hi': 2, '<|endoftext|>': 3},
+    'added_tokens.json': {'<|user|>': 4}, 'special_tokens_map.json': {'pad_token': 'h'},
+    'tokenizer_config.json': {'tokenizer_class': 'GPT2Tokenizer'}}
+  source.mkdir()
+  for name, content in described.items():
+    (source / name).write_text(json.dumps(content))
+  (source / 'merges.txt').write_text('h i\n')
+  for vocabulary in (load_vocabulary(source), ByteVocabulary(125, added=())):
+    written = tmp_path / type(vocabulary).__name__
+    save_model(dataclasses.replace(tiny, vocabulary=vocabulary), str(written))
+    assert load_vocabulary(written) == vocabulary
 
 
 def test_a_decoder_only_model_that_is_saved_in_t5xs_layout_is_read_back(causal, tmp_path):

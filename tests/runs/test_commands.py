@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from prompt_tuning.checkpoints import peft
 from prompt_tuning.evaluation import saved
 from prompt_tuning.losses.registry import LOSSES
 from prompt_tuning.models.families.registry import FAMILIES
@@ -124,6 +125,31 @@ def test_the_plan_of_plain_flags(run, folders, rows, tmp_path):
   assert status == 0, errors
   assert 'Steps: 0 to 1000' in printed and f'{tmp_path}/run/run.toml' in printed and 'The run can start' in printed
   assert not (tmp_path / 'run').exists()
+
+
+def test_the_plan_of_a_run_that_has_ended_or_whose_targets_cannot_be_given_back(run, folders, rows, tmp_path):
+  common = ['train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS, *QUICK]
+  assert run(*common)[0] == 0
+  status, printed, errors = run(*common, '--dry_run')
+  assert status == 2 and f'The run in {tmp_path / "run"} has ended at step 4' in errors
+  assert 'First values: sampled; learning rate' in printed and 'dropout 0; seed 0' in printed
+  status, printed, errors = run(*common, '--output', tmp_path / 'other', '--dry_run', '--max_target_length', '1')
+  assert status == 2 and 'targets of' in errors and 'are longer than max_target_length and are cut' in errors
+
+
+def test_a_prompt_may_be_a_folder_of_peft(run, folders, rows, tmp_path):
+  vectors = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
+  np.save(tmp_path / 'prompt.npy', vectors)
+  peft.write_adapter(str(tmp_path / 'peft'), {peft.DECODER_PROMPT: vectors}, task_type='CAUSAL_LM')
+  answers = []
+  for prompt in ('prompt.npy', 'peft'):
+    common = ['--model', folders['llama'], '--prompt', tmp_path / prompt, '--data', rows, '--template', '{list}']
+    status, printed, errors = run('infer', *common, '--output', tmp_path / f'{prompt}.jsonl')
+    assert status == 0, errors
+    answers.append([line['prediction'] for line in lines(tmp_path / f'{prompt}.jsonl')])
+    status, printed, errors = run('infer', *common, '--output', tmp_path / 'plan.jsonl', '--dry_run')
+    assert status == 0 and 'decoder/prompt/prompt/prompt (3, 12)' in printed.replace('encoder', 'decoder'), errors
+  assert answers[0] == answers[1] and len(set(answers[0])) > 1
 
 
 @pytest.fixture

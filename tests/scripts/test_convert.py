@@ -27,6 +27,9 @@ LLAMA = {'model_type': 'llama', 'hidden_size': 4, 'num_attention_heads': 8, 'num
 GPT2 = {'model_type': 'gpt2', 'n_embd': 20, 'n_head': 4, 'n_layer': 3}
 
 
+SMALL_GPT = {'model_type': 'gpt2', 'n_embd': 4, 'n_head': 2, 'n_layer': 2}
+
+
 @pytest.fixture
 def refused(script):
   """Runs the command with invalid input and returns its message."""
@@ -79,21 +82,24 @@ def test_help_loads_nothing_heavy():
 
 @pytest.mark.parametrize(('stack', 'name', 'task_type'), [('encoder', ENCODER, 'SEQ_2_SEQ_LM'),
                                                           ('decoder', DECODER, 'CAUSAL_LM')])
-def test_a_prompt_goes_from_numpy_to_peft_and_back(script, tmp_path, numpy_prompt, stack, name, task_type):
-  status, printed, _ = script('convert', numpy_prompt, tmp_path / 'peft', f'--stack={stack}')
+def test_a_prompt_goes_from_numpy_to_peft_and_back(script, tmp_path, numpy_prompt, base, stack, name, task_type):
+  model = base(SMALL_GPT) if stack == 'decoder' else None  # the encoder's needs no scale
+  status, printed, _ = script('convert', numpy_prompt, tmp_path / 'peft', f'--stack={stack}',
+                              *([f'--model={model}'] if model else []))
   assert status == 0
   assert printed == f'Wrote {tmp_path}/peft (PEFT, PROMPT_TUNING for {task_type}):\n  {name} [3, 4]\n'
   np.testing.assert_array_equal(adapter(tmp_path / 'peft')[name], PROMPT)
   assert script('convert', tmp_path / 'peft', tmp_path / 'a.safetensors')[0] == 0
   arrays, about = read_state(str(tmp_path / 'a.safetensors'))
   np.testing.assert_array_equal(arrays[name], PROMPT)
-  assert about == {'peft_type': 'PROMPT_TUNING', 'task_type': task_type, 'base_model': None}
+  assert about == {'peft_type': 'PROMPT_TUNING', 'task_type': task_type, 'base_model': model and str(model)}
   assert script('convert', tmp_path / 'a.safetensors', tmp_path / 'b.npy')[0] == 0
   np.testing.assert_array_equal(np.load(tmp_path / 'b.npy'), PROMPT, strict=True)
 
 
-def test_a_prompt_may_be_an_adapter_of_p_tuning(script, tmp_path, numpy_prompt):
-  status, printed = script('convert', numpy_prompt, f'{tmp_path}/peft', '--stack=decoder', '--kind=P_TUNING')[:2]
+def test_a_prompt_may_be_an_adapter_of_p_tuning(script, tmp_path, numpy_prompt, base):
+  status, printed = script('convert', numpy_prompt, f'{tmp_path}/peft', f'--model={base(SMALL_GPT)}',
+                           '--kind=P_TUNING')[:2]
   assert status == 0 and 'P_TUNING for CAUSAL_LM' in printed
   config = json.loads((tmp_path / 'peft/adapter_config.json').read_text())
   assert config['peft_type'] == 'P_TUNING'
@@ -162,8 +168,22 @@ def test_a_prefix_that_came_from_peft_goes_back_without_the_model(script, shared
 def test_one_prompt_of_a_multitask_adapter_is_taken(script, refused, shared, tmp_path):
   source = shared / 'hf' / 'peft_gpt2_multitask' / 'adapter'
   assert '(--task of' in refused('convert', source, tmp_path / 'a.npy')
-  assert script('convert', source, tmp_path / 'a.npy', '--task=1')[0] == 0
+  model = f'--model={shared}/hf/gpt2'
+  assert script('convert', source, tmp_path / 'a.npy', '--task=1', model)[0] == 0
   np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), read_adapter(source).trained(task=1)[DECODER])
+
+
+def test_a_decoders_prompt_is_converted_with_its_model_alone(script, refused, base, tmp_path, numpy_prompt):
+  """Gemma multiplies embedded tokens by 2 in this width, and a prompt of PEFT is not multiplied."""
+  about = {'made_for': {'family': 'gemma2', 'width': 4, 'layers': [2], 'vocabulary': 9}}
+  write_state(str(tmp_path / 'run.safetensors'), {DECODER: PROMPT}, about)
+  assert script('convert', tmp_path / 'run.safetensors', tmp_path / 'peft')[0] == 0  # the file knows its model
+  np.testing.assert_array_equal(read_adapter(tmp_path / 'peft').arrays['prompt_embeddings'], 2 * PROMPT)
+  assert 'does not say which model' in refused('convert', tmp_path / 'peft', tmp_path / 'back.npy')
+  gemma = base(SMALL_GPT | {'model_type': 'gemma2', 'hidden_size': 4})
+  assert script('convert', tmp_path / 'peft', tmp_path / 'back.npy', f'--model={gemma}')[0] == 0
+  np.testing.assert_array_equal(np.load(tmp_path / 'back.npy'), PROMPT)
+  assert 'does not say which model' in refused('convert', numpy_prompt, tmp_path / 'other', '--stack=decoder')
 
 
 def test_a_prefix_needs_its_model_for_peft(refused, tmp_path, saved_prefix):
@@ -212,4 +232,4 @@ def test_what_is_not_there_is_named(refused, tmp_path, numpy_prompt):
 
 def test_a_config_that_tells_no_shape_is_refused(refused, tmp_path, numpy_prompt, base):
   message = refused('convert', numpy_prompt, tmp_path / 'peft', f'--model={base({"model_type": "clip"})}')
-  assert 'config.json has none of d_model, hidden_size, n_embd' in message
+  assert 'config.json needs one of d_model, hidden_size, n_embd, a whole number above 0, but has None' in message

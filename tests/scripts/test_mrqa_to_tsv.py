@@ -38,7 +38,7 @@ def test_the_table_is_one_that_tasks_read(script, mrqa, tmp_path):
   examples = task.splits['all']
   assert [example['targets'] for example in examples] == ['Bees', '', 'Schnee']
   assert examples[2]['inputs'] == '"Was" fällt? Schnee fällt.'
-  assert json.loads(examples[0]['answers']) == ['Bees', 'the "bees"']
+  assert json.loads(examples[0]['row']['answers']) == ['Bees', 'the "bees"']
 
 
 @pytest.mark.parametrize('header', ['--noheader', '--header=false'])

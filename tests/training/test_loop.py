@@ -78,12 +78,13 @@ def test_periods_must_be_above_zero(make):
     make()
 
 
-def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tmp_path):
+def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch):
+  monkeypatch.setattr('prompt_tuning.training.identity.digest', lambda task, split: '')  # the examples change
   toy_run.train(tmp_path, train_steps=104)
   kept = run_files.read_newest(tmp_path)
-  poisoned = [example | {'loss_weight': float('nan')} for example in TASK.split('train')]
+  poisoned = [example | {'loss_weight': 3e38} for example in TASK.split('train')]
   task = dataclasses.replace(TASK, splits={**TASK.splits, 'train': poisoned})
-  with pytest.raises(FloatingPointError, match=r'at step 105: loss nan.* last good state is .*checkpoint_104'):
+  with pytest.raises(FloatingPointError, match=r'at step 105: loss (nan|inf).* last good state is .*checkpoint_104'):
     toy_run.train(tmp_path, task=task)
   step, arrays, metadata = run_files.read_newest(tmp_path)
   assert (step, metadata) == (104, kept[2])
@@ -121,11 +122,12 @@ def test_a_run_stops_early_when_nothing_has_improved_for_long_and_stays_stopped(
 
 
 def test_the_tasks_of_a_mixture_are_judged_one_by_one(tmp_path):
-  other = dataclasses.replace(TASK, name='other')
+  other = dataclasses.replace(TASK, name='other/turn')
   run = toy_run.train(tmp_path, task=Mixture('both', (TASK, other)), train_steps=103)
-  assert sorted(run.metrics) == ['other/accuracy', 'other/loss', 'turn/accuracy', 'turn/loss']
-  assert run.metrics['other/loss'] == run.metrics['turn/loss']
-  assert (tmp_path / 'inference_eval/other-000103.jsonl').exists()
+  assert sorted(run.metrics) == ['other_turn/accuracy', 'other_turn/loss', 'turn/accuracy', 'turn/loss']
+  assert run.metrics['other_turn/loss'] == run.metrics['turn/loss']
+  for name in ('turn', 'other_turn'):  # the last parts of their names are equal
+    assert len((tmp_path / f'inference_eval/{name}-000103.jsonl').read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(('wanted', 'best', 'found'), [
@@ -135,10 +137,28 @@ def test_the_tasks_of_a_mixture_are_judged_one_by_one(tmp_path):
   ('loss', 3.0, ('a/loss', 3.0, False)),
   ('bleu', 6.0, ('a/bleu', 7.0, True)),
   ('b/accuracy', 39.0, ('b/accuracy', 40.0, True)),
+  ('b/accuracy', float('nan'), ('b/accuracy', 40.0, True)),
 ])
 def test_the_best_step_is_told_by_the_objectives_mean_over_the_tasks(wanted, best, found):
   metrics = {'a/loss': 1.0, 'a/accuracy': 20.0, 'a/bleu': 7.0, 'b/loss': 5.0, 'b/accuracy': 40.0}
   assert compare(metrics, wanted, None if best is None else {'value': best}) == found
+
+
+@pytest.mark.parametrize('best', [None, 1.0, float('nan')])
+@pytest.mark.parametrize('name', ['loss', 'accuracy'])
+def test_nan_is_never_the_best(name, best):
+  metrics = {'a/loss': 1.0, 'a/accuracy': 1.0, f'b/{name}': float('nan')}
+  assert compare(metrics, name, None if best is None else {'value': best})[2] is False
+
+
+def test_a_run_whose_first_metric_is_nan_keeps_the_best_of_the_others(tmp_path, capsys):
+  judged = dataclasses.replace(TASK, metrics=(scripted([float('nan'), 1.0, 2.0, float('nan')]),))
+  run = toy_run.train(tmp_path / 'a', task=judged, train_steps=104, evaluations={'period': 1})
+  assert (run.best['step'], run.best['value']) == (103, 2.0)
+  never = dataclasses.replace(TASK, metrics=(scripted([float('nan')]),))
+  run = toy_run.train(tmp_path / 'b', task=never, evaluations={'period': 1, 'patience': 2}, quiet=False)
+  assert run.best is None and run.step == 102
+  assert 'has not improved in 2 evaluations; it was never a number' in capsys.readouterr().err
 
 
 def test_where_nothing_is_evaluated_no_split_for_it_is_needed(tmp_path):
@@ -175,7 +195,7 @@ def test_a_run_writes_its_figures_and_says_them_in_plain_lines_where_there_is_no
   assert 'step 103: turn/loss' in said
   assert [line['step'] for line in lines(tmp_path)] == [102, 103, 104, 105]  # 103 and 105 because of evaluations
   for line in lines(tmp_path):
-    assert set(line) == {'step', 'folder', 'loss', 'cross_ent_loss', 'z_loss', 'accuracy', 'gradient_norm',
+    assert set(line) == {'step', 'folder', 'loss', 'cross_ent_loss', 'z_loss', 'token_accuracy', 'gradient_norm',
                          'trained_norm', 'learning_rate', 'steps_per_second', 'examples_per_second',
                          'tokens_per_second'}
     assert line['learning_rate'] == pytest.approx(0.3)

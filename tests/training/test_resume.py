@@ -4,7 +4,9 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import numpy as np
+import optax
 import pytest
 import toy_run
 from toy_run import TASK
@@ -12,8 +14,13 @@ from toy_run import TASK
 from prompt_tuning import prompts
 from prompt_tuning.checkpoints.state import read_state
 from prompt_tuning.data import metrics
+from prompt_tuning.evaluation import saved
+from prompt_tuning.losses import Loss
 from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.training import loop
+from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.training.schedules import create_schedule
+from prompt_tuning.tuning.prefix import Prefix
 
 
 class PowerCut(BaseException):
@@ -100,6 +107,15 @@ def test_starting_a_finished_run_again_changes_nothing(straight, tmp_path):
   ({'method': prompts.PromptTuning(prompts.Prompt(2))}, r'prompt_length: 3 there, 2 here'),
   ({'method': prompts.PromptTuning(prompts.Prompt(3), visibility=Visibility(input=False))}, r'visibility: .* there'),
   ({'changes': {'path': 'models/other'}}, r"model: 'toy' there, 'other' here"),
+  ({'task': dataclasses.replace(toy_run.TASK, splits=toy_run.TASK.splits | {'train': toy_run._examples(10, 7)})},
+   r"the training examples \(digest\): '\w+' there, '\w+' here"),
+  ({'changes': {'params': jax.tree.map(lambda x: 0.5 * x, toy_run.model().params)}},
+   r"the frozen model's weights \(digest\): '\w+' there, '\w+' here"),
+  ({'optimizer': Adafactor(0.1)}, r'the learning rates of steps 0, 1, 10, .*: \[0.3\d*, .* there, \[0.1\d*, .* here'),
+  ({'optimizer': dataclasses.replace(toy_run.OPTIMIZER, weight_decay_rate=0.5)}, r'optimizer_settings: .* there'),
+  ({'loss': Loss(z_loss=0.5)}, r"loss_settings: \{'z_loss': 0.0001, .* there"),
+  ({'dropout_rate': 0.2}, r'dropout_rate: 0.1 there, 0.2 here'),
+  ({'buckets': [3, 6], 'packed': False}, r'packed: True there, False here; buckets: None there, \[3, 6\] here'),
 ])
 def test_the_folder_of_another_run_is_refused_and_left_as_it_is(straight, settings, message):
   before = tensors(straight.folder, 106)
@@ -107,6 +123,33 @@ def test_the_folder_of_another_run_is_refused_and_left_as_it_is(straight, settin
     toy_run.train(straight.folder, **settings)
   np.testing.assert_array_equal(before[f'trained/{prompts.PATH}'],
                                 tensors(straight.folder, 106)[f'trained/{prompts.PATH}'])
+
+
+def test_more_steps_are_another_run_only_if_the_rate_depends_on_their_number(tmp_path):
+  falling = lambda steps: Adafactor(create_schedule('linear_decay', 0.3, warmup_steps=100, total_steps=steps))
+  toy_run.train(tmp_path, optimizer=falling(102), train_steps=102)
+  with pytest.raises(ValueError, match=r'The learning rate depends on the number of steps.* by extend=True'):
+    toy_run.train(tmp_path, optimizer=falling(104), train_steps=104)
+  assert toy_run.train(tmp_path, optimizer=falling(104), train_steps=104, extend=True).step == 104
+
+
+def test_a_run_that_has_ended_says_so_and_its_files_stay(tmp_path, capsys):
+  toy_run.train(tmp_path, train_steps=102, files={'run.toml': 'first'}, evaluations={'period': 2})
+  toy_run.train(tmp_path, train_steps=102, files={'run.toml': 'second'}, quiet=False, evaluations={'period': 2})
+  assert (tmp_path / 'run.toml').read_text() == 'first'
+  assert f'The run in {tmp_path} has ended at step 102; best step 102, turn/accuracy' in capsys.readouterr().err
+
+
+def test_any_method_starts_from_saved_tensors_of_its_own_kind(tmp_path):
+  method = Prefix(2)
+  first = toy_run.train(tmp_path / 'first', method=method, train_steps=102)
+  begun = saved.load_trained(str(tmp_path / 'first/last.safetensors'))
+  run = toy_run.train(tmp_path / 'second', method=method, train_steps=101, start_from=begun,
+                      optimizer=optax.set_to_zero())
+  for name, array in first.trained.items():
+    np.testing.assert_array_equal(run.trained[name], array)
+  with pytest.raises(ValueError, match=r'start_from= holds .*prefix/keys .* but the method trains encoder/p'):
+    toy_run.train(tmp_path / 'third', start_from=begun)
 
 
 def test_a_run_that_stops_at_an_accuracy_stops_at_the_same_step_when_it_is_interrupted(tmp_path):

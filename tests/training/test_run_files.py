@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from prompt_tuning import prompts, trees
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state
 from prompt_tuning.evaluation import saved
-from prompt_tuning.files import storage
+from prompt_tuning.files import local, storage
 from prompt_tuning.training import run_files
 from prompt_tuning.tuning.retrained import Retrained
 
@@ -103,6 +104,18 @@ def test_a_damaged_newest_state_is_an_error_that_names_it_and_says_how_to_go_on(
   newest.write_bytes(damage(newest.read_bytes()))
   with pytest.raises(ValueError, match=rf'^{newest} .*from an older state, delete the folder .*checkpoint_106'):
     toy_run.train(tmp_path / 'run')
+
+
+def test_a_resumed_run_removes_what_killed_ones_have_left(ended, tmp_path):
+  shutil.copytree(ended[1], tmp_path / 'run')
+  killed = subprocess.Popen(['true'])
+  killed.wait()
+  left = [f'last.safetensors.tmp-{killed.pid}', f'checkpoint_106/state.safetensors.tmp-{killed.pid}',
+          f'inference_eval/turn-000103.jsonl.tmp-{local._host()}-{killed.pid}-{"0" * 16}']
+  for name in left:
+    (tmp_path / 'run' / name).write_bytes(b'half')
+  toy_run.train(tmp_path / 'run', files={'config.gin': 'X = 1\n'})
+  assert names_in(tmp_path / 'run') == names_in(ended[1])
 
 
 def test_a_full_disk_while_saving_leaves_the_old_state_good(full_disk, tmp_path):

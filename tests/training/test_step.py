@@ -111,7 +111,7 @@ def test_the_average_loss_of_fractional_weights_is_the_weighted_mean(gradients, 
     found = averages(sums)
     np.testing.assert_allclose(found['cross_ent_loss'], np.average(each, weights=weights), rtol=1e-5)
     np.testing.assert_allclose(found['z_loss'], np.average(1e-4 * log_z**2, weights=weights), rtol=1e-5)
-    np.testing.assert_allclose(found['accuracy'], np.average(right, weights=weights), atol=1e-6)
+    np.testing.assert_allclose(found['token_accuracy'], np.average(right, weights=weights), atol=1e-6)
     np.testing.assert_allclose(sums['scaled_loss'], found['loss'], rtol=1e-5)
     whole, _ = gradients(batch)
     np.testing.assert_allclose(gradient, whole / weights.sum(), atol=1e-5 * np.abs(gradient).max())
@@ -119,7 +119,7 @@ def test_the_average_loss_of_fractional_weights_is_the_weighted_mean(gradients, 
 
 def test_people_read_averages_over_tokens():
   found = averages({'loss': 10.0, 'z_loss': 2.0, 'correct': 3.0, 'weights': 4.0})
-  assert found == {'loss': 2.5, 'cross_ent_loss': 2.0, 'z_loss': 0.5, 'accuracy': 0.75}
+  assert found == {'loss': 2.5, 'cross_ent_loss': 2.0, 'z_loss': 0.5, 'token_accuracy': 0.75}
 
 
 @pytest.mark.parametrize('of', [pytest.param('logits', marks=pytest.mark.slow), 'hidden'])

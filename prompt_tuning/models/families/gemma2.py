@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.files.json_files import Positive, checked
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families import llama
 from prompt_tuning.models.family import table
@@ -32,13 +33,22 @@ DEFAULTS = {'head_dim': 256, 'num_attention_heads': 8, 'num_key_value_heads': 4,
             'hidden_activation': 'gelu_pytorch_tanh', 'sliding_window': 4096}
 
 
+class Stored(llama.Stored, kw_only=True):
+  """The fields of a `config.json` that this family reads."""
+
+  query_pre_attn_scalar: Positive
+  attn_logit_softcapping: Positive | None = None
+  final_logit_softcapping: Positive | None = None
+
+
 def read(config: Mapping[str, Any], *, every: int = 2) -> DecoderConfig:
   """Returns the config of a `config.json`; if that has no layer types, every `every`-th layer sees all positions."""
-  kinds = [llama.LOCAL if (i + 1) % every else llama.FULL for i in range(config['num_hidden_layers'])]
+  stored = checked(config, Stored)
+  kinds = [llama.LOCAL if (i + 1) % every else llama.FULL for i in range(stored.num_hidden_layers)]
   return dataclasses.replace(
     llama.read(llama.typed(config, kinds)), norm_offset=1.0, post_norms=True,
-    query_scale=config['query_pre_attn_scalar']**-0.5, embedding_scale=config['hidden_size']**0.5,
-    attention_cap=config.get('attn_logit_softcapping') or 0.0, output_cap=config.get('final_logit_softcapping') or 0.0)
+    query_scale=stored.query_pre_attn_scalar**-0.5, embedding_scale=stored.hidden_size**0.5,
+    attention_cap=stored.attn_logit_softcapping or 0.0, output_cap=stored.final_logit_softcapping or 0.0)
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.files.json_files import Fields, Size, checked
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families import gemma2, llama
 from prompt_tuning.models.families.rotary import write_rotary
@@ -19,9 +20,16 @@ TABLE = (*gemma2.TABLE, *table('''
 '''))
 
 
+class Stored(Fields):
+  """The fields of a `config.json` that this family reads in addition to Gemma 2."""
+
+  sliding_window_pattern: Size | None = None
+
+
 def read(config: Mapping[str, Any]) -> DecoderConfig:
   """Returns the config of a `config.json`."""
-  return dataclasses.replace(gemma2.read(config, every=config.get('sliding_window_pattern') or 6), query_norms=True)
+  every = checked(config, Stored).sliding_window_pattern or 6
+  return dataclasses.replace(gemma2.read(config, every=every), query_norms=True)
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.files.json_files import Fields, Layers, Positive, Size, checked
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families.activations import read_activation, write_activation
-from prompt_tuning.models.family import Family, table
+from prompt_tuning.models.family import Family, divided, table
 
 TABLE = table('''
   token_embedder/embedding                                transformer.wte.weight
@@ -32,15 +33,30 @@ TABLE = table('''
 ''')
 
 
+class Stored(Fields):
+  """The fields of a `config.json` that this family reads."""
+
+  vocab_size: Size
+  n_embd: Size
+  n_head: Size
+  n_layer: Layers
+  n_positions: Size
+  n_inner: Size | None = None
+  activation_function: str = 'gelu_new'
+  layer_norm_epsilon: Positive = 1e-5
+  initializer_range: Positive = 0.02
+
+
 def read(config: Mapping[str, Any]) -> DecoderConfig:
   """Returns the config of a `config.json`."""
-  head_dim = config['n_embd'] // config['n_head']
+  stored = checked(config, Stored)
+  head_dim = divided(n_embd=stored.n_embd, n_head=stored.n_head)
   return DecoderConfig(
-    layers=config['n_layer'], width=config['n_embd'], heads=config['n_head'], head_dim=head_dim,
-    mlp_dim=config.get('n_inner') or 4 * config['n_embd'], vocab_size=config['vocab_size'],
-    mlp_activations=(read_activation(config.get('activation_function', 'gelu_new')),), norm='layer',
-    norm_epsilon=config.get('layer_norm_epsilon', 1e-5), bias=True, query_scale=head_dim**-0.5,
-    initial_scale=config.get('initializer_range', 0.02), position_count=config['n_positions'])
+    layers=stored.n_layer, width=stored.n_embd, heads=stored.n_head, head_dim=head_dim,
+    mlp_dim=stored.n_inner or 4 * stored.n_embd, vocab_size=stored.vocab_size,
+    mlp_activations=(read_activation(stored.activation_function),), norm='layer',
+    norm_epsilon=stored.layer_norm_epsilon, bias=True, query_scale=head_dim**-0.5,
+    initial_scale=stored.initializer_range, position_count=stored.n_positions)
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:

@@ -6,10 +6,11 @@ Most decoder-only families differ from it in a few values, and read its `config.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.files.json_files import Count, Fields, Layers, Positive, Size, checked
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families.activations import read_activation, write_activation
 from prompt_tuning.models.families.rotary import read_rotary, write_rotary
-from prompt_tuning.models.family import Family, table
+from prompt_tuning.models.family import Family, divided, table
 
 LOCAL, FULL = 'sliding_attention', 'full_attention'
 TABLE = table('''
@@ -32,22 +33,50 @@ TABLE = table('''
 ''')
 
 
+class Stored(Fields):
+  """The fields of a `config.json` that this family and those like it read."""
+
+  vocab_size: Size
+  hidden_size: Size
+  intermediate_size: Size
+  num_hidden_layers: Layers
+  num_attention_heads: Size
+  num_key_value_heads: Size | None = None
+  head_dim: Size | None = None
+  hidden_act: str | None = None
+  hidden_activation: str | None = None
+  rms_norm_eps: Positive = 1e-6
+  attention_bias: bool | None = None
+  layer_types: list[str] | None = None
+  sliding_window: Count | None = None
+
+
 def read(config: Mapping[str, Any]) -> DecoderConfig:
   """Returns the config of a `config.json`; layers without a type see all positions."""
-  layers, heads = config['num_hidden_layers'], config['num_attention_heads']
-  head_dim = config.get('head_dim') or config['hidden_size'] // heads
-  kinds, window = config.get('layer_types') or [FULL] * layers, config.get('sliding_window') or 0
+  stored = checked(config, Stored)
+  layers, heads = stored.num_hidden_layers, stored.num_attention_heads
+  kv_heads, kinds = stored.num_key_value_heads or heads, stored.layer_types or [FULL] * layers
+  head_dim = stored.head_dim or divided(hidden_size=stored.hidden_size, num_attention_heads=heads)
+  divided(num_attention_heads=heads, num_key_value_heads=kv_heads)
+  if head_dim % 2:
+    raise ValueError(f'has heads of width {head_dim}, but rotary positions need an even width. Download it again.')
   unknown = [kind for kind in kinds if kind not in (LOCAL, FULL)]
   if unknown:
     raise ValueError(f'has a layer of the type {unknown[0]!r}; supported types are {LOCAL} and {FULL}.')
+  if len(kinds) != layers:
+    raise ValueError(f'sets layer_types for {len(kinds)} layers, but num_hidden_layers to {layers}. Download it again.')
+  if LOCAL in kinds and not stored.sliding_window:
+    raise ValueError(f'has layers of the type {LOCAL}, but sets sliding_window to {stored.sliding_window}: expected '
+                     'the number of positions that they see. Download it again.')
+  rotary = {kind: read_rotary(config, kind) for kind in set(kinds)}
   return DecoderConfig(
-    layers=layers, width=config['hidden_size'], heads=heads, head_dim=head_dim, mlp_dim=config['intermediate_size'],
-    kv_heads=config.get('num_key_value_heads') or heads, vocab_size=config['vocab_size'],
-    mlp_activations=(read_activation(config.get('hidden_activation') or config.get('hidden_act', 'silu')), 'linear'),
-    norm_epsilon=config.get('rms_norm_eps', 1e-6), query_scale=head_dim**-0.5,
-    projection_biases=('query', 'key', 'value', 'out') if config.get('attention_bias') else (),
-    rotary=tuple(read_rotary(config, kind) for kind in kinds),
-    windows=tuple(window if kind == LOCAL else 0 for kind in kinds))
+    layers=layers, width=stored.hidden_size, heads=heads, head_dim=head_dim, mlp_dim=stored.intermediate_size,
+    kv_heads=kv_heads, vocab_size=stored.vocab_size,
+    mlp_activations=(read_activation(stored.hidden_activation or stored.hidden_act or 'silu'), 'linear'),
+    norm_epsilon=stored.rms_norm_eps, query_scale=head_dim**-0.5,
+    projection_biases=('query', 'key', 'value', 'out') if stored.attention_bias else (),
+    rotary=tuple(rotary[kind] for kind in kinds),
+    windows=tuple(stored.sliding_window if kind == LOCAL else 0 for kind in kinds))
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:

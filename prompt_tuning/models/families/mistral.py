@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.files.json_files import checked
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families import llama
 
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
   """Returns the config of a `config.json`."""
-  kind = llama.LOCAL if config.get('sliding_window') else llama.FULL
-  return llama.read(llama.typed(config, [kind] * config['num_hidden_layers']))
+  stored = checked(config, llama.Stored)
+  kind = llama.LOCAL if stored.sliding_window else llama.FULL
+  return llama.read(llama.typed(config, [kind] * stored.num_hidden_layers))
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:

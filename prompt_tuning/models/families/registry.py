@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.families import gemma2, gemma3, gpt2, llama, mistral, qwen2, qwen3, t5, t5x_decoder_only
 from prompt_tuning.models.family import Family
 from prompt_tuning.names import Registry, nearest
@@ -36,13 +37,17 @@ def register_family(family: Family) -> Family:
   return FAMILIES.register(family.name, family)
 
 
+class _Type(Fields):
+  model_type: str | None = None
+
+
 def family_of_folder(stored: Mapping[str, Any], path: str) -> Family:
   """Returns the family of a `config.json`.
 
   Raises:
     ValueError: no family has this model type.
   """
-  found = stored.get('model_type') or ''
+  found = fields_of(f'{path}/config.json', stored, _Type).model_type or ''
   by_type = {model_type: family for family in FAMILIES.values() for model_type in family.model_types}
   if found not in by_type:
     raise ValueError(f'{path}/config.json describes a model of type {found!r}; supported types are '

@@ -3,31 +3,67 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prompt_tuning.files.json_files import Fields, Positive, Size, checked, shown
 from prompt_tuning.models.positions import Rotary
+
+
+class _Stored(Fields):
+  rope_parameters: dict[str, Any] | None = None
+  rope_scaling: dict[str, Any] | None = None
+  rope_theta: Positive = 10000.0
+  rope_local_base_freq: Positive | None = None
+
+
+class _Scaling(Fields):
+  """The fields of `rope_parameters`, for one kind of layer."""
+
+  rope_theta: Positive
+  rope_type: str | None = None
+  type: str | None = None  # before transformers 4.43
+  partial_rotary_factor: float | None = None
+
+
+class _Linear(Fields):
+  factor: Positive
+
+
+class _Llama3(_Linear):
+  original_max_position_embeddings: Size
+  low_freq_factor: Positive
+  high_freq_factor: Positive
 
 
 def read_rotary(config: Mapping[str, Any], kind: str) -> Rotary:
   """Returns the rotary positions of layers of a kind; transformers 5 stores them all in `rope_parameters`.
 
   Raises:
-    ValueError: their scaling is not supported.
+    KeyError: a field is missing.
+    ValueError: a value cannot be used, or their scaling is not supported.
   """
-  given = config.get('rope_parameters') or {}
-  given = given.get(kind, given)
+  stored = checked(config, _Stored)
+  given = stored.rope_parameters or {}
+  if kind in given:
+    given = given[kind]
+    if not isinstance(given, dict):
+      raise ValueError(f'sets {kind} of rope_parameters to {shown(given)}: expected an object. Download it again.')
   if not given:
-    local = kind == 'sliding_attention' and 'rope_local_base_freq' in config
-    base = config['rope_local_base_freq'] if local else config.get('rope_theta', 10000.0)
-    given = {'rope_theta': base, **({} if local else config.get('rope_scaling') or {})}
-  how = given.get('rope_type', given.get('type', 'default'))
-  if given.get('partial_rotary_factor', 1.0) != 1.0:
-    raise ValueError(f'sets partial_rotary_factor to {given["partial_rotary_factor"]!r}; the supported value is 1.0.')
+    local = stored.rope_local_base_freq if kind == 'sliding_attention' else None
+    given = {'rope_theta': local} if local else stored.rope_scaling or {}
+  scaling = checked({'rope_theta': stored.rope_theta, **given}, _Scaling)
+  how = scaling.rope_type or scaling.type or 'default'
+  if scaling.partial_rotary_factor not in (None, 1.0):
+    raise ValueError(f'sets partial_rotary_factor to {scaling.partial_rotary_factor!r}; the supported value is 1.0.')
   if how == 'default':
-    return Rotary(given['rope_theta'])
+    return Rotary(scaling.rope_theta)
   if how == 'linear':
-    return Rotary(given['rope_theta'], given['factor'])
+    return Rotary(scaling.rope_theta, checked(given, _Linear).factor)
   if how == 'llama3':
-    return Rotary(given['rope_theta'], given['factor'], given['original_max_position_embeddings'],
-                  given['low_freq_factor'], given['high_freq_factor'])
+    more = checked(given, _Llama3)
+    if more.low_freq_factor >= more.high_freq_factor:
+      raise ValueError(f'sets low_freq_factor to {more.low_freq_factor} and high_freq_factor to '
+                       f'{more.high_freq_factor}; the first must be lower. Download it again.')
+    return Rotary(scaling.rope_theta, more.factor, more.original_max_position_embeddings, more.low_freq_factor,
+                  more.high_freq_factor)
   raise ValueError(f'scales rotary positions by {how!r}; supported are default, linear and llama3.')
 
 

@@ -1,8 +1,10 @@
 """T5 1.0, T5 1.1, mT5 and umT5: config and names. T5X's names are the package's, and its shapes give most values."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from prompt_tuning.files.json_files import Fields, Layers, Size, checked
 from prompt_tuning.models.family import Family, Names, table
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.t5_config import T5Config
@@ -47,19 +49,40 @@ TABLE = table('''
 ''')
 
 
+class Stored(Fields):
+  """The fields of a `config.json` that this family reads."""
+
+  model_type: str
+  vocab_size: Size
+  d_model: Size
+  d_kv: Size
+  d_ff: Size
+  num_heads: Size
+  num_layers: Layers
+  num_decoder_layers: Layers | None = None
+  feed_forward_proj: str = 'relu'
+  scale_decoder_outputs: bool | None = None
+  tie_word_embeddings: bool | None = True
+  relative_attention_num_buckets: Size = 32
+  relative_attention_max_distance: Size = 128
+
+
 def read(config: Mapping[str, Any]) -> T5Config:
   """Returns the config of a `config.json`."""
-  projection = config.get('feed_forward_proj', 'relu')
+  stored = checked(config, Stored)
+  projection, scaled = stored.feed_forward_proj, stored.scale_decoder_outputs
+  buckets, distance = stored.relative_attention_num_buckets, stored.relative_attention_max_distance
   if projection not in _ACTIVATIONS:
     raise ValueError(f'asks for feed_forward_proj {projection!r}; supported are {", ".join(_ACTIVATIONS)}.')
+  if buckets < 4 or distance <= buckets // 2:  # the encoder has an exact and a wide bucket for each direction
+    raise ValueError(f'sets relative_attention_num_buckets to {buckets} and relative_attention_max_distance to '
+                     f'{distance}: expected at least 4 buckets, and a distance above half of them. Download it again.')
   return T5Config(
-    vocab_size=config['vocab_size'], width=config['d_model'], heads=config['num_heads'], head_dim=config['d_kv'],
-    mlp_dim=config['d_ff'], encoder_layers=config['num_layers'],
-    decoder_layers=config.get('num_decoder_layers') or config['num_layers'], mlp_activations=_ACTIVATIONS[projection],
-    scaled=config.get('scale_decoder_outputs',
-                      config['model_type'] == 't5' and config.get('tie_word_embeddings', True)),
-    relative_buckets=config.get('relative_attention_num_buckets', 32),
-    relative_max_distance=config.get('relative_attention_max_distance', 128))
+    vocab_size=stored.vocab_size, width=stored.d_model, heads=stored.num_heads, head_dim=stored.d_kv,
+    mlp_dim=stored.d_ff, encoder_layers=stored.num_layers,
+    decoder_layers=stored.num_decoder_layers or stored.num_layers, mlp_activations=_ACTIVATIONS[projection],
+    scaled=stored.model_type == 't5' and bool(stored.tie_word_embeddings) if scaled is None else scaled,
+    relative_buckets=buckets, relative_max_distance=distance)
 
 
 def write(config: T5Config) -> dict[str, Any]:
@@ -90,7 +113,7 @@ def infer(names: Names, path: str) -> T5Config:
   missing = [name for name in wanted if name not in names]
   if missing:
     raise ValueError(f'{path} is not an encoder-decoder T5: it lacks {", ".join(missing)}.')
-  shape = {name: found[0] for name, found in names.items()}
+  shape = matrices(names, (*wanted, 'encoder/layers_0/mlp/wo/kernel'), path)
   vocab_size, width = shape['token_embedder/embedding']
   heads, buckets = shape[relative]
   gated = 'encoder/layers_0/mlp/wi_0/kernel' in names
@@ -98,15 +121,36 @@ def infer(names: Names, path: str) -> T5Config:
   return T5Config(
     vocab_size=vocab_size, width=width, heads=heads,
     head_dim=shape['encoder/layers_0/attention/query/kernel'][1] // heads,
-    mlp_dim=shape['encoder/layers_0/mlp/wo/kernel'][0], encoder_layers=count_layers(names, 'encoder'),
-    decoder_layers=count_layers(names, 'decoder'), mlp_activations=('gelu', 'linear') if gated else ('relu',),
+    mlp_dim=shape['encoder/layers_0/mlp/wo/kernel'][0], encoder_layers=count_layers(names, 'encoder', path),
+    decoder_layers=count_layers(names, 'decoder', path), mlp_activations=('gelu', 'linear') if gated else ('relu',),
     tied=tied, scaled=tied, relative_buckets=buckets, layer_biases=relative == own)
 
 
-def count_layers(names: Names, stack: str) -> int:
-  """Returns the number of layers of a stack in a T5X checkpoint."""
-  return 1 + max(int(name.split('/')[1].removeprefix('layers_')) for name in names
-                 if name.startswith(f'{stack}/layers_'))
+def matrices(names: Names, wanted: Iterable[str], path: str) -> dict[str, tuple[int, int]]:
+  """Returns the shapes of matrices of a T5X checkpoint.
+
+  Raises:
+    ValueError: one is missing, is not a matrix, or is empty.
+  """
+  found = {name: names.get(name, ((), None))[0] for name in wanted}
+  wrong = [f'{name}: {tuple(shape)}' for name, shape in found.items() if len(shape) != 2 or 0 in shape]
+  if wrong:
+    raise ValueError(f'{path} is not a T5: expected matrices, found {", ".join(wrong)}. Copy the checkpoint again.')
+  return found
+
+
+def count_layers(names: Names, stack: str, path: str) -> int:
+  """Returns the number of layers of a stack in a T5X checkpoint.
+
+  Raises:
+    ValueError: a layer is missing.
+  """
+  found = {match[1] for match in map(re.compile(rf'{stack}/layers_(\d+)/').match, names) if match}
+  missing = next((i for i in range(len(found)) if str(i) not in found), None)
+  if missing is not None:
+    raise ValueError(f'{path} lacks {stack}/layers_{missing}, but has {len(found)} layers of the {stack}. Copy the '
+                     'checkpoint again.')
+  return len(found)
 
 
 FAMILY = Family(

@@ -1,7 +1,7 @@
 """T5X's decoder-only T5: stored only as T5X checkpoints, whose names are the package's except the embedding's."""
 
 from prompt_tuning.models.decoder_only import DecoderConfig
-from prompt_tuning.models.families.t5 import count_layers
+from prompt_tuning.models.families.t5 import count_layers, matrices
 from prompt_tuning.models.family import Family, Names
 
 _EMBEDDING = 'decoder/token_embedder/embedding'
@@ -16,14 +16,14 @@ def infer(names: Names, path: str) -> DecoderConfig:
   """
   if _BIAS not in names:
     raise ValueError(f'{path} is not a decoder-only T5: it lacks {_BIAS}. Give the config of its model.')
-  shape = {name: found[0] for name, found in names.items()}
+  query, out = 'decoder/layers_0/self_attention/query/kernel', 'decoder/layers_0/mlp/wo/kernel'
+  shape = matrices(names, (_BIAS, _EMBEDDING, query, out), path)
   heads, buckets = shape[_BIAS]
   vocab_size, width = shape[_EMBEDDING]
   gated, tied = 'decoder/layers_0/mlp/wi_0/kernel' in names, 'decoder/logits_dense/kernel' not in names
   return DecoderConfig(
-    layers=count_layers(names, 'decoder'), width=width, heads=heads,
-    head_dim=shape['decoder/layers_0/self_attention/query/kernel'][1] // heads,
-    mlp_dim=shape['decoder/layers_0/mlp/wo/kernel'][0], vocab_size=vocab_size, family='t5x', tied=tied,
+    layers=count_layers(names, 'decoder', path), width=width, heads=heads,
+    head_dim=shape[query][1] // heads, mlp_dim=shape[out][0], vocab_size=vocab_size, family='t5x', tied=tied,
     started=True, mlp_activations=('gelu', 'linear') if gated else ('relu',), relative_buckets=buckets,
     output_scale=width**-0.5 if tied else 1.0)
 

@@ -1,0 +1,83 @@
+"""Targets that no answer can equal: counted before training, since a run on them learns and is judged wrong."""
+
+from collections.abc import Iterator, Mapping
+
+from prompt_tuning.data.tasks import Example, Mixture, Task
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.rows.layouts import Layout
+
+_MOST = 1000  # examples of each task that are looked at
+
+
+def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layout: Layout,
+                  lengths: Mapping[str, int]) -> list[str]:
+  """Looks at the first thousand examples of each task whose targets are texts.
+
+  Args:
+    task: the training task.
+    split: its split.
+    vocabulary: the model's.
+    layout: the model's; without an end token after inputs, input and target are one text.
+    lengths: most tokens of 'targets', the end token included.
+
+  Returns:
+    A warning for each kind of targets, with their number and an example.
+
+  Raises:
+    ValueError: most targets of a task with metrics are changed, ended or cut.
+  """
+  warnings = []
+  for part, _ in task.parts(split):
+    examples = part.split(split)
+    if hasattr(examples, 'draw'):
+      continue  # endless, and made by a program
+    texts = [example for example in (examples[i] for i in range(min(_MOST, len(examples)))) if _is_text(example)]
+    found: dict[str, list[str]] = {}
+    for example in texts:
+      for kind, shown in _faults(example, vocabulary, layout, lengths):
+        found.setdefault(kind, []).append(shown)
+    for kind, shown in found.items():
+      message = f'{len(shown)} of {len(texts)} targets of {part.name} {kind.format(shown[0])}'
+      if kind in _SERIOUS and part.metrics and len(shown) > len(texts) / 2:
+        raise ValueError(message)
+      warnings.append(message)
+  return warnings
+
+
+_LOST = ('hold what the vocabulary cannot give back, such as {}: no answer equals them. Write them without these '
+         'characters, or use another model.')
+_BLANKS = 'have white space that the vocabulary changes, such as {}. Metrics that compare every character count it.'
+_ENDED = 'already hold the token that ends a target, such as {}. It is added to every target: leave it out.'
+_CUT = 'are longer than max_target_length and are cut, such as {}. Increase it to keep them whole.'
+_JOINED = ('follow their input without a blank, such as {}. In this model input and target are one text: begin the '
+           'target with a blank, as in target_template=" {{label}}", or end the input with one.')
+_SERIOUS = (_LOST, _ENDED, _CUT)
+
+
+def _is_text(example: Example) -> bool:
+  return isinstance(example.get('targets'), str) and example.get('targets_ends', True)
+
+
+def _faults(example: Example, vocabulary: Vocabulary, layout: Layout,
+            lengths: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+  """Yields what is wrong with a target, and how it is shown."""
+  target, ids = example['targets'], vocabulary.encode(example['targets'])
+  if set(ids) & set(vocabulary.end_ids):
+    yield _ENDED, _shown(target)
+  else:
+    back = vocabulary.decode(ids)
+    if back.split() != target.split():
+      yield _LOST, f'{_shown(target)}, which comes back as {_shown(back)}'
+    elif back.strip() != target.strip():
+      yield _BLANKS, _shown(target)
+  if len(ids) >= lengths.get('targets', len(ids) + 1):
+    yield _CUT, f'{_shown(target)} of {len(ids) + 1} tokens for a length of {lengths["targets"]}'
+  inputs = example.get('inputs')
+  if not layout.input_ends and isinstance(inputs, str) and inputs and target:
+    joined = vocabulary.decode([*vocabulary.encode(inputs), *ids])
+    if joined == inputs + target and not (inputs[-1].isspace() or target[0].isspace()):
+      yield _JOINED, _shown(inputs[-20:] + target)
+
+
+def _shown(text: str) -> str:
+  return repr(text if len(text) <= 60 else f'{text[:59]}…')

@@ -1,0 +1,33 @@
+"""Lines of figures, as `metrics.jsonl` holds them: one JSON object each, with its step."""
+
+import json
+from typing import Any, NamedTuple
+
+
+class Line(NamedTuple):
+  """A line of figures.
+
+  Attributes:
+    number: from 1.
+    content: its bytes, line feed included.
+    figures: its object, with an integer `step`; None if it is damaged.
+  """
+
+  number: int
+  content: bytes
+  figures: dict[str, Any] | None
+
+
+def parse(content: bytes) -> list[Line]:
+  """Returns the lines of a file of figures, without half a line at its end, which a killed process leaves."""
+  lines = [Line(number, line.rstrip(b'\r\n') + b'\n', _figures(line))
+           for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+  return lines[:-1] if lines and lines[-1].figures is None else lines
+
+
+def _figures(line: bytes) -> dict[str, Any] | None:
+  try:
+    found = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  return found if isinstance(found, dict) and type(found.get('step')) is int else None

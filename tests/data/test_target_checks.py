@@ -1,0 +1,57 @@
+"""Targets that no answer can equal are counted before training, or refused if they are most."""
+
+import re
+
+import pytest
+
+from prompt_tuning.data import metrics
+from prompt_tuning.data.target_checks import check_targets
+from prompt_tuning.data.tasks import Task
+from prompt_tuning.rows.layouts import CausalLayout, Layout
+
+LENGTHS = {'inputs': 20, 'targets': 6}
+
+
+class Letters:
+  """Letters as ids; it has no braces, reads line feeds as blanks, and '$' ends a text."""
+
+  end_ids = (ord('$'),)
+
+  def encode(self, text):
+    return [ord(letter) for letter in text.replace('\n', ' ') if letter not in '{}']
+
+  def decode(self, ids):
+    return ''.join(map(chr, ids)).partition('$')[0]
+
+
+def checked(targets, *, layout=Layout(), inputs='x ', judged=True):
+  rows = [{'inputs': inputs, 'targets': target} for target in targets]
+  task = Task('toy', {'train': rows}, (metrics.accuracy,) if judged else ())
+  return check_targets(task, 'train', Letters(), layout, LENGTHS)
+
+
+def test_targets_that_can_be_given_back_are_not_named():
+  assert checked(['yes', 'no']) == []
+
+
+@pytest.mark.parametrize(('target', 'message'), [
+  ('{a}', "1 of 3 targets of toy hold what the vocabulary cannot give back, such as '{a}', which comes back as 'a'"),
+  ('no$', "1 of 3 targets of toy already hold the token that ends a target, such as 'no$'"),
+  ('abcdef', "1 of 3 targets of toy are longer than max_target_length and are cut, such as 'abcdef' of 7 tokens"),
+  ('a\nb', r"1 of 3 targets of toy have white space that the vocabulary changes, such as 'a\nb'"),
+])
+def test_each_kind_is_counted_with_an_example_and_refused_if_it_is_most(target, message):
+  (warning,) = checked([target, 'yes', 'no'])
+  assert warning.startswith(message)
+  if '\n' not in target:
+    with pytest.raises(ValueError, match=re.escape(message.replace('1 of 3', '2 of 3'))):
+      checked([target, target, 'no'])
+  assert len(checked([target, target, 'no'], judged=False)) == 1
+
+
+@pytest.mark.parametrize(('inputs', 'target', 'found'), [
+  ('Sentiment:', 'good', ["'Sentiment:good'"]), ('Sentiment:', ' good', []), ('Sentiment: ', 'good', [])])
+def test_a_target_that_follows_its_input_without_a_blank_is_counted_where_both_are_one_text(inputs, target, found):
+  warnings = checked([target], layout=CausalLayout(), inputs=inputs)
+  assert [re.search(r"such as ('.*?')\.", each)[1] for each in warnings] == found
+  assert checked([target], inputs=inputs) == []
