@@ -158,6 +158,13 @@ def map_named(function: Callable[[str, Any], Any], tree: Mapping[str, Any]) -> P
   return unflatten({path: function(path, leaf) for path, leaf in flatten(tree).items()})
 
 
+def described(tree: Mapping[str, Any]) -> str:
+  """Returns the number of parameters in the tree and the first names, for `repr`."""
+  names = list(flatten(tree))
+  more = f' and {len(names) - 2} more' if len(names) > 2 else ''
+  return f'{count(tree):,} parameters in {", ".join(names[:2])}{more}'
+
+
 def count(tree: Mapping[str, Any]) -> int:
   """Returns the number of parameters in the tree."""
   return sum(int(np.prod(leaf.shape)) for leaf in flatten(tree).values())

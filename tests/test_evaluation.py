@@ -93,6 +93,19 @@ def test_the_loss_is_the_mean_over_the_targets_tokens(tiny, steps, seen):
   np.testing.assert_allclose([found['loss'], found['token_accuracy']], [loss / count, right / count], rtol=1e-5)
 
 
+def test_the_loss_weighs_examples_as_training_does(tiny):
+  def loss(*weighted):
+    task = Task('weighted', {'validation': [example | {'loss_weight': weight} for example, weight in weighted]})
+    return evaluate_loss(tiny, Conditioning(), Layout(), task, lengths=LENGTHS, batch_size=2)
+
+  first, last = EXAMPLES[1], EXAMPLES[2]  # of two tokens each
+  alone = [loss((first, 0.125)), loss((last, 0.5))]
+  together = loss((first, 0.125), (last, 0.375))
+  for name, value in together.items():
+    np.testing.assert_allclose(value, 0.25 * alone[0][name] + 0.75 * alone[1][name], rtol=1e-5)
+  np.testing.assert_allclose(alone[0]['loss'], loss((first, 1.0))['loss'], rtol=1e-6)
+
+
 def test_a_mixtures_loss_counts_every_token_of_its_tasks(tiny):
   parts = [dataclasses.replace(TASK, splits={'validation': part}) for part in (EXAMPLES[:1], EXAMPLES[1:])]
   found = evaluate_loss(tiny, Conditioning(), Layout(), Mixture('both', tuple(parts)), lengths=LENGTHS, batch_size=2)

@@ -21,7 +21,7 @@ from absl import logging
 
 from prompt_tuning.data.buckets import Buckets, bucket_lengths, usual_length
 from prompt_tuning.data.packing import Row, make_room, pack
-from prompt_tuning.data.preprocessing import FEATURES, Preprocessor
+from prompt_tuning.data.preprocessing import FEATURES, Preprocessor, loss_weight
 from prompt_tuning.data.shuffled import Shuffled
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
@@ -161,8 +161,8 @@ class TrainBatches:
 class EvalBatches:
   """Batches of a finite sequence of examples, once and in order; the last is padded with empty rows.
 
-  Iteration yields pairs `(batch, examples)`: the examples of the batch's first rows. `questions` yields the same
-  without targets, for generation.
+  Iteration yields pairs `(batch, examples)`: the examples of the batch's first rows. `weighted` yields the same with
+  the examples' loss weights, `questions` without targets, for generation.
 
   Attributes:
     examples: all examples.
@@ -203,6 +203,12 @@ class EvalBatches:
 
   def __iter__(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     return self._batches([self._layout.example(*ids) for ids in self._ids], self._layout.row_lengths, self._side)
+
+  def weighted(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
+    """Yields the batches with the weights of training, for the loss."""
+    rows = [self._layout.example(*ids, loss_weight=loss_weight(example))
+            for ids, example in zip(self._ids, self.examples, strict=True)]
+    return self._batches(rows, self._layout.row_lengths, self._side)
 
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches without targets, padded as the layout requires for generation."""

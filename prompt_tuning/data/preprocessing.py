@@ -38,7 +38,7 @@ class Preprocessor:
   def __call__(self, example: Example) -> layouts.Segment:
     """Returns the laid-out example."""
     inputs, targets = self.ids(example)
-    return self._layout.example(inputs, targets, loss_weight=_loss_weight(example))
+    return self._layout.example(inputs, targets, loss_weight=loss_weight(example))
 
   def ids(self, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of inputs and targets."""
@@ -72,7 +72,8 @@ def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:
   return [begin] if layout.prefixed and not layout.input_ends and begin is not None else []
 
 
-def _loss_weight(example: Example) -> float:
+def loss_weight(example: Example) -> float:
+  """Returns the loss weight of an example's targets. Raises ValueError if it is not a number of at least 0."""
   weight = example.get('loss_weight', 1.0)
   if not isinstance(weight, int | float | np.number) or not 0 <= weight < np.inf:
     raise ValueError(f'An example has loss_weight={weight!r:.60}, expected a number of at least 0. Fix it, or leave it '

@@ -65,6 +65,9 @@ class Task(_Splits):
   score_metrics: tuple[Metric, ...] = ()
   labels: tuple[str, ...] = ()
 
+  def __repr__(self) -> str:
+    return f'{type(self).__name__}({self.name!r}, splits {", ".join(self.splits)})'  # their sizes may be unread
+
   def split(self, name: str) -> Sequence[Example]:
     """Returns the examples of one split.
 
@@ -134,6 +137,10 @@ class Mixture(_Splits):
   name: str
   tasks: tuple[Task, ...]
   rates: tuple[float, ...] = ()
+
+  def __repr__(self) -> str:
+    rates = ', '.join(f'{task.name}: {rate:g}' for task, rate in zip(self.tasks, self.rates, strict=True))
+    return f'Mixture({self.name!r}, rates {rates})'
 
   def __post_init__(self):
     rates = tuple(self.rates) or (1.0,) * len(self.tasks)

@@ -61,6 +61,26 @@ def _advice(folder: str, found: Any) -> str:
           'XDG_CACHE_HOME to a folder for caches that can be written, or JAX_COMPILATION_CACHE_DIR.')
 
 
+@functools.cache
+def _spent() -> list[float]:
+  """Returns the seconds that XLA has compiled, which grow from the first call on."""
+  import jax
+
+  total = [0.0]
+
+  def add(event: str, seconds: float, **_: Any) -> None:
+    if event == '/jax/core/compile/backend_compile_duration':
+      total[0] += seconds
+
+  jax.monitoring.register_event_duration_secs_listener(add)
+  return total
+
+
+def seconds() -> float:
+  """Returns the seconds that XLA has compiled since the first call."""
+  return _spent()[0]
+
+
 def compile_step(function: Any, *arguments: Any) -> Any:
   """Returns a jitted function compiled for these arguments, and returns freed memory to the system.
 

@@ -9,6 +9,7 @@ import re
 import sys
 
 HEARTBEAT = 20  # seconds without a heartbeat after which a process counts as dead, and the others stop
+PIECE = 1 << 28  # bytes that are sent at once: JAX cannot index arrays of 2 GiB
 # Variables in which clusters say how many processes a run has.
 _OF_SEVERAL = ('SLURM_NTASKS', 'OMPI_COMM_WORLD_SIZE', 'JAX_NUM_PROCESSES')
 _PORT = '10.0.0.1:8476'
@@ -84,11 +85,14 @@ def from_main(content: bytes | None) -> bytes | None:
   import numpy as np
   from jax.experimental.multihost_utils import broadcast_one_to_all
 
-  size = int(broadcast_one_to_all(np.int32(-1 if content is None else len(content))))
-  if size < 0:
+  pieces, rest = map(int, broadcast_one_to_all(np.int32((-1, 0) if content is None else divmod(len(content), PIECE))))
+  if pieces < 0:
     return None
-  held = np.frombuffer(content, np.uint8) if is_main() else np.zeros(size, np.uint8)
-  return np.asarray(broadcast_one_to_all(held)).astype(np.uint8).tobytes()
+  received = bytearray()
+  for size in [PIECE] * pieces + [rest] * (rest > 0):
+    held = np.frombuffer(content, np.uint8, size, len(received)) if is_main() else np.zeros(size, np.uint8)
+    received += np.asarray(broadcast_one_to_all(held)).astype(np.uint8).tobytes()
+  return content if is_main() else bytes(received)
 
 
 def lost(error: Exception) -> bool:

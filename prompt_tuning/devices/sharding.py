@@ -37,6 +37,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'logits_dense/kernel', ('width', 'vocab')),
   (r'(out|wo|input_layer|logits_dense)/bias', (None,)),
   (r'(scale|norm/bias|rel_embedding)', ()),
+  (r'(down|up)', ()),  # of a low-rank update, beside a kernel
 )
 
 

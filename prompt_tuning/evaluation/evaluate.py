@@ -140,7 +140,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
                   split: str = 'validation', lengths: Mapping[str, int], batch_size: int = 32,
                   steps: int | None = None, loss: Loss = Loss(z_loss=0.0),
                   heed: Callable[[], None] | None = None) -> dict[str, float]:
-  """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens.
+  """Returns the loss, its two parts and the accuracy of given targets, averaged over their tokens by loss weight.
 
   A loss that compares rows is averaged over batches.
 
@@ -166,7 +166,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
                            num_examples=limit)
     batches.heed = heed or batches.heed
     _require_targets(each, split, batches.examples)
-    for batch, _ in batches:
+    for batch, _ in batches.weighted():
       loss.check(batch)
       sums = _sums(model.module, model.params, batch, conditioning, loss=loss)
       for name, value in sums.items():

@@ -63,6 +63,10 @@ class SavedPrompt:
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   path: str = PATH
 
+  def __repr__(self) -> str:
+    return (f'SavedPrompt({self.path}, {len(self.vectors)} vectors of width {self.vectors.shape[-1]}, placement '
+            f'{self.placement.__name__}{_origin(self.about)})')
+
   def layout(self) -> layouts.Layout:
     """Returns the layout of examples for this prompt."""
     return self._method().layout()
@@ -104,6 +108,9 @@ class Trained:
 
   tensors: Flat
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __repr__(self) -> str:
+    return f'Trained({trees.described(self.tensors)}{_origin(self.about)})'
 
   def prompt(self) -> SavedPrompt | None:
     """Returns the prompt among the tensors, or None."""
@@ -147,6 +154,11 @@ class Trained:
     """Returns the same tensors without the model that they were trained for, for use with any model of its shape."""
     own = ('made_for', 'weights', *_OF_STACKS)
     return dataclasses.replace(self, about={name: value for name, value in self.about.items() if name not in own})
+
+
+def _origin(about: Mapping[str, Any]) -> str:
+  """Returns the metadata that tell prompts of several runs apart, for `repr`."""
+  return ''.join(f', {name} {about[name]}' for name in ('model', 'task', 'step') if name in about)
 
 
 def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> None:

@@ -57,7 +57,7 @@ class Loss:
   def scale(self, weights: Array) -> Array:
     """Returns the factor for the summed loss and gradient, given the sum of weights."""
     if self.normalizing_factor == 'tokens':
-      return 1.0 / jnp.maximum(weights, 1.0)
+      return 1.0 / jnp.where(weights > 0, weights, 1.0)
     return jnp.asarray(1.0 / (self.normalizing_factor or 1.0))
 
   def require_whole_batches(self, microbatches: int | None, packed: bool = False) -> None:
@@ -94,12 +94,12 @@ class Loss:
 
 
 def averages(sums: Mapping[str, Any]) -> dict[str, float]:
-  """Returns the averages per target token from a step's sums: loss, its two parts and token accuracy.
+  """Returns the averages over target tokens, by their weights, from a step's sums: loss, its parts, token accuracy.
 
   Only cross-entropy has the two parts; 'token_accuracy', the share of the given targets' tokens that the model predicts
   (0 to 1), is absent if the sums lack 'correct'. A task's 'accuracy' is that of whole predictions, in percent.
   """
-  weights = max(float(sums['weights']), 1.0)
+  weights = float(sums['weights']) or 1.0
   loss = float(sums['loss'])
   found = {'loss': loss / weights}
   if 'z_loss' in sums:

@@ -1,11 +1,10 @@
-"""Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5): config and module.
+"""Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5).
 
 What comes before every row is shared by all rows as keys and values, computed once or given: a cached context, a
 learned prefix, or a prompt whose layout has no slots in the rows. These keys and values do not depend on later
 positions.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,54 +12,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.devices import sharding
+from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
+from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
-from prompt_tuning.models.stack_config import StackConfig, require_choices, require_sizes
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
-
-
-@dataclasses.dataclass(frozen=True)
-class DecoderConfig(StackConfig):
-  """The shape of a decoder-only model: its stack, and the layers around it.
-
-  Attributes:
-    vocab_size: V, the number of rows of the embedding.
-    family: the family that defines the names and config of a folder; see `families`.
-    tied: the output layer is the embedding.
-    position_count: the number of rows of a learned position table; 0 means no table.
-    embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
-    output_cap: limit of the logits (Gemma 2); 0 means none.
-    prefix_lm: the positions of an input see one another.
-    started: every text begins with the token 0, and inputs have an end token (T5X).
-    features: width of inputs that are real vectors, read by a linear layer instead of the embedding; 0 means tokens.
-    classes: the number of labels of a separate output layer for input positions, see `LabelLayout`; 0 means that the
-      output is the vocabulary.
-    kind: a description for messages.
-  """
-
-  vocab_size: int = 0
-  family: str = 'llama'
-  tied: bool = False
-  position_count: int = 0
-  embedding_scale: float = 1.0
-  output_cap: float = 0.0
-  prefix_lm: bool = False
-  started: bool = False
-  features: int = 0
-  classes: int = 0
-  kind = 'a decoder-only model'
-
-  def __post_init__(self) -> None:
-    require_choices(self)
-    require_sizes(self, 'width', 'heads', 'head_dim', 'mlp_dim', 'layers')
-    object.__setattr__(self, 'causal', True)
-    object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
-    object.__setattr__(self, 'output_bias', self.classes > 0)
 
 
 class DecoderOnly(nn.Module):
@@ -77,7 +38,7 @@ class DecoderOnly(nn.Module):
     config = self.config
     embed = lambda rows: nn.Embed(rows, config.width, dtype=config.dtype, embedding_init=nn.initializers.normal(0.02))
     if config.features:
-      self.input_layer = nn.Dense(config.width, dtype=config.dtype)
+      self.input_layer = dense.Dense(config.width, dtype=config.dtype)
     else:
       self.token_embedder = embed(config.vocab_size)
     if config.position_count:
@@ -250,10 +211,13 @@ class DecoderOnly(nn.Module):
     return x + self.position_embedder(positions) if config.position_count else x
 
   def _logits(self, x: Array) -> Array:
-    logits = (x if self.config.outputs else self.token_embedder.attend(x)).astype(jnp.float32)
-    cap = self.config.output_cap
-    logits = cap * jnp.tanh(logits / cap) if cap else logits
-    return sharding.constrain(logits, self.config.mesh, 'batch', None, 'vocab')
+    config = self.config
+    logits = x if config.outputs else dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32)
+    if config.output_scale != 1.0:
+      logits = logits * config.output_scale
+    if config.output_cap:
+      logits = config.output_cap * jnp.tanh(logits / config.output_cap)
+    return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
             max_length: int) -> tuple[Any, Any, Array]:

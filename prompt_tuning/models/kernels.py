@@ -106,7 +106,7 @@ def _first(reasons: Sequence[tuple[Any, str]]) -> str:
   return next((text for holds, text in reasons if holds), '')
 
 
-def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'auto', dropout: Array | None = None,
+def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'xla', dropout: Array | None = None,
            cap: float = 0.0, weights: bool = False, mesh: Mesh | None = None) -> tuple[Array, Array | None]:
   """Returns the result of `attention.attend`, from the program that `choose` selects; a kernel returns no weights.
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning import trees
 from prompt_tuning.data.preprocessing import stand_in
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import Greedy, Sampler
@@ -48,6 +49,11 @@ class LanguageModel:
   path: str = ''
   step: int = 0
   ends: tuple[int, ...] = (1,)
+
+  def __repr__(self) -> str:
+    types = ' and '.join(sorted({str(array.dtype) for array in jax.tree.leaves(self.params)}))
+    return (f'LanguageModel({self.path!r}, family {self.module.config.family}, step {self.step}, '
+            f'{trees.count(self.params):,} parameters of {types}, vocabulary {self.vocabulary!r})')
 
   @property
   def width(self) -> int:

@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from prompt_tuning.models import kernels
 from prompt_tuning.models.attention import Block, hide
+from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.positions import RelativeBias, rotate
 from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.types import Array
@@ -132,7 +133,7 @@ class Attention(nn.Module):
   def setup(self) -> None:
     config = self.config
     initialise = config.initialiser()
-    dense = lambda name, features, init: nn.Dense(
+    dense = lambda name, features, init: Dense(
       features, use_bias=config.bias or name in config.projection_biases, dtype=config.dtype, kernel_init=init)
     # T5 folds 1/sqrt(K) into the query's initialiser and does not scale logits.
     small = config.initialiser(scale=1.0 / config.head_dim)
@@ -192,7 +193,7 @@ class MLP(nn.Module):
   def __call__(self, x: Array, dropout: Array | None, *, site: int) -> Array:
     activations = self.config.mlp_activations
     names = ['wi'] if len(activations) == 1 else [f'wi_{i}' for i in range(len(activations))]
-    dense = lambda features, name: nn.Dense(
+    dense = lambda features, name: Dense(
       features, use_bias=self.config.bias, dtype=self.config.dtype, name=name,
       kernel_init=self.config.initialiser(shape='truncated_normal', writes=name == 'wo'))
     hidden = 1

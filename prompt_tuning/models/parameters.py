@@ -14,11 +14,17 @@ from prompt_tuning.types import Array, Params
 
 
 def ready(module: Any, frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
-  """Returns the parameters for `module.apply`, inside a compiled function: the result of `merge`, with the parameters
-  outside the layers gathered."""
+  """Returns the parameters for `module.apply`, inside a compiled function, with those outside the layers gathered.
+
+  They are those of `merge`, but the factors of a dense layer's low-rank updates stay apart, as `down` and `up` beside
+  its kernel: `dense.apply` loses nothing of them, and the frozen matrix is neither copied nor differentiated.
+
+  Raises:
+    ValueError: as in `merge`.
+  """
+  beside = {name: value for name, value in retrained.items()
+            if isinstance(value, LowRankUpdate) and name.endswith('/kernel')}
   mesh = module.config.mesh
-  if mesh is None:
-    return merge(frozen, retrained)
 
   def own(name: str, value: Array | LowRankUpdate) -> Array | LowRankUpdate:
     if not isinstance(value, LowRankUpdate):
@@ -26,13 +32,24 @@ def ready(module: Any, frozen: Params, retrained: Mapping[str, Array | LowRankUp
     return LowRankUpdate(sharding.own_part(name, value.down, mesh, axis=0),
                          sharding.own_part(name, value.up, mesh, axis=1))
 
-  params = merge(frozen, {name: own(name, value) for name, value in retrained.items()})
+  params = merge(frozen, {name: own(name, value) for name, value in retrained.items() if name not in beside})
+  if beside:
+    flat = trees.flatten(frozen)  # the parts of this device, if the caller is mapped over devices
+    chosen: dict[str, dict[int | None, LowRankUpdate]] = {}
+    for name, update in beside.items():
+      path, layer = _place(name, own(name, update), flat)
+      chosen.setdefault(path, {})[layer] = update
+    factors = {f'{path.removesuffix("kernel")}{part}': array for path, updates in chosen.items()
+               for part, array in _factors(updates, flat[path].shape[0]).items()}
+    params = trees.unflatten({**trees.flatten(params), **factors})
+  if mesh is None:
+    return params
   return trees.map_named(
     lambda path, array: array if trees.is_stacked(path) else sharding.gather(path, array, mesh), params)
 
 
 def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Params:
-  """Returns the parameters with retrained copies in place; layers are stacked again.
+  """Returns the parameters with retrained copies in place, in the copies' type; layers are stacked again.
 
   Args:
     frozen: θ, layers stacked.
@@ -48,30 +65,49 @@ def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Par
   flat = {path: dequantised(array) if path in changed else array for path, array in flat.items()}
   chosen: dict[str, dict[int | None, Array]] = {}
   for name, value in retrained.items():
-    path, layer = trees.split_layer_name(name)
-    low_rank = isinstance(value, LowRankUpdate)
-    shape = (value.down.shape[0], value.up.shape[1]) if low_rank else value.shape
-    _require_place(name, path, layer, shape, flat)
-    if low_rank:
+    path, layer = _place(name, value, flat)
+    if isinstance(value, LowRankUpdate):
       value = (flat[path] if layer is None else flat[path][layer]) + value.down @ value.up
     chosen.setdefault(path, {})[layer] = value
   for path, copies in chosen.items():
-    if None in copies:
-      flat[path] = copies[None].astype(flat[path].dtype)
-      continue
-    layers = sorted(copies)
-    stacked = jnp.stack([copies[layer] for layer in layers]).astype(flat[path].dtype)
-    everything = len(layers) == flat[path].shape[0]
-    flat[path] = stacked if everything else flat[path].at[jnp.array(layers)].set(stacked)
+    flat[path] = copies[None] if None in copies else _stack(copies, flat[path])
   return trees.unflatten(flat)
 
 
-def _require_place(name: str, path: str, layer: int | None, shape: tuple[int, ...], flat: Mapping[str, Array]) -> None:
+def _stack(copies: Mapping[int, Array], others: Array) -> Array:
+  """Returns the copies of some layers stacked, with the other layers of `others` [L, ...] between them."""
+  layers = sorted(copies)
+  stacked = jnp.stack([copies[layer] for layer in layers])
+  if len(layers) == others.shape[0]:
+    return stacked
+  return others.astype(jnp.promote_types(others.dtype, stacked.dtype)).at[jnp.array(layers)].set(stacked)
+
+
+def _factors(updates: Mapping[int | None, LowRankUpdate], layers: int) -> dict[str, Array]:
+  """Returns the factors of one kernel's updates, stacked over layers: 0 in other layers and beyond a lower rank."""
+  rank = max(update.down.shape[1] for update in updates.values())
+  found = {}
+  for part, axis in (('down', 1), ('up', 0)):
+    copies = {layer: _padded(getattr(update, part), axis, rank) for layer, update in updates.items()}
+    shape = next(iter(copies.values())).shape
+    found[part] = copies[None] if None in copies else _stack(copies, jnp.zeros((layers, *shape)))
+  return found
+
+
+def _padded(factor: Array, axis: int, rank: int) -> Array:
+  return jnp.pad(factor, [(0, rank - size if axis == i else 0) for i, size in enumerate(factor.shape)])
+
+
+def _place(name: str, value: Array | LowRankUpdate, flat: Mapping[str, Array]) -> tuple[str, int | None]:
+  """Returns the stacked path and the layer of a name. Raises ValueError if the model lacks it, or its shape differs."""
+  path, layer = trees.split_layer_name(name)
   if path not in flat or trees.is_stacked(path) != (layer is not None):
     raise ValueError(f'The model has no parameter {name}.{nearest(path, flat)}')
   if layer is not None and layer >= flat[path].shape[0]:
     raise ValueError(f'The model has no parameter {name}. It has {flat[path].shape[0]} layers there, counted from 0.')
+  found = (value.down.shape[0], value.up.shape[1]) if isinstance(value, LowRankUpdate) else tuple(value.shape)
   wanted = flat[path].shape if layer is None else flat[path].shape[1:]
-  if shape != wanted:
-    raise ValueError(f'{name} has shape {tuple(shape)}, but the model expects {tuple(wanted)}. '
+  if found != wanted:
+    raise ValueError(f'{name} has shape {found}, but the model expects {tuple(wanted)}. '
                      'Use tensors that were trained for this model.')
+  return path, layer

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
+from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
@@ -99,10 +100,8 @@ class Stack(nn.Module):
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
     if hidden:
       return x, own
-    if config.output_scale != 1.0:
-      x = x * config.output_scale
-    if config.outputs:
-      x = nn.Dense(config.outputs, use_bias=config.output_bias, dtype=config.dtype, name='logits_dense')(x)
+    if config.outputs:  # logits are float32 whatever the activations are
+      x = Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
     return x, own
 
   def _layer(self) -> Callable[..., nn.Module]:

@@ -54,9 +54,8 @@ class StackConfig:
       smaller by a factor of √(2 L)); 0 scales by the fan-in, as T5 does.
     outputs: V, width of an output layer after the last norm; 0 means none.
     output_bias: the output layer has a bias.
-    output_scale: factor on the last norm's output.
     dropout_rate: share of activations dropped in training.
-    dtype: type of the activations; norms and softmax are computed in float32.
+    dtype: type of the activations; norms, softmax and logits are computed in float32.
     rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
     attention: the program that computes attention, see `kernels.choose`.
     mesh: the devices that the model is spread over, see `sharding`; None means one.
@@ -88,11 +87,10 @@ class StackConfig:
   initial_scale: float = 0.0
   outputs: int = 0
   output_bias: bool = False
-  output_scale: float = 1.0
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
-  attention: str = 'auto'
+  attention: str = 'xla'
   mesh: Mesh | None = None
 
   def initialiser(self, *, scale: float = 1.0, shape: str = 'normal', writes: bool = False) -> Any:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.devices import sharding
+from prompt_tuning.models import dense
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import Cache, choose, front_of, spread
 from prompt_tuning.models.layers import Surroundings
@@ -19,7 +20,7 @@ from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.t5_config import T5Config
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import Layout
-from prompt_tuning.types import Array, Batch
+from prompt_tuning.types import Array, Batch, Params
 
 _DECODER = 1 << 16  # separates the decoder's dropout keys from the encoder's, whose layers count from 0
 
@@ -200,8 +201,11 @@ class T5(nn.Module):
     return step, shape.empty(config), jnp.any(batch['encoder']['segments'] > 0, axis=1)
 
   def _logits(self, x: Array) -> Array:
-    logits = (self.token_embedder.attend(x) if self.config.tied else x).astype(jnp.float32)
-    return sharding.constrain(logits, self.config.mesh, 'batch', None, 'vocab')
+    config = self.config
+    logits = dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32) if config.tied else x
+    if config.scaled:
+      logits = logits * config.width**-0.5
+    return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
 
 
 def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array | int]:
@@ -233,11 +237,11 @@ def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Arra
   attention = params['decoder']['layers']['encoder_decoder_attention']
 
   def project(name: str) -> Array:
-    def one(kernel: Array) -> Array:
-      kernel = dequantised(sharding.gather(f'{name}/kernel', kernel, config.mesh), memory.dtype)
-      heads = (memory @ kernel.astype(memory.dtype)).reshape(*memory.shape[:2], config.heads, config.head_dim)
-      return heads.swapaxes(1, 2)  # [B, T, H, K] -> [B, H, T, K]
+    def one(layer: Params) -> Array:
+      kernel = dequantised(sharding.gather(f'{name}/kernel', layer['kernel'], config.mesh), memory.dtype)
+      heads = dense.apply({**layer, 'kernel': kernel}, memory, memory.dtype)
+      return heads.reshape(*memory.shape[:2], config.heads, config.head_dim).swapaxes(1, 2)  # -> [B, H, T, K]
 
-    return jax.lax.map(one, attention[name]['kernel'])
+    return jax.lax.map(one, attention[name])
 
   return project('key'), project('value')

@@ -23,12 +23,12 @@ class T5Config:
     decoder_layers: layers of the decoder.
     mlp_activations: ('gelu', 'linear') for 1.1 and mT5, ('relu',) for 1.0.
     tied: the output layer is the embedding (1.0).
-    scaled: the decoder's output is multiplied by D^-0.5 before the output layer (1.0).
+    scaled: the logits are multiplied by D^-0.5 (1.0).
     relative_buckets: buckets of the relative position bias.
     relative_max_distance: distance at which the last bucket starts.
     layer_biases: each layer has separate position biases (umT5); else the layers of a stack share them.
     dropout_rate: share of activations dropped in training.
-    dtype: type of the activations.
+    dtype: type of the activations; norms, softmax and logits are computed in float32.
     rematerialise: 'none' keeps what the backward pass needs, 'full' keeps only each layer's input.
     attention: the program that computes attention, see `kernels.choose`.
     mesh: the devices that the model is spread over, see `sharding`; None means one.
@@ -52,7 +52,7 @@ class T5Config:
   dropout_rate: float = 0.0
   dtype: Any = jnp.float32
   rematerialise: str = 'none'
-  attention: str = 'auto'
+  attention: str = 'xla'
   mesh: Mesh | None = None
   family: str = 't5'
   kind = 'an encoder-decoder'
@@ -67,7 +67,6 @@ class T5Config:
     return StackConfig(
       layers=self.decoder_layers if cross else self.encoder_layers, causal=cross, cross=cross,
       outputs=self.vocab_size if cross and not self.tied else 0,
-      output_scale=self.width**-0.5 if cross and self.scaled else 1.0,
       **{name: getattr(self, name) for name in (
         'width', 'heads', 'head_dim', 'mlp_dim', 'mlp_activations', 'relative_buckets', 'relative_max_distance',
         'layer_biases', 'dropout_rate', 'dtype', 'rematerialise', 'attention',

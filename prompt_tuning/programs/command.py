@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import prompt_tuning
 from prompt_tuning.files import terminal
 from prompt_tuning.names import nearest, printable
 from prompt_tuning.programs import current_folder, gin_flags
@@ -30,6 +31,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
 }
 TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
+VERSION = f'prompt-tuning {prompt_tuning.__version__}'
 
 _EXAMPLES = {
   'train': """\
@@ -54,8 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs `prompt-tuning SUBCOMMAND ...`; returns the exit status."""
   argv = list(sys.argv[1:] if argv is None else argv)
   known = [*PROGRAMS, *SUBCOMMANDS]
+  if argv[:1] == ['--version']:
+    print(VERSION)
+    return 0
   if not argv or argv[0] in ('-h', '--help'):
-    print('usage: prompt-tuning SUBCOMMAND ...   (SUBCOMMAND --help says more)\n')
+    print('usage: prompt-tuning SUBCOMMAND ...   (SUBCOMMAND --help says more)\n'
+          '       prompt-tuning --version\n')
     for name, summary in [*PROGRAMS.items(), *((name, entry[0]) for name, entry in SUBCOMMANDS.items())]:
       print(f'  {name:10} {summary}')
     return 0 if argv else 2
@@ -72,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(program: str, argv: Sequence[str] | None = None) -> int:
   """Runs one program; returns the exit status: 0, or 2 after a message that says what to change."""
   argv = list(sys.argv[1:] if argv is None else argv)
+  if '--version' in argv:
+    print(VERSION)
+    return 0
   terminal.open_streams()
   try:
     current_folder.put_last()

@@ -35,7 +35,7 @@ def setting(default: Any, group: str, *, learnt: bool = True, flag: str | None =
   return dataclasses.field(default=default, metadata={'group': group, 'learnt': learnt, 'flag': flag})
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Run:
   """What every run has.
 
@@ -87,7 +87,7 @@ class Run:
   seed: Count | None = setting(0, 'data')
   dtype: Literal['float32', 'bfloat16', 'float16', 'int8'] = setting('float32', 'model')
   activation_dtype: Literal['float32', 'bfloat16', 'float16'] = setting('float32', 'model')
-  attention: Literal['auto', 'xla', 'cudnn', 'pallas'] = setting('auto', 'machine', learnt=False)
+  attention: Literal['auto', 'xla', 'cudnn', 'pallas'] = setting('xla', 'machine', learnt=False)
   mesh: Mapping[str, int] | None = setting(None, 'machine', learnt=False)
   architecture: Choice | None = setting(None, 'model')
   vocabulary: Choice | None = setting(None, 'model')
@@ -107,6 +107,9 @@ class Run:
     if self.data is not None and given:
       raise ValueError(f'{" and ".join(given)} cannot be used: {self.data.name} is not a .jsonl, .tsv or .csv file '
                        'with columns. Leave them out, or give data=FILE.')
+
+  def __repr__(self) -> str:
+    return f'{type(self).__name__}({", ".join(f"{name}={value!r}" for name, value in self.given().items())})'
 
   @property
   def reads_table(self) -> bool:

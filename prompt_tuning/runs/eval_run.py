@@ -68,7 +68,7 @@ class Use(Run):
                          + ('; the prompt has no run.toml that would tell it.' if self.prompt else '.'))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class EvalRun(Use):
   """A run that evaluates a frozen model, with trained tensors or alone.
 

@@ -47,10 +47,11 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   found = {}
   tasks = [each for each, _ in parts]
   for (each, words), name, short in zip(parts, unique_names(tasks), short_names(tasks), strict=True):
-    result = library.evaluate(
-      model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
-      lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
-      seed=described.seed or 0, ranked=words)
+    with metric_log.phase_that_compiles(f'Evaluating {short}', say):
+      result = library.evaluate(
+        model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
+        lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
+        seed=described.seed or 0, ranked=words)
     found[name] = result.metrics
     if multihost.is_main():
       _report(described, short, step, result)

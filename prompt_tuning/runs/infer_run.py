@@ -8,7 +8,7 @@ from prompt_tuning.runs.base import setting
 from prompt_tuning.runs.eval_run import Use
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class InferRun(Use):
   """A run that generates a prediction, or computes a score, for every row of a file or of a task's split.
 

@@ -11,7 +11,8 @@ from prompt_tuning.evaluation import predictions
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.infer_run import InferRun
-from prompt_tuning.runs.training import read_model
+from prompt_tuning.runs.training import read_model, say
+from prompt_tuning.training.metric_log import phase_that_compiles
 
 _LINES = {'rows': predictions.json_line, 't5x': predictions.json_line, 'id||text': predictions.text_line}
 _MOST = 64  # tokens of a prediction, if nothing tells
@@ -41,7 +42,8 @@ def run(described: InferRun, *, config_text: str = '') -> str:
     mode=described.mode, max_length=(lengths or {}).get('targets', _MOST), seed=described.seed or 0)
   if described.lines == 'rows':
     lines = _as_rows(rows, lines)
-  count = predictions.write_lines(path, lines, _LINES[described.lines])
+  with phase_that_compiles('Predicting', say):
+    count = predictions.write_lines(path, lines, _LINES[described.lines])
   if multihost.is_main():
     if described.marker:
       storage.write_bytes(f'{path}.COMPLETED', b'')

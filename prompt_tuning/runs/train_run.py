@@ -9,7 +9,7 @@ from prompt_tuning.runs.base import Count, Positive, Rate, Run, setting
 from prompt_tuning.runs.choice import Choice
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class TrainRun(Run):
   """A run that trains a few tensors for a frozen model.
 

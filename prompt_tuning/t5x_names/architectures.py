@@ -25,7 +25,7 @@ class Architecture:
   dropout_rate: float = 0.0
   dtype: Any = 'float32'
   rematerialise: str = 'none'
-  attention: str = 'auto'
+  attention: str = 'xla'
 
   def __post_init__(self) -> None:
     if self.rematerialise not in _REMATERIALISE:

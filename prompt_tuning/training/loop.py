@@ -161,9 +161,10 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
     def evaluate() -> bool:
       """Evaluates the step, and saves the best tensors; returns True if the run must stop early."""
-      nonlocal best, stale, metrics
-      with log.phase('Evaluating') if step - model.step == evaluations.period else contextlib.nullcontext():
+      nonlocal best, stale, metrics, evaluated
+      with log.phase('Evaluating') if evaluations.anything and not evaluated else contextlib.nullcontext():
         metrics = evaluator(method.condition(state.trained, model), layout, step, log, preemption.heed)
+      evaluated = True
       name, value, better = compare(metrics, evaluations.objective, best)
       if better:
         best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
@@ -197,7 +198,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     pending: list[dict[str, Any]] = []
     recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # correct and all tokens of the last steps
                                maxlen=-(-stop.examples // batch_size) if stop else 0)
-    began = time.monotonic()
+    began, evaluated = time.monotonic(), False
     stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
     compiled: dict[tuple[tuple[int, ...], ...], Any] = {}  # one for each bucket
     profiler = stack.enter_context(Profiler(model_dir, first=step + PROFILE_AFTER, steps=profile, say=log.say))

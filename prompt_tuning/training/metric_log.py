@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import logging
 
+from prompt_tuning.devices import compilation
 from prompt_tuning.evaluation import metric_lines
 from prompt_tuning.evaluation.saved import METRICS
 from prompt_tuning.files import local, storage, terminal
@@ -134,6 +135,15 @@ def phase(text: str, say: Callable[[str], None]) -> Iterator[None]:
   began = time.monotonic()
   yield
   say(f'{text}: {time.monotonic() - began:.1f} s')
+
+
+@contextlib.contextmanager
+def phase_that_compiles(text: str, say: Callable[[str], None]) -> Iterator[None]:
+  """Does the same for a phase that compiles when it needs to, and says how many of its seconds that took."""
+  say(f'{text}, after compiling …')
+  began, before = time.monotonic(), compilation.seconds()
+  yield
+  say(f'{text}: {time.monotonic() - began:.1f} s, {compilation.seconds() - before:.1f} s of it compiling')
 
 
 def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_tuning import trees
 from prompt_tuning.evaluation import saved
 
 CACHE_LIMIT = 4 << 30  # bytes
@@ -62,6 +63,10 @@ class Run:
   trained: Mapping[str, np.ndarray]
   metrics: Mapping[str, float]
   best: Mapping[str, Any] | None
+
+  def __repr__(self) -> str:
+    metrics = ''.join(f', {name} {value:.4g}' for name, value in self.metrics.items())
+    return f'Run({self.folder!r}, step {self.step}{metrics}, {trees.described(self.trained)})'
 
   @property
   def prompt(self) -> saved.SavedPrompt:

@@ -2,8 +2,9 @@
 
   θ'_name = θ_name + down · up,    down [in, r], up [r, out], up = 0 at first; φ = {down, up}.
 
-More expressive than a prompt if the model must learn something new. The sums are computed once per step and the model
-runs unchanged; they cost a copy of each chosen matrix.
+More expressive than a prompt if the model must learn something new. A dense layer computes x·θ + (x·down)·up, so θ is
+neither copied nor differentiated, and an update of a bfloat16 or 8-bit θ is not rounded away. Other matrices
+(embeddings, position biases) are summed once per step, in float32.
 """
 
 import dataclasses

@@ -38,6 +38,9 @@ class Prompt(nn.Module):
   prompt_init: Initializer = nn.initializers.uniform(0.5)
   dtype: Any = jnp.float32
 
+  def __repr__(self) -> str:
+    return f'Prompt({self.length})'
+
   @nn.compact
   def __call__(self, width: int) -> Array:
     """Returns [P, D] for the model's width D."""
@@ -53,7 +56,7 @@ class Wayward:
     gamma: γ, above 0.
   """
 
-  vectors: Array
+  vectors: Array = dataclasses.field(repr=False)
   gamma: float
 
   def __post_init__(self) -> None:

@@ -117,6 +117,7 @@ if __name__ == '__main__':
   parser.add_argument('--process_index', type=int)
   parser.add_argument('--settings', type=json.loads, help='arguments of `play`; {} in `folder` is the process')
   flags = parser.parse_args()
+  multihost.PIECE = 999  # states are sent in several pieces, as those above 256 MiB are
   multihost.start(flags.coordinator_address, flags.process_count, flags.process_index)
   settings = flags.settings | {'folder': flags.settings['folder'].format(flags.process_index)}
   print('\n' + json.dumps(play(**settings)), flush=True)

@@ -174,6 +174,20 @@ def make_scanned():
   save('scanned.npz', {**batch, **outputs(model, make.nested(arrays), batch)})
 
 
+def make_bfloat16():
+  """Writes `bfloat16.npz`: logits for `encoder_decoder.npz` of activations in bfloat16; 'tied' as in T5 1.0."""
+  golden, arrays = np.load(FOLDER / 'encoder_decoder.npz'), dict(np.load(FOLDER / 'parameters.npz'))
+  batch = {name: golden[name].astype(np.int32) for name in golden
+           if name.startswith(('encoder_input', 'decoder_')) and name != 'decoder_loss_weights'}
+  found = {}
+  for dtype, tied in itertools.product(('float32', 'bfloat16'), (False, True)):
+    params = {name: array for name, array in arrays.items() if not (tied and 'logits_dense' in name)}
+    logits = make.make_model(dtype=dtype, tied=tied)._compute_logits(make.nested(params), batch)
+    assert logits.dtype == jnp.float32
+    found[f'{dtype}_{"tied" if tied else "plain"}_logits'] = logits[..., :make.VOCAB]
+  save('bfloat16.npz', found)
+
+
 def make_checkpoints(plain, axes, trained):
   """Writes `checkpoints.tar.xz`: T5X's native layout and Orbax's, with and without a prompt."""
   partitioner = partitioning.PjitPartitioner(num_partitions=1, logical_axis_rules=[
@@ -251,3 +265,4 @@ if __name__ == '__main__':
   make_units()
   make_checkpoints(*made)
   make_scanned()
+  make_bfloat16()

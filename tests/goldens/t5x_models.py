@@ -25,23 +25,26 @@ ENCODER_PROMPT, DECODER_PROMPT = 'encoder/prompt/prompt/prompt', 'decoder/prompt
 VOCABULARY = seqio.PassThroughVocabulary(size=VOCAB, eos_id=1)
 
 
-def architecture(decoder_only=False, scanned=False):
-  """Returns T5 1.1 of these sizes in Flaxformer, its embedding with rows for the prompt and for `START`."""
+def architecture(decoder_only=False, scanned=False, dtype='float32', tied=False):
+  """Returns T5 1.1 of these sizes in Flaxformer, its embedding with rows for the prompt and for `START`.
+
+  `tied` makes the embedding the output layer, as in T5 1.0.
+  """
   dropout = functools.partial(linen.Dropout, rate=0.0)
-  norm = functools.partial(layer_norm.T5LayerNorm, dtype='float32')
+  norm = functools.partial(layer_norm.T5LayerNorm, dtype=dtype)
   attention = lambda: dense_attention.MultiHeadDotProductAttention(
-    num_heads=HEADS, head_dim=HEAD_DIM, use_bias=False, broadcast_dropout=True, dropout_rate=0.0, dtype='float32')
+    num_heads=HEADS, head_dim=HEAD_DIM, use_bias=False, broadcast_dropout=True, dropout_rate=0.0, dtype=dtype)
   mlp = lambda: dense.MlpBlock(
     intermediate_dim=HIDDEN, activations=('gelu', 'linear'), use_bias=False, intermediate_dropout_rate=0.0,
-    final_dropout_rate=0, dtype='float32')
+    final_dropout_rate=0, dtype=dtype)
   biases = functools.partial(relative_position_biases.RelativePositionBiases, num_heads=HEADS, num_buckets=BUCKETS,
-                             max_distance=MAX_DISTANCE, dtype='float32')
+                             max_distance=MAX_DISTANCE, dtype=dtype)
   embed = functools.partial(embedding.Embed, name='token_embedder', num_embeddings=VOCAB + P + 1, features=WIDTH,
-                            cast_input_dtype='int32', one_hot=True, dtype='float32', attend_dtype='float32')
+                            cast_input_dtype='int32', one_hot=True, dtype=dtype, attend_dtype='float32')
   logits = functools.partial(dense.DenseGeneral, features=VOCAB, use_bias=False, kernel_axis_names=['embed', 'vocab'],
                              dtype='float32')
   layer = {'dropout_factory': dropout, 'layer_norm_factory': norm}
-  stack = {'layer_norm_factory': norm, 'dtype': 'float32'}
+  stack = {'layer_norm_factory': norm, 'dtype': dtype}
   if scanned:  # each layer has separate position biases
     layer |= {'scanned': True, 'relative_position_bias_factory': biases}
     stack |= {'scan_layers': True}
@@ -61,8 +64,9 @@ def architecture(decoder_only=False, scanned=False):
     output_dropout_factory=dropout, position_embedder_factory=None, **stack)
   decoder = functools.partial(
     t5_architecture.Decoder, num_layers=DECODER, layer_factory=decoder_layer, dropout_factory=dropout,
-    output_logits_factory=logits, **({'token_embedder_factory': embed} if decoder_only else {}), **stack)
-  whole = {'dtype': 'float32'} | ({'scan_layers': True} if scanned else {})
+    output_logits_factory=None if tied else logits, **({'token_embedder_factory': embed} if decoder_only else {}),
+    **stack)
+  whole = {'dtype': dtype} | ({'scan_layers': True} if scanned else {})
   if decoder_only:
     return t5_architecture.DecoderOnly(decoder_factory=decoder, **whole)
   return t5_architecture.EncoderDecoder(encoder_factory=encoder, decoder_factory=decoder,
@@ -148,8 +152,8 @@ def prompt_optimizer(**changes):
     traverse_util.ModelParamTraversal(lambda name, _: '/prompt/' in name), adafactor.Adafactor(**HYPER | changes)),))
 
 
-def make_model(decoder_only=False, prefix_lm=True, optimizer=None, scanned=False):
-  common = {'module': architecture(decoder_only, scanned), 'optimizer_def': optimizer or prompt_optimizer(),
+def make_model(decoder_only=False, prefix_lm=True, optimizer=None, **shape):
+  common = {'module': architecture(decoder_only, **shape), 'optimizer_def': optimizer or prompt_optimizer(),
             'decode_fn': decoding.beam_search, 'label_smoothing': 0.0, 'z_loss': 1e-4, 'loss_normalizing_factor': None}
   if decoder_only:
     return DecoderOnly(vocabulary=VOCABULARY, inputs_bidirectional_attention=prefix_lm, **common)

@@ -24,6 +24,7 @@ from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
+from prompt_tuning.runs.train_run import TrainRun
 
 GPU = Facts('gpu', jnp.bfloat16, queries=512, keys=640, head_dim=64, capability=8.0)
 TPU = Facts('tpu', jnp.bfloat16, queries=512, keys=640, head_dim=64, by_segments=True)
@@ -231,12 +232,13 @@ def test_the_choice_is_logged_once(caplog):
   query, blocks = shared_blocks('float32')
   caplog.set_level('INFO', 'absl')
   for _ in range(2):
-    kernels.attend(query[:, :, :113], [Block(blocks[1].keys, blocks[1].values)])
+    kernels.attend(query[:, :, :113], [Block(blocks[1].keys, blocks[1].values)], asked='auto')
   assert caplog.messages == ['Attention of 113 queries to 145 keys: xla, as there is no kernel for a cpu.']
 
 
-def test_the_default_is_auto():
-  assert StackConfig(1, 8, 2, 4, 12).attention == 'auto'
+def test_plain_xla_is_the_default_since_no_kernel_has_run_on_its_hardware():
+  assert StackConfig(1, 8, 2, 4, 12).attention == T5Config(32, 8, 2, 4, 12, 1, 1).attention == 'xla'
+  assert TrainRun.settings()['attention'].default == 'xla'
 
 
 @pytest.mark.skipif(jax.default_backend() == 'cpu', reason='there is no accelerator, whose own kernel runs here')

@@ -1,18 +1,22 @@
 """The model against outputs of T5X and Flaxformer, from the checkpoints that they wrote."""
 
+import dataclasses
 import functools
 import json
 
 import golden_models
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from prompt_tuning import trees
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampling
 from prompt_tuning.losses import cross_entropy, log_likelihood
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.positions import relative_buckets
+from prompt_tuning.rows.conditioning import Conditioning
 
 CASES = {  # name -> (model, prefix of the golden names)
   'own plain': ('own', 'plain_'),
@@ -84,6 +88,31 @@ def test_logits_equal_t5xs(case):
   batch, found, wanted = outputs(case)
   real = batch['decoder']['segments'] > 0
   np.testing.assert_allclose(found['logits'][real], wanted['logits'][real], atol=2e-4)
+
+
+@pytest.mark.parametrize('kind', ['plain', 'tied'])
+def test_logits_of_bfloat16_activations_are_float32_as_in_t5x(kind):
+  golden, model = np.load(golden_models.OWN / 't5x/bfloat16.npz'), golden_models.t5x_model('own')
+  batch, _, _ = outputs('own plain')
+  tied, params = kind == 'tied', dict(model.params)
+  if tied:
+    params['decoder'] = {name: value for name, value in params['decoder'].items() if name != 'logits_dense'}
+  real = batch['decoder']['segments'] > 0
+
+  def logits(dtype):
+    config = dataclasses.replace(model.module.config, dtype=dtype, tied=tied, scaled=tied)
+    found = apply_model(model.module.clone(config=config), params, batch, Conditioning())
+    assert found.dtype == jnp.float32
+    return np.asarray(found)[real]
+
+  wanted = {dtype: golden[f'{dtype}_{kind}_logits'][real] for dtype in ('float32', 'bfloat16')}
+  np.testing.assert_allclose(logits(jnp.float32), wanted['float32'], atol=2e-4)
+  rounding = np.std(wanted['bfloat16'] - wanted['float32'])  # T5X rounds elsewhere too: attention's logits
+  found = logits(jnp.bfloat16)
+  assert np.std(found - wanted['bfloat16']) < 1.5 * rounding
+  assert np.std(found - wanted['float32']) < 1.2 * rounding
+  for each in (found, wanted['bfloat16']):  # not rounded to bfloat16 at the end
+    assert np.mean(each == each.astype(jnp.bfloat16).astype(np.float32)) < 0.01
 
 
 @pytest.mark.parametrize('case', CASES)

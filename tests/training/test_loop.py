@@ -5,6 +5,7 @@ import json
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy_run
@@ -32,6 +33,16 @@ def scripted(values):
 def lines(folder, kind='train'):
   found = [json.loads(line) for line in open(f'{folder}/metrics.jsonl')]
   return [line for line in found if line['folder'] == kind]
+
+
+@pytest.mark.slow
+def test_a_bfloat16_model_tunes_and_its_loss_is_evaluated(causal, tmp_path):
+  module = causal.module.clone(config=dataclasses.replace(causal.module.config, dtype=jnp.bfloat16))
+  params = jax.tree.map(lambda array: array.astype(jnp.bfloat16), causal.params)
+  run = toy_run.train(tmp_path, changes={'module': module, 'params': params}, packed=False, dropout_rate=0.0,
+                      train_steps=toy_run.START + 12, evaluations={'examples': 0, 'period': 12})
+  losses = [line['loss'] for line in lines(tmp_path)]
+  assert losses[-1] < losses[0] and np.isfinite(run.metrics['turn/loss'])
 
 
 def test_training_changes_the_prompt_and_no_frozen_number_and_says_nothing_when_quiet(tiny, tmp_path, capsys):

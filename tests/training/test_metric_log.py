@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import types
 
+import jax
 import pytest
 
 from prompt_tuning.training import metric_log
@@ -29,6 +31,15 @@ def test_what_a_tasks_metrics_say_also_stands_in_a_file_of_its_own(tmp_path):
   assert [json.loads(line) for line in open(tmp_path / 'inference_eval/a-metrics.jsonl')] == [
     {'step': 3, 'f1': 30.0}, {'step': 6, 'f1': 60.0}, {'step': 9, 'f1': 90.0}]
   assert [path.name for path in (tmp_path / 'training_eval').iterdir()] == ['a']
+
+
+def test_a_phase_that_compiles_says_how_many_of_its_seconds_that_took():
+  said = []
+  with metric_log.phase_that_compiles('Predicting', said.append):
+    jax.monitoring.record_event_duration_secs('/jax/core/compile/backend_compile_duration', 2.25)
+    jax.monitoring.record_event_duration_secs('/jax/core/compile/jaxpr_trace_duration', 1.0)
+  assert said[0] == 'Predicting, after compiling …'
+  assert re.fullmatch(r'Predicting: \d+\.\d s, 2\.2 s of it compiling', said[1])
 
 
 def test_tags_are_those_of_t5x(tmp_path):

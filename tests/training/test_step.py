@@ -11,6 +11,7 @@ import pytest
 
 from prompt_tuning import prompts, trees
 from prompt_tuning.losses import Loss, averages, pairwise_cosine
+from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.rows import layouts
 from prompt_tuning.training.optimizers import Adafactor, AdamW
 from prompt_tuning.training.step import TrainState, jitted_step, make_step
@@ -93,6 +94,27 @@ def test_the_summed_loss_is_divided_by_the_normalizing_factor(factor, scale):
 def test_a_normalizing_factor_that_cannot_be_is_an_error(factor):
   with pytest.raises(ValueError, match=r'normalizing_factor=.*. Use None, a number above 0, or "tokens"'):
     Loss(normalizing_factor=factor)
+
+
+def test_the_average_loss_of_fractional_weights_is_the_weighted_mean(gradients, tiny):
+  given = np.array([0.5, 0.25, 0.0, 0.125])
+  examples = [METHOD.layout().example(inputs, [target], loss_weight=weight) for inputs, target, weight in zip(
+    ([7, 8, 1], [10, 1], [12, 1], [4, 3, 1]), (5, 6, 7, 8), given, strict=True)]
+  batch = layouts.assemble([[example] for example in examples], {'encoder': 7, 'decoder': 3})
+  conditioning = METHOD.condition(METHOD.initialise(jax.random.key(1), tiny), tiny)
+  logits = np.asarray(apply_model(tiny.module, tiny.params, batch, conditioning), np.float64)[:, 0]
+  log_z = np.log(np.exp(logits).sum(-1))
+  each, right = log_z - logits[range(4), [5, 6, 7, 8]], logits.argmax(-1) == [5, 6, 7, 8]
+  for weights in (given, given + (0, 0, 4, 0)):
+    batch['decoder']['loss_weights'][:, 0] = weights
+    gradient, sums = gradients(batch, loss=Loss(normalizing_factor='tokens'), microbatches=4)
+    found = averages(sums)
+    np.testing.assert_allclose(found['cross_ent_loss'], np.average(each, weights=weights), rtol=1e-5)
+    np.testing.assert_allclose(found['z_loss'], np.average(1e-4 * log_z**2, weights=weights), rtol=1e-5)
+    np.testing.assert_allclose(found['token_accuracy'], np.average(right, weights=weights), atol=1e-6)
+    np.testing.assert_allclose(sums['scaled_loss'], found['loss'], rtol=1e-5)
+    whole, _ = gradients(batch)
+    np.testing.assert_allclose(gradient, whole / weights.sum(), atol=1e-5 * np.abs(gradient).max())
 
 
 def test_people_read_averages_over_tokens():
