@@ -10,7 +10,7 @@ _MOST = 1000  # examples of each task that are looked at
 
 
 def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layout: Layout,
-                  lengths: Mapping[str, int]) -> list[str]:
+                  lengths: Mapping[str, int], *, refuse: bool = False) -> list[str]:
   """Looks at the first thousand examples of each task whose targets are texts.
 
   Args:
@@ -19,12 +19,13 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
     vocabulary: the model's.
     layout: the model's; without an end token after inputs, input and target are one text.
     lengths: most tokens of 'targets', the end token included.
+    refuse: it is an error if most targets of a task with metrics are changed, ended or cut.
 
   Returns:
     A warning for each kind of targets, with their number and an example.
 
   Raises:
-    ValueError: most targets of a task with metrics are changed, ended or cut.
+    ValueError: see `refuse`.
   """
   warnings = []
   for part, _ in task.parts(split):
@@ -38,16 +39,16 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
         found.setdefault(kind, []).append(shown)
     for kind, shown in found.items():
       message = f'{len(shown)} of {len(texts)} targets of {part.name} {kind.format(shown[0])}'
-      if kind in _SERIOUS and part.metrics and len(shown) > len(texts) / 2:
+      if refuse and kind in _SERIOUS and part.metrics and len(shown) > len(texts) / 2:
         raise ValueError(message)
       warnings.append(message)
   return warnings
 
 
-_LOST = ('hold what the vocabulary cannot give back, such as {}: no answer equals them. Write them without these '
+_LOST = ('cannot be given back by the vocabulary, such as {}: no answer equals them. Write them without these '
          'characters, or use another model.')
 _BLANKS = 'have white space that the vocabulary changes, such as {}. Metrics that compare every character count it.'
-_ENDED = 'already hold the token that ends a target, such as {}. It is added to every target: leave it out.'
+_ENDED = 'already hold the end token, such as {}. It is added to every target: leave it out.'
 _CUT = 'are longer than max_target_length and are cut, such as {}. Increase it to keep them whole.'
 _JOINED = ('follow their input without a blank, such as {}. In this model input and target are one text: begin the '
            'target with a blank, as in target_template=" {{label}}", or end the input with one.')

@@ -10,6 +10,7 @@ import jax
 from prompt_tuning import trees
 from prompt_tuning.data.buckets import usual_length
 from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
@@ -140,6 +141,7 @@ def build(run: TrainRun) -> Training:
     objects.require_trainable(run, model, trees.flatten(
       jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))))
   longest, buckets = lengths(run, model, task)
+  check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
   if method.layout().cached:  # inputs are apart from the rows
     buckets = run.buckets
   return Training(run, model, method, task, longest, buckets, chosen, objects.optimizer(run, model.step),

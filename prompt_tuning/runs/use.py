@@ -56,4 +56,5 @@ def _as_chosen(run: Use, found: saved.Trained, made: Method) -> saved.Trained:
     if chosen.get(name) not in (plain.get(name), there):
       raise ValueError(f'{run.prompt} was trained with the {name} {there}, but the run asks for {chosen[name]}. Leave '
                        f'the {name} to the file.')
+  chosen.pop('method')  # the file alone says what trained it, and so which stack its tensors belong to
   return dataclasses.replace(found, about={**chosen, **found.about})

@@ -24,10 +24,10 @@ class Letters:
     return ''.join(map(chr, ids)).partition('$')[0]
 
 
-def checked(targets, *, layout=Layout(), inputs='x ', judged=True):
+def checked(targets, *, layout=Layout(), inputs='x ', judged=True, refuse=True):
   rows = [{'inputs': inputs, 'targets': target} for target in targets]
   task = Task('toy', {'train': rows}, (metrics.accuracy,) if judged else ())
-  return check_targets(task, 'train', Letters(), layout, LENGTHS)
+  return check_targets(task, 'train', Letters(), layout, LENGTHS, refuse=refuse)
 
 
 def test_targets_that_can_be_given_back_are_not_named():
@@ -35,8 +35,8 @@ def test_targets_that_can_be_given_back_are_not_named():
 
 
 @pytest.mark.parametrize(('target', 'message'), [
-  ('{a}', "1 of 3 targets of toy hold what the vocabulary cannot give back, such as '{a}', which comes back as 'a'"),
-  ('no$', "1 of 3 targets of toy already hold the token that ends a target, such as 'no$'"),
+  ('{a}', "1 of 3 targets of toy cannot be given back by the vocabulary, such as '{a}', which comes back as 'a'"),
+  ('no$', "1 of 3 targets of toy already hold the end token, such as 'no$'"),
   ('abcdef', "1 of 3 targets of toy are longer than max_target_length and are cut, such as 'abcdef' of 7 tokens"),
   ('a\nb', r"1 of 3 targets of toy have white space that the vocabulary changes, such as 'a\nb'"),
 ])
@@ -47,6 +47,7 @@ def test_each_kind_is_counted_with_an_example_and_refused_if_it_is_most(target, 
     with pytest.raises(ValueError, match=re.escape(message.replace('1 of 3', '2 of 3'))):
       checked([target, target, 'no'])
   assert len(checked([target, target, 'no'], judged=False)) == 1
+  assert len(checked([target, target, 'no'], refuse=False)) == 1
 
 
 @pytest.mark.parametrize(('inputs', 'target', 'found'), [
