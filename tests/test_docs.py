@@ -96,7 +96,7 @@ def toys(tmp_path_factory):
   shutil.copy(tokenizer, folder / 'old/checkpoint_1150000')
   save_model(random_model(DecoderConfig(
     vocab_size=32, layers=2, width=8, heads=2, head_dim=4, mlp_dim=8, mlp_activations=('gelu',), norm='layer',
-    bias=True, query_scale=0.5, position_count=16, family='gpt2', tied=True)), str(folder / 'gpt'))
+    bias=True, query_scale=0.5, position_count=32, family='gpt2', tied=True)), str(folder / 'gpt'))
   save_model(random_model(DecoderConfig(
     vocab_size=32, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, family='llama',
     mlp_activations=('silu', 'linear'), query_scale=6**-0.5, rotary=(Rotary(),) * 2, windows=(0, 0)),

@@ -48,6 +48,8 @@ class FileTask(Task):
     metrics: functions, or names for `metrics.get`.
     name: the task's name; the path by default.
     loss_weight: the column that weights each row's targets in the training loss; None weights all equally.
+    cut: the side at which a column's text is cut if an example is too long, 'left' or 'right'; a template's own words
+      are not cut.
 
   Raises:
     ValueError: a row or a setting cannot be used; the message names it.
@@ -56,8 +58,8 @@ class FileTask(Task):
   def __init__(self, path: Any, *, inputs: str = '{inputs}', targets: str = '{targets}',
                labels: Mapping[str, str] | None = None, validation: Any = 0.1, test: Any = None,
                metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
-               loss_weight: str | None = None):
-    fill = Templates(inputs, targets, labels, loss_weight)
+               loss_weight: str | None = None, cut: str = 'right'):
+    fill = Templates(inputs, targets, labels, loss_weight, cut)
     read = lambda source: [fill(row) for row in read_rows(source)]
     everything = read(path)
     splits = {'train': everything, 'all': everything}
@@ -77,18 +79,19 @@ class FileTask(Task):
     super().__init__(name or source, splits, functions, source=source, labels=fill.labels)
 
 
-def read_inputs(path: str, *, inputs: str = '{inputs}') -> list[Example]:
+def read_inputs(path: str, *, inputs: str = '{inputs}', cut: str = 'right') -> list[Example]:
   """Returns the examples to predict: the rows of a JSONL, TSV or CSV file, or each line of a text file.
 
   Args:
     path: the file, local or `gs://`.
     inputs: template of the input text; of a text file, whose lines fill its column, it must have one column.
+    cut: see `FileTask`.
 
   Raises:
     ValueError: a row cannot be read, the template has several columns that lines of a text file cannot fill, or the
       text file holds a table.
   """
-  fill = Templates(inputs)
+  fill = Templates(inputs, cut=cut)
   if is_table(path):
     return [fill(row) for row in read_table(path)]
   columns = fill.columns('inputs')

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.tasks import Example
+from prompt_tuning.data.templates import Filled
 from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
 
@@ -18,8 +19,8 @@ class Preprocessor:
   """Turns examples into laid-out token ids, and counts truncations.
 
   The end token is appended after truncation, as in SeqIO: a text that is too long loses its last tokens, never its end
-  token. An array of ids is used unchanged, except that a missing end token is added. `tasks` lists the keys of an
-  example that have a meaning.
+  token. Of a text that a template made, the columns' texts are cut, not the template's words. An array of ids is used
+  unchanged, except that a missing end token is added. `tasks` lists the keys of an example that have a meaning.
 
   Attributes:
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
@@ -50,9 +51,8 @@ class Preprocessor:
     if feature not in example:
       raise ValueError(f'An example has no {feature!r}; found {", ".join(map(repr, example)) or "nothing"}. '
                        'Give every example both inputs and targets.')
-    ids = _token_ids(example[feature], self._vocabulary)
-    if feature == 'inputs' and isinstance(example[feature], str):
-      ids = started(ids, self._vocabulary)
+    value = example[feature]
+    ids = self._encoded(value, feature)
     if feature == 'inputs' and len(ids) == 0:
       ids = stand_in(self._vocabulary, self._layout)
     ends = example.get(f'{feature}_ends', ends)
@@ -62,8 +62,15 @@ class Preprocessor:
     room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
-      ids = ids[:room]
+      fits = lambda text: len(self._encoded(text, feature)) <= room
+      shorter = value.shortened(fits) if isinstance(value, Filled) else None
+      ids = ids[:room] if shorter is None else self._encoded(shorter, feature)
     return [*ids, *end] if end else ids
+
+  def _encoded(self, value: Any, feature: str) -> Any:
+    """Returns the token ids of a text, with what stands before an input, or of an array of ids."""
+    ids = _token_ids(value, self._vocabulary)
+    return started(ids, self._vocabulary) if feature == 'inputs' and isinstance(value, str) else ids
 
 
 def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:

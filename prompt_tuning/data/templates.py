@@ -1,8 +1,9 @@
 """Templates: how the columns of a row become an example."""
 
+import bisect
 import math
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.data import tables
@@ -14,6 +15,46 @@ Row = tuple[str, dict[str, Any]]  # where it is, for messages, and its columns
 IN_MEMORY = 'examples['  # start of the position of a row in memory
 
 
+class Filled(str):
+  """A text made by a template, which knows which of its parts may be cut.
+
+  Attributes:
+    parts: the template's words and the columns' texts in turn: words, text, words, …
+    cut: the side of a column's text that is cut, 'left' or 'right'.
+  """
+
+  parts: tuple[str, ...]
+  cut: str
+
+  def __new__(cls, parts: Sequence[str], cut: str) -> 'Filled':
+    made = super().__new__(cls, ''.join(parts))
+    made.parts, made.cut = tuple(parts), cut
+    return made
+
+  def __reduce__(self) -> Any:
+    return Filled, (self.parts, self.cut)
+
+  def shortened(self, fits: Callable[[str], bool]) -> str | None:
+    """Returns as much of the text as fits: the longest column's text is cut first. None if the words alone do not fit.
+
+    Args:
+      fits: whether a text is short enough.
+    """
+    parts = list(self.parts)
+    for place in sorted(range(1, len(parts), 2), key=lambda i: -len(parts[i])):
+      text = parts[place]
+
+      def keep(count: int, text: str = text, place: int = place) -> str:
+        kept = text[:count] if self.cut == 'right' else text[len(text) - count:]
+        return ''.join([*parts[:place], kept, *parts[place + 1:]])
+
+      if fits(keep(0)):
+        count = bisect.bisect_left(range(1, len(text) + 1), True, key=lambda count: not fits(keep(count)))
+        return keep(count)
+      parts[place] = ''
+    return None
+
+
 class Templates:
   """Builds an example from a row's columns.
 
@@ -22,13 +63,17 @@ class Templates:
     targets: template of the target text; None makes examples without targets.
     labels: maps values of the columns in `targets` to texts.
     loss_weight: the column of loss weights.
+    cut: the side at which a column's text is cut if an example is too long, 'left' or 'right'.
 
   Raises:
     ValueError: a template names no column, or the label map cannot be used.
   """
 
   def __init__(self, inputs: str, targets: str | None = None, labels: Mapping[Any, Any] | None = None,
-               loss_weight: str | None = None):
+               loss_weight: str | None = None, cut: str = 'right'):
+    if cut not in ('left', 'right'):
+      raise ValueError(f'cut={cut!r} cannot be used: expected left or right.')
+    self._cut = cut
     templates = {'inputs': inputs} | ({} if targets is None else {'targets': targets})
     self._templates = {key: _parse(key, template) for key, template in templates.items()}
     self._labels = None if labels is None else _label_map(labels)
@@ -56,12 +101,13 @@ class Templates:
       if len(parts) == 1 and not parts[0][0] and _are_ids(where, columns.get(parts[0][1])):
         example[key] = columns[parts[0][1]]
         continue
-      example[key] = ''
+      filled = []
       for words, column in parts:
         value = '' if column is None else _text(where, columns, column)
         if column is not None and key == 'targets' and self._labels is not None:
           value = self._label(where, column, value)
-        example[key] += words + value
+        filled += [words, value]
+      example[key] = Filled(filled, self._cut)
     if self._loss_weight is not None:
       example['loss_weight'] = _weight(where, columns, self._loss_weight)
     return example | {'row': columns}

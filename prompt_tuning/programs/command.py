@@ -37,7 +37,7 @@ _EXAMPLES = {
   'train': """\
   prompt-tuning train --model /models/t5-v1_1-small --data reviews.jsonl --output runs/reviews
   prompt-tuning train --model /models/qwen --data reviews.jsonl --output runs/reviews \\
-    --template 'Review: {text}\\nSentiment:' --target_template '{label}' --method prefix --length 10
+    --template 'Review: {text}\\nSentiment:' --target_template ' {label}' --method prefix --length 10
 """,
   'eval': """\
   prompt-tuning eval --prompt runs/reviews

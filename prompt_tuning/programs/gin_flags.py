@@ -18,7 +18,7 @@ WORDS = {
   'activation_dtype': 'ACTIVATION_DTYPE', 'dtype': 'utils.RestoreCheckpointConfig.dtype',
   'template': 'files.FileTask.inputs', 'target_template': 'files.FileTask.targets', 'labels': 'files.FileTask.labels',
   'validation': 'files.FileTask.validation', 'test': 'files.FileTask.test', 'metrics': 'files.FileTask.metrics',
-  'loss_weight': 'files.FileTask.loss_weight',
+  'loss_weight': 'files.FileTask.loss_weight', 'cut': 'files.FileTask.cut',
   'microbatches': 'trainer.Trainer.num_microbatches', 'packed': 'train/utils.DatasetConfig.pack',
   'buckets': 'utils.DatasetConfig.buckets', 'mesh': 'partitioning.PjitPartitioner.mesh_shape',
   'vocabulary': 'seqio.SentencePieceVocabulary.sentencepiece_model_file',

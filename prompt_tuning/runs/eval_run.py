@@ -10,8 +10,8 @@ from prompt_tuning.runs.base import FILE_SETTINGS, Count, Run, setting
 from prompt_tuning.runs.choice import Choice
 
 # Settings of a run that trained which are those of its evaluation too, unless others are given.
-INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'labels', 'validation', 'test', 'metrics',
-             'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype', 'attention',
+INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'cut', 'labels', 'validation', 'test',
+             'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype', 'attention',
              'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
 
 
@@ -51,7 +51,7 @@ class Use(Run):
     else:  # another file has splits of its own, and a task has no columns
       columns = FILE_SETTINGS if is_table(Choice.of(given['data']).name) else ()
       kept = lambda name: name not in ('data', 'test', 'validation') and (
-        name not in FILE_SETTINGS or name in columns or (name == 'template' and cls.reads_text))
+        name not in FILE_SETTINGS or name in columns or (name in ('template', 'cut') and cls.reads_text))
       own = {name: value for name, value in own.items() if kept(name)}
     return cls.of({**own, **given, 'prompt': prompt})
 

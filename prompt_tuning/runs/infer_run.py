@@ -47,4 +47,4 @@ class InferRun(Use):
 
   def file_settings(self) -> tuple[str, ...]:
     """Returns the settings that say how a file's rows become examples; a line fills a template with one column."""
-    return ('template',) if self.reads_lines else super().file_settings()
+    return ('template', 'cut') if self.reads_lines else super().file_settings()

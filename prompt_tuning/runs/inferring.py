@@ -66,7 +66,7 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
   """
   name, whole = described.data.name, described.reads_table and described.split == 'all'
   if described.reads_lines or (whole and described.mode != 'score'):
-    found = files.read_inputs(name, inputs=described.template)
+    found = files.read_inputs(name, inputs=described.template, cut=described.cut)
   else:
     task = objects.task(described)
     if isinstance(task, Mixture):

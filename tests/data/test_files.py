@@ -1,11 +1,14 @@
 import gzip
 import json
+import pickle
 
 import numpy as np
 import pytest
 
 from prompt_tuning.data import files, metrics, pipeline, registry
+from prompt_tuning.data.preprocessing import Preprocessor
 from prompt_tuning.data.tasks import RESERVED
+from prompt_tuning.data.templates import Templates
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.evaluation.predictions import readable, text_of
 from prompt_tuning.rows import layouts
@@ -268,7 +271,7 @@ def test_the_byte_order_mark_belongs_to_no_line_and_the_last_line_needs_no_end(t
 
 def test_half_of_a_character_is_an_error_with_its_line(tmp_path):
   (tmp_path / 'a.jsonl').write_text('{"inputs": "\\ud83d\\ude00"}\n{"inputs": "\\uD83D"}\n')
-  with pytest.raises(ValueError, match=r'a.jsonl:2: not JSON .*surrogates'):
+  with pytest.raises(ValueError, match=r"a.jsonl:2: column 'inputs': A text has half of a character"):
     files.read_table(str(tmp_path / 'a.jsonl'))
 
 
@@ -276,3 +279,30 @@ def test_a_line_that_is_nested_deeply_is_an_error(tmp_path):
   (tmp_path / 'a.jsonl').write_text('{"inputs": ' + '[' * 100_000 + '\n')
   with pytest.raises(ValueError, match=r'a.jsonl:1: not JSON'):
     files.read_table(str(tmp_path / 'a.jsonl'))
+
+
+@pytest.mark.parametrize(('cut', 'wanted'), [('right', 'Review: 1 2 Sentiment:'), ('left', 'Review: 8 9 Sentiment:')])
+def test_the_columns_of_a_template_are_cut_and_not_its_words(cut, wanted):
+  vocabulary = WordVocabulary()
+  fill = Templates('Review: {text} Sentiment:', '{label}', cut=cut)
+  example = pickle.loads(pickle.dumps(fill(('here', {'text': '1 2 3 4 5 6 7 8 9', 'label': 'x'}))))
+  preprocess = Preprocessor(vocabulary, layouts.Layout(), {'inputs': 5, 'targets': 2})
+  inputs, _ = preprocess.ids(example)
+  assert ' '.join(vocabulary.words[i] for i in inputs[:-1]) == wanted and inputs[-1] == vocabulary.eos_id
+  assert preprocess.truncated['inputs'] == 1
+  short = Preprocessor(vocabulary, layouts.Layout(), {'inputs': 2, 'targets': 2})  # the words alone are too long
+  assert [vocabulary.words[i] for i in short.ids(example)[0][:-1]] == ['Review:']
+
+
+class WordVocabulary:
+  """Words as ids."""
+
+  eos_id, end_ids, start = 1, (1,), ()
+
+  def __init__(self):
+    self.words = {}
+
+  def encode(self, text):
+    ids = [2 + sum(map(ord, word)) for word in text.split()]
+    self.words.update(zip(ids, text.split(), strict=True))
+    return ids
