@@ -13,6 +13,9 @@ from prompt_tuning.runs.choice import Choice
 INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'cut', 'labels', 'validation', 'test',
              'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype', 'attention',
              'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
+# Setting of a use -> that of the evaluations of a run that trained.
+_EVALUATED = {'data': 'evaluation_data', 'split': 'evaluation_split', 'examples': 'evaluation_examples',
+              'max_input_length': 'evaluation_max_input_length', 'max_target_length': 'evaluation_max_target_length'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +48,13 @@ class Use(Run):
       prompt: the folder of the run, or a file; if no `run.toml` tells its settings, all must be given.
       given: settings by name.
     """
-    own = {name: value for name, value in run_file.read_beside(prompt).items() if name in INHERITED}
-    if 'data' not in given:
-      given = {'split': 'validation', **given}
+    trained = run_file.read_beside(prompt)
+    own = {name: value for name, value in trained.items() if name in INHERITED}
+    if 'data' not in given:  # what the run was evaluated on, so that its figures come again
+      own |= {'split': 'train' if trained.get('validation') == 0 else 'validation'}
+      own |= {'examples': 200} if trained else {}  # TrainRun's default
+      own |= {name: trained[theirs] for name, theirs in _EVALUATED.items() if trained.get(theirs, 0) != 0}
+      own = {name: value for name, value in own.items() if name in cls.settings()}
     else:  # another file has splits of its own, and a task has no columns
       columns = FILE_SETTINGS if is_table(Choice.of(given['data']).name) else ()
       kept = lambda name: name not in ('data', 'test', 'validation') and (
