@@ -195,8 +195,9 @@ class EvalBatches:
     self._usual = min(self.texts['inputs'], _MULTIPLE * math.ceil((usual or self.texts['inputs']) / _MULTIPLE))
     if self._usual < self.texts['inputs'] and len(self._ids) > batch_size:
       count = sum(length > self._usual for length in self.input_lengths)
-      logging.info('%d of %d inputs are longer than %d tokens, up to %d: batches with them are longer than the others.',
-                   count, len(self._ids), self._usual, self.texts['inputs'])
+      logging.log_first_n(
+        logging.WARNING, '%d of %d inputs are longer than %d tokens, up to %d: batches with them are longer than the '
+        'others. max_input_length= cuts them.', 1, count, len(self._ids), self._usual, self.texts['inputs'])
 
   def __len__(self) -> int:
     return math.ceil(len(self._ids) / self._batch_size)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.losses.rows import at_first_target
+from prompt_tuning.rows.token_ids import require_ids
 from prompt_tuning.types import Array
 
 
@@ -29,6 +30,7 @@ def margin(logits: Array, targets: Array, weights: Array, *, labels: Sequence[in
   Returns:
     The sum [], and sums to report: 'loss', 'correct' (the right label has the highest logit) and 'weights'.
   """
+  require_ids(labels, logits.shape[-1], 'A label word')
   ids = jnp.asarray(labels)
   of_labels = at_first_target(logits, weights)[:, ids]
   weight = at_first_target(weights[..., None], weights)[:, 0]
