@@ -127,7 +127,7 @@ def _find(path: str) -> tuple[str, str, bytes]:
     path, last = parent, os.path.basename(parent)
   if _UNFINISHED.fullmatch(last):
     raise ValueError(f'{path} is incomplete: its writer was interrupted. Give another checkpoint.')
-  if storage.exists(f'{path}.index'):
+  if not storage.is_remote(path) and os.path.exists(f'{path}.index'):
     raise _of_tensorflow(path)
   if not storage.is_remote(path) and not os.path.isdir(path):
     found = 'a file' if os.path.exists(path) else 'nothing'

@@ -80,7 +80,7 @@ class CachedTexts:
     for length, group in groups.items():
       for first in range(0, len(group), _ROWS):
         part = group[first:first + _ROWS]
-        rows = [[layout.question(ids)] for ids in part] + [[]] * (_ROWS - len(part))
+        rows = [[layout.question(ids)] if len(ids) else [] for ids in part] + [[]] * (_ROWS - len(part))
         batch = layouts.assemble(rows, {layout.target_stack: length})
         context = read_batch(self._model.module, self._model.params, batch)
         both = np.stack(jax.device_get((context.keys, context.values)))

@@ -209,7 +209,9 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
                               f'({", ".join(shipped) or "none is installed"}).')
     described = os.path.join(path, 'config.json')
     if os.path.exists(described):
-      family_of_folder(read_object(described), path)  # before its arrays, which may have to be converted first
+      config = read_object(described)
+      if 'model_type' in config:
+        family_of_folder(config, path)  # before its arrays, which may have to be converted first
       return HuggingFaceFolder(path)
   return T5XCheckpoint(path)
 

@@ -261,7 +261,9 @@ def _check_used(bindings: Sequence[str], files: Sequence[str]) -> None:
     ValueError: one sets what nothing has asked for, such as PROMPT_LENGTH with another method than a prompt.
   """
   used = gin.config._OPERATIVE_CONFIG
-  prompted = any(name.endswith('train_prompts.Prompt') for _, name in used)
+  method = gin.config._CONFIG.get(('PROMPT', 'gin.macro'), {}).get('value')
+  # A command with PROMPT=None asks for the model alone, whatever it says of prompts.
+  prompted = method is None or any(name.endswith('train_prompts.Prompt') for _, name in used)
   for binding in bindings:
     name = binding.partition('=')[0].strip()
     scope, _, last = name.rpartition('/')

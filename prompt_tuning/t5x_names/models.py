@@ -10,6 +10,7 @@ from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.first_values import file_of
 from prompt_tuning.t5x_names import adafactor, decoding
 from prompt_tuning.t5x_names.architectures import Architecture
+from prompt_tuning.t5x_names.prompts import Prompt
 from prompt_tuning.t5x_names.utils import RestoreCheckpointConfig
 
 __all__ = ['EncoderDecoderModel']
@@ -73,8 +74,11 @@ class EncoderDecoderModel:
             'vocabulary': self.input_vocabulary, 'random_weights': self.untrained, 'new_layers': self.ends,
             'sampler': self.decode_fn(num_decodes=self.num_decodes), **self.module.settings(trains=trains)}
 
-  def training(self) -> dict[str, Any]:
+  def training(self, *, started: bool = False) -> dict[str, Any]:
     """Returns the settings of a run that trains about its method and loss.
+
+    Args:
+      started: saved tensors are the first values, so those that a prompt has by default are left out.
 
     Raises:
       ValueError: there is no method.
@@ -82,6 +86,8 @@ class EncoderDecoderModel:
     method = self.method()
     if method is None:
       raise ValueError('Nothing is to be trained: PROMPT is not set. Choose a model file that ends in _prompt.gin.')
+    if started and method.options.get('init') == Prompt.default_init:
+      method = Choice(method.name, {name: value for name, value in method.options.items() if name != 'init'})
     entropy = Choice('cross_entropy', {'z_loss': self.z_loss, 'label_smoothing': self.label_smoothing})
     factor = self.loss_normalizing_factor
     return {'method': method, 'trainable': tuple(self.trainable) if method.name == 'prompt' else None,

@@ -66,7 +66,7 @@ def train(model: EncoderDecoderModel, model_dir: str, train_dataset_cfg: Dataset
     saving_period=checkpoint_cfg.save.period, keep=checkpoint_cfg.save.keep, **_rate(model, trainer),
     **_evaluations(train_dataset_cfg, train_eval_dataset_cfg, infer_eval_dataset_cfg, eval_steps, evaluator),
     **train_dataset_cfg.settings(trains=True), **model.settings(checkpoint_cfg.restore, trains=True),
-    **model.training())
+    **model.training(started=start_from is not None))
 
 
 def _seed(random_seed: int | None, data: DatasetConfig) -> int | None:

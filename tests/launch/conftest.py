@@ -90,7 +90,9 @@ def described(build, toy_shape):
     typed = {argument.partition('=')[0] for argument in arguments}
     given = [f'--gin.{name}={value}' for name, value in values.items() if f'--gin.{name}' not in typed]
     used = ('models/t5_1_1_prompt.gin', *files, RUN_FILES[program])
-    return build(program, *(f'--gin_file={file}' for file in used), *toy_shape, *given, *arguments)
+    other = '--gin.VOCABULARY' in typed and not any('PassThrough' in each for each in arguments)
+    shape = [each for each in toy_shape if not (other and 'PassThrough' in each)]
+    return build(program, *(f'--gin_file={file}' for file in used), *shape, *given, *arguments)
 
   return describe
 

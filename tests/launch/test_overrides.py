@@ -198,6 +198,8 @@ TRAIN = {
   'train_script.train.stop_accuracy': ('0.9', lambda run: run.stop_accuracy, 0.9),
   'train_script.train.stop_examples': ('70', lambda run: run.stop_examples, 70),
   'train_script.train.check_frozen': ('True', lambda run: run.check_frozen, True),
+  'train_script.train.extend': ('True', lambda run: run.extend, True),
+  'train_script.train.start_from': ("'runs/other'", lambda run: run.start_from, 'runs/other'),
   'train_script.train.log_period': ('7', lambda run: run.log_period, 7),
   'seqio.PassThroughVocabulary.size': ('39', lambda run: vocabulary(run).size, 39),
   'seqio.ByteVocabulary.extra_ids': ('5', lambda run: vocabulary(run).size, 264,

@@ -249,7 +249,7 @@ def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
   with pytest.raises(ValueError, match=r'got encoder.prompt. Use decoder.prefix and decoder.prompt, or decoder'):
     toy.module.apply({'params': toy.params}, layouts.assemble([[toy.layout().example([5], [6])]], {'decoder': 1}),
                      Conditioning(encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)))))
-  with pytest.raises(ValueError, match='An example has no input'):
+  with pytest.raises(ValueError, match='An input has no token'):
     toy.layout().example([], [3])
   (tmp_path / 'config.json').write_text('{"model_type": "bloom"}')
   (tmp_path / 'model.safetensors').write_bytes((shared / 'hf/gpt2/model.safetensors').read_bytes())
