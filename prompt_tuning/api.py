@@ -15,6 +15,7 @@ from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.names import require_number
 from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
@@ -56,6 +57,9 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   Returns:
     The run; `.prompt` is the best prompt, `.metrics` are those of the last evaluation.
   """
+  require_number('steps', steps, least=1, whole=True)
+  require_number('prompt_length', prompt_length, least=1, whole=True)
+  require_number('learning_rate', learning_rate, above=0, none=True)
   chosen = settings.get('evaluations', loop.Evaluations())
   held_out = 0.1 if validation is None and chosen.task is None and chosen.split == 'validation' and (
     chosen.anything) else 0.0

@@ -1,5 +1,7 @@
-"""Names that users type: registries, and the nearest known name for messages about unknown ones."""
+"""What users type: registries of names, the nearest known name for messages about unknown ones, numbers in a range."""
 
+import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,6 +62,37 @@ def require_known(given: Iterable[str], known: Iterable[str], owner: str, kind: 
   for name in given:
     if name not in known:
       raise ValueError(f'{owner} has no {kind} {name!r}.{nearest(name, known)} It has {", ".join(known)}.')
+
+
+def require_number(name: str, value: Any, *, least: float | None = None, above: float | None = None,
+                   below: float | None = None, most: float | None = None, whole: bool = False,
+                   none: bool = False) -> None:
+  """Ensures that a setting is a finite number in a range; True and False are no numbers.
+
+  Args:
+    name: the setting's name, for the message.
+    value: its value.
+    least: the smallest possible value.
+    above: all values are larger than this.
+    below: all values are smaller than this.
+    most: the largest possible value.
+    whole: it must be a whole number.
+    none: it may be None.
+
+  Raises:
+    ValueError: it is not.
+  """
+  if none and value is None:
+    return
+  kind = numbers.Integral if whole else numbers.Real
+  fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and all((
+    least is None or value >= least, above is None or value > above, below is None or value < below,
+    most is None or value <= most))
+  if not fits:
+    ends = [f'{word} {end}' for word, end in (('of at least', least), ('above', above), ('below', below),
+                                              ('of at most', most)) if end is not None]
+    raise ValueError(f'{name}={value!r} cannot be used: expected a {"whole " if whole else ""}number'
+                     f'{" " * bool(ends)}{" and ".join(ends)}{", or None" * none}.')
 
 
 def translated(message: str, words: Mapping[str, str]) -> str:

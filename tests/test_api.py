@@ -17,6 +17,7 @@ from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.evaluation import saved
 from prompt_tuning.rows import layouts
 from prompt_tuning.training.evaluations import Evaluations
+from prompt_tuning.training.optimizers import Adafactor
 
 PAIRS = [('7 8 9', '9 8 7'), ('3 4', '4 3'), ('10', '10'), ('5 6 7', '7 6 5')]
 QUICK = {'steps': 4, 'batch_size': 2, 'prompt_length': 3, 'quiet': True}
@@ -146,3 +147,24 @@ def test_the_default_evaluations_may_be_replaced_but_for_the_task_that_is_given(
   only_loss = Evaluations(examples=0)
   run = pt.tune(tiny, PAIRS, validation=toy_run.TASK, model_dir=str(tmp_path), evaluations=only_loss, **QUICK)
   assert set(run.metrics) == {'turn/loss'}
+
+
+@pytest.mark.parametrize(('call', 'message'), [
+  (lambda m: pt.tune(m, ROWS, steps=2.5), r'steps=2.5 cannot be used: expected a whole number of at least 1'),
+  (lambda m: pt.tune(m, ROWS, batch_size=True), r'batch_size=True cannot be used'),
+  (lambda m: pt.tune(m, ROWS, prompt_length=0), r'prompt_length=0 cannot be used'),
+  (lambda m: pt.tune(m, ROWS, learning_rate=float('nan')), r'learning_rate=nan cannot be used: .* number above 0'),
+  (lambda m: pt.tune(m, ROWS, learning_rate=0.1, optimizer=Adafactor(0.3)), r'cannot be used with optimizer='),
+  (lambda m: pt.tune(m, ROWS, seed=-1), r'seed=-1 cannot be used'),
+  (lambda m: pt.tune(m, ROWS, evaluations=Evaluations(split='train', objective='acuracy', sampler=pt.Greedy())),
+   r"objective='acuracy' is not among the metrics. Did you mean examples/accuracy"),
+  (lambda m: Evaluations(loss_steps=-1), r'loss_steps=-1 cannot be used'),
+  (lambda m: pt.Sampling(temperature=-1), r'temperature=-1 cannot be used'),
+  (lambda m: m.predict(['3'], max_length=0), r'max_length=0 cannot be used'),
+])
+def test_numbers_that_no_run_can_mean_are_errors_before_anything_is_read(tiny, call, message):
+  with pytest.raises(ValueError, match=message):
+    call(tiny)
+
+
+ROWS = [('3 4', '4 3'), ('5', '5')]

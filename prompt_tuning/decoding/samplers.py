@@ -6,7 +6,7 @@ from typing import Any
 
 from prompt_tuning.decoding.beam_search import beam_search
 from prompt_tuning.decoding.sampling import greedy, temperature_sample
-from prompt_tuning.names import Registry
+from prompt_tuning.names import Registry, require_number
 from prompt_tuning.types import Array
 
 Sampler = Callable[..., tuple[Array, Array]]
@@ -47,6 +47,12 @@ class Sampling:
   topp: float = 0.0
   num_decodes: int = 1
 
+  def __post_init__(self) -> None:
+    require_number('temperature', self.temperature, least=0)
+    require_number('topk', self.topk, least=0, whole=True)
+    require_number('topp', self.topp, least=0, most=1)
+    require_number('num_decodes', self.num_decodes, least=1, whole=True)
+
   def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
     """Returns tokens [B, N, S] and scores [B, N]."""
     return temperature_sample(step, cache, key, row_ids=row_ids, **dataclasses.asdict(self), **shape)
@@ -69,6 +75,13 @@ class BeamSearch:
   penalty: str = 't5x'
   early_stopping: bool | str = False
   temperature: float = 0.0
+
+  def __post_init__(self) -> None:
+    require_number('num_decodes', self.num_decodes, least=1, whole=True)
+    require_number('alpha', self.alpha)
+    require_number('temperature', self.temperature, least=0)
+    if self.penalty not in ('t5x', 'transformers'):
+      raise ValueError(f'penalty={self.penalty!r} cannot be used: expected t5x or transformers.')
 
   def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
     """Returns tokens [B, N, S] and scores [B, N], best last."""

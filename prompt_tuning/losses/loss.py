@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from prompt_tuning.losses.cross_entropy import cross_entropy
+from prompt_tuning.names import require_number
 from prompt_tuning.rows.layouts import target_rows
 from prompt_tuning.types import Array, Batch
 
@@ -37,6 +38,8 @@ class Loss:
   of: str = 'logits'
 
   def __post_init__(self) -> None:
+    require_number('z_loss', self.z_loss, least=0)
+    require_number('label_smoothing', self.label_smoothing, least=0, below=1)
     factor = self.normalizing_factor
     if factor not in (None, 'tokens') and (isinstance(factor, str) or factor <= 0):
       raise ValueError(f'The loss got normalizing_factor={factor!r}. Use None, a number above 0, or "tokens".')

@@ -25,6 +25,7 @@ from prompt_tuning.models.generation import generate
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.models.text_rows import Row, Texts, bucket, text_rows
 from prompt_tuning.models.weights_digest import weights_digest
+from prompt_tuning.names import require_number
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Context, Facts
 from prompt_tuning.types import Array, Batch, Params
@@ -175,6 +176,9 @@ class LanguageModel:
     if inputs is None:
       raise ValueError('inputs=None cannot be used here. Give texts or token ids.')
     require_rows(context, len(inputs))
+    for name, value in (('max_length', max_length), ('batch_size', batch_size)):
+      require_number(name, value, least=1, whole=True)
+    require_number('seed', seed, least=0, below=2**32, whole=True)
     answers = []
     given_text = len(inputs) > 0 and isinstance(inputs[0], str)
     for start in range(0, len(inputs), batch_size):

@@ -24,7 +24,7 @@ from prompt_tuning.runs import objects, run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import lock, loop
-from prompt_tuning.training.evaluations import Evaluations, Evaluator
+from prompt_tuning.training.evaluations import Evaluations, Evaluator, require_objective
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.settings import Saving, Stop
@@ -166,12 +166,15 @@ def evaluations(run: TrainRun, task: Task | Mixture) -> Evaluations:
   if run.loss_steps or run.evaluation_examples != 0:
     evaluated.parts(split)  # rather now than after a thousand steps
   given = {'inputs': run.evaluation_max_input_length, 'targets': run.evaluation_max_target_length}
-  return Evaluations(
+  chosen = Evaluations(
     task=None if evaluated is task else evaluated, split=split,
     period=run.steps_between_evaluations, loss_steps=run.loss_steps,
     examples=run.evaluation_examples, written=run.written_examples,
     lengths={name: length for name, length in given.items() if length} or None, sampler=objects.sampler(run),
     objective=run.objective, patience=run.patience)
+  if chosen.anything:
+    require_objective(run.objective, evaluated, chosen)
+  return chosen
 
 
 def lengths(run: TrainRun, model: LanguageModel, task: Task | Mixture) -> tuple[dict[str, int], tuple[int, ...] | None]:

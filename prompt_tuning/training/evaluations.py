@@ -15,7 +15,7 @@ from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, evaluate_loss
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.names import nearest
+from prompt_tuning.names import nearest, require_number
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.training.metric_log import MetricLog, Silence
@@ -38,7 +38,7 @@ class Evaluations:
     patience: stop after this many evaluations without improvement; None never stops early.
 
   Raises:
-    ValueError: the period is below 1.
+    ValueError: a number is out of range.
   """
 
   task: Task | Mixture | None = None
@@ -53,8 +53,10 @@ class Evaluations:
   patience: int | None = None
 
   def __post_init__(self) -> None:
-    if self.period < 1:
-      raise ValueError(f'period={self.period} cannot be used: expected a number of steps of at least 1.')
+    require_number('period', self.period, least=1, whole=True)
+    require_number('loss_steps', self.loss_steps, least=0, whole=True)
+    for name, least in (('examples', 0), ('written', 0), ('patience', 1)):
+      require_number(name, getattr(self, name), least=least, whole=True, none=True)
 
   @property
   def anything(self) -> bool:
@@ -67,6 +69,36 @@ def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -
   task.parts(split)
   if evaluations.anything:
     (evaluations.task or task).parts(evaluations.split)
+    require_objective(evaluations.objective, evaluations.task or task, evaluations)
+
+
+def require_objective(objective: str | None, task: Task | Mixture, evaluations: Evaluations) -> None:
+  """Ensures that the metrics have the objective, as far as their names are known before predictions are.
+
+  Raises:
+    ValueError: they have not.
+  """
+  parts = [part for part, _ in task.parts(evaluations.split)]
+  known = [f'{name}/loss' for name in short_names(parts)] if evaluations.loss_steps else []
+  for part, name in zip(parts, short_names(parts), strict=True) if evaluations.examples != 0 else ():
+    examples = part.split(evaluations.split)
+    texts = [example for example in (examples[i] for i in range(min(100, len(examples))))
+             if isinstance(example.get('targets'), str)]
+    targets = [part.value(example['targets'], example, is_target=True) for example in texts]
+    if not texts or part.score_metrics or not all(map(_is_own, part.metrics)):
+      return  # a user's function is called with predictions alone
+    try:  # targets as their own predictions have the names of the metrics
+      known += [f'{name}/{key}' for metric in part.metrics for key in metric(targets, targets)]
+    except (ValueError, ImportError):
+      return  # which the evaluation says itself
+  if objective is not None and known and not any(objective in (name, name.split('/', 1)[1]) for name in known):
+    raise ValueError(f'objective={objective!r} is not among the metrics.{nearest(objective, known)} Use one of '
+                     f'{", ".join(known)}.')
+
+
+def _is_own(metric: Any) -> bool:
+  """Whether a metric is one of the package."""
+  return str(getattr(metric, '__module__', type(metric).__module__)).startswith('prompt_tuning.')
 
 
 def require_targets(loss: Loss, task: Task | Mixture, split: str, model: LanguageModel,

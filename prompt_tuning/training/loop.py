@@ -27,6 +27,7 @@ from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
+from prompt_tuning.names import require_number
 from prompt_tuning.training import lock, run_files
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
@@ -94,6 +95,12 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     SystemExit: the run was preempted by SIGTERM, and its state saved; the exit status is 0.
     KeyboardInterrupt: likewise, by Ctrl-C.
   """
+  for name, value, least in (('train_steps', train_steps, 1), ('batch_size', batch_size, 1),
+                             ('log_period', log_period, 1), ('cache_limit', cache_limit, 0)):
+    require_number(name, value, least=least, whole=True)
+  for name, value in (('microbatches', microbatches), ('profile', profile)):
+    require_number(name, value, least=1, whole=True, none=True)
+  require_number('seed', seed, least=0, below=2**32, whole=True, none=True)
   mesh, main = model.module.config.mesh, multihost.is_main()
   if train_steps <= model.step:
     raise ValueError(f'train_steps={train_steps} cannot be used: the model starts at step {model.step}, and the steps '
@@ -154,7 +161,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   run_step = jitted_step(model.module, method, optimizer, model.step, loss=loss, microbatches=microbatches)
 
   # --- Steps --------------------------------------------------------------------------------------------------
-  step = int(state.step)
+  step = began_at = int(state.step)
   log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) if main else Silence()
   with (log, contextlib.closing(batches), Preemption(quiet=quiet).watched() as preemption, Background() as saver,
         contextlib.ExitStack() as stack):
@@ -251,6 +258,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
               + (' with the evaluation of this step.' if owed else '.'))
       log.say(said)
       raise preemption.ending(said)
+    if began_at < step:
+      named = f', {best["objective"]} {best["value"]:.4g} at step {best["step"]}' if best and evaluations.anything else ''
+      log.say(f'Finished at step {step}{named}: {storage.join(model_dir, run_files.BEST if best else run_files.LAST)}')
     if texts is not None:
       log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated

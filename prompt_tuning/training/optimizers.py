@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from prompt_tuning import trees
+from prompt_tuning.names import require_number
 from prompt_tuning.training.schedules import Schedule, create_schedule
 
 
@@ -40,6 +41,11 @@ def rate_at(optimizer: Optimizer | optax.GradientTransformation, step: int) -> d
     return {}
   rate = optimizer.learning_rate
   return {'learning_rate': float(rate(jnp.asarray(step)) if callable(rate) else rate)}
+
+
+def _require_rate(rate: float | Schedule) -> None:
+  if not callable(rate):
+    require_number('learning_rate', rate, least=0)
 
 
 def shifted(rate: float | Schedule, start_step: int) -> float | Schedule:
@@ -78,6 +84,13 @@ class Adafactor:
   clipping_threshold: float | None = 1.0
   beta1: float | None = None
 
+  def __post_init__(self) -> None:
+    _require_rate(self.learning_rate)
+    for name in ('decay_rate', 'step_offset'):
+      require_number(name, getattr(self, name))
+    for name in ('weight_decay_rate', 'clipping_threshold', 'beta1'):
+      require_number(name, getattr(self, name), least=0, none=True)
+
   def build(self, start_step: int) -> optax.GradientTransformation:
     """Returns the transformation whose first update is the global step `start_step`."""
     return optax.adafactor(
@@ -107,6 +120,13 @@ class AdamW:
   weight_decay: float = 0.0
   clip: float | None = None
   decayed: Sequence[str] = ('.*',)
+
+  def __post_init__(self) -> None:
+    _require_rate(self.learning_rate)
+    require_number('b1', self.b1, least=0, below=1)
+    require_number('b2', self.b2, least=0, below=1)
+    require_number('weight_decay', self.weight_decay, least=0)
+    require_number('clip', self.clip, above=0, none=True)
 
   def build(self, start_step: int) -> optax.GradientTransformation:
     """Returns the transformation whose first update is the global step `start_step`."""

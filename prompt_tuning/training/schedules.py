@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from prompt_tuning.names import nearest
+from prompt_tuning.names import nearest, require_number
 from prompt_tuning.types import Array
 
 Schedule = Callable[[Array], Array]
@@ -36,6 +36,9 @@ def create_schedule(factors: str = 'constant', base_learning_rate: float = 0.3, 
   Raises:
     ValueError: a factor is unknown, or a decay lacks total_steps.
   """
+  require_number('base_learning_rate', base_learning_rate, least=0)
+  require_number('warmup_steps', warmup_steps, least=0, whole=True)
+  require_number('total_steps', total_steps, least=1, whole=True, none=True)
   names = [name.strip() for name in factors.split('*')]
   for name in names:
     if name not in FACTORS:

@@ -8,6 +8,7 @@ import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.evaluation import saved
+from prompt_tuning.names import require_number
 
 CACHE_LIMIT = 4 << 30  # bytes
 
@@ -28,9 +29,8 @@ class Saving:
   keep: int | None = 1
 
   def __post_init__(self) -> None:
-    if self.period < 1 or (self.keep is not None and self.keep < 1):
-      raise ValueError(f'period={self.period} and keep={self.keep} cannot be used: expected numbers of at least 1. '
-                       'Give keep=None to keep all states.')
+    require_number('period', self.period, least=1, whole=True)
+    require_number('keep', self.keep, least=1, whole=True, none=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,17 @@ class Stop:
   Attributes:
     accuracy: the share of correct tokens or labels, 0 to 1.
     examples: the number of last examples that it is computed on, whenever figures are logged.
+
+  Raises:
+    ValueError: a number is out of range.
   """
 
   accuracy: float
   examples: int = 50
+
+  def __post_init__(self) -> None:
+    require_number('accuracy', self.accuracy, least=0, most=1)
+    require_number('examples', self.examples, least=1, whole=True)
 
 
 @dataclasses.dataclass(frozen=True)
