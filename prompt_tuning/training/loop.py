@@ -195,8 +195,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                 about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
 
     if step >= train_steps and not owed:
-      named = f'; best step {best["step"]}, {best["objective"]} {best["value"]:.4g}' if best else ''
-      log.say(f'The run in {model_dir} has ended at step {step}{named}. Nothing is trained: increase train_steps= to '
+      log.say(f'The run in {model_dir} has ended at step {step}{_named(best)}. Nothing is trained: increase train_steps= to '
               'go on, or choose another folder.')
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained parameters, {trees.count(model.params):,} frozen, in {model_dir}')
@@ -259,8 +258,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       log.say(said)
       raise preemption.ending(said)
     if began_at < step:
-      named = f', {best["objective"]} {best["value"]:.4g} at step {best["step"]}' if best and evaluations.anything else ''
-      log.say(f'Finished at step {step}{named}: {storage.join(model_dir, run_files.BEST if best else run_files.LAST)}')
+      path = storage.join(model_dir, run_files.BEST if best else run_files.LAST)
+      log.say(f'Finished at step {step}{_named(best)}: {path}')
     if texts is not None:
       log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated
@@ -276,6 +275,12 @@ def _reached(stop: Stop | None, recent: collections.deque[tuple[Any, Any]]) -> b
     return False
   correct, count = (sum(map(float, each)) for each in zip(*recent, strict=True))
   return correct >= stop.accuracy * count
+
+
+def _named(best: Mapping[str, Any] | None) -> str:
+  """Returns how a line names the best evaluation, if there is one."""
+  judged = best is not None and best['objective'] != 'step'
+  return f'; best step {best["step"]}, {best["objective"]} {best["value"]:.4g}' if judged else ''
 
 
 def _row_lengths(batch: Any) -> str:
