@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from prompt_tuning import trees
@@ -23,12 +21,13 @@ from prompt_tuning.devices import compilation, meshes, multihost, sharding
 from prompt_tuning.devices.preemption import Interrupted, Preemption
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
-from prompt_tuning.losses import Loss, averages
+from prompt_tuning.losses import Loss
 from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.names import require_number
 from prompt_tuning.training import lock, run_files
+from prompt_tuning.training.averaging import averaged, best_of, reached, row_lengths
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
 from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare, require_splits, require_targets
@@ -195,8 +194,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                 about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
 
     if step >= train_steps and not owed:
-      log.say(f'The run in {model_dir} has ended at step {step}{_named(best)}. Nothing is trained: increase train_steps= to '
-              'go on, or choose another folder.')
+      log.say(f'The run in {model_dir} has ended at step {step}{best_of(best)}. Nothing is trained: increase '
+              'train_steps= to go on, or choose another folder.')
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained parameters, {trees.count(model.params):,} frozen, in {model_dir}')
     for warning in warnings:
@@ -205,7 +204,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     recent = collections.deque(saved[2].get('recent', ()) if saved else (),  # correct and all tokens of the last steps
                                maxlen=-(-stop.examples // batch_size) if stop else 0)
     began, evaluated = time.monotonic(), False
-    stopped = (evaluations.patience is not None and stale >= evaluations.patience) or _reached(stop, recent)
+    stopped = (evaluations.patience is not None and stale >= evaluations.patience) or reached(stop, recent)
     compiled: dict[tuple[tuple[int, ...], ...], Any] = {}  # one for each bucket
     profiler = stack.enter_context(Profiler(model_dir, first=step + PROFILE_AFTER, steps=profile, say=log.say))
     if owed:
@@ -217,7 +216,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       batch = sharding.global_batch(mesh, next(batches), batch_size)
       shape = tuple(array.shape for array in jax.tree.leaves(batch))
       if shape not in compiled:
-        with log.phase(f'Compiling a step for rows of {_row_lengths(batch)} tokens'):
+        with log.phase(f'Compiling a step for rows of {row_lengths(batch)} tokens'):
           compiled[shape] = compilation.compile_step(run_step, model.params, state, batch)
         began = time.monotonic()
       state, sums = compiled[shape](model.params, state, batch)
@@ -226,7 +225,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       pending.append(sums)
       recent.append((sums.get('correct', 0.0), sums['weights']))
       passed = step - model.step
-      stopped = passed % log_period == 0 and _reached(stop, recent)
+      stopped = passed % log_period == 0 and reached(stop, recent)
       if stopped:
         log.say(f'Stopped: {stop.accuracy:.1%} of the tokens in the last {stop.examples} examples are correct.')
       told = preemption.told()
@@ -234,7 +233,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                 evaluation_period=evaluations.period, saving_period=saving.period)
       if now.log:
         lock.check(model_dir)
-        figures = _figures(pending, step, model_dir)
+        figures = averaged(pending, step, model_dir)
         elapsed = max(time.monotonic() - began, 1e-9)
         figures.update(**rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
                        examples_per_second=figures.pop('examples') / elapsed,
@@ -259,7 +258,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       raise preemption.ending(said)
     if began_at < step:
       path = storage.join(model_dir, run_files.BEST if best else run_files.LAST)
-      log.say(f'Finished at step {step}{_named(best)}: {path}')
+      log.say(f'Finished at step {step}{best_of(best)}: {path}')
     if texts is not None:
       log.say(f'{texts.read} texts were read once: {texts.in_memory:,} bytes in memory, {texts.on_disk:,} on disk.')
     cut = batches.truncated
@@ -267,39 +266,3 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       log.say(f'Of {cut["examples"]} training examples read, {cut["inputs"]} inputs and {cut["targets"]} targets were '
               f'longer than {dict(lengths)} and were truncated. Increase lengths= to keep them whole.')
   return Run(model_dir, step, jax.device_get(trees.flatten(state.trained)), metrics, best)
-
-
-def _reached(stop: Stop | None, recent: collections.deque[tuple[Any, Any]]) -> bool:
-  """Returns True if enough tokens of the last steps are correct, given pairs of correct and all tokens."""
-  if stop is None or len(recent) < recent.maxlen:
-    return False
-  correct, count = (sum(map(float, each)) for each in zip(*recent, strict=True))
-  return correct >= stop.accuracy * count
-
-
-def _named(best: Mapping[str, Any] | None) -> str:
-  """Returns how a line names the best evaluation, if there is one."""
-  judged = best is not None and best['objective'] != 'step'
-  return f'; best step {best["step"]}, {best["objective"]} {best["value"]:.4g}' if judged else ''
-
-
-def _row_lengths(batch: Any) -> str:
-  return ' and '.join(str(batch[stack]['tokens'].shape[1]) for stack in ('encoder', 'decoder') if stack in batch)
-
-
-def _figures(pending: list[dict[str, Any]], step: int, model_dir: str) -> dict[str, float]:
-  """Returns the averages since the last line; stops the run if a figure is not finite."""
-  sums = jax.device_get(pending)
-  watched = {'loss': 'loss', 'gradient_norm': 'gradient norm', 'trained_norm': 'norm of the trained tensors'}
-  for i, each in enumerate(sums):
-    if not all(np.isfinite(each[name]) for name in watched):
-      kept = run_files.saved_steps(model_dir)
-      where = (f'The last good state is {os.path.dirname(run_files.checkpoint_path(model_dir, kept[-1]))}.'
-               if kept else 'No state had been saved yet.')
-      found = ', '.join(f'{text} {float(each[name]):.4g}' for name, text in watched.items())
-      raise FloatingPointError(f'Training diverged at step {step - len(sums) + i + 1}: {found}. {where} '
-                               'Lower the learning rate, or check the data of that step.')
-  total = {name: float(sum(each[name] for each in sums)) for name in sums[0]}
-  means = {name: total[name] / len(sums) for name in ('penalty', 'gradient_norm') if name in total}
-  return {**averages(total), **means, 'examples': total['examples'], 'tokens': total['tokens'],
-          'trained_norm': float(sums[-1]['trained_norm'])}
