@@ -97,5 +97,5 @@ def require_number(name: str, value: Any, *, least: float | None = None, above: 
 
 def translated(message: str, words: Mapping[str, str]) -> str:
   """Returns a message with `name=` in other words; `data=2` and `model=4` are axes of a mesh, which stay."""
-  return re.sub(r"(?<![\w.\-'/])(?!(?:data|model)=-?\d)(\w+)=",
+  return re.sub(r"(?<![\w.\-'/])(?!(?:data|model)=-?\d+(?! cannot be used))(\w+)=",
                 lambda match: f'{words[match[1]]}=' if match[1] in words else match[0], message)

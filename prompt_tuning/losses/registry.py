@@ -40,6 +40,10 @@ def make_loss(name: str, options: Mapping[str, Any], *, divisor: float | str | N
   known = [each.name for each in inspect.signature(prepare or function).parameters.values()
            if each.kind is each.KEYWORD_ONLY]
   require_known(options, [*known, 'of'], f'The loss {name}', 'option')
+  needed = [each.name for each in inspect.signature(prepare or function).parameters.values()
+            if each.kind is each.KEYWORD_ONLY and each.default is each.empty and each.name not in options]
+  if needed:
+    raise ValueError(f'The loss {name} needs the option {needed[0]}. Give it beside the loss.')
   if function is cross_entropy:
     return Loss(**options, normalizing_factor=divisor, of=of)
   if prepare is not None:

@@ -21,7 +21,7 @@ import gin
 
 from prompt_tuning.devices import compilation, multihost
 from prompt_tuning.names import nearest
-from prompt_tuning.programs import gin_files, gin_flags, gin_imports, gin_messages
+from prompt_tuning.programs import gin_checks, gin_files, gin_flags, gin_imports, gin_messages
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.t5x_names import (
@@ -122,9 +122,11 @@ def build(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
   _check_macros(flags.gin_bindings, library)
   try:
     described = gin.get_configurable(ROOTS[program])()
-    _check_used([gin_files.mend(binding) for binding in flags.gin_bindings], flags.gin_file)
+    gin_checks.check_types(gin.config, MODULES)
+    gin_checks.check_used(gin.config, MODULES, list(map(gin_files.mend, flags.gin_bindings)), flags.gin_file)
     text = gin.config_str()
   except _ERRORS as error:
+    gin_checks.check_types(gin.config, MODULES)  # what a conversion met may be of another type
     raise gin_messages.explained(error, names()) from error
   library.imports.require_all(described.imports)
   return described, text
@@ -252,37 +254,6 @@ def _check_macros(bindings: Sequence[str], library: gin_files.Library) -> None:
     if re.fullmatch(r'\w+', name) and name not in used:
       raise ValueError(f'--gin.{name} sets nothing: no gin file of this run uses {name}.'
                        f'{nearest(name, sorted(used))} docs/configuration.md lists the names.')
-
-
-def _check_used(bindings: Sequence[str], files: Sequence[str]) -> None:
-  """Finds overrides and files that the run which was made has not used.
-
-  Raises:
-    ValueError: one sets what nothing has asked for, such as PROMPT_LENGTH with another method than a prompt.
-  """
-  used = gin.config._OPERATIVE_CONFIG
-  method = gin.config._CONFIG.get(('PROMPT', 'gin.macro'), {}).get('value')
-  # A command with PROMPT=None asks for the model alone, whatever it says of prompts.
-  prompted = method is None or any(name.endswith('train_prompts.Prompt') for _, name in used)
-  for binding in bindings:
-    name = binding.partition('=')[0].strip()
-    scope, _, last = name.rpartition('/')
-    owner, _, parameter = last.rpartition('.')
-    if not owner and not prompted and name.startswith(('PROMPT_', 'CLASS_LABELS')):
-      raise ValueError(f'--gin.{name} sets nothing: {_of_prompts()}')
-    if owner and not any(f'.{each}'.endswith(f'.{owner}') and parameter in parameters
-                         and f'/{where}/'.endswith(f'/{scope}/' if scope else '/')
-                         for (where, each), parameters in used.items()):
-      raise ValueError(f'--gin.{name} sets nothing: nothing of this run reads it. Leave it out.')
-  for path in files:
-    if not prompted and re.search(r'(^|/)prompts/\w+\.gin$', path):
-      raise ValueError(f'--gin_file={path} sets nothing: {_of_prompts()}')
-
-
-def _of_prompts() -> str:
-  method = str(gin.config._CONFIG.get(('PROMPT', 'gin.macro'), {}).get('value')).removesuffix('()')
-  return (f'PROMPT is {method}, which does not read it. Leave it out, or set the parameters of that method; '
-          'train_script.train.start_from names a run whose tensors any method starts from.')
 
 
 def _missing(missing: Sequence[str], unused: set[str], library: gin_files.Library) -> Iterator[str]:

@@ -9,7 +9,7 @@ from prompt_tuning import prompts
 from prompt_tuning.checkpoints.prompt_files import read_prompt
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.loading import load_embedding
-from prompt_tuning.names import Registry, nearest
+from prompt_tuning.names import Registry, nearest, require_number
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.types import Array
 
@@ -18,6 +18,7 @@ _POPULATION = 5000  # SentencePiece sorts by frequency: the first rows are those
 
 def sampled(model: Any, *, population_size: int | None = _POPULATION, embeddings: Any = None) -> prompts.Initializer:
   """Rows of the embedding drawn at random, of the first `population_size` rows."""
+  require_number('population_size', population_size, least=1, whole=True, none=True)
   rows = array(embeddings, model)
   return prompts.from_sample_of_embeddings(rows, population_size and min(population_size, len(rows)))
 

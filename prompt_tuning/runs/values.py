@@ -33,6 +33,17 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     raise ValueError(f'{name}={value!r} cannot be used: {why}.') from error
 
 
+def fits(value: Any, hint: Any) -> bool:
+  """Whether a value has a type; True for types that cannot be checked."""
+  try:
+    msgspec.convert(value, hint)
+  except msgspec.ValidationError:
+    return False
+  except TypeError:  # an annotation that msgspec does not know
+    return True
+  return True
+
+
 def parsed(name: str, text: str, hint: Any) -> Any:
   """Returns what a text on a command line stands for: lists are joined by commas, mappings are `a=b,c=d`.
 

@@ -111,6 +111,9 @@ class EncoderDecoderModel:
       ValueError: first values are made with another vocabulary than the model's.
     """
     chosen = self.prompt() if callable(self.prompt) else self.prompt
+    if not isinstance(chosen, Choice | None):
+      raise ValueError(f'PROMPT={self.prompt!r} cannot be used: expected a method such as @train_prompts.Prompt, or '
+                       'None.')
     init = chosen.options.get('init') if isinstance(chosen, Choice) else None
     if isinstance(init, Choice) and 'vocabulary' in init.options:
       if init.options['vocabulary'] != self.input_vocabulary:

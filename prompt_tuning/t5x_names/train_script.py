@@ -71,8 +71,8 @@ def train(model: EncoderDecoderModel, model_dir: str, train_dataset_cfg: Dataset
 
 def _seed(random_seed: int | None, data: DatasetConfig) -> int | None:
   """Returns the one seed of the run, or None."""
-  seeds = {seed for seed in (random_seed, data.seed) if seed is not None}
-  if len(seeds) > 1:
+  seeds = [seed for seed in (random_seed, data.seed) if seed is not None]
+  if len(seeds) > 1 and seeds[0] != seeds[1]:
     raise ValueError(f'RANDOM_SEED is {random_seed} and train/utils.DatasetConfig.seed {data.seed}, but one seed '
                      'decides all. Set RANDOM_SEED only.')
   return seeds.pop() if seeds else None

@@ -214,3 +214,18 @@ def test_the_resolved_configuration_builds_the_same_run(build, toy_shape, tmp_pa
 def test_what_the_chosen_method_does_not_read_is_named(overrides, answer, train):
   with pytest.raises(ValueError, match=answer):
     train('--gin.PROMPT=@prefix.Prefix', *overrides)
+
+
+@pytest.mark.parametrize(('override', 'answer'), [
+  ("--gin.EVAL_PERIOD='100'", r"EVAL_PERIOD='100' cannot be used: expected int"),
+  ('--gin.PROMPT_LENGTH=True', r'PROMPT_LENGTH=True cannot be used: expected int'),
+  ("--gin.PROMPT='prompt'", r"PROMPT='prompt' cannot be used: expected a method such as @train_prompts\.Prompt"),
+  ('--gin.RANDOM_SEED=[1]', r'RANDOM_SEED=\[1\] cannot be used'),
+  ('--gin.PROMPT_REGEX=5', r'PROMPT_REGEX=5 cannot be used: expected Sequence\[str\]'),
+  ('--gin.MODEL=5', r'MODEL=5 cannot be used: expected EncoderDecoderModel'),
+  ("--gin.train_prompts.Prompt.see_input='no'", r"train_prompts\.Prompt\.see_input='no' cannot be used: expected bool"),
+  ('--gin.partitioning.PjitPartitioner.mesh_shape=5', r'mesh_shape=5 cannot be used: expected Mapping'),
+])
+def test_a_value_of_another_type_is_named_by_what_sets_it(override, answer, train):
+  with pytest.raises(ValueError, match=answer):
+    train(override)

@@ -1,0 +1,74 @@
+"""The types of values that gin files give: a wrong one is named, wherever a conversion would meet it."""
+
+import collections.abc
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from types import UnionType
+from typing import Any
+
+from prompt_tuning.runs.values import fits
+
+
+def first_mismatch(make: Callable[..., Any], values: Iterable[tuple[str, Any]]) -> tuple[str, Any, str] | None:
+  """Returns the first parameter whose value has another type than its annotation: name, value, expected type.
+
+  Args:
+    make: what gin calls.
+    values: parameters and plain values.
+  """
+  parameters = inspect.signature(make).parameters
+  for name, value in values:
+    hint = parameters[name].annotation if name in parameters else Any
+    if not _fits(value, hint):
+      return name, value, _spelled(hint)
+  return None
+
+
+def _spelled(hint: Any) -> str:
+  """Returns an annotation as users read it: `int or None`."""
+  text = hint.__name__ if isinstance(hint, type) else str(hint)
+  return re.sub(r'\w+\.', '', text).replace(' | ', ' or ').replace('NoneType', 'None')
+
+
+def _fits(value: Any, hint: Any) -> bool:
+  if hint in (Any, inspect.Parameter.empty) or isinstance(hint, str):
+    return True
+  if typing.get_origin(hint) in (typing.Union, UnionType):
+    return any(_fits(value, option) for option in typing.get_args(hint))
+  if typing.get_origin(hint) is collections.abc.Callable or hint is Callable:
+    return callable(value)
+  if hint is type(None):
+    return value is None
+  if isinstance(hint, type) and hint not in (int, float, bool, str, dict, list, tuple):
+    return isinstance(value, hint)
+  return fits(value, hint)
+
+
+def resolved(values: Mapping[str, Any], macros: Mapping[str, Any], is_reference: Callable[[Any], bool],
+             macro_of: Callable[[Any], str | None]) -> Iterable[tuple[str, str | None, Any]]:
+  """Yields parameter, macro and value of those that are plain values, given directly or by macros.
+
+  Args:
+    values: parameters and what gin files bind to them.
+    macros: the values of macros.
+    is_reference: whether something refers to a configurable, whose value is not known before it is called.
+    macro_of: the name of the macro that a reference means, or None.
+  """
+  for name, value in values.items():
+    macro = None
+    while is_reference(value) and macro_of(value) in macros:
+      macro = macro_of(value)
+      value = macros[macro]
+    if not _holds(value, is_reference):
+      yield name, macro, value
+
+
+def _holds(value: Any, is_reference: Callable[[Any], bool]) -> bool:
+  """Whether a value is, or holds, a reference."""
+  if isinstance(value, Mapping):
+    return any(_holds(each, is_reference) for pair in value.items() for each in pair)
+  if isinstance(value, list | tuple):
+    return any(_holds(each, is_reference) for each in value)
+  return is_reference(value)
