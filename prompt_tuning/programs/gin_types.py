@@ -29,7 +29,8 @@ def first_mismatch(make: Callable[..., Any], values: Iterable[tuple[str, Any]]) 
 def _spelled(hint: Any) -> str:
   """Returns an annotation as users read it: `int or None`."""
   text = hint.__name__ if isinstance(hint, type) else str(hint)
-  return re.sub(r'\w+\.', '', text).replace(' | ', ' or ').replace('NoneType', 'None')
+  text = re.sub(r'\w+\.', '', text).replace(' | ', ' or ').replace('NoneType', 'None')
+  return re.sub(r'\bChoice\b', 'a reference such as @adafactor.Adafactor()', text)
 
 
 def _fits(value: Any, hint: Any) -> bool:
