@@ -1,6 +1,7 @@
 """The short way: `tune` and `evaluate`, with defaults that work."""
 
 import dataclasses
+import inspect
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +11,13 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning import prompts
+from prompt_tuning.checks import require_type, typed
 from prompt_tuning.data import files, registry, tasks
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.names import require_number
+from prompt_tuning.names import require_known, require_number
 from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
@@ -28,6 +30,7 @@ _LEAST = 10  # rows of which a tenth can be held out
 _METRICS = (accuracy,)
 
 
+@typed
 def tune(model: LanguageModel, examples: Examples, *, method: Method | None = None,
          prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float | None = None,
          validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
@@ -57,10 +60,12 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   Returns:
     The run; `.prompt` is the best prompt, `.metrics` are those of the last evaluation.
   """
+  require_known(settings, inspect.signature(loop.train).parameters, 'tune()', 'argument')
   require_number('steps', steps, least=1, whole=True)
   require_number('prompt_length', prompt_length, least=1, whole=True)
   require_number('learning_rate', learning_rate, above=0, none=True)
   chosen = settings.get('evaluations', loop.Evaluations())
+  require_type('evaluations', chosen, loop.Evaluations)
   held_out = 0.1 if validation is None and chosen.task is None and chosen.split == 'validation' and (
     chosen.anything) else 0.0
   task = as_task(examples, 'train', model, lengths, held_out=held_out)
@@ -92,6 +97,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
     **settings)
 
 
+@typed
 def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
              sampler: Sampler = Greedy(), split: str = 'validation', batch_size: int = 32,
              num_examples: int | None = None) -> dict[str, float]:

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(prompt_tuning.__file__).parent
 
 # Folder or top-level file -> its layer; all others are programs, which lower layers may not import.
 LAYERS = {name: layer for layer, names in enumerate((
-  ('types', 'names', 'trees', 'devices', 'files', 'rows'),
+  ('types', 'names', 'checks', 'trees', 'devices', 'files', 'rows'),
   ('tuning', 'prompts', 'decoding', 'losses', 'checkpoints', 'data'),
   ('models',),
   ('evaluation',),

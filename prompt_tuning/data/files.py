@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
+from prompt_tuning.checks import typed
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import tables
 from prompt_tuning.data.tasks import Example, Metric, Task, is_table
@@ -55,8 +56,9 @@ class FileTask(Task):
     ValueError: a row or a setting cannot be used; the message names it.
   """
 
+  @typed
   def __init__(self, path: Any, *, inputs: str = '{inputs}', targets: str = '{targets}',
-               labels: Mapping[str, str] | None = None, validation: Any = 0.1, test: Any = None,
+               labels: Any = None, validation: Any = 0.1, test: Any = None,
                metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
                loss_weight: str | None = None, cut: str = 'right'):
     fill = Templates(inputs, targets, labels, loss_weight, cut)

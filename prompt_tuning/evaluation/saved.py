@@ -13,6 +13,7 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
+from prompt_tuning.checks import typed
 from prompt_tuning.files import storage
 from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.language_model import LanguageModel
@@ -202,6 +203,7 @@ def _files_of_run(folder: str) -> Iterator[str]:
       yield storage.join(saved, f'checkpoint_{step}', name.replace('/', '.'))
 
 
+@typed
 def load_trained(path: str, *, any_model: bool = False) -> Trained:
   """Returns the trained tensors of a file, or of a run's folder (the best ones if the run kept them, else the last).
 
@@ -264,6 +266,7 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
   return Trained(tensors, {'peft_type': adapter.kind})
 
 
+@typed
 def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
   """Returns a prompt from a `.npy` file, a file of `SavedPrompt.save`, or a run's folder.
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_tuning.checks import require_type
 from prompt_tuning.losses.rows import at_first_target
 from prompt_tuning.rows.token_ids import require_ids
 from prompt_tuning.types import Array
@@ -61,6 +62,7 @@ margin.check = check
 
 def prepare(vocabulary: Any, *, label_words: Sequence[str], margin: float = 1.0) -> dict[str, Any]:
   """Returns the keyword arguments of `margin` for label words. Raises ValueError if a word has no token."""
+  require_type('label_words', label_words, Sequence[str])
   tokens = [list(vocabulary.encode(word)) for word in label_words]
   if not all(tokens):
     raise ValueError(f'label_words={list(label_words)} cannot be used: the vocabulary has no token for '

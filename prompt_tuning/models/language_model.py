@@ -16,6 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from prompt_tuning import trees
+from prompt_tuning.checks import require_type
 from prompt_tuning.data.preprocessing import stand_in
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import Greedy, Sampler
@@ -176,6 +177,7 @@ class LanguageModel:
     if inputs is None:
       raise ValueError('inputs=None cannot be used here. Give texts or token ids.')
     require_rows(context, len(inputs))
+    require_type('sampler', sampler, Sampler)
     for name, value in (('max_length', max_length), ('batch_size', batch_size)):
       require_number(name, value, least=1, whole=True)
     require_number('seed', seed, least=0, below=2**32, whole=True)

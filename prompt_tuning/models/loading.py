@@ -19,6 +19,7 @@ from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggi
 from prompt_tuning.checkpoints.loading import Reader, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
+from prompt_tuning.checks import typed
 from prompt_tuning.data.token_files import end_ids
 from prompt_tuning.data.vocabularies import ByteVocabulary
 from prompt_tuning.data.vocabulary_folders import COPIED, load_vocabulary
@@ -36,6 +37,7 @@ from prompt_tuning.types import Flat, Params
 _SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')
 
 
+@typed
 def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.float32, vocabulary: Any = None,
                config: Config | None = None, ignore: Iterable[str] = (), mesh: Mesh | None = None,
                **changes: Any) -> LanguageModel:
@@ -57,7 +59,12 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
     FileNotFoundError: there is no checkpoint at `path`.
     ValueError: it is damaged or has another shape, or the vocabulary is too large; the message names the mismatch.
   """
-  path = find_model(path)
+  for name, value in (('dtype', dtype), ('activation_dtype', activation_dtype)):
+    _require_dtype(name, value)
+  if vocabulary is not None and not hasattr(vocabulary, 'encode'):
+    raise ValueError(f'vocabulary={vocabulary!r:.80} cannot be used: expected a vocabulary, such as '
+                     'pt.SentencePieceVocabulary(path) or load_vocabulary(folder).')
+  path = find_model(os.fspath(path))
   reader, ignore = _layer_by_layer(open_checkpoint(path)), tuple(ignore)
   in_folder = isinstance(reader, HuggingFaceFolder)
   if config is None:
@@ -86,6 +93,17 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
                      f'model has {config.vocab_size} rows. Use the vocabulary of this model.')
   ends = (in_folder and end_ids(path)) or LanguageModel.ends
   return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0, ends)
+
+
+def _require_dtype(name: str, value: Any) -> None:
+  """Raises ValueError if a value is not the name of a type of numbers."""
+  try:
+    known = value in (None, INT8) or jnp.issubdtype(jnp.dtype(value), jnp.floating)
+  except TypeError:
+    known = False
+  if not known:
+    raise ValueError(f'{name}={value!r} cannot be used: expected float32, bfloat16 or float16'
+                     f'{", or int8" if name == "dtype" else ""}.')
 
 
 def _rounded(mesh: Mesh | None) -> Callable[[str, jax.Array], Any]:

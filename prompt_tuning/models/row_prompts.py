@@ -75,6 +75,8 @@ def _handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   if vectors.ndim != 2 or vectors.shape[1] != model.width:
     raise ValueError(f'The prompt has shape {tuple(vectors.shape)}, but the model expects [P, {model.width}]. '
                      'Use a prompt that was trained for this model.')
+  if not bool(jnp.isfinite(vectors).all()):
+    raise ValueError('The prompt has numbers that are not finite. Use an earlier prompt of the run.')
   given = StackConditioning(prompt=vectors[None], visibility=getattr(each, 'visibility', Visibility()))
   layout = layouts.Layout(len(vectors), getattr(each, 'placement', layouts.before))
   return layout, Conditioning(**{model.prompted: given})

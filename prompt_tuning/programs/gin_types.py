@@ -1,14 +1,10 @@
 """The types of values that gin files give: a wrong one is named, wherever a conversion would meet it."""
 
-import collections.abc
 import inspect
-import re
-import typing
 from collections.abc import Callable, Iterable, Mapping
-from types import UnionType
 from typing import Any
 
-from prompt_tuning.runs.values import fits
+from prompt_tuning.checks import fits, spelled
 
 
 def first_mismatch(make: Callable[..., Any], values: Iterable[tuple[str, Any]]) -> tuple[str, Any, str] | None:
@@ -21,30 +17,9 @@ def first_mismatch(make: Callable[..., Any], values: Iterable[tuple[str, Any]]) 
   parameters = inspect.signature(make).parameters
   for name, value in values:
     hint = parameters[name].annotation if name in parameters else Any
-    if not _fits(value, hint):
-      return name, value, _spelled(hint)
+    if not fits(value, hint):
+      return name, value, spelled(hint)
   return None
-
-
-def _spelled(hint: Any) -> str:
-  """Returns an annotation as users read it: `int or None`."""
-  text = hint.__name__ if isinstance(hint, type) else str(hint)
-  text = re.sub(r'\w+\.', '', text).replace(' | ', ' or ').replace('NoneType', 'None')
-  return re.sub(r'\bChoice\b', 'a reference such as @adafactor.Adafactor()', text)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-  if hint in (Any, inspect.Parameter.empty) or isinstance(hint, str):
-    return True
-  if typing.get_origin(hint) in (typing.Union, UnionType):
-    return any(_fits(value, option) for option in typing.get_args(hint))
-  if typing.get_origin(hint) is collections.abc.Callable or hint is Callable:
-    return callable(value)
-  if hint is type(None):
-    return value is None
-  if isinstance(hint, type) and hint not in (int, float, bool, str, dict, list, tuple):
-    return isinstance(value, hint)
-  return fits(value, hint)
 
 
 def resolved(values: Mapping[str, Any], macros: Mapping[str, Any], is_reference: Callable[[Any], bool],

@@ -104,6 +104,8 @@ class Run:
       if any(count < 1 and (axis, count) != ('data', -1) for axis, count in self.mesh.items()):
         raise ValueError(f'mesh={dict(self.mesh)} cannot be used: expected numbers of at least 1, or data=-1 for as '
                          'many copies of the model as there are devices left.')
+    if isinstance(self.validation, str) and _is_number(self.validation):
+      raise ValueError(f'validation={self.validation} cannot be used: expected a share from 0 to below 1, or a file.')
     given = [f'{name}={getattr(self, name)!r}' for name in FILE_SETTINGS if name in self.settings()
              and getattr(self, name) != getattr(type(self), name) and name not in self.file_settings()]
     if self.data is not None and given:
@@ -174,3 +176,11 @@ class Run:
     for module in self.imports:
       registry.import_module(module)
     return importlib.import_module(f'prompt_tuning.runs.{self.executor}')  # loads JAX
+
+
+def _is_number(text: str) -> bool:
+  try:
+    float(text)
+  except ValueError:
+    return False
+  return True

@@ -1,12 +1,13 @@
 """A run that evaluates, as a value."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from prompt_tuning.data.tasks import is_table
 from prompt_tuning.runs import run_file
-from prompt_tuning.runs.base import FILE_SETTINGS, Count, Run, setting
+from prompt_tuning.runs.base import FILE_SETTINGS, Count, Positive, Run, setting
 from prompt_tuning.runs.choice import Choice
 
 # Settings of a run that trained which are those of its evaluation too, unless others are given.
@@ -71,6 +72,8 @@ class Use(Run):
       object.__setattr__(self, 'split', 'all' if self.reads_table else 'validation')
     for name, what in (('model', 'FOLDER, the frozen model'), ('data', 'FILE, or the name of a task')):
       if getattr(self, name) is None and not (name == 'model' and self.architecture):
+        if self.prompt is not None:
+          _require_there(self.prompt)
         raise ValueError(f'{name} is missing. Give {name}={what}'
                          + ('; the prompt has no run.toml that would tell it.' if self.prompt else '.'))
 
@@ -90,7 +93,16 @@ class EvalRun(Use):
   executor: ClassVar[str] = 'evaluating'
 
   output: str | None = setting(None, 'output')
-  examples: Count | None = setting(None, 'data')
+  examples: Positive | None = setting(None, 'data')
   written_examples: Count | None = setting(None, 'output')
   label_words: tuple[str, ...] | Literal['task'] | None = setting(None, 'evaluation')
   label_score: Literal['sum', 'mean'] = setting('sum', 'evaluation')
+
+
+def _require_there(prompt: str) -> None:
+  """Raises FileNotFoundError if there is nothing at a local path, with or without the ending of a NumPy file."""
+  from prompt_tuning.files import storage
+
+  if not storage.is_remote(prompt) and not any(map(os.path.exists, (prompt, f'{prompt}.npy'))):
+    raise FileNotFoundError(f'prompt={prompt} cannot be used: there is no such file or folder. Give the folder of a '
+                            'run, a .npy or .safetensors file, or a PEFT folder.')

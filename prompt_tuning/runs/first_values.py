@@ -7,6 +7,7 @@ from flax import linen
 
 from prompt_tuning import prompts
 from prompt_tuning.checkpoints.prompt_files import read_prompt
+from prompt_tuning.checks import require_type
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.loading import load_embedding
 from prompt_tuning.names import Registry, nearest, require_number
@@ -34,6 +35,7 @@ def texts(model: Any, *, texts: tuple[str, ...], embeddings: Any = None, rest: A
 def text(model: Any, *, text: str, embeddings: Any = None, rest: Any = 'sampled',
          vocabulary: Any = None) -> prompts.Initializer:
   """The embeddings of a text's tokens; `rest` makes the vectors after them."""
+  require_type('text', text, str)
   return prompts.from_embedded_string(array(embeddings, model), vocabulary or _vocabulary(model), text,
                                       initializer(rest, model))
 

@@ -32,6 +32,8 @@ class InferRun(Use):
     super().__post_init__()
     if self.output is None:
       raise ValueError('output is missing. Give output=FILE.jsonl, the file that is written.')
+    if os.path.realpath(self.output) == os.path.realpath(self.data.name):
+      raise ValueError(f'output={self.output} is the file of the inputs, which would be replaced. Give another file.')
     if self.mode != 'predict' and self.lines == 'id||text':
       raise ValueError(f'lines={self.lines!r} cannot be used with mode={self.mode!r}, which gives more than a text. '
                        "Set mode='predict', or other lines.")

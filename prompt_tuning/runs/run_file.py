@@ -20,6 +20,8 @@ def read(path: str) -> dict[str, Any]:
   """
   from prompt_tuning.files import storage
 
+  if os.path.isdir(path):
+    path = os.path.join(path, NAME)
   try:
     return tomllib.loads(storage.read_bytes(path).decode())
   except FileNotFoundError as error:

@@ -10,6 +10,13 @@ import msgspec
 
 from prompt_tuning.runs.choice import Choice
 
+# What msgspec writes -> what users read.
+_PLAIN = (('`int`', 'a whole number'), ('`int | null`', 'a whole number or none'), ('`float`', 'a number'),
+          ('`float | null`', 'a number or none'), ('`bool`', 'true or false'), ('`str`', 'a text'),
+          ('`str | null`', 'a text or none'), ('`null`', 'none'), ('`array`', 'a list'),
+          ('`array | null`', 'a list or none'), ('`object`', 'name=value pairs'),
+          ('`object | null`', 'name=value pairs or none'), (' >= ', ' of at least '), (' <= ', ' of at most '),
+          (' > ', ' above '), (' < ', ' below '))
 _NONE = ('none', 'None')
 
 
@@ -31,17 +38,6 @@ def checked(name: str, value: Any, hint: Any) -> Any:
   except (msgspec.ValidationError, ValueError) as error:
     why = _expected(options) or _lowered(str(error))
     raise ValueError(f'{name}={value!r} cannot be used: {why}.') from error
-
-
-def fits(value: Any, hint: Any) -> bool:
-  """Whether a value has a type; True for types that cannot be checked."""
-  try:
-    msgspec.convert(value, hint)
-  except msgspec.ValidationError:
-    return False
-  except TypeError:  # an annotation that msgspec does not know
-    return True
-  return True
 
 
 def parsed(name: str, text: str, hint: Any) -> Any:
@@ -71,11 +67,12 @@ def parsed(name: str, text: str, hint: Any) -> Any:
       whole = typing.get_args(option)[1] is int
       return checked(name, dict(zip((key for key, *_ in pairs), _numbers(name, values) if whole else values,
                                     strict=True)), hint)
+  failed: Exception | None = None
   for option in sorted(options, key=lambda each: each is str):  # a number if it reads as one
     try:
       return msgspec.convert(text, option, strict=False)
     except msgspec.ValidationError as error:
-      failed = error
+      failed = failed if option is type(None) and failed is not None else error
   raise ValueError(f'{name}={text} cannot be used: {_expected(options) or _lowered(str(failed))}.')
 
 
@@ -130,4 +127,7 @@ def _expected(options: tuple[Any, ...]) -> str:
 
 
 def _lowered(text: str) -> str:
+  """Returns msgspec's reason in plain words."""
+  for theirs, ours in _PLAIN:
+    text = text.replace(theirs, ours)
   return text[:1].lower() + text[1:]

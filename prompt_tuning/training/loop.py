@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from prompt_tuning import trees
+from prompt_tuning.checks import typed
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.target_checks import check_targets
@@ -41,6 +42,7 @@ from prompt_tuning.tuning.method import Method
 
 
 @lock.holding
+@typed
 def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths: Mapping[str, int], model_dir: str,
           train_steps: int, optimizer: Optimizer | optax.GradientTransformation = Adafactor(), loss: Loss = Loss(),
           batch_size: int = 128,

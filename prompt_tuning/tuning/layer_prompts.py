@@ -16,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning.checks import check_fields
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.tuning.method import Method
@@ -41,6 +42,7 @@ class LayerPrompts(Method):
   mode: str = 'replace'
 
   def __post_init__(self) -> None:
+    check_fields(self)
     if self.mode not in MODES:
       raise ValueError(f'Layer prompts got mode={self.mode!r}. Use one of {", ".join(MODES)}.')
 

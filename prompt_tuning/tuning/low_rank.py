@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning import trees
+from prompt_tuning.checks import check_fields
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, LowRankUpdate
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.retrained import chosen
@@ -46,6 +47,7 @@ class LowRank(Method):
   init: Any = nn.initializers.lecun_normal()
 
   def __post_init__(self) -> None:
+    check_fields(self)
     object.__setattr__(self, 'patterns', trees.patterns(self.patterns))
     if self.rank < 1:
       raise ValueError(f'Low-rank updates got rank={self.rank}. Use at least 1.')

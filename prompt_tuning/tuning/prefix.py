@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning.checks import check_fields
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.tuning.method import Method
@@ -51,6 +52,7 @@ class Prefix(Method):
   text: str | None = None
 
   def __post_init__(self) -> None:
+    check_fields(self)
     object.__setattr__(self, 'attentions', tuple(self.attentions))
     wrong = set(self.attentions) - set(_PLACES)
     if wrong or self.length < 1:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from prompt_tuning.names import nearest
+from prompt_tuning.names import nearest, require_number
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
 from prompt_tuning.tuning.initialisers import Encoder, Initializer, embed
@@ -37,6 +37,10 @@ class Prompt(nn.Module):
   length: int
   prompt_init: Initializer = nn.initializers.uniform(0.5)
   dtype: Any = jnp.float32
+
+  def __post_init__(self) -> None:
+    require_number('length', self.length, least=1, whole=True)
+    super().__post_init__()
 
   def __repr__(self) -> str:
     return f'Prompt({self.length})'

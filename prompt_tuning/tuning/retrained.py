@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from prompt_tuning import trees
+from prompt_tuning.checks import check_fields
 from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import Conditioning, Frozen
 from prompt_tuning.tuning.method import Method
@@ -38,6 +39,7 @@ class Retrained(Method):
   patterns: Sequence[str] | str = ('.*',)
 
   def __post_init__(self) -> None:
+    check_fields(self)
     object.__setattr__(self, 'patterns', trees.patterns(self.patterns))
 
   def initialise(self, key: Array, model: Frozen) -> Params:

@@ -123,12 +123,12 @@ def test_defaults_are_those_of_prompt_tuning(train):
   ("--gin.LAYER_REMAT='some'", "LAYER_REMAT is 'some'. Give one of none, minimal"),
   ('--gin.USE_HARDWARE_RNG=True', 'USE_HARDWARE_RNG is True'),
   ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'goes on with the same bits'),
-  ('--gin.utils.SaveCheckpointConfig.keep=0', 'keep=0 cannot be used: expected `int` >= 1'),
+  ('--gin.utils.SaveCheckpointConfig.keep=0', 'keep=0 cannot be used: expected a whole number of at least 1'),
   ("--gin.utils.RestoreCheckpointConfig.mode='all'", "mode is 'all'"),
   ("--gin.utils.RestoreCheckpointConfig.dtype='int4'", "dtype='int4' cannot be used: expected one of float32"),
   ("--gin.utils.RestoreCheckpointConfig.assignment_map=(('a', 'b'),)", 'names are not mapped to others'),
   ('--gin.train/utils.DatasetConfig.shuffle=False', 'training always shuffles'),
-  ('--gin.BATCH_SIZE=0', 'batch_size=0 cannot be used: expected `int` >= 1'),
+  ('--gin.BATCH_SIZE=0', 'batch_size=0 cannot be used: expected a whole number of at least 1'),
   ('--gin.TASK_FEATURE_LENGTHS=None', 'Training needs the lengths'),
   ("--gin.TASK_FEATURE_LENGTHS={'inputs': 9}", 'Give both lengths'),
   ('--gin.train/utils.DatasetConfig.buckets=(64, 32)', 'buckets=(64, 32) is not valid. Give input lengths in'),
@@ -217,13 +217,13 @@ def test_what_the_chosen_method_does_not_read_is_named(overrides, answer, train)
 
 
 @pytest.mark.parametrize(('override', 'answer'), [
-  ("--gin.EVAL_PERIOD='100'", r"EVAL_PERIOD='100' cannot be used: expected int"),
-  ('--gin.PROMPT_LENGTH=True', r'PROMPT_LENGTH=True cannot be used: expected int'),
+  ("--gin.EVAL_PERIOD='100'", r"EVAL_PERIOD='100' cannot be used: expected a whole number"),
+  ('--gin.PROMPT_LENGTH=True', r'PROMPT_LENGTH=True cannot be used: expected a whole number'),
   ("--gin.PROMPT='prompt'", r"PROMPT='prompt' cannot be used: expected a method such as @train_prompts\.Prompt"),
   ('--gin.RANDOM_SEED=[1]', r'RANDOM_SEED=\[1\] cannot be used'),
   ('--gin.PROMPT_REGEX=5', r'PROMPT_REGEX=5 cannot be used: expected Sequence\[str\]'),
   ('--gin.MODEL=5', r'MODEL=5 cannot be used: expected EncoderDecoderModel'),
-  ("--gin.train_prompts.Prompt.see_input='no'", r"train_prompts\.Prompt\.see_input='no' cannot be used: expected bool"),
+  ("--gin.train_prompts.Prompt.see_input='no'", r"train_prompts\.Prompt\.see_input='no' cannot be used: expected True"),
   ('--gin.partitioning.PjitPartitioner.mesh_shape=5', r'mesh_shape=5 cannot be used: expected Mapping'),
 ])
 def test_a_value_of_another_type_is_named_by_what_sets_it(override, answer, train):

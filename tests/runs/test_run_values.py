@@ -22,9 +22,9 @@ def test_values_load_no_jax():
 
 
 @pytest.mark.parametrize(('given', 'message'), [
-  ({'batch_size': 0}, r'batch_size=0 cannot be used: expected `int` >= 1'),
-  ({'batch_size': 'many'}, r"batch_size='many' cannot be used: expected `int`, got `str`"),
-  ({'learning_rate': -1.0}, r'learning_rate=-1.0 cannot be used: expected `float` > 0'),
+  ({'batch_size': 0}, r'batch_size=0 cannot be used: expected a whole number of at least 1'),
+  ({'batch_size': 'many'}, r"batch_size='many' cannot be used: expected a whole number, got a text"),
+  ({'learning_rate': -1.0}, r'learning_rate=-1.0 cannot be used: expected a number above 0'),
   ({'validation': 1.5}, r'validation=1.5 cannot be used'),
   ({'dtype': 'int4'}, r"dtype='int4' cannot be used: expected one of float32, bfloat16, float16, int8"),
   ({'loss_divisor': 'rows'}, r"loss_divisor='rows' cannot be used: expected one of tokens or a number"),
@@ -47,7 +47,7 @@ def test_a_value_that_cannot_be_used_is_an_error_where_the_run_is_made(given, me
 
 @pytest.mark.parametrize(('kind', 'given', 'message'), [
   (EvalRun, {'model': 'm'}, 'data is missing'),
-  (EvalRun, {'data': 'a.jsonl', 'prompt': 'p.npy'}, 'model is missing. Give model=FOLDER.*no run.toml'),
+  (EvalRun, {'data': 'a.jsonl', 'prompt': '.'}, 'model is missing. Give model=FOLDER.*no run.toml'),
   (InferRun, {'model': 'm', 'data': 'a.jsonl'}, 'output is missing. Give output=FILE.jsonl'),
   (InferRun, {'model': 'm', 'data': 'a.jsonl', 'output': 'o', 'mode': 'score', 'lines': 'id||text'},
    r"lines='id\|\|text' cannot be used with mode='score'"),
