@@ -216,8 +216,9 @@ def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command
   best = ended.best or {}
   after = best.get('metrics') or ended.metrics
   width = max((len(name) for name in after), default=0)
-  lines = [f'{"":{width}}  {"frozen model":>12}  {"tuned":>12}'] if after else []
-  lines += [f'{name:{width}}  {before[name] if name in before else float("nan"):>12.4g}  {value:>12.4g}'
+  frozen = lambda text: f'  {text:>12}' if before else ''  # unless it was not evaluated
+  lines = [f'{"":{width}}{frozen("frozen model")}  {"tuned":>12}'] if after else []
+  lines += [f'{name:{width}}{frozen(f"{before[name]:.4g}" if name in before else "")}  {value:>12.4g}'
             for name, value in after.items()]
   path = storage.join(ended.folder, saved.BEST if best else saved.LAST)
   size = f', {os.path.getsize(path):,} bytes' if os.path.exists(path) else ''
