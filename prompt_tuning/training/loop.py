@@ -116,7 +116,6 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     raise ValueError(f'stop_accuracy={stop.accuracy} cannot be used: the loss {loss.name} does not count correct '
                      'tokens. Leave out stop_accuracy=, or use cross-entropy.')
   require_targets(loss, task, split, model, lengths)
-  warnings = check_targets(task, split, model.vocabulary, model.layout(), lengths)
   if main:
     storage.remove_left(model_dir)
   saved = run_files.read_newest(model_dir)
@@ -125,6 +124,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   layout = model.layout(method.layout())
   if layout.cached:
     require_cacheable(task, split, packed=packed, mesh=mesh)
+  warnings = check_targets(task, split, model.vocabulary, model.layout(), lengths)
   own = identity(model=model, method=method, task=task, split=split, lengths=lengths, batch_size=batch_size,
                  packed=packed, buckets=buckets, seed=seed, optimizer=optimizer, loss=loss, settings=settings)
   about = {**own, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}
