@@ -259,10 +259,11 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
   """
   if storage.is_remote(path) or not os.path.exists(os.path.join(path, CONFIG)):
     return load_trained(path, any_model=any_model)
-  adapter, (layers, kv_heads, head_dim) = read_adapter(path), model.facts.attentions['decoder']
+  adapter, facts = read_adapter(path), model.facts
+  layers, kv_heads, head_dim = facts.attentions['decoder']
   tensors = adapter.trained(
-    encoder_decoder=model.prompted == 'encoder', width=model.width, layers=layers, kv_heads=kv_heads,
-    head_dim=head_dim, embedding_scale=getattr(getattr(model, 'module', model).config, 'embedding_scale', 1.0))
+    encoder_decoder=facts.prompted == 'encoder', width=facts.width, layers=layers, kv_heads=kv_heads,
+    head_dim=head_dim, embedding_scale=facts.embedding_scale)
   return Trained(tensors, {'peft_type': adapter.kind})
 
 

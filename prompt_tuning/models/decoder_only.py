@@ -48,7 +48,8 @@ class DecoderOnly(nn.Module):
   def facts(self) -> Facts:
     """Returns the properties of the model that do not need its weights."""
     config = self.config
-    return Facts(config.family, config.width, (config.layers,), config.vocab_size, self.prompted, self.prefix_shapes())
+    return Facts(config.family, config.width, (config.layers,), config.vocab_size, self.prompted, self.prefix_shapes(),
+                 config.embedding_scale)
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""

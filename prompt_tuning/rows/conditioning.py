@@ -147,6 +147,7 @@ class Facts:
     vocabulary: V, the number of rows of the embedding.
     prompted: the stack that prompts belong to: 'encoder', or 'decoder' if there is no other.
     attentions: name of each attention (encoder, decoder, cross) -> layers, KV heads and head width.
+    embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
   """
 
   family: str
@@ -155,6 +156,7 @@ class Facts:
   vocabulary: int
   prompted: str
   attentions: Mapping[str, tuple[int, int, int]]
+  embedding_scale: float = 1.0
 
   def prefix_shapes(self) -> Mapping[str, tuple[int, int, int]]:
     """Returns `attentions`."""
