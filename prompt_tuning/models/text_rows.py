@@ -53,30 +53,36 @@ def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size:
     raise ValueError(f'{what} is empty. Give at least one row.')
   if mask is not None or getattr(texts, 'ndim', 1) == 2:
     rows = _unpadded(texts, what, mask, vocabulary)
-    texts = []
   else:
-    rows = []
-  for text in texts:
-    if isinstance(text, str):
-      if vocabulary is None:
-        raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
-                         'Give load_model(..., vocabulary=...), or let transformers make its tokenizer.json: '
-                         'AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).')
-      ends = what == 'targets' or (what == 'inputs' and layout.input_ends)
-      ids = vocabulary.encode(text)
-      ids = ids if what == 'targets' or not started else vocabularies.started(ids, vocabulary)
-      ids = [*ids, *([vocabulary.eos_id] if ends else [])]
-      rows.append(Row(ids, 0, len(ids)))
-      continue
-    if np.ndim(text) == 0 and isinstance(text, int | np.integer):
-      raise ValueError(f'{what} is a single row of token ids, expected a list of rows. Write [ids].')
-    ids = np.asarray(text)
-    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-      raise ValueError(f'{what} holds {text!r:.60}, expected texts, or rows of token ids.')
-    rows.append(Row(ids.tolist(), 0, len(ids)))
+    found = [_text_ids(text, what, vocabulary, layout, started) if isinstance(text, str) else _given_ids(text, what)
+             for text in texts]
+    rows = [Row(ids, 0, len(ids)) for ids in found]
   for b, row in enumerate(rows):
     require_ids(row.ids, size, f'Row {b} of {what}')
   return rows
+
+
+def _text_ids(text: str, what: str, vocabulary: Any, layout: Layout, started: bool) -> list[int]:
+  """Returns the ids of a text, with its begin and end tokens."""
+  if vocabulary is None:
+    raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
+                     'Give load_model(..., vocabulary=...), or let transformers make its tokenizer.json: '
+                     'AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER).')
+  ids = vocabulary.encode(text)
+  if started and what != 'targets':
+    ids = vocabularies.started(ids, vocabulary)
+  ends = what == 'targets' or (what == 'inputs' and layout.input_ends)
+  return [*ids, vocabulary.eos_id] if ends else list(ids)
+
+
+def _given_ids(row: Any, what: str) -> list[int]:
+  """Returns a row of ids as it is."""
+  if isinstance(row, int | np.integer):
+    raise ValueError(f'{what} is a single row of token ids, expected a list of rows. Write [ids].')
+  ids = np.asarray(row)
+  if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+    raise ValueError(f'{what} holds {row!r:.60}, expected texts, or rows of token ids.')
+  return ids.tolist()
 
 
 def _unpadded(texts: Any, what: str, mask: Any, vocabulary: Any) -> list[Row]:
