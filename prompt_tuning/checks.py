@@ -89,5 +89,4 @@ def spelled(hint: Any) -> str:
   if typing.get_origin(hint) in (typing.Union, UnionType):
     return ' or '.join(map(spelled, typing.get_args(hint)))
   text = hint.__name__ if isinstance(hint, type) else str(hint)
-  text = re.sub(r'\w+\.', '', text).replace(' | ', ' or ').replace('NoneType', 'None')
-  return re.sub(r'\bChoice\b', 'a reference such as @adafactor.Adafactor()', text)
+  return re.sub(r'\w+\.', '', text).replace(' | ', ' or ').replace('NoneType', 'None')

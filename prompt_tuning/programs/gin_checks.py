@@ -53,7 +53,7 @@ def check_used(config: Any, modules: Mapping[str, Any], bindings: Sequence[str],
     ValueError: one sets what nothing has asked for, such as PROMPT_LENGTH with another method than a prompt.
   """
   used, given = config._OPERATIVE_CONFIG, config._CONFIG
-  method = config._CONFIG.get(('PROMPT', 'gin.macro'), {}).get('value')
+  method = given.get(('PROMPT', 'gin.macro'), {}).get('value')
   # A command with PROMPT=None asks for the model alone, whatever it says of prompts.
   prompted = method is None or any(name.endswith('train_prompts.Prompt') for _, name in used)
   for binding in bindings:
@@ -61,7 +61,7 @@ def check_used(config: Any, modules: Mapping[str, Any], bindings: Sequence[str],
     scope, _, last = name.rpartition('/')
     owner, _, parameter = last.rpartition('.')
     if not owner and not prompted and name.startswith(('PROMPT_', 'CLASS_LABELS')):
-      raise ValueError(f'--gin.{name} sets nothing: {_of_prompts(config)}')
+      raise ValueError(f'--gin.{name} sets nothing: {_of_prompts(method)}')
     own = next((parameters[parameter] for (where, each), parameters in given.items() if where == scope
                 and f'.{each}'.endswith(f'.{owner}') and parameter in parameters), None)
     ours = any(f'.{each}'.endswith(f'.{owner}') and each.startswith(tuple(modules)) for _, each in given)
@@ -71,10 +71,9 @@ def check_used(config: Any, modules: Mapping[str, Any], bindings: Sequence[str],
       raise ValueError(f'--gin.{name} sets nothing: nothing of this run reads it. Leave it out.')
   for path in files:
     if not prompted and re.search(r'(^|/)prompts/\w+\.gin$', path):
-      raise ValueError(f'--gin_file={path} sets nothing: {_of_prompts(config)}')
+      raise ValueError(f'--gin_file={path} sets nothing: {_of_prompts(method)}')
 
 
-def _of_prompts(config: Any) -> str:
-  method = str(config._CONFIG.get(('PROMPT', 'gin.macro'), {}).get('value')).removesuffix('()')
-  return (f'PROMPT is {method}, which does not read it. Leave it out, or set the parameters of that method; '
-          'train_script.train.start_from names a run whose tensors any method starts from.')
+def _of_prompts(method: Any) -> str:
+  return (f'PROMPT is {str(method).removesuffix("()")}, which does not read it. Leave it out, or set the parameters of '
+          'that method; train_script.train.start_from names a run whose tensors any method starts from.')

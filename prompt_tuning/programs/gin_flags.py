@@ -25,10 +25,8 @@ WORDS = {
   'saving_period': 'utils.SaveCheckpointConfig.period', 'keep': 'utils.SaveCheckpointConfig.keep',
   'evaluation_examples': 'EVALUATOR_NUM_EXAMPLES', 'written_examples': 'JSON_WRITE_N_RESULTS',
   'loss_steps': 'EVAL_STEPS',
-  'objective': 'train_script.train.objective', 'patience': 'train_script.train.patience',
-  'log_period': 'train_script.train.log_period', 'stop_accuracy': 'train_script.train.stop_accuracy',
-  'stop_examples': 'train_script.train.stop_examples', 'cache_limit': 'train_script.train.cache_limit',
-  'start_from': 'train_script.train.start_from', 'extend': 'train_script.train.extend',
+  **{name: f'train_script.train.{name}' for name in (
+    'objective', 'patience', 'log_period', 'stop_accuracy', 'stop_examples', 'cache_limit', 'start_from', 'extend')},
   'learning_rate': 'utils.create_learning_rate_scheduler.base_learning_rate', 'optimizer': 'OPTIMIZER',
   'base_learning_rate': 'utils.create_learning_rate_scheduler.base_learning_rate',
   'warmup_steps': 'utils.create_learning_rate_scheduler.warmup_steps', 'z_loss': 'Z_LOSS',

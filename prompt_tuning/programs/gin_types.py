@@ -1,6 +1,7 @@
 """The types of values that gin files give: a wrong one is named, wherever a conversion would meet it."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ def first_mismatch(make: Callable[..., Any], values: Iterable[tuple[str, Any]]) 
   for name, value in values:
     hint = parameters[name].annotation if name in parameters else Any
     if not fits(value, hint):
-      return name, value, spelled(hint)
+      return name, value, re.sub(r'\bChoice\b', 'a reference such as @adafactor.Adafactor()', spelled(hint))
   return None
 
 
