@@ -18,6 +18,14 @@ SETTINGS = {'saving': loop.Saving(1000), 'evaluations': {'loss_steps': 0, 'examp
             'dropout_rate': 0.0}
 
 
+@pytest.fixture(autouse=True)
+def in_front():
+  """Ctrl-C as in the foreground of a shell, wherever the tests were started: a background job would ignore it."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def test_a_run_that_is_told_to_end_saves_and_goes_on_to_the_same_bits(tmp_path, capsys, monkeypatch):
   before = signal.getsignal(signal.SIGTERM)
   monkeypatch.setitem(toy_run.TASK.splits, 'train', Telling(toy_run.TASK.splits['train']))
