@@ -88,8 +88,8 @@ class DecoderOnly(nn.Module):
       dropout: [B] random keys, or None.
       hidden: return the last norm's output [B, T, D] instead.
     """
-    x, _, _, _ = self._read(batch, conditioning, dropout, collect=False, hidden=hidden)
-    return x if hidden else self._logits(x)
+    x, _, _, _ = self._read(batch, conditioning, dropout, collect=False)
+    return x if hidden else self.project(x)
 
   def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], Array]:
     """Runs the rows, padded left so that they end with their last token, to start generation.
@@ -99,7 +99,7 @@ class DecoderOnly(nn.Module):
     """
     x, own, fronts, positions = self._read(batch, conditioning, None, collect=True)
     seen = hide(batch['decoder']['segments'] > 0)[:, None, None, :]
-    return self._logits(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
+    return self.project(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
 
   def decode_next(self, tokens: Array, positions: Array, fronts: list[Front]) -> tuple[Array, tuple[Array, Array]]:
     """Runs one more token of each row.
@@ -114,11 +114,10 @@ class DecoderOnly(nn.Module):
     """
     x = self._embed(tokens[:, None], positions[:, None])
     x, own = self.decoder(x, Surroundings((), positions=positions[:, None]), fronts=fronts, collect=True)
-    return self._logits(x)[:, 0], own
+    return self.project(x)[:, 0], own
 
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
-            collect: bool, hidden: bool = False
-            ) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
+            collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
     clash = given.layer_prompts is not None and (given.prompt is not None or given.prefix is not None)
     if conditioning.encoder.given() or given.memory_prefix is not None or clash:
@@ -139,7 +138,7 @@ class DecoderOnly(nn.Module):
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
                           dropout=dropout)
     x, own = self.decoder(self._placed(vectors, positions), around,
-                          fronts=fronts, added=None if rows is None else added, collect=collect, hidden=hidden)
+                          fronts=fronts, added=None if rows is None else added, collect=collect)
     return x, own, fronts, positions
 
   def _vectors(self, layout: Batch) -> Array:
@@ -211,9 +210,11 @@ class DecoderOnly(nn.Module):
     x = vectors * jnp.asarray(config.embedding_scale, vectors.dtype) if config.embedding_scale != 1.0 else vectors
     return x + self.position_embedder(positions) if config.position_count else x
 
-  def _logits(self, x: Array) -> Array:
+  def project(self, x: Array) -> Array:
+    """Returns the logits [B, T, V] in float32 of hidden states [B, T, D], see `__call__`."""
     config = self.config
-    logits = x if config.outputs else dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32)
+    logits = self.decoder.logits(x) if config.outputs else (
+      dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32))
     if config.output_scale != 1.0:
       logits = logits * config.output_scale
     if config.output_cap:

@@ -25,6 +25,7 @@ from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.models.text_rows import Row, Texts, bucket, text_rows
+from prompt_tuning.models.token_scores import TokenScores, score_tokens
 from prompt_tuning.models.weights_digest import weights_digest
 from prompt_tuning.names import require_number
 from prompt_tuning.rows import layouts
@@ -151,11 +152,31 @@ class LanguageModel:
     return aligned
 
   def score(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None,
-            mask: Any = None, target_mask: Any = None) -> np.ndarray:
-    """Returns [B], the log-likelihood of each target given its input; the arguments are those of `logits`."""
-    rows = self._rows(targets, 'targets', mask=target_mask)
+            mask: Any = None, target_mask: Any = None, end_token: bool = True, per_token: bool = False,
+            top: int = 1) -> np.ndarray | list[TokenScores]:
+    """Returns [B], the log-likelihood of each target given its input; or the scores of every target token.
+
+    Args:
+      inputs: as in `logits`.
+      targets: likewise.
+      prompt: likewise.
+      context: likewise.
+      mask: likewise.
+      target_mask: likewise.
+      end_token: the end token of a text is scored too; False for continuations that may go on.
+      per_token: return one `TokenScores` for each target, without the token that nothing precedes.
+      top: the likeliest tokens that each has.
+    """
+    require_number('top', top, least=1, most=self.module.config.vocab_size, whole=True)
+    if top > 1 and not per_token:
+      raise ValueError(f'top={top} cannot be used without per_token=True.')
+    rows = self._rows(targets, 'targets', mask=target_mask, ends=end_token)
     batch, conditioning = self._batch(*self._split(inputs, rows, context, mask), prompt, context)
-    return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
+    if not per_token:
+      return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
+    scores = jax.tree.map(np.asarray, score_tokens(self.module, self.params, batch, conditioning, top=top))
+    scored = layouts.target_rows(batch)['loss_weights'] != 0
+    return [jax.tree.map(lambda array, b=b: array[b, scored[b]], scores) for b in range(len(rows))]
 
   def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
               batch_size: int = 32, seed: int = 0, context: Context | None = None, mask: Any = None) -> list[Any]:
@@ -207,9 +228,10 @@ class LanguageModel:
     first = 0 if self.layout().started and context is None else 1
     return [dataclasses.replace(row, ids=row.ids[:first]) for row in targets], [row.ids[first:] for row in targets]
 
-  def _rows(self, texts: Texts, what: str, behind: Context | None = None, mask: Any = None) -> list[Row]:
+  def _rows(self, texts: Texts, what: str, behind: Context | None = None, mask: Any = None,
+            ends: bool = True) -> list[Row]:
     return text_rows(texts, what, vocabulary=self.vocabulary, layout=self.layout(),
-                     size=self.module.config.vocab_size, started=behind is None, mask=mask)
+                     size=self.module.config.vocab_size, started=behind is None, mask=mask, ends=ends)
 
   def _batch(self, rows: Sequence[Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
              context: Context | None = None, *, first_id: int = 0) -> tuple[Batch, Conditioning]:

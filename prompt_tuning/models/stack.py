@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
+from prompt_tuning.models import dense
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
 from prompt_tuning.models.quantised import dequantised
@@ -42,7 +43,9 @@ class Front:
 
 
 class Stack(nn.Module):
-  """An encoder or a decoder: position biases, all layers as one scan, a last norm, and optionally an output layer.
+  """An encoder or a decoder: position biases, all layers as one scan, and a last norm.
+
+  It also owns the output layer, if there is one; `logits` applies it.
 
   Attributes:
     config: the stack's shape.
@@ -54,7 +57,7 @@ class Stack(nn.Module):
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
                memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
                inputs: Array | None = None, added: Array | None = None,
-               collect: bool = False, hidden: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
+               collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the stack.
 
     Args:
@@ -67,10 +70,9 @@ class Stack(nn.Module):
       inputs: [L, B, T, D], the input of each layer, instead of the previous layer's output.
       added: [L - 1, M, D], vectors for each layer except the first; `around.added_rows` assigns them to positions.
       collect: also return each layer's own keys and values.
-      hidden: return the last norm's output, without the output layer.
 
     Returns:
-      [B, T, D] or [B, T, V], and [L, B, kv_heads, T, K] twice or None.
+      [B, T, D], and [L, B, kv_heads, T, K] twice or None.
     """
     config = self.config
     around = dataclasses.replace(
@@ -98,11 +100,13 @@ class Stack(nn.Module):
     x, own = scan(self._layer()(config, name='layers'), x, scanned, around)
     x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
-    if hidden:
-      return x, own
-    if config.outputs:  # logits are float32 whatever the activations are
-      x = Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
+    if config.outputs and self.is_initializing():
+      Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
     return x, own
+
+  def logits(self, x: Array) -> Array:
+    """Returns the output layer's logits [B, T, V] of the stack's output [B, T, D]: float32, whatever `x` is."""
+    return dense.apply(self.variables['params']['logits_dense'], x, jnp.float32)
 
   def _layer(self) -> Callable[..., nn.Module]:
     """Returns the layer, with its parameters gathered and dequantised when they are used."""

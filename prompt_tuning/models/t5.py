@@ -145,8 +145,8 @@ class T5(nn.Module):
     if of_prompt is not None:
       chosen, bias = chosen_prompts(of_prompt, conditioning.encoder, batch)
       around = dataclasses.replace(around, prompt_memory=chosen, prompt_memory_bias=bias)
-    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch), hidden=hidden)
-    return x if hidden else self._logits(x)
+    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch))
+    return x if hidden else self.project(x)
 
   def decode_next(self, tokens: Array, index: Array, cache: tuple[Array, Array], memory: tuple[Array, Array],
                   memory_bias: Array, fronts: Sequence[Front] = (), offset: Array | int = 0,
@@ -171,7 +171,7 @@ class T5(nn.Module):
     before = Front(*cache, hide(places < index)[None, None, None, :], places + offset)
     around = Surroundings((), positions=index[None] + offset, memory_bias=memory_bias)
     x, own = self.decoder(x, around, fronts=(*fronts, before), memory=memory, memory_front=memory_front, collect=True)
-    return self._logits(x)[:, 0], own
+    return self.project(x)[:, 0], own
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
             max_length: int) -> tuple[Any, Any, Array]:
@@ -200,9 +200,11 @@ class T5(nn.Module):
 
     return step, shape.empty(config), jnp.any(batch['encoder']['segments'] > 0, axis=1)
 
-  def _logits(self, x: Array) -> Array:
+  def project(self, x: Array) -> Array:
+    """Returns the logits [B, S, V] in float32 of hidden states [B, S, D], see `__call__`."""
     config = self.config
-    logits = dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32) if config.tied else x
+    logits = (dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32) if config.tied else
+              self.decoder.logits(x))
     if config.scaled:
       logits = logits * config.width**-0.5
     return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
