@@ -5,9 +5,11 @@ learned prefix, or a prompt whose layout has no slots in the rows. These keys an
 positions.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -15,7 +17,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.decoder_config import DecoderConfig
-from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
+from prompt_tuning.models.fronts import empty_cache, front_of, front_of_context, joined, of_rows, spread, written
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
@@ -222,28 +224,47 @@ class DecoderOnly(nn.Module):
     return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
-            max_length: int) -> tuple[Any, Any, Array]:
+            max_length: int) -> tuple['Steps', tuple[Array, Array], Array]:
     """Starts `count` generations per row, see `generation.generate`; the rows are padded left."""
     config = self.config
     in_rows = batch['decoder']['tokens'].shape[1]
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
     require_positions(config, sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
-    shape = Cache(config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
-    first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)
-    fronts = [spread(front, count) for front in fronts]
-    places = jnp.arange(max_length)
+    cache = empty_cache(config, config.layers, rows, count, config.kv_heads or config.heads, max_length)
+    steps = Steps(self, jnp.repeat(first, count, axis=0), jnp.repeat(last, count),
+                  [spread(front, count) for front in fronts])
+    return steps, cache, jnp.any(batch['decoder']['segments'] > 0, axis=1)
 
-    def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-      # The first step's logits come from `prefill`; later, place i of the cache holds the i-th generated token.
-      grown = Front(*shape.joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
-                    last[:, None] + places)
-      logits, own = self.apply({'params': params}, ids.reshape(-1), last + index, [*fronts, grown],
-                               method='decode_next')
-      logits = jnp.where(index == 0, first, logits)
-      return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
-    return step, shape.empty(config), jnp.any(batch['decoder']['segments'] > 0, axis=1)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Steps:
+  """The decoding step behind the inputs of a batch.
+
+  Attributes:
+    module: the model.
+    first: [B·N, V] the logits after the inputs.
+    last: [B·N] the position of the last token of each input.
+    fronts: the keys and values of all before the first generated token.
+  """
+
+  module: DecoderOnly = dataclasses.field(metadata={'static': True})
+  first: Array
+  last: Array
+  fronts: list[Front]
+
+  def __call__(self, params: Mapping[str, Any], ids: Array, index: Array,
+               cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    """Returns the logits [B, N, V] after the newest tokens [B, N], and the cache with them, see `decoding`."""
+    places = jnp.arange(cache[0].shape[4])
+    # The first step's logits come from `prefill`; later, place i of the cache holds the i-th generated token.
+    grown = Front(*joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
+                  self.last[:, None] + places)
+    logits, own = self.module.apply({'params': params}, ids.reshape(-1), self.last + index, [*self.fronts, grown],
+                                    method='decode_next')
+    logits = jnp.where(index == 0, self.first, logits)
+    return logits.reshape(*ids.shape, -1), written(cache, own, index)
 
 
 def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:

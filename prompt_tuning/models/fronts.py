@@ -75,37 +75,24 @@ def spread(front: Front | None, count: int) -> Front | None:
                              positions=repeat(front.positions) if placed else front.positions)
 
 
-@dataclasses.dataclass(frozen=True)
-class Cache:
-  """The shape of a growing cache: keys and values of N generations for each of B rows.
+def empty_cache(config: Any, *shape: int) -> tuple[Array, Array]:
+  """Returns keys and values [L, B, N, heads, S, K] of N generations for each of B rows, before the first token.
 
-  Attributes:
-    layers: L.
-    rows: B.
-    count: N.
-    heads: KV heads.
-    places: S.
-    head_dim: K.
+  Args:
+    config: the model's, whose type and mesh the cache has.
+    *shape: L, B, N, KV heads and S.
   """
+  zeros = jnp.zeros((*shape, config.head_dim), config.dtype)
+  return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
 
-  layers: int
-  rows: int
-  count: int
-  heads: int
-  places: int
-  head_dim: int
 
-  def empty(self, config: Any) -> tuple[Array, Array]:
-    """Returns keys and values [L, B, N, heads, S, K] before the first token, sharded as the model is."""
-    zeros = jnp.zeros(dataclasses.astuple(self), config.dtype)
-    return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
+def joined(cache: tuple[Array, Array]) -> tuple[Array, Array]:
+  """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]."""
+  return tuple(part.reshape(part.shape[0], -1, *part.shape[3:]) for part in cache)
 
-  def joined(self, cache: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]."""
-    return tuple(part.reshape(self.layers, -1, self.heads, self.places, self.head_dim) for part in cache)
 
-  def written(self, cache: tuple[Array, Array], own: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
-    """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] written at a place."""
-    one = (self.layers, self.rows, self.count, self.heads, 1, self.head_dim)
-    return tuple(jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one), index, axis=4)
-                 for part, new in zip(cache, own, strict=True))
+def written(cache: tuple[Array, Array], own: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
+  """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] written at a place."""
+  one = lambda part: (*part.shape[:4], 1, part.shape[5])
+  return tuple(jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one(part)), index, axis=4)
+               for part, new in zip(cache, own, strict=True))

@@ -12,7 +12,7 @@ from flax import linen as nn
 from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
-from prompt_tuning.models.fronts import Cache, choose, front_of, spread
+from prompt_tuning.models.fronts import choose, empty_cache, front_of, joined, spread, written
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
@@ -174,7 +174,7 @@ class T5(nn.Module):
     return self.project(x)[:, 0], own
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
-            max_length: int) -> tuple[Any, Any, Array]:
+            max_length: int) -> tuple['Steps', tuple[Array, Array], Array]:
     """Starts `count` generations per row, see `generation.generate`; the decoder's part of the batch is not read."""
     apply = functools.partial(self.apply, {'params': params})
     config = self.config
@@ -191,14 +191,9 @@ class T5(nn.Module):
     if of_prompt is not None:
       chosen, seen = chosen_prompts(of_prompt, conditioning.encoder, batch)
       of_memory = spread(Front(*memory_keys_values(config, params, chosen), seen), count)
-    shape = Cache(config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
-
-    def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-      logits, own = apply(ids.reshape(-1), index, shape.joined(cache), memory, bias, fronts, offset, of_memory,
-                          method='decode_next')
-      return logits.reshape(rows, count, -1), shape.written(cache, own, index)
-
-    return step, shape.empty(config), jnp.any(batch['encoder']['segments'] > 0, axis=1)
+    cache = empty_cache(config, config.decoder_layers, rows, count, config.heads, max_length)
+    return (Steps(self, memory, bias, fronts, offset, of_memory), cache,
+            jnp.any(batch['encoder']['segments'] > 0, axis=1))
 
   def project(self, x: Array) -> Array:
     """Returns the logits [B, S, V] in float32 of hidden states [B, S, D], see `__call__`."""
@@ -208,6 +203,27 @@ class T5(nn.Module):
     if config.scaled:
       logits = logits * config.width**-0.5
     return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Steps:
+  """The decoding step for the inputs of a batch; the arrays are those of `T5.decode_next`."""
+
+  module: T5 = dataclasses.field(metadata={'static': True})
+  memory: tuple[Array, Array]
+  memory_bias: Array
+  fronts: list[Front]
+  offset: Array | int
+  memory_front: Front | None
+
+  def __call__(self, params: Mapping[str, Any], ids: Array, index: Array,
+               cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    """Returns the logits [B, N, V] after the newest tokens [B, N], and the cache with them, see `decoding`."""
+    logits, own = self.module.apply(
+      {'params': params}, ids.reshape(-1), index, joined(cache), self.memory, self.memory_bias, self.fronts,
+      self.offset, self.memory_front, method='decode_next')
+    return logits.reshape(*ids.shape, -1), written(cache, own, index)
 
 
 def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array | int]:
