@@ -29,6 +29,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'convert': ('turns trained prompts and prefixes into other files: .npy, .safetensors, folders of Hugging Face PEFT',
               'prompt_tuning.scripts.convert'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
+  'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
 }
 TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
 VERSION = f'prompt-tuning {prompt_tuning.__version__}'
