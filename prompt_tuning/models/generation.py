@@ -23,8 +23,8 @@ from prompt_tuning.types import Array, Batch, Params
 
 
 def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, key: Array, *,
-             sampler: Sampler, max_length: int, end_ids: tuple[int, ...] = (1,),
-             pad_id: int = 0) -> tuple[Array, Array]:
+             sampler: Sampler, max_length: int, end_ids: tuple[int, ...] = (1,), pad_id: int = 0,
+             layers: Params | None = None) -> tuple[Array, Array]:
   """Generates sequences for each row of a batch. Each shape of a batch compiles one program.
 
   Args:
@@ -38,24 +38,25 @@ def generate(module: nn.Module, params: Params, batch: Batch, conditioning: Cond
     max_length: S, the maximum number of generated tokens, including the end token.
     end_ids: the tokens that end a sequence.
     pad_id: the token that fills the rest, and that the decoder starts with.
+    layers: the parameters for the decoding steps, if they are apart (`LanguageModel.layers`); None uses `params`.
 
   Returns:
     Tokens [B, N, S] and scores [B, N], best last.
   """
-  return _generate(module, params, batch, conditioning, key, sampler, np.asarray(end_ids, np.int32),
-                   max_length=max_length, pad_id=pad_id)
+  return _generate(module, params, params if layers is None else layers, batch, conditioning, key, sampler,
+                   np.asarray(end_ids, np.int32), max_length=max_length, pad_id=pad_id)
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'max_length', 'pad_id'))
-def _generate(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, key: Array,
+def _generate(module: nn.Module, params: Params, layers: Params, batch: Batch, conditioning: Conditioning, key: Array,
               sampler: Sampler, end_ids: Array, *, max_length: int, pad_id: int) -> tuple[Array, Array]:
-  params = ready(module, params, conditioning.parameters)
+  params, layers = (ready(module, each, conditioning.parameters) for each in (params, layers))
   # Rows that only fill up the batch are not active: they must not keep the loop running.
   steps, cache, active = module.begin(params, batch, conditioning, count=sampler.num_decodes, max_length=max_length)
   keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(batch['example_ids']))
   run = sampler.search if isinstance(sampler, BeamSearch) else functools.partial(_sampled, sampler)
   return sharding.whole(module.config.mesh, run(
-    functools.partial(steps, params), cache, keys, max_length=max_length, end_ids=end_ids, start_id=pad_id,
+    functools.partial(steps, layers), cache, keys, max_length=max_length, end_ids=end_ids, start_id=pad_id,
     pad_id=pad_id, active=active))
 
 
@@ -93,9 +94,19 @@ def start(module: nn.Module, params: Params, batch: Batch, conditioning: Conditi
 
 
 @functools.partial(jax.jit, static_argnames='module', donate_argnames='state')
-def proceed(module: nn.Module, params: Params, conditioning: Conditioning, steps: Any, state: Sequences,
+def proceed(module: nn.Module, layers: Params, conditioning: Conditioning, steps: Any, state: Sequences,
             sampler: Any, until: Array | int) -> Sequences:
-  """Generates tokens until the index `until`, or until all sequences have ended; the arguments are those of `start`."""
-  params = ready(module, params, conditioning.parameters)
+  """Generates tokens until the index `until`, or until all sequences have ended.
+
+  Args:
+    module: as in `generate`.
+    layers: likewise.
+    conditioning: likewise.
+    steps: of `start`.
+    state: the sequences so far; the caller may not use it again.
+    sampler: chooses the tokens; beam search is not possible.
+    until: an index.
+  """
+  params = ready(module, layers, conditioning.parameters)
   grown = sequences.grow(functools.partial(steps, params), state, sampler, until)
   return sharding.whole(module.config.mesh, grown)

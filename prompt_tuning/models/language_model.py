@@ -19,6 +19,7 @@ from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampler, require_sampler
 from prompt_tuning.devices import sharding
+from prompt_tuning.models.apart import apart
 from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
 from prompt_tuning.models.predictions import Answers, Asked, BeamAnswers, of_rows, returning
 from prompt_tuning.models.row_batches import batch_of, require_rows
@@ -78,6 +79,11 @@ class LanguageModel:
   def layout(self, asked: layouts.Layout = layouts.Layout()) -> layouts.Layout:
     """Returns the layout of this model's examples, given the layout that a method asks for."""
     return self.module.layout(asked)
+
+  @functools.cached_property
+  def layers(self) -> Params:
+    """The parameters as decoding reads them, see `apart`."""
+    return apart(self.params, self.module.config.mesh)
 
   @functools.cached_property
   def weights_digest(self) -> str | None:

@@ -143,7 +143,7 @@ class Answers:
   def step(self, tokens: int = 1) -> np.ndarray:
     """Generates so many further tokens, fewer if all answers end; returns the newest, `ids`."""
     require_number('tokens', tokens, least=1, whole=True)
-    self._state = generation.proceed(self._model.module, self._model.params, self._conditioning, self._steps,
+    self._state = generation.proceed(self._model.module, self._model.layers, self._conditioning, self._steps,
                                      self._state, self._sampler, self.length + tokens)
     if any(self._stops):
       self._look_for_stops()
@@ -198,7 +198,8 @@ class BeamAnswers:
                        'Greedy() or Sampling(...), or one value for all inputs.')
     self._model, self._count = model, len(asked.stop)
     tokens, _ = generation.generate(model.module, model.params, batch, conditioning, jax.random.key(asked.seed),
-                                    sampler=sampler, max_length=asked.max_length[0], end_ids=model.end_ids)
+                                    sampler=sampler, max_length=asked.max_length[0], end_ids=model.end_ids,
+                                    layers=model.layers)
     self._tokens = np.asarray(tokens)
 
   def finish(self) -> 'BeamAnswers':

@@ -1,7 +1,7 @@
 """The transformer stack: one layer, scanned over all layers with stacked parameters.
 
-Compile time does not grow with depth. The differences between families are in `StackConfig`; the differences between
-layers are scanned with the weights.
+Compile time does not grow with depth. Decoding on CPUs unrolls the scan, see `apart`. The differences between families
+are in `StackConfig`; the differences between layers are scanned with the weights.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from flax import linen as nn
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
+from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
 from prompt_tuning.models.quantised import dequantised
@@ -75,6 +76,7 @@ class Stack(nn.Module):
       [B, T, D], and [L, B, kv_heads, T, K] twice or None.
     """
     config = self.config
+    run = self._unrolled if self._is_apart() else self._scanned
     around = dataclasses.replace(
       around, positions=jnp.arange(x.shape[1]) if around.positions is None else around.positions,
       front_biases=tuple((front.bias,) for front in fronts),
@@ -82,6 +84,27 @@ class Stack(nn.Module):
       memory_front_bias=None if memory_front is None else memory_front.bias)
     if not config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
+
+    x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
+    if added is not None:  # the first layer reads the prompt itself
+      added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
+    scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
+                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added)
+    x, own = run(x, scanned, around, collect)
+    x = norm(config, f'{self.name}_norm')(x)
+    x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
+    if config.outputs and self.is_initializing():
+      Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
+    return x, own
+
+  def logits(self, x: Array) -> Array:
+    """Returns the output layer's logits [B, T, V] of the stack's output [B, T, D]: float32, whatever `x` is."""
+    return dense.apply(self.variables['params']['logits_dense'], x, jnp.float32)
+
+  def _scanned(self, x: Array, scanned: Scanned, around: Surroundings,
+               collect: bool) -> tuple[Array, tuple[Array, Array] | None]:
+    """Runs all layers as one scan over stacked weights."""
+    config = self.config
 
     def body(layer: nn.Module, x: Array, scanned: Scanned, around: Surroundings):
       x, own = layer(sharding.constrain(x, config.mesh, 'batch'), scanned, around)
@@ -92,21 +115,23 @@ class Stack(nn.Module):
     scan = nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, split_rngs={'params': True},
                    in_axes=(0, nn.broadcast), length=config.layers,
                    check_constancy_invariants=self.is_initializing())
-    x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
-    if added is not None:  # the first layer reads the prompt itself
-      added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
-    scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
-                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added)
-    x, own = scan(self._layer()(config, name='layers'), x, scanned, around)
-    x = norm(config, f'{self.name}_norm')(x)
-    x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
-    if config.outputs and self.is_initializing():
-      Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
-    return x, own
+    return scan(self._layer()(config, name='layers'), x, scanned, around)
 
-  def logits(self, x: Array) -> Array:
-    """Returns the output layer's logits [B, T, V] of the stack's output [B, T, D]: float32, whatever `x` is."""
-    return dense.apply(self.variables['params']['logits_dense'], x, jnp.float32)
+  def _is_apart(self) -> bool:
+    """Whether the layers' weights are arrays of their own, see `apart`."""
+    found = self.variables.get('params', {}).get('layers', {})
+    return any(isinstance(array, Apart) for array in trees.flatten(found).values())
+
+  def _unrolled(self, x: Array, scanned: Scanned, around: Surroundings,
+                collect: bool) -> tuple[Array, tuple[Array, Array] | None]:
+    """Runs the layers one after the other."""
+    config, params, owns = self.config, self.variables['params']['layers'], []
+    for number in range(config.layers):
+      own_params = trees.map_named(lambda _, array, number=number: dequantised(array[number], config.dtype), params)
+      x, own = Layer(config, parent=None).apply(
+        {'params': own_params}, x, jax.tree.map(lambda array, number=number: array[number], scanned), around)
+      owns.append(own)
+    return x, jax.tree.map(lambda *arrays: jnp.stack(arrays), *owns) if collect else None
 
   def _layer(self) -> Callable[..., nn.Module]:
     """Returns the layer, with its parameters gathered and dequantised when they are used."""
