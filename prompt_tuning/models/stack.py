@@ -6,6 +6,7 @@ are in `StackConfig`; the differences between layers are scanned with the weight
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,10 @@ class Front:
   values: Array
   bias: Array
   positions: Array | None = None
+
+
+def _has_layers(leaf: Any) -> bool:
+  return isinstance(leaf, Apart)
 
 
 class Stack(nn.Module):
@@ -120,16 +125,22 @@ class Stack(nn.Module):
   def _is_apart(self) -> bool:
     """Whether the layers' weights are arrays of their own, see `apart`."""
     found = self.variables.get('params', {}).get('layers', {})
-    return any(isinstance(array, Apart) for array in trees.flatten(found).values())
+    return any(map(_has_layers, trees.flatten(found).values()))
 
   def _unrolled(self, x: Array, scanned: Scanned, around: Surroundings,
                 collect: bool) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the layers one after the other."""
     config, params, owns = self.config, self.variables['params']['layers'], []
+
+    def run(params: Any, x: Array, scanned: Scanned, around: Surroundings) -> tuple[Array, tuple[Array, Array] | None]:
+      params = trees.map_named(lambda _, array: dequantised(array, config.dtype), params)
+      x, own = Layer(config, parent=None).apply({'params': params}, x, scanned, around)
+      return x, own if collect else None
+
+    run = jax.checkpoint(run, policy=REMATERIALISE[config.rematerialise])
     for number in range(config.layers):
-      own_params = trees.map_named(lambda _, array, number=number: dequantised(array[number], config.dtype), params)
-      x, own = Layer(config, parent=None).apply(
-        {'params': own_params}, x, jax.tree.map(lambda array, number=number: array[number], scanned), around)
+      of_layer = lambda tree, number=number: jax.tree.map(lambda array: array[number], tree, is_leaf=_has_layers)
+      x, own = run(of_layer(params), x, of_layer(scanned), around)
       owns.append(own)
     return x, jax.tree.map(lambda *arrays: jnp.stack(arrays), *owns) if collect else None
 
