@@ -21,9 +21,9 @@ from prompt_tuning.models import loading, new_layers
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
-from prompt_tuning.names import require_known
+from prompt_tuning.names import require_known, require_number
 from prompt_tuning.runs import first_values
-from prompt_tuning.runs.base import FILE_SETTINGS, Count, Run
+from prompt_tuning.runs.base import FILE_SETTINGS, MOST_VECTORS, Count, Run
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.runs.values import checked
@@ -230,8 +230,7 @@ def method(chosen: Choice, model: Any) -> Method:
   require_known(options, fields, f'The method {chosen.name}')
   if 'length' in options and options['length'] is None and first_values.file_of(options.get('init')):
     options['length'] = len(saved.load_prompt(first_values.file_of(options['init'])).vectors)
-  if 'length' in options and (not isinstance(options['length'], int) or options['length'] < 1):
-    raise ValueError(f'length={options["length"]} cannot be used: expected a number of vectors of at least 1.')
+  require_number('length', options.get('length', 1), least=1, most=MOST_VECTORS, whole=True)
   if 'init' in fields:
     default = fields['init'].default
     options['init'] = first_values.initializer(options.get('init', default), model)
