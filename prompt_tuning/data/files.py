@@ -61,6 +61,11 @@ class FileTask(Task):
                labels: Any = None, validation: Any = 0.1, test: Any = None,
                metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
                loss_weight: str | None = None, cut: str = 'right'):
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    twice = next((metric for metric in metrics if metrics.count(metric) > 1), None)
+    if twice is not None:
+      raise ValueError(f'metrics={",".join(map(str, metrics))} names {twice} twice. Give each metric once.')
+    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
     fill = Templates(inputs, targets, labels, loss_weight, cut)
     read = lambda source: [fill(row) for row in read_rows(source)]
     everything = read(path)
@@ -75,8 +80,6 @@ class FileTask(Task):
       splits['validation'] = read(validation)
     if test is not None:
       splits['test'] = read(test)
-    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in (
-      [metrics] if isinstance(metrics, str) else metrics))
     source = str(path) if isinstance(path, str | os.PathLike) else 'examples'
     super().__init__(name or source, splits, functions, source=source, labels=fill.labels)
 

@@ -1,7 +1,8 @@
-"""Targets that no answer can equal: counted before training, since a run on them learns and is judged wrong."""
+"""Targets that no answer can equal, or that a metric lacks: found before training, which they would make useless."""
 
 from collections.abc import Iterator, Mapping
 
+from prompt_tuning.data.metrics import BinaryF1
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.rows.layouts import Layout
@@ -46,6 +47,28 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
         raise ValueError(message)
       warnings.append(message)
   return warnings
+
+
+def require_labels(task: Task, split: str, count: int | None) -> None:
+  """Ensures that each metric of one label, such as f1:yes, can be computed, if all targets are texts.
+
+  Args:
+    task: the task to evaluate on.
+    split: its split.
+    count: the examples to evaluate on, from the first; None means all.
+
+  Raises:
+    ValueError: no target has the label.
+  """
+  single = [metric for metric in task.metrics if isinstance(metric, BinaryF1)]
+  examples = task.split(split)
+  if not single or hasattr(examples, 'draw'):
+    return
+  chosen = [examples[i] for i in range(len(examples) if count is None else min(count, len(examples)))]
+  if all(isinstance(example.get('targets'), str) for example in chosen):
+    targets = [task.value(example['targets'], example, is_target=True) for example in chosen]
+    for metric in single:
+      metric.require(targets)
 
 
 _LOST = ('cannot be given back by the vocabulary, such as {}: no answer equals them. Write them without these '

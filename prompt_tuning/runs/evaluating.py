@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from absl import logging
 
+from prompt_tuning.data.target_checks import require_labels
 from prompt_tuning.data.tasks import Task, short_names, unique_names
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import evaluate as library
@@ -64,8 +65,9 @@ def ranked(described: EvalRun, task: Task) -> Ranked | None:
   """Returns the words to rank of one task; None if predictions are generated.
 
   Raises:
-    ValueError: the task has no label map, or the words cannot be ranked.
+    ValueError: the task has no label map, or the words cannot be ranked; or a metric needs a label that no target has.
   """
+  require_labels(task, described.split, described.examples)
   if described.label_words is None:
     return None
   if described.label_words != 'task':

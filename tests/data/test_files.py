@@ -306,3 +306,8 @@ class WordVocabulary:
     ids = [2 + sum(map(ord, word)) for word in text.split()]
     self.words.update(zip(ids, text.split(), strict=True))
     return ids
+
+
+def test_a_metric_is_given_once():
+  with pytest.raises(ValueError, match='metrics=accuracy,f1,accuracy names accuracy twice. Give each metric once.'):
+    files.FileTask([('a', 'b')], metrics=('accuracy', 'f1', 'accuracy'))

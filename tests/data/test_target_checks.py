@@ -5,7 +5,7 @@ import re
 import pytest
 
 from prompt_tuning.data import metrics
-from prompt_tuning.data.target_checks import check_targets
+from prompt_tuning.data.target_checks import check_targets, require_labels
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.rows.layouts import CausalLayout, Layout
 
@@ -56,3 +56,11 @@ def test_a_target_that_follows_its_input_without_a_blank_is_counted_where_both_a
   warnings = checked([target], layout=CausalLayout(), inputs=inputs)
   assert [re.search(r"such as ('.*?')\.", each)[1] for each in warnings] == found
   assert checked([target], inputs=inputs) == []
+
+
+def test_the_label_of_a_metric_must_be_among_the_targets_that_are_evaluated():
+  task = Task('toy', {'validation': [{'inputs': 'x', 'targets': target} for target in ('no', 'no', 'yes')]},
+              (metrics.get('f1:yes'),))
+  require_labels(task, 'validation', None)
+  with pytest.raises(ValueError, match="f1:yes cannot be computed: none of the 2 targets is 'yes'; found 'no'"):
+    require_labels(task, 'validation', 2)

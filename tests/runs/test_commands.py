@@ -86,6 +86,7 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
   (['--evaluation_split', 'tset'], "has no split 'tset'"),
   (['--init', 'unifrm'], "There is no first value 'unifrm'"),
   (['--length', '0'], '--length=0 cannot be used'),
+  (['--metrics', 'f1:5'], "none of the 4 targets is '5'; found '3', '4'"),
 ])
 def test_what_cannot_work_ends_with_one_message(arguments, message, run, folders, rows, tmp_path):
   status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,

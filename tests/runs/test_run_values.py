@@ -30,6 +30,7 @@ def test_values_load_no_jax():
   ({'loss_divisor': 'rows'}, r"loss_divisor='rows' cannot be used: expected one of tokens or a number"),
   ({'mesh': {'modell': 2}}, r"mesh has no setting 'modell'. Did you mean model"),
   ({'mesh': {'model': 0}}, r"mesh=\{'model': 0\} cannot be used: expected numbers of at least 1"),
+  ({'method': {'name': 'prefix', 'length': 10**8}}, r'length=100000000 cannot be used: .* and of at most 65536'),
   ({'method': 3}, r'method=3 cannot be used: found 3, expected a name'),
   ({'model': None}, r'model is missing. Give model=FOLDER'),
   ({'data': None}, r'data is missing. Give data=FILE'),
