@@ -15,6 +15,7 @@ from prompt_tuning.runs.values import check_fields
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Rate = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 AXES = ('data', 'fsdp', 'model')
@@ -87,7 +88,7 @@ class Run:
   max_target_length: Positive | None = setting(None, 'data', learnt=False)
   batch_size: Positive = setting(32, 'data')
   sampler: Choice = setting(Choice('greedy'), 'evaluation', learnt=False)
-  seed: Count | None = setting(0, 'data')
+  seed: Seed | None = setting(0, 'data')
   dtype: Literal['float32', 'bfloat16', 'float16', 'int8'] = setting('float32', 'model')
   activation_dtype: Literal['float32', 'bfloat16', 'float16'] = setting('float32', 'model')
   attention: Literal['auto', 'xla', 'cudnn', 'pallas'] = setting('xla', 'machine', learnt=False)

@@ -309,5 +309,5 @@ class WordVocabulary:
 
 
 def test_a_metric_is_given_once():
-  with pytest.raises(ValueError, match='metrics=accuracy,f1,accuracy names accuracy twice. Give each metric once.'):
+  with pytest.raises(ValueError, match=r'metrics=accuracy,f1,accuracy names accuracy twice\. Give each'):
     files.FileTask([('a', 'b')], metrics=('accuracy', 'f1', 'accuracy'))

@@ -137,6 +137,15 @@ def test_the_plan_of_a_run_that_has_ended_or_whose_targets_cannot_be_given_back(
   assert status == 2 and 'targets of' in errors and 'are longer than max_target_length and are cut' in errors
 
 
+def test_tensors_to_start_from_are_compared_before_anything_is_evaluated(run, folders, rows, tmp_path):
+  np.save(tmp_path / 'first.npy', np.zeros((3, 8), np.float32))
+  for more in ([], ['--dry_run']):
+    status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
+                            '--start_from', tmp_path / 'first.npy', '--length=4', *more)
+    assert status == 2 and 'Evaluating' not in errors
+    assert f'--start_from={tmp_path}/first.npy cannot be used. The trained tensors to start from are enc' in errors
+
+
 def test_a_prompt_may_be_a_folder_of_peft(run, folders, rows, tmp_path):
   vectors = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
   np.save(tmp_path / 'prompt.npy', vectors)

@@ -31,6 +31,7 @@ def test_values_load_no_jax():
   ({'mesh': {'modell': 2}}, r"mesh has no setting 'modell'. Did you mean model"),
   ({'mesh': {'model': 0}}, r"mesh=\{'model': 0\} cannot be used: expected numbers of at least 1"),
   ({'method': {'name': 'prefix', 'length': 10**8}}, r'length=100000000 cannot be used: .* and of at most 65536'),
+  ({'seed': 2**32}, r'seed=4294967296 cannot be used: expected a whole number of at most 4294967295'),
   ({'method': 3}, r'method=3 cannot be used: found 3, expected a name'),
   ({'model': None}, r'model is missing. Give model=FOLDER'),
   ({'data': None}, r'data is missing. Give data=FILE'),
