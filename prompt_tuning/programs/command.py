@@ -15,7 +15,7 @@ from typing import Any
 import prompt_tuning
 from prompt_tuning.files import terminal
 from prompt_tuning.names import nearest, printable
-from prompt_tuning.programs import current_folder, gin_flags
+from prompt_tuning.programs import arguments, current_folder, gin_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs import run_file
 
@@ -173,7 +173,7 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parse_gin(program: str, argv: Sequence[str], first: str) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(prog=f'prompt-tuning {program}', allow_abbrev=False, add_help=False)
+  parser = arguments.Parser(prog=f'prompt-tuning {program}', add_help=False)
   gin_flags.add(parser)
   _add_shared(parser, program)
   flags, unknown = parser.parse_known_args(gin_flags.join_overrides(argv))
@@ -197,8 +197,8 @@ def _parse_gin(program: str, argv: Sequence[str], first: str) -> argparse.Namesp
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog=f'prompt-tuning {program}', allow_abbrev=False, formatter_class=_Help,
+  parser = arguments.Parser(
+    lists=plain.lists(program), prog=f'prompt-tuning {program}', formatter_class=_Help,
     usage=f'prompt-tuning {program} --FLAG VALUE …',
     description=f'{PROGRAMS[program].capitalize()}.', epilog=f'examples:\n{_EXAMPLES[program]}')
   parser.add_argument('--config', metavar='RUN.TOML', help=(

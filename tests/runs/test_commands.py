@@ -89,8 +89,10 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
   (['--metrics', 'f1:5'], "none of the 4 targets is '5'; found '3', '4'"),
 ])
 def test_what_cannot_work_ends_with_one_message(arguments, message, run, folders, rows, tmp_path):
-  status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
-                          *QUICK, *arguments)
+  given = dict(zip(COLUMNS[::2], COLUMNS[1::2], strict=True)) | {'--model': folders['t5']} | dict(
+    zip(arguments[::2], arguments[1::2], strict=True))
+  status, _, errors = run('train', '--data', rows, '--output', tmp_path / 'run', *QUICK,
+                          *(f'{name}={value}' for name, value in given.items()))
   assert status == 2
   assert message in errors and 'Traceback' not in errors
   assert not (tmp_path / 'run/metrics.jsonl').exists()
@@ -100,7 +102,7 @@ def test_a_run_whose_rate_does_not_fall_can_be_extended(run, folders, rows, tmp_
   command = ['train', '--model', folders['t5'], '--data', rows, *COLUMNS, *QUICK, '--output', tmp_path / 'run',
              '--length=2', '--schedule=constant']
   assert run(*command)[0] == 0
-  status, _, errors = run(*command, '--steps', '6')
+  status, _, errors = run(*('--steps=6' if each == '--steps=4' else each for each in command))
   assert status == 0 and 'Resumed at step 4 of 6' in errors
 
 
@@ -128,9 +130,9 @@ def test_the_plan_of_plain_flags(run, folders, rows, tmp_path):
 
 
 def test_the_plan_of_a_run_that_has_ended_or_whose_targets_cannot_be_given_back(run, folders, rows, tmp_path):
-  common = ['train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS, *QUICK]
-  assert run(*common)[0] == 0
-  status, printed, errors = run(*common, '--dry_run')
+  common = ['train', '--model', folders['t5'], '--data', rows, *COLUMNS, *QUICK]
+  assert run(*common, '--output', tmp_path / 'run')[0] == 0
+  status, printed, errors = run(*common, '--output', tmp_path / 'run', '--dry_run')
   assert status == 2 and f'The run in {tmp_path / "run"} has ended at step 4' in errors
   assert 'First values: sampled; learning rate' in printed and 'dropout 0; seed 0' in printed
   status, printed, errors = run(*common, '--output', tmp_path / 'other', '--dry_run', '--max_target_length', '1')
