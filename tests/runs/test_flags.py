@@ -17,10 +17,10 @@ def run_of(program, *arguments):
 
 
 def test_flags_are_the_fields_of_the_run():
-  run = run_of('train', *TRAIN, '--steps=7', '--learning-rate', '0.5', '--template', 'Q: {q}\nA:', '--packed',
+  run = run_of('train', *TRAIN, '--steps=7', '--learning-rate', '0.5', '--template', 'Q: {q}\nA:', '--check_frozen',
                '--mesh', 'data=2,model=4', '--labels', '0=no,1=yes', '--validation', '0.3', '--seed', 'none',
                '--buckets', '8,16', '--metrics=accuracy,f1:yes', '--keep=none')
-  assert (run.steps, run.learning_rate, run.template, run.packed) == (7, 0.5, 'Q: {q}\nA:', True)
+  assert (run.steps, run.learning_rate, run.template, run.check_frozen) == (7, 0.5, 'Q: {q}\nA:', True)
   assert (run.mesh, run.labels) == ({'data': 2, 'model': 4}, {'0': 'no', '1': 'yes'})
   assert (run.validation, run.seed, run.buckets) == (0.3, None, (8, 16))
   assert (run.metrics, run.keep) == (('accuracy', 'f1:yes'), None)

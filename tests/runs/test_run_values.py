@@ -38,6 +38,7 @@ def test_values_load_no_jax():
   ({'output': None}, r'output is missing. Give output=FOLDER'),
   ({'data': 'Add1', 'template': 'Say: {text}'}, r"template='Say: \{text\}' cannot be used: Add1 is not a"),
   ({'data': 'Add1', 'loss_weight': 'w'}, r"loss_weight='w' cannot be used: Add1 is not a .jsonl, .tsv or .csv file"),
+  ({'packed': True, 'buckets': (8, 16)}, r'packed=True and buckets=8,16 cannot be used together'),
   ({'steps': 5, 'total_steps': 9}, r'steps=5 and total_steps=9 cannot be used together'),
   ({'learning_rate': 0.1, 'optimizer': {'name': 'adamw', 'learning_rate': 0.2}},
    r'learning_rate=0.1 and the learning rate 0.2 of the optimizer adamw cannot be used together'),
