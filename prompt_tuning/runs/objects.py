@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints.state import require_no_run
 from prompt_tuning.data import files, registry, token_files, vocabularies, vocabulary_folders
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.decoding.samplers import SAMPLERS, Sampler
@@ -103,7 +104,7 @@ def vocabulary(run: Run) -> Any:
   folder = loading.find_model(run.model) if run.model else ''
   path = chosen.options.get('path')
   elsewhere = path or chosen.options.get('default') or storage.is_remote(folder)
-  if folder and not elsewhere and not os.path.exists(folder):
+  if folder and not elsewhere and not os.path.isdir(folder):
     loading.open_checkpoint(folder)  # says that there is none
   if path is None and folder and not storage.is_remote(folder):
     try:
@@ -133,11 +134,8 @@ def _warn_of_another_end(model: str | None, eos_id: int) -> None:
 def _require_model(path: str | None) -> None:
   """Raises an error if there is no model at a local path, or a run that trained."""
   folder = '' if path is None else loading.find_model(path)
-  if not folder or storage.is_remote(folder):
-    return
-  if any(os.path.exists(os.path.join(folder, name)) for name in (saved.BEST, saved.LAST)):
-    raise ValueError(f'{path} is the folder of a run, which holds trained tensors, not the frozen model. Give the '
-                     'model that they were trained for as model=FOLDER, and this folder as prompt=.')
+  if folder and not storage.is_remote(folder):
+    require_no_run(folder)
 
 
 @functools.lru_cache(maxsize=4)

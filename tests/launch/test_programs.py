@@ -210,5 +210,5 @@ def test_the_folder_of_a_run_is_no_frozen_model(build, tmp_path):
   described = build(
     'eval', *FROM_CHECKPOINT, '--gin_file=runs/prompt_eval.gin', f"--gin.CHECKPOINT_PATH='{tmp_path}'",
     f"--gin.PROMPT_FILE='{tmp_path}'", "--gin.MIXTURE_OR_TASK_NAME='Add1'", "--gin.EVAL_OUTPUT_DIR='out'")
-  with pytest.raises(ValueError, match=r'is the folder of a run, .* as model=FOLDER, and this folder as prompt='):
+  with pytest.raises(ValueError, match=r'is the folder of a run, .* as model=FOLDER. This folder can be the prompt'):
     objects.load_model(described)
