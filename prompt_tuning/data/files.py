@@ -6,6 +6,7 @@ value such as `"Good" film`, which no quoting gives, all quotation marks are par
 "sst2 sentence: {text}" turns a row's columns into a text.
 """
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -122,7 +123,7 @@ def read_table(path: str) -> list[Row]:
     ValueError: a line cannot be read, or the file has no rows; the message names file and line.
   """
   if not is_table(path):
-    raise ValueError(f'{path} is not a .jsonl, .tsv or .csv file. Rename it, or convert it to one of them.')
+    raise ValueError(no_table(path))
   ending = os.path.splitext(path.lower().removesuffix('.gz'))[1]
   lines = read_lines(path)
   if ending == '.jsonl':
@@ -133,6 +134,25 @@ def read_table(path: str) -> list[Row]:
     raise ValueError(f'{path} holds no examples. Write one JSON object per line or, for TSV and CSV, a line of column '
                      'names followed by one example per line.')
   return rows
+
+
+def no_table(path: str) -> str:
+  """Returns the message for a file that has another ending than those of tables, or for a folder.
+
+  Raises:
+    FileNotFoundError: it does not exist.
+  """
+  kinds = 'a .jsonl file with one JSON object a line, or a .tsv or .csv file whose first line names the columns'
+  if os.path.isdir(path):
+    return f'{path} is a folder, not a file of examples. Give {kinds}.'
+  line = ''
+  with contextlib.suppress(ValueError, PermissionError):
+    line = next((line for _, line in read_lines(path) if line.strip()), '')
+  with contextlib.suppress(ValueError, RecursionError):
+    if isinstance(json.loads(line), dict):
+      new = f'{os.path.splitext(path.removesuffix(".gz"))[0]}.jsonl{".gz" * path.endswith(".gz")}'
+      return f'{path} holds one JSON object a line, but has another ending than .jsonl. Rename it to {new}.'
+  return f'{path} is a file of another kind: expected {kinds}. Convert it. In Python, examples may be a DataFrame.'
 
 
 def _json_object(path: str, number: int, line: str) -> dict[str, Any]:

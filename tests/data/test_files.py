@@ -199,8 +199,23 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
 def test_a_file_that_does_not_exist_or_has_another_ending_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: there is no such file'):
     registry.get(str(tmp_path / 'gone.jsonl'))
-  with pytest.raises(ValueError, match=r'a\.json is not a \.jsonl, \.tsv or \.csv file'):
-    files.FileTask(str(tmp_path / 'a.json'))
+  with pytest.raises(FileNotFoundError, match=r'gone\.json: there is no such file'):
+    files.FileTask(str(tmp_path / 'gone.json'))
+
+
+@pytest.mark.parametrize(('name', 'content', 'message'), [
+  ('a.json', b'{"inputs": "a"}\n', r'holds one JSON object a line, but .* Rename it to .*a\.jsonl\.$'),
+  ('a.json', b'[{"inputs": "a"}]', r'a\.json is a file of another kind: expected a \.jsonl file with one JSON object'),
+  ('a.txt', b'a\n', r'a\.txt is a file of another kind'),
+  ('a.parquet', b'\xff\x00', r'a\.parquet is a file of another kind'),
+  ('', b'', r'is a folder, not a file of examples\. Give a \.jsonl file'),
+])
+def test_what_exists_but_is_no_table_is_not_taken_for_the_name_of_a_task(tmp_path, name, content, message):
+  if name:
+    (tmp_path / name).write_bytes(content)
+  for read in (registry.get, files.read_table):
+    with pytest.raises(ValueError, match=message):
+      read(str(tmp_path / name))
 
 
 def test_csv_is_read_as_spreadsheets_write_it(tmp_path):
