@@ -110,7 +110,7 @@ def test_a_column_of_loss_weights_is_named(tmp_path):
     path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y', 'w': wrong}])
     with pytest.raises(ValueError, match=r"a\.jsonl:1: column 'w' holds .*, but loss_weight=w needs numbers"):
       files.FileTask(path, loss_weight='w')
-  with pytest.raises(ValueError, match=r"a\.jsonl:1: there is no column 'weight'; found inputs, targets, w"):
+  with pytest.raises(ValueError, match=r"a\.jsonl:1: there is no column 'weight'; .* as loss_weight=COLUMN"):
     files.FileTask(path, loss_weight='weight')
 
 
