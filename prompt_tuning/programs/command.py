@@ -91,7 +91,8 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   from prompt_tuning.devices import multihost
 
   try:
-    return _run(program, flags, argv)
+    with terminal.worded(lambda text: _in_words(program, argv, text)):
+      return _run(program, flags, argv)
   except Exception:
     if multihost.is_single_process():
       raise
@@ -119,7 +120,7 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    message = _in_words(program, argv, str(error) or 'There is not enough memory.')
+    message = str(error) or 'There is not enough memory.'
     terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see where this was found.)')
     return multihost.leave(2)
   except KeyboardInterrupt as error:

@@ -9,6 +9,7 @@ from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.evaluation import predictions
+from prompt_tuning.files import terminal
 from prompt_tuning.programs.abstract_models import Outline
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.runs import evaluating, inferring, objects, training
@@ -48,7 +49,7 @@ def show_cut(run: Run, outline: Outline, layout: Layout, lengths: Mapping[str, i
       print(f'  {part.name}: of {cut["examples"]} examples, {cut["inputs"]} inputs and {cut["targets"]} targets are '
             'longer and are cut')
   for warning in check_targets(task, run.split, outline.vocabulary, outline.layout(Layout()), lengths, refuse=True):
-    print(f'  Warning: {warning}')
+    print(f'  Warning: {terminal.in_words(warning)}')
 
 
 def _splits(task: Task) -> str:

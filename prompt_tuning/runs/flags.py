@@ -187,7 +187,8 @@ def in_words(program: str, message: str) -> str:
   """Returns a message of the library in the words of a command line: `name=value` becomes `--name value`."""
   names = {name: name if program == 'train' else f'method.{name}' for name in _of_methods()}
   names |= {name: flag(field) for name, field in RUNS[program].settings().items()}
-  names |= {'model_dir': 'output', 'train_steps': 'total_steps', 'num_microbatches': 'microbatches'}
+  names |= {'model_dir': 'output', 'train_steps': 'total_steps', 'num_microbatches': 'microbatches',
+            'lengths': 'max_input_length= and --max_target_length'}
   return translated(message, {name: f'--{flag_name}' for name, flag_name in names.items()})
 
 

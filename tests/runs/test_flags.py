@@ -1,9 +1,12 @@
 """Plain flags: the runs that they describe, what slips are answered with, and messages in the user's words."""
 
 import dataclasses
+import functools
 
 import pytest
+from absl import logging
 
+from prompt_tuning.files import terminal
 from prompt_tuning.programs import command
 from prompt_tuning.runs import method_settings
 from prompt_tuning.runs.flags import RUNS, in_words
@@ -90,6 +93,16 @@ def test_flags_win_over_the_file(tmp_path):
 def test_messages_of_the_library_are_in_the_words_of_the_flags():
   assert in_words('train', 'model_dir=a holds a run (mesh model=4)') == '--output=a holds a run (mesh model=4)'
   assert in_words('train', 'imports=MODULE, length=3, x=4') == '--import=MODULE, --length=3, x=4'
+
+
+def test_lines_that_are_said_and_logged_are_in_the_words_of_the_flags(capsys, caplog):
+  with terminal.worded(functools.partial(in_words, 'train')):
+    terminal.say('Increase lengths= to keep them.')
+    logging.warning('%d of them: max_input_length= cuts %s', 3, 'them')
+  terminal.say('Increase lengths= to keep them.')
+  assert capsys.readouterr().err.splitlines()[-2:] == [
+    'Increase --max_input_length= and --max_target_length= to keep them.', 'Increase lengths= to keep them.']
+  assert caplog.messages == ['3 of them: --max_input_length= cuts them']
 
 
 def test_every_field_has_help_and_settings_read_from_source_are_those_of_the_classes(capsys):
