@@ -61,14 +61,19 @@ def require_labels(task: Task, split: str, count: int | None) -> None:
     ValueError: no target has the label.
   """
   single = [metric for metric in task.metrics if isinstance(metric, BinaryF1)]
-  examples = task.split(split)
-  if not single or hasattr(examples, 'draw'):
-    return
-  chosen = [examples[i] for i in range(len(examples) if count is None else min(count, len(examples)))]
-  if all(isinstance(example.get('targets'), str) for example in chosen):
+  chosen = evaluated(task, split, count) if single else []
+  if chosen and all(isinstance(example.get('targets'), str) for example in chosen):
     targets = [task.value(example['targets'], example, is_target=True) for example in chosen]
     for metric in single:
       metric.require(targets)
+
+
+def evaluated(task: Task, split: str, count: int | None) -> list[Example]:
+  """Returns the examples that are evaluated, the first `count` or all; [] of an endless split, whose seed decides."""
+  examples = task.split(split)
+  if hasattr(examples, 'draw'):
+    return []
+  return [examples[i] for i in range(len(examples) if count is None else min(count, len(examples)))]
 
 
 _LOST = ('cannot be given back by the vocabulary, such as {}: no answer equals them. Write them without these '

@@ -130,6 +130,7 @@ def build(run: TrainRun) -> Training:
     ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
   """
   objects.check_output(run.output)
+  say_new_folder(run.output)
   words = objects.vocabulary(run)
   task = objects.task(run)
   chosen = evaluations(run, task)
@@ -222,6 +223,13 @@ def say(text: str) -> None:
   """Prints a line about the progress, on the main host."""
   if multihost.is_main():
     terminal.say(text)
+
+
+def say_new_folder(output: str) -> None:
+  """Says that the folder which a run's folder or file belongs to is made, if it does not exist: it may be a slip."""
+  parent = os.path.dirname(output.rstrip('/'))
+  if parent and not storage.is_remote(output) and not os.path.exists(parent):
+    say(f'The folder {parent} does not exist yet: it is made.')
 
 
 def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command: str) -> str:

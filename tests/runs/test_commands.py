@@ -149,6 +149,13 @@ def test_tensors_to_start_from_are_compared_before_anything_is_evaluated(run, fo
     assert f'--start_from={tmp_path}/first.npy cannot be used. The trained tensors to start from are enc' in errors
 
 
+def test_words_to_rank_are_compared_with_the_targets_before_the_model_is_read(run, folders, rows, tmp_path):
+  status, _, errors = run('eval', '--model', folders['t5'], '--data', rows, *COLUMNS, '--label_words=3,5', '--output',
+                          tmp_path / 'judged')
+  assert status == 2 and "The target '4' is not among the words to rank, '3', '5'" in errors
+  assert 'Reading' not in errors and not (tmp_path / 'judged').exists()
+
+
 def test_a_prompt_may_be_a_folder_of_peft(run, folders, rows, tmp_path):
   vectors = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
   np.save(tmp_path / 'prompt.npy', vectors)
