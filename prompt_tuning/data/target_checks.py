@@ -20,7 +20,7 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
     vocabulary: the model's.
     layout: the model's; without an end token after inputs, input and target are one text.
     lengths: most tokens of 'targets', the end token included.
-    refuse: it is an error if most targets of a task with metrics are changed, ended or cut.
+    refuse: it is an error if most targets of a task with metrics are empty, changed, ended or cut.
 
   Returns:
     A warning for each kind of targets, with their number and an example.
@@ -76,6 +76,7 @@ def evaluated(task: Task, split: str, count: int | None) -> list[Example]:
   return [examples[i] for i in range(len(examples) if count is None else min(count, len(examples)))]
 
 
+_EMPTY = 'are empty: nothing but the end of a text is learnt from them. Fill them in, or remove these rows.'
 _LOST = ('cannot be given back by the vocabulary, such as {}: no answer equals them. Write them without these '
          'characters, or use another model.')
 _BLANKS = 'have white space that the vocabulary changes, such as {}. Metrics that compare every character count it.'
@@ -83,7 +84,7 @@ _ENDED = 'already hold the end token, such as {}. It is added to every target: l
 _CUT = 'are longer than max_target_length and are cut, such as {}. Increase it to keep them whole.'
 _JOINED = ('follow their input without a blank, such as {}. In this model input and target are one text: begin the '
            'target with a blank, as in target_template=" {{label}}", or end the input with one.')
-_SERIOUS = (_LOST, _ENDED, _CUT)
+_SERIOUS = (_EMPTY, _LOST, _ENDED, _CUT)
 
 
 def _is_text(example: Example) -> bool:
@@ -94,7 +95,9 @@ def _faults(example: Example, vocabulary: Vocabulary, layout: Layout,
             lengths: Mapping[str, int]) -> Iterator[tuple[str, str]]:
   """Yields what is wrong with a target, and how it is shown."""
   target, ids = example['targets'], vocabulary.encode(example['targets'])
-  if set(ids) & set(vocabulary.end_ids):
+  if not target.strip():
+    yield _EMPTY, ''
+  elif set(ids) & set(vocabulary.end_ids):
     yield _ENDED, _shown(target)
   else:
     back = vocabulary.decode(ids)
