@@ -8,6 +8,7 @@ value such as `"Good" film`, which no quoting gives, all quotation marks are par
 
 import contextlib
 import csv
+import functools
 import gzip
 import hashlib
 import io
@@ -17,6 +18,8 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
+
+from absl import logging
 
 from prompt_tuning.checks import typed
 from prompt_tuning.data import metrics as metric_functions
@@ -180,7 +183,10 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _separated_rows(path: str, lines: Sequence[str], separator: str) -> list[Row]:
-  plain = separator == '\t' and any(map(_UNQUOTED.search, lines))
+  first = next((i for i, line in enumerate(lines, 1) if _UNQUOTED.search(line)), 0) if separator == '\t' else 0
+  plain = first > 0
+  if plain:
+    _note_quotes(path, first)
   reader = csv.reader((f'{line}\n' for line in lines), delimiter=separator, strict=True,
                       quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
   names: list[str] = []
@@ -212,6 +218,12 @@ def _separated_rows(path: str, lines: Sequence[str], separator: str) -> list[Row
                        'and quote a value that contains one.')
     else:
       rows.append((where, dict(zip(names, values, strict=True))))
+
+
+@functools.cache  # a run reads its file several times
+def _note_quotes(path: str, line: int) -> None:
+  logging.warning('%s:%d has a value that goes on after its quotation, so no value of the file is taken as quoted: all '
+                  'quotation marks are part of the texts.', path, line)
 
 
 def _require_texts(path: str, lines: Sequence[str]) -> None:

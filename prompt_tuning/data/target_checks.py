@@ -1,29 +1,29 @@
-"""Targets that no answer can equal, or that a metric lacks: found before training, which they would make useless."""
+"""Targets that no answer can equal, or that a metric lacks, and cut inputs: found before training, not after it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from prompt_tuning.data.metrics import BinaryF1
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.rows.layouts import Layout
 
-_MOST = 1000  # examples of each task that are looked at
+_MOST, _INPUTS = 1000, 100  # examples of each task whose targets, and whose inputs, are looked at
 
 
 def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layout: Layout,
                   lengths: Mapping[str, int], *, refuse: bool = False) -> list[str]:
-  """Looks at the first thousand examples of each task whose targets are texts.
+  """Looks at the first thousand examples of each task whose targets are texts, and at the inputs of the first hundred.
 
   Args:
     task: the training task.
     split: its split.
     vocabulary: the model's.
     layout: the model's; without an end token after inputs, input and target are one text.
-    lengths: most tokens of 'targets', the end token included.
+    lengths: most tokens of 'inputs' and 'targets', the end token included.
     refuse: it is an error if most targets of a task with metrics are empty, changed, ended or cut.
 
   Returns:
-    A warning for each kind of targets, with their number and an example.
+    A warning for each kind of targets, with their number and an example, and one if most inputs are cut.
 
   Raises:
     ValueError: see `refuse`.
@@ -46,7 +46,21 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
       if refuse and serious and part.metrics and len(shown) > len(texts) / 2:
         raise ValueError(message)
       warnings.append(message)
+    warnings += _cut_inputs(part, texts[:_INPUTS], vocabulary, layout, lengths)
   return warnings
+
+
+def _cut_inputs(task: Task, examples: Sequence[Example], vocabulary: Vocabulary, layout: Layout,
+                lengths: Mapping[str, int]) -> Iterator[str]:
+  """Yields a warning if most inputs that are texts are cut."""
+  texts = [example['inputs'] for example in examples if isinstance(example.get('inputs'), str)]
+  if 'inputs' not in lengths:
+    return
+  counts = [len(vocabulary.encode(text)) + layout.input_ends for text in texts]
+  cut = [count for count in counts if count > lengths['inputs']]
+  if len(cut) > len(texts) / 2:
+    yield (f'{len(cut)} of the first {len(texts)} inputs of {task.name} are cut: they have up to {max(cut)} tokens, '
+           f'but max_input_length={lengths["inputs"]}. Increase it to keep them whole.')
 
 
 def require_labels(task: Task, split: str, count: int | None) -> None:

@@ -234,10 +234,13 @@ def test_quoted_values_of_a_tsv_file_are_unquoted(tmp_path):
   assert (example['inputs'], example['targets']) == ('a "b"', 'an "apple"')
 
 
-def test_quotation_marks_of_a_tsv_file_that_is_not_quoted_are_part_of_the_texts(tmp_path):
+def test_quotation_marks_of_a_tsv_file_that_is_not_quoted_are_part_of_the_texts(tmp_path, caplog):
   (tmp_path / 'a.tsv').write_text('inputs\ttargets\n"Good"\tx\n"Good" film\t"\n')
   found = files.FileTask(str(tmp_path / 'a.tsv'), validation=0.0).split('all')
   assert [(e['inputs'], e['targets']) for e in found] == [('"Good"', 'x'), ('"Good" film', '"')]
+  files.read_table(str(tmp_path / 'a.tsv'))
+  (note,) = caplog.messages
+  assert note.startswith(f'{tmp_path}/a.tsv:3 has a value that goes on after its quotation')
 
 
 def test_labels_may_be_given_as_numbers(tmp_path):

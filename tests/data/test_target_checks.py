@@ -59,6 +59,12 @@ def test_a_target_that_follows_its_input_without_a_blank_is_counted_where_both_a
   assert checked([target], inputs=inputs) == []
 
 
+def test_inputs_that_are_cut_are_a_warning_if_they_are_most():
+  (warning,) = checked(['yes', 'no'], inputs='x' * 20)
+  assert warning.startswith('2 of the first 2 inputs of toy are cut: they have up to 21 tokens, but max_input_len')
+  assert checked(['yes', 'no'], inputs='x' * 19) == []
+
+
 def test_the_label_of_a_metric_must_be_among_the_targets_that_are_evaluated():
   task = Task('toy', {'validation': [{'inputs': 'x', 'targets': target} for target in ('no', 'no', 'yes')]},
               (metrics.get('f1:yes'),))
