@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from prompt_tuning.data.metrics import BinaryF1
+from prompt_tuning.data.preprocessing import FEATURES, Preprocessor
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.rows.layouts import Layout
@@ -26,7 +27,7 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
     A warning for each kind of targets, with their number and an example, and one if most inputs are cut.
 
   Raises:
-    ValueError: see `refuse`.
+    ValueError: see `refuse`; or the model cannot read the token ids or vectors of an example.
   """
   warnings = []
   for part, _ in task.parts(split):
@@ -35,7 +36,12 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
     if endless:  # made by a program
       drawn = examples.draw(0)
       examples = [drawn[i] for i in range(100)]
-    texts = [example for example in (examples[i] for i in range(min(_MOST, len(examples)))) if _is_text(example)]
+    looked_at = [examples[i] for i in range(min(_MOST, len(examples)))]
+    texts = list(filter(_is_text, looked_at))
+    lay_out = Preprocessor(vocabulary, layout, lengths)
+    for example in looked_at:
+      if not all(isinstance(example.get(name, ''), str) for name in FEATURES) and len(example.get('inputs', ())):
+        lay_out(example)  # finds ids without a row of the embedding
     found: dict[str, list[str]] = {}
     for example in texts:
       for kind, shown in _faults(example, vocabulary, layout, lengths):

@@ -15,7 +15,7 @@ LENGTHS = {'inputs': 20, 'targets': 6}
 class Letters:
   """Letters as ids; it has no braces, reads line feeds as blanks, and '$' ends a text."""
 
-  end_ids = (ord('$'),)
+  eos_id, end_ids = ord('$'), (ord('$'),)
 
   def encode(self, text):
     return [ord(letter) for letter in text.replace('\n', ' ') if letter not in '{}']
@@ -63,6 +63,13 @@ def test_inputs_that_are_cut_are_a_warning_if_they_are_most():
   (warning,) = checked(['yes', 'no'], inputs='x' * 20)
   assert warning.startswith('2 of the first 2 inputs of toy are cut: they have up to 21 tokens, but max_input_len')
   assert checked(['yes', 'no'], inputs='x' * 19) == []
+
+
+@pytest.mark.parametrize(('inputs', 'target'), [([3, 99], 'A'), ('A', [3, 99])])
+def test_token_ids_without_a_row_of_the_embedding_are_an_error(inputs, target):
+  task = Task('toy', {'train': [{'inputs': inputs, 'targets': target}]})
+  with pytest.raises(ValueError, match=r'holds the token id 99, but the embedding of the model has 99 rows'):
+    check_targets(task, 'train', Letters(), Layout(vocab_size=99), LENGTHS)
 
 
 def test_the_label_of_a_metric_must_be_among_the_targets_that_are_evaluated():
