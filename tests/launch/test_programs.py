@@ -122,7 +122,7 @@ def test_the_plan_of_the_largest_model_says_what_is_missing(run, tmp_path):
   assert '11,135,332,352 frozen parameters, 44.5 GB as float32' in printed  # the published count
   assert 'PromptTuning: 409,600 parameters' in printed
   assert '4 x encoder [32, 612], decoder [32, 8]' in printed
-  assert f'{tmp_path}/run/config.gin' in printed
+  assert f'{tmp_path}/run/config.gin' not in printed
   assert f'- {tmp_path}/xxl: there is no such folder' in errors
   assert '- nothing.jsonl: there is no such file' in errors
 
