@@ -62,9 +62,9 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   """
   for name, value in (('dtype', dtype), ('activation_dtype', activation_dtype)):
     _require_dtype(name, value)
-  if vocabulary is not None and not hasattr(vocabulary, 'encode'):
-    raise ValueError(f'vocabulary={vocabulary!r:.80} cannot be used: expected a vocabulary, such as '
-                     'pt.SentencePieceVocabulary(path) or load_vocabulary(folder).')
+  if vocabulary is not None and not (hasattr(vocabulary, 'encode') and hasattr(vocabulary, 'size')):
+    raise ValueError(f'vocabulary={vocabulary!r:.80} cannot be used: expected a vocabulary, which '
+                     'prompt_tuning.data.vocabulary_folders.load_vocabulary reads from a folder or file.')
   path = find_model(os.fspath(path))
   reader, ignore = _layer_by_layer(open_checkpoint(path)), tuple(ignore)
   in_folder = isinstance(reader, HuggingFaceFolder)

@@ -162,3 +162,8 @@ def test_the_folder_of_a_run_that_ended_early_is_not_a_model(tmp_path, name):
   path.write_text('')
   with pytest.raises(ValueError, match=r'is the folder of a run, which holds trained tensors, not the frozen model'):
     load_model(str(path.parent))
+
+
+def test_a_vocabulary_that_is_a_path_says_what_reads_it():
+  with pytest.raises(ValueError, match=r"vocabulary='spiece.model' cannot be used: .*load_vocabulary reads from"):
+    load_model('t5_integers', vocabulary='spiece.model')
