@@ -4,8 +4,8 @@
   python benchmarks/row_settings.py --model FOLDER         # a model of yours, such as SmolLM2's folder
 
 64 rows of 16 to 32 tokens and at most 32 new tokens, each with its own temperature, top-p, top-k, min-p, seed and
-length, and one of 32 prompts of 20 vectors. Both ways give the same tokens, except where two were nearly as likely: their share is printed,
-and so is how many programs a second call with new temperatures compiles.
+length, and one of 32 prompts of 20 vectors. Both ways give the same tokens, except where two were nearly as likely:
+their share is printed, and so is how many programs a second call with new temperatures compiles.
 """
 
 import argparse
