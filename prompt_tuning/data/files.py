@@ -259,7 +259,7 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
           yield number, line.removesuffix(b'\n').decode().removesuffix('\r')
   except UnicodeDecodeError as error:
     raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
-                     'Save the file as UTF-8.') from error
+                     'Save it as UTF-8. Files of text are read (.jsonl, .tsv, .csv, others), also as .gz.') from error
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:
