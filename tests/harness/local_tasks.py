@@ -2,9 +2,6 @@
 
 import json
 
-import lm_eval
-from lm_eval.tasks import TaskManager
-
 KINDS = {
   'choice': '''
 output_type: multiple_choice
@@ -61,6 +58,9 @@ def write(folder, texts=TEXTS):
 
 def answers(model, folder, **settings):
   """Returns each task's results, and what the model answered to every request."""
+  import lm_eval
+  from lm_eval.tasks import TaskManager
+
   found = lm_eval.simple_evaluate(model, tasks=list(KINDS), task_manager=TaskManager(include_path=str(folder)),
                                   bootstrap_iters=0, **settings)
   return found['results'], {task: [sample['filtered_resps'] for sample in samples]

@@ -11,11 +11,7 @@ if not all(map(importlib.util.find_spec, ('lm_eval', 'torch', 'transformers', 'p
   pytest.skip("needs `pip install '.[harness,peers]'`", allow_module_level=True)
 
 import local_tasks
-import torch
-import transformers
-from lm_eval.models.huggingface import HFLM
 
-from prompt_tuning.harness import PromptedLM
 from prompt_tuning.harness.command import main
 
 pytestmark = pytest.mark.slow
@@ -24,6 +20,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope='module', params=['llama', 't5'])
 def folder(request, tmp_path_factory):
   """A random model of transformers with a byte-level tokenizer."""
+  import torch
+  import transformers
   from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
   folder = str(tmp_path_factory.mktemp('models') / request.param)
@@ -63,7 +61,17 @@ def require_equal(ours, theirs):
           assert own[1] == other[1], task
 
 
+def ours_and_theirs():
+  """Returns our class of models and the harness's own; they take seconds to import."""
+  from lm_eval.models.huggingface import HFLM
+
+  from prompt_tuning.harness import PromptedLM
+
+  return PromptedLM, HFLM
+
+
 def test_answers_are_those_of_the_harness_own_model(folder, tmp_path):
+  PromptedLM, HFLM = ours_and_theirs()
   local_tasks.write(tmp_path)
   theirs = local_tasks.answers(HFLM(pretrained=folder, device='cpu', dtype='float32', batch_size=1,
                                     max_length=40), tmp_path)
@@ -74,7 +82,10 @@ def test_answers_are_those_of_the_harness_own_model(folder, tmp_path):
 
 def test_answers_with_a_peft_prompt_are_those_of_the_harness_with_peft(folder, tmp_path):
   import peft
+  import torch
+  import transformers
 
+  PromptedLM, HFLM = ours_and_theirs()
   is_t5 = 't5' in folder
   kind = transformers.AutoModelForSeq2SeqLM if is_t5 else transformers.AutoModelForCausalLM
   torch.manual_seed(1)
@@ -102,6 +113,7 @@ def test_what_cannot_be_used_is_said(folder, tmp_path, capsys):
   local_tasks.write(tmp_path)
   assert main(['--model', 'nowhere', '--tasks', 'choice', '--include_path', str(tmp_path)]) == 2
   assert 'nowhere' in capsys.readouterr().err
+  PromptedLM, _ = ours_and_theirs()
   with pytest.raises(ValueError, match='num_beams'):
     PromptedLM(folder)._question('a', {'until': ['\n'], 'num_beams': 4})
   with pytest.raises(ValueError, match='max_length=1'):
