@@ -65,7 +65,7 @@ def test_rows_with_a_prompt_a_prefix_layer_prompts_and_nothing_equal_each_alone(
 
 
 def test_rows_of_t5_with_a_prefix_and_a_prompt_that_sees_nothing_equal_each_alone(tiny):
-  assert_each_row_is_as_alone(tiny, [trained(Prefix(2), tiny), prompt(3, tiny, input=False)])
+  assert_each_row_is_as_alone(tiny, [trained(Prefix(2), tiny), prompt(3, tiny, input=False)], samplers=())
 
 
 def test_rows_with_a_prefix_and_rows_with_a_prompt_do_not_need_the_positions_of_both(causal):
