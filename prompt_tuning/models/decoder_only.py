@@ -121,15 +121,14 @@ class DecoderOnly(nn.Module):
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
             collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
-    clash = given.layer_prompts is not None and (given.prompt is not None or given.prefix is not None)
-    if conditioning.encoder.given() or given.memory_prefix is not None or clash:
-      found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
-                         *(f'decoder.{name}' for name in given.given())])
-      raise ValueError(f'A decoder-only model got {found}. Use decoder.prefix and decoder.prompt, or '
-                       'decoder.layer_prompts.')
+    for row in conditioning.each_kind():
+      clash = 'decoder.layer_prompts' in row and {'decoder.prompt', 'decoder.prefix'} & set(row)
+      if clash or 'decoder.memory_prefix' in row or any(name.startswith('encoder.') for name in row):
+        raise ValueError(f'A decoder-only model got {", ".join(row)}. Use decoder.prefix and decoder.prompt, or '
+                         'decoder.layer_prompts.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
-    require_positions(self.config, sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
+    require_positions(self.config, places_before(batch, conditioning), layout['tokens'].shape[1])
     vectors, rows = self._vectors(layout), None
     added = added_vectors(given, self.config.layers)
     if 'prompt_slots' in layout and given.prompt is not None:
@@ -155,24 +154,22 @@ class DecoderOnly(nn.Module):
       before = [front]
       if len(start) > 1 and (given.prompt is not None or given.layer_prompts is not None):
         given, prompt_ids = of_rows(given, prompt_ids)
-    prompt_in_front = given.prompt is not None and 'prompt_slots' not in batch['decoder']
-    seen, place = before, start  # what a prompt before the rows sees, and its first position
+    found, lengths = {}, given.lengths  # keys and values of each field, in the order of the row
     if given.prefix is not None:
-      if prompt_in_front:
-        each = jnp.arange(given.prompt.shape[0])[:, None]
-        front, count = front_of(given.prefix, each, given.lengths, placed=True, start=start)
-        seen, place = [*before, front], start + count
-      front, count = front_of(given.prefix, prompt_ids, given.lengths, placed=True, start=start)
-      before, start = [*before, front], start + count
+      found['prefix'] = given.prefix
     if given.layer_prompts is not None:
-      run = self.run_layer_prompts(given.layer_prompts, start)
-      front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
-    elif prompt_in_front:
-      run = self.run_prompt(given, seen, place)
-      front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
-    else:
-      return before, start
-    return [*before, front], start + count
+      found['layer_prompts'] = self.run_layer_prompts(given.layer_prompts, start)
+    if prompt_in_front(batch, given):
+      seen, place = before, start  # what the prompt sees, and its first position
+      if given.prefix is not None:
+        each = jnp.arange(given.prompt.shape[0])[:, None]
+        front, count = front_of(given.prefix, each, lengths.get('prefix'), placed=True, start=start)
+        seen, place = [*before, front], start + count
+      found['prompt'] = self.run_prompt(given, seen, place)
+    for name, keys_values in found.items():
+      front, count = front_of(keys_values, prompt_ids, lengths.get(name), placed=True, start=start)
+      before, start = [*before, front], start + count
+    return before, start
 
   def run_prompt(self, given: StackConditioning, before: Sequence[Front] = (),
                  start: Array | int = 0) -> tuple[Array, Array]:
@@ -230,7 +227,7 @@ class DecoderOnly(nn.Module):
     in_rows = batch['decoder']['tokens'].shape[1]
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
-    require_positions(config, sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
+    require_positions(config, places_before(batch, conditioning), in_rows, max_length - 1)
     cache = empty_cache(config, config.layers, rows, count, config.kv_heads or config.heads, max_length)
     steps = Steps(self, jnp.repeat(first, count, axis=0), jnp.repeat(last, count),
                   [spread(front, count) for front in fronts])
@@ -265,6 +262,20 @@ class Steps:
                                     method='decode_next')
     logits = jnp.where(index == 0, self.first, logits)
     return logits.reshape(*ids.shape, -1), written(cache, own, index)
+
+
+def prompt_in_front(batch: Batch, given: StackConditioning) -> bool:
+  """Returns True if the prompt comes before the rows, which have no slots for it."""
+  return given.prompt is not None and 'prompt_slots' not in batch['decoder']
+
+
+def places_before(batch: Batch, conditioning: Conditioning) -> int:
+  """Returns the most places that the keys and values before one row take."""
+  given = conditioning.decoder
+  in_front = ('prefix', 'layer_prompts', *(['prompt'] if prompt_in_front(batch, given) else []))
+  taken = {f'decoder.{name}': given.longest(name) for name in in_front}
+  of_context = 0 if given.context is None else given.context.keys.shape[3]
+  return of_context + max(sum(taken.get(name, 0) for name in row) for row in conditioning.each_kind())
 
 
 def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:

@@ -2,8 +2,8 @@
 
 A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`saved.SavedPrompt`), a plain array [P, D], or
 the result of `load_trained` (also prefixes and layer prompts). It may also be a list with one of these, or None, for
-each row: all of one kind, their lengths may differ. A context is a text, or one for each row, that a decoder-only model
-has already read (`LanguageModel.read`): prompt, input and prediction follow it.
+each row: kinds and lengths may differ. A context is a text, or one for each row, that a decoder-only model has already
+read (`LanguageModel.read`): prompt, input and prediction follow it.
 """
 
 import dataclasses

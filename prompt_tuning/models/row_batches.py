@@ -33,18 +33,15 @@ def batch_of(model: Any, rows: Sequence[Row], targets: Sequence[Sequence[int]] |
     raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
   require_rows(context, len(rows))
   chosen, conditioning = collect_prompts(prompt, len(rows), model)
-  given = getattr(conditioning, model.prompted)
-  of_rows = [model.layout(layouts.Layout(length, placement, isolated=not given.visibility.input,
-                                        started=context is None,
-                                        prefixed=given.prefix is not None or given.layer_prompts is not None))
-             for _, length, placement in chosen]
+  of_rows = [model.layout(dataclasses.replace(use.layout, started=context is None)) for use in chosen]
   # One prompt in the rows, and all are.
   within = len({layout.in_front for layout in of_rows}) > 1 or not all(row.ids for row in rows)
   examples = []
-  for b, (row, (prompt_id, length, _), layout) in enumerate(zip(rows, chosen, of_rows, strict=True)):
+  for b, (row, use, layout) in enumerate(zip(rows, chosen, of_rows, strict=True)):
     layout = dataclasses.replace(layout, within=within)
-    ids, used = row.ids or stand_in(model.vocabulary, layout), {'prompt_length': length, 'prompt_id': prompt_id}
-    examples.append([layout.question(ids, **used) if targets is None else layout.example(ids, targets[b], **used)])
+    ids = row.ids or stand_in(model.vocabulary, layout)
+    examples.append([layout.question(ids, prompt_id=use.number) if targets is None else
+                     layout.example(ids, targets[b], prompt_id=use.number)])
   rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few compiled programs
   if context is not None:
     conditioning = conditioning.behind(context.take(np.arange(rows_to_fill) % len(rows)))
