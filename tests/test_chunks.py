@@ -53,3 +53,16 @@ def test_chunks_without_a_target_are_skipped():
   jax.block_until_ready(sum_at_targets(lambda logits, *rest: jnp.sum(logits), counted, HIDDEN, WEIGHTS, most=B * V))
   jax.effects_barrier()
   assert len(ran) == 4  # the most targets of a row, of 7 columns
+
+
+def test_a_gradient_keeps_nothing_of_a_chunk():
+  rows, columns, width, vocabulary = 2, 64, 16, 4096
+  hidden, kernel = jnp.ones((rows, columns, width)), jnp.ones((width, vocabulary))
+  weights, targets = jnp.ones((rows, columns)), jnp.zeros((rows, columns), int)
+
+  def loss(hidden, kernel):
+    return sum_at_targets(cross_entropy, functools.partial(project, kernel), hidden, weights, targets, weights,
+                          most=rows * vocabulary)[0]
+
+  needed = jax.jit(jax.grad(loss)).lower(hidden, kernel).compile().memory_analysis().temp_size_in_bytes
+  assert needed < 4 * 10 * (width + rows) * vocabulary  # all chunks: 64 times as much

@@ -59,7 +59,7 @@ def sum_at_targets(function: Callable[..., Any], project: Callable[[Array], Arra
     return function(project(hidden), *others)
   real = weights != 0
   order = jnp.argsort(~real, axis=1, stable=True)
-  parts = _scanned(jax.checkpoint(lambda x, *rest: function(project(x), *rest)), columns, order, real, hidden, *others)
+  parts = _scanned(lambda x, *rest: function(project(x), *rest), columns, order, real, hidden, *others)
   return jax.tree.map(lambda part: part.sum(0), parts)
 
 
@@ -83,6 +83,8 @@ def _scanned(body: Callable[..., Any], columns: int, order: Array, real: Array, 
     nothing = lambda *arrays: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(body, *arrays))
     return None, jax.lax.cond(jnp.any(has_targets), body, nothing, *rest)
 
+  # For a gradient, around the choice: else what both branches close over, the output layer, is kept for every chunk.
+  one = jax.checkpoint(one, prevent_cse=False)
   return jax.lax.scan(one, None, tuple(map(chunks, (real, *arrays))))[1]
 
 
