@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.tasks import Example
-from prompt_tuning.data.templates import Filled
 from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
+from prompt_tuning.rows.turns import Turns
 
 FEATURES = ('inputs', 'targets')
 
@@ -19,8 +19,9 @@ class Preprocessor:
   """Turns examples into laid-out token ids, and counts truncations.
 
   The end token is appended after truncation, as in SeqIO: a text that is too long loses its last tokens, never its end
-  token. Of a text that a template made, the columns' texts are cut, not the template's words. An array of ids is used
-  unchanged, except that a missing end token is added. `tasks` lists the keys of an example that have a meaning.
+  token. Of a text that a template made, the columns' texts are cut, not the template's words; of a conversation, whole
+  turns. An array of ids is used unchanged, except that a missing end token is added. `tasks` lists the keys of an
+  example that have a meaning.
 
   Attributes:
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
@@ -38,8 +39,7 @@ class Preprocessor:
 
   def __call__(self, example: Example) -> layouts.Segment:
     """Returns the laid-out example."""
-    inputs, targets = self.ids(example)
-    return self._layout.example(inputs, targets, loss_weight=loss_weight(example))
+    return weighted(self._layout, *self.ids(example), example)
 
   def ids(self, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of inputs and targets."""
@@ -58,12 +58,12 @@ class Preprocessor:
     ends = example.get(f'{feature}_ends', ends)
     if not isinstance(ends, bool | np.bool_):
       raise ValueError(f'An example has {feature}_ends={ends!r:.60}, expected True or False. Leave it out for True.')
-    end = [self._vocabulary.eos_id] if ends else []
+    end = [example.get(f'{feature}_end', self._vocabulary.eos_id)] if ends else []
     room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
-      fits = lambda text: len(self._encoded(text, feature)) <= room
-      shorter = value.shortened(fits) if isinstance(value, Filled) else None
+      fits = lambda shorter: len(self._encoded(shorter, feature)) <= room
+      shorter = value.shortened(fits) if hasattr(value, 'shortened') else None
       ids = ids[:room] if shorter is None else self._encoded(shorter, feature)
     return [*ids, *end] if end else ids
 
@@ -71,6 +71,12 @@ class Preprocessor:
     """Returns the token ids of a text, with what stands before an input, or of an array of ids."""
     ids = _token_ids(value, self._vocabulary)
     return started(ids, self._vocabulary) if feature == 'inputs' and isinstance(value, str) else ids
+
+
+def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example) -> layouts.Segment:
+  """Returns a laid-out example with the weights of training, also those of the assistant's turns within its input."""
+  return layout.example(inputs, targets, loss_weight=loss_weight(example),
+                        input_weights=getattr(inputs, 'weights', None))
 
 
 def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:
@@ -89,9 +95,11 @@ def loss_weight(example: Example) -> float:
 
 
 def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
-  """Returns the token ids of a text or an array of ids, without an end token; real vectors [T, F] unchanged."""
+  """Returns the token ids of a text or an array of ids, without an end token; turns, and vectors [T, F], unchanged."""
   if isinstance(value, str):
     return vocabulary.encode(value)
+  if isinstance(value, Turns):
+    return value
   if isinstance(value, np.ndarray) and value.ndim == 2:
     return value
   try:

@@ -54,8 +54,8 @@ def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
   Raises:
     ValueError: two words have the same tokens, or one has none.
   """
-  # In some tasks, no target has an end token.
-  ends = [model.vocabulary.eos_id] if batches.examples[0].get('targets_ends', True) else []
+  first = batches.examples[0]  # in some tasks, no target has an end token
+  ends = [first.get('targets_end', model.vocabulary.eos_id)] if first.get('targets_ends', True) else []
   tokens = [[*model.vocabulary.encode(word), *ends] for word in ranked.words]
   _require_different(tokens, ranked.words, len(ends))
   for word, ids in zip(ranked.words, tokens, strict=True):
