@@ -46,3 +46,17 @@ def chat_format(folder: pathlib.Path, template: str | None = CHATML, **config) -
 def words(chat: ChatFormat, ids) -> str:
   """Returns the text of ids, special tokens included."""
   return chat.vocabulary._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+
+
+def write_model(folder: pathlib.Path, template: str | None = CHATML) -> str:
+  """Writes a random Llama with such a folder's tokenizer and template; returns the folder."""
+  from prompt_tuning.models.decoder_only import DecoderConfig
+  from prompt_tuning.models.loading import random_model, save_model
+  from prompt_tuning.models.positions import Rotary
+
+  vocabulary = load_vocabulary(write_folder(folder.parent / f'{folder.name}-words', template))
+  config = DecoderConfig(
+    vocab_size=vocabulary.size, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, family='llama',
+    mlp_activations=('silu', 'linear'), query_scale=6**-0.5, rotary=(Rotary(),) * 2, windows=(0, 0))
+  save_model(random_model(config, vocabulary=vocabulary), str(folder))
+  return str(folder)

@@ -10,7 +10,7 @@ have in common is around the turn, whatever the template does to its text.
 import bisect
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from absl import logging
 
 from prompt_tuning.data.chat_template import ChatTemplate
 from prompt_tuning.data.conversation import Conversation
-from prompt_tuning.data.messages import Message, are_messages, read_messages
+from prompt_tuning.data.messages import Message, read_messages
 from prompt_tuning.data.tasks import Example
 
 _MARK = 'TURN'
@@ -85,6 +85,21 @@ class ChatFormat:
       return len(before)
 
     return ids, [(border(first), border(end)) for first, end in parts]
+
+  def question(self, messages: Sequence[Mapping[str, Any]], where: str = 'The conversation') -> Conversation:
+    """Returns the tokens of a conversation and of the beginning of the assistant's next turn.
+
+    Args:
+      messages: turns with 'role' and 'content', the last of which is not the assistant's.
+      where: where they come from, for messages of errors.
+
+    Raises:
+      ValueError: something is no message, or the template cannot write it.
+    """
+    found = read_messages(messages, where)
+    if found[-1]['role'] == 'assistant':
+      raise ValueError(f"{where} ends with the assistant's turn, so there is nothing to answer. Add the user's next.")
+    return Conversation(self, found, where)
 
   def example(self, messages: Sequence[Message], *, where: str, first: int = 0, train_on: str = 'all',
               cut: str = 'right') -> Example:
@@ -164,21 +179,3 @@ class ChatFormat:
         'model: predictions hold it. If it is a token, add its id to eos_token_id in generation_config.json.', 1,
         self.template.path, text)
     return min(len(ids), after + len(self.vocabulary.encode(text)))
-
-
-def read_questions(given: Any, chat: ChatFormat) -> list[Conversation]:
-  """Returns the question of a conversation, given as messages, or of each of several.
-
-  Raises:
-    ValueError: something is no message, or there is no question.
-  """
-  if not isinstance(given, list | tuple) or len(given) == 0:
-    raise ValueError(f'messages={given!r:.60} cannot be used: expected a list of messages, or of conversations.')
-  asked = []
-  for i, each in enumerate([given] if are_messages(given) else given):
-    where = 'The conversation' if are_messages(given) else f'Conversation {i}'
-    messages = read_messages(each, where)
-    if messages[-1]['role'] == 'assistant':
-      raise ValueError(f"{where} ends with the assistant's turn, so there is nothing to answer. Add the user's next.")
-    asked.append(Conversation(chat, messages, where))
-  return asked

@@ -17,6 +17,8 @@ from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.checks import require_type
+from prompt_tuning.data.chat_format import ChatFormat
+from prompt_tuning.data.messages import are_messages
 from prompt_tuning.data.preprocessing import stand_in
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import Greedy, Sampler
@@ -84,6 +86,11 @@ class LanguageModel:
   def weights_digest(self) -> str | None:
     """A digest of the weights, which files of trained tensors keep; None of weights in 8 bits."""
     return weights_digest(self.params, self.module.config.mesh)
+
+  @functools.cached_property
+  def chat_format(self) -> ChatFormat:
+    """How conversations become tokens; reads the chat template that is beside the vocabulary."""
+    return ChatFormat.of(self.vocabulary)
 
   @property
   def eos_id(self) -> int:
@@ -195,6 +202,27 @@ class LanguageModel:
         answers.append(self.vocabulary.decode(ids.tolist()) if given_text else
                        np.asarray(until_end(ids, self.end_ids), ids.dtype))
     return answers
+
+  def chat(self, messages: Any, prompt: Any = None, **settings: Any) -> Any:
+    """Writes the assistant's next turn of a conversation, or of each of several.
+
+    Args:
+      messages: a list of `{'role': …, 'content': …}` that ends with the user's turn, or a list of such lists.
+      prompt: see the top of this file; it stands where it was trained to stand.
+      settings: of `predict`: sampler, max_length, batch_size, seed.
+
+    Returns:
+      A text, or a list of texts.
+
+    Raises:
+      ValueError: the model's folder has no chat template, or the template cannot write the messages.
+    """
+    if are_messages(messages):
+      return self.chat([messages], prompt, **settings)[0]
+    if not isinstance(messages, list | tuple) or not messages:
+      raise ValueError(f'messages={messages!r:.60} cannot be used: expected a list of messages, or of conversations.')
+    asked = [self.chat_format.question(each, f'Conversation {i}') for i, each in enumerate(messages)]
+    return [self.vocabulary.decode(ids.tolist()) for ids in self.predict(asked, prompt, **settings)]
 
   def _split(self, inputs: Texts | None, targets: list[Row], context: Context | None,
              mask: Any) -> tuple[list[Row], list[list[int]]]:
