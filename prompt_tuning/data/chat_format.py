@@ -136,8 +136,8 @@ class ChatFormat:
     stop = next((i for i in range(after, len(ids)) if ids[i] in self.vocabulary.end_ids), None)
     ending = {} if stop is None else {'targets_end': ids[stop]}
     closed = self._end_of_closing(ids, after, whole[end:]) if stop is None else stop + 1
-    if train_on == 'all':
-      earlier = [i for i in range(first, last) if messages[i]['role'] == 'assistant']
+    earlier = [i for i in range(first, last) if messages[i]['role'] == 'assistant']
+    if train_on == 'all' and earlier:
       asked.train(earlier, ids[after:closed])
     targets = np.asarray(ids[len(asked):closed if stop is None else stop], np.int32)
     return {'inputs': asked, 'inputs_ends': False, 'targets': targets, **ending, 'inputs_pretokenized': asked.text,

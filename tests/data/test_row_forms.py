@@ -39,7 +39,7 @@ def test_only_the_turns_of_a_completion_of_messages_are_trained(tmp_path, vocabu
   (example,) = read(tmp_path, [{'prompt': TURNS[:2], 'completion': TURNS[2:]}], vocabulary)
   assert example['inputs'].weights.any()
   (example,) = read(tmp_path, [{'prompt': TURNS[:4], 'completion': [LAST]}], vocabulary)
-  assert not example['inputs'].weights.any() and example['targets_pretokenized'] == 'Yes.'
+  assert example['inputs'].weights is None and example['targets_pretokenized'] == 'Yes.'
 
 
 def test_texts_of_prompt_and_completion_are_plain_texts(tmp_path):
