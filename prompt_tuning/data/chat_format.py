@@ -46,7 +46,8 @@ class ChatFormat:
     if vocabulary is None:
       raise ValueError('A conversation needs a vocabulary, and the chat template in its folder. Give '
                        'vocabulary=model.vocabulary, or load the model with its vocabulary.')
-    return cls(ChatTemplate.read(str(getattr(vocabulary, 'path', '')).rpartition('/')[0]), vocabulary)
+    path = str(getattr(vocabulary, 'path', ''))
+    return cls(ChatTemplate.read(path and (path.rpartition('/')[0] or '.')), vocabulary)
 
   def render(self, messages: Sequence[Message], where: str, **how: Any) -> Any:
     """Returns `ChatTemplate.render`'s text and spans; messages of ValueErrors begin with `where`."""

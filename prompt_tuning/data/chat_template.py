@@ -33,19 +33,20 @@ class ChatTemplate:
     """Returns the template of a model's folder: `chat_template.jinja`, or a field of `tokenizer_config.json`.
 
     Args:
-      folder: local or `gs://`.
+      folder: local or `gs://`; '' stands for a vocabulary without one.
 
     Raises:
       ValueError: there is none, or a file is damaged.
     """
     path, config = storage.join(folder, FILE), storage.join(folder, _CONFIG)
-    if storage.exists(path):
+    source = None
+    if folder and storage.exists(path):
       try:
         source = storage.read_bytes(path).decode()
       except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not UTF-8 ({error.reason} at byte {error.start}). Download it again.') from error
-    else:
-      path, source = config, _named(config) if storage.exists(config) else None
+    elif folder and storage.exists(config):
+      path, source = config, _named(config)
     if source is None:
       raise ValueError(
         f'{folder or "The vocabulary"} has no chat template, so a conversation cannot be written as a text: looked for '

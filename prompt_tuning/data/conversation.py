@@ -85,9 +85,17 @@ class Conversation(Turns):
     cut = lambda text: self._with([*system, {**user, 'content': text}, *rest], users[which] - kept)
     text = Filled(('', user['content'], ''), self._cut).shortened(lambda text: fits(cut(text)))
     if text is None:
-      raise ValueError(f'{self.where}: without its oldest turns and the text of the last turn of the user, the '
-                       f'conversation still has {len(cut(""))} tokens. Increase max_input_length=.')
+      self.require_length(len(cut('')) - 1)
     return cut(text)
+
+  def require_length(self, length: int) -> None:
+    """Raises ValueError if more than `length` tokens are left when all is cut that can be."""
+    kept, users = leading(self._messages, SYSTEM), [each for each in self._messages if each['role'] == 'user']
+    last = max(i for i, each in enumerate(self._messages) if each is users[-1])
+    least = self._with([*self._messages[:kept], {**users[-1], 'content': ''}, *self._messages[last + 1:]], last)
+    if len(least) > length:
+      raise ValueError(f'{self.where}: without its oldest turns and the text of the last turn of the user, the '
+                       f'conversation still has {len(least)} tokens. Increase max_input_length=.')
 
   def _with(self, messages: Sequence[Message], removed: int) -> 'Conversation':
     """Returns the conversation with other messages, before which some were removed."""

@@ -53,7 +53,8 @@ class FileTask(Task):
     loss_weight: the column that weights each row's targets in the training loss; None weights all equally.
     cut: the side at which a column's text is cut if an example is too long, 'left' or 'right'; a template's own words
       are not cut. Of conversations, whole turns are removed first, then this side of the user's last.
-    train_on: the turns of a conversation that are trained, 'all' of the assistant or its 'last'.
+    train_on: the turns of a conversation that are trained, 'all' of the assistant or its 'last'; None if rows are only
+      evaluated.
     vocabulary: the model's, whose folder has the chat template, for conversations; or a function that returns it.
 
   Raises:
@@ -64,7 +65,8 @@ class FileTask(Task):
   def __init__(self, path: Any, *, inputs: str = INPUTS, targets: str = TARGETS,
                labels: Any = None, validation: Any = 0.1, test: Any = None,
                metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
-               loss_weight: str | None = None, cut: str = 'right', train_on: str = 'all', vocabulary: Any = None):
+               loss_weight: str | None = None, cut: str = 'right', train_on: str | None = 'all',
+               vocabulary: Any = None):
     make = RowReader(inputs, targets, labels, loss_weight, cut, train_on, vocabulary)
     read = lambda source: make(read_rows(source))
     everything = read(path)

@@ -58,7 +58,7 @@ class Preprocessor:
     ends = example.get(f'{feature}_ends', ends)
     if not isinstance(ends, bool | np.bool_):
       raise ValueError(f'An example has {feature}_ends={ends!r:.60}, expected True or False. Leave it out for True.')
-    end = [example.get(f'{feature}_end', self._vocabulary.eos_id)] if ends else []
+    end = [end_of(example, self._vocabulary)] if ends else []
     room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
@@ -83,6 +83,15 @@ def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:
   """Returns what is read for an input without tokens: behind a prefix the begin token, if the model has one."""
   begin = getattr(vocabulary, 'bos_id', None)
   return [begin] if layout.prefixed and not layout.input_ends and begin is not None else []
+
+
+def end_of(example: Example, vocabulary: Vocabulary) -> int:
+  """Returns the end token of an example's targets. Raises ValueError if it is not an id."""
+  found = example.get('targets_end', vocabulary.eos_id)
+  if not isinstance(found, int | np.integer) or isinstance(found, bool):
+    raise ValueError(f'An example has targets_end={found!r:.60}, expected a token id. Leave it out for that of the '
+                     'vocabulary.')
+  return int(found)
 
 
 def loss_weight(example: Example) -> float:

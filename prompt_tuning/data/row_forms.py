@@ -9,10 +9,8 @@ from absl import logging
 from prompt_tuning.data.chat_format import ChatFormat
 from prompt_tuning.data.conversation import Conversation
 from prompt_tuning.data.messages import are_messages, read_messages
-from prompt_tuning.data.tasks import Example, Task
+from prompt_tuning.data.tasks import Example
 from prompt_tuning.data.templates import Row, Templates, read_weight
-from prompt_tuning.rows.layouts import IN_TURNS, Layout
-from prompt_tuning.rows.turns import Turns
 
 INPUTS, TARGETS = '{inputs}', '{targets}'  # the templates unless others are given
 
@@ -27,7 +25,7 @@ class RowReader:
 
   Attributes:
     inputs, targets, labels, loss_weight, cut: see `files.FileTask`; without targets, examples are only predicted.
-    train_on: the turns of the assistant that are trained, 'all' or 'last'.
+    train_on: the turns of the assistant that are trained, 'all' or 'last'; None if rows are only evaluated.
     vocabulary: the model's, for conversations; or a function that returns it.
 
   Raises:
@@ -39,11 +37,11 @@ class RowReader:
   labels: Any = None
   loss_weight: str | None = None
   cut: str = 'right'
-  train_on: str = 'all'
+  train_on: str | None = 'all'
   vocabulary: Any = None
 
   def __post_init__(self) -> None:
-    if self.train_on not in ('all', 'last'):
+    if self.train_on not in ('all', 'last', None):
       raise ValueError(f'train_on={self.train_on!r} cannot be used: expected all or last.')
     self._templates()
 
@@ -57,7 +55,7 @@ class RowReader:
     form = self.form(rows[0][1])
     if form in ('messages', 'prompt'):
       return list(map(self._conversations(form), rows))
-    if self.train_on != 'all':
+    if self.train_on == 'last':
       raise ValueError(f'train_on={self.train_on} cannot be used: {rows[0][0]} is not a conversation. Leave it out, or '
                        'give rows with the column messages.')
     plain = {'inputs': '{prompt}', 'targets': self.targets and '{completion}'} if form == 'texts' else {}
@@ -104,15 +102,6 @@ class RowReader:
       return {**example, **weight, 'row': columns}
 
     return make
-
-
-def require_turns(task: Task, split: str, layout: Layout) -> None:
-  """Raises ValueError if a prompt stands in a turn of a conversation, but the first example is none."""
-  examples = task.split(split)
-  role = next((role for role, placement in IN_TURNS.items() if layout.placement is placement), None)
-  if role and (hasattr(examples, 'draw') or not isinstance(examples[0].get('inputs'), Turns)):
-    raise ValueError(f'prompt_at={role} cannot be used: {task.source or task.name} holds no conversations. Leave it '
-                     'out, or give rows with the column messages.')
 
 
 def _column(where: str, columns: Mapping[str, Any], name: str) -> Sequence[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.pipeline import EvalBatches
+from prompt_tuning.data.preprocessing import end_of
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.ranking import rank_batch
 from prompt_tuning.names import nearest
@@ -55,7 +56,7 @@ def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
     ValueError: two words have the same tokens, or one has none.
   """
   first = batches.examples[0]  # in some tasks, no target has an end token
-  ends = [first.get('targets_end', model.vocabulary.eos_id)] if first.get('targets_ends', True) else []
+  ends = [end_of(first, model.vocabulary)] if first.get('targets_ends', True) else []
   tokens = [[*model.vocabulary.encode(word), *ends] for word in ranked.words]
   _require_different(tokens, ranked.words, len(ends))
   for word, ids in zip(ranked.words, tokens, strict=True):

@@ -203,13 +203,14 @@ class LanguageModel:
                        np.asarray(until_end(ids, self.end_ids), ids.dtype))
     return answers
 
-  def chat(self, messages: Any, prompt: Any = None, **settings: Any) -> Any:
+  def chat(self, messages: Any, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
+           batch_size: int = 32, seed: int = 0) -> Any:
     """Writes the assistant's next turn of a conversation, or of each of several.
 
     Args:
       messages: a list of `{'role': …, 'content': …}` that ends with the user's turn, or a list of such lists.
       prompt: see the top of this file; it stands where it was trained to stand.
-      settings: of `predict`: sampler, max_length, batch_size, seed.
+      sampler, max_length, batch_size, seed: as in `predict`.
 
     Returns:
       A text, or a list of texts.
@@ -217,12 +218,13 @@ class LanguageModel:
     Raises:
       ValueError: the model's folder has no chat template, or the template cannot write the messages.
     """
-    if are_messages(messages):
-      return self.chat([messages], prompt, **settings)[0]
     if not isinstance(messages, list | tuple) or not messages:
       raise ValueError(f'messages={messages!r:.60} cannot be used: expected a list of messages, or of conversations.')
-    asked = [self.chat_format.question(each, f'Conversation {i}') for i, each in enumerate(messages)]
-    return [self.vocabulary.decode(ids.tolist()) for ids in self.predict(asked, prompt, **settings)]
+    chats = [messages] if are_messages(messages) else messages
+    asked = [self.chat_format.question(each, f'Conversation {i}') for i, each in enumerate(chats)]
+    replies = self.predict(asked, prompt, sampler=sampler, max_length=max_length, batch_size=batch_size, seed=seed)
+    texts = [self.vocabulary.decode(ids.tolist()) for ids in replies]
+    return texts[0] if chats is not messages else texts
 
   def _split(self, inputs: Texts | None, targets: list[Row], context: Context | None,
              mask: Any) -> tuple[list[Row], list[list[int]]]:

@@ -10,9 +10,9 @@ import jax
 from prompt_tuning import trees
 from prompt_tuning.data.buckets import usual_length
 from prompt_tuning.data.pipeline import eval_batches
-from prompt_tuning.data.row_forms import require_turns
 from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
 from prompt_tuning.files import storage, terminal
@@ -138,12 +138,11 @@ def build(run: TrainRun) -> Training:
     objects.loss(run, words)
   model = read_model(run)
   method = objects.method(run.method, model)
-  for part, _ in task.parts(run.split):
-    require_turns(part, run.split, method.layout())
   if run.trainable is not None:
     objects.require_trainable(run, model, trees.flatten(
       jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))))
   longest, buckets = lengths(run, model, task)
+  check_turns(task, run.split, model.layout(method.layout()), longest)
   check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
   if method.layout().cached:  # inputs are apart from the rows
     buckets = run.buckets

@@ -1,4 +1,4 @@
-"""Templates of published models, from packages of the npm registry, compared with transformers' rendering and tokens."""
+"""Templates of published models, from packages of the npm registry, compared with transformers' texts and tokens."""
 
 import pathlib
 import shutil

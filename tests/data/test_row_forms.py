@@ -8,7 +8,9 @@ from chat_toys import ANSWER, LAST, MORE, SYSTEM, USER, write_folder
 from prompt_tuning.data import files
 from prompt_tuning.data.digest import digest
 from prompt_tuning.data.pipeline import TrainBatches, eval_batches
+from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
+from prompt_tuning.rows import layouts
 from prompt_tuning.rows.layouts import CausalLayout
 
 TURNS = [SYSTEM, USER, ANSWER, MORE, LAST]
@@ -104,3 +106,28 @@ def test_what_is_trained_decides_the_digest(tmp_path, vocabulary):
   digests = {digest(files.FileTask(path, validation=0.0, vocabulary=vocabulary, train_on=which), 'all')
              for which in ('all', 'last', 'all')}
   assert len(digests) == 2
+
+
+@pytest.mark.parametrize(('rows', 'layout', 'message'), [
+  ([{'inputs': 'x', 'targets': 'y'}], CausalLayout(1, layouts.at_user), 'prompt_at=user cannot be used: .* holds rows'),
+  ([{'messages': TURNS}, {'messages': [USER, LAST]}], CausalLayout(1, layouts.at_system),
+   'prompt_at=system cannot be used: .*chats.jsonl:2 has no turn of the system'),
+  ([{'messages': [USER, LAST]}, {'messages': TURNS}], layouts.Layout(), 'train_on=all cannot be used: .*the encoder'),
+  ([{'messages': [USER, LAST]}, {'messages': TURNS}], CausalLayout(), r'chats.jsonl:2: .* still has 38 tokens')])
+def test_conversations_that_a_run_cannot_use_are_found_before_it(tmp_path, vocabulary, rows, layout, message):
+  task = files.FileTask(jsonl(tmp_path, rows), validation=0.0, vocabulary=vocabulary)
+  lengths = {'inputs': 37 if 'tokens' in message else 60}
+  with pytest.raises(ValueError, match=message):
+    check_turns(task, 'train', layout, lengths)
+
+
+def test_a_row_that_is_only_evaluated_needs_no_spans_of_earlier_turns(tmp_path, vocabulary):
+  (example,) = read(tmp_path, [{'messages': TURNS}], vocabulary, train_on=None)
+  assert example['inputs'].weights is None
+  assert read(tmp_path, [{'inputs': 'x', 'targets': 'y'}], None, train_on=None)
+
+
+def test_the_end_token_of_an_example_is_an_id(vocabulary):
+  example = {'inputs': 'x', 'targets': 'y', 'targets_end': '</s>'}
+  with pytest.raises(ValueError, match='targets_end=.</s>., expected a token id'):
+    eval_batches([example], vocabulary, CausalLayout(), batch_size=1)
