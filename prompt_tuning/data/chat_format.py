@@ -9,7 +9,6 @@ have in common is around the turn, whatever the template does to its text.
 
 import bisect
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,7 +122,7 @@ class ChatFormat:
     asked, whole = Conversation(self, messages[:last], where, cut), self.render(messages, where).text
     begin, (_, end) = len(asked.text), self.around(messages, last, whole, where)
     if not whole.startswith(asked.text):
-      at = len(os.path.commonprefix([whole, asked.text]))
+      at = next((i for i, (a, b) in enumerate(zip(whole, asked.text, strict=False)) if a != b), len(whole))
       raise ValueError(f"{where}: the chat template of {self.template.path} begins the assistant's turn with "
                        f'{whole[at:at + 30]!r}, but the prompt of a generation with {asked.text[at:at + 30]!r}: what '
                        'is learnt would not be what is asked for. Change the template so that both begin alike.')

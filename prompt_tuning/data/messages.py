@@ -90,9 +90,9 @@ def _text(content: Any, where: str) -> str:
   if isinstance(content, list | tuple | np.ndarray):
     parts = [part.get('text') if isinstance(part, Mapping) and part.get('type', 'text') == 'text' else None
              for part in content]
-    wrong = next((part for part, text in zip(content, parts, strict=True) if not isinstance(text, str)), None)
-    if wrong is None:
+    wrong = [part for part, text in zip(content, parts, strict=True) if not isinstance(text, str)]
+    if not wrong:
       return '\n'.join(parts)
-    content = wrong
+    content = wrong[0]
   raise ValueError(f'{where} has the content {content!r:.60}, expected a text, or parts such as '
                    '{"type": "text", "text": "…"}.')

@@ -129,5 +129,5 @@ def test_a_row_that_is_only_evaluated_needs_no_spans_of_earlier_turns(tmp_path, 
 
 def test_the_end_token_of_an_example_is_an_id(vocabulary):
   example = {'inputs': 'x', 'targets': 'y', 'targets_end': '</s>'}
-  with pytest.raises(ValueError, match='targets_end=.</s>., expected a token id'):
+  with pytest.raises(ValueError, match=r'targets_end=.</s>., expected a token id'):
     eval_batches([example], vocabulary, CausalLayout(), batch_size=1)

@@ -52,7 +52,7 @@ def test_the_place_of_a_prompt_is_saved_with_it(model, tmp_path):
   found = pt.load_prompt(str(tmp_path / 'a.safetensors'))
   assert found.placement is layouts.at_user
   assert model.chat(TURNS, prompt=found, max_length=5) == model.chat(TURNS, prompt=saved, max_length=5)
-  with pytest.raises(ValueError, match='prompt_at=user cannot be used: .* an input is a plain text'):
+  with pytest.raises(ValueError, match=r'prompt_at=user cannot be used: .* an input is a plain text'):
     model.predict(['hello'], prompt=found)
 
 
