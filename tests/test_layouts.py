@@ -121,6 +121,8 @@ def test_tokens_of_an_input_that_is_no_part_of_the_row_cannot_be_targets(layout,
     layout.example([7, 8], [1], input_weights=[0, 1])
 
 
-def test_the_first_token_of_a_conversation_is_never_a_target():
+def test_turns_that_cannot_be_used_are_errors():
+  with pytest.raises(ValueError, match='A conversation has 2 tokens, which are too many'):
+    Turns([7, 8]).shortened(lambda each: len(each) < 2)
   with pytest.raises(ValueError, match='a:1 begins with a token that is trained, but nothing predicts it'):
     Turns([7, 8], weights=np.ones(2), where='a:1')

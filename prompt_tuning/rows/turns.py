@@ -1,6 +1,6 @@
 """The tokens of a conversation, which know the turns that they belong to."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Turns:
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     return np.array(self.ids, dtype) if copy else np.asarray(self.ids, dtype)
+
+  def shortened(self, fits: Callable[['Turns'], bool]) -> 'Turns':
+    """Returns the conversation without some turns, so that it fits. Raises ValueError if that cannot be done."""
+    raise ValueError(f'{self.where or "A conversation"} has {len(self)} tokens, which are too many, and it does not '
+                     'know which can be removed. Increase max_input_length=, or make a Conversation of messages.')
 
   def start(self, role: str) -> int:
     """Returns the number of tokens before the text of the first turn of a role.
