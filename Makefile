@@ -1,12 +1,13 @@
 # make demo   tunes a prompt for the shipped model, on two CPU cores in about two minutes, installing included
 # make test   passes the fast tests
-# make slow   passes the tests that need minutes
+# make variants  passes further cases of what the fast tests check; CI runs them too
+# make slow   passes these and the tests that need minutes
 # make lint   checks the style
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test variants slow lint clean
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -22,6 +23,9 @@ demo: .venv/installed-plots
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+variants: .venv/installed-test
+	$(BIN)/python -m pytest -m variant -n 2 --dist loadfile --no-loadscope-reorder
 
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow

@@ -32,7 +32,7 @@ _METRICS = (accuracy,)
 
 @typed
 def tune(model: LanguageModel, examples: Examples, *, method: Method | None = None,
-         prompt_length: int = 20, steps: int = 1000, batch_size: int = 32, learning_rate: float | None = None,
+         prompt_length: int | None = None, steps: int = 1000, batch_size: int = 32, learning_rate: float | None = None,
          validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
          seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
   """Tunes a prompt, or the tensors of another method, for a frozen model.
@@ -43,7 +43,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
       columns `inputs` and `targets`, or `messages`; or a list of such dicts or of pairs, of texts or token ids. Other
       columns have no meaning; `FileTask` reads columns of other names, and loss weights.
     method: the tuning method; None means a prompt that starts from sampled rows of the embedding.
-    prompt_length: P, if no method is given.
+    prompt_length: P, if no method is given; None means 20.
     steps: the number of training steps.
     batch_size: examples per step.
     learning_rate: of Adafactor, which falls linearly to 0 at the last step; None means the method's. An `optimizer` has
@@ -60,9 +60,14 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   Returns:
     The run; `.prompt` is the best prompt, `.metrics` are those of the last evaluation.
   """
-  require_known(settings, inspect.signature(loop.train).parameters, 'tune()', 'argument')
+  own, further = (inspect.signature(function).parameters for function in (tune, loop.train))
+  require_known(settings, [name for name in {**own, **further} if name not in ('settings', 'task', 'train_steps')],
+                'tune()', 'argument')
   require_number('steps', steps, least=1, whole=True)
-  require_number('prompt_length', prompt_length, least=1, whole=True)
+  require_number('prompt_length', prompt_length, least=1, whole=True, none=True)
+  if method is not None and prompt_length is not None:
+    raise ValueError(f'prompt_length={prompt_length} cannot be used with method=, which has a length of its own. Leave '
+                     'one of them out.')
   require_number('learning_rate', learning_rate, above=0, none=True)
   chosen = settings.get('evaluations', loop.Evaluations())
   require_type('evaluations', chosen, loop.Evaluations)
@@ -73,7 +78,7 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   if method is None:
     rows = model.embeddings()
     method = prompts.PromptTuning(prompts.Prompt(
-      prompt_length, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
+      prompt_length or 20, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
   if lengths is None:
     lengths, buckets = measure(model, task, 'train')
     if buckets is not None and not settings.get('packed'):

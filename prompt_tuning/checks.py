@@ -16,6 +16,9 @@ from prompt_tuning.names import require_known
 
 _Function = TypeVar('_Function', bound=Callable[..., Any])
 _WORDS = {int: 'a whole number', float: 'a number', bool: 'True or False', str: 'a text', type(None): 'None'}
+# Class -> how users make one.
+_MADE = {'LanguageModel': 'prompt_tuning.load_model(path) reads one.',
+         'Method': 'Make one, such as prompt_tuning.PromptTuning(prompt_tuning.Prompt(20)).'}
 _PLAIN = (str, bytes, bool, numbers.Number, list, tuple, dict, set, type(None))
 
 
@@ -49,7 +52,9 @@ def check_fields(thing: Any) -> None:
 def require_type(name: str, value: Any, hint: Any) -> None:
   """Raises ValueError if a value has another type than its annotation says."""
   if not fits(value, hint):
-    raise ValueError(f'{name}={value!r:.80} cannot be used: expected {spelled(hint)}.')
+    wanted = spelled(hint)
+    advice = next((f' {how}' for kind, how in _MADE.items() if re.search(rf'\b{kind}\b', wanted)), '')
+    raise ValueError(f'{name}={value!r:.80} cannot be used: expected {wanted}.{advice}')
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -41,7 +41,7 @@ TESTS = pathlib.Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config, items):
-  """Marks the tests of `slow_variants` as slow.
+  """Marks the tests of `slow_variants` as slow, and as variants.
 
   Raises:
     UsageError: an entry there names no test of a file that was collected whole.
@@ -51,10 +51,11 @@ def pytest_collection_modifyitems(config, items):
   ids = {}
   for item in items:
     ids[str(item.path.relative_to(TESTS)) + item.nodeid[item.nodeid.index('::'):]] = item
-  named = {entry: [item for name, item in ids.items() if name.startswith(entry)] for entry in slow_variants.SLOW}
+  named = {entry: [item for name, item in ids.items() if name.startswith(entry)] for entry in slow_variants.VARIANTS}
   for found in named.values():
     for item in found:
       item.add_marker(pytest.mark.slow)
+      item.add_marker(pytest.mark.variant)
   whole = {name.partition('::')[0] for name in ids} if not any('::' in arg for arg in config.args) else ()
   unknown = [entry for entry, found in named.items() if not found and entry.partition('::')[0] in whole]
   if unknown:

@@ -105,8 +105,8 @@ def make_batch(inputs, targets, prompt_length: int = 0):
 def make_generation_batch(inputs, prompts, model: LanguageModel):
   """Returns a batch without targets and its Conditioning, one prompt or None for each row."""
   chosen, conditioning = collect_prompts(list(prompts), len(prompts), model)
-  rows = [[layouts.Layout(placement=placement).example(ids[ids > 0], [], prompt_length=length, prompt_id=number)]
-          for ids, (number, length, placement) in zip(np.asarray(inputs), chosen, strict=True)]
+  rows = [[use.layout.example(ids[ids > 0], [], prompt_id=use.number)]
+          for ids, use in zip(np.asarray(inputs), chosen, strict=True)]
   longest = max(len(row[0]['encoder']['tokens']) for row in rows)
   return layouts.assemble(rows, {'encoder': longest, 'decoder': 1}), conditioning
 

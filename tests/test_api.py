@@ -115,7 +115,8 @@ def test_a_run_in_the_same_folder_is_gone_on_with_and_settings_reach_the_loop(ti
 
 def test_another_method_and_validation_examples_can_be_given(tiny, tmp_path):
   method = pt.PromptTuning(pt.Prompt(3), layouts.after_eos)
-  run = pt.tune(tiny, PAIRS, method=method, validation=PAIRS[:1], model_dir=str(tmp_path), **QUICK)
+  run = pt.tune(tiny, PAIRS, method=method, validation=PAIRS[:1], model_dir=str(tmp_path),
+                **QUICK | {'prompt_length': None})
   assert run.prompt.placement is layouts.after_eos
   assert run.prompt.about['best']['objective'] == 'examples/accuracy'
   assert len((tmp_path / 'inference_eval/examples-000004.jsonl').read_text().splitlines()) == 1
@@ -153,6 +154,11 @@ def test_the_default_evaluations_may_be_replaced_but_for_the_task_that_is_given(
   (lambda m: pt.tune(m, ROWS, steps=2.5), r'steps=2.5 cannot be used: expected a whole number'),
   (lambda m: pt.tune(m, ROWS, batch_size=True), r'batch_size=True cannot be used'),
   (lambda m: pt.tune(m, ROWS, prompt_length=0), r'prompt_length=0 cannot be used'),
+  (lambda m: pt.tune(m, ROWS, prompt_length=5, method=pt.Prefix()), r'prompt_length=5 cannot be used with method='),
+  (lambda m: pt.tune(m, ROWS, step=4), r"tune\(\) has no argument 'step'. Did you mean steps"),
+  (lambda m: pt.tune(m, ROWS, train_steps=4), r"tune\(\) has no argument 'train_steps'"),
+  (lambda m: pt.tune('t5', ROWS), r"model='t5' cannot be used: expected LanguageModel. prompt_tuning.load_model\(path"),
+  (lambda m: pt.tune(m, ROWS, method='prefix'), r'expected Method or None. Make one, such as prompt_tuning.PromptTun'),
   (lambda m: pt.tune(m, ROWS, learning_rate=float('nan')), r'learning_rate=nan cannot be used: .* number above 0'),
   (lambda m: pt.tune(m, ROWS, learning_rate=0.1, optimizer=Adafactor(0.3)), r'cannot be used with optimizer='),
   (lambda m: pt.tune(m, ROWS, seed=-1), r'seed=-1 cannot be used'),

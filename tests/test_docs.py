@@ -179,7 +179,11 @@ def run_command(words, toys):
   program, *arguments = words
   if program == 'prompt-tuning' and arguments[0] in command.PROGRAMS:
     sized = any('t5_1_1_base_prompt' in each for each in arguments)
-    return command.run(arguments[0], [*arguments[1:], *(toy_sizes() if sized else []), '--dry_run'])
+    given = [each for each in arguments[1:] if not each.startswith('--dry_run')]
+    return command.run(arguments[0], [*given, *(toy_sizes() if sized else []), '--dry_run'])
+  if words[:2] == ['prompt-tuning', 'lm-eval']:  # tests/harness runs it
+    own = [each for each in arguments if each not in ('--tasks', '--include_path')]  # two flags are the harness's
+    return named_flags(own, ROOT / 'prompt_tuning/harness/command.py')
   if program == 'prompt-tuning':
     return command.main(arguments)
   if program == 'python3' and arguments[1:2] and arguments[1].rpartition('.')[2] in EXPERIMENTS:

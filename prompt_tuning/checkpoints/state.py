@@ -8,6 +8,7 @@ files.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from prompt_tuning.files.json_files import Fields, fields_of, parse_object
 from prompt_tuning.names import printable
 from prompt_tuning.types import Array, Flat
 
+# What a run writes into its folder, and into those of its states.
+_OF_RUNS = ('run.toml', 'metrics.jsonl', 'best.safetensors', 'last.safetensors', 'state.safetensors')
 _ENTRY = 'state'
 _VERSION = 1
 _DTYPES = {
@@ -152,3 +155,13 @@ def _to_json(path: str, value: dict[str, Any]) -> str:
   except TypeError as error:
     raise ValueError(f'{path} cannot hold this metadata: {error}. '
                      'Give numbers, strings, lists and dicts; pass arrays with `arrays`.') from error
+
+
+def require_no_run(folder: str) -> None:
+  """Raises ValueError if a local folder is that of a run, or of its state, and not of a model."""
+  if os.path.exists(os.path.join(folder, 'config.json')):
+    return
+  if any(os.path.exists(os.path.join(folder, name)) for name in _OF_RUNS):
+    raise ValueError(f'{folder} is the folder of a run, which holds trained tensors, not the frozen model. Give the '
+                     'model that they are trained for as model=FOLDER. This folder can be the prompt of eval and '
+                     'infer, and the start_from of train.')

@@ -17,7 +17,7 @@ from absl import logging
 
 from prompt_tuning.data.chat_template import ChatTemplate
 from prompt_tuning.data.conversation import Conversation
-from prompt_tuning.data.messages import Message, read_messages
+from prompt_tuning.data.messages import Message, are_messages, read_messages
 from prompt_tuning.data.tasks import Example
 
 _MARK = 'TURN'
@@ -100,6 +100,13 @@ class ChatFormat:
     if found[-1]['role'] == 'assistant':
       raise ValueError(f"{where} ends with the assistant's turn, so there is nothing to answer. Add the user's next.")
     return Conversation(self, found, where)
+
+  def questions(self, messages: Any) -> list[Conversation]:
+    """Returns the question of one conversation, or of each of a list of them. Raises ValueError as `question` does."""
+    if not isinstance(messages, list | tuple) or not messages:
+      raise ValueError(f'messages={messages!r:.60} cannot be used: expected a list of messages, or of conversations.')
+    chats = [messages] if are_messages(messages) else messages
+    return [self.question(each, f'Conversation {i}') for i, each in enumerate(chats)]
 
   def example(self, messages: Sequence[Message], *, where: str, first: int = 0, train_on: str = 'all',
               cut: str = 'right') -> Example:

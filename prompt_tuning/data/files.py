@@ -6,7 +6,9 @@ line breaks; in a TSV file with a value such as `"Good" film`, which no quoting 
 the texts. A template such as "sst2 sentence: {text}" turns a row's columns into a text.
 """
 
+import contextlib
 import csv
+import functools
 import gzip
 import hashlib
 import io
@@ -16,6 +18,8 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
+
+from absl import logging
 
 from prompt_tuning.checks import typed
 from prompt_tuning.data import metrics as metric_functions
@@ -67,6 +71,11 @@ class FileTask(Task):
                metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
                loss_weight: str | None = None, cut: str = 'right', train_on: str | None = 'all',
                vocabulary: Any = None):
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
+    twice = next((metric for metric in metrics if metrics.count(metric) > 1), None)
+    if twice is not None:
+      raise ValueError(f'metrics={",".join(map(str, metrics))} names {twice} twice. Give each metric once.')
+    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
     make = RowReader(inputs, targets, labels, loss_weight, cut, train_on, vocabulary)
     read = lambda source: make(read_rows(source))
     everything = read(path)
@@ -81,8 +90,6 @@ class FileTask(Task):
       splits['validation'] = read(validation)
     if test is not None:
       splits['test'] = read(test)
-    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in (
-      [metrics] if isinstance(metrics, str) else metrics))
     source = str(path) if isinstance(path, str | os.PathLike) else 'examples'
     super().__init__(name or source, splits, functions, source=source, labels=make.label_texts)
 
@@ -126,7 +133,7 @@ def read_table(path: str) -> list[Row]:
     ValueError: a line cannot be read, or the file has no rows; the message names file and line.
   """
   if not is_table(path):
-    raise ValueError(f'{path} is not a .jsonl, .tsv or .csv file. Rename it, or convert it to one of them.')
+    raise ValueError(no_table(path))
   ending = os.path.splitext(path.lower().removesuffix('.gz'))[1]
   lines = read_lines(path)
   if ending == '.jsonl':
@@ -137,6 +144,25 @@ def read_table(path: str) -> list[Row]:
     raise ValueError(f'{path} holds no examples. Write one JSON object per line or, for TSV and CSV, a line of column '
                      'names followed by one example per line.')
   return rows
+
+
+def no_table(path: str) -> str:
+  """Returns the message for a file that has another ending than those of tables, or for a folder.
+
+  Raises:
+    FileNotFoundError: it does not exist.
+  """
+  kinds = 'a .jsonl file with one JSON object a line, or a .tsv or .csv file whose first line names the columns'
+  if os.path.isdir(path):
+    return f'{path} is a folder, not a file of examples. Give {kinds}.'
+  line = ''
+  with contextlib.suppress(ValueError, PermissionError):
+    line = next((line for _, line in read_lines(path) if line.strip()), '')
+  with contextlib.suppress(ValueError, RecursionError):
+    if isinstance(json.loads(line), dict):
+      new = f'{os.path.splitext(path.removesuffix(".gz"))[0]}.jsonl{".gz" * path.endswith(".gz")}'
+      return f'{path} holds one JSON object a line, but has another ending than .jsonl. Rename it to {new}.'
+  return f'{path} is a file of another kind: expected {kinds}. Convert it. In Python, examples may be a DataFrame.'
 
 
 def _json_object(path: str, number: int, line: str) -> dict[str, Any]:
@@ -164,7 +190,10 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _separated_rows(path: str, lines: Sequence[str], separator: str) -> list[Row]:
-  plain = separator == '\t' and any(map(_UNQUOTED.search, lines))
+  first = next((i for i, line in enumerate(lines, 1) if _UNQUOTED.search(line)), 0) if separator == '\t' else 0
+  plain = first > 0
+  if plain:
+    _note_quotes(path, first)
   reader = csv.reader((f'{line}\n' for line in lines), delimiter=separator, strict=True,
                       quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
   names: list[str] = []
@@ -196,6 +225,12 @@ def _separated_rows(path: str, lines: Sequence[str], separator: str) -> list[Row
                        'and quote a value that contains one.')
     else:
       rows.append((where, dict(zip(names, values, strict=True))))
+
+
+@functools.cache  # a run reads its file several times
+def _note_quotes(path: str, line: int) -> None:
+  logging.warning('%s:%d has a value that goes on after its quotation, so no value of the file is taken as quoted: all '
+                  'quotation marks are part of the texts.', path, line)
 
 
 def _require_texts(path: str, lines: Sequence[str]) -> None:
@@ -231,7 +266,7 @@ def read_lines(path: str) -> Iterator[tuple[int, str]]:
           yield number, line.removesuffix(b'\n').decode().removesuffix('\r')
   except UnicodeDecodeError as error:
     raise ValueError(f'{path}:{number}: not UTF-8 ({error.reason} at byte {error.start}). '
-                     'Save the file as UTF-8.') from error
+                     'Save it as UTF-8. Files of text are read (.jsonl, .tsv, .csv, others), also as .gz.') from error
   except FileNotFoundError as error:
     raise FileNotFoundError(f'{path}: there is no such file. Give the path of a file of examples.') from error
   except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -69,14 +69,18 @@ class BinaryF1:
     """
     name, positive = f'f1:{self.positive}', normal(self.positive)
     targets, predictions = _labels(targets, predictions, name)
-    if positive not in targets:
-      known = sorted(set(targets))
-      raise ValueError(f'The metric {name} cannot be computed: none of the {len(targets)} targets is '
-                       f'{self.positive!r}; found {", ".join(map(repr, known[:10]))}{" …" if known[10:] else ""}.'
-                       f'{nearest(positive, known)} Name one of these labels, or evaluate more examples.')
+    self.require(targets)
     score = library('sklearn.metrics', 'f1').f1_score
     found = score([t == positive for t in targets], [p == positive for p in predictions], zero_division=0.0)
     return {name: 100.0 * float(found)}
+
+  def require(self, targets: Sequence[str]) -> None:
+    """Raises ValueError if no target has the label."""
+    name, positive, known = f'f1:{self.positive}', normal(self.positive), sorted(set(_labels(targets, targets, '')[0]))
+    if positive not in known:
+      raise ValueError(f'The metric {name} cannot be computed: none of the {len(targets)} targets is '
+                       f'{self.positive!r}; found {", ".join(map(repr, known[:10]))}{" …" if known[10:] else ""}.'
+                       f'{nearest(positive, known)} Name one of these labels, or evaluate more examples.')
 
 
 def bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:

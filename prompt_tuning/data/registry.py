@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -65,6 +66,8 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
     if name in seqio_reading.names():
       return seqio_reading.load(name, vocabulary, lengths)
     known += seqio_reading.names()
+  if os.path.exists(name):
+    raise ValueError(files.no_table(name))
   hint = nearest(name, known)
   module = module_of(name)
   if module is not None and module not in sys.modules:

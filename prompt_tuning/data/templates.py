@@ -145,10 +145,10 @@ def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
   return [(words, name) for words, name, _, _ in parts]
 
 
-def _text(where: str, columns: Mapping[str, Any], column: str) -> str:
+def _text(where: str, columns: Mapping[str, Any], column: str, place: str = 'in the template') -> str:
   if column not in columns:
     raise ValueError(f'{where}: there is no column {column!r}; found {", ".join(columns) or "none"}.'
-                     f'{nearest(column, columns)} Use one of these columns in the template.')
+                     f'{nearest(column, columns)} Use one of these columns {place}.')
   value = columns[column]
   text = tables.spelled(value)  # label maps use JSON's spelling: true, not True
   if text is None:
@@ -161,14 +161,14 @@ def _text(where: str, columns: Mapping[str, Any], column: str) -> str:
 
 def read_weight(where: str, columns: Mapping[str, Any], column: str) -> float:
   """Returns the loss weight in a column; raises ValueError, with the row's position, if it is none."""
-  text = _text(where, columns, column)
+  text = _text(where, columns, column, 'as loss_weight=COLUMN')
   try:
     weight = float(text)
   except ValueError:
     weight = math.nan
   if not 0 <= weight < math.inf:
     raise ValueError(f'{where}: column {column!r} holds {text!r}, but loss_weight={column} needs numbers of at '
-                     'least 0. Fix the row, or leave loss_weight out.')
+                     'least 0. Fix the row, or leave the weight out.')
   return weight
 
 

@@ -40,7 +40,7 @@ def beam_search(
   *,
   batch_size: int,
   max_length: int,
-  end_ids: tuple[int, ...],
+  end_ids: Any,
   num_decodes: int = 1,
   alpha: float = 0.6,
   start_id: int = 0,
@@ -58,10 +58,10 @@ def beam_search(
   Args:
     step: (ids [B, N], index, cache) -> (logits [B, N, V], cache).
     cache: leaves [L, B, N, ...].
-    key: random key of the noise; may be None at temperature 0.
+    key: random key of the noise, or [B] keys of the rows; may be None at temperature 0.
     batch_size: B.
     max_length: S, the maximum number of tokens of a sequence, including EOS.
-    end_ids: the tokens that end a sequence.
+    end_ids: the tokens that end a sequence: [E], or [B, E] for each row; -1 is none.
     num_decodes: N, the number of beams.
     alpha: strength of the length penalty; larger favours longer sequences.
     start_id: the first token that the decoder reads.
@@ -79,11 +79,16 @@ def beam_search(
   """
   rules = _rules(penalty, alpha, max_length, early_stopping)
   check_cache(cache, batch_size, num_decodes)
-  count = max(2, 1 + len(end_ids)) * num_decodes
+  ends = jnp.asarray(end_ids)
+  ends = jnp.broadcast_to(ends, (batch_size, ends.shape[-1]))
+  count = max(2, 1 + ends.shape[1]) * num_decodes
   if temperature < 0 or (temperature and key is None):
     raise ValueError(f'Beam search got temperature={temperature} and {"no" if key is None else "a"} key. '
                      'Use a temperature above 0 with a key, or 0 for the best continuations.')
-  row_ids = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
+  keys = key if temperature and key.ndim else None
+  if temperature and not key.ndim:
+    rows = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
   def unfinished(state: _State) -> Array:
     return (state.index < max_length) & ~jnp.all(state.done)
@@ -92,18 +97,18 @@ def beam_search(
     logits, cache = run_step(step, state.ids, state.index, state.cache)
     log_probs = state.log_probs[:, :, None] + jax.nn.log_softmax(logits)
     if temperature:
-      drawn = log_probs / temperature + _noise(key, row_ids, state.index, logits.shape[1:])
+      drawn = log_probs / temperature + _noise(keys, state.index, logits.shape[1:])
       log_probs, parents, ids = _continuations(log_probs, count, drawn)
     else:
       log_probs, parents, ids = _continuations(log_probs, count)  # [B, C] each
     tokens = _take(state.tokens, parents).at[:, :, state.index].set(ids)
     length = state.index + 1
-    ends = is_end(ids, end_ids) | rules.must_end(length)
+    ended = is_end(ids, ends) | rules.must_end(length)
 
-    log_probs_alive = jnp.where(ends, log_probs + UNFILLED, log_probs)
+    log_probs_alive = jnp.where(ended, log_probs + UNFILLED, log_probs)
     alive_log_probs, alive = lax.top_k(log_probs_alive, num_decodes)
 
-    counts = ends & rules.eligible(count, num_decodes) & (log_probs > UNFILLED) & ~state.done[:, None]
+    counts = ended & rules.eligible(count, num_decodes) & (log_probs > UNFILLED) & ~state.done[:, None]
     scores = jnp.where(counts, log_probs / rules.penalty(length), UNFILLED)
     finished_scores, best = lax.top_k(jnp.concatenate([state.finished_scores, scores], axis=1), num_decodes)
     finished_tokens = _take(jnp.concatenate([state.finished_tokens, tokens], axis=1), best)
@@ -251,12 +256,9 @@ def _continuations(log_probs: Array, count: int, by: Array | None = None) -> tup
   return best, positions // vocabulary, positions % vocabulary
 
 
-def _noise(key: Array, row_ids: Array, index: Array, shape: tuple[int, ...]) -> Array:
+def _noise(keys: Array, index: Array, shape: tuple[int, ...]) -> Array:
   """Returns Gumbel noise [B, *shape] for one step of each row."""
-  def draw(row: Array) -> Array:
-    return jax.random.gumbel(jax.random.fold_in(jax.random.fold_in(key, row), index), shape)
-
-  return jax.vmap(draw)(row_ids)
+  return jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, index), shape))(keys)
 
 
 def _take(beams: Array, order: Array) -> Array:

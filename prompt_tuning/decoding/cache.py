@@ -32,9 +32,9 @@ def run_step(step: Step, ids: Array, index: Array, cache: Cache) -> tuple[Array,
   return logits.astype('float32'), cache
 
 
-def is_end(ids: Array, end_ids: tuple[int, ...]) -> Array:
-  """Returns True for each token that ends a sequence."""
-  return jnp.isin(ids, jnp.array(end_ids), method='compare_all')
+def is_end(ids: Array, end_ids: Array) -> Array:
+  """Returns True for each of the tokens [B, N] that is one of its row's end tokens [B, E]."""
+  return jnp.any(ids[..., None] == end_ids[:, None], axis=-1)
 
 
 def reorder(cache: Cache, parents: Array) -> Cache:

@@ -1,63 +1,19 @@
-"""Samplers, which choose the tokens of a generation: frozen dataclasses called with a decoding step."""
+"""Samplers, which choose the tokens of a generation: beam search, or what chooses one token after the other."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from prompt_tuning.decoding.beam_search import beam_search
-from prompt_tuning.decoding.sampling import greedy, temperature_sample
+from prompt_tuning.decoding.choose import Choose, Greedy, Sampling
 from prompt_tuning.names import Registry, require_number
 from prompt_tuning.types import Array
 
-Sampler = Callable[..., tuple[Array, Array]]
+__all__ = ['SAMPLERS', 'BeamSearch', 'Greedy', 'Sampler', 'Sampling', 'require_sampler']
 
 
-@dataclasses.dataclass(frozen=True)
-class Greedy:
-  """Takes the most likely token at every step.
-
-  Attributes:
-    num_decodes: the number of sequences per input; must be 1.
-  """
-
-  num_decodes: int = 1
-
-  def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
-    """Returns tokens [B, 1, S] and scores [B, 1], see `decoding.greedy`."""
-    del key, row_ids
-    if self.num_decodes != 1:
-      raise ValueError(f'Greedy decoding returns one sequence, but got num_decodes={self.num_decodes}. '
-                       'Use BeamSearch or Sampling for several.')
-    return greedy(step, cache, **shape)
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """Draws each token, see `decoding.temperature_sample`.
-
-  Attributes:
-    temperature: 0 is greedy.
-    topk: draw among the k most likely tokens; 0 means all.
-    topp: draw among the most likely tokens that together reach this probability; 0 means all.
-    num_decodes: the number of sequences per input.
-  """
-
-  temperature: float = 1.0
-  topk: int = 0
-  topp: float = 0.0
-  num_decodes: int = 1
-
-  def __post_init__(self) -> None:
-    require_number('temperature', self.temperature, least=0)
-    require_number('topk', self.topk, least=0, whole=True)
-    require_number('topp', self.topp, least=0, most=1)
-    require_number('num_decodes', self.num_decodes, least=1, whole=True)
-
-  def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
-    """Returns tokens [B, N, S] and scores [B, N]."""
-    return temperature_sample(step, cache, key, row_ids=row_ids, **dataclasses.asdict(self), **shape)
-
-
+@jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class BeamSearch:
   """Keeps the best few sequences at every step, see `decoding.beam_search`.
@@ -83,9 +39,17 @@ class BeamSearch:
     if self.penalty not in ('t5x', 'transformers'):
       raise ValueError(f'penalty={self.penalty!r} cannot be used: expected t5x or transformers.')
 
-  def __call__(self, step: Any, cache: Any, key: Array, row_ids: Array, **shape: Any) -> tuple[Array, Array]:
+  def search(self, step: Any, cache: Any, keys: Array, **settings: Any) -> tuple[Array, Array]:
     """Returns tokens [B, N, S] and scores [B, N], best last."""
-    return beam_search(step, cache, key, row_ids=row_ids, **dataclasses.asdict(self), **shape)
+    return beam_search(step, cache, keys, batch_size=len(keys), **dataclasses.asdict(self), **settings)
 
 
+Sampler = Choose | BeamSearch
 SAMPLERS: Registry = Registry('sampler', {'greedy': Greedy, 'sampling': Sampling, 'beam_search': BeamSearch})
+
+
+def require_sampler(sampler: Any) -> None:
+  """Raises ValueError if a value chooses no tokens."""
+  if isinstance(sampler, type) or not (isinstance(sampler, BeamSearch) or callable(sampler)):
+    raise ValueError(f'sampler={sampler!r:.80} cannot be used: expected Greedy(), Sampling(...), BeamSearch(...), or a '
+                     '`Choose` of your own (prompt_tuning/decoding/choose.py).')

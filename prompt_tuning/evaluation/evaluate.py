@@ -16,7 +16,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.evaluation.predictions import generate_answers, readable, score_targets, text_of
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.losses import Loss, averages
-from prompt_tuning.models.compiled import run_model
+from prompt_tuning.models.compiled import hidden_states
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
@@ -132,7 +132,8 @@ def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches
 
 @functools.partial(jax.jit, static_argnames=('module', 'loss'))
 def _sums(module: Any, params: Params, batch: Batch, conditioning: Conditioning, *, loss: Loss) -> dict[str, Array]:
-  sums = loss(run_model(module, params, batch, conditioning, hidden=loss.of == 'hidden'), batch)[1]
+  x, project = hidden_states(module, params, batch, conditioning)
+  sums = loss(x, batch, project)[1]
   return sharding.whole(module.config.mesh, sums)
 
 

@@ -25,7 +25,7 @@ def generate_answers(model: LanguageModel, conditioning: Conditioning, batches: 
   """Yields tokens [N, S] and scores [N] for each example in turn, best last."""
   for batch, examples in batches.questions():
     tokens, scores = generate(model.module, model.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
-                              max_length=max_length, end_ids=model.end_ids)
+                              max_length=max_length, end_ids=model.end_ids, layers=model.layers)
     yield from zip(np.asarray(tokens)[:len(examples)], np.asarray(scores)[:len(examples)], strict=True)
 
 

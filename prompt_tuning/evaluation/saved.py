@@ -169,7 +169,8 @@ def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> Non
     return
   told = lambda each: ', '.join(f'{name} {each.get(name)}' for name in here)
   raise ValueError(f'The trained tensors were made for a model of {told(made_for)}, but this model is of {told(here)}. '
-                   'Give the model that they were trained for, or load them with any_model=True to use them anyway.')
+                   'Give the model that they were trained for; eval, infer and load_trained use them anyway with '
+                   'any_model=True.')
 
 
 def _require_stack(tensors: Flat, facts: Facts) -> None:

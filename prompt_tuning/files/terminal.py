@@ -4,17 +4,44 @@ import contextlib
 import errno
 import os
 import sys
-from typing import TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+_words: list[Callable[[str], str]] = []  # those of the program that runs: the library's messages in its users' words
+
+
+@contextlib.contextmanager
+def worded(words: Callable[[str], str]) -> Iterator[None]:
+  """A context in which what is said or logged is in the words that a function gives it."""
+  from absl import logging
+
+  def translate(record: Any) -> bool:
+    record.msg, record.args = words(record.getMessage()), ()
+    return True
+
+  logger = logging.get_absl_logger()
+  logger.addFilter(translate)
+  _words.append(words)
+  try:
+    yield
+  finally:
+    _words.pop()
+    logger.removeFilter(translate)
+
+
+def in_words(text: str) -> str:
+  """Returns a line of the library in the words of the program that runs; unchanged if none does."""
+  return _words[-1](text) if _words else text
 
 
 def say(text: str) -> None:
   """Prints a line about the progress, on the standard error stream."""
-  _print(text, sys.stderr)
+  _print(in_words(text), sys.stderr)
 
 
 def show(text: str) -> None:
   """Prints a result, on the standard output stream."""
-  _print(text, sys.stdout)
+  _print(in_words(text), sys.stdout)
 
 
 def is_terminal() -> bool:

@@ -1,7 +1,8 @@
 """Losses: plain functions `(outputs, targets, weights, …) -> (sum, {name: sum})`, one file each.
 
 They return sums, so that microbatches and hosts add up exactly. The reported sums include 'loss' and 'weights'; the
-displayed loss is their quotient. A loss over pairs of rows is not a sum over rows; such a function has the attribute
+displayed loss is their quotient. A loss that is a sum over positions has the attribute `over_positions`: it is computed
+for a few of them at a time. A loss over pairs of rows is not a sum over rows; such a function has the attribute
 `over_pairs`. A function whose targets can be invalid has `check`, which gets the same arguments on the host. A
 function whose keyword arguments users give in another form, such as words instead of token ids, has
 `prepare(vocabulary, *, …)`, which returns them.

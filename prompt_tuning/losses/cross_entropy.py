@@ -40,7 +40,15 @@ def cross_entropy(logits: Array, targets: Array, weights: Array, *, z_loss: floa
                  'weights': jnp.sum(weights)}
 
 
+cross_entropy.over_positions = True
+
+
+def log_probabilities(logits: Array, targets: Array) -> Array:
+  """Returns [B, S], the log-probability of each target, given logits [B, S, V]."""
+  of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+  return of_target - jax.nn.logsumexp(logits, axis=-1)
+
+
 def log_likelihood(logits: Array, targets: Array, weights: Array) -> Array:
   """Returns [B], the weighted sum of the log-probabilities of each row's targets."""
-  of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-  return jnp.sum((of_target - jax.nn.logsumexp(logits, axis=-1)) * weights, axis=-1)
+  return jnp.sum(log_probabilities(logits, targets) * weights, axis=-1)

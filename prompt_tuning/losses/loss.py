@@ -1,11 +1,13 @@
 """The training loss: its function, the model output that it reads, and its normalisation."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
+from prompt_tuning.losses.chunks import sum_at_targets
 from prompt_tuning.losses.cross_entropy import cross_entropy
 from prompt_tuning.names import require_number
 from prompt_tuning.rows.layouts import target_rows
@@ -49,13 +51,24 @@ class Loss:
       raise ValueError(f'The loss {self.name} needs logits, but got of="hidden". Use of="logits", or a loss that '
                        'compares rows, such as pairwise_cosine.')
 
-  def __call__(self, outputs: Array, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """Returns the sum [] to minimise, and sums to report, given outputs [B, T, V] or [B, T, D]."""
+  def __call__(self, hidden: Array, batch: Batch,
+               project: Callable[[Array], Array]) -> tuple[Array, dict[str, Array]]:
+    """Returns the sum [] to minimise, and sums to report.
+
+    Args:
+      hidden: [B, T, D], the output of the last norm.
+      batch: the model's.
+      project: hidden states -> logits [B, T, V].
+    """
     rows = target_rows(batch)
     targets, weights = rows['targets'], rows['loss_weights']
-    if self.function is None:
-      return cross_entropy(outputs, targets, weights, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
-    return self.function(outputs, targets, weights)
+    function = self.function or functools.partial(cross_entropy, z_loss=self.z_loss,
+                                                  label_smoothing=self.label_smoothing)
+    if self.of == 'hidden':
+      return function(hidden, targets, weights)
+    if getattr(self._plain, 'over_positions', False):
+      return sum_at_targets(function, project, hidden, weights, targets, weights)
+    return function(project(hidden), targets, weights)
 
   def scale(self, weights: Array) -> Array:
     """Returns the factor for the summed loss and gradient, given the sum of weights."""

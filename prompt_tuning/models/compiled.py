@@ -1,13 +1,16 @@
 """Compiled functions of a frozen model: logits, scores, attention weights, and the cached context of texts."""
 
 import functools
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
-from prompt_tuning.losses import log_likelihood
+from prompt_tuning.losses.chunks import at_targets
+from prompt_tuning.losses.cross_entropy import log_probabilities
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.rows.conditioning import Conditioning, Context
 from prompt_tuning.rows.layouts import target_rows
@@ -18,22 +21,29 @@ from prompt_tuning.types import Array, Batch, Params
 def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
                 hidden: bool = False) -> Array:
   """Returns the logits [B, S, V] of a batch's targets, or `hidden` states [B, S, D], without dropout."""
-  return sharding.whole(module.config.mesh, run_model(module, params, batch, conditioning, hidden=hidden))
+  x, project = hidden_states(module, params, batch, conditioning)
+  return sharding.whole(module.config.mesh, x if hidden else project(x))
 
 
-def run_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
-              hidden: bool = False) -> Array:
-  """Does the same as `apply_model` inside a compiled function; the result stays on its devices."""
-  return module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning, hidden=hidden)
+def hidden_states(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
+                  dropout: Array | None = None) -> tuple[Array, Callable[[Array], Array]]:
+  """Returns the hidden states [B, S, D] of a batch's targets, and the function that makes logits [B, C, V] of some.
+
+  It is called inside a compiled function; the results stay on their devices.
+  """
+  variables = {'params': ready(module, params, conditioning.parameters)}
+  x = module.apply(variables, batch, conditioning, dropout=dropout, hidden=True)
+  return x, lambda part: module.apply(variables, part, method='project')
 
 
 @functools.partial(jax.jit, static_argnames='module')
 def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> Array:
   """Returns [B], the log-likelihood of each row's targets."""
-  logits = run_model(module, params, batch, conditioning)
   rows = target_rows(batch)
-  scores = log_likelihood(logits, rows['targets'], rows['loss_weights'])
-  return sharding.whole(module.config.mesh, scores)
+  x, project = hidden_states(module, params, batch, conditioning)
+  weights = rows['loss_weights']
+  scores = at_targets(log_probabilities, project, x, weights, rows['targets'])
+  return sharding.whole(module.config.mesh, jnp.sum(scores * weights, axis=-1))
 
 
 @functools.partial(jax.jit, static_argnames='module')

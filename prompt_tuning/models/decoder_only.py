@@ -5,9 +5,11 @@ learned prefix, or a prompt whose layout has no slots in the rows. These keys an
 positions.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -15,7 +17,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.decoder_config import DecoderConfig
-from prompt_tuning.models.fronts import Cache, front_of, front_of_context, of_rows, spread
+from prompt_tuning.models.fronts import empty_cache, front_of, front_of_context, joined, of_rows, spread, written
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
@@ -88,8 +90,8 @@ class DecoderOnly(nn.Module):
       dropout: [B] random keys, or None.
       hidden: return the last norm's output [B, T, D] instead.
     """
-    x, _, _, _ = self._read(batch, conditioning, dropout, collect=False, hidden=hidden)
-    return x if hidden else self._logits(x)
+    x, _, _, _ = self._read(batch, conditioning, dropout, collect=False)
+    return x if hidden else self.project(x)
 
   def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], Array]:
     """Runs the rows, padded left so that they end with their last token, to start generation.
@@ -99,7 +101,7 @@ class DecoderOnly(nn.Module):
     """
     x, own, fronts, positions = self._read(batch, conditioning, None, collect=True)
     seen = hide(batch['decoder']['segments'] > 0)[:, None, None, :]
-    return self._logits(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
+    return self.project(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
 
   def decode_next(self, tokens: Array, positions: Array, fronts: list[Front]) -> tuple[Array, tuple[Array, Array]]:
     """Runs one more token of each row.
@@ -114,21 +116,19 @@ class DecoderOnly(nn.Module):
     """
     x = self._embed(tokens[:, None], positions[:, None])
     x, own = self.decoder(x, Surroundings((), positions=positions[:, None]), fronts=fronts, collect=True)
-    return self._logits(x)[:, 0], own
+    return self.project(x)[:, 0], own
 
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
-            collect: bool, hidden: bool = False
-            ) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
+            collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
-    clash = given.layer_prompts is not None and (given.prompt is not None or given.prefix is not None)
-    if conditioning.encoder.given() or given.memory_prefix is not None or clash:
-      found = ', '.join([*(f'encoder.{name}' for name in conditioning.encoder.given()),
-                         *(f'decoder.{name}' for name in given.given())])
-      raise ValueError(f'A decoder-only model got {found}. Use decoder.prefix and decoder.prompt, or '
-                       'decoder.layer_prompts.')
+    for row in conditioning.each_kind():
+      clash = 'decoder.layer_prompts' in row and {'decoder.prompt', 'decoder.prefix'} & set(row)
+      if clash or 'decoder.memory_prefix' in row or any(name.startswith('encoder.') for name in row):
+        raise ValueError(f'A decoder-only model got {", ".join(row)}. Use decoder.prefix and decoder.prompt, or '
+                         'decoder.layer_prompts.')
     fronts, offset = self._fronts(batch, given)
     positions = layout['positions'] + offset
-    require_positions(self.config, sum(front.keys.shape[3] for front in fronts), layout['tokens'].shape[1])
+    require_positions(self.config, places_before(batch, conditioning), layout['tokens'].shape[1])
     vectors, rows = self._vectors(layout), None
     added = added_vectors(given, self.config.layers)
     if 'prompt_slots' in layout and given.prompt is not None:
@@ -139,7 +139,7 @@ class DecoderOnly(nn.Module):
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
                           dropout=dropout)
     x, own = self.decoder(self._placed(vectors, positions), around,
-                          fronts=fronts, added=None if rows is None else added, collect=collect, hidden=hidden)
+                          fronts=fronts, added=None if rows is None else added, collect=collect)
     return x, own, fronts, positions
 
   def _vectors(self, layout: Batch) -> Array:
@@ -154,24 +154,22 @@ class DecoderOnly(nn.Module):
       before = [front]
       if len(start) > 1 and (given.prompt is not None or given.layer_prompts is not None):
         given, prompt_ids = of_rows(given, prompt_ids)
-    prompt_in_front = given.prompt is not None and 'prompt_slots' not in batch['decoder']
-    seen, place = before, start  # what a prompt before the rows sees, and its first position
+    found, lengths = {}, given.lengths  # keys and values of each field, in the order of the row
     if given.prefix is not None:
-      if prompt_in_front:
-        each = jnp.arange(given.prompt.shape[0])[:, None]
-        front, count = front_of(given.prefix, each, given.lengths, placed=True, start=start)
-        seen, place = [*before, front], start + count
-      front, count = front_of(given.prefix, prompt_ids, given.lengths, placed=True, start=start)
-      before, start = [*before, front], start + count
+      found['prefix'] = given.prefix
     if given.layer_prompts is not None:
-      run = self.run_layer_prompts(given.layer_prompts, start)
-      front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
-    elif prompt_in_front:
-      run = self.run_prompt(given, seen, place)
-      front, count = front_of(run, prompt_ids, given.lengths, placed=True, start=start)
-    else:
-      return before, start
-    return [*before, front], start + count
+      found['layer_prompts'] = self.run_layer_prompts(given.layer_prompts, start)
+    if prompt_in_front(batch, given):
+      seen, place = before, start  # what the prompt sees, and its first position
+      if given.prefix is not None:
+        each = jnp.arange(given.prompt.shape[0])[:, None]
+        front, count = front_of(given.prefix, each, lengths.get('prefix'), placed=True, start=start)
+        seen, place = [*before, front], start + count
+      found['prompt'] = self.run_prompt(given, seen, place)
+    for name, keys_values in found.items():
+      front, count = front_of(keys_values, prompt_ids, lengths.get(name), placed=True, start=start)
+      before, start = [*before, front], start + count
+    return before, start
 
   def run_prompt(self, given: StackConditioning, before: Sequence[Front] = (),
                  start: Array | int = 0) -> tuple[Array, Array]:
@@ -211,9 +209,11 @@ class DecoderOnly(nn.Module):
     x = vectors * jnp.asarray(config.embedding_scale, vectors.dtype) if config.embedding_scale != 1.0 else vectors
     return x + self.position_embedder(positions) if config.position_count else x
 
-  def _logits(self, x: Array) -> Array:
+  def project(self, x: Array) -> Array:
+    """Returns the logits [B, T, V] in float32 of hidden states [B, T, D], see `__call__`."""
     config = self.config
-    logits = x if config.outputs else dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32)
+    logits = self.decoder.logits(x) if config.outputs else (
+      dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32))
     if config.output_scale != 1.0:
       logits = logits * config.output_scale
     if config.output_cap:
@@ -221,28 +221,61 @@ class DecoderOnly(nn.Module):
     return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
-            max_length: int) -> tuple[Any, Any, Array]:
+            max_length: int) -> tuple['Steps', tuple[Array, Array], Array]:
     """Starts `count` generations per row, see `generation.generate`; the rows are padded left."""
     config = self.config
     in_rows = batch['decoder']['tokens'].shape[1]
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
-    require_positions(config, sum(front.keys.shape[3] for front in fronts) - in_rows, in_rows, max_length - 1)
-    shape = Cache(config.layers, rows, count, config.kv_heads or config.heads, max_length, config.head_dim)
-    first, last = jnp.repeat(first, count, axis=0), jnp.repeat(last, count)
-    fronts = [spread(front, count) for front in fronts]
-    places = jnp.arange(max_length)
+    require_positions(config, places_before(batch, conditioning), in_rows, max_length - 1)
+    cache = empty_cache(config, config.layers, rows, count, config.kv_heads or config.heads, max_length)
+    steps = Steps(self, jnp.repeat(first, count, axis=0), jnp.repeat(last, count),
+                  [spread(front, count) for front in fronts])
+    return steps, cache, jnp.any(batch['decoder']['segments'] > 0, axis=1)
 
-    def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-      # The first step's logits come from `prefill`; later, place i of the cache holds the i-th generated token.
-      grown = Front(*shape.joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
-                    last[:, None] + places)
-      logits, own = self.apply({'params': params}, ids.reshape(-1), last + index, [*fronts, grown],
-                               method='decode_next')
-      logits = jnp.where(index == 0, first, logits)
-      return logits.reshape(rows, count, -1), shape.written(cache, own, index)
 
-    return step, shape.empty(config), jnp.any(batch['decoder']['segments'] > 0, axis=1)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Steps:
+  """The decoding step behind the inputs of a batch.
+
+  Attributes:
+    module: the model.
+    first: [B·N, V] the logits after the inputs.
+    last: [B·N] the position of the last token of each input.
+    fronts: the keys and values of all before the first generated token.
+  """
+
+  module: DecoderOnly = dataclasses.field(metadata={'static': True})
+  first: Array
+  last: Array
+  fronts: list[Front]
+
+  def __call__(self, params: Mapping[str, Any], ids: Array, index: Array,
+               cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    """Returns the logits [B, N, V] after the newest tokens [B, N], and the cache with them, see `decoding`."""
+    places = jnp.arange(cache[0].shape[4])
+    # The first step's logits come from `prefill`; later, place i of the cache holds the i-th generated token.
+    grown = Front(*joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
+                  self.last[:, None] + places)
+    logits, own = self.module.apply({'params': params}, ids.reshape(-1), self.last + index, [*self.fronts, grown],
+                                    method='decode_next')
+    logits = jnp.where(index == 0, self.first, logits)
+    return logits.reshape(*ids.shape, -1), written(cache, own, index)
+
+
+def prompt_in_front(batch: Batch, given: StackConditioning) -> bool:
+  """Returns True if the prompt comes before the rows, which have no slots for it."""
+  return given.prompt is not None and 'prompt_slots' not in batch['decoder']
+
+
+def places_before(batch: Batch, conditioning: Conditioning) -> int:
+  """Returns the most places that the keys and values before one row take."""
+  given = conditioning.decoder
+  in_front = ('prefix', 'layer_prompts', *(['prompt'] if prompt_in_front(batch, given) else []))
+  taken = {f'decoder.{name}': given.longest(name) for name in in_front}
+  of_context = 0 if given.context is None else given.context.keys.shape[3]
+  return of_context + max(sum(taken.get(name, 0) for name in row) for row in conditioning.each_kind())
 
 
 def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:

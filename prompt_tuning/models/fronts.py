@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import hide
 from prompt_tuning.models.stack import Front
-from prompt_tuning.rows.conditioning import Context, StackConditioning
+from prompt_tuning.rows.conditioning import AXES, Context, StackConditioning
 from prompt_tuning.types import Array
 
 
@@ -20,7 +20,7 @@ def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array
   Args:
     keys_values: [L, N, kv_heads, P, K] twice; if N is 1, all rows share it without a copy.
     prompt_ids: [B, G], which of N each segment of a row uses; if N is above 1, all segments use the first's.
-    lengths: [N], the length of each, at most P; None means P for all.
+    lengths: [N], the length of each, 0 to P; None means P for all.
     placed: its keys take P positions, which count for position biases and windows; else all positions see them at any
       distance.
     start: its first position, or [B, 1] (or [1, 1]).
@@ -58,10 +58,9 @@ def front_of_context(context: Context, rows: int) -> tuple[Front, Array]:
 def of_rows(given: StackConditioning, prompt_ids: Array) -> tuple[StackConditioning, Array]:
   """Returns a separate prompt for each row (N = B), if their contexts differ, and the prompts' ids [B, 1]."""
   chosen = prompt_ids[:, 0]
-  take = lambda array, axis: None if array is None else jnp.take(array, chosen, axis=axis)
-  given = dataclasses.replace(
-    given, prompt=take(given.prompt, 0), added=take(given.added, 1), layer_prompts=take(given.layer_prompts, 1),
-    prefix=given.prefix and tuple(take(part, 1) for part in given.prefix), lengths=take(given.lengths, 0))
+  take = lambda arrays, axis: jax.tree.map(lambda array: jnp.take(array, chosen, axis=axis), arrays)
+  fields = {name: take(getattr(given, name), of_count) for name, (of_count, _) in AXES.items()}
+  given = dataclasses.replace(given, **fields, lengths=take(given.lengths, 0))
   return given, jnp.arange(len(chosen))[:, None]
 
 
@@ -75,37 +74,32 @@ def spread(front: Front | None, count: int) -> Front | None:
                              positions=repeat(front.positions) if placed else front.positions)
 
 
-@dataclasses.dataclass(frozen=True)
-class Cache:
-  """The shape of a growing cache: keys and values of N generations for each of B rows.
+def concatenated(first: Front | None, second: Front | None) -> Front | None:
+  """Returns two KV prefixes without positions as one; each has its own rows [B], or there is only one of them."""
+  if first is None or second is None:
+    return first or second
+  join = lambda name: jnp.concatenate([getattr(first, name), getattr(second, name)], axis=3)
+  return Front(join('keys'), join('values'), join('bias'))
 
-  Attributes:
-    layers: L.
-    rows: B.
-    count: N.
-    heads: KV heads.
-    places: S.
-    head_dim: K.
+
+def empty_cache(config: Any, *shape: int) -> tuple[Array, Array]:
+  """Returns keys and values [L, B, N, heads, S, K] of N generations for each of B rows, before the first token.
+
+  Args:
+    config: the model's, whose type and mesh the cache has.
+    *shape: L, B, N, KV heads and S.
   """
+  zeros = jnp.zeros((*shape, config.head_dim), config.dtype)
+  return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
 
-  layers: int
-  rows: int
-  count: int
-  heads: int
-  places: int
-  head_dim: int
 
-  def empty(self, config: Any) -> tuple[Array, Array]:
-    """Returns keys and values [L, B, N, heads, S, K] before the first token, sharded as the model is."""
-    zeros = jnp.zeros(dataclasses.astuple(self), config.dtype)
-    return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
+def joined(cache: tuple[Array, Array]) -> tuple[Array, Array]:
+  """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]."""
+  return tuple(part.reshape(part.shape[0], -1, *part.shape[3:]) for part in cache)
 
-  def joined(self, cache: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]."""
-    return tuple(part.reshape(self.layers, -1, self.heads, self.places, self.head_dim) for part in cache)
 
-  def written(self, cache: tuple[Array, Array], own: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
-    """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] written at a place."""
-    one = (self.layers, self.rows, self.count, self.heads, 1, self.head_dim)
-    return tuple(jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one), index, axis=4)
-                 for part, new in zip(cache, own, strict=True))
+def written(cache: tuple[Array, Array], own: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
+  """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] written at a place."""
+  one = lambda part: (*part.shape[:4], 1, part.shape[5])
+  return tuple(jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one(part)), index, axis=4)
+               for part, new in zip(cache, own, strict=True))

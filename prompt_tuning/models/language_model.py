@@ -2,8 +2,8 @@
 
 A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`saved.SavedPrompt`), a plain array [P, D], or
 the result of `load_trained` (also prefixes and layer prompts). It may also be a list with one of these, or None, for
-each row: all of one kind, their lengths may differ. A context is a text, or one for each row, that a decoder-only model
-has already read (`LanguageModel.read`): prompt, input and prediction follow it.
+each row: kinds and lengths may differ. A context is a text, or one for each row, that a decoder-only model has already
+read (`LanguageModel.read`): prompt, input and prediction follow it.
 """
 
 import dataclasses
@@ -16,22 +16,22 @@ import numpy as np
 from flax import linen as nn
 
 from prompt_tuning import trees
-from prompt_tuning.checks import require_type
 from prompt_tuning.data.chat_format import ChatFormat
 from prompt_tuning.data.messages import are_messages
-from prompt_tuning.data.preprocessing import stand_in
 from prompt_tuning.data.vocabularies import until_end
-from prompt_tuning.decoding.samplers import Greedy, Sampler
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampler, require_sampler
 from prompt_tuning.devices import sharding
+from prompt_tuning.models.apart import apart
 from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
-from prompt_tuning.models.generation import generate
-from prompt_tuning.models.row_prompts import collect_prompts
-from prompt_tuning.models.text_rows import Row, Texts, bucket, text_rows
+from prompt_tuning.models.predictions import Answers, Asked, BeamAnswers, of_rows, returning
+from prompt_tuning.models.row_batches import batch_of, require_rows
+from prompt_tuning.models.text_rows import Row, Texts, text_rows
+from prompt_tuning.models.token_scores import TokenScores, score_tokens
 from prompt_tuning.models.weights_digest import weights_digest
 from prompt_tuning.names import require_number
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Conditioning, Context, Facts
-from prompt_tuning.types import Array, Batch, Params
+from prompt_tuning.rows.conditioning import Context, Facts
+from prompt_tuning.types import Array, Params
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +83,11 @@ class LanguageModel:
     return self.module.layout(asked)
 
   @functools.cached_property
+  def layers(self) -> Params:
+    """The parameters as decoding reads them, see `apart`."""
+    return apart(self.params, self.module.config.mesh)
+
+  @functools.cached_property
   def weights_digest(self) -> str | None:
     """A digest of the weights, which files of trained tensors keep; None of weights in 8 bits."""
     return weights_digest(self.params, self.module.config.mesh)
@@ -123,7 +128,7 @@ class LanguageModel:
       raise ValueError('Only a decoder-only model can read a text as a context, but this one has an encoder. Put the '
                        'text into the inputs.')
     rows = self._rows(texts, 'texts', mask=mask)
-    batch, _ = self._batch(rows, None, None)
+    batch, _ = batch_of(self, rows, None, None)
     context = read_batch(self.module, self.params, batch)
     longest = max(1, (layouts.target_rows(batch)['segments'] > 0).sum(1).max())  # texts end in the last column
     return Context(*(array[:, :len(rows), :, -longest:] for array in (context.keys, context.values)),
@@ -148,7 +153,7 @@ class LanguageModel:
       [B, S, V] float32, aligned with the given targets; 0 for padding, and for a token that nothing precedes.
     """
     rows = self._rows(targets, 'targets', mask=target_mask)
-    batch, conditioning = self._batch(*self._split(inputs, rows, context, mask), prompt, context)
+    batch, conditioning = batch_of(self, *self._split(inputs, rows, context, mask), prompt, context)
     logits = np.asarray(apply_model(self.module, self.params, batch, conditioning))
     aligned = np.zeros((len(rows), max(row.length for row in rows), logits.shape[-1]), np.float32)
     for b, row in enumerate(rows):
@@ -158,50 +163,104 @@ class LanguageModel:
     return aligned
 
   def score(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None,
-            mask: Any = None, target_mask: Any = None) -> np.ndarray:
-    """Returns [B], the log-likelihood of each target given its input; the arguments are those of `logits`."""
-    rows = self._rows(targets, 'targets', mask=target_mask)
-    batch, conditioning = self._batch(*self._split(inputs, rows, context, mask), prompt, context)
-    return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
+            mask: Any = None, target_mask: Any = None, end_token: bool = True, per_token: bool = False,
+            top: int = 1) -> np.ndarray | list[TokenScores]:
+    """Returns [B], the log-likelihood of each target given its input; or the scores of every target token.
 
-  def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
-              batch_size: int = 32, seed: int = 0, context: Context | None = None, mask: Any = None) -> list[Any]:
+    Args:
+      inputs: as in `logits`.
+      targets: likewise.
+      prompt: likewise.
+      context: likewise.
+      mask: likewise.
+      target_mask: likewise.
+      end_token: the end token of a text is scored too; False for continuations that may go on.
+      per_token: return one `TokenScores` for each target, without the token that nothing precedes.
+      top: the likeliest tokens that each has.
+    """
+    require_number('top', top, least=1, most=self.module.config.vocab_size, whole=True)
+    if top > 1 and not per_token:
+      raise ValueError(f'top={top} cannot be used without per_token=True.')
+    rows = self._rows(targets, 'targets', mask=target_mask, ends=end_token)
+    batch, conditioning = batch_of(self, *self._split(inputs, rows, context, mask), prompt, context)
+    if not per_token:
+      return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
+    scores = jax.tree.map(np.asarray, score_tokens(self.module, self.params, batch, conditioning, top=top))
+    scored = layouts.target_rows(batch)['loss_weights'] != 0
+    return [jax.tree.map(lambda array, b=b: array[b, scored[b]], scores) for b in range(len(rows))]
+
+  def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(),
+              max_length: int | Sequence[int] = 64, batch_size: int = 32, seed: int | Sequence[int] = 0,
+              stop: Sequence[str] | Sequence[Sequence[str]] = (), n: int | None = None, return_scores: bool = False,
+              top: int = 1, context: Context | None = None, mask: Any = None) -> list[Any]:
     """Generates a prediction for each input.
+
+    Settings of several inputs may differ: `max_length`, `seed`, `stop` and the fields of `Sampling` may be lists with
+    a value for each. New values compile nothing, and an input's prediction does not depend on those beside it.
 
     Args:
       inputs: texts, or token ids (with the end token if the model expects one).
       prompt: see the top of this file.
-      sampler: chooses the tokens: `Greedy()`, `Sampling(...)` or `BeamSearch(...)`; the best sequence is returned.
+      sampler: chooses the tokens: `Greedy()`, `Sampling(...)`, `BeamSearch(...)`, or a `decoding.choose.Choose`.
       max_length: maximum number of generated tokens, end token included; inputs, prompts and contexts do not count.
       batch_size: inputs per batch.
-      seed: for samplers that draw.
+      seed: for samplers that draw. Inputs with one seed for all get different noise; the noise of an input with a seed
+        of its own depends on that seed alone.
+      stop: texts that end a prediction, which goes up to the first of them.
+      n: return so many predictions for each input, best first; None returns the best.
+      return_scores: return a `Prediction` with the scores of its tokens instead of a text or ids.
+      top: the likeliest tokens whose scores it has too.
       context: as in `logits`.
       mask: likewise.
 
     Returns:
-      A text for each input; or, if ids were given, an array of ids without the end token.
+      A text for each input; or, if ids were given, an array of ids without the end token. With `n`, a list of these.
     """
+    require_number('batch_size', batch_size, least=1, whole=True)
+    require_number('n', n, least=1, whole=True, none=True)
+    require_number('top', top, least=1, most=self.module.config.vocab_size, whole=True)
+    asked = Asked(max_length, seed, stop, top if return_scores else 0)
+    sampler = sampler if n is None else returning(sampler, n)
+    answers, given_text = [], inputs is not None and len(inputs) > 0 and isinstance(inputs[0], str)
+    for start in range(0, 1 if inputs is None else len(inputs), batch_size):
+      growing = self._answers(inputs, prompt, sampler, asked, slice(start, start + batch_size), context, mask)
+      for found in growing.finish().predictions():
+        plain = found if return_scores else [
+          each.text if given_text else np.asarray(until_end(each.ids, self.end_ids), each.ids.dtype) for each in found]
+        answers.append(plain[-1] if n is None else plain[::-1][:n])
+    return answers
+
+  def prefill(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(),
+              max_length: int | Sequence[int] = 64, seed: int | Sequence[int] = 0,
+              stop: Sequence[str] | Sequence[Sequence[str]] = (), top: int = 0, context: Context | None = None,
+              mask: Any = None) -> Answers:
+    """Reads a batch of inputs, whose answers then grow token by token: `answers.step()` until `answers.ended.all()`.
+
+    The arguments are those of `predict`, except for beam search, which is not possible, and:
+
+    Args:
+      top: so many likeliest tokens are kept at each place, with the log-probabilities; 0 keeps no scores.
+    """
+    if isinstance(sampler, BeamSearch):
+      raise ValueError('BeamSearch cannot be driven token by token, since a beam may be replaced by another one. Use '
+                       'Greedy() or Sampling(...).')
+    return self._answers(inputs, prompt, sampler, Asked(max_length, seed, stop, top), slice(None), context, mask)
+
+  def _answers(self, inputs: Texts, prompt: Any, sampler: Sampler, asked: Asked, part: slice, context: Context | None,
+               mask: Any) -> Any:
+    """Returns the answers to a part of the inputs before their first token."""
     if inputs is None:
       raise ValueError('inputs=None cannot be used here. Give texts or token ids.')
     require_rows(context, len(inputs))
-    require_type('sampler', sampler, Sampler)
-    for name, value in (('max_length', max_length), ('batch_size', batch_size)):
-      require_number(name, value, least=1, whole=True)
-    require_number('seed', seed, least=0, below=2**32, whole=True)
-    answers = []
-    given_text = len(inputs) > 0 and isinstance(inputs[0], str)
-    for start in range(0, len(inputs), batch_size):
-      part = inputs[start:start + batch_size]
-      chosen = prompt[start:start + batch_size] if isinstance(prompt, (list, tuple)) else prompt
-      read = None if context is None else context.take(np.arange(start, start + len(part)))
-      rows = self._rows(part, 'inputs', behind=read, mask=None if mask is None else mask[start:start + batch_size])
-      batch, conditioning = self._batch(rows, None, chosen, read, first_id=start)
-      tokens, _ = generate(self.module, self.params, batch, conditioning, jax.random.key(seed), sampler=sampler,
-                           max_length=max_length, end_ids=self.end_ids)
-      for ids in np.asarray(tokens)[:len(part), -1]:
-        answers.append(self.vocabulary.decode(ids.tolist()) if given_text else
-                       np.asarray(until_end(ids, self.end_ids), ids.dtype))
-    return answers
+    require_sampler(sampler)
+    own = range(len(inputs))[part]
+    at = lambda values: None if values is None else values[own.start:own.stop]
+    read = None if context is None else context.take(np.arange(own.start, own.stop))
+    rows = self._rows(at(inputs), 'inputs', behind=read, mask=at(mask))
+    chosen = at(prompt) if isinstance(prompt, (list, tuple)) else prompt
+    batch, conditioning = batch_of(self, rows, None, chosen, read, first_id=own.start)
+    make = BeamAnswers if isinstance(sampler, BeamSearch) else Answers
+    return make(self, batch, conditioning, of_rows(sampler, own, len(inputs)), asked.of(own, len(inputs)))
 
   def chat(self, messages: Any, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
            batch_size: int = 32, seed: int = 0) -> Any:
@@ -218,13 +277,10 @@ class LanguageModel:
     Raises:
       ValueError: the model's folder has no chat template, or the template cannot write the messages.
     """
-    if not isinstance(messages, list | tuple) or not messages:
-      raise ValueError(f'messages={messages!r:.60} cannot be used: expected a list of messages, or of conversations.')
-    chats = [messages] if are_messages(messages) else messages
-    asked = [self.chat_format.question(each, f'Conversation {i}') for i, each in enumerate(chats)]
-    replies = self.predict(asked, prompt, sampler=sampler, max_length=max_length, batch_size=batch_size, seed=seed)
+    replies = self.predict(self.chat_format.questions(messages), prompt, sampler=sampler, max_length=max_length,
+                           batch_size=batch_size, seed=seed)
     texts = [self.vocabulary.decode(ids.tolist()) for ids in replies]
-    return texts[0] if chats is not messages else texts
+    return texts[0] if are_messages(messages) else texts
 
   def _split(self, inputs: Texts | None, targets: list[Row], context: Context | None,
              mask: Any) -> tuple[list[Row], list[list[int]]]:
@@ -237,43 +293,7 @@ class LanguageModel:
     first = 0 if self.layout().started and context is None else 1
     return [dataclasses.replace(row, ids=row.ids[:first]) for row in targets], [row.ids[first:] for row in targets]
 
-  def _rows(self, texts: Texts, what: str, behind: Context | None = None, mask: Any = None) -> list[Row]:
+  def _rows(self, texts: Texts, what: str, behind: Context | None = None, mask: Any = None,
+            ends: bool = True) -> list[Row]:
     return text_rows(texts, what, vocabulary=self.vocabulary, layout=self.layout(),
-                     size=self.module.config.vocab_size, started=behind is None, mask=mask)
-
-  def _batch(self, rows: Sequence[Row], targets: Sequence[Sequence[int]] | None, prompt: Any,
-             context: Context | None = None, *, first_id: int = 0) -> tuple[Batch, Conditioning]:
-    """Returns the batch of inputs with their targets, or of inputs to generate for."""
-    if targets is not None and len(rows) != len(targets):
-      raise ValueError(f'Found {len(rows)} inputs and {len(targets)} targets. Give one target for each input.')
-    require_rows(context, len(rows))
-    chosen, conditioning = collect_prompts(prompt, len(rows), self)
-    given = getattr(conditioning, self.prompted)
-    of_rows = [self.layout(layouts.Layout(length, placement, isolated=not given.visibility.input,
-                                          started=context is None,
-                                          prefixed=given.prefix is not None or given.layer_prompts is not None))
-               for _, length, placement in chosen]
-    # One prompt in the rows, and all are.
-    within = len({layout.in_front for layout in of_rows}) > 1 or not all(row.ids for row in rows)
-    examples = []
-    for b, (row, (prompt_id, length, _), layout) in enumerate(zip(rows, chosen, of_rows, strict=True)):
-      layout = dataclasses.replace(layout, within=within)
-      ids, used = row.ids or stand_in(self.vocabulary, layout), {'prompt_length': length, 'prompt_id': prompt_id}
-      examples.append([layout.question(ids, **used) if targets is None else layout.example(ids, targets[b], **used)])
-    rows_to_fill = 1 << (len(examples) - 1).bit_length()  # few batch sizes, so few compiled programs
-    if context is not None:
-      conditioning = conditioning.behind(context.take(np.arange(rows_to_fill) % len(rows)))
-    examples += [[]] * (rows_to_fill - len(examples))
-    needed = {stack: max([len(row[0][stack]['tokens']) for row in examples if row]) for stack in layout.stacks}
-    # Padding of long rows may exceed the position table of a model that has one.
-    room = getattr(self.module.config, 'position_count', 0) // 2 or 1 << 30
-    lengths = {stack: bucket(length) if bucket(length) <= room else length for stack, length in needed.items()}
-    side = layout.question_side if targets is None else 'right'
-    return layouts.assemble(examples, lengths, side=side, first_id=first_id), conditioning
-
-
-def require_rows(context: Context | None, count: int) -> None:
-  """Raises ValueError if a context has neither one row nor as many rows as there are inputs."""
-  if context is not None and context.keys.shape[1] not in (1, count):
-    raise ValueError(f'Found a context of {context.keys.shape[1]} texts for {count} rows. Read one text for each row, '
-                     'or a single text for all.')
+                     size=self.module.config.vocab_size, started=behind is None, mask=mask, ends=ends)

@@ -18,6 +18,7 @@ from prompt_tuning.checkpoints.fused import join
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import Reader, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
+from prompt_tuning.checkpoints.state import require_no_run
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
 from prompt_tuning.checks import typed
 from prompt_tuning.data.token_files import end_ids
@@ -61,9 +62,9 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   """
   for name, value in (('dtype', dtype), ('activation_dtype', activation_dtype)):
     _require_dtype(name, value)
-  if vocabulary is not None and not hasattr(vocabulary, 'encode'):
-    raise ValueError(f'vocabulary={vocabulary!r:.80} cannot be used: expected a vocabulary, such as '
-                     'pt.SentencePieceVocabulary(path) or load_vocabulary(folder).')
+  if vocabulary is not None and not (hasattr(vocabulary, 'encode') and hasattr(vocabulary, 'size')):
+    raise ValueError(f'vocabulary={vocabulary!r:.80} cannot be used: expected a vocabulary, which '
+                     'prompt_tuning.data.vocabulary_folders.load_vocabulary reads from a folder or file.')
   path = find_model(os.fspath(path))
   reader, ignore = _layer_by_layer(open_checkpoint(path)), tuple(ignore)
   in_folder = isinstance(reader, HuggingFaceFolder)
@@ -220,9 +221,10 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
     FileNotFoundError: there is no checkpoint.
   """
   if not storage.is_remote(path):
-    if not os.path.exists(path):
+    if not os.path.isdir(path):
       shipped = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
-      raise FileNotFoundError(f'{path}: there is no such folder.{nearest(path, shipped)} Give a T5X checkpoint, '
+      found = 'this is a file' if os.path.exists(path) else f'there is no such folder.{nearest(path, shipped)}'
+      raise FileNotFoundError(f'{path}: {found.rstrip(".")}. Give a T5X checkpoint, '
                               'a Hugging Face folder, or the name of a model that comes with the package '
                               f'({", ".join(shipped) or "none is installed"}).')
     described = os.path.join(path, 'config.json')
@@ -231,6 +233,7 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
       if 'model_type' in config:
         family_of_folder(config, path)  # before its arrays, which may have to be converted first
       return HuggingFaceFolder(path)
+    require_no_run(path)
   return T5XCheckpoint(path)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
+from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import LowRankUpdate
@@ -62,7 +63,7 @@ def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Par
     return frozen
   flat = trees.flatten(frozen)
   changed = {trees.split_layer_name(name)[0] for name in retrained}
-  flat = {path: dequantised(array) if path in changed else array for path, array in flat.items()}
+  flat = {path: _dequantised(array) if path in changed else array for path, array in flat.items()}
   chosen: dict[str, dict[int | None, Array]] = {}
   for name, value in retrained.items():
     path, layer = _place(name, value, flat)
@@ -70,8 +71,13 @@ def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Par
       value = (flat[path] if layer is None else flat[path][layer]) + value.down @ value.up
     chosen.setdefault(path, {})[layer] = value
   for path, copies in chosen.items():
-    flat[path] = copies[None] if None in copies else _stack(copies, flat[path])
+    flat[path] = copies[None] if None in copies else (
+      flat[path].replaced(copies) if isinstance(flat[path], Apart) else _stack(copies, flat[path]))
   return trees.unflatten(flat)
+
+
+def _dequantised(array: Any) -> Any:
+  return Apart(tuple(map(dequantised, array.layers))) if isinstance(array, Apart) else dequantised(array)
 
 
 def _stack(copies: Mapping[int, Array], others: Array) -> Array:

@@ -29,12 +29,12 @@ def rank_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Co
   """
   params = ready(module, params, conditioning.parameters)
   count, longest = answers.shape
-  step, cache, _ = module.begin(params, batch, conditioning, count=count, max_length=longest)
+  steps, cache, _ = module.begin(params, batch, conditioning, count=count, max_length=longest)
   rows = len(batch['example_ids'])
 
   def score(carry: tuple[Array, Array, Array], index: Array) -> tuple[tuple[Array, Array, Array], None]:
     ids, cache, total = carry
-    logits, cache = step(ids, index, cache)
+    logits, cache = steps(params, ids, index, cache)
     ids = jnp.broadcast_to(answers[:, index], (rows, count))
     found = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[..., None], axis=-1)[..., 0]
     return (ids, cache, total + jnp.where(index < lengths, found, 0.0)), None

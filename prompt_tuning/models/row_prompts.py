@@ -1,4 +1,4 @@
-"""The prompts, prefixes or layer prompts of a batch's rows, gathered into one Conditioning."""
+"""The prompts, prefixes and layer prompts of a batch's rows, gathered into one Conditioning."""
 
 import dataclasses
 import os
@@ -9,19 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
+from prompt_tuning.rows.conditioning import AXES, Conditioning, Frozen, StackConditioning, Visibility
 from prompt_tuning.types import Array
-
-# Field of a StackConditioning -> the axes of N and P in its arrays.
-_AXES = {'prompt': (0, 1), 'added': (1, 2), 'prefix': (1, 3), 'memory_prefix': (1, 3), 'layer_prompts': (1, 2)}
 
 
 class Use(NamedTuple):
-  """What one row uses: the index of its prompt or prefix, the places that it takes in the row, and its placement."""
+  """What one row uses: the index of its prompts and prefixes among the batch's N, and its layout."""
 
   number: int
-  length: int
-  placement: layouts.Placement
+  layout: layouts.Layout
 
 
 def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], Conditioning]:
@@ -33,7 +29,7 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
     model: the frozen model.
 
   Returns:
-    The `Use` of each row, and the Conditioning with all prompts, padded to the longest.
+    The `Use` of each row, and the Conditioning with the prompts and prefixes of all, each field padded to its longest.
 
   Raises:
     ValueError: a prompt does not fit the model, or two rows need different batches.
@@ -42,26 +38,24 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
   if len(rows) != count:
     raise ValueError(f'Found {len(rows)} prompts for {count} rows. Give one for each row (None for no prompt), '
                      'or a single one for all rows.')
-  distinct: dict[int, Any] = {id(each): each for each in rows if each is not None}
-  if not distinct:
-    return [Use(0, 0, layouts.before)] * count, Conditioning()
-  found, uses = [], {}
-  for number, (key, each) in enumerate(distinct.items()):
-    layout, conditioning = _handed(each, model)
-    uses[key] = Use(number, layout.prompt_length, layout.placement)
-    found.append(conditioning)
-  some_without = any(each is None for each in rows)
-  if len(found) > 1 or some_without:
-    _require_alike(found)
-  without = Use(0, 0, layouts.before)
-  if some_without and _in_front(found[0]):  # such rows get one of length 0, also before the row
-    without = Use(len(found), 0, layouts.before)
-    found.append(_of_length_zero(found[0]))
-  return [without if each is None else uses[id(each)] for each in rows], _joined(found)
+  distinct: dict[int, Any] = {id(each): each for each in rows}
+  found = {key: _handed(each, model) for key, each in distinct.items()}
+  if len(found) > 1:
+    _require_joinable([given for _, given in found.values()])
+  # A row without a prompt needs an entry, of length 0, only if something may come before the rows.
+  in_front = any(_in_front(given) for _, given in found.values())
+  entries = {key: given for key, (_, given) in found.items() if distinct[key] is not None or in_front}
+  joined, numbers = _joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
+  isolated = not getattr(joined, model.prompted).visibility.input
+  uses = {key: Use(numbers.get(key, 0), dataclasses.replace(layout, isolated=isolated, cached=False))
+          for key, (layout, _) in found.items()}
+  return [uses[id(each)] for each in rows], joined
 
 
 def _handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
-  """Returns the layout and conditioning of rows with a prompt, or with tensors read from a file."""
+  """Returns the layout and conditioning of rows with a prompt, with tensors read from a file, or with None."""
+  if each is None:
+    return layouts.Layout(), Conditioning()
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
   if isinstance(each, str | os.PathLike):
@@ -82,67 +76,55 @@ def _handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   return layout, Conditioning(**{model.prompted: given})
 
 
-def _stacks(conditioning: Conditioning) -> dict[str, StackConditioning]:
-  return {'encoder': conditioning.encoder, 'decoder': conditioning.decoder}
-
-
-def _kind(conditioning: Conditioning) -> tuple[str, ...]:
-  return tuple(f'{stack}.{name}' for stack, given in _stacks(conditioning).items() for name in given.given())
-
-
-def _require_alike(found: Sequence[Conditioning]) -> None:
-  """Raises ValueError if the rows cannot share one batch."""
-  kinds = sorted({', '.join(_kind(each)) or 'nothing' for each in found})
-  if any(each.parameters for each in found):
-    raise ValueError('Found retrained parameters for one row, but all rows of a batch share them. Give them for all '
-                     'rows, or run such rows in a separate batch.')
-  if len(kinds) > 1:
-    raise ValueError(f'The rows of one batch have different kinds of conditioning ({"; ".join(kinds)}). Run each kind '
-                     'in a separate batch.')
-  if len({(each.encoder.visibility, each.decoder.visibility) for each in found}) > 1:
-    raise ValueError('The prompts of one batch have different visibility. '
-                     'Run them in separate batches.')
+def _require_joinable(found: Sequence[Conditioning]) -> None:
+  """Raises ValueError if rows with these cannot share one batch."""
+  shared = sorted({name for each in found for name in each.parameters} |
+                  {name for each in found for name in each.given() if name.endswith('.context')})
+  if shared:
+    raise ValueError(f'Found {", ".join(shared[:3])}{" …" * (len(shared) > 3)} for some rows, but all rows of a batch '
+                     'share retrained parameters, low-rank updates and a context. Give them for all rows, or run such '
+                     'rows in a separate batch.')
+  seen = {stack.visibility for each in found for stack in (each.encoder, each.decoder) if stack.prompt is not None}
+  if len(seen) > 1:
+    raise ValueError(f'The prompts of one batch have different visibility: {" and ".join(sorted(map(str, seen)))}. Run '
+                     'them in separate batches.')
 
 
 def _in_front(conditioning: Conditioning) -> bool:
-  """Returns True if the conditioning may come before the rows, so that a row without it needs one of length 0."""
-  in_rows = all(name in ('encoder.prompt', 'encoder.added') for name in _kind(conditioning))
+  """Returns True if the conditioning may come before the rows."""
+  in_rows = all(name in ('encoder.prompt', 'encoder.added') for name in conditioning.given())
   return not in_rows or not conditioning.encoder.visibility.input
 
 
-def _of_length_zero(conditioning: Conditioning) -> Conditioning:
-  return _over_arrays(lambda axes, array: jax.lax.slice_in_dim(array, 0, 0, axis=axes[1]), [conditioning])
-
-
 def _joined(found: Sequence[Conditioning]) -> Conditioning:
-  """Returns one Conditioning of several of one kind, N at once, padded to the longest."""
-  if len(found) == 1:
-    return found[0]
-
-  def join(axes: tuple[int, int], *arrays: Array) -> Array:
-    longest = max(array.shape[axes[1]] for array in arrays)
-    widths = lambda array: [(0, longest - size if axis == axes[1] else 0) for axis, size in enumerate(array.shape)]
-    return jnp.concatenate([jnp.pad(array, widths(array)) for array in arrays], axis=axes[0])
-
-  lengths = lambda stack: jnp.array([_length(_stacks(each)[stack]) for each in found])
-  return Conditioning(**{stack: dataclasses.replace(given, lengths=lengths(stack)) if given.given() else given
-                         for stack, given in _stacks(_over_arrays(join, found)).items()})
+  """Returns one Conditioning of several, N at once."""
+  if len(found) < 2:
+    return found[0] if found else Conditioning()
+  return Conditioning(_joined_stack([each.encoder for each in found]), _joined_stack([each.decoder for each in found]),
+                      kinds=tuple(sorted({each.given() for each in found})))
 
 
-def _over_arrays(function: Any, found: Sequence[Conditioning]) -> Conditioning:
-  """Returns the first Conditioning with every array replaced by `function(axes of N and P, array of each)`."""
-  made = {}
-  for stack, given in _stacks(found[0]).items():
-    fields = {name: jax.tree.map(lambda *arrays, axes=_AXES[name]: function(axes, *arrays),
-                                 *(getattr(_stacks(each)[stack], name) for each in found)) for name in given.given()}
-    made[stack] = dataclasses.replace(given, **fields)
-  return Conditioning(**made)
+def _joined_stack(found: Sequence[StackConditioning]) -> StackConditioning:
+  """Returns the fields of all; a stack without a field has an entry of length 0 there."""
+  fields: dict[str, Any] = {}
+  lengths: dict[str, Array] = {}
+  for name in AXES:
+    own, sizes = [getattr(each, name) for each in found], [each.longest(name) for each in found]
+    if any(each is not None for each in own):
+      longest = fields['prompt'].shape[1] if name == 'added' and 'prompt' in fields else max(sizes)
+      fields[name], lengths[name] = _joined_field(name, own, longest), jnp.array(sizes)
+  visibility = next((each.visibility for each in found if each.prompt is not None), Visibility())
+  return StackConditioning(**fields, visibility=visibility, lengths=lengths)
 
 
-def _length(given: StackConditioning) -> int:
-  """Returns P; raises ValueError if the prefixes of a stack have different lengths."""
-  found = {array.shape[_AXES[name][1]] for name in given.given() for array in jax.tree.leaves(getattr(given, name))}
-  if len(found) > 1:
-    raise ValueError(f'The conditioning of a row has the lengths {sorted(found)} in one stack. Use one length, or run '
-                     'such rows in a separate batch.')
-  return found.pop() if found else 0
+def _joined_field(name: str, own: Sequence[Any], longest: int) -> Any:
+  """Returns one field of several stacks (None: not set), N at once, each padded to the longest."""
+  of_count, of_length = AXES[name]
+
+  def join(*arrays: Array) -> Array:
+    widths = lambda array: [(0, longest - size if axis == of_length else 0) for axis, size in enumerate(array.shape)]
+    return jnp.concatenate([jnp.pad(array, widths(array)) for array in arrays], axis=of_count)
+
+  nothing = jax.tree.map(lambda array: jax.lax.slice_in_dim(array, 0, 0, axis=of_length),
+                         next(each for each in own if each is not None))
+  return jax.tree.map(join, *(nothing if each is None else each for each in own))

@@ -50,4 +50,5 @@ def added_vectors(given: StackConditioning, layers: int) -> Array | None:
     prompt = 'there is no prompt' if given.prompt is None else f'the prompt has shape {tuple(given.prompt.shape)}'
     raise ValueError(f'`added` has shape {tuple(given.added.shape)}, and {prompt}. Give a prompt [N, P, D], and '
                      f'`added` [{layers - 1}, N, P, D] for this stack of {layers} layers.')
-  return given.added.reshape(layers - 1, -1, given.added.shape[-1])
+  count, length, width = given.prompt.shape
+  return given.added.reshape(layers - 1, count * length, width)

@@ -1,11 +1,12 @@
 """The transformer stack: one layer, scanned over all layers with stacked parameters.
 
-Compile time does not grow with depth. The differences between families are in `StackConfig`; the differences between
-layers are scanned with the weights.
+Compile time does not grow with depth. Decoding on CPUs unrolls the scan, see `apart`. The differences between families
+are in `StackConfig`; the differences between layers are scanned with the weights.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from flax import linen as nn
 
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
+from prompt_tuning.models import dense
+from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
 from prompt_tuning.models.quantised import dequantised
@@ -41,8 +44,14 @@ class Front:
   positions: Array | None = None
 
 
+def _has_layers(leaf: Any) -> bool:
+  return isinstance(leaf, Apart)
+
+
 class Stack(nn.Module):
-  """An encoder or a decoder: position biases, all layers as one scan, a last norm, and optionally an output layer.
+  """An encoder or a decoder: position biases, all layers as one scan, and a last norm.
+
+  It also owns the output layer, if there is one; `logits` applies it.
 
   Attributes:
     config: the stack's shape.
@@ -54,7 +63,7 @@ class Stack(nn.Module):
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
                memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
                inputs: Array | None = None, added: Array | None = None,
-               collect: bool = False, hidden: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
+               collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the stack.
 
     Args:
@@ -67,12 +76,12 @@ class Stack(nn.Module):
       inputs: [L, B, T, D], the input of each layer, instead of the previous layer's output.
       added: [L - 1, M, D], vectors for each layer except the first; `around.added_rows` assigns them to positions.
       collect: also return each layer's own keys and values.
-      hidden: return the last norm's output, without the output layer.
 
     Returns:
-      [B, T, D] or [B, T, V], and [L, B, kv_heads, T, K] twice or None.
+      [B, T, D], and [L, B, kv_heads, T, K] twice or None.
     """
     config = self.config
+    run = self._unrolled if self._is_apart() else self._scanned
     around = dataclasses.replace(
       around, positions=jnp.arange(x.shape[1]) if around.positions is None else around.positions,
       front_biases=tuple((front.bias,) for front in fronts),
@@ -80,6 +89,27 @@ class Stack(nn.Module):
       memory_front_bias=None if memory_front is None else memory_front.bias)
     if not config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
+
+    x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
+    if added is not None:  # the first layer reads the prompt itself
+      added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
+    scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
+                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added)
+    x, own = run(x, scanned, around, collect)
+    x = norm(config, f'{self.name}_norm')(x)
+    x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
+    if config.outputs and self.is_initializing():
+      Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
+    return x, own
+
+  def logits(self, x: Array) -> Array:
+    """Returns the output layer's logits [B, T, V] of the stack's output [B, T, D]: float32, whatever `x` is."""
+    return dense.apply(self.variables['params']['logits_dense'], x, jnp.float32)
+
+  def _scanned(self, x: Array, scanned: Scanned, around: Surroundings,
+               collect: bool) -> tuple[Array, tuple[Array, Array] | None]:
+    """Runs all layers as one scan over stacked weights."""
+    config = self.config
 
     def body(layer: nn.Module, x: Array, scanned: Scanned, around: Surroundings):
       x, own = layer(sharding.constrain(x, config.mesh, 'batch'), scanned, around)
@@ -90,19 +120,29 @@ class Stack(nn.Module):
     scan = nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, split_rngs={'params': True},
                    in_axes=(0, nn.broadcast), length=config.layers,
                    check_constancy_invariants=self.is_initializing())
-    x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
-    if added is not None:  # the first layer reads the prompt itself
-      added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
-    scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
-                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added)
-    x, own = scan(self._layer()(config, name='layers'), x, scanned, around)
-    x = norm(config, f'{self.name}_norm')(x)
-    x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
-    if hidden:
-      return x, own
-    if config.outputs:  # logits are float32 whatever the activations are
-      x = Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
-    return x, own
+    return scan(self._layer()(config, name='layers'), x, scanned, around)
+
+  def _is_apart(self) -> bool:
+    """Whether the layers' weights are arrays of their own, see `apart`."""
+    found = self.variables.get('params', {}).get('layers', {})
+    return any(map(_has_layers, trees.flatten(found).values()))
+
+  def _unrolled(self, x: Array, scanned: Scanned, around: Surroundings,
+                collect: bool) -> tuple[Array, tuple[Array, Array] | None]:
+    """Runs the layers one after the other."""
+    config, params, owns = self.config, self.variables['params']['layers'], []
+
+    def run(params: Any, x: Array, scanned: Scanned, around: Surroundings) -> tuple[Array, tuple[Array, Array] | None]:
+      params = trees.map_named(lambda _, array: dequantised(array, config.dtype), params)
+      x, own = Layer(config, parent=None).apply({'params': params}, x, scanned, around)
+      return x, own if collect else None
+
+    run = jax.checkpoint(run, policy=REMATERIALISE[config.rematerialise])
+    for number in range(config.layers):
+      of_layer = lambda tree, number=number: jax.tree.map(lambda array: array[number], tree, is_leaf=_has_layers)
+      x, own = run(of_layer(params), x, of_layer(scanned), around)
+      owns.append(own)
+    return x, jax.tree.map(lambda *arrays: jnp.stack(arrays), *owns) if collect else None
 
   def _layer(self) -> Callable[..., nn.Module]:
     """Returns the layer, with its parameters gathered and dequantised when they are used."""

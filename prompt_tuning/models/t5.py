@@ -12,7 +12,7 @@ from flax import linen as nn
 from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
-from prompt_tuning.models.fronts import Cache, choose, front_of, spread
+from prompt_tuning.models.fronts import choose, concatenated, empty_cache, front_of, joined, spread, written
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
@@ -107,12 +107,13 @@ class T5(nn.Module):
       rows = prompt_rows(layout, batch['prompt_ids'], given)
       x = fill_prompt(x, rows, given)
     elif given.prompt is not None:
-      if given.prefix is not None or conditioning.decoder.memory_prefix is not None:
+      if any('encoder.prompt' in row and {'encoder.prefix', 'decoder.memory_prefix'} & set(row)
+             for row in conditioning.each_kind()):
         raise ValueError('T5 got a prompt that sees nothing of the input, together with a prefix of the encoder or of '
                          'cross-attention. Let the prompt see the input, or leave one out.')
       of_prompt, run = self._run_prompt(given)
-      front, offset = front_of(run, batch['prompt_ids'], given.lengths, placed=True)
-      fronts = [front]
+      front, own = front_of(run, batch['prompt_ids'], given.lengths.get('prompt'), placed=True, start=offset)
+      fronts, offset = [*fronts, front], offset + own
     visible = self_visible(layout, causal=False, visibility=given.visibility)
     around = Surroundings((hide(visible),), positions=layout['positions'] + offset, added_rows=rows, dropout=dropout)
     x, _ = self.encoder(x, around, fronts=fronts, added=None if rows is None else added)
@@ -122,7 +123,7 @@ class T5(nn.Module):
     """Returns the output [N, P, D], and the keys and values [L, N, H, P, K], of prompts that are run separately."""
     count, length, _ = given.prompt.shape
     index = jnp.arange(length)
-    lengths = jnp.full([count], length) if given.lengths is None else given.lengths
+    lengths = given.lengths.get('prompt', jnp.full([count], length))
     seen = (index < lengths[:, None])[:, None, :]
     if not given.visibility.prompt:
       seen = seen & (index[:, None] == index[None, :])
@@ -145,8 +146,8 @@ class T5(nn.Module):
     if of_prompt is not None:
       chosen, bias = chosen_prompts(of_prompt, conditioning.encoder, batch)
       around = dataclasses.replace(around, prompt_memory=chosen, prompt_memory_bias=bias)
-    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch), hidden=hidden)
-    return x if hidden else self._logits(x)
+    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch))
+    return x if hidden else self.project(x)
 
   def decode_next(self, tokens: Array, index: Array, cache: tuple[Array, Array], memory: tuple[Array, Array],
                   memory_bias: Array, fronts: Sequence[Front] = (), offset: Array | int = 0,
@@ -171,10 +172,10 @@ class T5(nn.Module):
     before = Front(*cache, hide(places < index)[None, None, None, :], places + offset)
     around = Surroundings((), positions=index[None] + offset, memory_bias=memory_bias)
     x, own = self.decoder(x, around, fronts=(*fronts, before), memory=memory, memory_front=memory_front, collect=True)
-    return self._logits(x)[:, 0], own
+    return self.project(x)[:, 0], own
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
-            max_length: int) -> tuple[Any, Any, Array]:
+            max_length: int) -> tuple['Steps', tuple[Array, Array], Array]:
     """Starts `count` generations per row, see `generation.generate`; the decoder's part of the batch is not read."""
     apply = functools.partial(self.apply, {'params': params})
     config = self.config
@@ -187,32 +188,51 @@ class T5(nn.Module):
     fronts = [spread(front, count) for front in fronts]
     if not isinstance(offset, int):
       offset = jnp.repeat(offset, count, axis=0)
-    of_memory = spread(memory_front(given, batch), count)
+    of_memory = memory_front(given, batch)
     if of_prompt is not None:
       chosen, seen = chosen_prompts(of_prompt, conditioning.encoder, batch)
-      of_memory = spread(Front(*memory_keys_values(config, params, chosen), seen), count)
-    shape = Cache(config.decoder_layers, rows, count, config.heads, max_length, config.head_dim)
+      of_memory = concatenated(Front(*memory_keys_values(config, params, chosen), seen), of_memory)
+    of_memory = spread(of_memory, count)
+    cache = empty_cache(config, config.decoder_layers, rows, count, config.heads, max_length)
+    return (Steps(self, memory, bias, fronts, offset, of_memory), cache,
+            jnp.any(batch['encoder']['segments'] > 0, axis=1))
 
-    def step(ids: Array, index: Array, cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-      logits, own = apply(ids.reshape(-1), index, shape.joined(cache), memory, bias, fronts, offset, of_memory,
-                          method='decode_next')
-      return logits.reshape(rows, count, -1), shape.written(cache, own, index)
-
-    return step, shape.empty(config), jnp.any(batch['encoder']['segments'] > 0, axis=1)
-
-  def _logits(self, x: Array) -> Array:
+  def project(self, x: Array) -> Array:
+    """Returns the logits [B, S, V] in float32 of hidden states [B, S, D], see `__call__`."""
     config = self.config
-    logits = dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32) if config.tied else x
+    logits = (dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32) if config.tied else
+              self.decoder.logits(x))
     if config.scaled:
       logits = logits * config.width**-0.5
     return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Steps:
+  """The decoding step for the inputs of a batch; the arrays are those of `T5.decode_next`."""
+
+  module: T5 = dataclasses.field(metadata={'static': True})
+  memory: tuple[Array, Array]
+  memory_bias: Array
+  fronts: list[Front]
+  offset: Array | int
+  memory_front: Front | None
+
+  def __call__(self, params: Mapping[str, Any], ids: Array, index: Array,
+               cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+    """Returns the logits [B, N, V] after the newest tokens [B, N], and the cache with them, see `decoding`."""
+    logits, own = self.module.apply(
+      {'params': params}, ids.reshape(-1), index, joined(cache), self.memory, self.memory_bias, self.fronts,
+      self.offset, self.memory_front, method='decode_next')
+    return logits.reshape(*ids.shape, -1), written(cache, own, index)
 
 
 def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array | int]:
   """Returns the prefix before a stack, and the number of its positions."""
   if given.prefix is None:
     return [], 0
-  front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths, placed=True)
+  front, offset = front_of(given.prefix, batch['prompt_ids'], given.lengths.get('prefix'), placed=True)
   return [front], offset
 
 
@@ -220,7 +240,7 @@ def memory_front(given: StackConditioning, batch: Batch) -> Front | None:
   """Returns the prefix before the encoder's output in cross-attention."""
   if given.memory_prefix is None:
     return None
-  return front_of(given.memory_prefix, batch['prompt_ids'], given.lengths, placed=False)[0]
+  return front_of(given.memory_prefix, batch['prompt_ids'], given.lengths.get('memory_prefix'), placed=False)[0]
 
 
 def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> tuple[Array, Array]:
@@ -228,7 +248,7 @@ def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> 
   count, length, _ = of_prompt.shape
   if count == 1:
     return of_prompt, jnp.zeros((1, 1, 1, 1))
-  chosen, _, bias = choose(batch['prompt_ids'], given.lengths, count, length)
+  chosen, _, bias = choose(batch['prompt_ids'], given.lengths.get('prompt'), count, length)
   return of_prompt[chosen], bias
 
 

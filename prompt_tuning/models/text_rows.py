@@ -30,7 +30,7 @@ class Row:
 
 
 def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size: int,
-              started: bool = True, mask: Any = None) -> list[Row]:
+              started: bool = True, mask: Any = None, ends: bool = True) -> list[Row]:
   """Returns texts or token ids as rows of ids.
 
   Args:
@@ -42,6 +42,7 @@ def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size:
     size: V, rows of the embedding.
     started: inputs get their begin token; False if they follow a context.
     mask: [B, T], 1 for the tokens of an array and 0 for its padding, as tokenizers return it.
+    ends: texts of targets get their end token.
 
   Raises:
     ValueError: there are no rows, a row is neither a text nor ids of this model, or the mask does not fit.
@@ -55,7 +56,8 @@ def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size:
   if mask is not None or getattr(texts, 'ndim', 1) == 2:
     rows = _unpadded(texts, what, mask, vocabulary)
   else:
-    found = [_text_ids(text, what, vocabulary, layout, started) if isinstance(text, str) else _given_ids(text, what)
+    adds_end = ends and (what == 'targets' or (what == 'inputs' and layout.input_ends))
+    found = [_text_ids(text, what, vocabulary, started, adds_end) if isinstance(text, str) else _given_ids(text, what)
              for text in texts]
     rows = [Row(ids, 0, len(ids)) for ids in found]
   for b, row in enumerate(rows):
@@ -63,7 +65,7 @@ def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size:
   return rows
 
 
-def _text_ids(text: str, what: str, vocabulary: Any, layout: Layout, started: bool) -> list[int]:
+def _text_ids(text: str, what: str, vocabulary: Any, started: bool, adds_end: bool) -> list[int]:
   """Returns the ids of a text, with its begin and end tokens."""
   if vocabulary is None:
     raise ValueError('This model was loaded without a vocabulary, so it takes token ids, not text. '
@@ -72,8 +74,7 @@ def _text_ids(text: str, what: str, vocabulary: Any, layout: Layout, started: bo
   ids = vocabulary.encode(text)
   if started and what != 'targets':
     ids = vocabularies.started(ids, vocabulary)
-  ends = what == 'targets' or (what == 'inputs' and layout.input_ends)
-  return [*ids, vocabulary.eos_id] if ends else list(ids)
+  return [*ids, vocabulary.eos_id] if adds_end else list(ids)
 
 
 def _given_ids(row: Any, what: str) -> list[int] | Turns:

@@ -15,7 +15,7 @@ from typing import Any
 import prompt_tuning
 from prompt_tuning.files import terminal
 from prompt_tuning.names import nearest, printable
-from prompt_tuning.programs import current_folder, gin_flags
+from prompt_tuning.programs import arguments, current_folder, gin_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs import run_file
 
@@ -29,6 +29,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'convert': ('turns trained prompts and prefixes into other files: .npy, .safetensors, folders of Hugging Face PEFT',
               'prompt_tuning.scripts.convert'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
+  'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
 }
 TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
 VERSION = f'prompt-tuning {prompt_tuning.__version__}'
@@ -91,7 +92,8 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   from prompt_tuning.devices import multihost
 
   try:
-    return _run(program, flags, argv)
+    with terminal.worded(lambda text: _in_words(program, argv, text)):
+      return _run(program, flags, argv)
   except Exception:
     if multihost.is_single_process():
       raise
@@ -119,7 +121,7 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    message = _in_words(program, argv, str(error) or 'There is not enough memory.')
+    message = str(error) or 'There is not enough memory.'
     terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see where this was found.)')
     return multihost.leave(2)
   except KeyboardInterrupt as error:
@@ -173,7 +175,7 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parse_gin(program: str, argv: Sequence[str], first: str) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(prog=f'prompt-tuning {program}', allow_abbrev=False, add_help=False)
+  parser = arguments.Parser(prog=f'prompt-tuning {program}', add_help=False)
   gin_flags.add(parser)
   _add_shared(parser, program)
   flags, unknown = parser.parse_known_args(gin_flags.join_overrides(argv))
@@ -197,8 +199,8 @@ def _parse_gin(program: str, argv: Sequence[str], first: str) -> argparse.Namesp
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog=f'prompt-tuning {program}', allow_abbrev=False, formatter_class=_Help,
+  parser = arguments.Parser(
+    lists=plain.lists(program), prog=f'prompt-tuning {program}', formatter_class=_Help,
     usage=f'prompt-tuning {program} --FLAG VALUE …',
     description=f'{PROGRAMS[program].capitalize()}.', epilog=f'examples:\n{_EXAMPLES[program]}')
   parser.add_argument('--config', metavar='RUN.TOML', help=(

@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -87,9 +88,11 @@ def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bo
       problems.append(f'The run in {run.output} has ended at step {steps[-1]}. Choose another output, or more steps.')
     attempt(lambda: require_same(run.output, run_files.read_newest(run.output)[2]['run'], {'settings': run.decides()},
                                  extend=run.extend))
-  print('Files:\n' + '\n'.join(f'  {path}' for path in _files(run, of_gin)), flush=True)
   if problems:
+    sys.stdout.flush()
     raise ValueError('The run cannot start:\n' + '\n'.join(f'  - {each}' for each in dict.fromkeys(problems)))
+  if files := _files(run, of_gin):
+    print('Files that it writes:\n' + '\n'.join(f'  {path}' for path in files))
   print(f'The run can start{f" on {mesh.size} devices" if mesh and mesh.size > 1 else ""}: leave out --dry_run.')
 
 
@@ -144,6 +147,7 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
   if len(trained) > 5:
     print(f'  … and {len(trained) - 5} more')
   objects.require_trainable(run, outline, trained)
+  training.require_start(run, outline, outline.first_values(method))
   end = objects.end(run, outline.step)
   if end <= outline.step and outline.missing is None:
     raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and all steps '

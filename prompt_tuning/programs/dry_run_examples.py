@@ -1,5 +1,6 @@
 """The part of a plan about examples: how many there are, what is cut, and what is wrong with targets."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,6 +9,7 @@ from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.evaluation import predictions
+from prompt_tuning.files import terminal
 from prompt_tuning.programs.abstract_models import Outline
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.runs import evaluating, inferring, objects, training
@@ -35,10 +37,10 @@ def show_data(run: Run, outline: Outline | None) -> None:
 
 def show_cut(run: Run, outline: Outline, layout: Layout, lengths: Mapping[str, int]) -> None:
   """Prints how many of the first thousand examples are cut, and what is wrong with their targets."""
-  task = objects.task(run)
+  task, short = objects.task(run), dataclasses.replace(layout, prompt_length=min(1, layout.prompt_length))
   for part, _ in task.parts(run.split):
     examples = part.split(run.split)
-    batches = eval_batches(examples, outline.vocabulary, layout, batch_size=run.batch_size, lengths=lengths,
+    batches = eval_batches(examples, outline.vocabulary, short, batch_size=run.batch_size, lengths=lengths,
                            num_examples=min(1000, len(examples)))
     for _ in batches:  # lays them out, which finds tokens without a row of the embedding
       pass
@@ -47,7 +49,7 @@ def show_cut(run: Run, outline: Outline, layout: Layout, lengths: Mapping[str, i
       print(f'  {part.name}: of {cut["examples"]} examples, {cut["inputs"]} inputs and {cut["targets"]} targets are '
             'longer and are cut')
   for warning in check_targets(task, run.split, outline.vocabulary, outline.layout(Layout()), lengths, refuse=True):
-    print(f'  Warning: {warning}')
+    print(f'  Warning: {terminal.in_words(warning)}')
 
 
 def _splits(task: Task) -> str:

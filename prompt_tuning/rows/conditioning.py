@@ -12,6 +12,10 @@ import jax
 
 from prompt_tuning.types import Array, Batch, Params
 
+# Field of a StackConditioning that rows of one batch may set differently -> the axes of N and P in its arrays.
+AXES: Mapping[str, tuple[int, int]] = {
+  'prompt': (0, 1), 'prefix': (1, 3), 'memory_prefix': (1, 3), 'layer_prompts': (1, 2), 'added': (1, 2)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Visibility:
@@ -82,7 +86,8 @@ class StackConditioning:
     layer_prompts: [L, N, P, D], inputs of every layer's attention at positions before the rows of a causal stack.
     added: [L - 1, N, P, D], added to the prompt at the input of every layer but the first, which reads `prompt`.
     context: the cached context before the rows of a causal stack.
-    lengths: [N], the length of each of several prompts or prefixes; None means P for all.
+    lengths: field of `AXES` -> [N], the length of each of its N entries; 0 if a row does not have it. A field that is
+      absent has P for all.
   """
 
   prompt: Array | None = None
@@ -92,12 +97,15 @@ class StackConditioning:
   layer_prompts: Array | None = None
   added: Array | None = None
   context: Context | None = None
-  lengths: Array | None = None
+  lengths: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
   def given(self) -> list[str]:
     """Returns the names of the fields that are set."""
-    return [name for name in ('prompt', 'prefix', 'memory_prefix', 'layer_prompts', 'added', 'context')
-            if getattr(self, name) is not None]
+    return [name for name in (*AXES, 'context') if getattr(self, name) is not None]
+
+  def longest(self, name: str) -> int:
+    """Returns P of a field, or 0 if it is not set."""
+    return next((array.shape[AXES[name][1]] for array in jax.tree.leaves(getattr(self, name))), 0)
 
 
 @jax.tree_util.register_dataclass
@@ -124,11 +132,22 @@ class Conditioning:
     decoder: for the decoder stack.
     parameters: retrained copies of frozen parameters, or `LowRankUpdate`s to them, by the checkpoint's names, layer by
       layer.
+    kinds: the fields that one row has ('decoder.prefix' and the like), for each kind of row; empty if all rows have all
+      fields that are set.
   """
 
   encoder: StackConditioning = StackConditioning()
   decoder: StackConditioning = StackConditioning()
   parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  kinds: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), metadata={'static': True})
+
+  def given(self) -> tuple[str, ...]:
+    """Returns the fields of stacks that are set, 'decoder.prefix' and the like."""
+    return tuple(f'{name}.{field}' for name in ('encoder', 'decoder') for field in getattr(self, name).given())
+
+  def each_kind(self) -> tuple[tuple[str, ...], ...]:
+    """Returns the fields that one row has, for each kind of row."""
+    return self.kinds or (self.given(),)
 
   def behind(self, context: Context | None) -> 'Conditioning':
     """Returns this conditioning with a cached context of a decoder-only model before it."""

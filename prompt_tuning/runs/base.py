@@ -9,15 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from msgspec import Meta
 
 from prompt_tuning.data.tasks import is_table
-from prompt_tuning.names import require_known
+from prompt_tuning.names import require_known, require_number
 from prompt_tuning.runs.choice import Choice, plain
 from prompt_tuning.runs.values import check_fields
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 Rate = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
 AXES = ('data', 'fsdp', 'model')
+MOST_VECTORS = 2**16  # of a method: each may have a position in every row
 _TEMPLATES = {'template': '{inputs}', 'target_template': '{targets}'}
 # What only a file of examples reads.
 FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics', 'loss_weight', 'cut', 'train_on')
@@ -86,7 +88,7 @@ class Run:
   max_target_length: Positive | None = setting(None, 'data', learnt=False)
   batch_size: Positive = setting(32, 'data')
   sampler: Choice = setting(Choice('greedy'), 'evaluation', learnt=False)
-  seed: Count | None = setting(0, 'data')
+  seed: Seed | None = setting(0, 'data')
   dtype: Literal['float32', 'bfloat16', 'float16', 'int8'] = setting('float32', 'model')
   activation_dtype: Literal['float32', 'bfloat16', 'float16'] = setting('float32', 'model')
   attention: Literal['auto', 'xla', 'cudnn', 'pallas'] = setting('xla', 'machine', learnt=False)
@@ -99,6 +101,9 @@ class Run:
 
   def __post_init__(self) -> None:
     check_fields(self)
+    method: Choice | None = getattr(self, 'method', None)
+    if method is not None:
+      require_number('length', method.options.get('length'), least=1, most=MOST_VECTORS, whole=True, none=True)
     if self.mesh is not None:
       require_known(self.mesh, AXES, 'mesh')
       if any(count < 1 and (axis, count) != ('data', -1) for axis, count in self.mesh.items()):

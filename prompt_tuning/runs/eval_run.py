@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from prompt_tuning.data.tasks import is_table
 from prompt_tuning.runs import run_file
-from prompt_tuning.runs.base import FILE_SETTINGS, Count, Positive, Run, setting
+from prompt_tuning.runs.base import FILE_SETTINGS, Count, Positive, Run, Seed, setting
 from prompt_tuning.runs.choice import Choice
 
 # Settings of a run that trained which are those of its evaluation too, unless others are given.
@@ -38,7 +38,7 @@ class Use(Run):
   prompt: str | None = setting(None, 'model')
   method: Choice | None = setting(None, 'model')
   checkpoint_prompt: bool = setting(False, 'model')
-  first_values_seed: Count | None = setting(0, 'model')
+  first_values_seed: Seed | None = setting(0, 'model')
   any_model: bool = setting(False, 'model')
 
   @classmethod

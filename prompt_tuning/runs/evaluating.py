@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from absl import logging
 
+from prompt_tuning.data.target_checks import evaluated, require_labels
 from prompt_tuning.data.tasks import Task, short_names, unique_names
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import evaluate as library
@@ -13,7 +14,7 @@ from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.eval_run import EvalRun
-from prompt_tuning.runs.training import read_model, say
+from prompt_tuning.runs.training import read_model, say, say_new_folder
 from prompt_tuning.training import metric_log, run_files
 
 
@@ -29,6 +30,7 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   """
   if described.output is not None:
     objects.check_output(described.output)
+    say_new_folder(described.output)
   task = objects.task(described)
   parts = [(each, ranked(described, each)) for each, _ in task.parts(described.split)]
   model = read_model(described)
@@ -37,9 +39,6 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
   step = int(trained.about.get('step', model.step))
   folder = described.output
-  if folder is not None and multihost.is_main():
-    run_file.write(storage.join(folder, run_file.NAME), described.given(), program='eval', config_text=config_text)
-    run_files.write_model_info(folder, model.params, trained.tensors, step)
   if described.prompt is not None and described.split in ('all', 'train') and (
       run_file.read_beside(described.prompt).get('data') == described.data.plain()):
     say(f'{described.data.name} holds the rows that the prompt was trained on. Without data, '
@@ -52,6 +51,9 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
         model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
         lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
         seed=described.seed or 0, ranked=words)
+    if folder is not None and multihost.is_main() and not found:  # now that all inputs fit
+      run_file.write(storage.join(folder, run_file.NAME), described.given(), program='eval', config_text=config_text)
+      run_files.write_model_info(folder, model.params, trained.tensors, step)
     found[name] = result.metrics
     if multihost.is_main():
       _report(described, short, step, result)
@@ -64,16 +66,20 @@ def ranked(described: EvalRun, task: Task) -> Ranked | None:
   """Returns the words to rank of one task; None if predictions are generated.
 
   Raises:
-    ValueError: the task has no label map, or the words cannot be ranked.
+    ValueError: the task has no label map, or the words cannot be ranked; or a metric needs a label that no target has.
   """
+  require_labels(task, described.split, described.examples)
   if described.label_words is None:
     return None
-  if described.label_words != 'task':
-    return Ranked(described.label_words, described.label_score)
-  if not task.labels:
+  if described.label_words == 'task' and not task.labels:
     raise ValueError(f"label_words='task' cannot be used: the task {task.name} has no label map. Give labels=, or "
                      'label_words= the words, such as negative,positive.')
-  return Ranked(task.labels, described.label_score)
+  words = Ranked(task.labels if described.label_words == 'task' else described.label_words, described.label_score)
+  for example in evaluated(task, described.split, described.examples):
+    target = example.get('targets_pretokenized', example.get('targets'))
+    if isinstance(target, str):  # others can only be read with the vocabulary
+      words.require(target)
+  return words
 
 
 def _report(described: EvalRun, name: str, step: int, result: library.Evaluation) -> None:

@@ -49,6 +49,13 @@ def add(parser: argparse.ArgumentParser, program: str) -> None:
         **({'nargs': '?', 'const': 'true'} if setting.type == 'bool' else {}))
 
 
+def lists(program: str) -> set[str]:
+  """Returns the destinations of the flags whose values are lists."""
+  methods = _of_methods() if program == 'train' else {}
+  return {name for name, hint in RUNS[program].hints().items() if re.search(r'tuple\[|Mapping\[', str(hint))} | {
+    f'method.{name}' for name, (setting, _) in methods.items() if re.search('Sequence|tuple', setting.type)}
+
+
 def flag(field: dataclasses.Field) -> str:
   """Returns the name of a field's flag."""
   return field.metadata['flag'] or field.name
@@ -90,6 +97,9 @@ def take_options(program: str, argv: Sequence[str]) -> tuple[dict[str, str], lis
   """Returns the options of choices among arguments, such as `--loss.margin 2`, and the other arguments.
 
   `--init.text hello` is an option of a method's setting.
+
+  Raises:
+    ValueError: an option is given twice, or without a value.
   """
   owners = {name for name, hint in RUNS[program].hints().items() if 'Choice' in str(hint)} | (
     {'init'} if program == 'train' else set())
@@ -97,9 +107,15 @@ def take_options(program: str, argv: Sequence[str]) -> tuple[dict[str, str], lis
   while left:
     arg = left.pop(0)
     match = re.fullmatch(r'--(\w+)\.(\w+)(?:=(.*))?', arg, re.DOTALL)
-    if match and match[1] in owners and (match[3] is not None or left):
-      owner = 'method.init' if match[1] == 'init' else match[1]
-      found[f'{owner}.{match[2]}'] = left.pop(0) if match[3] is None else match[3]
+    if match and match[1] in owners:
+      name = f'{"method.init" if match[1] == "init" else match[1]}.{match[2]}'
+      typed = arg.partition('=')[0]
+      if match[3] is None and (not left or left[0].startswith('--')):
+        raise ValueError(f'{typed} has no value. Write {typed} VALUE.')
+      value = left.pop(0) if match[3] is None else match[3]
+      if name in found:
+        raise ValueError(f'{typed} is given twice: {found[name]} and {value}. Give it once.')
+      found[name] = value
     else:
       rest.append(arg)
   return found, rest
@@ -161,15 +177,18 @@ def _of_methods() -> dict[str, tuple[MethodSetting, list[str]]]:
 
 def unknown(program: str, name: str, shared: Sequence[str]) -> str:
   """Returns the message about a flag that no field and no method has."""
+  if program != 'train' and name in _of_methods():
+    return f'--{name} is a flag of train. {program} has it as an option of the method: --method.{name} VALUE.'
   known = [*map(flag, RUNS[program].settings().values()), *shared, *(_of_methods() if program == 'train' else ())]
   return f'There is no flag --{name}.{_dashed(nearest(name, known))} `prompt-tuning {program} --help` lists them.'
 
 
 def in_words(program: str, message: str) -> str:
   """Returns a message of the library in the words of a command line: `name=value` becomes `--name value`."""
-  names = {name: flag(field) for name, field in RUNS[program].settings().items()}
-  names |= {name: name for name in _of_methods()}
-  names |= {'model_dir': 'output', 'train_steps': 'total_steps', 'num_microbatches': 'microbatches'}
+  names = {name: name if program == 'train' else f'method.{name}' for name in _of_methods()}
+  names |= {name: flag(field) for name, field in RUNS[program].settings().items()}
+  names |= {'model_dir': 'output', 'train_steps': 'total_steps', 'num_microbatches': 'microbatches',
+            'lengths': 'max_input_length= and --max_target_length'}
   return translated(message, {name: f'--{flag_name}' for name, flag_name in names.items()})
 
 

@@ -11,7 +11,7 @@ from prompt_tuning.evaluation import predictions
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.infer_run import InferRun
-from prompt_tuning.runs.training import read_model, say
+from prompt_tuning.runs.training import read_model, say, say_new_folder
 from prompt_tuning.training.metric_log import phase_that_compiles
 
 _LINES = {'rows': predictions.json_line, 't5x': predictions.json_line, 'id||text': predictions.text_line}
@@ -30,6 +30,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   """
   path, folder = described.output, os.path.dirname(described.output)
   objects.check_output(folder or '.')
+  say_new_folder(path)
   given, rows = examples(described)
   model = read_model(described)
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)

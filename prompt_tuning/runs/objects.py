@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from absl import logging
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints.state import require_no_run
 from prompt_tuning.data import files, registry, token_files, vocabularies, vocabulary_folders
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.decoding.samplers import SAMPLERS, Sampler
@@ -21,9 +22,9 @@ from prompt_tuning.models import loading, new_layers
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
-from prompt_tuning.names import require_known
+from prompt_tuning.names import require_known, require_number
 from prompt_tuning.runs import first_values
-from prompt_tuning.runs.base import FILE_SETTINGS, Count, Run
+from prompt_tuning.runs.base import FILE_SETTINGS, MOST_VECTORS, Count, Run
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.runs.values import checked
@@ -103,7 +104,7 @@ def vocabulary(run: Run) -> Any:
   folder = loading.find_model(run.model) if run.model else ''
   path = chosen.options.get('path')
   elsewhere = path or chosen.options.get('default') or storage.is_remote(folder)
-  if folder and not elsewhere and not os.path.exists(folder):
+  if folder and not elsewhere and not os.path.isdir(folder):
     loading.open_checkpoint(folder)  # says that there is none
   if path is None and folder and not storage.is_remote(folder):
     try:
@@ -133,11 +134,8 @@ def _warn_of_another_end(model: str | None, eos_id: int) -> None:
 def _require_model(path: str | None) -> None:
   """Raises an error if there is no model at a local path, or a run that trained."""
   folder = '' if path is None else loading.find_model(path)
-  if not folder or storage.is_remote(folder):
-    return
-  if any(os.path.exists(os.path.join(folder, name)) for name in (saved.BEST, saved.LAST)):
-    raise ValueError(f'{path} is the folder of a run, which holds trained tensors, not the frozen model. Give the '
-                     'model that they were trained for as model=FOLDER, and this folder as prompt=.')
+  if folder and not storage.is_remote(folder):
+    require_no_run(folder)
 
 
 @functools.lru_cache(maxsize=4)
@@ -230,8 +228,7 @@ def method(chosen: Choice, model: Any) -> Method:
   require_known(options, fields, f'The method {chosen.name}')
   if 'length' in options and options['length'] is None and first_values.file_of(options.get('init')):
     options['length'] = len(saved.load_prompt(first_values.file_of(options['init'])).vectors)
-  if 'length' in options and (not isinstance(options['length'], int) or options['length'] < 1):
-    raise ValueError(f'length={options["length"]} cannot be used: expected a number of vectors of at least 1.')
+  require_number('length', options.get('length', 1), least=1, most=MOST_VECTORS, whole=True)
   if 'init' in fields:
     default = fields['init'].default
     options['init'] = first_values.initializer(options.get('init', default), model)

@@ -116,6 +116,9 @@ class TrainRun(Run):
         raise ValueError(f'steps={self.steps} and total_steps={self.total_steps} cannot be used together. '
                          'Give one of them.')
       object.__setattr__(self, 'steps', None)  # its default, beside a total that was given
+    if self.packed and self.buckets is not None:
+      raise ValueError(f'packed=True and buckets={",".join(map(str, self.buckets))} cannot be used together: rows that '
+                       'hold several examples have one length. Leave one of them out.')
     if self.start_from is not None and 'init' in self.method.options:
       raise ValueError(f'start_from={self.start_from!r} and init={self.method.options["init"]!r} cannot be used '
                        'together: both are first values. Give one of them.')

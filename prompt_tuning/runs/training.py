@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -24,7 +25,7 @@ from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.runs import objects, run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
-from prompt_tuning.training import lock, loop
+from prompt_tuning.training import lock, loop, run_files
 from prompt_tuning.training.evaluations import Evaluations, Evaluator, require_objective
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
@@ -130,6 +131,7 @@ def build(run: TrainRun) -> Training:
     ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
   """
   objects.check_output(run.output)
+  say_new_folder(run.output)
   words = objects.vocabulary(run)
   task = objects.task(run)
   chosen = evaluations(run, task)
@@ -138,9 +140,10 @@ def build(run: TrainRun) -> Training:
     objects.loss(run, words)
   model = read_model(run)
   method = objects.method(run.method, model)
-  if run.trainable is not None:
-    objects.require_trainable(run, model, trees.flatten(
-      jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))))
+  if run.trainable is not None or run.start_from is not None:
+    shapes = jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))
+    objects.require_trainable(run, model, trees.flatten(shapes))
+    require_start(run, model, shapes)
   longest, buckets = lengths(run, model, task)
   check_turns(task, run.split, model.layout(method.layout()), longest)
   check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
@@ -154,6 +157,17 @@ def read_model(run: Run) -> LanguageModel:
   """Reads a run's frozen model, and says so. Raises what `objects.load_model` raises."""
   with phase(f'Reading {run.model or "a model of random weights"}', say):
     return objects.load_model(run)
+
+
+def require_start(run: TrainRun, model: Any, shapes: Any) -> None:
+  """Raises ValueError if the file that a run starts from does not hold tensors of the shapes that its method trains."""
+  if run.start_from is None:
+    return
+  found = saved.load_trained(run.start_from)
+  try:
+    run_files.started_from(found, shapes, model)
+  except ValueError as error:
+    raise ValueError(f'start_from={run.start_from} cannot be used. {error}') from error
 
 
 def evaluations(run: TrainRun, task: Task | Mixture) -> Evaluations:
@@ -211,6 +225,13 @@ def say(text: str) -> None:
   """Prints a line about the progress, on the main host."""
   if multihost.is_main():
     terminal.say(text)
+
+
+def say_new_folder(output: str) -> None:
+  """Says that the folder which a run's folder or file belongs to is made, if it does not exist: it may be a slip."""
+  parent = os.path.dirname(output.rstrip('/'))
+  if parent and not storage.is_remote(output) and not os.path.exists(parent):
+    say(f'The folder {parent} does not exist yet: it is made.')
 
 
 def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command: str) -> str:

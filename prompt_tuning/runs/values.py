@@ -17,6 +17,7 @@ _PLAIN = (('`int`', 'a whole number'), ('`int | null`', 'a whole number or none'
           ('`array | null`', 'a list or none'), ('`object`', 'name=value pairs'),
           ('`object | null`', 'name=value pairs or none'), (' >= ', ' of at least '), (' <= ', ' of at most '),
           (' > ', ' above '), (' < ', ' below '))
+_PAIRS = {'labels': '0=negative,1=positive', 'mesh': 'data=2,model=4', 'new_layers': 'classes=2,tokens=5'}
 _NONE = ('none', 'None')
 
 
@@ -61,8 +62,10 @@ def parsed(name: str, text: str, hint: Any) -> Any:
         typing.get_args(option)[0] is str) else checked(name, _numbers(name, text.split(',')), hint)
     if origin in (dict, Mapping):
       pairs = [part.partition('=') for part in text.split(',')]
-      if not all(key and equals for key, equals, _ in pairs):
-        raise ValueError(f'{name}={text} cannot be used: expected a list such as name=value,name=value.')
+      wrong = next((key for key, equals, _ in pairs if not (key and equals)), None)
+      if wrong is not None:
+        raise ValueError(f'{name}={text} cannot be used: {wrong!r} is not a pair with an equals sign. Write pairs '
+                         f'joined by commas, such as {_PAIRS.get(name, "a=1,b=2")}.')
       values = [value for *_, value in pairs]
       whole = typing.get_args(option)[1] is int
       return checked(name, dict(zip((key for key, *_ in pairs), _numbers(name, values) if whole else values,

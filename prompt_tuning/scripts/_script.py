@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prompt_tuning.programs import arguments
 from prompt_tuning.programs.command import TRACEBACK
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -13,17 +14,16 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 def parser(name: str, description: str) -> argparse.ArgumentParser:
   """Returns a parser for `python3 -m prompt_tuning.scripts.NAME`; `description` is the script's docstring."""
-  return argparse.ArgumentParser(
-    prog=f'python3 -m prompt_tuning.scripts.{name}', description=description, allow_abbrev=False,
+  return arguments.Parser(
+    prog=f'python3 -m prompt_tuning.scripts.{name}', description=description,
     formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def run(flags: argparse.ArgumentParser, argv: Sequence[str] | None,
         body: Callable[[argparse.Namespace], int | None]) -> int:
   """Runs `body` with the flags; returns its exit status (0 for None), or 2 after the message of a user's mistake."""
-  options = flags.parse_args(argv)
   try:
-    return body(options) or 0
+    return body(flags.parse_args(argv)) or 0
   except (ValueError, OSError, ImportError) as error:
     if os.environ.get(TRACEBACK):
       raise

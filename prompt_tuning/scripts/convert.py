@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.programs import arguments
 from prompt_tuning.scripts import _script
 
 _ENCODER, _DECODER = 'encoder', 'decoder'
@@ -25,8 +26,8 @@ _ENCODER, _DECODER = 'encoder', 'decoder'
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  flags = argparse.ArgumentParser(prog='prompt-tuning convert', description=__doc__, allow_abbrev=False,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags = arguments.Parser(prog='prompt-tuning convert', description=__doc__,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument('source', metavar='SOURCE', help='the trained prompt or prefix')
   flags.add_argument('destination', metavar='DESTINATION', help='the file or folder to write; a folder must be new or '
                                                                 'empty')

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from prompt_tuning import trees
-from prompt_tuning.programs import current_folder
+from prompt_tuning.programs import arguments, current_folder
 from prompt_tuning.scripts import _script
 
 _SHOWN = 12  # token ids per line
@@ -25,8 +25,8 @@ _SHOWN = 12  # token ids per line
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  flags = argparse.ArgumentParser(prog='prompt-tuning tasks', description=__doc__, allow_abbrev=False,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+  flags = arguments.Parser(prog='prompt-tuning tasks', description=__doc__,
+                           formatter_class=argparse.RawDescriptionHelpFormatter)
   flags.add_argument('pattern', nargs='?', default='', help='a regular expression; with --show the name of a task')
   flags.add_argument('--module', action='append', default=[], help='a module that adds tasks; may be repeated')
   flags.add_argument('--all', action='store_true', help='list variants too: prefixes mt5_ and byt5_, suffix _examples')

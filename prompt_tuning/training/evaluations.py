@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.data.target_checks import require_labels
 from prompt_tuning.data.tasks import Mixture, Task, short_names
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.evaluation import predictions
@@ -73,14 +74,16 @@ def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -
 
 
 def require_objective(objective: str | None, task: Task | Mixture, evaluations: Evaluations) -> None:
-  """Ensures that the metrics have the objective, as far as their names are known before predictions are.
+  """Ensures that the metrics can be computed and have the objective, as far as that is known before predictions are.
 
   Raises:
-    ValueError: they have not.
+    ValueError: they cannot, or have not.
+    ImportError: a library of a metric is not installed.
   """
   parts = [part for part, _ in task.parts(evaluations.split)]
   known = [f'{name}/loss' for name in short_names(parts)] if evaluations.loss_steps else []
   for part, name in zip(parts, short_names(parts), strict=True) if evaluations.examples != 0 else ():
+    require_labels(part, evaluations.split, evaluations.examples)
     examples = part.split(evaluations.split)
     texts = [example for example in (examples[i] for i in range(min(100, len(examples))))
              if isinstance(example.get('targets'), str)]
@@ -89,6 +92,8 @@ def require_objective(objective: str | None, task: Task | Mixture, evaluations: 
       return  # a user's function is called with predictions alone
     try:  # targets as their own predictions have the names of the metrics
       known += [f'{name}/{key}' for metric in part.metrics for key in metric(targets, targets)]
+    except ImportError:
+      raise
     except Exception:  # of a metric that compares other values, such as several references
       return
   if objective is not None and known and not any(objective in (name, name.split('/', 1)[1]) for name in known):

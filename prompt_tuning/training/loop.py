@@ -198,8 +198,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
                 about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
 
     if step >= train_steps and not owed:
-      log.say(f'The run in {model_dir} has ended at step {step}{best_of(best)}. Nothing is trained: increase '
-              'train_steps= to go on, or choose another folder.')
+      log.say(f'The run in {model_dir} has ended at step {step}{best_of(best)}. Nothing is trained: give it more '
+              'steps, or choose another folder.')
     log.say(f'{"Resumed" if saved else "Started"} at step {step} of {train_steps}: '
             f'{trees.count(state.trained):,} trained parameters, {trees.count(model.params):,} frozen, in {model_dir}')
     for warning in warnings:

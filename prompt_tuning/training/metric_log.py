@@ -238,7 +238,7 @@ class _Progress:
     if self._quiet:
       return
     if self._bar is not None:
-      self._on_bar(lambda bar: bar.console.print(text, markup=False, highlight=False))
+      self._on_bar(lambda bar: bar.console.print(terminal.in_words(text), markup=False, highlight=False))
     else:
       terminal.say(text)
 

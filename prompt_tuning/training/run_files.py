@@ -140,7 +140,7 @@ def restore(template: Any, arrays: Flat, prefix: str) -> Any:
 
 
 def started_from(given: Trained, own: Params, model: LanguageModel) -> Params:
-  """Returns the trained tensors of a file as first values, in the structure of the method's own.
+  """Returns the trained tensors of a file as first values, in the structure of the method's own, or of their shapes.
 
   Raises:
     ValueError: they were made for another model, or their names or shapes are not the method's.
@@ -150,8 +150,8 @@ def started_from(given: Trained, own: Params, model: LanguageModel) -> Params:
   found = {name: tuple(np.shape(array)) for name, array in given.tensors.items()}
   if found != wanted:
     told = lambda shapes: ', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'nothing'
-    raise ValueError(f'start_from= holds {told(found)}, but the method trains {told(wanted)}. Choose the method and '
-                     'its settings (length, rank, attentions) with which the file was trained.')
+    raise ValueError(f'The trained tensors to start from are {told(found)}, but the method trains {told(wanted)}. '
+                     'Choose the method and its settings (length, rank, attentions) with which the file was trained.')
   return trees.unflatten({name: jax.numpy.array(array, jax.numpy.float32) for name, array in given.tensors.items()})
 
 

@@ -11,7 +11,7 @@ import optax
 
 from prompt_tuning.devices import sharding
 from prompt_tuning.losses import Loss
-from prompt_tuning.models.parameters import ready
+from prompt_tuning.models.compiled import hidden_states
 from prompt_tuning.rows.conditioning import Context
 from prompt_tuning.rows.layouts import target_rows
 from prompt_tuning.training.optimizers import Optimizer, build
@@ -63,9 +63,8 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     keys = None
     if module.config.dropout_rate:
       keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch['example_ids'])
-    outputs = module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning,
-                           dropout=keys, hidden=loss.of == 'hidden')
-    value, sums = loss(outputs, batch)
+    x, project = hidden_states(module, params, batch, conditioning, dropout=keys)
+    value, sums = loss(x, batch, project)
     return value, {**sums, **_counts(batch)}
 
   def sums_of(params: Params, shared: tuple[Params, Array], batch: Batch) -> tuple[Params, dict[str, Array]]:

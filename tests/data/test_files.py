@@ -110,7 +110,7 @@ def test_a_column_of_loss_weights_is_named(tmp_path):
     path = write_jsonl(tmp_path / 'a.jsonl', [{'inputs': 'x', 'targets': 'y', 'w': wrong}])
     with pytest.raises(ValueError, match=r"a\.jsonl:1: column 'w' holds .*, but loss_weight=w needs numbers"):
       files.FileTask(path, loss_weight='w')
-  with pytest.raises(ValueError, match=r"a\.jsonl:1: there is no column 'weight'; found inputs, targets, w"):
+  with pytest.raises(ValueError, match=r"a\.jsonl:1: there is no column 'weight'; .* as loss_weight=COLUMN"):
     files.FileTask(path, loss_weight='weight')
 
 
@@ -199,8 +199,23 @@ def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path):
 def test_a_file_that_does_not_exist_or_has_another_ending_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r'gone\.jsonl: there is no such file'):
     registry.get(str(tmp_path / 'gone.jsonl'))
-  with pytest.raises(ValueError, match=r'a\.json is not a \.jsonl, \.tsv or \.csv file'):
-    files.FileTask(str(tmp_path / 'a.json'))
+  with pytest.raises(FileNotFoundError, match=r'gone\.json: there is no such file'):
+    files.FileTask(str(tmp_path / 'gone.json'))
+
+
+@pytest.mark.parametrize(('name', 'content', 'message'), [
+  ('a.json', b'{"inputs": "a"}\n', r'holds one JSON object a line, but .* Rename it to .*a\.jsonl\.$'),
+  ('a.json', b'[{"inputs": "a"}]', r'a\.json is a file of another kind: expected a \.jsonl file with one JSON object'),
+  ('a.txt', b'a\n', r'a\.txt is a file of another kind'),
+  ('a.parquet', b'\xff\x00', r'a\.parquet is a file of another kind'),
+  ('', b'', r'is a folder, not a file of examples\. Give a \.jsonl file'),
+])
+def test_what_exists_but_is_no_table_is_not_taken_for_the_name_of_a_task(tmp_path, name, content, message):
+  if name:
+    (tmp_path / name).write_bytes(content)
+  for read in (registry.get, files.read_table):
+    with pytest.raises(ValueError, match=message):
+      read(str(tmp_path / name))
 
 
 def test_csv_is_read_as_spreadsheets_write_it(tmp_path):
@@ -219,10 +234,13 @@ def test_quoted_values_of_a_tsv_file_are_unquoted(tmp_path):
   assert (example['inputs'], example['targets']) == ('a "b"', 'an "apple"')
 
 
-def test_quotation_marks_of_a_tsv_file_that_is_not_quoted_are_part_of_the_texts(tmp_path):
+def test_quotation_marks_of_a_tsv_file_that_is_not_quoted_are_part_of_the_texts(tmp_path, caplog):
   (tmp_path / 'a.tsv').write_text('inputs\ttargets\n"Good"\tx\n"Good" film\t"\n')
   found = files.FileTask(str(tmp_path / 'a.tsv'), validation=0.0).split('all')
   assert [(e['inputs'], e['targets']) for e in found] == [('"Good"', 'x'), ('"Good" film', '"')]
+  files.read_table(str(tmp_path / 'a.tsv'))
+  (note,) = caplog.messages
+  assert note.startswith(f'{tmp_path}/a.tsv:3 has a value that goes on after its quotation')
 
 
 def test_labels_may_be_given_as_numbers(tmp_path):
@@ -306,3 +324,8 @@ class WordVocabulary:
     ids = [2 + sum(map(ord, word)) for word in text.split()]
     self.words.update(zip(ids, text.split(), strict=True))
     return ids
+
+
+def test_a_metric_is_given_once():
+  with pytest.raises(ValueError, match=r'metrics=accuracy,f1,accuracy names accuracy twice\. Give each'):
+    files.FileTask([('a', 'b')], metrics=('accuracy', 'f1', 'accuracy'))

@@ -230,10 +230,10 @@ CASES = {
   'prompt, data': DATA, 'prompt, fsdp': FSDP,
   'two prompts in packed rows, dropout, microbatches':
     Case('gpt2', TwoPrompts(layouts.before_eos), (2, 2, 2), packed=True, microbatches=2, dropout_rate=0.3),
-  'pairs of rows': Case('gpt2', PROMPT, (2, 2, 2), loss=Loss(function=pairwise_cosine, of='hidden')),
   'retrained, eight bits': Case('llama', Retrained('.*layers_1/(mlp|self).*'), (2, 2, 2), dtype='int8'),
 }
 SLOW = {
+  'pairs of rows': Case('gpt2', PROMPT, (2, 2, 2), loss=Loss(function=pairwise_cosine, of='hidden')),
   'prompt, model': MODEL, 'prompt in front of a causal model': IN_FRONT,
   'prefix, eight bits': Case('llama', Prefix(3), (2, 2, 2), dtype='int8'),
   'two prompts in front, one a row': Case('llama', TwoPrompts(layouts.before), (2, 2, 2)),

@@ -11,7 +11,7 @@ from test_configuration_page import names
 from test_programs import FROM_CHECKPOINT, LENGTHS
 
 from prompt_tuning.prompts import PATH
-from prompt_tuning.runs import evaluating, objects, training
+from prompt_tuning.runs import objects, training
 
 RESTORE, SAVE, DATASET = (f'utils.{name}Config' for name in ('RestoreCheckpoint', 'SaveCheckpoint', 'Dataset'))
 RATE, UNIFORM = 'utils.create_learning_rate_scheduler', 'prompt_init/linen.initializers.uniform'
@@ -239,10 +239,8 @@ EVAL = {
   'PROMPT_FILE': ("'other.npy'", lambda run: run.prompt, 'other.npy'),
   f'{INIT}.np_load.path': ("'other.npy'", lambda run: run.prompt, 'other.npy'),
   f'{DATASET}.split': ("'validation'", lambda run: run.split, 'validation'),
-  'eval_script.evaluate.label_words': ("['4', '5 6']", lambda run: evaluating.ranked(run, task(run)).words,
-                                       ('4', '5 6')),
-  'eval_script.evaluate.label_score': ("'mean'", lambda run: evaluating.ranked(run, task(run)).score, 'mean',
-                                       "--gin.eval_script.evaluate.label_words=['4', '5 6']"),
+  'eval_script.evaluate.label_words': ("['4', '5 6']", lambda run: run.label_words, ('4', '5 6')),
+  'eval_script.evaluate.label_score': ("'mean'", lambda run: run.label_score, 'mean'),
   'eval_script.evaluate.fallback_init_rng': ('5', lambda run: run.first_values_seed, 5),
 }
 INFER = {

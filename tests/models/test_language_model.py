@@ -206,15 +206,15 @@ def test_text_for_a_model_without_a_vocabulary_is_an_error(tiny):
 
 def test_prompts_that_see_different_things_cannot_share_a_batch(tiny):
   blind = SavedPrompt(SHORT.vectors, visibility=Visibility(input=False))
-  with pytest.raises(ValueError, match=r'have different visibility. Run them in separate batches'):
+  with pytest.raises(ValueError, match=r'have different visibility: .*input=False.* and .*input=True.*. Run them in'):
     collect_prompts([LONG, blind], 2, tiny)
 
 
 def test_prompts_of_a_batch_are_gathered_once_each(tiny):
   chosen, conditioning = collect_prompts([SHORT, None, LONG, SHORT], 4, tiny)
   assert conditioning.encoder.prompt.shape == (2, 3, 12)
-  assert [each[:2] for each in chosen] == [(0, 2), (0, 0), (1, 3), (0, 2)]
-  assert chosen[0][2] is layouts.after_eos
+  assert [(use.number, use.layout.prompt_length) for use in chosen] == [(0, 2), (0, 0), (1, 3), (0, 2)]
+  assert chosen[0].layout.placement is layouts.after_eos
 
 
 def test_lengths_are_rounded_up_to_few():

@@ -153,3 +153,17 @@ def test_retrained_parameters_can_be_saved_in_the_models_place(tiny, tmp_path):
 def test_an_unknown_layout_is_an_error(tiny, tmp_path):
   with pytest.raises(ValueError, match=r"layout='torch' is unknown. Use \"huggingface\" or \"t5x\""):
     save_model(tiny, str(tmp_path), layout='torch')
+
+
+@pytest.mark.parametrize('name', ['run.toml', 'checkpoint_3/state.safetensors'])
+def test_the_folder_of_a_run_that_ended_early_is_not_a_model(tmp_path, name):
+  path = tmp_path / name
+  path.parent.mkdir(exist_ok=True)
+  path.write_text('')
+  with pytest.raises(ValueError, match=r'is the folder of a run, which holds trained tensors, not the frozen model'):
+    load_model(str(path.parent))
+
+
+def test_a_vocabulary_that_is_a_path_says_what_reads_it():
+  with pytest.raises(ValueError, match=r"vocabulary='spiece.model' cannot be used: .*load_vocabulary reads from"):
+    load_model('t5_integers', vocabulary='spiece.model')

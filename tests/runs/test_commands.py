@@ -77,6 +77,7 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
 
 @pytest.mark.parametrize(('arguments', 'message'), [
   (['--model', 't5_integer'], 'there is no such folder. Did you mean t5_integers'),
+  (['--model', __file__], 'this is a file. Give a T5X checkpoint, a Hugging Face folder, or the name of a model'),
   (['--template', 'Sum: {lst}'], "there is no column 'lst'; found id, list, label. Did you mean list"),
   (['--loss', 'margn'], "There is no loss 'margn'. Did you mean margin"),
   (['--loss.z_los', '3'], "The loss cross_entropy has no option 'z_los'. Did you mean z_loss"),
@@ -86,10 +87,13 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
   (['--evaluation_split', 'tset'], "has no split 'tset'"),
   (['--init', 'unifrm'], "There is no first value 'unifrm'"),
   (['--length', '0'], '--length=0 cannot be used'),
+  (['--metrics', 'f1:5'], "none of the 4 targets is '5'; found '3', '4'"),
 ])
 def test_what_cannot_work_ends_with_one_message(arguments, message, run, folders, rows, tmp_path):
-  status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
-                          *QUICK, *arguments)
+  given = dict(zip(COLUMNS[::2], COLUMNS[1::2], strict=True)) | {'--model': folders['t5']} | dict(
+    zip(arguments[::2], arguments[1::2], strict=True))
+  status, _, errors = run('train', '--data', rows, '--output', tmp_path / 'run', *QUICK,
+                          *(f'{name}={value}' for name, value in given.items()))
   assert status == 2
   assert message in errors and 'Traceback' not in errors
   assert not (tmp_path / 'run/metrics.jsonl').exists()
@@ -99,7 +103,7 @@ def test_a_run_whose_rate_does_not_fall_can_be_extended(run, folders, rows, tmp_
   command = ['train', '--model', folders['t5'], '--data', rows, *COLUMNS, *QUICK, '--output', tmp_path / 'run',
              '--length=2', '--schedule=constant']
   assert run(*command)[0] == 0
-  status, _, errors = run(*command, '--steps', '6')
+  status, _, errors = run(*('--steps=6' if each == '--steps=4' else each for each in command))
   assert status == 0 and 'Resumed at step 4 of 6' in errors
 
 
@@ -127,13 +131,30 @@ def test_the_plan_of_plain_flags(run, folders, rows, tmp_path):
 
 
 def test_the_plan_of_a_run_that_has_ended_or_whose_targets_cannot_be_given_back(run, folders, rows, tmp_path):
-  common = ['train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS, *QUICK]
-  assert run(*common)[0] == 0
-  status, printed, errors = run(*common, '--dry_run')
+  common = ['train', '--model', folders['t5'], '--data', rows, *COLUMNS, *QUICK]
+  assert run(*common, '--output', tmp_path / 'run')[0] == 0
+  status, printed, errors = run(*common, '--output', tmp_path / 'run', '--dry_run')
   assert status == 2 and f'The run in {tmp_path / "run"} has ended at step 4' in errors
   assert 'First values: sampled; learning rate' in printed and 'dropout 0; seed 0' in printed
   status, printed, errors = run(*common, '--output', tmp_path / 'other', '--dry_run', '--max_target_length', '1')
-  assert status == 2 and 'targets of' in errors and 'are longer than max_target_length and are cut' in errors
+  assert 'metrics.jsonl' not in printed  # nothing is listed that would not be written
+  assert status == 2 and 'targets of' in errors and 'are longer than --max_target_length= and are cut' in errors
+
+
+def test_tensors_to_start_from_are_compared_before_anything_is_evaluated(run, folders, rows, tmp_path):
+  np.save(tmp_path / 'first.npy', np.zeros((3, 8), np.float32))
+  for more in ([], ['--dry_run']):
+    status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
+                            '--start_from', tmp_path / 'first.npy', '--length=4', *more)
+    assert status == 2 and 'Evaluating' not in errors
+    assert f'--start_from={tmp_path}/first.npy cannot be used. The trained tensors to start from are enc' in errors
+
+
+def test_words_to_rank_are_compared_with_the_targets_before_the_model_is_read(run, folders, rows, tmp_path):
+  status, _, errors = run('eval', '--model', folders['t5'], '--data', rows, *COLUMNS, '--label_words=3,5', '--output',
+                          tmp_path / 'judged')
+  assert status == 2 and "The target '4' is not among the words to rank, '3', '5'" in errors
+  assert 'Reading' not in errors and not (tmp_path / 'judged').exists()
 
 
 def test_a_prompt_may_be_a_folder_of_peft(run, folders, rows, tmp_path):

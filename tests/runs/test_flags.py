@@ -1,9 +1,12 @@
 """Plain flags: the runs that they describe, what slips are answered with, and messages in the user's words."""
 
 import dataclasses
+import functools
 
 import pytest
+from absl import logging
 
+from prompt_tuning.files import terminal
 from prompt_tuning.programs import command
 from prompt_tuning.runs import method_settings
 from prompt_tuning.runs.flags import RUNS, in_words
@@ -17,10 +20,10 @@ def run_of(program, *arguments):
 
 
 def test_flags_are_the_fields_of_the_run():
-  run = run_of('train', *TRAIN, '--steps=7', '--learning-rate', '0.5', '--template', 'Q: {q}\nA:', '--packed',
+  run = run_of('train', *TRAIN, '--steps=7', '--learning-rate', '0.5', '--template', 'Q: {q}\nA:', '--check_frozen',
                '--mesh', 'data=2,model=4', '--labels', '0=no,1=yes', '--validation', '0.3', '--seed', 'none',
                '--buckets', '8,16', '--metrics=accuracy,f1:yes', '--keep=none')
-  assert (run.steps, run.learning_rate, run.template, run.packed) == (7, 0.5, 'Q: {q}\nA:', True)
+  assert (run.steps, run.learning_rate, run.template, run.check_frozen) == (7, 0.5, 'Q: {q}\nA:', True)
   assert (run.mesh, run.labels) == ({'data': 2, 'model': 4}, {'0': 'no', '1': 'yes'})
   assert (run.validation, run.seed, run.buckets) == (0.3, None, (8, 16))
   assert (run.metrics, run.keep) == (('accuracy', 'f1:yes'), None)
@@ -44,12 +47,22 @@ def test_settings_of_the_method_and_options_of_choices_are_flags():
   ('train', [*TRAIN, '--method=prefx'], r"method='prefx' is unknown. Did you mean prefix"),
   ('train', [*TRAIN, '--rank=a', '--method=low_rank'], r'rank=a cannot be used'),
   ('train', [*TRAIN, '--steps=many'], r'steps=many cannot be used'),
-  ('train', [*TRAIN, '--mesh=model'], r'mesh=model cannot be used: expected a list such as name=value'),
+  ('train', [*TRAIN, '--mesh=model'], r"mesh=model cannot be used: 'model' is not a pair with an equals sign"),
+  ('train', [*TRAIN, '--labels=0=no,1'], r"labels=0=no,1 .* '1' is not a pair .*, such as 0=negative,1=positive\.$"),
   ('train', [*TRAIN, 'stray'], r"'stray' belongs to no flag"),
   ('train', [*TRAIN, '--TRAIN_STEPS=5'], r'Write --gin\.TRAIN_STEPS=5$'),
   ('train', [*TRAIN, '--gin.BATCH_SIZE=5'], r'--model and --gin.BATCH_SIZE cannot be used in one command'),
   ('eval', ['--gin_file=a.gin', '--config=run.toml'], r'--config and --gin_file cannot be used in one command'),
   ('infer', ['--steps=3'], r'no flag --steps'),
+  ('eval', ['--length=3'], r'--length is a flag of train. eval has it as an option .*: --method.length VALUE'),
+  ('train', [*TRAIN, '--steps=5', '--steps', '6'], r'--steps is given twice: 5 and 6. Give it once\.$'),
+  ('train', [*TRAIN, '--metrics=accuracy', '--metrics=f1'], r'Give it once, as --metrics accuracy,f1'),
+  ('train', [*TRAIN, '--loss.z_loss=1', '--loss.z_loss=2'], r'--loss.z_loss is given twice: 1 and 2'),
+  ('train', ['--gin_file=a.gin', '--dry_run', '--dry_run=compile'], r'--dry_run is given twice: plan and compile'),
+  ('eval', ['--label_words'], r'--label_words has no value. Write --label_words LABEL_WORDS'),
+  ('train', [*TRAIN, '--loss.z_loss'], r'--loss.z_loss has no value'),
+  ('train', [*TRAIN, '--process_count=x'], r'--process_count=x cannot be used: expected a whole number'),
+  ('train', [*TRAIN, '--nomultiprocess_gpu=x'], r"--nomultiprocess_gpu takes no value, but got 'x'"),
   ('train', [*TRAIN, '--config=gone.toml'], r'gone.toml: there is no such file'),
   ('train', [*TRAIN, '--import=no_such_module_here'], r'does not exist. Start the program in the folder'),
 ])
@@ -80,6 +93,16 @@ def test_flags_win_over_the_file(tmp_path):
 def test_messages_of_the_library_are_in_the_words_of_the_flags():
   assert in_words('train', 'model_dir=a holds a run (mesh model=4)') == '--output=a holds a run (mesh model=4)'
   assert in_words('train', 'imports=MODULE, length=3, x=4') == '--import=MODULE, --length=3, x=4'
+
+
+def test_lines_that_are_said_and_logged_are_in_the_words_of_the_flags(capsys, caplog):
+  with terminal.worded(functools.partial(in_words, 'train')):
+    terminal.say('Increase lengths= to keep them.')
+    logging.warning('%d of them: max_input_length= cuts %s', 3, 'them')
+  terminal.say('Increase lengths= to keep them.')
+  assert capsys.readouterr().err.splitlines()[-2:] == [
+    'Increase --max_input_length= and --max_target_length= to keep them.', 'Increase lengths= to keep them.']
+  assert caplog.messages == ['3 of them: --max_input_length= cuts them']
 
 
 def test_every_field_has_help_and_settings_read_from_source_are_those_of_the_classes(capsys):

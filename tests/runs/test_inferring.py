@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prompt_tuning.runs import inferring
+from prompt_tuning.runs import inferring, training
 from prompt_tuning.runs.infer_run import InferRun
 
 
@@ -40,3 +40,10 @@ def test_a_text_file_that_holds_a_table_is_refused(tmp_path):
   (tmp_path / 'a.txt').write_text('1\t2\n3\t4\n')
   with pytest.raises(ValueError, match=r'a.txt holds values separated by tabs'):
     examples(tmp_path / 'a.txt')
+
+
+def test_a_folder_above_the_output_that_is_made_is_said(tmp_path, capsys):
+  training.say_new_folder(str(tmp_path / 'a.jsonl'))
+  assert capsys.readouterr().err == ''
+  training.say_new_folder(str(tmp_path / 'gone/a.jsonl'))
+  assert capsys.readouterr().err == f'The folder {tmp_path}/gone does not exist yet: it is made.\n'

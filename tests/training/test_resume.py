@@ -148,7 +148,7 @@ def test_any_method_starts_from_saved_tensors_of_its_own_kind(tmp_path):
                       optimizer=optax.set_to_zero())
   for name, array in first.trained.items():
     np.testing.assert_array_equal(run.trained[name], array)
-  with pytest.raises(ValueError, match=r'start_from= holds .*prefix/keys .* but the method trains encoder/p'):
+  with pytest.raises(ValueError, match=r'to start from are .*prefix/keys .* but the method trains encoder/p'):
     toy_run.train(tmp_path / 'third', start_from=begun)
 
 

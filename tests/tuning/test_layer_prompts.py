@@ -12,6 +12,7 @@ from test_every_method import DECODER_ONLY
 from prompt_tuning import trees
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.slots import added_vectors
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
@@ -42,6 +43,10 @@ def test_every_layer_adds_its_own_to_what_a_causal_model_hands_on():
   for found, wanted in zip(run(given(values), method='run_prompt'), run(sums, method='run_layer_prompts'),
                            strict=True):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_stack_of_one_layer_has_a_prompt_and_adds_nothing():
+  assert added_vectors(given(vectors(1)), layers=1).shape == (0, 2 * P, D)
 
 
 def test_the_encoder_gives_the_norm_of_the_sum_where_layers_hand_on_what_they_get(tiny):

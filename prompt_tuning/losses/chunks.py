@@ -1,0 +1,91 @@
+"""Functions of logits, computed for a few target positions at a time, so that all logits never exist at once.
+
+Logits are B·S·V numbers, more than anything else in a step, and most positions have no target. So the positions with
+a target are moved to the front of each row, rows are cut into chunks of columns, and chunks without targets skipped.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning.types import Array
+
+MOST = 1 << 23  # logits that are computed at once: 32 MiB
+
+
+def at_targets(function: Callable[..., Any], project: Callable[[Array], Array], hidden: Array, weights: Array,
+               *others: Array, most: int = MOST) -> Any:
+  """Returns the function's results for each position, 0 where the weight is 0.
+
+  Args:
+    function: (logits [B, C, V], *others [B, C]) -> a pytree of arrays [B, C, ...].
+    project: hidden states [B, C, D] -> logits.
+    hidden: [B, S, D].
+    weights: [B, S], 0 at positions without a target.
+    *others: [B, S] further arrays that the function reads.
+    most: logits that are computed at once.
+
+  Returns:
+    The pytree, with arrays [B, S, ...].
+  """
+  real = weights != 0
+  columns = _columns(project, hidden, most)
+  if columns >= hidden.shape[1]:
+    found = function(project(hidden), *others)
+  else:
+    order = jnp.argsort(~real, axis=1, stable=True)
+    found = _scanned(lambda x, *rest: function(project(x), *rest), columns, order, real, hidden, *others)
+    place = jnp.argsort(order, axis=1)
+
+    def joined(array: Array) -> Array:  # [chunks, B, C, ...] -> [B, S, ...]
+      rows = jnp.moveaxis(array, 0, 1).reshape(len(hidden), -1, *array.shape[3:])
+      return _taken(rows, place)
+
+    found = jax.tree.map(joined, found)
+  return jax.tree.map(lambda x: jnp.where(real.reshape(*real.shape, *[1] * (x.ndim - 2)), x, 0), found)
+
+
+def sum_at_targets(function: Callable[..., Any], project: Callable[[Array], Array], hidden: Array, weights: Array,
+                   *others: Array, most: int = MOST) -> Any:
+  """Returns the sum of the function's results over all positions; the arguments are those of `at_targets`.
+
+  The function returns sums over the positions that it reads, to which one without weight adds nothing. A gradient
+  computes the logits of a chunk again, instead of keeping those of all.
+  """
+  columns = _columns(project, hidden, most)
+  if columns >= hidden.shape[1]:
+    return function(project(hidden), *others)
+  real = weights != 0
+  order = jnp.argsort(~real, axis=1, stable=True)
+  parts = _scanned(jax.checkpoint(lambda x, *rest: function(project(x), *rest)), columns, order, real, hidden, *others)
+  return jax.tree.map(lambda part: part.sum(0), parts)
+
+
+def _columns(project: Callable[[Array], Array], hidden: Array, most: int) -> int:
+  """Returns how many columns of the rows make a chunk."""
+  rows, _, vocabulary = jax.eval_shape(project, hidden).shape
+  return max(1, most // (rows * vocabulary))
+
+
+def _scanned(body: Callable[..., Any], columns: int, order: Array, real: Array, *arrays: Array) -> Any:
+  """Returns what `body` returns for each chunk of the ordered arrays, stacked; 0 for chunks without a target."""
+  count = -(-order.shape[1] // columns)
+
+  def chunks(array: Array) -> Array:  # [B, S, ...] -> [chunks, B, C, ...]
+    array = _taken(array, order)
+    array = jnp.pad(array, [(0, 0), (0, count * columns - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
+    return jnp.moveaxis(array.reshape(len(array), count, columns, *array.shape[2:]), 1, 0)
+
+  def one(_: None, chunk: tuple[Array, ...]) -> tuple[None, Any]:
+    has_targets, *rest = chunk
+    nothing = lambda *arrays: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(body, *arrays))
+    return None, jax.lax.cond(jnp.any(has_targets), body, nothing, *rest)
+
+  return jax.lax.scan(one, None, tuple(map(chunks, (real, *arrays))))[1]
+
+
+def _taken(array: Array, order: Array) -> Array:
+  """Returns [B, S, ...] with each row's positions in the order [B, S]."""
+  return jax.vmap(lambda row, places: row.at[places].get(mode='promise_in_bounds'))(array, order)

@@ -1,0 +1,77 @@
+"""Decoding over weights that are apart gives what the scan gives, and holds one copy of them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prompt_tuning import trees
+from prompt_tuning.decoding.samplers import BeamSearch, Greedy
+from prompt_tuning.evaluation.saved import Trained
+from prompt_tuning.models import apart
+from prompt_tuning.models.parameters import merge
+from prompt_tuning.models.quantised import quantise
+from prompt_tuning.rows.conditioning import LowRankUpdate
+from prompt_tuning.tuning.low_rank import LowRank
+from prompt_tuning.tuning.prefix import Prefix
+
+INPUTS = [[7, 8, 9, 4], [10, 3], [12, 13, 14]]
+
+
+@pytest.fixture
+def unrolled(monkeypatch):
+  """Returns a function that returns a model whose layers are apart."""
+  def change(model):
+    changed = dataclasses.replace(model)
+    with monkeypatch.context() as patch:
+      patch.setattr(apart, 'LEAST', 0)
+      layers = changed.layers  # kept from now on
+    assert any(isinstance(array, apart.Apart) for array in trees.flatten(layers).values())
+    return changed
+
+  return change
+
+
+@pytest.mark.parametrize(('name', 'sampler'), [('tiny', Greedy()), ('causal', BeamSearch(num_decodes=3))])
+def test_answers_with_a_prefix_are_those_of_the_scan(request, unrolled, name, sampler):
+  model = request.getfixturevalue(name)
+  method = Prefix(2)
+  trained = {path: jnp.asarray(np.random.default_rng(0).normal(size=array.shape), jnp.float32)
+             for path, array in trees.flatten(method.initialise(jax.random.key(0), model)).items()}
+  ask = lambda model: [each.tolist() for each in model.predict(
+    INPUTS, Trained(trained), sampler=sampler, max_length=6)]
+  assert ask(unrolled(model)) == ask(model)
+
+
+def test_low_rank_updates_and_eight_bits_are_read_layer_by_layer(causal, unrolled):
+  layers = lambda path, array: quantise(array) if 'mlp/wo/kernel' in path else array
+  model = dataclasses.replace(causal, params=trees.map_named(layers, causal.params))
+  method = LowRank(2, ('.*layers_1/.*(query|wo)/kernel',))
+  trained = trees.flatten(method.initialise(jax.random.key(0), model))
+  trained = {path: np.full(array.shape, 0.3, np.float32) for path, array in trained.items()}
+  ask = lambda model: [each.tolist() for each in model.predict(INPUTS, Trained(trained), max_length=6)]
+  assert ask(unrolled(model)) == ask(model) != [each.tolist() for each in model.predict(INPUTS, max_length=6)]
+
+
+def test_retrained_layers_take_the_place_of_the_frozen_ones(causal, unrolled):
+  path = 'decoder/layers/mlp/wo/kernel'
+  update = {'decoder/layers_1/mlp/wo/kernel': LowRankUpdate(jnp.ones((14, 1)), jnp.ones((1, 12)))}
+  wanted, found = (trees.flatten(merge(params, update))[path] for params in (causal.params, unrolled(causal).layers))
+  for layer in range(2):
+    np.testing.assert_array_equal(found[layer], wanted[layer])
+
+
+def test_layers_that_are_apart_share_the_memory_of_the_stack(monkeypatch):
+  monkeypatch.setattr(apart, 'LEAST', 0)
+  stacked = {'decoder': {'layers': {'kernel': jnp.ones((3, 16, 32), jnp.bfloat16)}}, 'other': jnp.ones(2)}
+  found = apart.apart(stacked)
+  start = stacked['decoder']['layers']['kernel'].unsafe_buffer_pointer()
+  layers = found['decoder']['layers']['kernel'].layers
+  assert [each.unsafe_buffer_pointer() - start for each in layers] == [0, 1024, 2048]
+  assert found['other'] is stacked['other']
+
+
+def test_small_models_are_scanned(causal):
+  assert causal.layers is causal.params
