@@ -40,8 +40,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   Args:
     model: the frozen model.
     examples: the training examples: a task or its name; a .jsonl, .tsv or .csv file, a DataFrame or a dataset with the
-      columns `inputs` and `targets`; or a list of such dicts or of pairs, of texts or token ids. Other columns have no
-      meaning; `FileTask` reads columns of other names, and loss weights.
+      columns `inputs` and `targets`, or `messages`; or a list of such dicts or of pairs, of texts or token ids. Other
+      columns have no meaning; `FileTask` reads columns of other names, and loss weights.
     method: the tuning method; None means a prompt that starts from sampled rows of the embedding.
     prompt_length: P, if no method is given; None means 20.
     steps: the number of training steps.
@@ -151,9 +151,10 @@ def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mappi
   if isinstance(examples, str | os.PathLike):
     return registry.get(str(examples), model.vocabulary, lengths)
   if isinstance(examples, Mapping) and examples and all(map(_is_table, examples.values())):  # splits
-    parts = {name: files.FileTask(table, validation=0.0) for name, table in examples.items()}
+    parts = {name: files.FileTask(table, validation=0.0, vocabulary=model.vocabulary)
+             for name, table in examples.items()}
     return tasks.Task('examples', {name: part.split('all') for name, part in parts.items()}, _METRICS)
-  task = files.FileTask(examples, name='examples', validation=held_out)
+  task = files.FileTask(examples, name='examples', validation=held_out, vocabulary=model.vocabulary)
   unused = {name for each in task.split('all') for name in each['row']} & set(tasks.RESERVED) - {'inputs', 'targets'}
   if unused:
     logging.warning('The columns %s of the examples have no meaning here. `FileTask(…, loss_weight=COLUMN)` reads loss '

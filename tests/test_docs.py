@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tomllib
 
+import chat_toys
 import numpy as np
 import pytest
 
@@ -39,7 +40,7 @@ TOYS = {
   '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
   '/models/t5-small': '{model}',
-  '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen',
+  '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen', '/models/chat': '{toys}/chat',
   'negative': '1', 'positive': '2', "'bad'": "'1'", "'good'": "'2'",  # words that the toys' vocabulary has
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
 # Sizes of the toy, instead of those of the models in the pages' commands.
@@ -101,6 +102,7 @@ def toys(tmp_path_factory):
     vocab_size=32, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, family='llama',
     mlp_activations=('silu', 'linear'), query_scale=6**-0.5, rotary=(Rotary(),) * 2, windows=(0, 0)),
     vocabulary=model.vocabulary), str(folder / 'qwen'))
+  chat_toys.write_model(folder / 'chat')
   if SEQIO:
     sys.path.insert(0, str(ROOT / 'tests/data'))
     try:
@@ -128,6 +130,13 @@ def place(tmp_path, toys, monkeypatch):
   save_prompt(tmp_path / 'runs/reviews/best.safetensors')
   run_file.write(str(tmp_path / 'runs/reviews/run.toml'), {'model': find_model('t5_integers'), 'data': 'reviews.jsonl'},
                  program='train')
+  (tmp_path / 'runs/chat').mkdir()
+  saved.SavedPrompt(np.ones((2, 12), np.float32)).save(str(tmp_path / 'runs/chat/best.safetensors'))
+  run_file.write(str(tmp_path / 'runs/chat/run.toml'), {'model': str(toys / 'chat'), 'data': 'chats.jsonl'},
+                 program='train')
+  chats = [{'messages': [chat_toys.SYSTEM, {**chat_toys.USER, 'content': f'{i}?'}, chat_toys.ANSWER]}
+           for i in range(30)]
+  (tmp_path / 'chats.jsonl').write_text('\n'.join(map(json.dumps, chats)))
   save_prompt(tmp_path / 'sst2.npy')
   for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl'):
     (tmp_path / name).write_text('\n'.join(map(json.dumps, ROWS)))

@@ -7,6 +7,7 @@ import pytest
 from prompt_tuning.losses import Loss
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.layouts import CausalLayout, Layout, assemble
+from prompt_tuning.rows.turns import Turns
 
 
 @pytest.mark.parametrize(('placement', 'slots'), [
@@ -87,3 +88,42 @@ def test_targets_may_stand_in_another_stack_that_the_layout_names(base, more):
   assert layouts.target_rows(batch) is batch['speaker']
   logits = np.random.default_rng(0).normal(0, 1, (1, batch['speaker']['targets'].shape[1], 11)).astype(np.float32)
   assert Loss()(logits, batch, jnp.asarray)[0] == Loss()(logits, wanted, jnp.asarray)[0]
+
+
+def test_a_prompt_in_a_turn_stands_where_the_turn_begins():
+  turns = Turns([7, 8, 9], starts={'system': 1, 'user': 2})
+  slots = lambda layout, inputs=turns, **how: layout.example(inputs, [4], **how)['decoder']['prompt_slots'].tolist()
+  assert slots(CausalLayout(2, layouts.at_system)) == [-1, 0, 1, -1, -1]
+  assert slots(CausalLayout(2, layouts.at_user)) == [-1, -1, 0, 1, -1]
+  assert slots(CausalLayout(2, layouts.at_user, started=True)) == [-1, -1, -1, 0, 1, -1]
+  assert slots(CausalLayout(2, layouts.at_user), [7], prompt_length=0) == [-1]
+  assert Layout(1, layouts.at_user).example(turns, [])['encoder']['prompt_slots'].tolist() == [-1, -1, 0, -1]
+  with pytest.raises(ValueError, match=r'prompt_at=user cannot be used: .* an input is a plain text or token ids'):
+    slots(CausalLayout(2, layouts.at_user), [7, 8])
+  with pytest.raises(ValueError, match='prompt_at=system cannot be used: a:1 has no turn of the system'):
+    slots(CausalLayout(2, layouts.at_system), Turns([7], {'user': 0}, where='a:1'))
+
+
+@pytest.mark.parametrize(('layout', 'moved'), [
+  (CausalLayout(2), 0), (CausalLayout(2, layouts.after_bos), 2), (CausalLayout(started=True), 1)])
+def test_tokens_of_the_input_may_be_targets(layout, moved):
+  rows = layout.example([7, 8, 9], [4, 5], input_weights=[0, 1, 0], loss_weight=0.5)['decoder']
+  places = [0 + moved, 2 + moved, 3 + moved]
+  assert np.flatnonzero(rows['loss_weights']).tolist() == places
+  assert rows['targets'][places].tolist() == [8, 4, 5] and set(rows['loss_weights'][places]) == {0.5}
+
+
+@pytest.mark.parametrize(('layout', 'why'), [
+  (Layout(), 'the encoder reads'), (CausalLayout(prefix_lm=True), 'in a prefix-LM'),
+  (CausalLayout(1, layouts.after_eos, cached=True), 'inputs are cached'), (layouts.LabelLayout(), 'are labelled')])
+def test_tokens_of_an_input_that_is_no_part_of_the_row_cannot_be_targets(layout, why):
+  assert layout.example([7, 8], [1], input_weights=[0, 0])
+  with pytest.raises(ValueError, match=f'train_on=all cannot be used: .*{why}.* Give train_on=last'):
+    layout.example([7, 8], [1], input_weights=[0, 1])
+
+
+def test_turns_that_cannot_be_used_are_errors():
+  with pytest.raises(ValueError, match='A conversation has 2 tokens, which are too many'):
+    Turns([7, 8]).shortened(lambda each: len(each) < 2)
+  with pytest.raises(ValueError, match='a:1 begins with a token that is trained, but nothing predicts it'):
+    Turns([7, 8], weights=np.ones(2), where='a:1')

@@ -9,7 +9,7 @@ import numpy as np
 from prompt_tuning.data.tasks import Mixture, Task
 
 _MOST = 20_000  # examples that are read; of more, evenly spaced ones
-_DECIDING = ('inputs', 'targets', 'loss_weight', 'inputs_ends', 'targets_ends')
+_DECIDING = ('inputs', 'targets', 'loss_weight', 'inputs_ends', 'targets_ends', 'targets_end')
 
 
 def digest(task: Task | Mixture, split: str) -> str:

@@ -1,9 +1,9 @@
 """Tasks from the rows of JSONL, TSV and CSV files and of tables in memory, without writing Python.
 
-A JSONL file has one JSON object per line; its keys are the columns. The first line of a TSV or CSV file names the
-columns. Values may be quoted, as in spreadsheets, and only those of CSV may contain line breaks; in a TSV file with a
-value such as `"Good" film`, which no quoting gives, all quotation marks are part of the texts. A template such as
-"sst2 sentence: {text}" turns a row's columns into a text.
+A JSONL file has one JSON object per line; its keys are the columns, which may be those of a conversation. The first
+line of a TSV or CSV file names the columns. Values may be quoted, as in spreadsheets, and only those of CSV may contain
+line breaks; in a TSV file with a value such as `"Good" film`, which no quoting gives, all quotation marks are part of
+the texts. A template such as "sst2 sentence: {text}" turns a row's columns into a text.
 """
 
 import contextlib
@@ -24,6 +24,7 @@ from absl import logging
 from prompt_tuning.checks import typed
 from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import tables
+from prompt_tuning.data.row_forms import INPUTS, TARGETS, RowReader
 from prompt_tuning.data.tasks import Example, Metric, Task, is_table
 from prompt_tuning.data.templates import IN_MEMORY, Row, Templates
 from prompt_tuning.data.vocabulary import require_whole
@@ -45,7 +46,8 @@ class FileTask(Task):
 
   Args:
     path: a .jsonl, .tsv or .csv file, local or `gs://`; or a table in memory, such as a DataFrame (`tables.records`).
-    inputs: template of the input text.
+    inputs: template of the input text. If both templates are absent, rows may also be conversations, or prompts with
+      completions, see `row_forms.RowReader`.
     targets: template of the target text.
     labels: maps values of the columns in `targets` to texts, for example {'0': 'negative', '1': 'positive'}.
     validation: the fraction of rows for validation, or another file or table.
@@ -54,24 +56,28 @@ class FileTask(Task):
     name: the task's name; the path by default.
     loss_weight: the column that weights each row's targets in the training loss; None weights all equally.
     cut: the side at which a column's text is cut if an example is too long, 'left' or 'right'; a template's own words
-      are not cut.
+      are not cut. Of conversations, whole turns are removed first, then this side of the user's last.
+    train_on: the turns of a conversation that are trained, 'all' of the assistant or its 'last'; None if rows are only
+      evaluated.
+    vocabulary: the model's, whose folder has the chat template, for conversations; or a function that returns it.
 
   Raises:
     ValueError: a row or a setting cannot be used; the message names it.
   """
 
   @typed
-  def __init__(self, path: Any, *, inputs: str = '{inputs}', targets: str = '{targets}',
+  def __init__(self, path: Any, *, inputs: str = INPUTS, targets: str = TARGETS,
                labels: Any = None, validation: Any = 0.1, test: Any = None,
                metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
-               loss_weight: str | None = None, cut: str = 'right'):
+               loss_weight: str | None = None, cut: str = 'right', train_on: str | None = 'all',
+               vocabulary: Any = None):
     metrics = [metrics] if isinstance(metrics, str) else list(metrics)
     twice = next((metric for metric in metrics if metrics.count(metric) > 1), None)
     if twice is not None:
       raise ValueError(f'metrics={",".join(map(str, metrics))} names {twice} twice. Give each metric once.')
     functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
-    fill = Templates(inputs, targets, labels, loss_weight, cut)
-    read = lambda source: [fill(row) for row in read_rows(source)]
+    make = RowReader(inputs, targets, labels, loss_weight, cut, train_on, vocabulary)
+    read = lambda source: make(read_rows(source))
     everything = read(path)
     splits = {'train': everything, 'all': everything}
     if isinstance(validation, int | float):
@@ -85,24 +91,25 @@ class FileTask(Task):
     if test is not None:
       splits['test'] = read(test)
     source = str(path) if isinstance(path, str | os.PathLike) else 'examples'
-    super().__init__(name or source, splits, functions, source=source, labels=fill.labels)
+    super().__init__(name or source, splits, functions, source=source, labels=make.label_texts)
 
 
-def read_inputs(path: str, *, inputs: str = '{inputs}', cut: str = 'right') -> list[Example]:
+def read_inputs(path: str, *, inputs: str = INPUTS, cut: str = 'right', vocabulary: Any = None) -> list[Example]:
   """Returns the examples to predict: the rows of a JSONL, TSV or CSV file, or each line of a text file.
 
   Args:
     path: the file, local or `gs://`.
     inputs: template of the input text; of a text file, whose lines fill its column, it must have one column.
     cut: see `FileTask`.
+    vocabulary: likewise. Of a conversation that ends with the assistant's turn, that turn is predicted.
 
   Raises:
     ValueError: a row cannot be read, the template has several columns that lines of a text file cannot fill, or the
       text file holds a table.
   """
-  fill = Templates(inputs, cut=cut)
   if is_table(path):
-    return [fill(row) for row in read_table(path)]
+    return RowReader(inputs, None, cut=cut, vocabulary=vocabulary)(read_table(path))
+  fill = Templates(inputs, cut=cut)
   columns = fill.columns('inputs')
   if len(columns) > 1:
     raise ValueError(f'{path} has one text a line, but the template {inputs!r} has the columns {", ".join(columns)}. '

@@ -21,7 +21,7 @@ from absl import logging
 
 from prompt_tuning.data.buckets import Buckets, bucket_lengths, usual_length
 from prompt_tuning.data.packing import Row, make_room, pack
-from prompt_tuning.data.preprocessing import FEATURES, Preprocessor, loss_weight
+from prompt_tuning.data.preprocessing import FEATURES, Preprocessor, weighted
 from prompt_tuning.data.shuffled import Shuffled
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabularies import Vocabulary
@@ -78,7 +78,8 @@ class TrainBatches:
       first = self._examples(0)
       self.lengths = make_room(first, self.lengths)
       # Empty examples give the upper bound on examples per row.
-      least = layout.example([0], [0])
+      plain = {'placement': layouts.before, 'within': True} if layout.placement in layouts.IN_TURNS.values() else {}
+      least = dataclasses.replace(layout, **plain).example([0], [0])
       self._most = max(1, min(length // len(least[stack]['tokens']) for stack, length in self.lengths.items()))
       self._read = 0, pack(first, self.lengths, most=self._most)
     self.only(rows)
@@ -207,8 +208,7 @@ class EvalBatches:
 
   def weighted(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches with the weights of training, for the loss."""
-    rows = [self._layout.example(*ids, loss_weight=loss_weight(example))
-            for ids, example in zip(self._ids, self.examples, strict=True)]
+    rows = [weighted(self._layout, *ids, example) for ids, example in zip(self._ids, self.examples, strict=True)]
     return self._batches(rows, self._layout.row_lengths, self._side)
 
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.tasks import Example
-from prompt_tuning.data.templates import Filled
 from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
+from prompt_tuning.rows.turns import Turns
 
 FEATURES = ('inputs', 'targets')
 
@@ -19,8 +19,9 @@ class Preprocessor:
   """Turns examples into laid-out token ids, and counts truncations.
 
   The end token is appended after truncation, as in SeqIO: a text that is too long loses its last tokens, never its end
-  token. Of a text that a template made, the columns' texts are cut, not the template's words. An array of ids is used
-  unchanged, except that a missing end token is added. `tasks` lists the keys of an example that have a meaning.
+  token. Of a text that a template made, the columns' texts are cut, not the template's words; of a conversation, whole
+  turns. An array of ids is used unchanged, except that a missing end token is added. `tasks` lists the keys of an
+  example that have a meaning.
 
   Attributes:
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
@@ -38,8 +39,7 @@ class Preprocessor:
 
   def __call__(self, example: Example) -> layouts.Segment:
     """Returns the laid-out example."""
-    inputs, targets = self.ids(example)
-    return self._layout.example(inputs, targets, loss_weight=loss_weight(example))
+    return weighted(self._layout, *self.ids(example), example)
 
   def ids(self, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of inputs and targets."""
@@ -58,12 +58,12 @@ class Preprocessor:
     ends = example.get(f'{feature}_ends', ends)
     if not isinstance(ends, bool | np.bool_):
       raise ValueError(f'An example has {feature}_ends={ends!r:.60}, expected True or False. Leave it out for True.')
-    end = [self._vocabulary.eos_id] if ends else []
+    end = [end_of(example, self._vocabulary)] if ends else []
     room = self._lengths.get(feature, len(ids) + len(end)) - len(end)
     if len(ids) > room:
       self.truncated[feature] += 1
-      fits = lambda text: len(self._encoded(text, feature)) <= room
-      shorter = value.shortened(fits) if isinstance(value, Filled) else None
+      fits = lambda shorter: len(self._encoded(shorter, feature)) <= room
+      shorter = value.shortened(fits) if hasattr(value, 'shortened') else None
       ids = ids[:room] if shorter is None else self._encoded(shorter, feature)
     return [*ids, *end] if end else ids
 
@@ -73,10 +73,25 @@ class Preprocessor:
     return started(ids, self._vocabulary) if feature == 'inputs' and isinstance(value, str) else ids
 
 
+def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example) -> layouts.Segment:
+  """Returns a laid-out example with the weights of training, also those of the assistant's turns within its input."""
+  return layout.example(inputs, targets, loss_weight=loss_weight(example),
+                        input_weights=getattr(inputs, 'weights', None))
+
+
 def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:
   """Returns what is read for an input without tokens: behind a prefix the begin token, if the model has one."""
   begin = getattr(vocabulary, 'bos_id', None)
   return [begin] if layout.prefixed and not layout.input_ends and begin is not None else []
+
+
+def end_of(example: Example, vocabulary: Vocabulary) -> int:
+  """Returns the end token of an example's targets. Raises ValueError if it is not an id."""
+  found = example.get('targets_end', vocabulary.eos_id)
+  if not isinstance(found, int | np.integer) or isinstance(found, bool):
+    raise ValueError(f'An example has targets_end={found!r:.60}, expected a token id. Leave it out for that of the '
+                     'vocabulary.')
+  return int(found)
 
 
 def loss_weight(example: Example) -> float:
@@ -89,9 +104,11 @@ def loss_weight(example: Example) -> float:
 
 
 def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
-  """Returns the token ids of a text or an array of ids, without an end token; real vectors [T, F] unchanged."""
+  """Returns the token ids of a text or an array of ids, without an end token; turns, and vectors [T, F], unchanged."""
   if isinstance(value, str):
     return vocabulary.encode(value)
+  if isinstance(value, Turns):
+    return value
   if isinstance(value, np.ndarray) and value.ndim == 2:
     return value
   try:

@@ -34,11 +34,12 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
         options: Mapping[str, Any] | None = None) -> Task | Mixture:
   """Returns the task or mixture of this name: one added to `tasks` or to SeqIO, an integer task, or a file.
 
-  The columns of a JSONL, TSV or CSV file must be called `inputs` and `targets`; `files.FileTask` reads others.
+  The columns of a JSONL, TSV or CSV file must be called `inputs` and `targets`, or be those of conversations;
+  `files.FileTask` reads others.
 
   Args:
     name: the name that users type.
-    vocabulary: the model's; it tokenises SeqIO tasks.
+    vocabulary: the model's; it tokenises SeqIO tasks and conversations.
     lengths: maximum tokens of 'inputs' and 'targets', for SeqIO tasks that make examples of these lengths.
     options: arguments of a kind of task in `KINDS`; `name` is that kind.
 
@@ -53,7 +54,7 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
   if options or name in KINDS:
     return _made(name, tuple(sorted((options or {}).items())))
   if is_table(name):
-    return files.FileTask(name)
+    return files.FileTask(name, vocabulary=vocabulary)
   if name == integers.MIXTURE:
     return integers.mixture()
   if any(part in integers.NAMES for part in name.split('+')):

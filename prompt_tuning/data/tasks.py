@@ -2,8 +2,9 @@
 
 An example is a dict. These keys have a meaning, all optional but 'inputs' (and 'targets', unless it is only predicted):
 
-  inputs, targets                              a text, or an array of token ids
+  inputs, targets                              a text, or an array of token ids; inputs may be a `Conversation`
   inputs_ends, targets_ends                    False: this part gets no end token
+  targets_end                                  the id of the targets' end token, if it is not the vocabulary's
   loss_weight                                  weight of its targets in the training loss, a number of at least 0
   inputs_pretokenized, targets_pretokenized    the texts of token ids, which metrics compare and files show
   row                                          the columns of the row of a table that it was made from
@@ -20,7 +21,7 @@ Example = dict[str, Any]
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 FILE_ENDINGS = ('.jsonl', '.tsv', '.csv')
-RESERVED = ('inputs', 'targets', 'inputs_ends', 'targets_ends', 'loss_weight', 'inputs_pretokenized',
+RESERVED = ('inputs', 'targets', 'inputs_ends', 'targets_ends', 'targets_end', 'loss_weight', 'inputs_pretokenized',
             'targets_pretokenized', 'row')
 
 
@@ -100,7 +101,7 @@ def columns_of(example: Example) -> dict[str, Any]:
   """Returns the columns of the row that an example was made from; without a row, the example's own values."""
   if isinstance(example.get('row'), Mapping):
     return dict(example['row'])
-  return {key: value for key, value in example.items() if key not in ('inputs_ends', 'targets_ends')}
+  return {key: value for key, value in example.items() if key not in ('inputs_ends', 'targets_ends', 'targets_end')}
 
 
 @dataclasses.dataclass(frozen=True)

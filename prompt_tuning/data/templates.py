@@ -82,7 +82,7 @@ class Templates:
   @property
   def labels(self) -> tuple[str, ...]:
     """All possible target texts, from the label map; empty unless the template has exactly one column."""
-    parts = self._templates['targets']
+    parts = self._templates.get('targets', ())
     if self._labels is None or sum(column is not None for _, column in parts) != 1:
       return ()
     texts = (''.join(words + ('' if column is None else label) for words, column in parts)
@@ -109,7 +109,7 @@ class Templates:
         filled += [words, value]
       example[key] = Filled(filled, self._cut)
     if self._loss_weight is not None:
-      example['loss_weight'] = _weight(where, columns, self._loss_weight)
+      example['loss_weight'] = read_weight(where, columns, self._loss_weight)
     return example | {'row': columns}
 
   def _label(self, where: str, column: str, value: str) -> str:
@@ -159,7 +159,8 @@ def _text(where: str, columns: Mapping[str, Any], column: str, place: str = 'in 
   return text
 
 
-def _weight(where: str, columns: Mapping[str, Any], column: str) -> float:
+def read_weight(where: str, columns: Mapping[str, Any], column: str) -> float:
+  """Returns the loss weight in a column; raises ValueError, with the row's position, if it is none."""
   text = _text(where, columns, column, 'as loss_weight=COLUMN')
   try:
     weight = float(text)

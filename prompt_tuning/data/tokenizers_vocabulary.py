@@ -1,6 +1,7 @@
 """Vocabularies of the tokenizers library."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from prompt_tuning.data.added_tokens import AddedToken, library_token
 from prompt_tuning.data.vocabulary import FileVocabulary, require_whole, until_end
@@ -51,7 +52,7 @@ class TokenizersVocabulary(FileVocabulary):
     self.eos_id = self._id('eos')
     pad, self.bos_id = self._id('pad'), self._id('bos')
     self.pad_id = self.eos_id if pad is None else pad
-    plain, whole = self.encode('a'), self._encode('a', special=True)
+    plain, whole = self.encode('a'), self._encode('a', special=True).ids
     places = [i for i in range(len(whole)) if plain and whole[i:i + len(plain)] == plain]
     self.start = tuple(whole[:places[0]]) if places else ()
     if self._settings['starts'] is not None:
@@ -91,11 +92,17 @@ class TokenizersVocabulary(FileVocabulary):
       ValueError: the text has half of a character.
     """
     require_whole(text)
-    return self._encode(text, special=False)
+    return self._encode(text).ids
 
-  def _encode(self, text: str, *, special: bool) -> list[int]:
+  def encode_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Returns the ids of `text` as `encode` does, and the characters that each was made of: first and end."""
+    require_whole(text)
+    found = self._encode(text)
+    return found.ids, found.offsets
+
+  def _encode(self, text: str, *, special: bool = False) -> Any:
     try:
-      return self._tokenizer.encode(text, add_special_tokens=special).ids
+      return self._tokenizer.encode(text, add_special_tokens=special)
     except Exception as error:  # the library raises plain exceptions
       raise ValueError(f'{self.path} cannot encode {text!r:.60}: {error}. Use a complete tokenizer.json.') from error
 

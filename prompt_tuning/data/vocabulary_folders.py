@@ -8,7 +8,7 @@ from prompt_tuning.data.vocabularies import ByteVocabulary, SentencePieceVocabul
 from prompt_tuning.files import storage
 
 FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model', 'tokenizer.model', 'vocab.json')
-COPIED = (*FILES, 'merges.txt', *token_files.FILES)  # with a model
+COPIED = (*FILES, 'merges.txt', *token_files.FILES, 'chat_template.jinja')  # with a model
 EXTRA_IDS = 100  # T5's sentinels
 
 

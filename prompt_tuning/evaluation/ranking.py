@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.pipeline import EvalBatches
+from prompt_tuning.data.preprocessing import end_of
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.ranking import rank_batch
 from prompt_tuning.names import nearest
@@ -54,8 +55,8 @@ def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
   Raises:
     ValueError: two words have the same tokens, or one has none.
   """
-  # In some tasks, no target has an end token.
-  ends = [model.vocabulary.eos_id] if batches.examples[0].get('targets_ends', True) else []
+  first = batches.examples[0]  # in some tasks, no target has an end token
+  ends = [end_of(first, model.vocabulary)] if first.get('targets_ends', True) else []
   tokens = [[*model.vocabulary.encode(word), *ends] for word in ranked.words]
   _require_different(tokens, ranked.words, len(ends))
   for word, ids in zip(ranked.words, tokens, strict=True):

@@ -16,6 +16,8 @@ import numpy as np
 from flax import linen as nn
 
 from prompt_tuning import trees
+from prompt_tuning.data.chat_format import ChatFormat
+from prompt_tuning.data.messages import are_messages
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampler, require_sampler
 from prompt_tuning.devices import sharding
@@ -89,6 +91,11 @@ class LanguageModel:
   def weights_digest(self) -> str | None:
     """A digest of the weights, which files of trained tensors keep; None of weights in 8 bits."""
     return weights_digest(self.params, self.module.config.mesh)
+
+  @functools.cached_property
+  def chat_format(self) -> ChatFormat:
+    """How conversations become tokens; reads the chat template that is beside the vocabulary."""
+    return ChatFormat.of(self.vocabulary)
 
   @property
   def eos_id(self) -> int:
@@ -254,6 +261,26 @@ class LanguageModel:
     batch, conditioning = batch_of(self, rows, None, chosen, read, first_id=own.start)
     make = BeamAnswers if isinstance(sampler, BeamSearch) else Answers
     return make(self, batch, conditioning, of_rows(sampler, own, len(inputs)), asked.of(own, len(inputs)))
+
+  def chat(self, messages: Any, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
+           batch_size: int = 32, seed: int = 0) -> Any:
+    """Writes the assistant's next turn of a conversation, or of each of several.
+
+    Args:
+      messages: a list of `{'role': …, 'content': …}` that ends with the user's turn, or a list of such lists.
+      prompt: see the top of this file; it stands where it was trained to stand.
+      sampler, max_length, batch_size, seed: as in `predict`.
+
+    Returns:
+      A text, or a list of texts.
+
+    Raises:
+      ValueError: the model's folder has no chat template, or the template cannot write the messages.
+    """
+    replies = self.predict(self.chat_format.questions(messages), prompt, sampler=sampler, max_length=max_length,
+                           batch_size=batch_size, seed=seed)
+    texts = [self.vocabulary.decode(ids.tolist()) for ids in replies]
+    return texts[0] if are_messages(messages) else texts
 
   def _split(self, inputs: Texts | None, targets: list[Row], context: Context | None,
              mask: Any) -> tuple[list[Row], list[list[int]]]:

@@ -9,6 +9,7 @@ import numpy as np
 from prompt_tuning.data import vocabulary as vocabularies
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.rows.token_ids import require_ids
+from prompt_tuning.rows.turns import Turns
 
 Texts = Sequence[str] | Sequence[Sequence[int]] | np.ndarray
 BUCKETS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -23,7 +24,7 @@ def bucket(length: int) -> int:
 class Row:
   """One text as ids without padding; it began at `start` in an array of `length`."""
 
-  ids: list[int]
+  ids: list[int] | Turns
   start: int
   length: int
 
@@ -33,8 +34,8 @@ def text_rows(texts: Texts, what: str, *, vocabulary: Any, layout: Layout, size:
   """Returns texts or token ids as rows of ids.
 
   Args:
-    texts: texts; a list of rows of ids, which are read as they are; or an array of ids [B, T], padded on either side
-      with the vocabulary's padding token, or as the mask says.
+    texts: texts; a list of rows of ids, or of `Turns`, which are read as they are; or an array of ids [B, T], padded
+      on either side with the vocabulary's padding token, or as the mask says.
     what: 'inputs', 'targets' or 'texts'; determines the tokens added to texts, and is used in messages.
     vocabulary: the model's, or None.
     layout: the model's, which determines whether inputs have an end token.
@@ -76,10 +77,12 @@ def _text_ids(text: str, what: str, vocabulary: Any, started: bool, adds_end: bo
   return [*ids, vocabulary.eos_id] if adds_end else list(ids)
 
 
-def _given_ids(row: Any, what: str) -> list[int]:
+def _given_ids(row: Any, what: str) -> list[int] | Turns:
   """Returns a row of ids as it is."""
   if isinstance(row, int | np.integer):
     raise ValueError(f'{what} is a single row of token ids, expected a list of rows. Write [ids].')
+  if isinstance(row, Turns):
+    return row
   ids = np.asarray(row)
   if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
     raise ValueError(f'{what} holds {row!r:.60}, expected texts, or rows of token ids.')

@@ -1,8 +1,9 @@
 """Layouts: the positions of tokens and prompt in a sequence, as data.
 
 A layout turns the token ids of an example into arrays; `assemble` puts examples into the rows of a batch, one or
-(packed) several per row. The prompt may come first, after BOS, before EOS or after the text, and padding may be left or
-right: the arrays have the same names in all cases, and the model needs no other mask.
+(packed) several per row. The prompt may come first, after BOS, before EOS, after the text or in a turn of a
+conversation, and padding may be left or right: the arrays have the same names in all cases, and the model needs no
+other mask.
 
 Arrays of one stack, `[B, T]`:
   tokens: token ids; 0 for positions without a token.
@@ -23,15 +24,28 @@ In addition to the stacks, a batch has `prompt_ids` `[B, G]`, the prompt that ea
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prompt_tuning.rows.assembling import TARGET_STACK, Segment, assemble, target_rows
+from prompt_tuning.rows.placements import (
+  IN_TURNS,
+  PLACEMENTS,
+  Placement,
+  after_bos,
+  after_eos,
+  at_system,
+  at_user,
+  before,
+  before_eos,
+  place,
+)
 from prompt_tuning.rows.token_ids import require_ids
 
 __all__ = [
+  'IN_TURNS',
   'PLACEMENTS',
   'CausalLayout',
   'LabelLayout',
@@ -41,40 +55,12 @@ __all__ = [
   'after_bos',
   'after_eos',
   'assemble',
+  'at_system',
+  'at_user',
   'before',
   'before_eos',
   'target_rows',
 ]
-Placement = Callable[[int, int], np.ndarray]
-
-
-def before(count: int, length: int) -> np.ndarray:
-  """Puts the prompt before the text. Returns the slots `[length + count]`."""
-  return _insert(count, length, 0)
-
-
-def after_bos(count: int, length: int) -> np.ndarray:
-  """Puts the prompt after the first token."""
-  return _insert(count, length, min(1, count))
-
-
-def before_eos(count: int, length: int) -> np.ndarray:
-  """Puts the prompt before the last token of each row."""
-  return _insert(count, length, max(0, count - 1))
-
-
-def after_eos(count: int, length: int) -> np.ndarray:
-  """Puts the prompt after the last token of each row."""
-  return _insert(count, length, count)
-
-
-PLACEMENTS: Mapping[str, Placement] = {f.__name__: f for f in (before, after_bos, before_eos, after_eos)}
-
-
-def _insert(count: int, length: int, at: int) -> np.ndarray:
-  slots = np.full(count + length, -1, np.int32)
-  slots[at:at + length] = np.arange(length)
-  return slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +69,7 @@ class Layout:
 
   Attributes:
     prompt_length: P, the number of prompt vectors that the encoder reads; 0 means none.
-    placement: their position among the input's tokens: a function `(number of tokens, P) -> slots`.
+    placement: their position among the input's tokens, see `placements`.
     start_id: the token that the decoder starts with.
     isolated: the prompt sees nothing of the input.
     cached: inputs are separate from the rows, which begin with the prompt: keys and values of inputs are computed once.
@@ -127,23 +113,25 @@ class Layout:
     return self.example(inputs, [], **prompt)
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
-              prompt_id: int = 0, loss_weight: float = 1.0) -> Segment:
+              prompt_id: int = 0, loss_weight: float = 1.0, input_weights: Any = None) -> Segment:
     """Lays out one example.
 
     Args:
-      inputs: token ids of the encoder's text, including the end token if the model expects one.
+      inputs: token ids of the encoder's text, including the end token if the model expects one; or `Turns`.
       targets: token ids to predict; the decoder reads them shifted right.
       prompt_length: the length of this example's prompt, if lengths differ between rows; 0 means no prompt.
       prompt_id: the index of the batch's prompt that this example uses.
       loss_weight: the loss weight of each of its targets.
+      input_weights: the loss weight of each input token as a further target; only where input and target are one row.
 
     Returns:
       1-D arrays of the example's length for each stack.
 
     Raises:
-      ValueError: input and prompt are empty, or the embedding has no row for a token.
+      ValueError: input and prompt are empty, the embedding has no row for a token, or input tokens cannot be targets.
     """
     self._require_ids(inputs, targets)
+    _require_no_weights(input_weights, 'the encoder reads the input')
     targets = np.asarray(targets, np.int32)
     encoder = self._arranged(inputs, prompt_length)
     if len(encoder['tokens']) == 0 and not (self.in_front and self.prompt_length):
@@ -163,12 +151,12 @@ class Layout:
     require_ids(inputs, self.vocab_size, 'An input')
     require_ids(targets, self.vocab_size, 'A target')
 
-  def _arranged(self, inputs: Sequence[int], prompt_length: int | None) -> dict[str, np.ndarray]:
-    """Returns the input's tokens with the prompt's slots among them."""
+  def _arranged(self, inputs: Sequence[int], prompt_length: int | None, begin: Sequence[int] = ()) -> dict[str, Any]:
+    """Returns the input's tokens, after those of `begin`, with the prompt's slots among them."""
     length = self.prompt_length if prompt_length is None else prompt_length
-    slots = self.placement(len(inputs), 0 if self.in_front else length)
+    slots = place(self.placement, inputs, 0 if self.in_front else length, started=bool(begin))
     tokens = np.zeros(len(slots), np.int32)
-    tokens[slots < 0] = np.asarray(inputs, np.int32)
+    tokens[slots < 0] = [*begin, *inputs] if begin else np.asarray(inputs, np.int32)
     return {'tokens': tokens} if self.in_front else {'tokens': tokens, 'prompt_slots': slots}
 
 
@@ -208,16 +196,18 @@ class CausalLayout(Layout):
     return {self.target_stack: lengths['inputs'] + self.started + (0 if self.in_front else self.prompt_length)}
 
   def example(self, inputs: Sequence[int], targets: Sequence[int], *, prompt_length: int | None = None,
-              prompt_id: int = 0, loss_weight: float = 1.0) -> Segment:
+              prompt_id: int = 0, loss_weight: float = 1.0, input_weights: Any = None) -> Segment:
     """Lays out one example; see `Layout.example`.
 
     Raises:
-      ValueError: input and prompt are empty, so that no position predicts the first target; or the embedding has no
-        row for a token.
+      ValueError: input and prompt are empty, so that no position predicts the first target; the embedding has no row
+        for a token; or input tokens cannot be targets.
     """
     self._require_ids(inputs, targets)
-    inputs = np.asarray([self.start_id, *inputs] if self.started else inputs, np.int32)
-    arranged = self._arranged([] if self.cached else inputs, prompt_length)
+    if self.cached or self.prefix_lm:
+      _require_no_weights(input_weights, 'inputs are cached' if self.cached else 'in a prefix-LM the input sees itself')
+    begin = [self.start_id] if self.started else []
+    arranged = self._arranged([], prompt_length) if self.cached else self._arranged(inputs, prompt_length, begin)
     count = len(arranged['tokens'])
     targets = np.asarray(targets, np.int32)
     if count == 0:
@@ -231,9 +221,14 @@ class CausalLayout(Layout):
     arrays |= {'targets': np.zeros(total, np.int32), 'loss_weights': np.zeros(total, np.float32)}
     arrays['targets'][predicting] = targets
     arrays['loss_weights'][predicting] = loss_weight
+    if input_weights is not None:
+      own = np.flatnonzero(arranged.get('prompt_slots', np.full(count, -1)) < 0)[len(begin):]  # the input's positions
+      trained = np.flatnonzero(input_weights)
+      arrays['targets'][own[trained] - 1] = arrays['tokens'][own[trained]]
+      arrays['loss_weights'][own[trained] - 1] = loss_weight * np.asarray(input_weights, np.float32)[trained]
     if self.prefix_lm:
       arrays['bidirectional'] = (np.arange(total) < count).astype(np.int32)
-    apart = {'context': {'tokens': inputs}} if self.cached else {}
+    apart = {'context': {'tokens': np.asarray([*begin, *inputs], np.int32)}} if self.cached else {}
     return {**apart, self.target_stack: arrays, 'prompt': {'id': np.asarray(prompt_id, np.int32)}}
 
 
@@ -257,7 +252,7 @@ class LabelLayout(CausalLayout):
     return self.question_lengths(lengths)
 
   def example(self, inputs: Any, targets: Sequence[int], *, prompt_length: int | None = None, prompt_id: int = 0,
-              loss_weight: float = 1.0) -> Segment:
+              loss_weight: float = 1.0, input_weights: Any = None) -> Segment:
     """Lays out one example; see `Layout.example`.
 
     Raises:
@@ -266,6 +261,7 @@ class LabelLayout(CausalLayout):
     """
     count = len(targets)
     self._require_ends(inputs, targets)
+    _require_no_weights(input_weights, 'positions of the input are labelled')
     if count > len(inputs):
       raise ValueError(f'An example has {count} labels for an input of {len(inputs)} positions. Give at most one label '
                        'per position.')
@@ -293,3 +289,10 @@ class LabelLayout(CausalLayout):
     if self.inputs and np.ndim(inputs) == 1 and len(inputs) and max(inputs) >= self.inputs:
       raise ValueError(f'An input has the token {int(max(inputs))}, but the input layer has {self.inputs} tokens, 0 to '
                        f'{self.inputs - 1}. Increase tokens in new_layers=.')
+
+
+def _require_no_weights(input_weights: Any, why: str) -> None:
+  """Raises ValueError if tokens of an input are to be targets, which a layout does not support."""
+  if input_weights is not None and np.any(input_weights):
+    raise ValueError(f'train_on=all cannot be used: a conversation has several turns of the assistant, but {why}. Give '
+                     'train_on=last.')

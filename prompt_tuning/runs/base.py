@@ -22,7 +22,7 @@ AXES = ('data', 'fsdp', 'model')
 MOST_VECTORS = 2**16  # of a method: each may have a position in every row
 _TEMPLATES = {'template': '{inputs}', 'target_template': '{targets}'}
 # What only a file of examples reads.
-FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics', 'loss_weight', 'cut')
+FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics', 'loss_weight', 'cut', 'train_on')
 
 
 def setting(default: Any, group: str, *, learnt: bool = True, flag: str | None = None) -> Any:
@@ -49,7 +49,7 @@ class Run:
     split: the split of the data that is read.
     template: the input text, with the columns of the file in braces: "Review: {text}".
     target_template: the target text, likewise.
-    cut: the side at which a column's text is cut in an example that is too long: left or right.
+    cut: the side at which a column's text, or the user's last, is cut in an example that is too long: left or right.
     labels: texts for the values of the target's columns, such as 0=negative,1=positive.
     validation: the share of the file's rows kept for validation, or another file.
     test: a file for the split 'test'.

@@ -189,9 +189,9 @@ def task(run: Run, chosen: Choice | None = None) -> Task | Mixture:
   """
   chosen = chosen or run.data
   if chosen == run.data and run.reads_table:
-    settings = {name: getattr(run, name) for name in FILE_SETTINGS if name in run.settings()}
+    settings = {'train_on': None} | {name: getattr(run, name) for name in FILE_SETTINGS if name in run.settings()}
     return files.FileTask(chosen.name, inputs=settings.pop('template'), targets=settings.pop('target_template'),
-                          validation=run.validation, **settings)
+                          validation=run.validation, vocabulary=lambda: vocabulary(run), **settings)
   words = None if run.new_layers else vocabulary(run)
   return registry.get(chosen.name, words, lengths_given(run), options=chosen.options)
 

@@ -13,6 +13,7 @@ from prompt_tuning.data.buckets import usual_length
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
 from prompt_tuning.files import storage, terminal
@@ -144,6 +145,7 @@ def build(run: TrainRun) -> Training:
     objects.require_trainable(run, model, trees.flatten(shapes))
     require_start(run, model, shapes)
   longest, buckets = lengths(run, model, task)
+  check_turns(task, run.split, model.layout(method.layout()), longest)
   check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
   if method.layout().cached:  # inputs are apart from the rows
     buckets = run.buckets

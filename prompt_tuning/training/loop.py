@@ -18,6 +18,7 @@ from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.devices import compilation, meshes, multihost, sharding
 from prompt_tuning.devices.preemption import Interrupted, Preemption
 from prompt_tuning.evaluation.saved import Trained
@@ -124,6 +125,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   layout = model.layout(method.layout())
   if layout.cached:
     require_cacheable(task, split, packed=packed, mesh=mesh)
+  check_turns(task, split, layout, lengths)
   warnings = check_targets(task, split, model.vocabulary, model.layout(), lengths)
   own = identity(model=model, method=method, task=task, split=split, lengths=lengths, batch_size=batch_size,
                  packed=packed, buckets=buckets, seed=seed, optimizer=optimizer, loss=loss, settings=settings)

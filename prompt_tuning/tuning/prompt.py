@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.names import nearest, require_number
-from prompt_tuning.rows import layouts
+from prompt_tuning.rows import layouts, placements
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
 from prompt_tuning.tuning.initialisers import Encoder, Initializer, embed
 from prompt_tuning.tuning.method import Method
@@ -82,6 +82,8 @@ class PromptSettings:
     length: P, how many vectors.
     init: their first values: sampled, texts, text, file, or an initializer of Flax.
     placement: their position in the input: before, after_bos, before_eos or after_eos.
+    prompt_at: their position in a conversation: start, before everything, or the start of the text of its system turn,
+      system, or of its first user turn, user.
     see_input: the vectors see the input.
     see_prompt: the vectors see one another.
     cached: in training, cache the keys and values of the text before the prompt; after_eos, decoder-only models.
@@ -96,6 +98,7 @@ class PromptSettings:
   length: int = 20
   init: Any = 'sampled'
   placement: str = 'before'
+  prompt_at: str = 'start'
   see_input: bool = True
   see_prompt: bool = True
   cached: bool = False
@@ -107,6 +110,11 @@ class PromptSettings:
     if self.placement not in layouts.PLACEMENTS:
       raise ValueError(f'placement={self.placement!r} is unknown.{nearest(self.placement, layouts.PLACEMENTS)} '
                        f'Choose one of {", ".join(layouts.PLACEMENTS)}.')
+    if self.prompt_at not in ('start', *layouts.IN_TURNS):
+      raise ValueError(f'prompt_at={self.prompt_at!r} cannot be used: expected start, {" or ".join(layouts.IN_TURNS)}.')
+    if self.prompt_at != 'start' and self.placement != 'before':
+      raise ValueError(f'prompt_at={self.prompt_at} and placement={self.placement} cannot be used together: both are '
+                       "the prompt's position. Give one of them.")
     if (self.wayward_text is None) != (self.wayward_gamma == 0.0):
       raise ValueError(f'wayward_text={self.wayward_text!r} and wayward_gamma={self.wayward_gamma} need each other. '
                        'Give a text and a number above 0, or neither.')
@@ -115,7 +123,8 @@ class PromptSettings:
     """Returns the method for a model; `init` must be a function by then."""
     wayward = None if self.wayward_text is None else Wayward.of_text(
       model.embeddings(), model.vocabulary, self.wayward_text, self.wayward_gamma)
-    return PromptTuning(Prompt(self.length, self.init, self.vectors_dtype), layouts.PLACEMENTS[self.placement],
+    placement = layouts.IN_TURNS.get(self.prompt_at, layouts.PLACEMENTS[self.placement])
+    return PromptTuning(Prompt(self.length, self.init, self.vectors_dtype), placement,
                         Visibility(self.see_input, self.see_prompt), self.cached, wayward)
 
 
@@ -190,8 +199,8 @@ class PromptTuning(Method):
       raise ValueError(f'The file holds the prompts {", ".join(sorted(tensors))}, but a model takes one. Give a '
                        'file with one of them.')
     name = about.get('placement', 'before')
-    if name not in layouts.PLACEMENTS:
+    if name not in placements.SAVED:
       raise ValueError(f'The prompt was saved with the unknown placement {name!r}.'
-                       f'{nearest(name, layouts.PLACEMENTS)} Save it again with a placement of `layouts`.')
+                       f'{nearest(name, placements.SAVED)} Save it again with a placement of `layouts`.')
     (vectors,) = tensors.values()
-    return cls(Prompt(len(vectors)), layouts.PLACEMENTS[name], Visibility(**about.get('visibility', {})))
+    return cls(Prompt(len(vectors)), placements.SAVED[name], Visibility(**about.get('visibility', {})))

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 
+import chat_toys
 import flax.serialization
 import mutations
 import numpy as np
@@ -165,6 +166,31 @@ def _table(path, content, chance):
   return lambda: read(str(path)), [str(path)]
 
 
+def conversations(folder, chance):
+  chat = chat_toys.chat_format(folder / 'model')
+  path = folder / 'chats.jsonl'
+  turns = [chat_toys.SYSTEM, chat_toys.USER, chat_toys.ANSWER, chat_toys.MORE, chat_toys.LAST]
+  row = chance.choice([{'messages': turns, 'tools': None}, {'prompt': turns[:2], 'completion': turns[2:]}])
+  path.write_text(json.dumps(mutations.of_json(row, chance)))
+
+  def read():
+    (example,) = files.FileTask(str(path), validation=0.0, vocabulary=chat.vocabulary).split('all')
+    if 'targets_end' in example:
+      example['inputs'].start('user')
+      example['inputs'].shortened(lambda each: len(each) <= 40)
+  return read, [str(path)]
+
+
+def chat_template(folder, chance):
+  source = chance.choice([chat_toys.CHATML, '{% for m in messages %}{% set ns = namespace(x=m.role) %}{% generation %}'
+                          '{{ ns.x ~ m.content }}{{ eos_token }}{% endgeneration %}{% endfor %}'])
+  chat = chat_toys.chat_format(folder)
+  path = folder / 'chat_template.jinja'
+  path.write_bytes(mutations.of_bytes(source.encode(), chance))
+  turns = [chat_toys.SYSTEM, chat_toys.USER, chat_toys.ANSWER, chat_toys.MORE, chat_toys.LAST]
+  return lambda: type(chat).of(chat.vocabulary).example(turns, where='here'), [str(path), 'here']
+
+
 def tokenizer(folder, chance):
   shutil.copyfile(SHIPPED / 'tokenizer.json', folder / 'tokenizer.json')
   for name, stored in (('tokenizer_config.json', {'eos_token': '</s>', 'pad_token': {'content': '<pad>'},
@@ -252,7 +278,8 @@ def model(folder, chance):
 DOORS = {
   'config_json': config_json, 'config_bytes': file_of(SHIPPED, 'config.json', mutations.of_bytes, arrays),
   'arrays': file_of(SHIPPED, 'model.safetensors', header, arrays), 'index': index, 'npy': npy, 'state': state,
-  'metadata': metadata, 'adapter': adapter, 'jsonl': jsonl, 'tsv': tsv, 'tokenizer': tokenizer,
+  'metadata': metadata, 'adapter': adapter, 'jsonl': jsonl, 'tsv': tsv,
+  'conversations': conversations, 'chat_template': chat_template, 'tokenizer': tokenizer,
   'sentencepiece': sentencepiece, 't5x': t5x, 'run_file': run_file, 'flag': flag, 'gin_binding': gin_binding,
   'gin_file': gin_file, 'model': model}
 FEWER = {'model': 10, 'sentencepiece': 5, 'gin_file': 2, 'gin_binding': 2}  # slower doors
