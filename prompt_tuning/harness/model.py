@@ -84,9 +84,24 @@ class PromptedLM(TemplateLM):
     """The model's path, for the names of cached requests."""
     return self._model.path.replace('/', '__')
 
+  def chat_template(self, chat_template: bool | str = False) -> str | None:
+    """Returns the folder's chat template, for the results' file; None if it is not asked for."""
+    if isinstance(chat_template, str):
+      raise ValueError(f'--apply_chat_template {chat_template} cannot be used: the default template of the folder is '
+                       'applied. Leave out its name.')
+    return self._model.chat_format.template.source if chat_template else None
+
+  def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """Returns a conversation as its template writes it, up to the next turn's beginning, or within the last turn."""
+    text = self._model.chat_format.template.render(chat_history, add_generation_prompt=add_generation_prompt).text
+    if add_generation_prompt:
+      return text
+    last = chat_history[-1]['content'].strip()
+    return text[:text.rindex(last) + len(last)]
+
   def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
     """Returns the ids of a text; unless forbidden, with its begin token, or of an encoder's input its end token."""
-    ids = self._model.vocabulary.encode(string)
+    ids = self._model.vocabulary.encode(string)  # `started` adds no begin token that a template has written
     if add_special_tokens is False:
       return list(ids)
     return [*ids, self.eot_token_id] if self.backend == 'seq2seq' else started(ids, self._model.vocabulary)

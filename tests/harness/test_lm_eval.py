@@ -109,6 +109,20 @@ def test_the_command_passes_on_the_flags_of_the_harness(folder, tmp_path, capsys
   assert len(list((tmp_path / 'out').rglob('samples_*.jsonl'))) == 2
 
 
+def test_chat_templates_are_applied_as_by_the_harness(folder, tmp_path):
+  import pathlib
+
+  PromptedLM, HFLM = ours_and_theirs()
+  template = ("{% for m in messages %}<{{ m.role }}> {{ m.content }}</s>{% endfor %}"
+              "{% if add_generation_prompt %}<a>{% endif %}")
+  (pathlib.Path(folder) / 'chat_template.jinja').write_text(template)
+  ours, theirs = PromptedLM(folder), HFLM(pretrained=folder, device='cpu', dtype='float32')
+  for history, opens in (([{'role': 'user', 'content': 'a warm film'}], True),
+                         ([{'role': 'user', 'content': 'dull'}, {'role': 'assistant', 'content': 'It is '}], False)):
+    assert ours.apply_chat_template(history, opens) == theirs.apply_chat_template(history, opens)
+  assert ours.chat_template(True) == template and ours.chat_template(False) is None
+
+
 def test_what_cannot_be_used_is_said(folder, tmp_path, capsys):
   local_tasks.write(tmp_path)
   assert main(['--model', 'nowhere', '--tasks', 'choice', '--include_path', str(tmp_path)]) == 2
