@@ -22,10 +22,10 @@ demo: .venv/installed-plots
 	$(BIN)/python -m prompt_tuning.scripts.demo
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 variants: .venv/installed-test
-	$(BIN)/python -m pytest -m variant -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m variant -n 2 --dist worksteal
 
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
