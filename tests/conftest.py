@@ -41,23 +41,23 @@ TESTS = pathlib.Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config, items):
-  """Marks the tests of `slow_variants` as slow, and as variants.
+  """Marks the tests of `slow_variants` as slow, and its variants as variants, unless they are rare too.
 
   Raises:
     UsageError: an entry there names no test of a file that was collected whole.
   """
   import slow_variants
 
-  ids = {}
-  for item in items:
-    ids[str(item.path.relative_to(TESTS)) + item.nodeid[item.nodeid.index('::'):]] = item
-  named = {entry: [item for name, item in ids.items() if name.startswith(entry)] for entry in slow_variants.VARIANTS}
-  for found in named.values():
-    for item in found:
-      item.add_marker(pytest.mark.slow)
-      item.add_marker(pytest.mark.variant)
+  ids = {str(item.path.relative_to(TESTS)) + item.nodeid[item.nodeid.index('::'):]: item for item in items}
+  found = {entry: [name for name in ids if name.startswith(entry)]
+           for entry in (*slow_variants.VARIANTS, *slow_variants.RARE)}
+  rare = {name for entry in slow_variants.RARE for name in found[entry]}
+  for name in {name for names in found.values() for name in names}:
+    ids[name].add_marker(pytest.mark.slow)
+    if name not in rare:
+      ids[name].add_marker(pytest.mark.variant)
   whole = {name.partition('::')[0] for name in ids} if not any('::' in arg for arg in config.args) else ()
-  unknown = [entry for entry, found in named.items() if not found and entry.partition('::')[0] in whole]
+  unknown = [entry for entry, names in found.items() if not names and entry.partition('::')[0] in whole]
   if unknown:
     raise pytest.UsageError(f'tests/slow_variants.py names tests that do not exist: {", ".join(unknown)}')
 
