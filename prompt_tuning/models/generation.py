@@ -4,6 +4,7 @@
 tokens in between: streams, and texts that end a generation.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -88,9 +89,9 @@ def start(module: nn.Module, params: Params, batch: Batch, conditioning: Conditi
   params = ready(module, params, conditioning.parameters)
   steps, cache, active = module.begin(params, batch, conditioning, count=num_decodes, max_length=max_length)
   keys = jax.vmap(lambda seed, row: jax.random.fold_in(jax.random.key(seed), row))(seeds, row_ids)
-  return sharding.whole(module.config.mesh, (steps, sequences.begin(
+  return steps, _readable(module, sequences.begin(
     cache, keys, num_decodes=num_decodes, max_length=max_length, end_ids=end_ids, active=active, budgets=budgets,
-    top=top)))
+    top=top))
 
 
 @functools.partial(jax.jit, static_argnames='module', donate_argnames='state')
@@ -108,5 +109,10 @@ def proceed(module: nn.Module, layers: Params, conditioning: Conditioning, steps
     until: an index.
   """
   params = ready(module, layers, conditioning.parameters)
-  grown = sequences.grow(functools.partial(steps, params), state, sampler, until)
-  return sharding.whole(module.config.mesh, grown)
+  return _readable(module, sequences.grow(functools.partial(steps, params), state, sampler, until))
+
+
+def _readable(module: nn.Module, state: Sequences) -> Sequences:
+  """Returns sequences that every host can read; the cache stays spread over the devices."""
+  whole = sharding.whole(module.config.mesh, dataclasses.replace(state, cache=None, keys=None))
+  return dataclasses.replace(whole, cache=state.cache, keys=state.keys)

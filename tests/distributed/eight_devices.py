@@ -16,7 +16,7 @@ from prompt_tuning import prompts, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
-from prompt_tuning.decoding.samplers import BeamSearch
+from prompt_tuning.decoding.samplers import BeamSearch, Sampling
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.devices.collectives import collectives
 from prompt_tuning.evaluation.ranking import Ranked, rank
@@ -159,6 +159,15 @@ def test_beams_are_those_of_one_device(model, vectors, name, shape):
 
   for found, wanted in zip(beams(model(name, *shape)), beams(model(name)), strict=True):
     assert found.tolist() == wanted.tolist()
+
+
+def test_samples_are_those_of_one_device_and_their_cache_stays_spread(model):
+  settings = {'sampler': Sampling([0.5, 1.0, 0.0, 2.0]), 'seed': [1, 2, 3, 4], 'max_length': 5}
+  spread, alone = (each.prefill(INPUTS, **settings).finish() for each in (model('llama', 2, 2, 2), model('llama')))
+  for [found], [wanted] in zip(spread.predictions(), alone.predictions(), strict=True):
+    assert found.ids.tolist() == wanted.ids.tolist()
+  keys = spread._state.cache[0]
+  assert max(shard.data.nbytes for shard in keys.addressable_shards) < keys.nbytes
 
 
 @pytest.mark.parametrize(('name', 'shape'), [
