@@ -128,8 +128,9 @@ def place(tmp_path, toys, monkeypatch):
   (tmp_path / 'prompt_tuning').symlink_to(ROOT / 'prompt_tuning')
   (tmp_path / 'runs/reviews').mkdir(parents=True)
   save_prompt(tmp_path / 'runs/reviews/best.safetensors')
-  run_file.write(str(tmp_path / 'runs/reviews/run.toml'), {'model': find_model('t5_integers'), 'data': 'reviews.jsonl'},
-                 program='train')
+  run_file.write(str(tmp_path / 'runs/reviews/run.toml'), {
+    'model': find_model('t5_integers'), 'data': 'reviews.jsonl', 'target_template': '{label}',
+    'labels': {'0': '1', '1': '2'}}, program='train')
   (tmp_path / 'runs/chat').mkdir()
   saved.SavedPrompt(np.ones((2, 12), np.float32)).save(str(tmp_path / 'runs/chat/best.safetensors'))
   run_file.write(str(tmp_path / 'runs/chat/run.toml'), {'model': str(toys / 'chat'), 'data': 'chats.jsonl'},
