@@ -26,6 +26,7 @@ from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.devices import compilation
 from prompt_tuning.losses import Loss
+from prompt_tuning.models.compiled import hidden_states
 from prompt_tuning.prompts import Prompt, PromptTuning
 from prompt_tuning.rows import layouts
 from prompt_tuning.training.optimizers import Adafactor
@@ -171,8 +172,10 @@ def difference(model, method, layout: layouts.Layout, task: tasks.Task, vocabula
 
   @jax.jit
   def of(params, batch):
-    loss = lambda trained: Loss()(
-      model.module.apply({'params': params}, batch, method.condition(trained, model)), batch)
+    def loss(trained):
+      x, project = hidden_states(model.module, params, batch, method.condition(trained, model))
+      return Loss()(x, batch, project)
+
     (total, _), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
     return total, jax.flatten_util.ravel_pytree(gradient)[0]
 

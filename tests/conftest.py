@@ -41,7 +41,7 @@ TESTS = pathlib.Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config, items):
-  """Marks the tests of `slow_variants` as slow, and its variants as variants, unless they are rare too.
+  """Marks the tests of `slow_variants` as slow, and its variants as variants, unless they are rare or slow anyway.
 
   Raises:
     UsageError: an entry there names no test of a file that was collected whole.
@@ -53,9 +53,9 @@ def pytest_collection_modifyitems(config, items):
            for entry in (*slow_variants.VARIANTS, *slow_variants.RARE)}
   rare = {name for entry in slow_variants.RARE for name in found[entry]}
   for name in {name for names in found.values() for name in names}:
-    ids[name].add_marker(pytest.mark.slow)
-    if name not in rare:
+    if name not in rare and ids[name].get_closest_marker('slow') is None:
       ids[name].add_marker(pytest.mark.variant)
+    ids[name].add_marker(pytest.mark.slow)
   whole = {name.partition('::')[0] for name in ids} if not any('::' in arg for arg in config.args) else ()
   unknown = [entry for entry, names in found.items() if not names and entry.partition('::')[0] in whole]
   if unknown:

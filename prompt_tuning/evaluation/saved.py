@@ -87,7 +87,8 @@ class SavedPrompt:
 
   def conditioning(self, model: LanguageModel) -> Conditioning:
     """Returns the model's conditioning. Raises ValueError if the prompt does not fit the model."""
-    return self.as_trained().conditioning(model)
+    # It does not depend on the placement, which may be a function of a user's, without a name in files.
+    return dataclasses.replace(self, placement=layouts.before).as_trained().conditioning(model)
 
   def _method(self) -> PromptTuning:
     return PromptTuning(Prompt(len(self.vectors)), self.placement, self.visibility)

@@ -7,7 +7,7 @@ import pytest
 
 from prompt_tuning.decoding.samplers import BeamSearch
 from prompt_tuning.losses import Loss
-from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.compiled import apply_model, hidden_states
 from prompt_tuning.models.generation import generate
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
@@ -82,7 +82,8 @@ def test_packed_padded_and_shorter_rows_give_one_loss_and_gradient(tiny, placeme
   @jax.jit
   def of(prompts, batch):
     conditioning = Conditioning(encoder=StackConditioning(prompt=prompts))
-    return Loss()(apply_model(tiny.module, tiny.params, batch, conditioning), batch)[0]
+    x, project = hidden_states(tiny.module, tiny.params, batch, conditioning)
+    return Loss()(x, batch, project)[0]
 
   first, second, third = lay_out(placement)
   padded = [[first], [second], [third]]
