@@ -96,8 +96,9 @@ class PromptedLM(TemplateLM):
     text = self._model.chat_format.template.render(chat_history, add_generation_prompt=add_generation_prompt).text
     if add_generation_prompt:
       return text
-    last = chat_history[-1]['content'].strip()
-    return text[:text.rindex(last) + len(last)]
+    whole = chat_history[-1]['content'].lstrip()
+    place = text.rindex(whole.rstrip())  # a template may strip it
+    return text[:place] + (whole if text[place:].startswith(whole) else whole.rstrip())
 
   def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
     """Returns the ids of a text; unless forbidden, with its begin token, or of an encoder's input its end token."""
