@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, reorder, run_step
+from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, reorder, row_keys, run_step
 from prompt_tuning.types import Array
 
 UNFILLED = -1.0e7  # the score of an empty beam
@@ -88,7 +88,7 @@ def beam_search(
   keys = key if temperature and key.ndim else None
   if temperature and not key.ndim:
     rows = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+    keys = row_keys(key, rows)
 
   def unfinished(state: _State) -> Array:
     return (state.index < max_length) & ~jnp.all(state.done)

@@ -32,6 +32,11 @@ def run_step(step: Step, ids: Array, index: Array, cache: Cache) -> tuple[Array,
   return logits.astype('float32'), cache
 
 
+def row_keys(key: Array, rows: Array) -> Array:
+  """Returns a random key for each of the row numbers [B]."""
+  return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+
+
 def is_end(ids: Array, end_ids: Array) -> Array:
   """Returns True for each of the tokens [B, N] that is one of its row's end tokens [B, E]."""
   return jnp.any(ids[..., None] == end_ids[:, None], axis=-1)

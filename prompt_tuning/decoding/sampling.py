@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from prompt_tuning.decoding import sequences
-from prompt_tuning.decoding.cache import Cache, Step
+from prompt_tuning.decoding.cache import Cache, Step, row_keys
 from prompt_tuning.decoding.choose import Choose, Greedy, Sampling
 from prompt_tuning.types import Array
 
@@ -51,13 +51,12 @@ def temperature_sample(
       raise ValueError(f'Sampling with temperature={temperature} needs a key. Pass a key, or use temperature=0.')
     key, choose = jax.random.key(0), Sampling(0.0, num_decodes=num_decodes)
   rows = jnp.arange(batch_size) if row_ids is None else jnp.asarray(row_ids)
-  return sampled(step, cache, choose, jax.vmap(lambda row: jax.random.fold_in(key, row))(rows), **settings)
+  return sampled(step, cache, choose, row_keys(key, rows), **settings)
 
 
 def greedy(step: Step, cache: Cache, *, batch_size: int, **settings: object) -> tuple[Array, Array]:
   """Returns the most likely token at every step of each row, [B, 1, S], and scores [B, 1], which are 0 as in T5X."""
-  keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.key(0), row))(jnp.arange(batch_size))
-  return sampled(step, cache, Greedy(), keys, **settings)
+  return sampled(step, cache, Greedy(), row_keys(jax.random.key(0), jnp.arange(batch_size)), **settings)
 
 
 def sampled(step: Step, cache: Cache, choose: Choose, keys: Array, *, pad_id: int = 0,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, run_step
+from prompt_tuning.decoding.cache import Cache, Step, check_cache, is_end, row_keys, run_step
 from prompt_tuning.decoding.choose import Choose
 from prompt_tuning.types import Array
 
@@ -77,7 +77,7 @@ def begin(cache: Cache, keys: Array, *, num_decodes: int, max_length: int, end_i
   rows = keys.shape[0]
   check_cache(cache, rows, num_decodes)
   shape = (rows, num_decodes)
-  keys = jax.vmap(lambda key: jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(num_decodes)))(keys)
+  keys = jax.vmap(lambda key: row_keys(key, jnp.arange(num_decodes)))(keys)
   ends = jnp.asarray(end_ids, jnp.int32)
   log = None
   if top:

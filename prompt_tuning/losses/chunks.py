@@ -35,8 +35,7 @@ def at_targets(function: Callable[..., Any], project: Callable[[Array], Array], 
   if columns >= hidden.shape[1]:
     found = function(project(hidden), *others)
   else:
-    order = jnp.argsort(~real, axis=1, stable=True)
-    found = _scanned(lambda x, *rest: function(project(x), *rest), columns, order, real, hidden, *others)
+    found, order = _scanned(function, project, columns, real, hidden, *others)
     place = jnp.argsort(order, axis=1)
 
     def joined(array: Array) -> Array:  # [chunks, B, C, ...] -> [B, S, ...]
@@ -57,9 +56,7 @@ def sum_at_targets(function: Callable[..., Any], project: Callable[[Array], Arra
   columns = _columns(project, hidden, most)
   if columns >= hidden.shape[1]:
     return function(project(hidden), *others)
-  real = weights != 0
-  order = jnp.argsort(~real, axis=1, stable=True)
-  parts = _scanned(lambda x, *rest: function(project(x), *rest), columns, order, real, hidden, *others)
+  parts, _ = _scanned(function, project, columns, weights != 0, hidden, *others)
   return jax.tree.map(lambda part: part.sum(0), parts)
 
 
@@ -69,9 +66,15 @@ def _columns(project: Callable[[Array], Array], hidden: Array, most: int) -> int
   return max(1, most // (rows * vocabulary))
 
 
-def _scanned(body: Callable[..., Any], columns: int, order: Array, real: Array, *arrays: Array) -> Any:
-  """Returns what `body` returns for each chunk of the ordered arrays, stacked; 0 for chunks without a target."""
+def _scanned(function: Callable[..., Any], project: Callable[[Array], Array], columns: int, real: Array,
+             *arrays: Array) -> tuple[Any, Array]:
+  """Returns the function's results for each chunk, stacked, and the order [B, S] in which positions are cut.
+
+  Results of a chunk without a target (`real`) are 0.
+  """
+  order = jnp.argsort(~real, axis=1, stable=True)
   count = -(-order.shape[1] // columns)
+  body = lambda x, *rest: function(project(x), *rest)
 
   def chunks(array: Array) -> Array:  # [B, S, ...] -> [chunks, B, C, ...]
     array = _taken(array, order)
@@ -85,7 +88,7 @@ def _scanned(body: Callable[..., Any], columns: int, order: Array, real: Array, 
 
   # For a gradient, around the choice: else what both branches close over, the output layer, is kept for every chunk.
   one = jax.checkpoint(one, prevent_cse=False)
-  return jax.lax.scan(one, None, tuple(map(chunks, (real, *arrays))))[1]
+  return jax.lax.scan(one, None, tuple(map(chunks, (real, *arrays))))[1], order
 
 
 def _taken(array: Array, order: Array) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.decoding import sequences
+from prompt_tuning.decoding.cache import row_keys
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.decoding.sampling import sampled
 from prompt_tuning.decoding.sequences import Sequences
@@ -54,7 +55,7 @@ def _generate(module: nn.Module, params: Params, layers: Params, batch: Batch, c
   params, layers = (ready(module, each, conditioning.parameters) for each in (params, layers))
   # Rows that only fill up the batch are not active: they must not keep the loop running.
   steps, cache, active = module.begin(params, batch, conditioning, count=sampler.num_decodes, max_length=max_length)
-  keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(batch['example_ids']))
+  keys = row_keys(key, jnp.asarray(batch['example_ids']))
   run = sampler.search if isinstance(sampler, BeamSearch) else functools.partial(_sampled, sampler)
   return sharding.whole(module.config.mesh, run(
     functools.partial(steps, layers), cache, keys, max_length=max_length, end_ids=end_ids, start_id=pad_id,
