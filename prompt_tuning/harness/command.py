@@ -14,23 +14,23 @@ import sys
 from collections.abc import Sequence
 
 from prompt_tuning.names import printable
+from prompt_tuning.programs import arguments
 
 _NAME = 'prompt_tuning'  # what the harness calls our model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
-  parser = argparse.ArgumentParser(prog='prompt-tuning lm-eval', description=__doc__, allow_abbrev=False,
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = arguments.Parser(prog='prompt-tuning lm-eval', description=__doc__,
+                            formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--model', metavar='FOLDER', required=True, help='the frozen model')
   parser.add_argument('--prompt', metavar='PATH', help="a run's folder, a .npy or .safetensors file, or a PEFT folder")
   parser.add_argument('--batch_size', type=int, default=8, metavar='ROWS', help='rows that are run together (8)')
   parser.add_argument('--max_length', type=int, metavar='TOKENS', help='most tokens of a row; longer ones are cut')
   parser.add_argument('--dtype', default='float32', help='type of the frozen parameters in memory (float32)')
   parser.add_argument('--seed', type=int, default=0, metavar='NUMBER', help='of generations that sample (0)')
-  flags, others = parser.parse_known_args(argv)
   try:
-    return _run(flags, others)
+    return _run(*parser.parse_known_args(argv))
   except (ValueError, OSError, ImportError) as error:
     print(f'prompt-tuning lm-eval: {printable(str(error))}', file=sys.stderr)
     return 2
