@@ -1,0 +1,1 @@
+"""Serving: one frozen model and a thousand prompts, as an engine in Python and over HTTP."""
