@@ -98,7 +98,8 @@ def application(*, key=None, chat=True, pause=0.0, loading=0, more=()):
       return
     tokens = ANSWERS[fields['model']]
     cut = tokens[:fields['max_tokens']]
-    waiting = b''
+    waiting, whole = b'', ''.join(token for token, _ in cut)
+    room = min([whole.index(stop) for stop in fields.get('stop', ()) if stop in whole], default=len(whole))
     for place, (token, share) in enumerate(cut):
       await asyncio.sleep(pause)
       waiting += bytes_of(token) if token != '</s>' else b''
@@ -106,6 +107,7 @@ def application(*, key=None, chat=True, pause=0.0, loading=0, more=()):
         text, waiting = waiting.decode(), b''
       except UnicodeDecodeError:
         text = ''
+      text, room = text[:room], max(0, room - len(text))
       reason = None if place + 1 < len(cut) else 'length' if len(cut) < len(tokens) or token != '</s>' else 'stop'
       yield event({'choices': [choice(chat, text, [(token, share)], reason)]})
     if fields.get('stream_options'):

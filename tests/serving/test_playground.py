@@ -148,6 +148,18 @@ def test_stop_keeps_what_has_come(opened):
 
 
 @browsers
+def test_a_stop_text_is_cut_out_of_its_tokens(opened):
+  page = opened()
+  choose(page, 'headlines')
+  page.get_by_text('Settings').click()
+  page.get_by_label('Stop texts').fill('st is so')
+  generate(page)
+  wait_for(page, 'headlines', 'complete')
+  shown = answer(page, 'headlines').locator('.token').all_text_contents()
+  assert shown == ['The', ' plot', ' is', ' thin,', ' but', ' the', ' ca', '</s>']
+
+
+@browsers
 def test_errors_are_in_the_servers_words(opened):
   page = opened()
   choose(page, 'busy', 'broken', 'reviews/prompt')
