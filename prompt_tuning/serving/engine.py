@@ -22,7 +22,7 @@ from prompt_tuning.models import packed
 from prompt_tuning.models.text_rows import text_rows
 from prompt_tuning.names import require_number
 from prompt_tuning.serving import bank as banks
-from prompt_tuning.serving.groups import Group, class_of, row_sizes, sizes_of
+from prompt_tuning.serving.groups import Group, class_of, places_of, warm_up
 from prompt_tuning.serving.prompts import Prompts
 from prompt_tuning.serving.requests import Answer, Draining, EngineFailed, Piece, QueueFull, Request, Stats
 from prompt_tuning.serving.running import Running
@@ -77,7 +77,7 @@ class Engine:
   def start(self) -> 'Engine':
     """Compiles the first programs, and starts to answer."""
     self._state = 'running'
-    self._warm_up()
+    warm_up(self.model, self.slots)
     self.ready = True
     self._thread.start()
     return self
@@ -134,7 +134,7 @@ class Engine:
         raise ValueError(f'The answer needs {count} places ({before} of the prompt, {len(running.tokens)} of the '
                          f'input, up to {request.max_tokens} generated), and max_length is {self.max_length}. Shorten '
                          'the input, or ask for fewer tokens.')
-    if banks.size_of(model, 1, sizes_of(running.needs)) > self._cache_memory:
+    if banks.size_of(model, 1, places_of(running.needs, 1)) > self._cache_memory:
       raise ValueError(f'The caches of this answer alone are larger than cache_memory={self._cache_memory}.')
     return running
 
@@ -157,15 +157,6 @@ class Engine:
     self._waiting.wake()
     if started and self._thread.is_alive():
       self._thread.join()
-
-  def _warm_up(self) -> None:
-    """Compiles what answers of usual lengths need."""
-    # The engine's own way: some answers whose pieces nobody reads.
-    for count in row_sizes(self.slots)[:2]:
-      for _ in range(count):
-        self._waiting.put(None, self._prepared(Answer(Request([0] * 16, max_tokens=2))))
-      while len(self._waiting) or self._groups:
-        self._turn()
 
   def _run(self) -> None:
     failures = 0

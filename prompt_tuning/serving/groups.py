@@ -1,5 +1,6 @@
 """Answers that run together in one bank: their slots, the packs of their inputs, and their decoding steps."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -64,9 +65,9 @@ class Group:
   def shape(self, *added: Running, expected: int = 0) -> tuple[int, dict[str, int]]:
     """Returns the rows and places of a bank for the answers here and further ones."""
     members = [*self.running, *added]
-    rows = min(self._slots, len(members) + expected)
-    return (next(size for size in row_sizes(self._slots) if size >= rows),
-            sizes_of({name: max(running.needs[name] for running in members) for name in self._names}))
+    count = min(self._slots, len(members) + expected)
+    rows = next(size for size in row_sizes(self._slots) if size >= count)
+    return rows, places_of({name: max(running.needs[name] for running in members) for name in self._names}, rows)
 
   def add(self, running: Running, expected: int = 0) -> None:
     """Gives an answer a slot; so many more are expected."""
@@ -101,9 +102,9 @@ class Group:
     members = list(self._next_pack())
     whole = self._model.prompted == 'encoder'
     source, target = ('encoder', 'memory') if whole else ('self', 'self')
-    length = size_of(sum(count for _, _, count in members))
+    length = pack_length(sum(count for _, _, count in members))
     before = sum(running.filled.get(source, 0) for running, _, _ in members)
-    pack, where = pack_of(members, length, max(64, size_of(before)) if before else 0)
+    pack, where = pack_of(members, length, front_length(before))
     front = self.bank.take(source, where['front_slots'], where['front_places']) if before else None
     top = max((running.top or 1 for running, _, _ in members if running.answer.request.echo), default=None)
     own, scores = packed.read_pack(self._model.module, self._model.layers, self._model.params, pack, front, top=top)
@@ -149,16 +150,43 @@ def class_of(needs: Mapping[str, int]) -> int:
   return max(0, (max(needs.values()) - 1).bit_length() - 7) // 2
 
 
-def sizes_of(needs: Mapping[str, int]) -> dict[str, int]:
-  """Returns the places of a bank for such needs."""
-  return {name: size_of(count) for name, count in needs.items()}
-
-
-def size_of(count: int) -> int:
-  """Returns the next of a few sizes: 0, or a power of two from 16 on."""
-  return count and max(16, 1 << (count - 1).bit_length())
-
-
 def row_sizes(slots: int) -> list[int]:
-  """Returns the numbers of rows that banks have: few programs, and none that is much too large."""
-  return [*(size for size in (1, *(8 << power for power in range(20))) if size < slots), slots]
+  """Returns the numbers of rows that banks have: few programs. From 8 on, further rows cost a processor little."""
+  return [*(size for size in (1, *(8 << 2 * power for power in range(10))) if size < slots), slots]
+
+
+def places_of(needs: Mapping[str, int], rows: int) -> dict[str, int]:
+  """Returns the places of a bank for such needs: where rows are few, attention costs little, and sizes are few too."""
+  return {name: count and _next_size(count, 256, 4) if rows <= 8 else count and min(
+    _next_size(count, 128, 2), _next_size(count, 192, 2)) for name, count in needs.items()}
+
+
+def pack_length(count: int) -> int:
+  """Returns N of a pack with so many positions."""
+  return _next_size(count, 64, 4 if count <= PACK else 2)
+
+
+def front_length(count: int) -> int:
+  """Returns T of a pack before whose inputs so many positions stand."""
+  return count and _next_size(count, 64, 4)
+
+
+def _next_size(count: int, size: int, factor: int) -> int:
+  while size < count:
+    size *= factor
+  return size
+
+
+def warm_up(model: Any, slots: int) -> None:
+  """Compiles the programs of answers of usual lengths."""
+  names, whole = tuple(packed.cache_shapes(model.module)), model.prompted == 'encoder'
+  source, target = ('encoder', 'memory') if whole else ('self', 'self')
+  fronts = (0,) if whole else (0, front_length(1), front_length(PACK))
+  for rows in row_sizes(slots):
+    bank = Bank(model, rows, places_of({name: 0 if name == 'encoder' else 150 for name in names}, rows))
+    bank.step(newest_of([None] * rows, model.width, names), draw_of([None] * rows), None)
+    for length, before in itertools.product((pack_length(1), PACK), fronts):
+      pack, where = pack_of([], length, before)
+      front = bank.take(source, where['front_slots'], where['front_places']) if before else None
+      own, _ = packed.read_pack(model.module, model.layers, model.params, pack, front)
+      bank.write(target, own, where['slots'], where['places'])

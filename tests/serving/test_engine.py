@@ -49,9 +49,9 @@ def served(request, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(groups, 'PACK', 16)
     # One size of everything, so that few programs are compiled.
-    patch.setattr(groups, 'size_of', lambda count: count and 16 if count <= 16 else 128)
+    patch.setattr(groups, 'pack_length', lambda count: 64)
+    patch.setattr(groups, 'front_length', lambda count: count and 128)
     patch.setattr(groups, 'row_sizes', lambda slots: [slots])
-    patch.setattr(engines, 'row_sizes', lambda slots: [slots])
     with Engine(model, slots=8, max_length=120, queue=40) as engine:
       for name, prompt in prompts.items():
         engine.prompts.load(name, prompt)
