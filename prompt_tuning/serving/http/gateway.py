@@ -56,7 +56,7 @@ class Gateway:
     finally:
       route = getattr(scope.get('route'), 'path', 'other')
       self._service.metrics.answered(_method(scope), route, status[0])
-      if route not in _OPEN or status[0] >= 400:
+      if route not in _OPEN:
         _log(scope, number, status[0], time.perf_counter() - begun)
 
   def _refused(self, scope: Any, headers: dict[bytes, bytes]) -> ApiError | None:
