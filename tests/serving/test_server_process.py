@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import importlib.util
 import json
 import os
 import pathlib
@@ -15,10 +16,12 @@ import time
 import numpy as np
 import pytest
 
-openai = pytest.importorskip('openai', reason="needs `pip install '.[serve,peers]'`")
+if importlib.util.find_spec('openai') is None:
+  pytest.skip("needs `pip install '.[serve,peers]'`", allow_module_level=True)
 
 import chat_toys
 import httpx2 as httpx
+import openai
 
 import prompt_tuning as pt
 from prompt_tuning.evaluation.saved import SavedPrompt
