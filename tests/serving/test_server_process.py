@@ -186,7 +186,7 @@ def test_curl(server, tmp_path):
 
 
 def test_lm_eval_has_the_figures_of_the_process(server, folder, tmp_path):
-  pytest.importorskip('lm_eval', reason="needs `pip install '.[harness]'`")
+  pytest.importorskip('tenacity', reason="needs `pip install 'lm-eval[api]'`")
   sys.path.insert(0, str(ROOT / 'tests/harness'))
   try:
     import local_tasks
@@ -217,35 +217,42 @@ def test_new_prompts_are_picked_up(server, client, folder):
   assert client.completions.create(model='later', prompt='A', max_tokens=2).usage.prompt_tokens == 1
 
 
-def test_the_example_of_the_docs_and_the_end_on_sigterm(folder, users_environment, capsys):
-  page = (ROOT / 'docs/serving.md').read_text()
-  example = re.search(r'```python\n# client.py\n(.*?)```', page, re.DOTALL)[1]
-  shipped = ROOT / 'prompt_tuning/pretrained_prompts'
-  with Process('t5_integers', '--prompts', str(shipped), environment={**users_environment}) as found:
+def test_the_example_of_the_docs(users_environment, capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  example = re.search(r'```python\n# client.py\n(.*?)```', (ROOT / 'docs/serving.md').read_text(), re.DOTALL)[1]
+  with Process('t5_integers', '--prompts', str(ROOT / 'prompt_tuning/pretrained_prompts'),
+               environment=users_environment) as found:
     assert found.prompts == 7
     exec(example.replace('http://127.0.0.1:8000', found.url), {})
-    assert 't5_integers/Add1' in capsys.readouterr().out
-    body = {'model': 't5_integers', 'prompt': '1 2 3', 'max_tokens': 1500, 'temperature': 0, 'stream': True,
-            'stop': ['7']}
-    with concurrent.futures.ThreadPoolExecutor() as pool, httpx.Client(timeout=60) as to:
-      streams = [pool.submit(to.post, f'{found.url}/v1/completions', json=body) for _ in range(8)]
-      time.sleep(0.3)
+  assert 't5_integers/Add1' in capsys.readouterr().out
+
+
+def test_sigterm_lets_answers_end_and_refuses_new_ones(folder, users_environment):
+  body = {'model': 'toy', 'prompt': 'A', 'max_tokens': 1500, 'temperature': 0, 'stream': True}
+  with Process(str(folder / 'toy'), environment=users_environment) as found, httpx.Client(timeout=60) as to:
+    with to.stream('POST', f'{found.url}/v1/completions', json=body) as response:
+      lines = response.iter_lines()
+      assert next(lines).startswith('data: {')
       found.process.send_signal(signal.SIGTERM)
-      assert all(each.result().text.endswith('data: [DONE]\n\n') for each in streams)
+      time.sleep(0.2)
+      assert to.get(f'{found.url}/ready').status_code == 503
+      refused = to.post(f'{found.url}/v1/completions', json={**body, 'stream': False})
+      assert refused.status_code == 503 and refused.json()['error']['code'] == 'draining'
+      rest = [line for line in lines if line]
+    assert rest[-1] == 'data: [DONE]' and len(rest) == 1500
     assert found.process.wait(30) == 0
     assert 'SIGTERM' in found.log()
-  pathlib.Path('t5_integers-errors.txt').unlink()
 
 
 FAILING = '''
 import os, sys
-from prompt_tuning.serving import engine
-decode = engine.Engine._decode
-def failing(self, group):
+from prompt_tuning.serving import running
+add = running.Running.add
+def failing(self, *given):
   if os.path.exists(sys.argv[sys.argv.index("--served_model_name") + 1]):
     raise RuntimeError("a defect")
-  return decode(self, group)
-engine.Engine._decode = failing
+  return add(self, *given)
+running.Running.add = failing
 from prompt_tuning.programs import serve
 sys.exit(serve.main())
 '''
