@@ -126,7 +126,7 @@ class DecoderOnly(nn.Module):
       if clash or 'decoder.memory_prefix' in row or any(name.startswith('encoder.') for name in row):
         raise ValueError(f'A decoder-only model got {", ".join(row)}. Use decoder.prefix and decoder.prompt, or '
                          'decoder.layer_prompts.')
-    fronts, offset = self._fronts(batch, given)
+    fronts, offset = self.fronts(batch, given)
     positions = layout['positions'] + offset
     require_positions(self.config, places_before(batch, conditioning), layout['tokens'].shape[1])
     vectors, rows = self._vectors(layout), None
@@ -138,7 +138,7 @@ class DecoderOnly(nn.Module):
     plain = given.visibility == Visibility() and 'bidirectional' not in layout
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
                           dropout=dropout)
-    x, own = self.decoder(self._placed(vectors, positions), around,
+    x, own = self.decoder(self.placed(vectors, positions), around,
                           fronts=fronts, added=None if rows is None else added, collect=collect)
     return x, own, fronts, positions
 
@@ -146,7 +146,7 @@ class DecoderOnly(nn.Module):
     """Returns the embedded inputs of the rows [B, T, D], before positions are added."""
     return self.input_layer(layout['features']) if self.config.features else self.token_embedder(layout['tokens'])
 
-  def _fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
+  def fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
     """Returns the keys and values before every row, and the number of their positions."""
     before, start, prompt_ids = [], 0, batch['prompt_ids']
     if given.context is not None:
@@ -184,7 +184,7 @@ class DecoderOnly(nn.Module):
     seen = index[:, None] >= index[None, :]
     if not given.visibility.prompt:
       seen = index[:, None] == index[None, :]
-    x = self._placed(given.prompt.astype(self.config.dtype), start + index)
+    x = self.placed(given.prompt.astype(self.config.dtype), start + index)
     around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given))
     _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers), collect=True)
     return own
@@ -201,9 +201,9 @@ class DecoderOnly(nn.Module):
     return own
 
   def _embed(self, tokens: Array, positions: Array) -> Array:
-    return self._placed(self.token_embedder(tokens), positions)
+    return self.placed(self.token_embedder(tokens), positions)
 
-  def _placed(self, vectors: Array, positions: Array) -> Array:
+  def placed(self, vectors: Array, positions: Array) -> Array:
     """Returns vectors, tokens or prompts, as the input of the stack at their positions."""
     config = self.config
     x = vectors * jnp.asarray(config.embedding_scale, vectors.dtype) if config.embedding_scale != 1.0 else vectors

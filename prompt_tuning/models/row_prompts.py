@@ -39,7 +39,7 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
     raise ValueError(f'Found {len(rows)} prompts for {count} rows. Give one for each row (None for no prompt), '
                      'or a single one for all rows.')
   distinct: dict[int, Any] = {id(each): each for each in rows}
-  found = {key: _handed(each, model) for key, each in distinct.items()}
+  found = {key: handed(each, model) for key, each in distinct.items()}
   if len(found) > 1:
     _require_joinable([given for _, given in found.values()])
   # A row without a prompt needs an entry, of length 0, only if something may come before the rows.
@@ -52,7 +52,7 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
   return [uses[id(each)] for each in rows], joined
 
 
-def _handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
+def handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   """Returns the layout and conditioning of rows with a prompt, with tensors read from a file, or with None."""
   if each is None:
     return layouts.Layout(), Conditioning()

@@ -111,7 +111,7 @@ class T5(nn.Module):
              for row in conditioning.each_kind()):
         raise ValueError('T5 got a prompt that sees nothing of the input, together with a prefix of the encoder or of '
                          'cross-attention. Let the prompt see the input, or leave one out.')
-      of_prompt, run = self._run_prompt(given)
+      of_prompt, run = self.run_prompt(given)
       front, own = front_of(run, batch['prompt_ids'], given.lengths.get('prompt'), placed=True, start=offset)
       fronts, offset = [*fronts, front], offset + own
     visible = self_visible(layout, causal=False, visibility=given.visibility)
@@ -119,7 +119,7 @@ class T5(nn.Module):
     x, _ = self.encoder(x, around, fronts=fronts, added=None if rows is None else added)
     return x, of_prompt
 
-  def _run_prompt(self, given: StackConditioning) -> tuple[Array, tuple[Array, Array]]:
+  def run_prompt(self, given: StackConditioning) -> tuple[Array, tuple[Array, Array]]:
     """Returns the output [N, P, D], and the keys and values [L, N, H, P, K], of prompts that are run separately."""
     count, length, _ = given.prompt.shape
     index = jnp.arange(length)

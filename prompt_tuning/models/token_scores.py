@@ -58,11 +58,11 @@ def score_tokens(module: nn.Module, params: Params, batch: Batch, conditioning: 
   """
   rows = target_rows(batch)
   x, project = hidden_states(module, params, batch, conditioning)
-  scores = at_targets(functools.partial(_scores, top=top), project, x, rows['loss_weights'], rows['targets'])
+  scores = at_targets(functools.partial(scores_of, top=top), project, x, rows['loss_weights'], rows['targets'])
   return sharding.whole(module.config.mesh, scores)
 
 
-def _scores(logits: Array, targets: Array, *, top: int) -> TokenScores:
+def scores_of(logits: Array, targets: Array, *, top: int) -> TokenScores:
   """Returns the scores of targets [B, S], given logits [B, S, V]."""
   log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
   own = jnp.take_along_axis(logits, targets[..., None], axis=-1)

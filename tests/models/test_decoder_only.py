@@ -296,5 +296,5 @@ def test_in_a_model_of_one_layer_a_prompt_and_layer_prompts_are_the_same(toy):
   batch = layouts.assemble([[layout.example([5, 6, 7], [8, 9])], [layout.example([11], [3])]], {'decoder': 4})
   run = lambda **given: apply_model(model.module, model.params, batch,
                                     Conditioning(decoder=StackConditioning(**given)))
-  placed = model.module.apply({'params': model.params}, prompt, jnp.arange(4), method='_placed')
+  placed = model.module.apply({'params': model.params}, prompt, jnp.arange(4), method='placed')
   np.testing.assert_allclose(run(layer_prompts=placed[None]), run(prompt=prompt), atol=1e-5)

@@ -1,0 +1,239 @@
+"""Frozen models as an engine runs them: inputs packed into one row, and one more token for each of many slots.
+
+A slot holds the keys and values of one answer in caches of its own length: those of its prompt, of its input, and of
+what has been generated. A decoder-only model has the cache 'self', in which a position's place is its number. An
+encoder-decoder also has 'memory', the keys and values of the encoder's output, and 'encoder', the prefix that the
+encoder's layers see. `before` makes what a prompt contributes to each cache, `read_pack` what a pack of inputs does,
+`next_tokens` what a generated token does; `written` puts them there.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from prompt_tuning.devices import sharding
+from prompt_tuning.losses.chunks import at_targets
+from prompt_tuning.models.apart import Apart
+from prompt_tuning.models.attention import hide, self_visible
+from prompt_tuning.models.layers import Surroundings, gather
+from prompt_tuning.models.parameters import ready
+from prompt_tuning.models.stack import Front
+from prompt_tuning.models.t5 import memory_keys_values
+from prompt_tuning.models.token_scores import TokenScores, scores_of
+from prompt_tuning.rows.conditioning import Conditioning, Visibility
+from prompt_tuning.types import Array, Params
+
+KeysValues = tuple[Array, Array]  # [L, B, kv_heads, S, K] twice
+Caches = Mapping[str, tuple[Any, Any]]  # name -> arrays [L, slots, kv_heads, S, K], or `Apart` by layer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pack:
+  """Inputs of several answers, or parts of them, one after another in a row of N positions.
+
+  Attributes:
+    tokens: [N].
+    segments: [N], the number of the answer that a position belongs to; 0 is padding.
+    positions: [N], in the answer's own sequence, its prompt included.
+    vectors: [M, D] of prompts in the row, or None.
+    rows: [N], the index into `vectors`; -1 is a token.
+    added: [L - 1, M, D], what further layers add to the vectors, or None.
+    front_segments: [T], the answers of keys and values that stand before their inputs; -1 is padding.
+    front_positions: [T].
+    targets: [N], the tokens to score.
+    weights: [N], 0 where nothing is scored.
+  """
+
+  tokens: Array
+  segments: Array
+  positions: Array
+  vectors: Array | None
+  rows: Array | None
+  added: Array | None
+  front_segments: Array
+  front_positions: Array
+  targets: Array
+  weights: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Newest:
+  """What each slot reads next.
+
+  Attributes:
+    tokens: [B].
+    vectors: [B, D], read instead of a token where `of_prompt` is True: an input may end with a prompt.
+    of_prompt: [B].
+    lengths: name of a cache -> [B], how many of its places are filled.
+  """
+
+  tokens: Array
+  vectors: Array
+  of_prompt: Array
+  lengths: Mapping[str, Array]
+
+
+def cache_shapes(module: nn.Module) -> dict[str, tuple[int, int, int]]:
+  """Returns name of a cache -> layers, KV heads and head width."""
+  names = {'decoder': 'self', 'cross': 'memory', 'encoder': 'encoder'}
+  return {names[name]: shape for name, shape in module.prefix_shapes().items()}
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def before(module: nn.Module, params: Params, conditioning: Conditioning, length: Array) -> dict[str, KeysValues]:
+  """Returns what stands before the inputs of one prompt, for each cache.
+
+  Args:
+    module: the frozen model.
+    params: its parameters.
+    conditioning: of one prompt (N is 1); its `prompt` is one that comes before the rows.
+    length: [], of a prompt that is padded.
+  """
+  call = _before_decoder if module.prompted == 'decoder' else _before_t5
+  return module.apply({'params': ready(module, params, {})}, params, conditioning, length, method=call)
+
+
+def _before_decoder(module: nn.Module, _: Params, conditioning: Conditioning, length: Array) -> dict[str, KeysValues]:
+  batch = {'decoder': {}, 'prompt_ids': jnp.zeros((1, 1), jnp.int32)}
+  fronts, _ = module.fronts(batch, conditioning.decoder)
+  return {'self': tuple(jnp.concatenate([getattr(front, name) for front in fronts], axis=3)
+                        for name in ('keys', 'values'))} if fronts else {}
+
+
+def _before_t5(module: nn.Module, params: Params, conditioning: Conditioning, length: Array) -> dict[str, KeysValues]:
+  given, found = conditioning.encoder, {}
+  if given.prompt is not None:
+    given = dataclasses.replace(given, lengths={'prompt': length[None]})
+    output, found['encoder'] = module.run_prompt(given)
+    found['memory'] = memory_keys_values(module.config, params, output)
+  elif given.prefix is not None:
+    found['encoder'] = given.prefix
+  if conditioning.decoder.prefix is not None:
+    found['self'] = conditioning.decoder.prefix
+  if conditioning.decoder.memory_prefix is not None:
+    found['memory'] = conditioning.decoder.memory_prefix
+  dtype = module.config.dtype
+  return jax.tree.map(lambda array: array.astype(dtype), found)
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'top'))
+def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, front: KeysValues | None, *,
+              top: int | None = None) -> tuple[KeysValues, TokenScores | None]:
+  """Returns the keys and values [L, 1, kv_heads, N, K] of a pack, and the scores [N] of its targets.
+
+  Args:
+    module: the frozen model.
+    layers: its parameters as decoding reads them.
+    params: its parameters.
+    pack: the inputs.
+    front: keys and values [L, 1, kv_heads, T, K] before them, or None.
+    top: the likeliest tokens at each place; None scores nothing.
+  """
+  if module.prompted == 'encoder':
+    variables = {'params': ready(module, params, {})}
+    output = module.apply(variables, pack, front, method=_read_encoder)
+    return memory_keys_values(module.config, params, output), None
+  variables = {'params': ready(module, layers, {})}
+  hidden, own = module.apply(variables, pack, front, method=_read_decoder)
+  if top is None:
+    return own, None
+  project = lambda part: module.apply(variables, part, method='project')
+  scores = at_targets(functools.partial(scores_of, top=max(top, 1)), project, hidden, pack.weights[None],
+                      pack.targets[None])
+  return own, jax.tree.map(lambda array: sharding.whole(module.config.mesh, array[0]), scores)
+
+
+def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None) -> tuple[Array, KeysValues]:
+  x, around, fronts = _packed(module, pack, front, causal=True)
+  return module.decoder(module.placed(x, pack.positions[None]), around, fronts=fronts, collect=True)
+
+
+def _read_encoder(module: nn.Module, pack: Pack, front: KeysValues | None) -> Array:
+  x, around, fronts = _packed(module, pack, front, causal=False)
+  return module.encoder(x, around, fronts=fronts, added=pack.added)[0]
+
+
+def _packed(module: nn.Module, pack: Pack, front: KeysValues | None, *,
+            causal: bool) -> tuple[Array, Surroundings, list[Front]]:
+  """Returns the vectors [1, N, D] of a pack, and what a stack reads beside them."""
+  x = module.token_embedder(pack.tokens[None])
+  rows = None if pack.rows is None else pack.rows[None]
+  if rows is not None:
+    x = jnp.where((rows >= 0)[..., None], gather(pack.vectors, rows, x.dtype), x)
+  visible = self_visible({'segments': pack.segments[None]}, causal=causal, visibility=Visibility())
+  fronts = []
+  if front is not None:
+    seen = pack.segments[:, None] == pack.front_segments[None, :]
+    fronts = [Front(*front, hide(seen)[None, None], pack.front_positions)]
+  return x, Surroundings((hide(visible),), positions=pack.positions[None], added_rows=rows), fronts
+
+
+def next_tokens(module: nn.Module, params: Params, newest: Newest, caches: Caches) -> tuple[Array, KeysValues]:
+  """Returns the logits [B, V] after the newest token of each slot, and its keys and values [L, B, kv_heads, 1, K].
+
+  The arguments are those of `read_pack`, and the caches; it is called inside a compiled function.
+  """
+  call = _next_of_decoder if module.prompted == 'decoder' else _next_of_t5
+  return module.apply({'params': ready(module, params, {})}, newest, caches, method=call)
+
+
+def _next_of_decoder(module: nn.Module, newest: Newest, caches: Caches) -> tuple[Array, KeysValues]:
+  x = module.token_embedder(newest.tokens[:, None])
+  x = jnp.where(newest.of_prompt[:, None, None], newest.vectors[:, None].astype(x.dtype), x)
+  positions = newest.lengths['self'][:, None]
+  x, own = module.decoder(module.placed(x, positions), Surroundings((), positions=positions),
+                          fronts=[_front_of_cache(newest, caches)], collect=True)
+  return module.project(x)[:, 0], own
+
+
+def _next_of_t5(module: nn.Module, newest: Newest, caches: Caches) -> tuple[Array, KeysValues]:
+  around = Surroundings((), positions=newest.lengths['self'][:, None], memory_bias=_unfilled(newest, caches, 'memory'))
+  x, own = module.decoder(module.token_embedder(newest.tokens[:, None]), around,
+                          fronts=[_front_of_cache(newest, caches)], memory=caches['memory'], collect=True)
+  return module.project(x)[:, 0], own
+
+
+def _front_of_cache(newest: Newest, caches: Caches) -> Front:
+  """Returns what each slot has read before."""
+  return Front(*caches['self'], _unfilled(newest, caches, 'self'), jnp.arange(caches['self'][0].shape[3]))
+
+
+def _unfilled(newest: Newest, caches: Caches, name: str) -> Array:
+  """Returns the bias [B, 1, 1, S] that hides the places of a cache that are not filled."""
+  places = jnp.arange(caches[name][0].shape[3])
+  return hide(places < newest.lengths[name][:, None])[:, None, None, :]
+
+
+def written(cache: tuple[Any, Any], own: KeysValues, slots: Array, places: Array) -> tuple[Any, Any]:
+  """Returns a cache with keys and values [L, N, kv_heads, K] written at the places [N] of the slots [N].
+
+  Places outside the cache are not written.
+  """
+
+  def put(array: Any, new: Array) -> Any:
+    if isinstance(array, Apart):
+      return Apart(tuple(layer.at[slots, :, places].set(new[number], mode='drop')
+                         for number, layer in enumerate(array.layers)))
+    return array.at[:, slots, :, places].set(new.swapaxes(0, 1), mode='drop')
+
+  return tuple(map(put, cache, own))
+
+
+def taken(cache: tuple[Any, Any], slots: Array, places: Array) -> KeysValues:
+  """Returns the keys and values [L, 1, kv_heads, T, K] at the places [T] of the slots [T]."""
+
+  def take(array: Any) -> Array:
+    if isinstance(array, Apart):
+      found = jnp.stack([layer[slots, :, places] for layer in array.layers])
+    else:
+      found = array[:, slots, :, places].swapaxes(0, 1)
+    return found.swapaxes(1, 2)[:, None]  # [L, T, kv_heads, K] -> [L, 1, kv_heads, T, K]
+
+  return tuple(map(take, cache))

@@ -1,0 +1,146 @@
+"""The caches of answers that run together, and the compiled programs that read and write them.
+
+A bank has `rows` slots, and `places` in each cache of a slot. Both grow and shrink in few sizes, by copying: a decoding
+step costs what its largest slot costs, so answers of very different lengths are in different banks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from prompt_tuning.decoding.cache import row_keys
+from prompt_tuning.decoding.samplers import Sampling
+from prompt_tuning.devices import sharding
+from prompt_tuning.models.apart import Apart
+from prompt_tuning.models.packed import Caches, KeysValues, Newest, cache_shapes, next_tokens, taken, written
+from prompt_tuning.models.token_scores import TokenScores, scores_of
+from prompt_tuning.types import Array, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Draw:
+  """How the next token of each slot is chosen; arrays [B].
+
+  Attributes:
+    sampling: its fields have a value for each slot.
+    seeds: of the answers' noise.
+    numbers: of the answers among those with one seed.
+    counts: the tokens that each has generated.
+    active: whether the slot holds an answer that is to grow.
+  """
+
+  sampling: Sampling
+  seeds: Array
+  numbers: Array
+  counts: Array
+  active: Array
+
+
+class Bank:
+  """See the top of this file.
+
+  Args:
+    model: the frozen model.
+    rows: the number of slots.
+    places: name of each cache -> places of a slot.
+  """
+
+  def __init__(self, model: Any, rows: int, places: Mapping[str, int]):
+    self._model = model
+    self.rows, self.places = rows, dict(places)
+    self.caches = _empty(model, rows, places)
+
+  def resize(self, kept: Sequence[int], rows: int, places: Mapping[str, int]) -> None:
+    """Changes the number of slots and of their places; the slots `kept` become the first ones, in their order."""
+    order = np.resize(np.asarray([*kept, 0], np.int32), rows) if len(kept) < rows else np.asarray(kept, np.int32)
+    self.caches = _resized(self._model.module, self.caches, order, tuple(sorted(places.items())))
+    self.rows, self.places = rows, dict(places)
+
+  def write(self, name: str, own: KeysValues, slots: np.ndarray, places: np.ndarray) -> None:
+    """Puts keys and values [L, 1, kv_heads, N, K] at places [N] of slots [N]; those outside are not written."""
+    self.caches = {**self.caches, name: _put(self.caches[name], own, slots, places)}
+
+  def take(self, name: str, slots: np.ndarray, places: np.ndarray) -> KeysValues:
+    """Returns the keys and values [L, 1, kv_heads, T, K] at places [T] of slots [T]."""
+    return _take(self.caches[name], slots, places)
+
+  def step(self, newest: Newest, draw: Draw, top: int | None) -> tuple[np.ndarray, TokenScores | None]:
+    """Generates a token in each slot; returns the ids [B], and with `top` their scores [B]."""
+    constant = {name: cache for name, cache in self.caches.items() if name != 'self'}
+    ids, scores, own = _step(self._model.module, self._model.layers, self.caches['self'], constant, newest, draw,
+                             top=top)
+    self.caches = {**constant, 'self': own}
+    return np.asarray(ids), None if scores is None else jax.tree.map(np.asarray, scores)
+
+
+def size_of(model: Any, rows: int, places: Mapping[str, int]) -> int:
+  """Returns the bytes of the caches of so many slots with so many places."""
+  width = jnp.dtype(model.module.config.dtype).itemsize
+  return sum(2 * layers * heads * head_dim * width * rows * places[name]
+             for name, (layers, heads, head_dim) in cache_shapes(model.module).items())
+
+
+def _empty(model: Any, rows: int, places: Mapping[str, int]) -> Caches:
+  config, caches = model.module.config, {}
+  split = any(isinstance(leaf, Apart) for leaf in jax.tree.leaves(
+    model.layers, is_leaf=lambda leaf: isinstance(leaf, Apart)))
+  for name, (layers, heads, head_dim) in cache_shapes(model.module).items():
+    make = functools.partial(jnp.zeros, (rows, heads, places[name], head_dim), config.dtype)
+    if split:
+      caches[name] = tuple(Apart(tuple(make() for _ in range(layers))) for _ in range(2))
+    else:
+      stacked = (layers, rows, heads, places[name], head_dim)
+      caches[name] = tuple(sharding.constrain(jnp.zeros(stacked, config.dtype), config.mesh, None, None, 'heads')
+                           for _ in range(2))
+  return caches
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'places'))
+def _resized(module: nn.Module, caches: Caches, order: Array, places: tuple[tuple[str, int], ...]) -> Caches:
+  def change(array: Array, count: int) -> Array:
+    array = jnp.take(array, order, axis=-4)
+    missing = [(0, 0)] * (array.ndim - 2) + [(0, max(0, count - array.shape[-2])), (0, 0)]
+    return jnp.pad(array[..., :count, :], missing)
+
+  return {name: jax.tree.map(functools.partial(change, count=count), caches[name]) for name, count in places}
+
+
+@functools.partial(jax.jit, donate_argnames='cache')
+def _put(cache: tuple[Any, Any], own: KeysValues, slots: Array, places: Array) -> tuple[Any, Any]:
+  return written(cache, tuple(part[:, 0].swapaxes(1, 2) for part in own), slots, places)
+
+
+@jax.jit
+def _take(cache: tuple[Any, Any], slots: Array, places: Array) -> KeysValues:
+  return taken(cache, slots, places)
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'top'), donate_argnames='cache')
+def _step(module: nn.Module, layers: Params, cache: tuple[Any, Any], constant: Caches, newest: Newest, draw: Draw, *,
+          top: int | None) -> tuple[Array, TokenScores | None, Any]:
+  logits, own = next_tokens(module, layers, newest, {**constant, 'self': cache})
+  rows = jnp.arange(logits.shape[0])
+  outside = cache[0].shape[-2]
+  places = jnp.where(draw.active, newest.lengths['self'], outside)
+  grown = written(cache, tuple(part[:, :, :, 0] for part in own), rows, places)
+  ids, _ = draw.sampling(logits[:, None], _keys(draw)[:, None])
+  scores = None if top is None else jax.tree.map(lambda array: array[:, 0], scores_of(
+    logits[:, None], ids, top=max(top, 1)))
+  return *sharding.whole(module.config.mesh, (ids[:, 0], scores)), grown
+
+
+def _keys(draw: Draw) -> Array:
+  """Returns the random key [B] of each slot's next token: that of `predict` with a seed for each row."""
+
+  def one(seed: Array, number: Array, count: Array) -> Array:
+    answer = row_keys(jax.random.fold_in(jax.random.key(seed), 0), number[None])[0]
+    return jax.random.fold_in(answer, count)
+
+  return jax.vmap(one)(draw.seeds, draw.numbers, draw.counts)

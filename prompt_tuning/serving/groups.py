@@ -1,0 +1,164 @@
+"""Answers that run together in one bank: their slots, the packs of their inputs, and their decoding steps."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from prompt_tuning.models import packed
+from prompt_tuning.models.packed import KeysValues
+from prompt_tuning.serving import bank as banks
+from prompt_tuning.serving.bank import Bank
+from prompt_tuning.serving.requests import Piece
+from prompt_tuning.serving.running import Running, draw_of, newest_of, pack_of
+
+PACK = 256  # positions of inputs that are read at once, so long do running answers wait
+_SHRINK = 16  # decoding steps with fewer or shorter answers, after which a bank gets smaller
+_NOWHERE = 1 << 30  # a place outside every cache
+
+
+class Group:
+  """See the top of this file.
+
+  Args:
+    model: the frozen model.
+    slots: the most answers.
+
+  Attributes:
+    members: the answer of each slot of the bank, or None.
+  """
+
+  def __init__(self, model: Any, slots: int):
+    self._model, self._slots = model, slots
+    self._names = tuple(packed.cache_shapes(model.module))
+    self._excess = 0  # decoding steps for which the bank has been larger than needed
+    self.bank: Bank | None = None
+    self.members: list[Running | None] = []
+
+  @property
+  def running(self) -> list[Running]:
+    """The answers."""
+    return [running for running in self.members if running is not None]
+
+  @property
+  def count(self) -> int:
+    """The number of answers."""
+    return len(self.running)
+
+  @property
+  def unread(self) -> bool:
+    """Whether inputs are to be read."""
+    return any(not running.is_read for running in self.running)
+
+  @property
+  def decodes(self) -> bool:
+    """Whether tokens are to be generated."""
+    return any(running.is_read for running in self.running)
+
+  @property
+  def size(self) -> int:
+    """Bytes of the caches."""
+    return 0 if self.bank is None else banks.size_of(self._model, self.bank.rows, self.bank.places)
+
+  def shape(self, *added: Running, expected: int = 0) -> tuple[int, dict[str, int]]:
+    """Returns the rows and places of a bank for the answers here and further ones."""
+    members = [*self.running, *added]
+    rows = min(self._slots, len(members) + expected)
+    return (next(size for size in row_sizes(self._slots) if size >= rows),
+            sizes_of({name: max(running.needs[name] for running in members) for name in self._names}))
+
+  def add(self, running: Running, expected: int = 0) -> None:
+    """Gives an answer a slot; so many more are expected."""
+    rows, places = self.shape(running, expected=expected)
+    if self.bank is None:
+      self.bank, self.members = Bank(self._model, rows, places), [None] * rows
+    elif None not in self.members or any(places[name] > size for name, size in self.bank.places.items()):
+      self._resize(max(rows, self.bank.rows),
+                   {name: max(size, places[name]) for name, size in self.bank.places.items()})
+    self.members[self.members.index(None)] = running
+
+  def put_prompt(self, running: Running, before: Mapping[str, KeysValues]) -> None:
+    """Copies the keys and values of an answer's prompt into its slot."""
+    slot = self.members.index(running)
+    for name, own in before.items():
+      padded = np.arange(own[0].shape[3], dtype=np.int32)
+      places = np.where(padded < running.loaded.lengths[name], padded, _NOWHERE).astype(np.int32)
+      self.bank.write(name, own, np.full(len(padded), slot, np.int32), places)
+
+  def remove(self, running: Running) -> None:
+    """Frees an answer's slot."""
+    self.members[self.members.index(running)] = None
+
+  def _resize(self, rows: int, places: Mapping[str, int]) -> None:
+    kept = [slot for slot, running in enumerate(self.members) if running is not None]
+    self.members = [*self.running, *[None] * (rows - len(kept))]
+    self.bank.resize(kept, rows, places)
+    self._excess = 0
+
+  def read(self) -> list[Running]:
+    """Reads a pack of inputs; returns the answers whose inputs are then read."""
+    members = list(self._next_pack())
+    whole = self._model.prompted == 'encoder'
+    source, target = ('encoder', 'memory') if whole else ('self', 'self')
+    length = size_of(sum(count for _, _, count in members))
+    before = sum(running.filled.get(source, 0) for running, _, _ in members)
+    pack, where = pack_of(members, length, max(64, size_of(before)) if before else 0)
+    front = self.bank.take(source, where['front_slots'], where['front_places']) if before else None
+    top = max((running.top or 1 for running, _, _ in members if running.answer.request.echo), default=None)
+    own, scores = packed.read_pack(self._model.module, self._model.layers, self._model.params, pack, front, top=top)
+    self.bank.write(target, own, where['slots'], where['places'])
+    scores, at = jax.tree.map(np.asarray, scores), 0
+    for running, _, count in members:
+      running.read += count
+      running.filled[target] = running.filled.get(target, 0) + count
+      if running.answer.request.echo:
+        running.take_scores(scores, slice(at, at + count))
+      at += count
+    return [running for running, _, _ in members if running.is_read]
+
+  def _next_pack(self) -> Iterator[tuple[Running, int, int]]:
+    """Yields answers, their slots, and how many positions of each are read next."""
+    room, whole = PACK, self._model.prompted == 'encoder'  # an encoder reads an input at once
+    for slot, running in enumerate(self.members):
+      if running is None or running.is_read or room <= 0:
+        continue
+      count = running.to_read - running.read
+      if not whole:
+        count = min(count, room)
+      elif count > room and room < PACK:
+        continue
+      yield running, slot, count
+      room -= count
+
+  def decode(self) -> list[tuple[Running, Piece]]:
+    """Generates a token for each answer whose input is read."""
+    rows, places = self.shape()
+    self._excess = self._excess + 1 if (rows, places) != (self.bank.rows, self.bank.places) else 0
+    if self._excess > _SHRINK:
+      self._resize(rows, places)
+    own = [(slot, running) for slot, running in enumerate(self.members) if running is not None and running.is_read]
+    top = max((running.top for _, running in own if running.top is not None), default=None)
+    ids, scores = self.bank.step(newest_of(self.members, self._model.width, self._names), draw_of(self.members), top)
+    columns = () if scores is None else (scores.log_probs, scores.top_ids, scores.top_log_probs)
+    return [(running, running.add(int(ids[slot]), *(column[slot] for column in columns))) for slot, running in own]
+
+
+def class_of(needs: Mapping[str, int]) -> int:
+  """Returns the number of the group of answers with such needs: their lengths differ by up to a factor of four."""
+  return max(0, (max(needs.values()) - 1).bit_length() - 7) // 2
+
+
+def sizes_of(needs: Mapping[str, int]) -> dict[str, int]:
+  """Returns the places of a bank for such needs."""
+  return {name: size_of(count) for name, count in needs.items()}
+
+
+def size_of(count: int) -> int:
+  """Returns the next of a few sizes: 0, or a power of two from 16 on."""
+  return count and max(16, 1 << (count - 1).bit_length())
+
+
+def row_sizes(slots: int) -> list[int]:
+  """Returns the numbers of rows that banks have: few programs, and none that is much too large."""
+  return [*(size for size in (1, *(8 << power for power in range(20))) if size < slots), slots]
