@@ -1,7 +1,6 @@
 """The command in a process of its own, with the clients that people use; needs `.[serve,harness,peers]` and curl."""
 
 import asyncio
-import concurrent.futures
 import importlib.util
 import json
 import os
