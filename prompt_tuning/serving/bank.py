@@ -30,15 +30,13 @@ class Draw:
 
   Attributes:
     sampling: its fields have a value for each slot.
-    seeds: of the answers' noise.
-    numbers: of the answers among those with one seed.
+    keys: [B, 2] of the answers' noise, see `key_of`.
     counts: the tokens that each has generated.
     active: whether the slot holds an answer that is to grow.
   """
 
   sampling: Sampling
-  seeds: Array
-  numbers: Array
+  keys: Array
   counts: Array
   active: Array
 
@@ -74,9 +72,9 @@ class Bank:
   def step(self, newest: Newest, draw: Draw, top: int | None) -> tuple[np.ndarray, TokenScores | None]:
     """Generates a token in each slot; returns the ids [B], and with `top` their scores [B]."""
     constant = {name: cache for name, cache in self.caches.items() if name != 'self'}
-    ids, scores, own = _step(self._model.module, self._model.layers, self.caches['self'], constant, newest, draw,
-                             top=top)
+    logits, own = _step(self._model.module, self._model.layers, self.caches['self'], constant, newest, draw.active)
     self.caches = {**constant, 'self': own}
+    ids, scores = _choose(self._model.module, logits, draw, top=top)
     return np.asarray(ids), None if scores is None else jax.tree.map(np.asarray, scores)
 
 
@@ -122,25 +120,31 @@ def _take(cache: tuple[Any, Any], slots: Array, places: Array) -> KeysValues:
   return taken(cache, slots, places)
 
 
-@functools.partial(jax.jit, static_argnames=('module', 'top'), donate_argnames='cache')
-def _step(module: nn.Module, layers: Params, cache: tuple[Any, Any], constant: Caches, newest: Newest, draw: Draw, *,
-          top: int | None) -> tuple[Array, TokenScores | None, Any]:
+@functools.partial(jax.jit, static_argnames='module', donate_argnames='cache')
+def _step(module: nn.Module, layers: Params, cache: tuple[Any, Any], constant: Caches, newest: Newest,
+          active: Array) -> tuple[Array, Any]:
   logits, own = next_tokens(module, layers, newest, {**constant, 'self': cache})
   rows = jnp.arange(logits.shape[0])
   outside = cache[0].shape[-2]
-  places = jnp.where(draw.active, newest.lengths['self'], outside)
-  grown = written(cache, tuple(part[:, :, :, 0] for part in own), rows, places)
-  ids, _ = draw.sampling(logits[:, None], _keys(draw)[:, None])
+  places = jnp.where(active, newest.lengths['self'], outside)
+  return logits, written(cache, tuple(part[:, :, :, 0] for part in own), rows, places)
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'top'))
+def _choose(module: nn.Module, logits: Array, draw: Draw, *, top: int | None) -> tuple[Array, TokenScores | None]:
+  keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(draw.keys), draw.counts)
+  ids, _ = draw.sampling(logits[:, None], keys[:, None])
   scores = None if top is None else jax.tree.map(lambda array: array[:, 0], scores_of(
     logits[:, None], ids, top=max(top, 1)))
-  return *sharding.whole(module.config.mesh, (ids[:, 0], scores)), grown
+  return sharding.whole(module.config.mesh, (ids[:, 0], scores))
 
 
-def _keys(draw: Draw) -> Array:
-  """Returns the random key [B] of each slot's next token: that of `predict` with a seed for each row."""
+def key_of(seed: int, number: int) -> np.ndarray:
+  """Returns the random key [2] of an answer: that of `predict` with a seed for each row, and several answers."""
+  return np.asarray(_key_of(np.uint32(seed), np.uint32(number)))
 
-  def one(seed: Array, number: Array, count: Array) -> Array:
-    answer = row_keys(jax.random.fold_in(jax.random.key(seed), 0), number[None])[0]
-    return jax.random.fold_in(answer, count)
 
-  return jax.vmap(one)(draw.seeds, draw.numbers, draw.counts)
+@jax.jit
+def _key_of(seed: Array, number: Array) -> Array:
+  of_row = jax.random.fold_in(jax.random.key(seed), 0)
+  return jax.random.key_data(row_keys(of_row, number[None])[0])

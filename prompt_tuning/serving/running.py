@@ -10,7 +10,7 @@ from prompt_tuning.decoding.samplers import Sampling
 from prompt_tuning.models.packed import Newest, Pack
 from prompt_tuning.models.token_scores import TokenScores
 from prompt_tuning.rows.assembling import Segment
-from prompt_tuning.serving.bank import Draw
+from prompt_tuning.serving.bank import Draw, key_of
 from prompt_tuning.serving.prompts import Loaded
 from prompt_tuning.serving.requests import Answer, Piece, Token
 from prompt_tuning.serving.texts import GrowingText
@@ -53,6 +53,7 @@ class Running:
                     'encoder': before('encoder')}
       self._next, self._next_slot = loaded.layout.start_id, -1
     self.count = 0  # generated tokens
+    self.key = key_of(request.seed, request.number)
     self._text = GrowingText(model.vocabulary, request.stop)
     self._scores: list[tuple[np.ndarray, ...]] = []
 
@@ -142,7 +143,8 @@ def draw_of(slots: Sequence[Running | None]) -> Draw:
   sampling = Sampling(of('temperature', np.float32), of('topk', np.int32), of('topp', np.float32),
                       of('minp', np.float32))
   counts = np.asarray([running.count if running else 0 for running in slots], np.int32)
-  return Draw(sampling, of('seed', np.uint32), of('number', np.uint32), counts,
+  keys = np.stack([running.key if running else np.zeros(2, np.uint32) for running in slots])
+  return Draw(sampling, keys, counts,
               np.asarray([request is not None for request in asked]))
 
 

@@ -40,7 +40,9 @@ def test_two_processes_that_are_killed_twenty_times_end_with_the_same_bits(tmp_p
       time.sleep(random.uniform(0, 0.2))
       for each in random.sample(both, 2):
         each.process.send_signal(signal.SIGKILL)
-      assert [each.ended(10) for each in both] == [-signal.SIGKILL] * 2, 'it came to its end: raise STEPS'
+      # On a busy machine one may notice that the other is gone, and leave with status 3, before it is killed too.
+      ended = {each.ended(10) for each in both}
+      assert -signal.SIGKILL in ended <= {-signal.SIGKILL, 3}, 'it came to its end: raise STEPS'
     starts.append(before)
     kills += 1
   with run('killed') as both:

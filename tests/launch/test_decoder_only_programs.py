@@ -33,7 +33,7 @@ def files(tmp_path_factory):
   ['--gin.PROMPT_LENGTH=3'],
   pytest.param(['--gin.PROMPT_LENGTH=3', '--gin.train_prompts.Prompt.combine=@train_prompts.suffix_prompt'],
                marks=pytest.mark.slow),
-  pytest.param(['--gin.PROMPT=@prefix.Prefix', '--gin.prefix.Prefix.length=3', '--gin.PROMPT_LENGTH=3'],
+  pytest.param(['--gin.PROMPT=@prefix.Prefix', '--gin.prefix.Prefix.length=3'],
                marks=pytest.mark.slow),
 ], ids=['prompt', 'suffix', 'prefix'])
 def test_a_prompt_or_prefix_is_trained_judged_and_used(files, tmp_path, method, capsys):
