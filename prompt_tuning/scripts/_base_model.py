@@ -1,0 +1,57 @@
+"""The frozen model that a prompt was trained for, without reading all its weights."""
+
+from typing import Any
+
+# Settings of a run that trained which describe its model.
+_SETTINGS = ('model', 'imports', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
+
+
+def read_base_model(prompt: str, model: str | None) -> Any:
+  """Returns the outline of a prompt's model, with its vocabulary; its embedding is read when it is asked for.
+
+  Args:
+    prompt: a run's folder, a file (in the folder of a run or not) or a PEFT folder.
+    model: the model; None takes the one that the run's `run.toml`, the adapter or the file names.
+
+  Raises:
+    FileNotFoundError: there is no prompt, no model or no vocabulary.
+    ValueError: nothing names the model, or it does not take its embedding from its checkpoint.
+  """
+  from prompt_tuning.data import registry
+  from prompt_tuning.programs.abstract_models import read_outline
+  from prompt_tuning.runs import run_file
+  from prompt_tuning.runs.base import Run
+
+  settings = {name: value for name, value in run_file.read_beside(prompt).items() if name in _SETTINGS}
+  settings['model'] = model or settings.get('model') or _named(prompt)
+  unread = [name for name in ('random_weights', 'new_layers') if settings.get(name)]
+  if unread:
+    raise ValueError(f'{prompt} was trained with {unread[0]}={settings[unread[0]]}, so its model does not embed tokens '
+                     'as its checkpoint does. Only prompts of a model as it was saved can be read here.')
+  run = Run.of(settings)
+  for module in run.imports:
+    registry.import_module(module)
+  outline = read_outline(run)
+  if outline.missing is not None:
+    raise outline.missing
+  outline.read_vocabulary(run)
+  return outline
+
+
+def _named(prompt: str) -> str:
+  """Returns the path of the model that an adapter or the metadata of a file names."""
+  import os
+
+  from prompt_tuning.checkpoints import peft
+  from prompt_tuning.evaluation import saved
+  from prompt_tuning.models.loading import find_model
+
+  if os.path.exists(os.path.join(prompt, peft.CONFIG)):
+    named = peft.read_adapter(prompt).config.get('base_model_name_or_path')
+  else:
+    about = saved.load_trained(prompt).about
+    named = about.get('base_model') or about.get('model')
+  if isinstance(named, str) and os.path.isdir(find_model(named)):
+    return named
+  told = f'names the model {named}, but there is no such folder' if named else 'does not name its model'
+  raise FileNotFoundError(f'{prompt} {told}. Give model=FOLDER, the frozen model that it was trained for.')
