@@ -59,7 +59,7 @@ class PromptFolder:
         except (ValueError, OSError) as error:
           reason = str(error)
       if reason is not None:
-        logging.warning('%s is left out: %s', printable(' and '.join(paths)), printable(reason))
+        logging.warning('Left out: %s: %s', printable(' and '.join(paths)), printable(reason))
     return count
 
   def _refusal(self, name: str, paths: list[str]) -> str | None:
@@ -89,7 +89,7 @@ def _below(folder: str, prefix: str, seen: set[str]) -> Iterator[tuple[str, str]
   try:
     names = sorted(name for name in os.listdir(folder) if not name.startswith('.'))
   except OSError as error:
-    logging.warning('%s is left out: %s', printable(folder), error.strerror)
+    logging.warning('Left out: %s: %s', printable(folder), error.strerror)
     return
   for name in names:
     path, full = os.path.join(folder, name), prefix + name

@@ -9,7 +9,7 @@ pytest.importorskip('starlette', reason="needs `pip install '.[serve]'`")
 from starlette.testclient import TestClient
 
 import prompt_tuning as pt
-from prompt_tuning.evaluation.saved import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.serving.engine import Engine
 from prompt_tuning.serving.http.app import application
 from prompt_tuning.serving.http.service import Service
@@ -23,6 +23,8 @@ def engine(tmp_path_factory):
   model = pt.load_model(chat_toys.write_model(tmp_path_factory.mktemp('served') / 'toy'))
   engine = Engine(model, slots=1, max_length=60)
   engine.prompts.load('a', SavedPrompt(np.ones((3, 12), np.float32)))
+  engine.prompts.load('prefix', Trained({f'decoder/prefix/{name}': np.ones((2, 3, 2, 6), np.float32)
+                                         for name in ('keys', 'values')}))
   with engine:
     yield engine
 
@@ -56,6 +58,15 @@ def test_a_chat_has_all_the_room_by_default(client, engine):
   assert found['choices'][0]['message']['content'] == engine.submit(Request(ids, 'a', room)).result().text
   response = client.post('/v1/chat/completions', json={**body, 'max_tokens': room + 1})
   assert response.status_code == 400 and 'max_length is 60' in response.json()['error']['message']
+
+
+def test_words_near_to_a_prompt(client, engine):
+  found = client.get('/words?model=a').json()['words']
+  assert found == [[list(pair) for pair in row] for row in pt.nearest_words(engine.model, np.ones((3, 12), np.float32))]
+  for query, status, words in (('', 400, 'NAME'), ('?model=toy', 400, 'NAME'), ('?model=b', 404, '/v1/models'),
+                               ('?model=prefix', 400, 'prefix has no vectors')):
+    response = client.get(f'/words{query}')
+    assert response.status_code == status and words in response.json()['error']['message']
 
 
 def test_what_the_engine_refuses_is_said(client):

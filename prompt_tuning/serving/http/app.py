@@ -10,7 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from prompt_tuning.serving.http import chat, completions, metrics, models, tokenizer
+from prompt_tuning.serving.http import chat, completions, metrics, models, tokenizer, words
 from prompt_tuning.serving.http.errors import ApiError, Json
 from prompt_tuning.serving.http.gateway import Gateway
 from prompt_tuning.serving.http.service import Service
@@ -30,6 +30,7 @@ def application(service: Service) -> Any:
     Route('/tokenize', tokenizer.tokenize, methods=['POST']),
     Route('/detokenize', tokenizer.detokenize, methods=['POST']),
     Route('/tokenizer_info', tokenizer.info),
+    Route('/words', words.words),
     Route('/health', _health),
     Route('/ready', _ready),
     Route('/metrics', _metrics),
