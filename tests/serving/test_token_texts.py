@@ -3,7 +3,7 @@
 import chat_toys
 import pytest
 
-from prompt_tuning.data.vocabularies import ByteVocabulary, PassThroughVocabulary
+from prompt_tuning.data.vocabularies import ByteVocabulary, PassThroughVocabulary, SentencePieceVocabulary
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
 from prompt_tuning.models.loading import find_model
 from prompt_tuning.serving.http.scores import Completions
@@ -12,17 +12,19 @@ from prompt_tuning.serving.http.token_texts import TokenTexts
 from prompt_tuning.serving.requests import Token
 
 
-@pytest.fixture(scope='module', params=['byte-level', 'words', 'bytes', 'ids'])
+@pytest.fixture(scope='module', params=['byte-level', 'words', 'sentencepiece', 'bytes', 'ids'])
 def vocabulary(request, tmp_path_factory):
   if request.param == 'byte-level':
     return load_vocabulary(chat_toys.write_folder(tmp_path_factory.mktemp('words') / 'chat'))
   if request.param == 'words':
     return load_vocabulary(find_model('t5_integers'))
+  if request.param == 'sentencepiece':
+    return SentencePieceVocabulary(str(request.getfixturevalue('shared') / 't5x_native/sentencepiece.model'))
   return ByteVocabulary() if request.param == 'bytes' else PassThroughVocabulary(30)
 
 
 def test_texts_of_tokens_make_the_text(vocabulary):
-  text = '3 4 5' if vocabulary.size < 100 else 'Yes, é 你 \n\n🎉 <0x41>'
+  text = '3 4 5' if vocabulary.size < 100 else 'Yes, the end.' if vocabulary.size > 30_000 else 'é 你 \n\n🎉 <0x41>'
   ids, texts = vocabulary.encode(text), TokenTexts(vocabulary)
   assert texts.join(ids) == text
   assert b''.join(texts.bytes_of(i, place == 0) for place, i in enumerate(ids)) == text.encode()
