@@ -3,12 +3,13 @@
 # make test   passes the fast tests
 # make variants  passes further cases of what the fast tests check; CI runs them too
 # make slow   passes these and the tests that need minutes
+# make browser  passes those that need Chromium, see CONTRIBUTING.md
 # make lint   checks the style
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo serve test variants slow lint clean
+.PHONY: demo serve test variants slow browser lint clean
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -33,6 +34,9 @@ variants: .venv/installed-test
 
 slow: .venv/installed-test
 	$(BIN)/python -m pytest -m slow
+
+browser: .venv/installed-browser
+	$(BIN)/python -m pytest -m browser
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -132,7 +132,8 @@ def place(tmp_path, toys, monkeypatch):
     'model': find_model('t5_integers'), 'data': 'reviews.jsonl', 'target_template': '{label}',
     'labels': {'0': '1', '1': '2'}}, program='train')
   (tmp_path / 'runs/chat').mkdir()
-  saved.SavedPrompt(np.ones((2, 12), np.float32)).save(str(tmp_path / 'runs/chat/best.safetensors'))
+  saved.SavedPrompt(np.ones((2, 12), np.float32), path='decoder/prompt/prompt/prompt').save(
+    str(tmp_path / 'runs/chat/best.safetensors'))
   run_file.write(str(tmp_path / 'runs/chat/run.toml'), {'model': str(toys / 'chat'), 'data': 'chats.jsonl'},
                  program='train')
   chats = [{'messages': [chat_toys.SYSTEM, {**chat_toys.USER, 'content': f'{i}?'}, chat_toys.ANSWER]}

@@ -10,6 +10,7 @@ import prompt_tuning as pt
 from prompt_tuning import trees
 from prompt_tuning.evaluation import nearest_words as module
 from prompt_tuning.evaluation.saved import SavedPrompt, Trained
+from prompt_tuning.models.new_layers import with_new_layers
 from prompt_tuning.programs import command
 from prompt_tuning.runs import run_file
 
@@ -66,6 +67,8 @@ def test_what_has_no_words_is_a_clear_error(causal):
     pt.nearest_words(causal, None)
   with pytest.raises(ValueError, match='random has no vocabulary, so its tokens have no texts'):
     pt.nearest_words(dataclasses.replace(causal, vocabulary=None), PROMPT)
+  with pytest.raises(ValueError, match='reads real vectors instead of tokens'):
+    pt.nearest_words(with_new_layers(causal, classes=3, features=2), PROMPT)
 
 
 def test_the_command_prints_a_line_for_each_vector_of_a_runs_model(tmp_path, capsys):

@@ -39,8 +39,12 @@ def nearest_words(model: Any, prompt: Any, *, top: int = 5) -> list[list[tuple[s
     For each of P vectors k pairs of text and similarity, the nearest first; of equal ones, the smaller id first.
 
   Raises:
-    ValueError: the prompt does not fit the model, or has no vectors among embedded tokens, as a prefix.
+    ValueError: the prompt does not fit the model, or has no vectors among embedded tokens, as a prefix; or the model
+      has no vocabulary or no embedding.
   """
+  if 'token_embedder' not in model.params:
+    raise ValueError(f'{model.path or "The model"} reads real vectors instead of tokens, so it has no embedding of '
+                     'words that a prompt could be compared with.')
   if model.vocabulary is None:
     raise ValueError(f'{model.path or "The model"} has no vocabulary, so its tokens have no texts. Give '
                      'load_model(..., vocabulary=...).')

@@ -26,7 +26,7 @@ PROGRAMS = {
 }
 # Further subcommands: name -> (what it does, module whose main(argv) runs it).
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
-  'convert': ('turns trained prompts and prefixes into other files: .npy, .safetensors, folders of Hugging Face PEFT',
+  'convert': ('turns trained prompts and prefixes into other files: .npy, .safetensors, PEFT folders, tensors for vLLM',
               'prompt_tuning.scripts.convert'),
   'words': ("shows the vocabulary's tokens that are nearest to each vector of a prompt", 'prompt_tuning.scripts.words'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),

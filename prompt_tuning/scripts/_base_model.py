@@ -1,17 +1,19 @@
 """The frozen model that a prompt was trained for, without reading all its weights."""
 
+import os
 from typing import Any
 
 # Settings of a run that trained which describe its model.
 _SETTINGS = ('model', 'imports', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
 
 
-def read_base_model(prompt: str, model: str | None) -> Any:
-  """Returns the outline of a prompt's model, with its vocabulary; its embedding is read when it is asked for.
+def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) -> Any:
+  """Returns the outline of a prompt's model; its embedding is read when it is asked for.
 
   Args:
     prompt: a run's folder, a file (in the folder of a run or not) or a PEFT folder.
     model: the model; None takes the one that the run's `run.toml`, the adapter or the file names.
+    vocabulary: read its vocabulary too.
 
   Raises:
     FileNotFoundError: there is no prompt, no model or no vocabulary.
@@ -34,14 +36,13 @@ def read_base_model(prompt: str, model: str | None) -> Any:
   outline = read_outline(run)
   if outline.missing is not None:
     raise outline.missing
-  outline.read_vocabulary(run)
+  if vocabulary:
+    outline.read_vocabulary(run)
   return outline
 
 
 def _named(prompt: str) -> str:
   """Returns the path of the model that an adapter or the metadata of a file names."""
-  import os
-
   from prompt_tuning.checkpoints import peft
   from prompt_tuning.evaluation import saved
   from prompt_tuning.models.loading import find_model

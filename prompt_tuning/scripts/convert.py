@@ -4,11 +4,16 @@
   prompt-tuning convert prompt.npy peft/reviews --stack=encoder                  # to Hugging Face PEFT
   prompt-tuning convert runs/prefix peft/prefix --model=/models/t5-v1_1-small    # its config.json gives the shape
   prompt-tuning convert peft/reviews reviews.safetensors                         # from PEFT, for eval and infer
+  prompt-tuning convert --to vllm runs/reviews prompt.pt                         # the prompt for a chat part of vLLM
+  prompt-tuning convert --to vllm runs/reviews row.pt --text 'Review: a gem'     # a whole row for vLLM's completions
 
 SOURCE is a .npy file, a .safetensors file, the folder of a run, or the folder of a PEFT adapter (prompt tuning,
 p-tuning, CPT, multitask prompts, prefix tuning, cartridge). The suffix of DESTINATION gives its format: .npy,
 .safetensors, or none for a folder that PEFT loads. --model describes the base model. For a prompt, --stack is enough,
 except with Gemma: that model scales prompts of this package, but not of PEFT.
+
+--to vllm writes the tensor of vLLM's `prompt_embeds`: the prompt's vectors, with --text in a row with the embeddings of
+the text's tokens. The model is the one that the run, the adapter or the file names, unless --model gives another.
 """
 
 import argparse
@@ -40,7 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                      help="the base model's name in PEFT's config; default: the source's, else that of --model")
   flags.add_argument('--kind', choices=('PROMPT_TUNING', 'P_TUNING'), default='PROMPT_TUNING',
                      help="the prompt's type in PEFT's config; PEFT treats both the same")
-  return _script.run(flags, argv, _convert)
+  flags.add_argument('--to', choices=('vllm',), help="write the tensor of vLLM's prompt_embeds, whatever the suffix")
+  flags.add_argument('--text', metavar='FILE_OR_TEXT', help='with --to vllm: the text of a whole row; the last line '
+                                                            'break of a file is left out')
+  flags.add_argument('--dtype', choices=_script.DTYPES, help="with --to vllm: the numbers' type; default: the "
+                                                             "checkpoint's")
+  return _script.run(flags, argv, lambda options: (_convert if options.to is None else _convert_to_vllm)(options))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +104,33 @@ def read_base(folder: str) -> Base:
               embedding_scale=width**0.5 if str(config.get('model_type')).startswith('gemma') else 1.0)
 
 
+def _convert_to_vllm(options: Any) -> None:
+  from prompt_tuning.models.loading import find_model
+  from prompt_tuning.names import translated
+  from prompt_tuning.scripts import _vllm
+
+  if options.base_model is not None or options.destination.endswith(('.npy', '.safetensors')):
+    found = f'--base_model={options.base_model}' if options.base_model else f'{options.destination} as a destination'
+    raise ValueError(f'{found} cannot be used with --to=vllm, which writes a file of torch. Give a name such as '
+                     'prompt.pt, without --base_model.')
+  try:
+    model = _vllm.read_base_model(options)
+    options.model = find_model(model.path)
+    base = _base(options)
+    tensors, about = _read(options, base)
+    _require_fit(options.source, tensors, base)
+    print(_vllm.write_row(options, tensors, about, model))
+  except (ValueError, OSError, ImportError) as error:
+    raise type(error)(translated(str(error), {name: f'--{name}' for name in ('model', 'text', 'dtype')})) from error
+
+
 def _convert(options: Any) -> None:
   from prompt_tuning import trees
   from prompt_tuning.checkpoints import peft, prompt_files, state
 
+  unread = [f'--{name}={value}' for name in ('text', 'dtype') if (value := getattr(options, name)) is not None]
+  if unread:
+    raise ValueError(f'{" and ".join(unread)} cannot be used without --to=vllm. Add it, or leave them out.')
   base = _base(options)
   tensors, about = _read(options, base)
   base = _with_scale(base, about)

@@ -163,7 +163,7 @@ class Engine:
     # The engine's own way: some answers whose pieces nobody reads.
     for count in row_sizes(self.slots)[:2]:
       for _ in range(count):
-        self._waiting.put(None, self._prepared(Answer(Request([self.model.end_ids[0]] * 16, max_tokens=2))))
+        self._waiting.put(None, self._prepared(Answer(Request([0] * 16, max_tokens=2))))
       while len(self._waiting) or self._groups:
         self._turn()
 

@@ -174,7 +174,8 @@ def test_a_key_is_asked_for_except_by_probes():
   for wrong in ('Bearer wrong', 'secret', 'Bearer sécret'.encode()):
     refused(to.get('/v1/models', headers={'Authorization': wrong}), 401)
   assert to.get('/v1/models', headers={'Authorization': 'Bearer secret'}).status_code == 200
-  assert [to.get(path).status_code for path in ('/health', '/ready', '/metrics')] == [200] * 3
+  assert [to.get(path).status_code for path in ('/health', '/ready', '/metrics', '/')] == [200] * 4
+  assert to.get('/').headers['content-type'].startswith('text/html')
   assert client().get('/v1/models', headers={'Authorization': 'Bearer any'}).status_code == 200
 
 

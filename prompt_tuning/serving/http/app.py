@@ -34,7 +34,7 @@ def application(service: Service) -> Any:
     Route('/health', _health),
     Route('/ready', _ready),
     Route('/metrics', _metrics),
-    *([Route('/', _playground)] if _PAGE.exists() else []),
+    Route('/', _playground),
   ], exception_handlers={ApiError: _error, HTTPException: _unknown, ClientDisconnect: _left, Exception: _defect})
   made.state.service = service
   return Gateway(made, service)
