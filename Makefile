@@ -1,4 +1,5 @@
 # make demo   tunes a prompt for the shipped model, on two CPU cores in about two minutes, installing included
+# make serve  serves the shipped model and its prompts at http://127.0.0.1:8000
 # make test   passes the fast tests
 # make variants  passes further cases of what the fast tests check; CI runs them too
 # make slow   passes these and the tests that need minutes
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test variants slow browser lint clean
+.PHONY: demo serve test variants slow browser lint clean
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -21,6 +22,9 @@ BIN := .venv/bin
 
 demo: .venv/installed-plots
 	$(BIN)/python -m prompt_tuning.scripts.demo
+
+serve: .venv/installed-serve
+	$(BIN)/prompt-tuning serve --model t5_integers --prompts prompt_tuning/pretrained_prompts
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -186,6 +186,8 @@ def run_command(words, toys):
   if words[:2] == ['prompt-tuning', 'lm-eval']:  # tests/harness runs it
     own = [each for each in arguments if each not in ('--tasks', '--include_path')]  # two flags are the harness's
     return named_flags(own, ROOT / 'prompt_tuning/harness/command.py')
+  if words[:2] == ['prompt-tuning', 'serve']:  # tests/serving starts it
+    return named_flags(arguments, ROOT / 'prompt_tuning/programs/serve.py')
   if program == 'prompt-tuning':
     return command.main(arguments)
   if program == 'python3' and arguments[1:2] and arguments[1].rpartition('.')[2] in EXPERIMENTS:

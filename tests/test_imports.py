@@ -30,7 +30,7 @@ PUBLIC = {'prompts': 'tuning'}  # user-facing names -> their modules
 # A heavy or optional library -> the only files that may import it.
 HOMES = {
   'gin': ('programs/launch.py',),
-  'msgspec': ('files/json_files.py', 'runs/', 'data/token_files.py'),
+  'msgspec': ('files/json_files.py', 'runs/', 'data/token_files.py', 'serving/http/'),
   'tomli_w': ('runs/run_file.py',),
   'tensorstore': ('checkpoints/t5x.py',),
   'safetensors': ('checkpoints/huggingface.py', 'checkpoints/state.py'),
@@ -48,6 +48,9 @@ HOMES = {
   'matplotlib': ('evaluation/reports.py',),
   'tensorboardX': ('training/metric_log.py',),
   'rich': ('training/metric_log.py',),
+  'starlette': ('serving/http/',),
+  'uvicorn': ('serving/http/server.py',),
+  'prometheus_client': ('serving/http/metrics.py',),
   'gcsfs': ('files/gcs.py',),
   't5x': ('t5x_plugin/',),
   'flaxformer': ('t5x_plugin/',),

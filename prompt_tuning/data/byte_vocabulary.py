@@ -57,6 +57,11 @@ class ByteVocabulary(FileVocabulary):
     return [i for added, part in parts for i in ([_BYTES.start + byte for byte in part.encode()]
                                                  if added is None else [added])]
 
+  def piece(self, token: int) -> str:
+    """Returns the text of a control or added token, or a byte as <0xE2>; '' if there is no such token."""
+    control = {0: '<pad>', 1: '</s>', 2: '<unk>', **{i: text for text, i in self.added.items()}}
+    return f'<0x{token - _BYTES.start:02X}>' if token in _BYTES else control.get(token, '')
+
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token, without padding and incomplete characters."""
     texts = {i: text.encode() for text, i in self.added.items() if i >= _BYTES.stop}

@@ -116,6 +116,11 @@ class SentencePieceVocabulary(FileVocabulary):
       ids += model.EncodeAsIds(part) if added is None else [added]
     return ids
 
+  def piece(self, token: int) -> str:
+    """Returns how the file writes a token; that of the unknown token if there is no such one."""
+    unknown = self._model.unk_id()
+    return self._outside.get(token) or self._model.IdToPiece(token if 0 <= token < self.size else unknown)
+
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token; an id outside the vocabulary is an unknown piece."""
     ids, texts, unknown = until_end(ids, self.end_ids), [], self._model.unk_id()

@@ -106,6 +106,10 @@ class TokenizersVocabulary(FileVocabulary):
     except Exception as error:  # the library raises plain exceptions
       raise ValueError(f'{self.path} cannot encode {text!r:.60}: {error}. Use a complete tokenizer.json.') from error
 
+  def piece(self, token: int) -> str:
+    """Returns how the file writes a token; '' if there is no such token."""
+    return self._tokenizer.id_to_token(token) or ''
+
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token."""
     hidden = {self.pad_id, self.bos_id, *self.start}

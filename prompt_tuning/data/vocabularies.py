@@ -37,6 +37,10 @@ class PassThroughVocabulary:
                        'Write only ids of the vocabulary.')
     return ids
 
+  def piece(self, token: int) -> str:
+    """Returns a token id as text."""
+    return str(token)
+
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the ids up to the first end token as text, without padding."""
     return ' '.join(str(i) for i in until_end(ids, self.end_ids) if i != self.pad_id)

@@ -3,6 +3,7 @@
 Every vocabulary has
   encode(text) -> list of ids, without the end token,
   decode(ids) -> text up to the first end token,
+  piece(id) -> how the vocabulary's file writes a token; of a single byte, <0xE2>,
   size, pad_id, bos_id (None if the model has none), eos_id, which ends training targets,
   end_ids, all ids that end a generation: instruction-tuned models have several,
   start, the ids that the model's tokenizer prepends to a text; callers that encode an input add them.
@@ -34,6 +35,9 @@ class Vocabulary(Protocol):
 
   def decode(self, ids: Iterable[int]) -> str:
     """Returns the text of `ids` up to the first end token."""
+
+  def piece(self, token: int) -> str:
+    """Returns how the vocabulary's file writes a token."""
 
 
 class FileVocabulary:

@@ -31,6 +31,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'words': ("shows the vocabulary's tokens that are nearest to each vector of a prompt", 'prompt_tuning.scripts.words'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
   'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
+  'serve': ('serves a frozen model and its prompts over HTTP', 'prompt_tuning.programs.serve'),
 }
 TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
 VERSION = f'prompt-tuning {prompt_tuning.__version__}'

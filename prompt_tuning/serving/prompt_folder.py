@@ -1,0 +1,130 @@
+"""The prompts below a folder: runs, `.npy` and `.safetensors` files, PEFT folders, by their paths without ending."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from absl import logging
+
+from prompt_tuning.checkpoints.peft import CONFIG
+from prompt_tuning.evaluation.saved import BEST, LAST, METRICS
+from prompt_tuning.names import printable
+
+_ENDINGS = ('.npy', '.safetensors')
+_OF_RUNS = {BEST, LAST, METRICS, 'run.toml', 'numpy_checkpoints'}  # what tells a run's folder
+_READ = (BEST, LAST, CONFIG, 'adapter_model.safetensors')  # the files of a folder that are read, if they are there
+
+
+class PromptFolder:
+  """The prompts below a folder, as an engine has them.
+
+  Args:
+    folder: the folder, or one run.
+    prompts: those of the engine, with `load`.
+    taken: names that no prompt may have.
+    loaded: called with the name of each prompt that was loaded.
+
+  Raises:
+    NotADirectoryError: there is no such folder.
+  """
+
+  def __init__(self, folder: str, prompts: Any, taken: tuple[str, ...] = (),
+               loaded: Callable[[str], None] = lambda name: None):
+    if not os.path.isdir(folder):
+      raise NotADirectoryError(f'prompts={folder} is not a folder. Give the folder that holds runs, prompt files or '
+                               'PEFT folders.')
+    self._folder, self._prompts, self._taken, self._loaded = folder, prompts, taken, loaded
+    self._stamps: dict[str, list[Any]] = {}  # name -> what its files were when they were loaded, or left out
+
+  def update(self) -> int:
+    """Loads what is new or has changed, and says what is left out and why; returns how many were loaded.
+
+    A prompt whose file is gone stays loaded.
+    """
+    found: dict[str, list[str]] = {}
+    for name, path in find(self._folder):
+      found.setdefault(name, []).append(path)
+    count = 0
+    for name, paths in found.items():
+      stamp = [(path, *_stamp(path)) for path in paths]
+      if self._stamps.get(name) == stamp:
+        continue
+      self._stamps[name] = stamp
+      reason = self._refusal(name, paths)
+      if reason is None:
+        try:
+          self._prompts.load(name, paths[0])
+          self._loaded(name)
+          count += 1
+        except (ValueError, OSError) as error:
+          reason = str(error)
+      if reason is not None:
+        logging.warning('Left out: %s: %s', printable(' and '.join(paths)), printable(reason))
+    return count
+
+  def _refusal(self, name: str, paths: list[str]) -> str | None:
+    """Returns why something cannot be served under its name, or None."""
+    if len(paths) > 1:
+      return f'they have one name, {name}. Rename or move all but one.'
+    if not name.isprintable():
+      return 'its name has characters that cannot be printed. Rename it.'
+    if any(name == each or name.startswith(f'{each}:') for each in self._taken):
+      return f'{name} is the name of the base model. Rename it, or give the model another served_model_name=.'
+    return None
+
+
+def find(folder: str) -> Iterator[tuple[str, str]]:
+  """Yields name and path of what may be a prompt below a folder, sorted by path.
+
+  A run and a PEFT folder are one prompt each, whose other files are not looked at. Hidden files and folders, and
+  folders of models, are passed over.
+  """
+  if _is_prompt(os.listdir(folder)):
+    yield os.path.basename(os.path.abspath(folder)), folder
+    return
+  yield from _below(folder, '', {os.path.realpath(folder)})
+
+
+def _below(folder: str, prefix: str, seen: set[str]) -> Iterator[tuple[str, str]]:
+  try:
+    names = sorted(name for name in os.listdir(folder) if not name.startswith('.'))
+  except OSError as error:
+    logging.warning('Left out: %s: %s', printable(folder), error.strerror)
+    return
+  for name in names:
+    path, full = os.path.join(folder, name), prefix + name
+    if not os.path.isdir(path):
+      stem, ending = os.path.splitext(full)
+      if ending in _ENDINGS and os.path.isfile(path):
+        yield stem, path
+      continue
+    true = os.path.realpath(path)
+    if true in seen:  # a link to a folder that is looked at already
+      continue
+    seen.add(true)
+    try:
+      inside = os.listdir(path)
+    except OSError:
+      inside = []
+    if _is_prompt(inside):
+      yield full, path
+    elif 'config.json' not in inside:
+      yield from _below(path, f'{full}/', seen)
+
+
+def _is_prompt(names: list[str]) -> bool:
+  """Returns True for the names in the folder of a run, or of a PEFT adapter."""
+  return CONFIG in names or not _OF_RUNS.isdisjoint(names)
+
+
+def _stamp(path: str) -> tuple[Any, ...]:
+  """Returns what changes when a prompt is written again."""
+  saved = [os.path.join(path, name) for name in (*_READ, 'numpy_checkpoints')] if os.path.isdir(path) else [path]
+  stamp = []
+  for each in saved:
+    try:
+      state = os.stat(each)
+    except OSError:
+      continue
+    stamp.append((each, state.st_mtime_ns, state.st_size, state.st_ino))
+  return tuple(stamp)
