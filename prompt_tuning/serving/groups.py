@@ -1,7 +1,7 @@
 """Answers that run together in one bank: their slots, the packs of their inputs, and their decoding steps."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from prompt_tuning.serving.bank import Bank
 from prompt_tuning.serving.requests import Piece
 from prompt_tuning.serving.running import Running, draw_of, newest_of, pack_of
 
-PACK = 256  # positions of inputs that are read at once, so long do running answers wait
+PACK = 128  # positions of inputs that are read at once: products are as fast as with more, and answers wait less
 _SHRINK = 16  # decoding steps with fewer or shorter answers, after which a bank gets smaller
 _NOWHERE = 1 << 30  # a place outside every cache
 
@@ -63,20 +63,21 @@ class Group:
     return 0 if self.bank is None else banks.size_of(self._model, self.bank.rows, self.bank.places)
 
   def shape(self, *added: Running, expected: int = 0) -> tuple[int, dict[str, int]]:
-    """Returns the rows and places of a bank for the answers here and further ones."""
-    members = [*self.running, *added]
+    """Returns the rows and places of a bank for the answers here and further ones, until they end."""
+    return self._shape('needs', [*self.running, *added], expected)
+
+  def _shape(self, needs: str, members: Sequence[Running], expected: int = 0) -> tuple[int, dict[str, int]]:
     count = min(self._slots, len(members) + expected)
     rows = next(size for size in row_sizes(self._slots) if size >= count)
-    return rows, places_of({name: max(running.needs[name] for running in members) for name in self._names}, rows)
+    most = {name: max(getattr(running, needs)[name] for running in members) for name in self._names}
+    return rows, places_of(most, rows)
 
   def add(self, running: Running, expected: int = 0) -> None:
     """Gives an answer a slot; so many more are expected."""
-    rows, places = self.shape(running, expected=expected)
+    rows, places = self._shape('soon', [*self.running, running], expected)
     if self.bank is None:
       self.bank, self.members = Bank(self._model, rows, places), [None] * rows
-    elif None not in self.members or any(places[name] > size for name, size in self.bank.places.items()):
-      self._resize(max(rows, self.bank.rows),
-                   {name: max(size, places[name]) for name, size in self.bank.places.items()})
+    self._grow(rows if None not in self.members else 0, places)
     self.members[self.members.index(None)] = running
 
   def put_prompt(self, running: Running, before: Mapping[str, KeysValues]) -> None:
@@ -91,6 +92,12 @@ class Group:
     """Frees an answer's slot."""
     self.members[self.members.index(running)] = None
 
+  def _grow(self, rows: int, places: Mapping[str, int]) -> None:
+    """Makes the bank as large as this, if it is smaller."""
+    larger = max(rows, self.bank.rows), {name: max(size, places[name]) for name, size in self.bank.places.items()}
+    if larger != (self.bank.rows, self.bank.places):
+      self._resize(*larger)
+
   def _resize(self, rows: int, places: Mapping[str, int]) -> None:
     kept = [slot for slot, running in enumerate(self.members) if running is not None]
     self.members = [*self.running, *[None] * (rows - len(kept))]
@@ -99,6 +106,7 @@ class Group:
 
   def read(self) -> list[Running]:
     """Reads a pack of inputs; returns the answers whose inputs are then read."""
+    self._grow(0, self._shape('now', self.running)[1])
     members = list(self._next_pack())
     whole = self._model.prompted == 'encoder'
     source, target = ('encoder', 'memory') if whole else ('self', 'self')
@@ -134,7 +142,8 @@ class Group:
 
   def decode(self) -> list[tuple[Running, Piece]]:
     """Generates a token for each answer whose input is read."""
-    rows, places = self.shape()
+    self._grow(0, self._shape('now', self.running)[1])
+    rows, places = self._shape('soon', self.running)
     self._excess = self._excess + 1 if (rows, places) != (self.bank.rows, self.bank.places) else 0
     if self._excess > _SHRINK:
       self._resize(rows, places)
@@ -163,12 +172,12 @@ def places_of(needs: Mapping[str, int], rows: int) -> dict[str, int]:
 
 def pack_length(count: int) -> int:
   """Returns N of a pack with so many positions."""
-  return _next_size(count, 64, 4 if count <= PACK else 2)
+  return _next_size(count, 32, 2)
 
 
 def front_length(count: int) -> int:
   """Returns T of a pack before whose inputs so many positions stand."""
-  return count and _next_size(count, 64, 4)
+  return count and _next_size(count, 128, 4)
 
 
 def _next_size(count: int, size: int, factor: int) -> int:
@@ -181,11 +190,11 @@ def warm_up(model: Any, slots: int) -> None:
   """Compiles the programs of answers of usual lengths."""
   names, whole = tuple(packed.cache_shapes(model.module)), model.prompted == 'encoder'
   source, target = ('encoder', 'memory') if whole else ('self', 'self')
-  fronts = (0,) if whole else (0, front_length(1), front_length(PACK))
+  fronts = (0,) if whole else (0, front_length(1))
   for rows in row_sizes(slots):
     bank = Bank(model, rows, places_of({name: 0 if name == 'encoder' else 150 for name in names}, rows))
     bank.step(newest_of([None] * rows, model.width, names), draw_of([None] * rows), None)
-    for length, before in itertools.product((pack_length(1), PACK), fronts):
+    for length, before in itertools.product((32, 64, PACK), fronts):
       pack, where = pack_of([], length, before)
       front = bank.take(source, where['front_slots'], where['front_places']) if before else None
       own, _ = packed.read_pack(model.module, model.layers, model.params, pack, front)

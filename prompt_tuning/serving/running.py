@@ -15,6 +15,7 @@ from prompt_tuning.serving.prompts import Loaded
 from prompt_tuning.serving.requests import Answer, Piece, Token
 from prompt_tuning.serving.texts import GrowingText
 
+AHEAD = 32  # decoding steps for which a bank has places when it grows
 MOST_TOP = 20  # the likeliest tokens that are computed where more than one is asked for
 
 
@@ -46,16 +47,32 @@ class Running:
     if model.prompted == 'decoder':
       self.to_read = len(self.tokens) - 1  # the last one is read by the first decoding step
       self.needs = {'self': before('self') + self.to_read + max(request.max_tokens, 1)}
+      self._target = 'self'
       self._next, self._next_slot = int(self.tokens[-1]), int(self.slots[-1])
     else:
       self.to_read = len(self.tokens)
       self.needs = {'self': before('self') + request.max_tokens, 'memory': before('memory') + self.to_read,
                     'encoder': before('encoder')}
+      self._target = 'memory'
       self._next, self._next_slot = loaded.layout.start_id, -1
     self.count = 0  # generated tokens
     self.key = key_of(request.seed, request.number)
     self._text = GrowingText(model.vocabulary, request.stop)
     self._scores: list[tuple[np.ndarray, ...]] = []
+
+  @property
+  def now(self) -> dict[str, int]:
+    """The places that it needs until the next decoding step is done."""
+    return self._places_for(1)
+
+  @property
+  def soon(self) -> dict[str, int]:
+    """The places that it needs for the next decoding steps."""
+    return self._places_for(AHEAD)
+
+  def _places_for(self, steps: int) -> dict[str, int]:
+    left = {name: 0 for name in self.needs} | {self._target: self.to_read - self.read}
+    return {name: min(most, self.filled.get(name, 0) + left[name] + steps) for name, most in self.needs.items()}
 
   @property
   def is_read(self) -> bool:
