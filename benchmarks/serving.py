@@ -44,8 +44,8 @@ def main() -> None:
     start = lambda name, python: stack.enter_context(contest.Contestant([python, *command, name]))
     ask = start('ours', sys.executable).ask
     peer = None if options.without_peer else start('peft', options.peer_python).ask
-    print(f'Loading a prompt: {1000 * ask("load"):.2f} ms, {ask("size") / 1000:.1f} kB each; '
-          f'1,000 of them: {ask("thousand"):.1f} s.', flush=True)
+    print(f'Starting: {ask("start"):.0f} s. A prompt: {ask("size") / 1000:.1f} kB; loading 1,000 of them: '
+          f'{ask("thousand"):.2f} s.', flush=True)
     names = [*(f'at_once {count}' for count in CONCURRENT), 'one_slot', 'predict', *(['peft'] if peer else [])]
     rates: dict[str, list[float]] = {name: [] for name in names}
     limits, first, between = [], {}, {}
@@ -170,7 +170,7 @@ def ours(folder: str | None) -> None:
   most = max(CONCURRENT)
   commands = {f'at_once {count}': lambda count=count: ask(most, count) for count in CONCURRENT}
   commands |= {'one_slot': lambda: ask(1, FEW), 'predict': predict, 'limit': limit, 'thousand': thousand,
-               'load': lambda: contest.seconds(lambda: engine(most).prompts.load('one', prompts[0])),
+               'start': lambda: contest.seconds(lambda: engine(most)),
                'size': lambda: prompts[0].nbytes, 'steady': lambda rate: ask(most, most, 1 / float(rate))}
   serve(commands)
 

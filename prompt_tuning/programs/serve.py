@@ -23,7 +23,7 @@ KEY = 'PROMPT_TUNING_API_KEY'  # a variable, which the list of processes does no
 _UNITS = {'': 1, 'B': 1, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30, 'TIB': 2**40, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9,
           'TB': 10**12}
 _SECONDS = 5.0  # between two looks at the folder with --watch
-_LIMITS = {'slots': 1, 'max_length': 2, 'queue': 1, 'max_n': 1, 'port': 0}  # the least values
+_LIMITS = {'slots': 1, 'model_parallel': 1, 'max_length': 2, 'queue': 1, 'max_n': 1, 'port': 0}  # the least values
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--queue', type=int, metavar='NUMBER', default=1024, help='most requests that wait (1024)')
   parser.add_argument('--prompt_memory', metavar='BYTES', default='1GiB',
                       help='of keys and values of prompts that are kept (1GiB)')
+  parser.add_argument('--cache_memory', metavar='BYTES', default='4GiB',
+                      help='of the caches of running answers; others wait while there is no room (4GiB)')
+  parser.add_argument('--timeout', type=float, metavar='SECONDS',
+                      help='that an answer may take, waiting included (no limit)')
+  parser.add_argument('--model_parallel', type=int, metavar='DEVICES', default=1,
+                      help='devices over which heads, hidden width and vocabulary are split (1)')
   parser.add_argument('--max_body', metavar='BYTES', default='16MiB', help='of a request (16MiB)')
   parser.add_argument('--max_n', type=int, metavar='NUMBER', default=16, help='most answers to one input (16)')
   parser.add_argument('--log_texts', action='store_true', help='the access log has inputs and answers too')
@@ -68,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(flags: argparse.Namespace) -> int:
   for name, least in _LIMITS.items():
     require_number(name, getattr(flags, name), least=least, whole=True, **({'below': 2**16} if name == 'port' else {}))
-  memory, body = (_bytes(name, getattr(flags, name)) for name in ('prompt_memory', 'max_body'))
+  memory, caches, body = (_bytes(name, getattr(flags, name)) for name in ('prompt_memory', 'cache_memory', 'max_body'))
+  if flags.timeout is not None and not 0 < flags.timeout < float('inf'):
+    raise ValueError(f'timeout={flags.timeout} cannot be used: expected seconds, more than 0.')
   name = flags.served_model_name or os.path.basename(os.path.abspath(flags.model))
   if not name.isprintable() or name != name.strip():
     raise ValueError(f'served_model_name={name!r} cannot be used: expected printable characters, and no blank at '
@@ -86,13 +94,13 @@ def _run(flags: argparse.Namespace) -> int:
   from prompt_tuning.serving.http.service import Limits, Service
 
   service = Service(name, api_key=key, loadable=flags.loadable, log_texts=flags.log_texts,
-                    limits=Limits(body, flags.max_n, flags.slots + flags.queue))
+                    limits=Limits(body, flags.max_n, flags.slots + flags.queue, flags.timeout))
   with server.listen(flags.host, flags.port) as listening:
     if key is None and flags.host not in ('127.0.0.1', 'localhost', '::1'):
       terminal.say(f'Whoever reaches {server.address(listening)} can use it, for there is no key. Set --api_key or '
                    f'{KEY} unless the network is trusted.')
-    status = server.Server(service).run_with(listening, lambda: _started(flags, service, memory, server.address(
-      listening)))
+    status = server.Server(service).run_with(listening, lambda: _started(
+      flags, service, memory, caches, server.address(listening)))
   if service.failed or service.draining:
     # Threads of the engine may still run compiled programs, which an orderly end of Python would wait for.
     sys.stdout.flush()
@@ -101,7 +109,7 @@ def _run(flags: argparse.Namespace) -> int:
   return status
 
 
-def _started(flags: argparse.Namespace, service: Any, memory: int, address: str) -> Any:
+def _started(flags: argparse.Namespace, service: Any, memory: int, caches: int, address: str) -> Any:
   """Loads model and prompts, starts and serves the engine, says where it is reached, and returns it."""
   from prompt_tuning.devices import compilation
   from prompt_tuning.models.loading import load_model
@@ -110,11 +118,12 @@ def _started(flags: argparse.Namespace, service: Any, memory: int, address: str)
 
   compilation.use_cache()
   begun = time.perf_counter()
-  model = load_model(flags.model, dtype=flags.dtype)
+  model = load_model(flags.model, dtype=flags.dtype, mesh=_mesh(flags.model_parallel))
   if model.vocabulary is None:
     raise ValueError(f'model={flags.model} has no tokenizer, but requests are texts. Put its tokenizer.json, or '
                      'another file of docs/inference.md, into the folder.')
-  engine = Engine(model, slots=flags.slots, max_length=flags.max_length, queue=flags.queue, prompt_memory=memory)
+  engine = Engine(model, slots=flags.slots, max_length=flags.max_length, queue=flags.queue, prompt_memory=memory,
+                  cache_memory=caches)
   folder = None
   if flags.prompts is not None:
     folder = PromptFolder(flags.prompts, engine.prompts, (service.name,), service.loaded)
@@ -127,6 +136,18 @@ def _started(flags: argparse.Namespace, service: Any, memory: int, address: str)
   if folder is not None and flags.watch:
     threading.Thread(target=_watch, args=(folder,), name='watch', daemon=True).start()
   return engine
+
+
+def _mesh(count: int) -> Any:
+  """Returns the mesh of so many devices that share the model, or None of one."""
+  import jax
+
+  from prompt_tuning.devices.meshes import MeshShape, make_mesh
+
+  devices = jax.local_devices()
+  if count > len(devices):
+    raise ValueError(f'model_parallel={count} cannot be used: this machine has {len(devices)} devices.')
+  return make_mesh(MeshShape(1, 1, count), devices[:count])
 
 
 def _watch(folder: Any) -> None:

@@ -11,6 +11,7 @@ generate a token in every slot. An answer does not depend on those beside it: it
 numbers of its tokens alone.
 """
 
+import atexit
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -80,6 +81,7 @@ class Engine:
     warm_up(self.model, self.slots)
     self.ready = True
     self._thread.start()
+    atexit.register(self.close)  # a thread that runs compiled programs must not meet the end of Python
     return self
 
   def __enter__(self) -> 'Engine':
@@ -122,21 +124,39 @@ class Engine:
   def _prepared(self, answer: Answer) -> Running:
     """Returns an answer with its input laid out. Raises ValueError if it does not fit."""
     request, model = answer.request, self.model
-    loaded = self.prompts.get(request.prompt)
     if request.echo and model.prompted == 'encoder':
       raise ValueError('echo=True cannot be used: this model reads inputs with an encoder, which scores nothing.')
-    ids = request.ids if len(request.ids) else stand_in(model.vocabulary, loaded.layout)
-    running = Running(answer, loaded, loaded.layout.question(ids), model)
+    running = self._running(answer)
     answer.input_length = len(request.ids)
     for name, count in running.needs.items():
       if count > self.max_length:
-        before = loaded.lengths.get(name, 0)
+        before = running.loaded.lengths.get(name, 0)
         raise ValueError(f'The answer needs {count} places ({before} of the prompt, {len(running.tokens)} of the '
                          f'input, up to {request.max_tokens} generated), and max_length is {self.max_length}. Shorten '
                          'the input, or ask for fewer tokens.')
     if banks.size_of(model, 1, places_of(running.needs, 1)) > self._cache_memory:
       raise ValueError(f'The caches of this answer alone are larger than cache_memory={self._cache_memory}.')
     return running
+
+  def _running(self, answer: Answer) -> Running:
+    """Returns an answer with its input laid out."""
+    loaded, ids = self.prompts.get(answer.request.prompt), answer.request.ids
+    ids = ids if len(ids) else stand_in(self.model.vocabulary, loaded.layout)
+    return Running(answer, loaded, loaded.layout.question(ids), self.model)
+
+  def room(self, ids: Any, prompt: str | None = None) -> int:
+    """Returns the most tokens that an answer to an input may have; at least 1.
+
+    Args:
+      ids: as in `Request`.
+      prompt: likewise.
+
+    Raises:
+      UnknownPrompt: no prompt of this name is loaded.
+      ValueError: the input cannot be read.
+    """
+    running = self._running(Answer(Request(ids, prompt, max_tokens=1)))
+    return max(1, self.max_length - running.needs['self'] + 1)
 
   def stats(self) -> Stats:
     """Returns the engine's numbers at this moment."""
@@ -157,6 +177,7 @@ class Engine:
     self._waiting.wake()
     if started and self._thread.is_alive():
       self._thread.join()
+    atexit.unregister(self.close)
 
   def _run(self) -> None:
     failures = 0
@@ -169,8 +190,8 @@ class Engine:
             continue
         self._waiting.wait(1.0)
       try:
-        self._turn()
-        failures = 0
+        if self._turn():
+          failures = 0
       except Exception as error:
         failures += 1
         logging.exception('The engine failed (%d of %d times in a row, after which it gives up).', failures, _FAILURES)
@@ -182,8 +203,12 @@ class Engine:
     if self.failed is not None:
       self.wait_failed.set()
 
-  def _turn(self) -> None:
-    """Does what is next: ends what nobody waits for, fills slots, reads inputs, generates a token for each answer."""
+  def _turn(self) -> bool:
+    """Does what is next: ends what nobody waits for, fills slots, reads inputs, generates a token for each answer.
+
+    Returns:
+      Whether there was something to read or to generate.
+    """
     for running in self._waiting.remove(lambda running: running.given_up):
       _deliver(running, Piece(ended=running.given_up))
     for key, group in list(self._groups.items()):
@@ -193,7 +218,7 @@ class Engine:
       if not group.count:
         del self._groups[key]
     self._admit()
-    packs = 0
+    steps, packs = self._steps, 0
     while packs < _PACKS or not any(group.decodes for group in self._groups.values()):
       unread = next((group for group in self._groups.values() if group.unread), None)
       if unread is None:
@@ -206,6 +231,7 @@ class Engine:
         self._steps += 1
         for running, piece in group.decode():
           self._hand_over(group, running, piece)
+    return packs > 0 or self._steps > steps
 
   def _admit(self) -> None:
     """Takes requests from the queue into free slots."""

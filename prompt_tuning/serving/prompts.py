@@ -75,6 +75,8 @@ class Prompts:
       about['path'], prompt = str(prompt), load_for(self._model, str(prompt))
     about |= getattr(prompt, 'about', {})
     loaded = _prepared(self._model, prompt, about)
+    given = getattr(loaded.layout, 'prompt_length', 0) or max(loaded.lengths.values(), default=0)
+    about.setdefault('length', given)
     with self._lock:
       self._kept.pop(self._loaded.get(name), None)
       self._loaded[name] = loaded

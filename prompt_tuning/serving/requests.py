@@ -14,7 +14,7 @@ class UnknownPrompt(LookupError):
 
 
 class QueueFull(RuntimeError):
-  """As many requests wait as may; `retry_after` is an estimate in seconds of when there is room."""
+  """As many requests wait as may; try again after `retry_after` seconds."""
 
   retry_after: int = 1
 

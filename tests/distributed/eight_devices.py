@@ -28,6 +28,9 @@ from prompt_tuning.models.quantised import Quantised
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.serving import groups
+from prompt_tuning.serving.engine import Engine
+from prompt_tuning.serving.requests import Request
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.method import Method
@@ -168,6 +171,26 @@ def test_samples_are_those_of_one_device_and_their_cache_stays_spread(model):
     assert found.ids.tolist() == wanted.ids.tolist()
   keys = spread._state.cache[0]
   assert max(shard.data.nbytes for shard in keys.addressable_shards) < keys.nbytes
+
+
+@pytest.mark.parametrize('name', ['llama', 't5'])
+def test_an_engine_on_a_mesh_answers_as_on_one_device(model, vectors, monkeypatch, name):
+  monkeypatch.setattr(groups, 'row_sizes', lambda slots: [slots])  # few programs
+
+  def answers(model):
+    with Engine(model, slots=4) as engine:
+      engine.prompts.load('prompt', vectors[model.width])
+      asked = [Request(ids, prompt, max_tokens=5, temperature=temperature, seed=3, top=1)
+               for ids, prompt, temperature in zip(INPUTS, (None, 'prompt') * 2, (0, 0, 0.7, 0.7), strict=True)]
+      found = [engine.submit(request).result() for request in asked]
+      return found, [part.sharding for part in jax.tree.leaves(groups.Bank(model, 4, {'self': 8, 'memory': 8,
+                                                                                      'encoder': 0}).caches)]
+
+  (alone, _), (spread, shardings) = answers(model(name)), answers(model(name, 2, 2, 2))
+  assert all('model' in str(each.spec) for each in shardings)
+  for one, other in zip(alone, spread, strict=True):
+    assert [token.id for token in one.tokens] == [token.id for token in other.tokens]
+    assert_close([token.log_prob for token in one.tokens], [token.log_prob for token in other.tokens])
 
 
 @pytest.mark.parametrize(('name', 'shape'), [

@@ -52,7 +52,9 @@ class Answering:
         self._open.discard(index)
       if piece.ended == 'failed':
         raise errors.failed() from self.answers[index].error
-      if piece.ended in ('cancelled', 'timeout'):  # not by a client: its connection would be closed
+      if piece.ended == 'timeout':
+        raise errors.late(self.answers[index].request.timeout)
+      if piece.ended == 'cancelled':  # not by a client: its connection would be closed
         raise errors.draining()
       self.generated[index] += len(piece.tokens)
       yield index, piece

@@ -39,7 +39,7 @@ def _asked(service: Service, body: bytes) -> tuple[Chat, list[Request], '_Form']
                    'two names of one limit. Give one of them.', param='max_tokens')
   with errors.answered():
     rows = service.engine.model.chat_format.questions([fields.messages])
-    most = limits.pop() if limits else service.room(rows[0], prompt)
+    most = limits.pop() if limits else service.engine.room(rows[0], prompt)
   requests = service.requests(fields, rows, prompt, max_tokens=most,
                               top=(fields.top_logprobs or 0) if fields.logprobs else None)
   return fields, requests, _Form(service.texts, fields.logprobs, [True] * len(requests))

@@ -82,6 +82,12 @@ def draining() -> ApiError:
                   'there are several.', code='draining', headers={'Retry-After': '1', 'Connection': 'close'})
 
 
+def late(seconds: float | None) -> ApiError:
+  """Returns the error of a request whose answer took too long."""
+  return ApiError(504, f'The answer took longer than this server allows, {seconds} s. Ask for fewer tokens, or when '
+                  'fewer clients do.', code='timeout')
+
+
 def failed() -> ApiError:
   """Returns the error of a request whose engine has failed."""
   return ApiError(500, "The engine failed; the server's log has the reason. Send the request again; the server ends if "

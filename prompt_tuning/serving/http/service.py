@@ -25,11 +25,13 @@ class Limits:
     body: bytes of a body.
     n: answers to one input.
     answers: answers of one request, as many as slots and queue hold.
+    seconds: that an answer may take, its time in the queue included; None sets no limit.
   """
 
   body: int = 16 * 2**20
   n: int = 16
   answers: int = 1088
+  seconds: float | None = None
 
 
 class Service:
@@ -105,15 +107,6 @@ class Service:
     raise ApiError(404, f'There is no model {model!r:.100}.{nearest(model[:200], known)} GET /v1/models lists all '
                    f'{len(known)}.', param='model', code='model_not_found')
 
-  def room(self, ids: Any, prompt: str | None) -> int:
-    """Returns the most tokens that an answer to an input may have; at least 1."""
-    engine = self.engine
-    loaded = engine.prompts.get(prompt)
-    taken = loaded.lengths.get('self', 0)
-    if engine.model.prompted == 'decoder':
-      taken += len(loaded.layout.question(ids)['decoder']['tokens']) - 1
-    return max(1, engine.max_length - taken)
-
   def requests(self, fields: Generation, rows: Sequence[Any], prompt: str | None, **settings: Any) -> list[Request]:
     """Returns what the engine is asked: `n` answers to each row.
 
@@ -137,7 +130,7 @@ class Service:
     with errors.answered():
       return [Request(ids=row, prompt=prompt, temperature=fields.temperature, topk=max(fields.top_k, 0),
                       topp=0.0 if fields.top_p == 1 else fields.top_p, minp=fields.min_p, seed=seed, number=number,
-                      stop=fields.stops, **settings)
+                      stop=fields.stops, timeout=self.limits.seconds, **settings)
               for row, seed in zip(rows, seeds, strict=True) for number in range(fields.n)]
 
   def require_ids(self, ids: Sequence[int], where: str) -> None:
