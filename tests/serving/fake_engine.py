@@ -68,6 +68,9 @@ class FakeEngine:
       self.release(answer)
     return answer
 
+  def room(self, ids, prompt=None):
+    return self.max_length - len(ids)
+
   @property
   def waiting(self):
     return [answer for answer in self.answers if not answer.cancelled.is_set() and not hasattr(answer, 'done')]

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from prompt_tuning.serving.http.app import application
 from prompt_tuning.serving.http.service import Limits, Service
+from prompt_tuning.serving.requests import Piece
 
 
 def client(engine=None, *, loading=False, **settings):
@@ -229,6 +230,21 @@ def fail_while_it_works(engine):
   while not engine.waiting:
     time.sleep(0.005)
   engine.fail()
+
+
+def test_an_answer_that_takes_too_long_is_a_504():
+  engine = FakeEngine(held=True)
+
+  def give_up():
+    while not engine.waiting:
+      time.sleep(0.005)
+    (answer,) = engine.waiting
+    answer.done = True
+    answer.deliver(Piece(ended='timeout'))
+
+  threading.Thread(target=give_up, daemon=True).start()
+  error = refused(complete(client(engine, limits=Limits(seconds=2.5))), 504, '2.5 s')
+  assert error['code'] == 'timeout' and engine.answers[0].request.timeout == 2.5
 
 
 def test_what_the_engine_cannot_foresee_is_no_stack_trace(caplog):

@@ -15,6 +15,8 @@ from prompt_tuning.programs import serve
   (['--model', 'm', '--watch'], '--prompts FOLDER'), (['--model', 'm', '--prompts', 'nowhere'], '--prompts=nowhere'),
   (['--model', 'm', '--loadable', 'nowhere'], '--loadable=nowhere'), (['--model', 'm', '--api_key', 'a b\n'], 'key'),
   (['--model', 'm', '--max_m', '1'], '--max_n'), (['--model', 'm', '--served_model_name', ' '], '--served_model_name'),
+  (['--model', 'm', '--timeout', '0'], '--timeout=0'), (['--model', 'm', '--cache_memory', 'x'], '--cache_memory=x'),
+  (['--model', 'm', '--model_parallel', '0'], '--model_parallel=0'),
   (['--model', 'm', '--host', 'no.such.host.invalid'], '--host=no.such.host.invalid')])
 def test_a_flag_that_cannot_be_used_is_named(flags, words, capsys):
   assert serve.main(flags) == 2
