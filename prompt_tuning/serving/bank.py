@@ -18,7 +18,7 @@ from prompt_tuning.decoding.cache import row_keys
 from prompt_tuning.decoding.samplers import Sampling
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.apart import Apart
-from prompt_tuning.models.packed import Caches, KeysValues, Newest, cache_shapes, next_tokens, taken, written
+from prompt_tuning.models.packed import Caches, KeysValues, Newest, cache_shapes, next_tokens, places_in, taken, written
 from prompt_tuning.models.token_scores import TokenScores, scores_of
 from prompt_tuning.types import Array, Params
 
@@ -90,24 +90,27 @@ def _empty(model: Any, rows: int, places: Mapping[str, int]) -> Caches:
   split = any(isinstance(leaf, Apart) for leaf in jax.tree.leaves(
     model.layers, is_leaf=lambda leaf: isinstance(leaf, Apart)))
   for name, (layers, heads, head_dim) in cache_shapes(model.module).items():
-    make = functools.partial(jnp.zeros, (rows, heads, places[name], head_dim), config.dtype)
+    shapes = (rows, heads, head_dim, places[name]), (rows, heads, places[name], head_dim)
+    zeros = lambda *shape: jnp.zeros(shape, config.dtype)
     if split:
-      caches[name] = tuple(Apart(tuple(make() for _ in range(layers))) for _ in range(2))
+      caches[name] = tuple(Apart(tuple(zeros(*shape) for _ in range(layers))) for shape in shapes)
     else:
-      stacked = (layers, rows, heads, places[name], head_dim)
-      caches[name] = tuple(sharding.constrain(jnp.zeros(stacked, config.dtype), config.mesh, None, None, 'heads')
-                           for _ in range(2))
+      caches[name] = tuple(sharding.constrain(zeros(layers, *shape), config.mesh, None, None, 'heads')
+                           for shape in shapes)
   return caches
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'places'))
 def _resized(module: nn.Module, caches: Caches, order: Array, places: tuple[tuple[str, int], ...]) -> Caches:
-  def change(array: Array, count: int) -> Array:
+  def change(array: Array, count: int, axis: int) -> Array:
     array = jnp.take(array, order, axis=-4)
-    missing = [(0, 0)] * (array.ndim - 2) + [(0, max(0, count - array.shape[-2])), (0, 0)]
-    return jnp.pad(array[..., :count, :], missing)
+    array = jax.lax.slice_in_dim(array, 0, min(count, array.shape[axis]), axis=axis)
+    missing = [(0, 0)] * array.ndim
+    missing[axis] = (0, count - array.shape[axis])
+    return jnp.pad(array, missing)
 
-  return {name: jax.tree.map(functools.partial(change, count=count), caches[name]) for name, count in places}
+  return {name: tuple(jax.tree.map(functools.partial(change, count=count, axis=axis), part)
+                      for part, axis in zip(caches[name], (-1, -2), strict=True)) for name, count in places}
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
@@ -125,7 +128,7 @@ def _step(module: nn.Module, layers: Params, cache: tuple[Any, Any], constant: C
           active: Array) -> tuple[Array, Any]:
   logits, own = next_tokens(module, layers, newest, {**constant, 'self': cache})
   rows = jnp.arange(logits.shape[0])
-  outside = cache[0].shape[-2]
+  outside = places_in(cache)
   places = jnp.where(active, newest.lengths['self'], outside)
   return logits, written(cache, tuple(part[:, :, :, 0] for part in own), rows, places)
 
