@@ -64,8 +64,12 @@ class Engine:
                        '`predict`.')
     self.model, self.slots = model, slots
     self.max_length = min(max_length, getattr(config, 'position_count', 0) or max_length)
-    self.prompts = Prompts(model, prompt_memory)
+    self.prompts = Prompts(model, prompt_memory, self.max_length)
     self.ready, self.failed, self.wait_failed = False, None, threading.Event()
+    least = banks.size_of(model, 1, places_of(dict.fromkeys(packed.cache_shapes(model.module), 1), 1))
+    if cache_memory < least:
+      raise ValueError(f'cache_memory={cache_memory} is less than the smallest cache of one answer, {least} bytes. '
+                       'Give more.')
     self._cache_memory = cache_memory
     self._waiting: Waiting[Running] = Waiting(queue)
     self._groups: dict[int, Group] = {}
@@ -117,7 +121,7 @@ class Engine:
     answer = Answer(request, deliver)
     running = self._prepared(answer)
     self._idle.clear()
-    if not self._waiting.put(request.prompt, running):
+    if not self._waiting.put(request.prompt, running, max(0, self.slots - self._count)):
       raise QueueFull(f'{len(self._waiting)} requests wait, which is the limit. Try again later.')
     return answer
 
@@ -130,12 +134,12 @@ class Engine:
     answer.input_length = len(request.ids)
     for name, count in running.needs.items():
       if count > self.max_length:
-        before = running.loaded.lengths.get(name, 0)
-        raise ValueError(f'The answer needs {count} places ({before} of the prompt, {len(running.tokens)} of the '
-                         f'input, up to {request.max_tokens} generated), and max_length is {self.max_length}. Shorten '
-                         'the input, or ask for fewer tokens.')
+        raise ValueError(f'The answer needs {count} places ({running.told(name)}), and max_length is '
+                         f'{self.max_length}. Shorten the input, or ask for fewer tokens.')
     if banks.size_of(model, 1, places_of(running.needs, 1)) > self._cache_memory:
-      raise ValueError(f'The caches of this answer alone are larger than cache_memory={self._cache_memory}.')
+      raise ValueError(f'The keys and values of this answer take '
+                       f'{banks.size_of(model, 1, places_of(running.needs, 1)):,} bytes, and cache_memory is '
+                       f'{self._cache_memory:,}. Shorten the input, ask for fewer tokens, or serve with more memory.')
     return running
 
   def _running(self, answer: Answer) -> Running:

@@ -66,8 +66,8 @@ class PromptFolder:
     """Returns why something cannot be served under its name, or None."""
     if len(paths) > 1:
       return f'they have one name, {name}. Rename or move all but one.'
-    if not name.isprintable():
-      return 'its name has characters that cannot be printed. Rename it.'
+    if not name.isprintable() or name != name.strip():
+      return 'its name has characters that cannot be printed, or a blank at an end. Rename it.'
     if any(name == each or name.startswith(f'{each}:') for each in self._taken):
       return f'{name} is the name of the base model. Rename it, or give the model another served_model_name=.'
     return None

@@ -49,10 +49,11 @@ class Prompts:
   Args:
     model: the frozen model.
     memory: bytes of the keys and values that are kept; those that were used least recently go first.
+    most: places that a prompt may take; it needs room for an input and an answer too.
   """
 
-  def __init__(self, model: Any, memory: int):
-    self._model, self._memory = model, memory
+  def __init__(self, model: Any, memory: int, most: int = 1 << 30):
+    self._model, self._memory, self._most = model, memory, most
     self._lock = threading.Lock()
     self._loaded: dict[str | None, Loaded] = {None: Loaded(model.layout(Layout()))}
     self._kept: collections.OrderedDict[Loaded, dict[str, KeysValues]] = collections.OrderedDict()
@@ -75,8 +76,12 @@ class Prompts:
       about['path'], prompt = str(prompt), load_for(self._model, str(prompt))
     about |= getattr(prompt, 'about', {})
     loaded = _prepared(self._model, prompt, about)
-    given = getattr(loaded.layout, 'prompt_length', 0) or max(loaded.lengths.values(), default=0)
-    about.setdefault('length', given)
+    own = 0 if loaded.vectors is None else len(loaded.vectors)
+    length = max(loaded.lengths.values(), default=0) + own
+    if length + 2 > self._most:
+      raise ValueError(f'It takes {length} places, which leave no room for an input and an answer: max_length is '
+                       f'{self._most}. Serve with a larger one, or a shorter prompt.')
+    about.setdefault('length', length)
     with self._lock:
       self._kept.pop(self._loaded.get(name), None)
       self._loaded[name] = loaded

@@ -60,6 +60,14 @@ class Running:
     self._text = GrowingText(model.vocabulary, request.stop)
     self._scores: list[tuple[np.ndarray, ...]] = []
 
+  def told(self, name: str) -> str:
+    """Returns what the places of a cache are for, for messages."""
+    vectors, before = int(np.sum(self.slots >= 0)), self.loaded.lengths.get(name, 0)
+    reads = name == self._target
+    parts = {'of the prompt': before + vectors * reads, 'of the input': (len(self.tokens) - vectors) * reads,
+             'generated': self.answer.request.max_tokens * (name == 'self')}
+    return ', '.join(f'{count} {what}' for what, count in parts.items() if count)
+
   @property
   def now(self) -> dict[str, int]:
     """The places that it needs until the next decoding step is done."""

@@ -20,10 +20,10 @@ class Waiting(Generic[T]):
     self._queues: collections.OrderedDict[Hashable, collections.deque[T]] = collections.OrderedDict()
     self._changed = threading.Condition()
 
-  def put(self, key: Hashable, item: T) -> bool:
-    """Adds an item to the queue of a key; returns False if as many wait as may."""
+  def put(self, key: Hashable, item: T, free: int = 0) -> bool:
+    """Adds an item to the queue of a key; returns False if as many wait as may, beside those that `free` slots take."""
     with self._changed:
-      if len(self) >= self._most:
+      if len(self) >= self._most + free:
         return False
       self._queues.setdefault(key, collections.deque()).append(item)
       self._changed.notify()

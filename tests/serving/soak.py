@@ -83,7 +83,7 @@ class Soak:
     async with self.client.stream('POST', '/v1/completions', json=body) as response:
       assert response.status_code == 200, response.status_code
       count = 0
-      async for line in response.aiter_lines():
+      async for line in lines(response):
         count += line.startswith('data:')
         if count > most:
           return
@@ -127,6 +127,15 @@ class Soak:
         name, _, value = line.rpartition(' ')
         sums[name.partition('{')[0]] += float(value)
     return sums
+
+
+async def lines(response):
+  """Yields the lines of a stream of events, which end with a line feed alone; texts may hold other separators."""
+  rest = b''
+  async for part in response.aiter_bytes():
+    *whole, rest = (rest + part).split(b'\n')
+    for line in whole:
+      yield line.decode()
 
 
 def check(soak: Soak, metrics: dict[str, float]) -> None:

@@ -255,3 +255,25 @@ def test_answers_of_very_different_lengths_run_in_banks_of_their_own(served, mon
   short = [engine.submit(Request([7, 8], max_tokens=8, temperature=1.0, seed=i)) for i in range(3)]
   long = engine.submit(Request([7] * 50, max_tokens=8))
   assert all(answer.result().tokens for answer in [*short, long])
+
+
+def test_free_slots_take_requests_beside_the_queue():
+  import toy_run
+
+  engine = Engine(toy_run.model(), slots=3, queue=1)  # not started: nothing leaves the queue
+  answers = [engine.submit(Request([7, 8], max_tokens=3)) for _ in range(4)]
+  with pytest.raises(QueueFull):
+    engine.submit(Request([7, 8]))
+  with engine:
+    assert all(answer.result().tokens for answer in answers)
+
+
+def test_a_prompt_without_room_for_an_answer_is_refused_and_messages_add_up(served):
+  engine, model, _ = served
+  with pytest.raises(ValueError, match='119 places, which leave no room'):
+    engine.prompts.load('long', normal(119, model.width))
+  engine.prompts.load('half', normal(60, model.width))
+  with pytest.raises(ValueError, match='(60 of the prompt, 70 of the input|60 of the prompt)'):
+    engine.submit(Request([7] * 70, 'half', max_tokens=2))
+  with pytest.raises(ValueError, match='cache_memory=1 '):
+    Engine(model, cache_memory=1)

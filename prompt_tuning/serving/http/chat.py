@@ -1,6 +1,7 @@
 """`POST /v1/chat/completions`: messages through the model's own chat template."""
 
 import dataclasses
+import re
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -37,12 +38,25 @@ def _asked(service: Service, body: bytes) -> tuple[Chat, list[Request], '_Form']
   if len(limits) == 2:
     raise ApiError(400, f'max_tokens={fields.max_tokens} and max_completion_tokens={fields.max_completion_tokens} are '
                    'two names of one limit. Give one of them.', param='max_tokens')
+  rows = _rows(service, fields.messages)
   with errors.answered():
-    rows = service.engine.model.chat_format.questions([fields.messages])
     most = limits.pop() if limits else service.engine.room(rows[0], prompt)
   requests = service.requests(fields, rows, prompt, max_tokens=most,
                               top=(fields.top_logprobs or 0) if fields.logprobs else None)
   return fields, requests, _Form(service.texts, fields.logprobs, [True] * len(requests))
+
+
+def _rows(service: Service, messages: list[Any]) -> list[Any]:
+  """Returns the conversation as the model's template writes it. Raises ApiError if it cannot."""
+  try:
+    return service.engine.model.chat_format.questions([messages])
+  except ValueError as error:
+    text = str(error)
+    if 'has no chat template' in text:
+      text = f'{service.name} has no chat template, so it cannot answer conversations. Use /v1/completions.'
+    place = lambda found: f'messages[{found[2]}]' if found[2] else 'messages'
+    text = re.sub(r'^Conversation 0(: turn (\d+))?', place, text)
+    raise ApiError(400, text, param='messages') from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,7 +66,7 @@ def answered() -> Iterator[None]:
   except UnknownPrompt as error:
     raise ApiError(404, str(error), param='model', code='model_not_found') from error
   except QueueFull as error:
-    raise ApiError(429, f'{error} Send the request again later.', code='queue_full',
+    raise ApiError(429, str(error), code='queue_full',
                    headers={'Retry-After': str(max(1, math.ceil(error.retry_after)))}) from error
   except Draining as error:
     raise draining() from error

@@ -134,9 +134,9 @@ def read(body: bytes, schema: type[_Read]) -> _Read:
   values = {}
   for name, value in _object(body).items():
     if name not in fields:
-      _require_neutral(name, value, [*fields, *NEUTRAL])
+      _require_neutral(name, value, list(fields))
     elif value is not None:
-      values[name] = _converted(name, value, fields[name].type)
+      values[name] = _converted(name, value, fields[name])
   for name, field in fields.items():
     if field.required and name not in values:
       raise ApiError(400, f'The field {name} is missing. Add it to the JSON object in the body.', param=name)
@@ -161,17 +161,19 @@ def _require_neutral(name: str, value: Any, known: list[str]) -> None:
   if value is None:
     return
   if name not in NEUTRAL:
-    raise ApiError(400, f'There is no field {name:.60}.{nearest(name, known)} Leave it out.', param=name)
+    hint = nearest(name, known)
+    raise ApiError(400, f'There is no field {name:.60}.{hint or " Leave it out."}', param=name)
   allowed = NEUTRAL[name]
   if not any(each is _ANY or (each == value and isinstance(value, bool) == isinstance(each, bool)) for each in allowed):
     expected = f', expected {" or ".join(map(shown, allowed))}' if allowed else ''
     raise ApiError(400, f'{name}={shown(value)} is not supported{expected}. Leave {name} out.', param=name)
 
 
-def _converted(name: str, value: Any, kind: Any) -> Any:
+def _converted(name: str, value: Any, field: msgspec.structs.FieldInfo) -> Any:
   try:
-    return msgspec.convert(value, kind)
+    return msgspec.convert(value, field.type)
   except msgspec.ValidationError as error:
     reason = str(error).replace('`', '').replace(' - at $', f' in {name}')
-    raise ApiError(400, f'{name}={shown(value)} cannot be used: {reason[:1].lower()}{reason[1:]}. Change it, or leave '
-                   'it out for the default.', param=name) from error
+    advice = 'Change it.' if field.required else 'Change it, or leave it out for the default.'
+    raise ApiError(400, f'{name}={shown(value)} cannot be used: {reason[:1].lower()}{reason[1:]}. {advice}',
+                   param=name) from error

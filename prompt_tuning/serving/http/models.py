@@ -88,6 +88,8 @@ def _allowed(folder: str | None, path: str) -> str:
   if any(os.path.commonpath([root, os.path.realpath(each)]) != root for each in (true, *filter(os.path.islink, below))):
     raise ApiError(403, f'prompt_path={shown(path)} leads out of the folder below which prompts may be loaded. Give a '
                    'path below it.', param='prompt_path')
+  if os.path.exists(true) and not (os.path.isfile(true) or os.path.isdir(true)):
+    raise ApiError(400, f'prompt_path={shown(path)} is neither a file nor a folder.', param='prompt_path')
   return true
 
 

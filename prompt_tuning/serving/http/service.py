@@ -125,7 +125,7 @@ class Service:
     count = fields.n * len(rows)
     if count > self.limits.answers:
       raise ApiError(400, f'The request asks for {count} answers, but slots and queue hold {self.limits.answers}. Ask '
-                     'in several requests.', param='prompt')
+                     'in several requests.', param='n' if fields.n > len(rows) else 'prompt')
     seeds = [secrets.randbits(32) if fields.seed is None else fields.seed % 2**32 for _ in rows]
     with errors.answered():
       return [Request(ids=row, prompt=prompt, temperature=fields.temperature, topk=max(fields.top_k, 0),
