@@ -273,7 +273,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused_and_messages_add_up(serv
   with pytest.raises(ValueError, match='119 places, which leave no room'):
     engine.prompts.load('long', normal(119, model.width))
   engine.prompts.load('half', normal(60, model.width))
-  with pytest.raises(ValueError, match='(60 of the prompt, 70 of the input|60 of the prompt)'):
+  with pytest.raises(ValueError, match='60 of the prompt, 70 of the input'):
     engine.submit(Request([7] * 70, 'half', max_tokens=2))
   with pytest.raises(ValueError, match='cache_memory=1 '):
     Engine(model, cache_memory=1)
