@@ -122,7 +122,7 @@ class Engine:
     running = self._prepared(answer)
     self._idle.clear()
     if not self._waiting.put(request.prompt, running, max(0, self.slots - self._count)):
-      raise QueueFull(f'{len(self._waiting)} requests wait, which is the limit. Try again later.')
+      raise QueueFull(f'{self._waiting.most} requests wait, which is the limit. Try again later.')
     return answer
 
   def _prepared(self, answer: Answer) -> Running:

@@ -11,19 +11,19 @@ T = TypeVar('T')
 class Waiting(Generic[T]):
   """See the top of this file. Its methods may be called from any thread.
 
-  Args:
+  Attributes:
     most: how many may wait.
   """
 
   def __init__(self, most: int):
-    self._most = most
+    self.most = most
     self._queues: collections.OrderedDict[Hashable, collections.deque[T]] = collections.OrderedDict()
     self._changed = threading.Condition()
 
   def put(self, key: Hashable, item: T, free: int = 0) -> bool:
     """Adds an item to the queue of a key; returns False if as many wait as may, beside those that `free` slots take."""
     with self._changed:
-      if len(self) >= self._most + free:
+      if len(self) >= self.most + free:
         return False
       self._queues.setdefault(key, collections.deque()).append(item)
       self._changed.notify()
