@@ -1,5 +1,6 @@
 """Answers that are in slots, and the arrays that the programs of a bank read of them."""
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +57,6 @@ class Running:
       self._target = 'memory'
       self._next, self._next_slot = loaded.layout.start_id, -1
     self.count = 0  # generated tokens
-    self.key = key_of(request.seed, request.number)
     self._text = GrowingText(model.vocabulary, request.stop)
     self._scores: list[tuple[np.ndarray, ...]] = []
 
@@ -81,6 +81,11 @@ class Running:
   def _places_for(self, steps: int) -> dict[str, int]:
     left = {name: 0 for name in self.needs} | {self._target: self.to_read - self.read}
     return {name: min(most, self.filled.get(name, 0) + left[name] + steps) for name, most in self.needs.items()}
+
+  @functools.cached_property
+  def key(self) -> np.ndarray:
+    """The random key of its noise; computed in the engine's thread, not where requests are submitted."""
+    return key_of(self.answer.request.seed, self.answer.request.number)
 
   @property
   def is_read(self) -> bool:

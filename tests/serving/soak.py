@@ -152,26 +152,33 @@ def check(soak: Soak, metrics: dict[str, float]) -> None:
     assert grown < 0.02 * np.median(settled) + 10, f'memory has grown by {grown} MB'
 
 
+def write_prompts(folder: pathlib.Path, width: int) -> list[str]:
+  """Writes prompts into a folder; returns the flags of a server that serves them."""
+  from prompt_tuning.evaluation.saved import SavedPrompt
+
+  (folder / 'prompts').mkdir()
+  for length in (2, 5, 9):
+    SavedPrompt(np.random.default_rng(length).normal(size=(length, width)).astype(np.float32)).save(
+      str(folder / f'prompts/p{length}.safetensors'))
+  return ['--prompts', str(folder / 'prompts'), '--loadable', str(folder), '--served_model_name', 'base']
+
+
+def load(server, folder: pathlib.Path, seconds: float) -> None:
+  """Puts load on a server of `write_prompts`' flags. Raises AssertionError if something is not as it should be."""
+  soak = Soak(server.url, ['base', 'p2', 'p5', 'p9'], str(folder / 'prompts/p9.safetensors'), seconds)
+  check(soak, asyncio.run(soak.run(40, server.process.pid)))
+
+
 def main() -> None:
   import chat_toys
   from test_server_process import Process
 
-  from prompt_tuning.evaluation.saved import SavedPrompt
-
-  minutes = float(sys.argv[1])
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    (folder / 'prompts').mkdir()
     model = sys.argv[2] if len(sys.argv) > 2 else chat_toys.write_model(folder / 'toy')
     width = json.loads((pathlib.Path(model) / 'config.json').read_text())['hidden_size']
-    for length in (2, 5, 9):
-      SavedPrompt(np.random.default_rng(length).normal(size=(length, width)).astype(np.float32)).save(
-        str(folder / f'prompts/p{length}.safetensors'))
-    with Process(model, '--prompts', str(folder / 'prompts'), '--loadable', str(folder), '--served_model_name',
-                 'base') as server:
-      soak = Soak(server.url, ['base', 'p2', 'p5', 'p9'], str(folder / 'prompts/p9.safetensors'), 60 * minutes)
-      metrics = asyncio.run(soak.run(40, server.process.pid))
-      check(soak, metrics)
+    with Process(model, *write_prompts(folder, width)) as server:
+      load(server, folder, 60 * float(sys.argv[1]))
   print('Nothing is wrong.')
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -18,13 +17,7 @@ from prompt_tuning.serving.requests import Answer, Piece, Request
 
 async def chat(request: HttpRequest) -> Response:
   """Answers a conversation."""
-  service: Service = request.app.state.service
-  service.engine  # noqa: B018 - it takes requests
-  body = await request.body()
-  fields, requests, form = await run_in_threadpool(_asked, service, body)
-  if service.log_texts:
-    request.scope['record']['inputs'] = fields.messages
-  return await generating.respond(request, service, fields, requests, form)
+  return await generating.answer(request, _asked, 'messages')
 
 
 def _asked(service: Service, body: bytes) -> tuple[Chat, list[Request], '_Form']:

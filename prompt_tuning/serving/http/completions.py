@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -19,13 +18,7 @@ from prompt_tuning.serving.requests import Answer, Piece, Request
 
 async def completions(request: HttpRequest) -> Response:
   """Answers a request for completions."""
-  service: Service = request.app.state.service
-  service.engine  # noqa: B018 - it takes requests
-  body = await request.body()
-  fields, requests, form = await run_in_threadpool(_asked, service, body)
-  if service.log_texts:
-    request.scope['record']['inputs'] = fields.prompt
-  return await generating.respond(request, service, fields, requests, form)
+  return await generating.answer(request, _asked, 'prompt')
 
 
 def _asked(service: Service, body: bytes) -> tuple[Completion, list[Request], '_Form']:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
@@ -39,7 +40,28 @@ class Form(Protocol):
     """Returns the choice of a stream's event."""
 
 
-async def respond(request: HttpRequest, service: Service, fields: Generation, requests: Sequence[Request],
+async def answer(request: HttpRequest, asked: Callable[[Service, bytes], tuple[Generation, Sequence[Request], Form]],
+                 inputs: str) -> Response:
+  """Answers a request of a route.
+
+  Args:
+    request: the request.
+    asked: returns a body's fields, what the engine is asked, and the form of the answers.
+    inputs: the field that holds the inputs, for the log.
+
+  Raises:
+    ApiError: the body cannot be used, or the engine does not take the requests or has failed.
+  """
+  service: Service = request.app.state.service
+  service.engine  # noqa: B018 - it takes requests
+  body = await request.body()
+  fields, requests, form = await run_in_threadpool(asked, service, body)
+  if service.log_texts:
+    request.scope['record']['inputs'] = getattr(fields, inputs)
+  return await _respond(request, service, fields, requests, form)
+
+
+async def _respond(request: HttpRequest, service: Service, fields: Generation, requests: Sequence[Request],
                   form: Form) -> Response:
   """Asks the engine, and returns its answers in the form of a route.
 
