@@ -147,7 +147,7 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
   if len(trained) > 5:
     print(f'  … and {len(trained) - 5} more')
   objects.require_trainable(run, outline, trained)
-  training.require_start(run, outline, outline.first_values(method))
+  training.require_start(run, method, outline, outline.first_values(method))
   end = objects.end(run, outline.step)
   if end <= outline.step and outline.missing is None:
     raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and all steps '

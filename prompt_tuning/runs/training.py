@@ -143,7 +143,7 @@ def build(run: TrainRun) -> Training:
   if run.trainable is not None or run.start_from is not None:
     shapes = jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))
     objects.require_trainable(run, model, trees.flatten(shapes))
-    require_start(run, model, shapes)
+    require_start(run, method, model, shapes)
   longest, buckets = lengths(run, model, task)
   check_turns(task, run.split, model.layout(method.layout()), longest)
   check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
@@ -159,13 +159,13 @@ def read_model(run: Run) -> LanguageModel:
     return objects.load_model(run)
 
 
-def require_start(run: TrainRun, model: Any, shapes: Any) -> None:
+def require_start(run: TrainRun, method: Method, model: Any, shapes: Any) -> None:
   """Raises ValueError if the file that a run starts from does not hold tensors of the shapes that its method trains."""
   if run.start_from is None:
     return
   found = saved.load_trained(run.start_from)
   try:
-    run_files.started_from(found, shapes, model)
+    run_files.started_from(found, method, shapes, model)
   except ValueError as error:
     raise ValueError(f'start_from={run.start_from} cannot be used. {error}') from error
 

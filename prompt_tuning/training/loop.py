@@ -140,7 +140,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   # --- State --------------------------------------------------------------------------------------------------
   trained = method.initialise(jax.random.key(seed), model)
   if start_from is not None:
-    trained = run_files.started_from(start_from, trained, model)
+    trained = run_files.started_from(start_from, method, trained, model)
   state = TrainState(jnp.int32(model.step), trained, build(optimizer, model.step).init(trained), jnp.uint32(seed))
   best: dict[str, Any] | None = None
   stale = 0  # evaluations since the best one

@@ -28,6 +28,7 @@ from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.saved import BEST, LAST, Trained
 from prompt_tuning.files import storage
 from prompt_tuning.models.language_model import LanguageModel
+from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
 STATE = 'state.safetensors'
@@ -139,20 +140,22 @@ def restore(template: Any, arrays: Flat, prefix: str) -> Any:
     jax.numpy.asarray(found[name], leaf.dtype) for name, leaf in zip(wanted, leaves, strict=True)])
 
 
-def started_from(given: Trained, own: Params, model: LanguageModel) -> Params:
+def started_from(given: Trained, method: Method, own: Params, model: LanguageModel) -> Params:
   """Returns the trained tensors of a file as first values, in the structure of the method's own, or of their shapes.
 
   Raises:
-    ValueError: they were made for another model, or their names or shapes are not the method's.
+    ValueError: they were made for another model, or the method cannot start from such tensors.
   """
   given.conditioning(model)
   wanted = {name: tuple(array.shape) for name, array in trees.flatten(own).items()}
-  found = {name: tuple(np.shape(array)) for name, array in given.tensors.items()}
+  first = method.start(given.tensors, trees.flatten(own))
+  found = {name: tuple(np.shape(array)) for name, array in first.items()}
   if found != wanted:
     told = lambda shapes: ', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'nothing'
     raise ValueError(f'The trained tensors to start from are {told(found)}, but the method trains {told(wanted)}. '
                      'Choose the method and its settings (length, rank, attentions) with which the file was trained.')
-  return trees.unflatten({name: jax.numpy.array(array, jax.numpy.float32) for name, array in given.tensors.items()})
+  return trees.unflatten({name: array if isinstance(array, jax.ShapeDtypeStruct) else
+                          jax.numpy.array(array, jax.numpy.float32) for name, array in first.items()})
 
 
 def write_model_info(folder: str, frozen: Params, trained: Flat, step: int) -> None:

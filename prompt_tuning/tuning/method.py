@@ -46,6 +46,19 @@ class Method(abc.ABC):
     del model
     return trees.flatten(trained)
 
+  def rate(self, name: str) -> float:
+    """Returns the learning rate of a tensor of φ, as a multiple of the run's, with any optimizer."""
+    del name
+    return 1.0
+
+  def start(self, given: Flat, own: Flat) -> Flat:
+    """Returns the first values of φ from the tensors of a file, and from the method's own (or only their shapes).
+
+    The caller compares names and shapes with the method's. By default, these are the tensors of the file.
+    """
+    del own
+    return given
+
   def penalty(self, trained: Params) -> Array | None:
     """Returns a penalty that is added once to each step's loss, or None."""
     del trained
@@ -74,6 +87,11 @@ class Method(abc.ABC):
       ValueError: the tensors do not belong together.
     """
     raise NotImplementedError
+
+
+def fields_of(method: Method) -> dict[str, Any]:
+  """Returns the fields of a method by name, to make one that extends it."""
+  return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
 
 
 def combine(parts: Sequence[tuple[Method, Conditioning]]) -> Conditioning:
