@@ -279,11 +279,13 @@ def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
 
   Raises:
     FileNotFoundError: there is no such file or folder.
-    ValueError: the file is damaged or holds no prompt.
+    ValueError: the file is damaged, holds no prompt, or holds other tensors besides, which the prompt needs.
   """
   trained = load_trained(path, any_model=any_model)
   prompt = trained.prompt()
-  if prompt is None:
-    raise ValueError(f'{path} holds other trained tensors, but no prompt: {", ".join(sorted(trained.tensors)[:3])}. '
-                     'Read them with `pt.load_trained(path)`; its result can be used like a prompt.')
+  others = sorted(name for name in trained.tensors if prompt is None or name != prompt.path)
+  if others:
+    raise ValueError(f'{path} holds other trained tensors{", but no prompt" if prompt is None else " than a prompt"}: '
+                     f'{", ".join(others[:3])}. Read them with `pt.load_trained(path)`; its result can be used like a '
+                     'prompt.')
   return prompt

@@ -5,6 +5,7 @@ option of a choice. `--config FILE` reads a run's TOML file, in which flags win.
 """
 
 import argparse
+import ast
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -125,7 +126,8 @@ def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
   """Returns a choice with an option of it set; `init.text` is an option of the option `init`."""
   first, _, inner = option.partition('.')
   if inner:
-    default = 'sampled' if chosen.name == 'prompt' else 'normal'
+    own = next((each.default for each in method_settings()[chosen.name] if each.name == 'init'), '')
+    default = ast.literal_eval(own) if own.startswith("'") else 'normal'
     return chosen.with_options(**{first: Choice.of(chosen.options.get(first, default)).with_options(
       **{inner: _option(inner, text)})})
   if owner != 'method':
@@ -133,9 +135,10 @@ def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
   known = method_settings()
   setting = next((each for each in known[chosen.name] if each.name == option), None)
   if setting is None:
-    owners = ' and '.join(name for name, settings in known.items() if any(each.name == option for each in settings))
-    raise ValueError(f'{option}={text} cannot be used: the method {chosen.name} has no such setting, but {owners} '
-                     f'{"have" if " and " in owners else "has"} it. Leave it out, or choose that method.')
+    *most, last = [name for name, settings in known.items() if any(each.name == option for each in settings)]
+    raise ValueError(f'{option}={text} cannot be used: the method {chosen.name} has no such setting, but '
+                     f'{", ".join(most)}{" and " * bool(most)}{last} {"have" if most else "has"} it. Leave it out, or '
+                     'choose that method.')
   return chosen.with_options(**{option: _as_typed(setting, text)})
 
 

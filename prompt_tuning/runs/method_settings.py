@@ -45,8 +45,7 @@ def method_settings() -> Mapping[str, list[MethodSetting]]:
 @functools.cache
 def _of_package() -> dict[str, list[MethodSetting]]:
   tree = ast.parse(_source(_REGISTRY))
-  homes = {alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom)
-           for alias in node.names}
+  homes = _imported(tree)
   table = next(node.value.args[1] for node in tree.body
                if isinstance(node, ast.AnnAssign) and node.target.id == 'METHODS')
   return {key.value: _of_source(_source(homes[value.id]), value.id)
@@ -59,23 +58,35 @@ def _source(module: str) -> str:
 
 
 def _of_source(source: str, name: str) -> list[MethodSetting]:
-  """Returns the plain fields of a class, or of the class that its attribute `Settings` names."""
-  classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+  """Returns the plain fields of a class, or of the class that its attribute `Settings` names; inherited ones first."""
+  tree = ast.parse(source)
+  classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
   owner = classes[name]
   for node in owner.body:
     if isinstance(node, ast.Assign) and node.targets[0].id == 'Settings':
       owner = classes[node.value.id]
   help_of = described(ast.get_docstring(owner) or '')
-  found = []
+  found: dict[str, MethodSetting] = {}
+  homes = _imported(tree)
+  for base in (ast.unparse(each) for each in owner.bases):
+    if base in classes or base in homes:
+      found |= {each.name: each for each in _of_source(source if base in classes else _source(homes[base]), base)}
   for node in owner.body:
     if isinstance(node, ast.AnnAssign) and not node.target.id.startswith('_'):
       kind = ast.unparse(node.annotation)
       if 'ClassVar' in kind:
         continue
       if node.target.id == 'init' or (any(re.search(rf'\b{each}\b', kind) for each in _TYPES) and 'Array' not in kind):
-        found.append(MethodSetting(node.target.id, kind, ast.unparse(node.value) if node.value else '',
-                                   help_of.get(node.target.id, '')))
-  return found
+        found[node.target.id] = MethodSetting(node.target.id, kind, ast.unparse(node.value) if node.value else '',
+                                              help_of.get(node.target.id, ''))
+  return list(found.values())
+
+
+def _imported(tree: ast.Module) -> dict[str, str]:
+  """Returns the names that a module imports from this package, each with its module."""
+  return {alias.name: node.module for node in tree.body
+          if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('prompt_tuning.')
+          for alias in node.names}
 
 
 def described(docstring: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -159,29 +158,40 @@ class PromptTuning(Method):
     Raises:
       ValueError: the initialiser or the text does not fit the model and the length.
     """
+    self.require_text(model)
+    return {model.prompted: {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
+
+  def require_text(self, model: Frozen) -> None:
+    """Raises ValueError if the text that the prompt stays close to does not fit the model and the length."""
     wanted = (self.prompt.length, model.width)
     if self.wayward is not None and self.wayward.vectors.shape != wanted:
       raise ValueError(f'The text that the prompt stays close to is embedded as {tuple(self.wayward.vectors.shape)}, '
                        f'expected {wanted}: one token for each vector. Set length= to its number of tokens.')
-    return {model.prompted: {'prompt': {'prompt': self.prompt.init(key, model.width)['params']}}}
 
   def penalty(self, trained: Params) -> Array | None:
     """Returns the weighted distance to a text, which is added to a step's loss; None without a text."""
     if self.wayward is None:
       return None
-    (prompt,) = jax.tree.leaves(trained)
+    prompt = self.vectors(trained)
     return self.wayward.gamma * jnp.sum((prompt - jnp.asarray(self.wayward.vectors, prompt.dtype))**2)
+
+  def vectors(self, trained: Params) -> Array:
+    """Returns the prompt [P, D]: what is trained, or what a method that extends this one makes of it."""
+    (tree,) = trained.values()
+    return jnp.asarray(tree['prompt']['prompt']['prompt'])
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Returns the prompt as conditioning [1, P, D] of the stack that the model's prompts belong to."""
-    (tree,) = trained.values()
-    params = tree['prompt']['prompt']
-    found = tuple(params['prompt'].shape)
-    if len(found) != 2 or found[1] != model.width:
-      raise ValueError(f'The prompt has shape {found}, but the model expects [P, {model.width}]. Choose one that was '
-                       'trained for this model.')
-    vectors = jnp.asarray(self.prompt.apply({'params': params}, model.width))
-    return Conditioning(**{model.prompted: StackConditioning(prompt=vectors[None], visibility=self.visibility)})
+    vectors = self.vectors(trained)
+    if vectors.ndim != 2 or vectors.shape[1] != model.width:
+      raise ValueError(f'The prompt has shape {tuple(vectors.shape)}, but the model expects [P, {model.width}]. Choose '
+                       'one that was trained for this model.')
+    return Conditioning(**{model.prompted: StackConditioning(
+      prompt=vectors.astype(self.prompt.dtype)[None], visibility=self.visibility)})
+
+  def export(self, trained: Params, model: Frozen) -> Flat:
+    """Returns the prompt [P, D] under its name, whatever it is made of."""
+    return {PROMPTS[model.prompted]: self.vectors(trained)}
 
   def describe(self) -> dict[str, Any]:
     """Returns the description that every method has, and the visibility."""

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning.names import Registry
+from prompt_tuning.tuning.factored import Factored
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.prompt import PromptTuning
+from prompt_tuning.tuning.residual import Residual
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.together import Together
 from prompt_tuning.types import Flat
 
 METHODS: Registry = Registry('method', {
@@ -18,6 +21,9 @@ METHODS: Registry = Registry('method', {
   'layer_prompts': LayerPrompts,
   'low_rank': LowRank,
   'retrained': Retrained,
+  'residual': Residual,
+  'factored': Factored,
+  'together': Together,
 }, ', or register yours with prompt_tuning.register_method')
 register_method, get_method = METHODS.register, METHODS.find
 

@@ -43,7 +43,8 @@ def test_settings_of_the_method_and_options_of_choices_are_flags():
 @pytest.mark.parametrize(('program', 'arguments', 'message'), [
   ('train', [*TRAIN, '--methd=prefix'], r'no flag --methd. Did you mean --method'),
   ('train', [*TRAIN, '--ranks=3'], r'no flag --ranks. Did you mean --rank'),
-  ('train', [*TRAIN, '--method=prefix', '--rank=3'], r'rank=3 cannot be used: the method prefix .* low_rank has it'),
+  ('train', [*TRAIN, '--method=prefix', '--rank=3'],
+   r'rank=3 cannot be used: the method prefix .* low_rank, factored and together have it'),
   ('train', [*TRAIN, '--method=prefx'], r"method='prefx' is unknown. Did you mean prefix"),
   ('train', [*TRAIN, '--rank=a', '--method=low_rank'], r'rank=a cannot be used'),
   ('train', [*TRAIN, '--steps=many'], r'steps=many cannot be used'),
