@@ -125,8 +125,8 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   found: dict[str, float] = {}
   parts = [each for each, _ in task.parts(split)]
   for each, name in zip(parts, tasks.unique_names(parts), strict=True):
-    result = judge(model, trained.conditioning(model), model.layout(trained.layout()), each, sampler=sampler,
-                   split=split, batch_size=batch_size, num_examples=num_examples)
+    result = judge(model, trained.conditioning(model, task=each.name), model.layout(trained.layout()), each,
+                   sampler=sampler, split=split, batch_size=batch_size, num_examples=num_examples)
     prefix = f'{name}/' if isinstance(task, tasks.Mixture) else ''
     found.update({prefix + metric: value for metric, value in result.metrics.items()})
   return found

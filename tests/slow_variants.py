@@ -122,6 +122,9 @@ VARIANTS = (
   'tuning/test_methods_together.py::test_a_prefix_takes_the_first',
   'tuning/test_methods_together.py::test_answers_of_a_prefix_with_a_prompt',
   'tuning/test_methods_together.py::test_rows_of_one_batch_have',
+  'tuning/test_multitask.py::test_a_run_evaluates_each_task',
+  'tuning/test_multitask.py::test_each_example_of_a_batch_reads_its_tasks_prompt_also_if_they_share_a_row[causal-False',
+  'tuning/test_multitask.py::test_each_example_of_a_batch_reads_its_tasks_prompt_also_if_they_share_a_row[tiny-False',
   'tuning/test_prefix.py::test_a_prefix_that_starts_from_a_text',
   'tuning/test_row_prompts.py::test_rows_with_things_of_several_lengths_and_none_equal_each_alone',
   *(f'tuning/test_every_method.py::test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits[{method}'

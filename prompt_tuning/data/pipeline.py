@@ -11,6 +11,7 @@ them are as long.
 """
 
 import dataclasses
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from prompt_tuning.types import Batch
 
 BLOCK = 1024  # examples that are packed or sorted together
 _SORTED = 32  # minimum batches sorted together: at each border between buckets, one is padded to the longer bucket
+_PROMPT = '_prompt_id'  # key of an example: the number of its task's prompt
 _MULTIPLE = 8  # measured lengths are rounded up to it
 
 
@@ -50,6 +52,8 @@ class TrainBatches:
     split: the split to read.
     side: the padding side.
     block: how many examples are packed or sorted together; None means at least 1024.
+    prompts: the names of the tasks that have prompts of their own, in the order of `prompt_ids`; () if all rows use the
+      first.
 
   Attributes:
     lengths: array lengths of the batch: T for 'encoder', S for 'decoder'; with buckets, the longest. With packing,
@@ -59,10 +63,11 @@ class TrainBatches:
   def __init__(self, task: Task | Mixture, vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, seed: int = 0, packed: bool = False,
                buckets: Sequence[int] | None = None, rows: slice = slice(None), split: str = 'train',
-               side: str = 'right', block: int | None = None):
-    self._stream = stream(task, split, seed)
-    if layout.in_front and not getattr(vocabulary, 'start', ()):
-      layout = dataclasses.replace(layout, within=_has_empty_inputs(task, split))
+               side: str = 'right', block: int | None = None, prompts: Sequence[str] = ()):
+    self._stream, self._numbered = stream(task, split, seed, prompts), bool(prompts)
+    if layout.in_front:  # what comes before a row belongs to all its examples
+      empty = not getattr(vocabulary, 'start', ()) and _has_empty_inputs(task, split)
+      layout = dataclasses.replace(layout, within=empty or (packed and len(prompts) > 1))
     self._preprocess = Preprocessor(vocabulary, layout, lengths)
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._seed = batch_size, side, seed
@@ -156,7 +161,8 @@ class TrainBatches:
     return [self._example(i) for i in self._numbers(block)]
 
   def _example(self, number: int) -> layouts.Segment:
-    return self._preprocess(self._stream[number])
+    example = self._stream[number]
+    return self._preprocess(example, prompt_id=example[_PROMPT] if self._numbered else 0)
 
 
 class EvalBatches:
@@ -254,17 +260,25 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: la
   return EvalBatches(chosen, vocabulary, layout, lengths=lengths or {}, batch_size=batch_size, side=side)
 
 
-def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:
-  """Returns the endless stream of a split's examples, by index: reshuffled every epoch, mixed by rates."""
+def stream(task: Task | Mixture, split: str, seed: int, prompts: Sequence[str] = ()) -> grain.MapDataset:
+  """Returns the endless stream of a split's examples, by index: reshuffled every epoch, mixed by rates.
+
+  If the tasks have prompts of their own, each example has the number of its task's under `_PROMPT`.
+  """
   if not 0 <= seed < 2**32:
     raise ValueError(f'The data seed is out of range: seed={seed}. Use a seed from 0 to 2**32 - 1.')
   datasets, rates = [], []
   for part, rate in task.parts(split):
     examples, own_seed = part.split(split), (seed + zlib.crc32(part.name.encode())) % 2**32
     endless = examples.draw(own_seed) if hasattr(examples, 'draw') else Shuffled(examples, own_seed)
-    datasets.append(grain.MapDataset.source(endless))
+    source = grain.MapDataset.source(endless)
+    datasets.append(source.map(functools.partial(_with_prompt, number=prompts.index(part.name))) if prompts else source)
     rates.append(rate)
   return datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, weights=rates)
+
+
+def _with_prompt(example: Example, number: int) -> Example:
+  return {**example, _PROMPT: number}
 
 
 def _has_empty_inputs(task: Task | Mixture, split: str) -> bool:

@@ -37,9 +37,9 @@ class Preprocessor:
     self._lengths = dict(lengths)
     self.truncated = collections.Counter(inputs=0, targets=0, examples=0)
 
-  def __call__(self, example: Example) -> layouts.Segment:
-    """Returns the laid-out example."""
-    return weighted(self._layout, *self.ids(example), example)
+  def __call__(self, example: Example, prompt_id: int = 0) -> layouts.Segment:
+    """Returns the laid-out example, which uses the prompt of this number."""
+    return weighted(self._layout, *self.ids(example), example, prompt_id)
 
   def ids(self, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of inputs and targets."""
@@ -73,9 +73,10 @@ class Preprocessor:
     return started(ids, self._vocabulary) if feature == 'inputs' and isinstance(value, str) else ids
 
 
-def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example) -> layouts.Segment:
+def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example,
+             prompt_id: int = 0) -> layouts.Segment:
   """Returns a laid-out example with the weights of training, also those of the assistant's turns within its input."""
-  return layout.example(inputs, targets, loss_weight=loss_weight(example),
+  return layout.example(inputs, targets, prompt_id=prompt_id, loss_weight=loss_weight(example),
                         input_weights=getattr(inputs, 'weights', None))
 
 

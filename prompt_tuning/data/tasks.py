@@ -194,7 +194,12 @@ def short_names(tasks: Sequence[Task]) -> list[str]:
   `a/reviews.jsonl` alone is `reviews.jsonl`; together with `b/reviews.jsonl`, the names are `a_reviews.jsonl` and
   `b_reviews.jsonl`.
   """
-  paths = [name.split('/') for name in unique_names(tasks)]
+  return shortened(unique_names(tasks))
+
+
+def shortened(full: Sequence[str]) -> list[str]:
+  """Returns the last part of each of several paths, or more parts if that is ambiguous, joined by `_`."""
+  paths = [name.split('/') for name in full]
   names: list[str] = []
   for count in range(1, max(map(len, paths), default=0) + 1):
     names = ['_'.join(filter(None, path[-count:])) for path in paths]

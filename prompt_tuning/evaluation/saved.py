@@ -29,7 +29,7 @@ from prompt_tuning.types import Array, Flat
 _OF_STACKS = ('method', 'task_type')
 _CONVERT = 'Convert its folder first: `prompt-tuning convert {} prompt.safetensors --model=FOLDER`.'
 # The names in a run's folder.
-BEST, LAST, METRICS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl'
+BEST, LAST, METRICS, PROMPTS_OF_TASKS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl', 'prompts'
 
 
 class _Seen(Fields, forbid_unknown_fields=True):
@@ -43,6 +43,7 @@ class _About(Fields):
   placement: str = 'before'
   visibility: _Seen = _Seen()
   mode: str = ''
+  tasks: tuple[str, ...] = ()
   made_for: dict[str, Any] | None = None
 
 
@@ -139,18 +140,27 @@ class Trained:
     """Returns the layout of examples."""
     return common_layout([method for method, _ in self.parts()])
 
-  def conditioning(self, model: LanguageModel) -> Conditioning:
+  def tasks(self) -> tuple[str, ...]:
+    """Returns the names of the tasks of which the tensors are prompts; () if they are for any task."""
+    return tuple(task for method, _ in self.parts() for task in method.tasks or ())
+
+  def conditioning(self, model: LanguageModel, *, task: str | None = None) -> Conditioning:
     """Returns the model's conditioning.
 
+    Args:
+      model: the frozen model.
+      task: the name of the task that is evaluated, if it has one.
+
     Raises:
-      ValueError: the tensors do not fit the model, or were trained for another one.
+      ValueError: the tensors do not fit the model, were trained for another one, or are prompts of several other tasks.
     """
     facts = model.facts
     _require_same_model(self.about.get('made_for'), facts)
     if self.about.keys() & set(_OF_STACKS):
       _require_stack(self.tensors, facts)
     _warn_of_other_weights(self.about.get('weights'), model)
-    return combine([(method, method.condition(trees.unflatten(tensors), facts)) for method, tensors in self.parts()])
+    return combine([(method, method.condition_of(task, trees.unflatten(tensors), facts))
+                    for method, tensors in self.parts()])
 
   def for_any_model(self) -> 'Trained':
     """Returns the same tensors without the model that they were trained for, for use with any model of its shape."""
@@ -283,9 +293,8 @@ def load_prompt(path: str, *, any_model: bool = False) -> SavedPrompt:
   """
   trained = load_trained(path, any_model=any_model)
   prompt = trained.prompt()
-  others = sorted(name for name in trained.tensors if prompt is None or name != prompt.path)
+  others = sorted(set(trained.tensors) - {prompt and prompt.path})
   if others:
-    raise ValueError(f'{path} holds other trained tensors{", but no prompt" if prompt is None else " than a prompt"}: '
-                     f'{", ".join(others[:3])}. Read them with `pt.load_trained(path)`; its result can be used like a '
-                     'prompt.')
+    raise ValueError(f'{path} holds other trained tensors{" than a prompt" if prompt else ", but no prompt"}: '
+                     f'{", ".join(others[:3])}. Read it with `pt.load_trained(path)`, and use that like a prompt.')
   return prompt

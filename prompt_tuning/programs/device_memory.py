@@ -58,12 +58,12 @@ def state_of(run: TrainRun, frozen: outline.Outline) -> TrainState:
   """Returns shapes and types of what training changes; `frozen` knows its vocabulary."""
   optimizer = objects.optimizer(run, frozen.step).build(frozen.step)
   return jax.eval_shape(lambda trained: TrainState(jnp.int32(0), trained, optimizer.init(trained), jnp.uint32(0)),
-                        frozen.first_values(objects.method(run.method, frozen)))
+                        frozen.first_values(objects.method_of(run, frozen)))
 
 
 def batch_of(run: TrainRun, frozen: outline.Outline, task: Any) -> Any:
   """Returns shapes and types of a run's batches; of those that differ in length the longest."""
-  layout = frozen.layout(objects.method(run.method, frozen).layout())
+  layout = frozen.layout(objects.method_of(run, frozen).layout())
   row = next(TrainBatches(task, frozen.vocabulary, layout, lengths=training.lengths(run, frozen, task)[0], batch_size=1,
                           packed=run.packed, split=run.split))
   batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.batch_size, *x.shape[1:]), x.dtype), row)
@@ -96,7 +96,7 @@ def compiled_step(run: TrainRun, mesh: Mesh) -> Step:
   task = objects.task(run)
   module = loading.module_of(dataclasses.replace(frozen.config, mesh=mesh if mesh.size > 1 else None))
   transformation = objects.optimizer(run, frozen.step).build(frozen.step)
-  function = make_step(module, objects.method(run.method, frozen), transformation,
+  function = make_step(module, objects.method_of(run, frozen), transformation,
                        loss=objects.loss(run, frozen.vocabulary), microbatches=run.microbatches)
 
   def placed(tree: Any, split: PartitionSpec) -> Any:

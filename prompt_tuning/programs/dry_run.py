@@ -139,7 +139,7 @@ def _show_mesh(run: Run, outline: Outline, compiler: step_compiler.Compiler | No
 
 def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
                    compiler: step_compiler.Compiler | None) -> None:
-  method = objects.method(run.method, outline)
+  method = objects.method_of(run, outline)
   trained = trees.flatten(device_memory.state_of(run, outline).trained)
   print(f'Trained by {type(method).__name__}: {trees.count(trained):,} parameters')
   for name, array in list(trained.items())[:5]:
@@ -216,7 +216,7 @@ def _show_bytes(rows: Mapping[str, int]) -> None:
 
 def _show_prompt(run: Run, outline: Outline, mesh: AbstractMesh | None) -> None:
   found = use.trained(run, outline)
-  found.conditioning(outline)
+  found.conditioning(outline, task=next(iter(found.tasks()), None))
   print('Handed to the model: ' + (', '.join(
     f'{name} {tuple(array.shape)}' for name, array in list(found.tensors.items())[:5]) or 'nothing'))
   lengths = objects.lengths_given(run) or {}

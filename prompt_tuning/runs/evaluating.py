@@ -36,7 +36,8 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   model = read_model(described)
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
   trained = use.trained(described, model)
-  conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
+  conditioned = [trained.conditioning(model, task=each.name) for each, _ in parts]
+  layout = model.layout(trained.layout())
   step = int(trained.about.get('step', model.step))
   folder = described.output
   if described.prompt is not None and described.split in ('all', 'train') and (
@@ -45,7 +46,8 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
         'the validation rows of the run are evaluated.')
   found = {}
   tasks = [each for each, _ in parts]
-  for (each, words), name, short in zip(parts, unique_names(tasks), short_names(tasks), strict=True):
+  for (each, words), conditioning, name, short in zip(parts, conditioned, unique_names(tasks), short_names(tasks),
+                                                      strict=True):
     with metric_log.phase_that_compiles(f'Evaluating {short}', say):
       result = library.evaluate(
         model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,

@@ -235,6 +235,18 @@ def method(chosen: Choice, model: Any) -> Method:
   return owner(**options).build(model)
 
 
+def method_of(run: TrainRun, model: Any, learnt: Task | Mixture | None = None) -> Method:
+  """Returns the tuning method of a run that trains, for its tasks: those of `learnt`, which is read unless given.
+
+  Raises:
+    ValueError: see `method`; or two tasks that need prompts of their own have one name.
+  """
+  made = method(run.method, model)
+  if made.tasks is None:
+    return made
+  return made.of_tasks([part.name for part, _ in (learnt or task(run)).parts(run.split)])
+
+
 def default_first_values(chosen: Choice) -> str:
   """Returns the name of the first values that a method has unless others are given."""
   made = get_method(chosen.name)

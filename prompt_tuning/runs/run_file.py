@@ -48,7 +48,9 @@ def read_beside(prompt: str) -> dict[str, Any]:
   """Returns the settings of the run that a folder, or the folder of a file, belongs to; {} if no file tells them."""
   from prompt_tuning.files import storage
 
-  for folder in (prompt, os.path.dirname(prompt)):
+  beside = os.path.dirname(prompt)
+  above = [os.path.dirname(beside)] if os.path.basename(beside) == 'prompts' else []  # a run's prompt of one task
+  for folder in (prompt, beside, *above):
     path = storage.join(folder, NAME)
     if storage.exists(path):
       return read(path)

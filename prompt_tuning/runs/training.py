@@ -100,7 +100,7 @@ class Training:
     evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations,
                           split=self.described.split)
     with phase('Evaluating the frozen model alone', say):
-      found = evaluator(Conditioning(), self.model.layout(), self.model.step, Silence())
+      found = evaluator(lambda task: Conditioning(), self.model.layout(), self.model.step, Silence())
     if multihost.is_main():
       storage.write_bytes(path, json.dumps(found).encode())
     return found
@@ -139,7 +139,7 @@ def build(run: TrainRun) -> Training:
   if run.new_layers is None:  # those of the new layers are only known with them
     objects.loss(run, words)
   model = read_model(run)
-  method = objects.method(run.method, model)
+  method = objects.method_of(run, model, task)
   if run.trainable is not None or run.start_from is not None:
     shapes = jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))
     objects.require_trainable(run, model, trees.flatten(shapes))

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -73,6 +73,16 @@ def require_splits(task: Task | Mixture, split: str, evaluations: Evaluations) -
     require_objective(evaluations.objective, evaluations.task or task, evaluations)
 
 
+def require_tasks(names: Sequence[str] | None, task: Task | Mixture, evaluations: Evaluations) -> None:
+  """Raises ValueError if a task to evaluate on is none of those that have prompts of their own."""
+  if not evaluations.anything or names is None or len(names) == 1:
+    return
+  for part, _ in (evaluations.task or task).parts(evaluations.split):
+    if part.name not in names:
+      raise ValueError(f'The task {part.name} cannot be evaluated: the run trains prompts of the tasks '
+                       f'{", ".join(names)}. Evaluate on these.')
+
+
 def require_objective(objective: str | None, task: Task | Mixture, evaluations: Evaluations) -> None:
   """Ensures that the metrics can be computed and have the objective, as far as that is known before predictions are.
 
@@ -140,12 +150,12 @@ class Evaluator:
   folder: str | None = None
   split: str = 'train'
 
-  def __call__(self, conditioning: Conditioning, layout: Layout, step: int, log: MetricLog | Silence,
+  def __call__(self, conditioning: Callable[[str], Conditioning], layout: Layout, step: int, log: MetricLog | Silence,
                heed: Callable[[], None] | None = None) -> dict[str, float]:
     """Returns 'task/metric' -> value, and writes figures and predictions; {} if nothing is evaluated.
 
     Args:
-      conditioning: the model's conditioning.
+      conditioning: returns the model's conditioning for a task, by name.
       layout: the layout of examples.
       step: the global step.
       log: takes the figures, once all tasks are evaluated.
@@ -160,10 +170,10 @@ class Evaluator:
     for each, name in zip(tasks, short_names(tasks), strict=True):
       values = result = None
       if chosen.loss_steps:
-        values = evaluate_loss(self.model, conditioning, layout, each, lengths=self.lengths, steps=chosen.loss_steps,
-                               loss=self.loss, **common)
+        values = evaluate_loss(self.model, conditioning(each.name), layout, each, lengths=self.lengths,
+                               steps=chosen.loss_steps, loss=self.loss, **common)
       if chosen.examples != 0 and (each.metrics or each.score_metrics):
-        result = evaluate(self.model, conditioning, layout, each, sampler=chosen.sampler,
+        result = evaluate(self.model, conditioning(each.name), layout, each, sampler=chosen.sampler,
                           lengths=chosen.lengths or self.lengths, num_examples=chosen.examples, **common)
       found.append((name, values, result))
     metrics: dict[str, float] = {}

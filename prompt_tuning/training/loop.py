@@ -32,7 +32,14 @@ from prompt_tuning.training import lock, run_files
 from prompt_tuning.training.averaging import averaged, best_of, reached, row_lengths
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
-from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare, require_splits, require_targets
+from prompt_tuning.training.evaluations import (
+  Evaluations,
+  Evaluator,
+  compare,
+  require_splits,
+  require_targets,
+  require_tasks,
+)
 from prompt_tuning.training.identity import identity, require_same
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
@@ -112,6 +119,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     raise ValueError('The model was loaded without a vocabulary, so examples cannot be read. '
                      'Give load_model(..., vocabulary=...).')
   require_splits(task, split, evaluations)
+  if method.tasks is not None:
+    method = method.of_tasks([part.name for part, _ in task.parts(split)])
+  require_tasks(method.tasks, task, evaluations)
   loss.require_whole_batches(microbatches, packed)
   if stop is not None and loss.function is not None:
     raise ValueError(f'stop_accuracy={stop.accuracy} cannot be used: the loss {loss.name} does not count correct '
@@ -133,7 +143,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
-                        packed=packed, buckets=buckets, rows=sharding.rows_of_host(mesh, batch_size), split=split)
+                        packed=packed, buckets=buckets, rows=sharding.rows_of_host(mesh, batch_size), split=split,
+                        prompts=method.tasks or ())
   texts = CachedTexts(model, model_dir, memory_limit=cache_limit) if layout.cached else None
   batches = Prefetched(source if texts is None else BehindCachedTexts(source, texts))
 
@@ -173,13 +184,14 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       """Evaluates the step, and saves the best tensors; returns True if the run must stop early."""
       nonlocal best, stale, metrics, evaluated
       with log.phase('Evaluating') if evaluations.anything and not evaluated else contextlib.nullcontext():
-        metrics = evaluator(method.condition(state.trained, model), layout, step, log, preemption.heed)
+        metrics = evaluator(lambda name: method.condition_of(name, state.trained, model), layout, step, log,
+                            preemption.heed)
       evaluated = True
       name, value, better = compare(metrics, evaluations.objective, best)
       if better:
         best, stale = {'step': step, 'objective': name, 'value': value, 'metrics': metrics}, 0
         saver.run(run_files.save_best, model_dir, jax.device_get(method.export(state.trained, model)),
-                  {**about, 'step': step, 'best': best})
+                  {**about, 'step': step, 'best': best}, jax.device_get(method.prompts(state.trained, model)))
       else:
         stale += 1
       if evaluations.patience is None or stale < evaluations.patience:
@@ -195,7 +207,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
       saver.run(run_files.save, model_dir, step, trained=trees.flatten(held.trained), optimizer=held.optimizer,
                 metadata={'run': own, 'data': batches.state(), 'best': best, 'stale': stale, 'metrics': metrics,
                           'recent': [[float(x) for x in pair] for pair in recent], **({'owed': True} if owed else {})},
-                about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model))
+                about={**about, 'best': best}, keep=saving.keep, exported=method.export(held.trained, model),
+                prompts=method.prompts(held.trained, model))
 
     if step >= train_steps and not owed:
       log.say(f'The run in {model_dir} has ended at step {step}{best_of(best)}. Nothing is trained: give it more '

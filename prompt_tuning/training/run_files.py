@@ -6,6 +6,7 @@
   checkpoint_{step}/state.safetensors           everything that a resumed run needs
   numpy_checkpoints/checkpoint_{step}/…         each trained tensor as NumPy, under its dotted name
   last.safetensors, best.safetensors            the trained tensors to use
+  prompts/{task}.safetensors                    of a run that trains a prompt for each task, each alone
   metrics.jsonl                                 all figures
   train/, training_eval/{task}/, …              figures for TensorBoard
   inference_eval/{task}-metrics.jsonl           the task's metrics
@@ -24,8 +25,9 @@ import numpy as np
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import parse_state, write_state
+from prompt_tuning.data.tasks import shortened
 from prompt_tuning.devices import multihost
-from prompt_tuning.evaluation.saved import BEST, LAST, Trained
+from prompt_tuning.evaluation.saved import BEST, LAST, PROMPTS_OF_TASKS, Trained
 from prompt_tuning.files import storage
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.tuning.method import Method
@@ -63,7 +65,8 @@ def saved_steps(folder: str) -> list[int]:
 
 
 def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Mapping[str, Any],
-         about: Mapping[str, Any], keep: int | None, exported: Flat | None = None) -> None:
+         about: Mapping[str, Any], keep: int | None, exported: Flat | None = None,
+         prompts: Mapping[str, Flat] | None = None) -> None:
   """Saves the trained tensors, then the run's state, then deletes the states that `keep` does not keep.
 
   The state is written last: if it exists, so does everything else of its step, no matter when a run was killed. An old
@@ -78,6 +81,7 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
     about: the metadata of the file of trained tensors.
     keep: how many states to keep; None keeps all.
     exported: the part of φ for files that are used without training; None means φ.
+    prompts: further files, by the names of tasks; those of the best tensors are kept, if there are any.
   """
   exported = trained if exported is None else exported
   numpy_folder = storage.join(folder, 'numpy_checkpoints', f'checkpoint_{step}')
@@ -85,6 +89,8 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
     if array.ndim == 2:
       write_numpy_prompt(storage.join(numpy_folder, name.replace('/', '.')), np.asarray(array))
   write_state(storage.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
+  if not storage.exists(storage.join(folder, BEST)):
+    _save_prompts(folder, prompts or {}, {**about, 'step': step})
   arrays = {f'trained/{name}': array for name, array in trained.items()}
   arrays.update({f'optimizer/{name}': array for name, array in _named_leaves(optimizer).items()})
   storage.put_grown(folder)  # the figures up to this step
@@ -95,9 +101,17 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
       storage.remove_tree(storage.join(folder, f'checkpoint_{old}'))
 
 
-def save_best(folder: str, trained: Flat, about: Mapping[str, Any]) -> None:
-  """Saves the best trained tensors so far."""
+def save_best(folder: str, trained: Flat, about: Mapping[str, Any], prompts: Mapping[str, Flat] | None = None) -> None:
+  """Saves the best trained tensors so far, and the prompts of single tasks among them."""
+  _save_prompts(folder, prompts or {}, about)
   write_state(storage.join(folder, BEST), jax.device_get(dict(trained)), about)
+
+
+def _save_prompts(folder: str, prompts: Mapping[str, Flat], about: Mapping[str, Any]) -> None:
+  """Saves each task's prompt in a file of its own."""
+  for name, short in zip(prompts, shortened(list(prompts)), strict=True):
+    path = storage.join(folder, PROMPTS_OF_TASKS, f'{short}.safetensors')
+    write_state(path, jax.device_get(dict(prompts[name])), {**about, 'tasks': [name]})
 
 
 def read_newest(folder: str) -> tuple[int, Flat, dict[str, Any]] | None:
@@ -146,9 +160,9 @@ def started_from(given: Trained, method: Method, own: Params, model: LanguageMod
   Raises:
     ValueError: they were made for another model, or the method cannot start from such tensors.
   """
-  given.conditioning(model)
+  given.conditioning(model, task=next(iter(given.tasks()), None))
   wanted = {name: tuple(array.shape) for name, array in trees.flatten(own).items()}
-  first = method.start(given.tensors, trees.flatten(own))
+  first = method.start(given.tensors, given.about, trees.flatten(own))
   found = {name: tuple(np.shape(array)) for name, array in first.items()}
   if found != wanted:
     told = lambda shapes: ', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'nothing'

@@ -9,6 +9,7 @@ large as B's rows. If neither the number of parameters nor the first steps matte
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -75,7 +76,7 @@ class Factored(PromptTuning):
       return super().vectors(trained)
     return tree['prompt']['factors']['mixture'] @ tree['prompt']['factors']['rows']
 
-  def start(self, given: Flat, own: Flat) -> Flat:
+  def start(self, given: Flat, about: Mapping[str, Any], own: Flat) -> Flat:
     """Returns the factors of the nearest matrix of rank r to a given prompt, by its singular values."""
     (mixture, rows), (prompt,) = own, given.values()
     if np.shape(prompt) != (own[mixture].shape[0], own[rows].shape[1]):

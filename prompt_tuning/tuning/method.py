@@ -23,6 +23,7 @@ class Method(abc.ABC):
   """
 
   learning_rate: ClassVar[float] = 0.3  # for Adafactor, if a run gives none
+  tasks = None  # the names of the tasks that have prompts of their own, in the order of `prompt_ids`; see `of_tasks`
 
   def build(self, model: Any) -> 'Method':
     """Returns the method for one model: this one, unless some of its settings can only be read with the model."""
@@ -33,6 +34,11 @@ class Method(abc.ABC):
     """Returns the layout of examples for this method: the plain layout if it needs no positions in the rows."""
     return Layout()
 
+  def of_tasks(self, names: Sequence[str]) -> 'Method':
+    """Returns the method for the tasks of a run, by name: this one, unless it has tensors for each task."""
+    del names
+    return self
+
   @abc.abstractmethod
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns the initial φ. Raises ValueError if the method does not fit the model."""
@@ -41,22 +47,32 @@ class Method(abc.ABC):
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Returns the conditioning, differentiable in `trained`. Raises ValueError if φ does not fit the model."""
 
+  def condition_of(self, task: str | None, trained: Params, model: Frozen) -> Conditioning:
+    """Returns the conditioning of rows that all belong to one task, by name; None if the task is unknown."""
+    del task
+    return self.condition(trained, model)
+
   def export(self, trained: Params, model: Frozen) -> Flat:
     """Returns the part of φ that exported files hold: everything that is not needed only in training."""
     del model
     return trees.flatten(trained)
+
+  def prompts(self, trained: Params, model: Frozen) -> Mapping[str, Flat]:
+    """Returns further files of trained tensors: the name of a task -> the prompt that it can be used with alone."""
+    del trained, model
+    return {}
 
   def rate(self, name: str) -> float:
     """Returns the learning rate of a tensor of φ, as a multiple of the run's, with any optimizer."""
     del name
     return 1.0
 
-  def start(self, given: Flat, own: Flat) -> Flat:
-    """Returns the first values of φ from the tensors of a file, and from the method's own (or only their shapes).
+  def start(self, given: Flat, about: Mapping[str, Any], own: Flat) -> Flat:
+    """Returns the first values of φ from a file's tensors and metadata, and from the method's own (or their shapes).
 
     The caller compares names and shapes with the method's. By default, these are the tensors of the file.
     """
-    del own
+    del about, own
     return given
 
   def penalty(self, trained: Params) -> Array | None:

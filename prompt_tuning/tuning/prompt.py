@@ -183,11 +183,16 @@ class PromptTuning(Method):
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Returns the prompt as conditioning [1, P, D] of the stack that the model's prompts belong to."""
     vectors = self.vectors(trained)
-    if vectors.ndim != 2 or vectors.shape[1] != model.width:
-      raise ValueError(f'The prompt has shape {tuple(vectors.shape)}, but the model expects [P, {model.width}]. Choose '
-                       'one that was trained for this model.')
+    return self.conditioning(vectors[None] if vectors.ndim == 2 else vectors, model)
+
+  def conditioning(self, prompts: Array, model: Frozen) -> Conditioning:
+    """Returns prompts [N, P, D] as conditioning. Raises ValueError if they do not fit the model."""
+    if prompts.ndim != 3 or prompts.shape[2] != model.width:
+      shape = prompts.shape[1:] if prompts.ndim == 3 else prompts.shape
+      raise ValueError(f'The prompt has shape {tuple(shape)}, but the model expects [P, {model.width}]. Choose one '
+                       'that was trained for this model.')
     return Conditioning(**{model.prompted: StackConditioning(
-      prompt=vectors.astype(self.prompt.dtype)[None], visibility=self.visibility)})
+      prompt=prompts.astype(self.prompt.dtype), visibility=self.visibility)})
 
   def export(self, trained: Params, model: Frozen) -> Flat:
     """Returns the prompt [P, D] under its name, whatever it is made of."""

@@ -8,6 +8,7 @@ from prompt_tuning.tuning.factored import Factored
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.method import Method
+from prompt_tuning.tuning.multitask import MultitaskPrompt
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.prompt import PromptTuning
 from prompt_tuning.tuning.residual import Residual
@@ -24,6 +25,7 @@ METHODS: Registry = Registry('method', {
   'residual': Residual,
   'factored': Factored,
   'together': Together,
+  'multitask': MultitaskPrompt,
 }, ', or register yours with prompt_tuning.register_method')
 register_method, get_method = METHODS.register, METHODS.find
 

@@ -9,6 +9,7 @@ large, or examples that are many, a prompt alone does as well.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -101,7 +102,7 @@ class Residual(PromptTuning):
     """Returns `network_rate` for the tensors of the network."""
     return self.network_rate if '/network/' in name else 1.0
 
-  def start(self, given: Flat, own: Flat) -> Flat:
+  def start(self, given: Flat, about: Mapping[str, Any], own: Flat) -> Flat:
     """Returns a given prompt with a new network, which leaves it as it is at first."""
     return {**{name: array for name, array in own.items() if '/network/' in name}, **given}
 

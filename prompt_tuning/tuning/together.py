@@ -8,7 +8,7 @@ for the papers of the parts.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_tuning import trees
@@ -138,10 +138,10 @@ class Together(Method):
     """Returns `low_rank_rate` for the update."""
     return self.low_rank_rate if LowRank.owns(name) else self.joined.rate(name)
 
-  def start(self, given: Flat, own: Flat) -> Flat:
+  def start(self, given: Flat, about: Mapping[str, Any], own: Flat) -> Flat:
     """Returns the first values from a file of both parts, or of one: the other then starts as usual."""
     (joined, update), (own_joined, own_update) = _split(given), _split(own)
-    return {**(self.joined.start(joined, own_joined) if joined else own_joined), **(update or own_update)}
+    return {**(self.joined.start(joined, about, own_joined) if joined else own_joined), **(update or own_update)}
 
   def describe(self) -> dict[str, Any]:
     """Returns the description of the prompt or prefix, and its method."""

@@ -23,6 +23,7 @@ from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.factored import Factored
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.low_rank import LowRank
+from prompt_tuning.tuning.multitask import MultitaskPrompt
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.residual import Residual
 from prompt_tuning.tuning.retrained import Retrained
@@ -44,6 +45,7 @@ METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'residual': Residual(prompts.Prompt(4), hidden=3),
   'factored': Factored(prompts.Prompt(3), layouts.after_bos, rank=2),
   'prompt together with low rank': Together(prompts.PromptTuning(prompts.Prompt(3)), LowRank(2, '.*/wo/kernel')),
+  'multitask prompt': MultitaskPrompt(prompts.Prompt(3), task_rank=2, tasks=('a',)),
 }
 DECODER_METHODS = {  # the same for a decoder-only model
   'decoder prompt before': prompts.PromptTuning(prompts.Prompt(2)),
@@ -58,6 +60,7 @@ DECODER_METHODS = {  # the same for a decoder-only model
   'decoder residual': Residual(prompts.Prompt(4), hidden=7, separate=True),
   'decoder factored': Factored(prompts.Prompt(3), rank=4),
   'decoder prefix together with low rank': Together(Prefix(3), LowRank(2, '.*/(query|wo)/kernel')),
+  'decoder multitask prompt': MultitaskPrompt(prompts.Prompt(3), layouts.after_eos, tasks=('a',)),
 }
 DECODER_ONLY = loading.random_model(DecoderConfig(
   vocab_size=29, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
