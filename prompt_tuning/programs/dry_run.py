@@ -153,10 +153,10 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
     raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and all steps '
                      f'count. Give {outline.step} plus the steps that you want.')
   first = run.start_from or run.method.options.get('init') or objects.default_first_values(run.method)
-  optimizer = objects.optimizer(run, outline.step)
-  rates = [rate_at(optimizer, step).get('learning_rate', float('nan')) for step in (outline.step, end - 1)]
-  print(f'First values: {getattr(first, "name", first)}; learning rate {rates[0]:.4g} at the first step, '
-        f'{rates[1]:.4g} at the last; dropout {run.dropout_rate:g}; seed {"drawn" if run.seed is None else run.seed}')
+  optimizer = training.optimizer(run, method, outline)
+  found = [rate_at(optimizer, step).get('learning_rate', float('nan')) for step in (outline.step, end - 1)]
+  print(f'First values: {getattr(first, "name", first)}; learning rate {found[0]:.4g} at the first step, '
+        f'{found[1]:.4g} at the last; dropout {run.dropout_rate:g}; seed {"drawn" if run.seed is None else run.seed}')
   start = outline.step if outline.missing is None else 'unknown'
   print(f'Steps: {start} to {end}, evaluated every {run.steps_between_evaluations}, '
         f'saved every {run.saving_period}')

@@ -263,21 +263,27 @@ def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> 
                      "nothing else. To retrain parameters, set method='retrained' and its patterns.")
 
 
-def optimizer(run: TrainRun, start: int) -> Optimizer:
-  """Returns the optimizer of a run that starts at a global step."""
+def optimizer(run: TrainRun, start: int, rate: float | None = None) -> Optimizer:
+  """Returns the optimizer of a run.
+
+  Args:
+    run: the run.
+    start: the global step at which it starts.
+    rate: Adafactor's learning rate if the run gives none; None is the method's for any model.
+  """
   options = dict(run.optimizer.options)
   own = options.pop('learning_rate', None)
   if own is not None and run.schedule == 'constant':
     return make_optimizer(run.optimizer.name, options, own)
-  rate = run.learning_rate or own or _default_rate(run)
+  rate = run.learning_rate or own or _default_rate(run, rate)
   first = 0 if run.global_schedule else start
   schedule = create_schedule(run.schedule, rate, run.warmup_steps, run.decay_steps or end(run, start) - first)
   return make_optimizer(run.optimizer.name, options, (lambda step: schedule(step - first)) if first else schedule)
 
 
-def _default_rate(run: TrainRun) -> float:
+def _default_rate(run: TrainRun, rate: float | None) -> float:
   if run.optimizer.name == 'adafactor':
-    return get_method(run.method.name).learning_rate
+    return rate or get_method(run.method.name).learning_rate
   default = getattr(find_optimizer(run.optimizer.name), 'learning_rate', None)
   if not isinstance(default, float):
     raise ValueError(f'The optimizer {run.optimizer.name} has no default rate. Give learning_rate=NUMBER.')

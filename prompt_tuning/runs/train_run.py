@@ -23,7 +23,7 @@ class TrainRun(Run):
       not check.
     steps: training steps.
     total_steps: the global step at which the run ends, the checkpoint's steps included, instead of steps.
-    learning_rate: none is the method's, for its optimizer; a given optimizer has its own.
+    learning_rate: none is one that suits the method and the model, of adafactor; a given optimizer has its own.
     schedule: factors of the learning rate, joined by *: constant, linear_warmup, rsqrt_decay, linear_decay,
       cosine_decay.
     warmup_steps: steps of linear_warmup, after which the decays start.

@@ -30,8 +30,10 @@ from prompt_tuning.training.evaluations import Evaluations, Evaluator, require_o
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.settings import Saving, Stop
+from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
+_IN_SCALE = ('adafactor', 'adamw')  # optimizers whose updates have the size of their rate
 BEFORE = 'before.json'  # in a run's folder: the evaluation of the frozen model alone
 
 
@@ -150,8 +152,17 @@ def build(run: TrainRun) -> Training:
   check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
   if method.layout().cached:  # inputs are apart from the rows
     buckets = run.buckets
-  return Training(run, model, method, task, longest, buckets, chosen, objects.optimizer(run, model.step),
+  return Training(run, model, method, task, longest, buckets, chosen, optimizer(run, method, model),
                   objects.loss(run, model.vocabulary))
+
+
+def optimizer(run: TrainRun, method: Method, model: Any) -> Optimizer:
+  """Returns the optimizer of a run for a method and a model, and warns of a rate that suits neither."""
+  rate = method.rate(model)
+  far = rates.warning(run.learning_rate or rate, rate)
+  if far is not None and run.optimizer.name in _IN_SCALE:
+    say(f'Warning: {far}')
+  return objects.optimizer(run, model.step, rate)
 
 
 def read_model(run: Run) -> LanguageModel:
