@@ -82,7 +82,7 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
   (['--loss', 'margn'], "There is no loss 'margn'. Did you mean margin"),
   (['--loss.z_los', '3'], "The loss cross_entropy has no option 'z_los'. Did you mean z_loss"),
   (['--optimizer', 'adafactr'], "There is no optimizer 'adafactr'. Did you mean adafactor"),
-  (['--optimizer', 'lion'], 'The optimizer lion has no default rate. Give --learning_rate=NUMBER'),
+  (['--optimizer', 'lion'], 'The optimizer lion has no default learning rate. Give --learning_rate=NUMBER'),
   (['--sampler', 'beam'], "There is no sampler 'beam'"),
   (['--evaluation_split', 'tset'], "has no split 'tset'"),
   (['--init', 'unifrm'], "There is no first value 'unifrm'"),
