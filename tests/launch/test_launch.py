@@ -64,7 +64,7 @@ def test_what_is_required_is_named_with_its_file_and_an_example(build, toy_shape
   assert first == 'MODEL_DIR is not set:'
   assert 'which prompt_tuning/configs/runs/finetune.gin needs' in line
   assert 'for example --gin.MODEL_DIR="\'runs/first\'"' in line
-  assert 'MODEL_DR is set, but nothing uses it: a slip?' in line
+  assert 'MODEL_DR is set, but nothing uses it: a typo?' in line
 
 
 def test_a_value_marked_as_required_in_a_users_file_must_be_set(build, toy_shape, tmp_path):
@@ -208,7 +208,7 @@ def test_the_resolved_configuration_builds_the_same_run(build, toy_shape, tmp_pa
 @pytest.mark.parametrize(('overrides', 'answer'), [
   (['--gin.PROMPT_LENGTH=4'], r'--gin\.PROMPT_LENGTH sets nothing: PROMPT is @prefix\.Prefix, which does not read it'),
   (["--gin.PROMPT_FILE='p.npy'"], r'--gin\.PROMPT_FILE sets nothing'),
-  (['--gin.train_prompts.Prompt.see_input=False'], r'--gin\.train_prompts\.Prompt\.see_input sets nothing: nothing of'),
+  (['--gin.train_prompts.Prompt.see_input=False'], r'--gin\.train_prompts\.Prompt\.see_input sets nothing: nothing in'),
   (['--gin_file=prompts/from_sampled_vocab.gin'], r'--gin_file=.*_vocab\.gin sets nothing: PROMPT is @prefix\.Prefix'),
 ])
 def test_what_the_chosen_method_does_not_read_is_named(overrides, answer, train):
