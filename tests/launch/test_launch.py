@@ -122,7 +122,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
   ('--gin.SCALE=0.5', 'SCALE is 0.5'),
   ("--gin.LAYER_REMAT='some'", "LAYER_REMAT is 'some'. Give one of none, minimal"),
   ('--gin.USE_HARDWARE_RNG=True', 'USE_HARDWARE_RNG is True'),
-  ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'goes on with the same bits'),
+  ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'a resumed run has the same bits'),
   ('--gin.utils.SaveCheckpointConfig.keep=0', 'keep=0 cannot be used: expected a whole number of at least 1'),
   ("--gin.utils.RestoreCheckpointConfig.mode='all'", "mode is 'all'"),
   ("--gin.utils.RestoreCheckpointConfig.dtype='int4'", "dtype='int4' cannot be used: expected one of float32"),
