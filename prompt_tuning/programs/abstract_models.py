@@ -126,7 +126,7 @@ def _kept(path: str, array: Any, dtype: str) -> Any:
 
 
 def _check_shape(asked: loading.Config, stored: loading.Config, path: str) -> None:
-  # Shapes of arrays do not tell the distance; `load_model` compares it with a `config.json`.
+  # Shapes of arrays do not show the distance; `load_model` compares it with a `config.json`.
   wrong = [f'kind: {stored.kind} in the checkpoint, {asked.kind} asked for'] if asked.kind != stored.kind else [
     f'{name}: {there} in the checkpoint, {wanted} asked for'
     for name, there, wanted in get_family(stored.family).differences(asked, stored) if name != 'relative_max_distance']

@@ -236,7 +236,7 @@ def _add_shared(parser: argparse.ArgumentParser, program: str) -> None:
   if program == 'train':
     others.add_argument('--seqio_additional_cache_dirs', metavar='A,B', help='where SeqIO looks for cached tasks')
   if program == 'infer':
-    others.add_argument('--shard_id', metavar='0', help='0')
+    others.add_argument('--shard_id', metavar='0', help='only 0')
   parser.set_defaults(shard_id=None, seqio_additional_cache_dirs=None)
 
 

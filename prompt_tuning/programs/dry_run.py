@@ -62,7 +62,7 @@ def _check_topology(program: str, asked: str) -> None:
 
 
 def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bool = False) -> None:
-  """Prints the plan of a run, and what compiling its step tells, if that is asked for.
+  """Prints the plan of a run, and what compiling its step shows, if that is asked for.
 
   Raises:
     ValueError: something is missing or does not fit; the plan is printed as far as it goes.

@@ -32,7 +32,7 @@ def check_types(config: Any, modules: Mapping[str, Any]) -> None:
 
 
 def _of_selector(selector: str, modules: Mapping[str, Any]) -> Any:
-  """Returns what a full name of gin stands for; None if it is not one of the package."""
+  """Returns what a full name in gin refers to; None if it is not one of the package."""
   module = max((each for each in modules if f'{selector}.'.startswith(f'{each}.')), key=len)
   value: Any = modules[module]
   for part in selector.removeprefix(f'{module}.').split('.'):

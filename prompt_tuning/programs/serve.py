@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--cache_memory', metavar='BYTES', default='4GiB',
                       help='for the KV caches of running generations; others wait until there is room (4GiB)')
   parser.add_argument('--timeout', type=float, metavar='SECONDS',
-                      help='that a generation may take, waiting included (no limit)')
+                      help='limit for a generation, waiting included (none)')
   parser.add_argument('--model_parallel', type=int, metavar='DEVICES', default=1,
                       help='devices over which heads, hidden width and vocabulary are split (1)')
   parser.add_argument('--max_body', metavar='BYTES', default='16MiB', help='the largest body of a request (16MiB)')

@@ -56,7 +56,7 @@ class Use(Run):
       own |= {'examples': 200} if trained else {}  # TrainRun's default
       own |= {name: trained[theirs] for name, theirs in _EVALUATED.items() if trained.get(theirs, 0) != 0}
       own = {name: value for name, value in own.items() if name in cls.settings()}
-    else:  # another file has splits of its own, and a task has no columns
+    else:  # another file has its own splits, and a task has no columns
       columns = FILE_SETTINGS if is_table(Choice.of(given['data']).name) else ()
       kept = lambda name: name not in ('data', 'test', 'validation') and (
         name not in FILE_SETTINGS or name in columns or (name in ('template', 'cut') and cls.reads_text))

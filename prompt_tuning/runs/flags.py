@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser, program: str) -> None:
     for setting, owners in _of_methods().values():
       groups['method'].add_argument(
         f'--{setting.name}', dest=f'method.{setting.name}', default=argparse.SUPPRESS, metavar=setting.name.upper(),
-        help=f'of {", ".join(owners)}: {setting.help}'.replace('%', '%%'),
+        help=f'for {", ".join(owners)}: {setting.help}'.replace('%', '%%'),
         **({'nargs': '?', 'const': 'true'} if setting.type == 'bool' else {}))
 
 

@@ -13,7 +13,7 @@ class InferRun(Use):
   """A run that generates a prediction, or computes a score, for every row of a file or of a task's split.
 
   Attributes:
-    data: a .jsonl, .tsv or .csv file, a text file with one input a line, or the name of a task.
+    data: a .jsonl, .tsv or .csv file, a text file with one input per line, or the name of a task.
     output: the file that is written.
     mode: predict; predict_with_aux adds the score of the prediction; score gives the log-likelihood of the targets.
     lines: what is written: rows are JSON objects, the columns and `prediction`; t5x is as T5X; id||text is plain text.
@@ -41,7 +41,7 @@ class InferRun(Use):
 
   @property
   def reads_lines(self) -> bool:
-    """Whether the data is a text file with one input a line."""
+    """Whether the data is a text file with one input per line."""
     from prompt_tuning.files import storage
 
     name = self.data.name

@@ -1,4 +1,4 @@
-"""The library's objects that a run's values stand for."""
+"""Makes the library's objects from a run's values."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ def config(run: Run) -> Any:
   """Returns the config of a run's architecture, or None if the checkpoint gives the shape.
 
   Raises:
-    ValueError: there is no such architecture, or its options do not make one.
+    ValueError: there is no such architecture, or its options cannot be used.
   """
   if run.architecture is None:
     return None
@@ -277,7 +277,7 @@ def _default_rate(run: TrainRun) -> float:
 
 
 def end(run: TrainRun, start: int) -> int:
-  """Returns the global step at which a run ends that starts from a checkpoint of step `start`."""
+  """Returns the global step at which a run from a checkpoint of step `start` ends."""
   return run.total_steps if run.steps is None else start + run.steps
 
 

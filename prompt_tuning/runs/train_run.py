@@ -23,7 +23,7 @@ class TrainRun(Run):
       checks nothing.
     steps: training steps.
     total_steps: the global step at which the run ends, the checkpoint's steps included, instead of steps.
-    learning_rate: none is the method's for Adafactor, and the optimizer's own for others.
+    learning_rate: the learning rate; none is the method's for Adafactor, else the optimizer's own.
     schedule: factors of the learning rate, joined by *: constant, linear_warmup, rsqrt_decay, linear_decay,
       cosine_decay.
     warmup_steps: steps of linear_warmup, after which the decays start.
@@ -34,7 +34,7 @@ class TrainRun(Run):
     loss_divisor: what the summed loss is divided by: tokens, a number, or none.
     microbatches: the number of parts that a batch is run in.
     packed: put several examples into a row if they fit.
-    buckets: ascending lengths of inputs; batches are as long as their rows need.
+    buckets: ascending lengths of inputs; batches are only as long as their rows need.
     dropout_rate: share of activations dropped in training.
     rematerialise: full keeps only each layer's input, for less memory and more time.
     evaluation_data: a task to evaluate on, instead of the one that is learnt.
@@ -52,7 +52,7 @@ class TrainRun(Run):
     stop_examples: see stop_accuracy.
     saving_period: steps from one saved state to the next.
     keep: how many states are kept; none keeps all.
-    log_period: steps from one line of figures to the next.
+    log_period: steps from one line of metrics to the next.
     cache_limit: bytes of memory for the cached keys and values of texts; the rest goes to disk.
     extend: resume the run with more steps even if its learning rate depends on their number.
     check_frozen: at the end, compare all frozen parameters with the checkpoint, to the last bit.

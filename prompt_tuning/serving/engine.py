@@ -208,7 +208,7 @@ class Engine:
       self.wait_failed.set()
 
   def _turn(self) -> bool:
-    """Does what is next: ends what nobody waits for, fills slots, reads inputs, generates a token for each answer.
+    """Does what is next: ends abandoned answers, fills slots, reads inputs, generates a token for each answer.
 
     Returns:
       Whether there was something to read or to generate.

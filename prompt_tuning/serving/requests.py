@@ -42,7 +42,7 @@ class Request:
     stop: texts that end the answer.
     top: K, the likeliest tokens that come with each token, up to 20; None: tokens come without scores.
     echo: the input's tokens are scored too (decoder-only models); see `Answer.input_tokens`.
-    timeout: seconds from now after which the request is given up; None never.
+    timeout: seconds from now after which the request is cancelled; None is no limit.
 
   Raises:
     ValueError: a value cannot be used.
