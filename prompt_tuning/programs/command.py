@@ -123,7 +123,10 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    message = str(error) or 'There is not enough memory.'
+    message = str(error)
+    if isinstance(error, MemoryError):
+      message = (f'There is not enough memory{message and f" ({message})"}. Give a smaller --batch_size, '
+                 '--max_input_length or --max_target_length.')
     terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see the traceback.)')
     return multihost.leave(2)
   except KeyboardInterrupt as error:

@@ -242,6 +242,14 @@ def default_first_values(chosen: Choice) -> str:
   return field.default if field is not None and isinstance(field.default, str) else "the method's own"
 
 
+def read_first_values(run: TrainRun) -> None:
+  """Reads the files that a run's first values come from, to find errors before the model is read."""
+  if run.start_from is not None:
+    saved.load_trained(run.start_from)
+  if (path := first_values.file_of(run.method.options.get('init'))) is not None:
+    saved.load_prompt(path)
+
+
 def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> None:
   """Raises ValueError if the run's patterns do not match exactly the names of the trained tensors."""
   if run.trainable is None:

@@ -150,6 +150,20 @@ def test_tensors_to_start_from_are_compared_before_anything_is_evaluated(run, fo
     assert f'--start_from={tmp_path}/first.npy cannot be used. The trained tensors to start from are enc' in errors
 
 
+@pytest.mark.parametrize('flags', [['--start_from', 'absent.npy'], ['--init', 'file', '--init.path', 'absent.npy']])
+def test_files_of_first_values_are_read_before_the_model(flags, run, folders, rows, tmp_path):
+  status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
+                          *flags)
+  assert status == 2 and 'absent.npy' in errors and 'Reading' not in errors
+
+
+def test_rows_that_no_memory_holds_are_refused_with_the_flags_that_set_them(run, folders, rows, tmp_path):
+  status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
+                          '--max_input_length=900000000000', '--max_target_length=3', '--dry_run')
+  assert status == 2 and 'There is not enough memory (Unable to allocate' in errors
+  assert 'Give a smaller --batch_size, --max_input_length' in errors
+
+
 def test_words_to_rank_are_compared_with_the_targets_before_the_model_is_read(run, folders, rows, tmp_path):
   status, _, errors = run('eval', '--model', folders['t5'], '--data', rows, *COLUMNS, '--label_words=3,5', '--output',
                           tmp_path / 'judged')
