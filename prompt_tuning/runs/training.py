@@ -137,7 +137,7 @@ def build(run: TrainRun) -> Training:
   chosen = evaluations(run, task)
   objects.optimizer(run, 0)  # errors are found before the model is read
   objects.read_first_values(run)
-  if run.new_layers is None:  # with new layers, the vocabulary is known after they are made
+  if run.new_layers is None:  # with new layers, the vocabulary is known only with them
     objects.loss(run, words)
   model = read_model(run)
   method = objects.method(run.method, model)
