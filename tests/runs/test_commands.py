@@ -82,7 +82,7 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
   (['--loss', 'margn'], "There is no loss 'margn'. Did you mean margin"),
   (['--loss.z_los', '3'], "The loss cross_entropy has no option 'z_los'. Did you mean z_loss"),
   (['--optimizer', 'adafactr'], "There is no optimizer 'adafactr'. Did you mean adafactor"),
-  (['--optimizer', 'lion'], 'The optimizer lion has no default rate. Give --learning_rate=NUMBER'),
+  (['--optimizer', 'lion'], 'The optimizer lion has no default learning rate. Give --learning_rate=NUMBER'),
   (['--sampler', 'beam'], "There is no sampler 'beam'"),
   (['--evaluation_split', 'tset'], "has no split 'tset'"),
   (['--init', 'unifrm'], "There is no first value 'unifrm'"),
@@ -161,7 +161,7 @@ def test_rows_that_no_memory_holds_are_refused_with_the_flags_that_set_them(run,
   status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
                           '--max_input_length=900000000000', '--max_target_length=3', '--dry_run')
   assert status == 2 and 'There is not enough memory (Unable to allocate' in errors
-  assert 'Give a smaller --batch_size, --max_input_length' in errors
+  assert 'Give a smaller --batch_size=, --max_input_length= or --max_target_length=.' in errors
 
 
 def test_words_to_rank_are_compared_with_the_targets_before_the_model_is_read(run, folders, rows, tmp_path):
