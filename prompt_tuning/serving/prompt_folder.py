@@ -59,7 +59,8 @@ class PromptFolder:
         except (ValueError, OSError) as error:
           reason = str(error)
       if reason is not None:
-        logging.warning('Left out: %s: %s', printable(' and '.join(paths)), printable(reason))
+        where = ' and '.join(paths)
+        logging.warning('Left out: %s', printable(reason if reason.startswith(where) else f'{where}: {reason}'))
     return count
 
   def _refusal(self, name: str, paths: list[str]) -> str | None:
