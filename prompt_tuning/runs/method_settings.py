@@ -90,6 +90,6 @@ def _imported(tree: ast.Module) -> dict[str, str]:
 
 
 def described(docstring: str) -> dict[str, str]:
-  """Returns what the lines below `Attributes:` of a docstring say of each name."""
+  """Returns what the lines below `Attributes:` of a docstring say about each name."""
   lines = textwrap.dedent(docstring.partition('Attributes:\n')[2].partition('\n\n')[0])
   return dict(re.findall(r'^(\w+): (.*?)\.?$', re.sub(r'\n +', ' ', lines), re.MULTILINE))

@@ -93,7 +93,7 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
       more['penalty'], of_penalty = jax.value_and_grad(method.penalty)(state.trained)
       gradient = jax.tree.map(jnp.add, gradient, of_penalty)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
-    updates = trees.map_named(lambda name, x: x if method.rate(name) == 1 else x * method.rate(name), updates)
+    updates = trees.map_named(lambda name, x: x if method.rate_of(name) == 1 else x * method.rate_of(name), updates)
     trained = optax.apply_updates(state.trained, updates)
     sums = {**sums, **more, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient),
             'trained_norm': optax.tree.norm(trained)}

@@ -22,13 +22,18 @@ class Method(abc.ABC):
   `build(model)` returns the method. Flags and files set those fields instead.
   """
 
-  learning_rate: ClassVar[float] = 0.3  # for Adafactor, if a run gives none
+  learning_rate: ClassVar[float] = 0.3  # for Adafactor, if a run gives none; see `rate`
   tasks = None  # the names of the tasks that have prompts of their own, in the order of `prompt_ids`; see `of_tasks`
 
   def build(self, model: Any) -> 'Method':
     """Returns the method for one model: this one, unless some of its settings can only be read with the model."""
     del model
     return self
+
+  def rate(self, model: Any) -> float:
+    """Returns the learning rate of Adafactor for a model, if a run gives none."""
+    del model
+    return self.learning_rate
 
   def layout(self) -> Layout:
     """Returns the layout of examples for this method: the plain layout if it needs no positions in the rows."""
@@ -62,7 +67,7 @@ class Method(abc.ABC):
     del trained, model
     return {}
 
-  def rate(self, name: str) -> float:
+  def rate_of(self, name: str) -> float:
     """Returns the learning rate of a tensor of φ, as a multiple of the run's, with any optimizer."""
     del name
     return 1.0

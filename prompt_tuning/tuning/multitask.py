@@ -21,6 +21,7 @@ from prompt_tuning.tuning.method import fields_of
 from prompt_tuning.tuning.prompt import PROMPTS, PromptSettings, PromptTuning
 from prompt_tuning.types import Array, Flat, Params
 
+_TASK_RATE = 0.03
 _PARTS = ('columns', 'rows', 'shared')
 _NAMES = {f'{stack}/prompt/multitask/{part}' for stack in PROMPTS for part in _PARTS}
 
@@ -31,15 +32,18 @@ class MultitaskSettings(PromptSettings):
 
   Attributes:
     task_rank: r, the rank of each task's factor.
-    task_rate: the learning rate of the tasks' factors, as a multiple of the run's.
+    task_rate: the learning rate of the tasks' factors, as a multiple of the run's; none is the one that makes it 0.03
+      at the default rate.
   """
 
   task_rank: int = 1
-  task_rate: float = 0.1
+  task_rate: float | None = None
 
   def build(self, model: Any) -> 'MultitaskPrompt':
     """Returns the method for a model; `init` must be a function by then."""
-    return MultitaskPrompt(**fields_of(super().build(model)), task_rank=self.task_rank, task_rate=self.task_rate)
+    prompt = super().build(model)
+    rate = _TASK_RATE / prompt.rate(model) if self.task_rate is None else self.task_rate  # the factors are about 1
+    return MultitaskPrompt(**fields_of(prompt), task_rank=self.task_rank, task_rate=rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +124,7 @@ class MultitaskPrompt(PromptTuning):
     return {task: {PROMPTS[model.prompted]: vectors}
             for task, vectors in zip(self.tasks, self.vectors(trained), strict=True)}
 
-  def rate(self, name: str) -> float:
+  def rate_of(self, name: str) -> float:
     """Returns `task_rate` for the factors of tasks."""
     return 1.0 if name.endswith('/shared') else self.task_rate
 

@@ -98,7 +98,7 @@ class Residual(PromptTuning):
     x = (x - x.mean(-1, keepdims=True)) * jax.lax.rsqrt(x.var(-1, keepdims=True) + _EPSILON)
     return prompt + network['norm_scale'] * x + network['norm_bias']
 
-  def rate(self, name: str) -> float:
+  def rate_of(self, name: str) -> float:
     """Returns `network_rate` for the tensors of the network."""
     return self.network_rate if '/network/' in name else 1.0
 

@@ -38,7 +38,8 @@ class TogetherSettings(PromptSettings):
     text: see the prefix.
     rank: r, of the low-rank update.
     patterns: the names of the matrices that are updated.
-    low_rank_rate: the learning rate of the low-rank update, as a multiple of the run's.
+    low_rank_rate: the learning rate of the low-rank update, as a multiple of the run's; none is the one that makes it
+      0.003 at the default rate.
 
   Raises:
     ValueError: a value cannot be used.
@@ -52,7 +53,7 @@ class TogetherSettings(PromptSettings):
   text: str | None = None
   rank: int = 1
   patterns: Sequence[str] | str = ('.*attention/.*/kernel',)
-  low_rank_rate: float = 0.01
+  low_rank_rate: float | None = None
 
   def __post_init__(self) -> None:
     super().__post_init__()
@@ -81,7 +82,8 @@ class TogetherSettings(PromptSettings):
         rows = model.embeddings()
         given['init'] = from_sample_of_embeddings(rows, min(5000, len(rows)))
     joined = _JOINED[self.joined](**given).build(model)
-    return Together(joined, LowRank(self.rank, self.patterns), self.low_rank_rate)
+    rate = LowRank.learning_rate / joined.rate(model) if self.low_rank_rate is None else self.low_rank_rate
+    return Together(joined, LowRank(self.rank, self.patterns), rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +107,10 @@ class Together(Method):
 
   def __post_init__(self) -> None:
     require_number('low_rank_rate', self.low_rank_rate, above=0)
+
+  def rate(self, model: Any) -> float:
+    """Returns the rate of the prompt or prefix."""
+    return self.joined.rate(model)
 
   def layout(self) -> Layout:
     """Returns the layout of the prompt or prefix."""
@@ -134,9 +140,9 @@ class Together(Method):
     """Returns the penalty of the prompt, if it has one."""
     return self.joined.penalty(trees.unflatten(_split(trees.flatten(trained))[0]))
 
-  def rate(self, name: str) -> float:
+  def rate_of(self, name: str) -> float:
     """Returns `low_rank_rate` for the update."""
-    return self.low_rank_rate if LowRank.owns(name) else self.joined.rate(name)
+    return self.low_rank_rate if LowRank.owns(name) else self.joined.rate_of(name)
 
   def start(self, given: Flat, about: Mapping[str, Any], own: Flat) -> Flat:
     """Returns the first values from a file of both parts, or of one: the other then starts as usual."""
