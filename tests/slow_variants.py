@@ -118,6 +118,7 @@ VARIANTS = (
   'training/test_trajectories.py::test_every_step_ends_where_t5xs_does[d',
   'training/test_trajectories.py::test_every_step_of_a_causal',
   'training/test_trajectories.py::test_every_step_with_adamw_ends_where_pefts_does[shared',
+  'runs/test_method_commands.py',
   'tuning/test_every_method.py::test_every_trained_number_changes_the_output[decoder',
   'tuning/test_every_method.py::test_every_trained_number_changes_the_output[layer prompts',
   'tuning/test_every_method.py::test_every_trained_number_changes_the_output[low rank',
