@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from prompt_tuning.checkpoints import peft_multitask
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays, write_json
 from prompt_tuning.files import storage
 from prompt_tuning.files.json_files import Fields, Layers, Size, fields_of, read_object
@@ -33,10 +34,10 @@ SEQ_2_SEQ, CAUSAL = 'SEQ_2_SEQ_LM', 'CAUSAL_LM'
 CONFIG, _ARRAYS = 'adapter_config.json', 'adapter_model.safetensors'
 _PICKLE = 'adapter_model.bin'
 _EMBEDDINGS = 'prompt_embeddings'
-_MULTITASK = 'MULTITASK_PROMPT_TUNING'
+_MULTITASK = peft_multitask.KIND
 _PROMPTS = ('PROMPT_TUNING', 'P_TUNING', 'CPT', _MULTITASK)
 _PREFIXES = ('PREFIX_TUNING', 'CARTRIDGE')
-_KEYS = {_MULTITASK: {_EMBEDDINGS, 'prefix_task_cols', 'prefix_task_rows'}}  # other kinds hold only `_EMBEDDINGS`
+_KEYS = {_MULTITASK: set(peft_multitask.STORED.values())}  # other kinds hold only `_EMBEDDINGS`
 
 
 class _Config(Fields):
@@ -86,11 +87,11 @@ class Adapter:
       kv_heads: H, the number of KV heads.
       head_dim: K.
       embedding_scale: the factor by which the base model scales its embeddings.
-      task: the index of the task, for a multitask prompt.
+      task: the index of the task whose prompt is returned, of a multitask prompt; None returns those of all.
 
     Returns:
       `encoder/prompt/prompt/prompt` or, without an encoder, `decoder/prompt/prompt/prompt` [P, D];
-      or `decoder/prefix/keys` and `decoder/prefix/values` [L, P, H, K].
+      or `decoder/prefix/keys` and `decoder/prefix/values` [L, P, H, K]; or the parts of a multitask prompt.
 
     Raises:
       ValueError: the adapter is of another kind, or does not fit.
@@ -103,6 +104,8 @@ class Adapter:
       raise ValueError(f'{self.folder} is a CPT adapter, which needs a decoder-only model, but the base model has an '
                        'encoder. Give the model that the adapter was trained for.')
     prompt = self._prompt(encoder_decoder, width, task) / np.float32(embedding_scale)
+    if self.kind == _MULTITASK and task is None:
+      return peft_multitask.read(self.arrays, prompt, 'encoder' if encoder_decoder else 'decoder')
     return {ENCODER_PROMPT if encoder_decoder else DECODER_PROMPT: prompt}
 
   def _require_supported(self) -> None:
@@ -142,21 +145,10 @@ class Adapter:
         raise ValueError(f'{self.folder} holds a multitask prompt of {len(prompt)} rows: PEFT trains it with {length} '
                          'of them before the targets, but generates without those. Expected a prompt of the encoder '
                          'only: train it with num_transformer_submodules=1.')
-      prompt = prompt * self._task_factor(task, prompt.shape)
+      peft_multitask.require_factors(f'{self.folder}/{_ARRAYS}', self.arrays, prompt.shape)
+      if task is not None:
+        prompt = prompt * peft_multitask.factor(self.folder, self.arrays, task)
     return np.ascontiguousarray(prompt[:length])  # the other rows are never read and got no gradient
-
-  def _task_factor(self, task: int | None, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the factor [P, D] of the shared prompt for one task."""
-    columns, rows = self.arrays['prefix_task_cols'], self.arrays['prefix_task_rows']  # [tasks, P, r], [tasks, r, D]
-    tasks, _, ranks = columns.shape if columns.ndim == 3 else (0, 0, 0)
-    if columns.shape != (tasks, shape[0], ranks) or rows.shape != (tasks, ranks, shape[1]):
-      raise ValueError(f'{self.folder}/{_ARRAYS} holds prefix_task_cols {columns.shape} and prefix_task_rows '
-                       f'{rows.shape}; expected [tasks, {shape[0]}, r] and [tasks, r, {shape[1]}]. Save it again.')
-    if task is None or not 0 <= task < tasks:
-      raise ValueError(f'{self.folder} holds the prompts of {tasks} tasks, but '
-                       f'{"no task is chosen" if task is None else f"task {task} is not one of them"}. '
-                       f'Choose 0 to {tasks - 1} (--task of `prompt-tuning convert`).')
-    return columns[task] @ rows[task]
 
   def _prefix(self, encoder_decoder: bool, layers: int | None, kv_heads: int | None, head_dim: int | None) -> Flat:
     if encoder_decoder and self.config.get('num_transformer_submodules') == 1:
@@ -234,7 +226,7 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
 
   Args:
     folder: a local folder that does not exist or is empty.
-    trained: one prompt, or keys and values of a prefix, under the names in `Adapter.trained`.
+    trained: one prompt, keys and values of a prefix, or a multitask prompt, under the names in `Adapter.trained`.
     task_type: 'SEQ_2_SEQ_LM' for an encoder-decoder, 'CAUSAL_LM' for a decoder-only model.
     kind: the kind of prompt: 'PROMPT_TUNING', or 'P_TUNING', of which PEFT stores the output of its network.
     base_model_name_or_path: the base model's name in PEFT's config.
@@ -252,7 +244,10 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
     raise ValueError(f'kind={kind!r} is not valid for a prompt; expected {" or ".join(_PROMPTS[:2])}. Use one of them.')
   arrays = {name: np.asarray(array, np.float32) for name, array in trained.items()}
   prompt = ENCODER_PROMPT if task_type == SEQ_2_SEQ else DECODER_PROMPT
-  if arrays.keys() == {prompt}:
+  config, stored = peft_multitask.form(arrays, prompt.partition('/')[0], embedding_scale)
+  if config:
+    embeddings = stored.pop(_EMBEDDINGS)
+  elif arrays.keys() == {prompt}:
     config, embeddings = _prompt_form(arrays[prompt] * np.float32(embedding_scale), kind)
   elif arrays.keys() == {PREFIX_KEYS, PREFIX_VALUES}:
     config, embeddings = _prefix_form(arrays[PREFIX_KEYS], arrays[PREFIX_VALUES], task_type == SEQ_2_SEQ)
@@ -262,7 +257,7 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
                      "Keep this package's file, which holds everything.")
   config |= {'task_type': task_type, 'base_model_name_or_path': base_model_name_or_path, 'inference_mode': True}
   with storage.whole_folder(folder) as temporary:
-    write_arrays(os.path.join(temporary, _ARRAYS), {_EMBEDDINGS: embeddings})
+    write_arrays(os.path.join(temporary, _ARRAYS), {_EMBEDDINGS: embeddings, **stored})
     write_json(os.path.join(temporary, CONFIG), config)
   return config
 

@@ -212,9 +212,7 @@ def _with_scale(base: Base, about: Mapping[str, Any]) -> Base:
 
 def _require_scale(source: str, tensors: Mapping[str, Any], base: Base) -> None:
   """Raises ValueError if a decoder-only model's prompt would be converted without knowing if the model scales it."""
-  from prompt_tuning.checkpoints import peft
-
-  if peft.DECODER_PROMPT in tensors and base.embedding_scale is None:
+  if _has_prompt(tensors, 'decoder') and base.embedding_scale is None:
     raise ValueError(f'{source} does not say which model its prompt belongs to. Gemma multiplies embedded tokens, but '
                      'not the prompts of PEFT, so their vectors differ. Add --model=FOLDER, the base model.')
 
@@ -233,8 +231,8 @@ def _require_fit(source: str, tensors: Mapping[str, Any], base: Base) -> None:
   """Raises ValueError if prompts or prefixes do not fit the known properties of the base model."""
   from prompt_tuning.checkpoints import peft
 
-  if peft.ENCODER_PROMPT in tensors and base.encoder_decoder is False:
-    raise ValueError(f'{source} holds {peft.ENCODER_PROMPT}, but the given base model has no encoder. '
+  if _has_prompt(tensors, _ENCODER) and base.encoder_decoder is False:
+    raise ValueError(f'{source} holds {", ".join(tensors)}, but the given base model has no encoder. '
                      'Give the model that it was trained for.')
   wanted = dict.fromkeys((peft.ENCODER_PROMPT, peft.DECODER_PROMPT), (None, base.width))
   wanted |= dict.fromkeys((peft.PREFIX_KEYS, peft.PREFIX_VALUES), (base.layers, None, base.kv_heads, base.head_dim))
@@ -266,7 +264,12 @@ def _task_type(options: Any, tensors: Mapping[str, Any], about: Mapping[str, Any
   if peft.PREFIX_KEYS in tensors:
     raise ValueError(f'{options.source} holds a prefix of a decoder, but does not say whether its model has an encoder '
                      'too, which determines how PEFT stores the prefix. Add --model=FOLDER, the base model.')
-  return peft.CAUSAL if peft.DECODER_PROMPT in tensors else peft.SEQ_2_SEQ
+  return peft.CAUSAL if _has_prompt(tensors, 'decoder') else peft.SEQ_2_SEQ
+
+
+def _has_prompt(tensors: Mapping[str, Any], stack: str) -> bool:
+  """Returns True if a prompt of a stack is among the tensors: one, or the parts of those of several tasks."""
+  return any(name.startswith(f'{stack}/prompt/') for name in tensors)
 
 
 if __name__ == '__main__':

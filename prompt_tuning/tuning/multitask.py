@@ -109,8 +109,9 @@ class MultitaskPrompt(PromptTuning):
   def _number(self, task: str | None) -> int:
     if task not in self.tasks and len(self.tasks) > 1:
       found = 'none is chosen' if task is None else f'the task here is {task}.{nearest(task, self.tasks)}'.rstrip('.')
-      raise ValueError(f'The trained tensors are prompts of the tasks {", ".join(self.tasks)}, but {found}. Give the '
-                       "file of one task's prompt, prompts/NAME.safetensors in the run's folder.")
+      raise ValueError(f'The trained tensors are prompts of the tasks {", ".join(self.tasks)}, but {found}. Give '
+                       "one task's prompt: prompts/NAME.safetensors in the run's folder; of a PEFT adapter, what "
+                       '`prompt-tuning convert --task=NUMBER` writes.')
     return self.tasks.index(task) if task in self.tasks else 0
 
   def export(self, trained: Params, model: Frozen) -> Flat:

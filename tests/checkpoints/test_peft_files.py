@@ -122,9 +122,29 @@ def test_a_multitask_adapter_gives_the_prompt_of_one_task(shared, model, method)
   (prompt,) = read_adapter(folder).trained(task=2).values()
   factor = sum(np.outer(arrays['prefix_task_cols'][2][:, r], arrays['prefix_task_rows'][2][r]) for r in range(2))
   np.testing.assert_allclose(prompt, arrays['prompt_embeddings'] * factor, rtol=1e-5)
-  for task in (None, 3):
-    with pytest.raises(ValueError, match=r'holds the prompts of 3 tasks, but .* Choose 0 to 2'):
-      read_adapter(folder).trained(task=task)
+  with pytest.raises(ValueError, match=r'holds the prompts of 3 tasks, but .* Choose 0 to 2'):
+    read_adapter(folder).trained(task=3)
+
+
+@pytest.mark.parametrize(('model', 'method'), MULTITASK)
+def test_the_prompts_of_all_tasks_are_read_and_written(shared, tmp_path, model, method):
+  folder = folder_of(shared, model, method)
+  trained = read_adapter(folder).trained()
+  stack = 'encoder' if model.startswith('t5') else 'decoder'
+  assert list(trained) == [f'{stack}/prompt/multitask/{part}' for part in ('shared', 'columns', 'rows')]
+  for task in range(3):
+    (wanted,) = read_adapter(folder).trained(task=task).values()
+    shared_prompt, columns, rows = trained.values()
+    np.testing.assert_allclose(shared_prompt * (columns[task] @ rows[task]), wanted, rtol=1e-6)
+  config = write_adapter(str(tmp_path / 'a'), trained, embedding_scale=2.0,
+                         task_type='SEQ_2_SEQ_LM' if stack == 'encoder' else 'CAUSAL_LM')
+  assert (config['num_tasks'], config['num_ranks'], config['num_virtual_tokens']) == (3, 2, 5)
+  again = read_adapter(tmp_path / 'a').trained(embedding_scale=2.0)
+  for name, array in trained.items():
+    np.testing.assert_array_equal(again[name], array)
+  trained[f'{stack}/prompt/multitask/rows'] = trained[f'{stack}/prompt/multitask/rows'][:2]
+  with pytest.raises(ValueError, match=r'holds prefix_task_cols \(3, 5, 2\) and prefix_task_rows \(2, 2, 32\); exp'):
+    write_adapter(str(tmp_path / 'b'), trained, task_type='SEQ_2_SEQ_LM' if stack == 'encoder' else 'CAUSAL_LM')
 
 
 def test_a_multitask_prompt_that_also_stands_before_the_targets_is_refused(shared):

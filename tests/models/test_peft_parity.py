@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from prompt_tuning.checkpoints.peft import read_adapter
+from prompt_tuning import trees
+from prompt_tuning.checkpoints.peft import read_adapter, write_adapter
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
@@ -12,6 +13,8 @@ from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.generation import generate
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.tuning.multitask import MultitaskPrompt
+from prompt_tuning.tuning.prompt import Prompt
 
 ADAPTERS = [f'{model}_{kind}' for model, kinds in {
   'gpt2': ('prompt_tuning', 'ptuning_mlp', 'ptuning_lstm', 'prefix_tuning', 'prefix_tuning_proj', 'cartridge', 'cpt'),
@@ -93,6 +96,43 @@ def test_answers_are_pefts(adapted):
     beams = answers(BeamSearch(5, 1.0, 'transformers'), rows[:1], 12)
     for k in range(5):
       require_equal(beams[0, k].tolist(), golden['beam5_ids_row0'][k, len(rows[0]):].tolist())
+
+
+@pytest.mark.parametrize('name', ['gpt2_multitask', 't5_v11_multitask_enc'])
+def test_rows_of_a_multitask_adapter_have_the_logits_of_their_tasks(shared, name):
+  model = loading.load_model(str(shared / 'hf' / name.partition('_multitask')[0]))
+  golden = dict(np.load(shared / f'hf/peft_{name}/golden.npz'))
+  trained = saved.load_for(model, str(shared / f'hf/peft_{name}/adapter'))
+  assert trained.tasks() == ('0', '1', '2')
+  for b, task in enumerate(golden['task_ids']):
+    given = trained.conditioning(model, task=str(task))
+    row = {key: golden[key][b:b + 1] for key in ('input_ids', 'attention_mask', 'labels')}
+    own = type('OfTask', (), {'layout': trained.layout, 'conditioning': lambda self, model, given=given: given})()
+    found, real = logits(model, own, row)
+    prompt = golden['logits'].shape[1] - real.shape[1]  # positions of the prompt, for which we return nothing
+    np.testing.assert_allclose(found[real], golden['logits'][b:b + 1, prompt:][real], atol=2e-4)
+
+
+@pytest.mark.slow
+def test_peft_has_our_logits_for_each_task_of_a_multitask_prompt_that_we_write(shared, tmp_path):
+  peft, torch, transformers = map(pytest.importorskip, ('peft', 'torch', 'transformers'))
+  model = loading.load_model(str(shared / 'hf/gpt2'))
+  method = MultitaskPrompt(Prompt(3), task_rank=2, tasks=('a', 'b'))
+  random = np.random.default_rng(0)
+  tensors = {name: random.normal(size=array.shape).astype(np.float32) for name, array in
+             trees.flatten(method.initialise(jax.random.key(0), model)).items()}
+  write_adapter(str(tmp_path / 'peft'), tensors, task_type='CAUSAL_LM')
+  frozen = transformers.AutoModelForCausalLM.from_pretrained(shared / 'hf/gpt2')
+  theirs = peft.PeftModel.from_pretrained(frozen, tmp_path / 'peft').eval()
+  inputs, target = [5, 9, 7], 11
+  for task, name in enumerate(method.tasks):
+    with torch.no_grad():
+      wanted = theirs(input_ids=torch.tensor([inputs]), task_ids=torch.tensor([task])).logits[0, -1]
+    layout = model.layout(method.layout())
+    batch = layouts.assemble([[layout.example(inputs, [target])]], {'decoder': 3})
+    given = method.condition_of(name, trees.unflatten(tensors), model.facts)
+    found = apply_model(model.module, model.params, batch, given)[0, -1]
+    np.testing.assert_allclose(found, wanted.numpy(), atol=2e-4)
 
 
 def test_an_adapter_of_another_model_is_a_clear_error(shared):

@@ -167,8 +167,13 @@ def test_a_prefix_that_came_from_peft_goes_back_without_the_model(script, shared
 
 def test_one_prompt_of_a_multitask_adapter_is_taken(script, refused, shared, tmp_path):
   source = shared / 'hf' / 'peft_gpt2_multitask' / 'adapter'
-  assert '(--task of' in refused('convert', source, tmp_path / 'a.npy')
   model = f'--model={shared}/hf/gpt2'
+  assert 'but a .npy file holds one prompt only' in refused('convert', source, tmp_path / 'a.npy', model)
+  assert '(--task of' in refused('convert', source, tmp_path / 'a.npy', '--task=3', model)
+  assert script('convert', source, tmp_path / 'all.safetensors', model)[0] == 0
+  assert script('convert', tmp_path / 'all.safetensors', tmp_path / 'peft', model)[0] == 0
+  for name, array in adapter(source).items():
+    np.testing.assert_array_equal(adapter(tmp_path / 'peft')[name], array)
   assert script('convert', source, tmp_path / 'a.npy', '--task=1', model)[0] == 0
   np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), read_adapter(source).trained(task=1)[DECODER])
 
