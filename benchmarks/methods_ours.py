@@ -1,0 +1,85 @@
+"""One measurement of methods.py with this package: trains by flags, then takes the likelier label of each row."""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import random
+import re
+import shlex
+import sys
+import tempfile
+import time
+from typing import Any
+
+import contest
+import methods_rows
+
+import prompt_tuning as pt
+from prompt_tuning.programs import command
+
+
+def main() -> None:
+  flags = argparse.ArgumentParser(description=__doc__)
+  flags.add_argument('--model', required=True)
+  flags.add_argument('--rows', required=True)
+  flags.add_argument('job', type=json.loads)
+  options = flags.parse_args()
+  with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+    found = measure(options.job, options.model, methods_rows.split(options.rows, options.job['protocol'], folder),
+                    os.path.join(folder, 'run'))
+  print(json.dumps(found))
+
+
+def measure(job: dict[str, Any], model: str, rows: dict[str, str], output: str) -> dict[str, Any]:
+  """Returns accuracies, the number of trained parameters, bytes of their file, seconds of training, peak memory."""
+  protocol, arguments = job['protocol'], shlex.split(job['settings'])
+  template, inputs = methods_rows.TEMPLATE, protocol['inputs']
+  shots = next((int(each.partition('=')[2]) for each in arguments if each.startswith('--shots=')), None)
+  began, trained, size, prompt = time.perf_counter(), 0, 0, None
+  if shots is not None:
+    template, inputs = _shots(rows['train'], shots, job['seed']) + template, None
+  else:
+    arguments = [each.replace('TOKENS', str(_tokens(model, arguments))) for each in arguments]
+    status = command.main([
+      'train', '--model', model, '--data', rows['train'], '--output', output, '--validation=0', '--compare=false',
+      '--evaluation_examples=0', '--loss_steps=0', f'--template={template}', '--target_template= {label}',
+      f'--steps={protocol["steps"]}', f'--batch_size={protocol["batch_size"]}', f'--max_input_length={inputs}',
+      f'--seed={job["seed"]}', *arguments])
+    if status != 0:
+      raise SystemExit(status)
+    prompt = output
+    trained = int(re.search(r'^Trained: (\d+)$', pathlib.Path(output, 'model-info.txt').read_text(), re.MULTILINE)[1])
+    size = os.path.getsize(os.path.join(output, 'last.safetensors'))
+  seconds, memory = time.perf_counter() - began, contest.peak_memory()
+  found = {}
+  for split in ('validation', 'test'):
+    ((_, metrics),) = pt.EvalRun(
+      model=model, prompt=prompt, data=rows[split], split='all', template=template, target_template=' {label}',
+      label_words=tuple(f' {label}' for label in methods_rows.LABELS), max_input_length=inputs,
+      batch_size=protocol['batch_size']).run().items()
+    found[split] = metrics['accuracy']
+  return {**found, 'trained': trained, 'bytes': size, 'seconds': seconds, 'memory': memory}
+
+
+def _shots(path: str, count: int, seed: int) -> str:
+  """Returns examples in the form of the template, half of each label in turn."""
+  rows = [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+  random.Random(seed).shuffle(rows)
+  of = {label: iter([row for row in rows if row['label'] == label]) for label in methods_rows.LABELS}
+  chosen = [next(of[methods_rows.LABELS[i % 2]]) for i in range(count)]
+  escaped = lambda text: text.replace('{', '{{').replace('}', '}}')
+  return ''.join(f'Review: {escaped(row["text"])}\nSentiment: {row["label"]}\n\n' for row in chosen)
+
+
+def _tokens(model: str, arguments: list[str]) -> int:
+  """Returns the number of tokens of the text that a prefix starts from."""
+  text = next((each.partition('=')[2] for each in arguments if each.startswith('--text=')), '')
+  from prompt_tuning.data.vocabulary_folders import load_vocabulary
+
+  return len(load_vocabulary(model).encode(text)) if text else 0
+
+
+if __name__ == '__main__':
+  main()
