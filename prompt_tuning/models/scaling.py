@@ -30,6 +30,9 @@ class Scaling:
     return Scaling(self.arrays, None if self.rows is None else jnp.repeat(self.rows, count, axis=0))
 
 
+Scalings = Mapping[str, Scaling]  # of stacks
+
+
 def scaling_of(given: StackConditioning, batch: Batch, stack: str) -> Scaling | None:
   """Returns the scaling of a batch's rows in a stack; a decoder's memory is the batch's 'encoder'. None if not scaled.
   """
