@@ -1,4 +1,4 @@
-"""`retrained.…`: what to train instead of a prompt: parameters, updates of low rank to them, or scales."""
+"""`retrained.…`: what to train instead of a prompt: parameters, low-rank updates to them, or scales."""
 
 from prompt_tuning.t5x_names.aliases import choosing
 from prompt_tuning.tuning import low_rank, retrained, scales
