@@ -36,7 +36,8 @@ def unrolled(monkeypatch):
 
 
 @pytest.mark.parametrize(('name', 'sampler', 'method'), [
-  ('tiny', Greedy(), Prefix(2)), ('causal', BeamSearch(num_decodes=3), Prefix(2)), ('tiny', Greedy(), Scales())])
+  ('tiny', Greedy(), Prefix(2)), ('causal', BeamSearch(num_decodes=3), Prefix(2)),
+  ('tiny', Greedy(), Scales())])
 def test_answers_with_a_prefix_or_scales_are_those_of_the_scan(request, unrolled, name, sampler, method):
   model = request.getfixturevalue(name)
   trained = {path: jnp.asarray(np.random.default_rng(0).normal(size=array.shape), jnp.float32)

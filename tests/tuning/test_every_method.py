@@ -61,7 +61,7 @@ OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remember
 
 SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of cross-attention',
         'decoder prompt after_bos', 'decoder prompt after_eos', 'decoder prefix of a network',
-        'decoder retrained norms')
+        'decoder retrained norms', 'decoder scales')
 every_method = pytest.mark.parametrize('method', [
   pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW))
   for name, method in (METHODS | DECODER_METHODS).items()])
