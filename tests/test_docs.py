@@ -18,10 +18,13 @@ import sys
 import tomllib
 
 import chat_toys
+import jax
 import numpy as np
 import pytest
 
 import prompt_tuning as pt
+from prompt_tuning import trees
+from prompt_tuning.checkpoints.state import write_state
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import find_model, random_model, save_model
@@ -29,6 +32,7 @@ from prompt_tuning.models.positions import Rotary
 from prompt_tuning.programs import command, dry_run
 from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import Run
+from prompt_tuning.tuning.scales import Scales
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
@@ -131,6 +135,10 @@ def place(tmp_path, toys, monkeypatch):
   run_file.write(str(tmp_path / 'runs/reviews/run.toml'), {
     'model': find_model('t5_integers'), 'data': 'reviews.jsonl', 'target_template': '{label}',
     'labels': {'0': '1', '1': '2'}}, program='train')
+  model = pt.load_model('t5_integers')
+  (tmp_path / 'runs/scales').mkdir()
+  write_state(str(tmp_path / 'runs/scales/best.safetensors'),
+              trees.flatten(Scales().initialise(jax.random.key(0), model)), {})
   (tmp_path / 'runs/chat').mkdir()
   saved.SavedPrompt(np.ones((2, 12), np.float32), path='decoder/prompt/prompt/prompt').save(
     str(tmp_path / 'runs/chat/best.safetensors'))
