@@ -72,7 +72,7 @@ def beside(batches: Sequence[Batch]) -> Batch:
 
 
 def _joined(trees: Sequence[Any], fill: int) -> Any:
-  """Returns arrays of several trees of one structure joined along rows, padded with `fill`, or what a name pads with."""
+  """Returns the arrays of trees of one structure joined along rows, padded with `fill`, or what a name pads with."""
   if isinstance(trees[0], Mapping):
     return {name: _joined([tree[name] for tree in trees], _OPTIONAL.get(name, (fill,))[0]) for name in trees[0]}
   longest = max(tree.shape[1:2] for tree in trees)
