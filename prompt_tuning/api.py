@@ -95,6 +95,7 @@ def tune_many(model: LanguageModel, specs: Sequence[Mapping[str, Any]], *, model
     ValueError: runs cannot be trained together; the message names one, and says why.
   """
   whole = {name: shared.pop(name) for name in _WHOLE if name in shared}
+  shared |= {name: list(shared[name]) for name in ('examples', 'validation') if hasattr(shared.get(name), '__next__')}
   folder = model_dir or tempfile.mkdtemp(prefix='prompt_tuning_')
   members = []
   for i, (spec, name) in enumerate(zip(specs, _names(specs), strict=True)):
@@ -108,10 +109,7 @@ def tune_many(model: LanguageModel, specs: Sequence[Mapping[str, Any]], *, model
     if 'examples' not in given:
       raise ValueError(f'specs[{i}] ({name}) has no examples. Give examples= there, or once for all.')
     examples = given.pop('examples')
-    try:
-      found = _arguments(model, examples, **given, model_dir=os.path.join(folder, name))
-    except TypeError as error:
-      raise ValueError(f'specs[{i}] ({name}): {error}') from error
+    found = _arguments(model, examples, **given, model_dir=os.path.join(folder, name))
     members.append(Member(name=name, **{key: value for key, value in found.items() if key not in ('model', 'quiet')}))
   return many.train_many(model=model, members=members, model_dir=folder, halving=halving, at_once=at_once,
                          quiet=quiet, **whole)
@@ -127,6 +125,7 @@ def _names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
   return [name if name and made.count(name) == 1 else f'{name},{i}'.lstrip(',') for i, name in enumerate(made)]
 
 
+@typed
 def _arguments(model: LanguageModel, examples: Examples, *, method: Method | None = None,
                prompt_length: int | None = None, steps: int = 1000, batch_size: int = 32,
                learning_rate: float | None = None, validation: Examples | None = None,

@@ -24,7 +24,7 @@ from prompt_tuning.training import lock, run_files
 from prompt_tuning.training.averaging import row_lengths
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.many_lines import of_evaluations, of_losses
-from prompt_tuning.training.many_step import make_many_step
+from prompt_tuning.training.many_step import make_many_step, parts
 from prompt_tuning.training.members import Member, require_same_lengths, require_shared
 from prompt_tuning.training.metric_log import phase
 from prompt_tuning.training.optimizers import build
@@ -158,13 +158,13 @@ class _Together:
     if not members:
       return
     self._batches = Prefetched(Beside(self._sources))
-    self._rows = sum(member.batch_size for member in members)
+    sizes = [member.batch_size for member in members]
+    self._rows = sum(sizes)
     self._jitted = jax.jit(make_many_step(
       self._model.module, [member.method for member in members],
       [build(member.optimizer, self._model.step) for member in members],
-      batch_sizes=[member.batch_size for member in members], loss=self._loss,
-      microbatches=_parts(members, self._microbatches, self._at_once, self._model.module.config.mesh)),
-      donate_argnums=1)
+      batch_sizes=sizes, loss=self._loss,
+      microbatches=parts(sizes, self._microbatches, self._at_once, self._model.module.config.mesh)), donate_argnums=1)
 
   def _run_step(self) -> None:
     params = self._model.params
@@ -262,16 +262,6 @@ def _batches(model: LanguageModel, running: Sequence[Running]) -> list[Any]:
     return made
   within = lambda layout: type(layout)(**{**vars(layout), 'within': True})
   return [each.member.train_batches(model, within(each.layout)) for each in running]
-
-
-def _parts(members: Sequence[Member], microbatches: int | None, at_once: int | None, mesh: Any) -> int | None:
-  """Returns in how many parts a step is run."""
-  count = len(members)
-  if len({member.batch_size for member in members}) > 1 or mesh is not None:
-    return microbatches
-  most = at_once or (1 if jax.default_backend() == 'cpu' else count)
-  together = max(size for size in range(1, count + 1) if count % size == 0 and size <= most)
-  return (microbatches or 1) * (count // together)
 
 
 def _members_of(folder: str, metadata: Mapping[str, Any], names: Sequence[str],

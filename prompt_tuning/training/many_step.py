@@ -85,6 +85,24 @@ def together(methods: Sequence[Method], trained: Sequence[Params], facts: Facts)
   return dataclasses.replace(conditioning, encoder=of_stack('encoder'), decoder=of_stack('decoder'))
 
 
+def parts(batch_sizes: Sequence[int], microbatches: int | None, at_once: int | None, mesh: Any) -> int | None:
+  """Returns in how many parts a step is run.
+
+  Args:
+    batch_sizes: rows of each run.
+    microbatches: the number of parts of each run's batch.
+    at_once: how many runs' rows are run at once, at most; None means 1 on CPUs, where more rows at once take more
+      memory and no less time, and all elsewhere. Only without a mesh, and if all have as many rows.
+    mesh: the devices, or None.
+  """
+  count = len(batch_sizes)
+  if len(set(batch_sizes)) > 1 or mesh is not None:
+    return microbatches
+  most = at_once or (1 if jax.default_backend() == 'cpu' else count)
+  together = max(size for size in range(1, count + 1) if count % size == 0 and size <= most)
+  return (microbatches or 1) * (count // together)
+
+
 def _owners_of_part(batch_sizes: Sequence[int], rows: int) -> int:
   """Returns how many runs may own some of `rows` consecutive rows, of which the batch has a whole number."""
   size = batch_sizes[0]

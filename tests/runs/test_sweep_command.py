@@ -51,7 +51,8 @@ def test_runs_of_a_file_have_their_own_data_and_the_plan_is_shown(run, folders, 
 
 def test_find_rate_advises_the_rate_of_the_lowest_loss(run, folders, rows, tmp_path):
   status, printed, errors = run('find-rate', '--model', folders['llama'], '--data', rows,
-                                '--output', tmp_path / 'rates', '--rates', '0.001', '0.3', '--steps', '6', '--batch_size', '4', *COLUMNS)
+                                '--output', tmp_path / 'rates', '--rates', '0.001', '0.3', '--steps', '6',
+                                '--batch_size', '4', *COLUMNS)
   assert status == 0, errors
   table = {line['name']: line for line in lines(tmp_path / 'rates/table.jsonl')}
   losses = {name.partition('=')[2]: line['metrics']['rows.jsonl/loss'] for name, line in table.items()}
