@@ -187,7 +187,7 @@ def test_many_prompts_are_tuned_in_one_run(tiny, run, tmp_path):
 @pytest.mark.parametrize(('specs', 'message'), [
   ([{'seed': 1}, {'stop': None}], r'specs\[1\] \(.*1\) has stop=None, which only a run alone can have'),
   ([{'loss': 1}], 'has loss=1, which all share'),
-  ([{'examples': None, 'name': 'a', 'lenght': 3}], "has no argument 'lenght'"),
+  ([{'name': 'a', 'lenght': 3}], "has no argument 'lenght'"),
   ([], 'There are no runs'),
   ([{'prompt_length': 2, 'name': '../a'}], r"name='\.\./a' cannot be used"),
 ])
