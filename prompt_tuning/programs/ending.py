@@ -25,7 +25,7 @@ def status_of(program: str, work: Callable[[], object], words: Callable[[str], s
   except Exception:
     if multihost.is_single_process():
       raise
-    traceback.print_exc()  # now: an orderly end would wait for the others
+    traceback.print_exc()  # now: an orderly exit would wait for the others
     return multihost.leave(1)
 
 
@@ -42,8 +42,11 @@ def _status(program: str, work: Callable[[], object]) -> int:
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    message = str(error) or 'There is not enough memory.'
-    terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see where this was found.)')
+    message = str(error)
+    if isinstance(error, MemoryError):
+      message = (f'There is not enough memory{message and f" ({message})"}. Give a smaller batch_size=, '
+                 'max_input_length= or max_target_length=.')
+    terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see the traceback.)')
     return multihost.leave(2)
   except KeyboardInterrupt as error:
     if not error.args:  # a run that has saved its state says so itself
