@@ -20,6 +20,7 @@ _OWN = {
   '--output': ('FOLDER', 'keeps the runs, the table and the picture there (a new temporary folder)'),
   '--rates': ('RATE …', 'the rates to try (0.001 0.003 0.01 0.03 0.1 0.3 1 3)'),
   '--at_once': ('NUMBER', 'runs whose rows are computed at once (all; on CPUs one after the other)'),
+  '--dry_run': ('', 'build everything, print the runs and stop'),
 }
 _RATES = ('0.001', '0.003', '0.01', '0.03', '0.1', '0.3', '1', '3')
 # Defaults that are not those of train.
@@ -43,7 +44,7 @@ def describe(flags: sweep_flags.Flags) -> SweepRun:
     if len(values) > 1 and name != '--rates':
       raise ValueError(f'{name} has {len(values)} values ({" ".join(values)}), but only the rate varies here. Give '
                        'one, or use `prompt-tuning sweep`.')
-  for name in ('--learning_rate', '--dry_run', '--runs', '--halving'):
+  for name in ('--learning_rate', '--runs', '--halving'):
     if name in flags:
       raise ValueError(f'{name} cannot be used here. ' + (
         'Give the rates to try as --rates.' if name == '--learning_rate' else 'Leave it out.'))
@@ -58,11 +59,14 @@ def describe(flags: sweep_flags.Flags) -> SweepRun:
 
 def _work(described: SweepRun, flags: sweep_flags.Flags) -> None:
   """Trains, and prints the losses by rate."""
-  del flags
   from prompt_tuning.evaluation import reports
   from prompt_tuning.runs import sweeping
 
-  runs = {run.name: run for run in sweeping.build(described).run()}
+  built = sweeping.build(described)
+  if '--dry_run' in flags:
+    terminal.show(built.plan())
+    return
+  runs = {run.name: run for run in built.run()}
   points = []
   for name, run in described.runs.items():
     found = runs[name]
