@@ -14,6 +14,7 @@ def lines(path):
   return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_sweep_trains_the_product_halves_it_and_can_be_repeated(run, folders, rows, tmp_path):
   command = ['sweep', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'sweep', '--learning_rate',
              '0.01', '0.3', '--seed', '0', '1', '--length', '3', '--halving', '2', *QUICK]
@@ -49,6 +50,7 @@ def test_runs_of_a_file_have_their_own_data_and_the_plan_is_shown(run, folders, 
   assert '2 runs in' in printed and '  second: 4 steps of 4 rows' in printed and 'nothing was trained' in printed
 
 
+@pytest.mark.slow
 def test_find_rate_advises_the_rate_of_the_lowest_loss(run, folders, rows, tmp_path):
   status, printed, errors = run('find-rate', '--model', folders['llama'], '--data', rows,
                                 '--output', tmp_path / 'rates', '--rates', '0.001', '0.3', '--steps', '6',

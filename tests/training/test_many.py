@@ -72,14 +72,15 @@ def assert_equal_runs(found, wanted, tolerance):
 
 
 def test_each_of_several_prompts_equals_its_run_alone_whatever_its_length_rate_and_task(tmp_path):
-  members = [member(tmp_path, 'a', seed=1), member(tmp_path, 'b', length=5, seed=2, optimizer=optax.sgd(0.1)),
-             member(tmp_path, 'c', seed=1, task=OTHER, batch_size=2)]
+  members = [member(tmp_path, 'a', seed=1),
+             member(tmp_path, 'b', length=5, seed=2, optimizer=optax.sgd(0.1), task=OTHER, batch_size=2)]
   runs = together(tmp_path, members)
-  assert [run.ended for run in runs] == ['finished'] * 3
+  assert [run.ended for run in runs] == ['finished'] * 2
   for each, run in zip(members, runs, strict=True):
     assert_equal_runs(run, alone(tmp_path, each), 1e-5)
 
 
+@pytest.mark.slow
 def test_a_members_folder_is_that_of_a_run_which_has_ended_and_can_be_extended(tmp_path, capsys):
   members = [member(tmp_path, name, steps=4, seed=i) for i, name in enumerate('ab')]
   together(tmp_path, members)
@@ -91,6 +92,7 @@ def test_a_members_folder_is_that_of_a_run_which_has_ended_and_can_be_extended(t
   assert [run.step for run in together(tmp_path, members)] == [START + 4] * 2  # nothing more is trained
 
 
+@pytest.mark.slow
 def test_a_member_that_diverges_ends_alone(tmp_path, capsys):
   bursts = Adafactor(lambda step: jnp.where(step < START + 3, 0.3, jnp.inf))
   members = [member(tmp_path, 'good', steps=8), member(tmp_path, 'bad', steps=8, optimizer=bursts)]
@@ -100,6 +102,7 @@ def test_a_member_that_diverges_ends_alone(tmp_path, capsys):
   assert 'bad: diverged at step 104' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_sweep_ends_with_the_same_bits(tmp_path, monkeypatch):
   def members(folder):
     return [member(folder, f'{i}', seed=i, steps=8, length=3, optimizer=Adafactor(0.1 * i),
@@ -129,6 +132,7 @@ def test_a_killed_and_resumed_sweep_ends_with_the_same_bits(tmp_path, monkeypatc
       np.testing.assert_array_equal(found.trained[name], array)
 
 
+@pytest.mark.slow
 def test_halving_ends_the_weaker_members_and_leaves_the_others_as_they_are(tmp_path):
   chosen = Evaluations(period=100, loss_steps=1, examples=0)
   members = [member(tmp_path, f'{rate}', optimizer=optax.sgd(rate), steps=9, evaluations=chosen)
@@ -179,6 +183,7 @@ def test_what_all_members_share_is_checked(tmp_path):
              model=dataclasses.replace(frozen(), module=module))
 
 
+@pytest.mark.slow
 def test_a_folder_of_other_runs_is_refused(tmp_path):
   two = [member(tmp_path, name, steps=1) for name in 'ab']
   together(tmp_path, two)
@@ -188,6 +193,7 @@ def test_a_folder_of_other_runs_is_refused(tmp_path):
     alone(tmp_path, two[0], model_dir=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_signal_saves_all_members(tmp_path, monkeypatch):
   members = [member(tmp_path, name, steps=6, seed=i) for i, name in enumerate('ab')]
   from prompt_tuning.devices.preemption import Preemption
@@ -198,3 +204,47 @@ def test_a_signal_saves_all_members(tmp_path, monkeypatch):
   monkeypatch.undo()
   for each, run in zip(members, together(tmp_path, members), strict=True):
     assert_equal_tensors(run, alone(tmp_path, each), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['prefixes of T5', 'prompts before a causal model', 'prefixes of a causal model',
+                                  'packed rows', 'dropout', 'at once'])
+def test_other_members_equal_their_runs_alone(tmp_path, causal, name):
+  model, changes, settings = frozen(), {}, {}
+  if 'causal' in name:
+    model = dataclasses.replace(causal, path='models/causal', step=START)
+  if 'dropout' in name:
+    module = model.module.clone(config=dataclasses.replace(model.module.config, dropout_rate=0.3))
+    model = dataclasses.replace(model, module=module)
+  if 'packed' in name:
+    changes = {'packed': True}
+  if 'at once' in name:
+    settings = {'at_once': 3}
+  lengths = (3, 3, 3) if 'dropout' in name else (3, 5, 2)
+  methods = [Prefix(length) if 'prefix' in name else prompts.PromptTuning(prompts.Prompt(length)) for length in lengths]
+  members = [member(tmp_path, f'{i}', method=method, seed=i, **changes) for i, method in enumerate(methods)]
+  for each, run in zip(members, together(tmp_path, members, model=model, **settings), strict=True):
+    assert_equal_runs(run, alone(tmp_path, each, model=model), 1e-5)
+
+
+@pytest.mark.slow
+def test_with_the_default_optimizer_a_member_is_as_near_as_two_microbatches_are(tmp_path):
+  members = [member(tmp_path, f'{i}', seed=i, optimizer=Adafactor(0.3)) for i in range(8)]
+  for each, run in zip(members, together(tmp_path, members), strict=True):
+    one = alone(tmp_path, each)
+    two = alone(tmp_path, each, microbatches=2, model_dir=str(tmp_path / f'two {each.name}'))
+    far = lambda a, b: max(np.abs(a.trained[name] - b.trained[name]).max() for name in a.trained)
+    assert far(run, one) <= max(far(one, two), 1e-6)
+
+
+@pytest.mark.slow
+def test_halving_finds_the_best_of_eight_at_half_the_rows(tmp_path):
+  chosen = Evaluations(period=100, loss_steps=1, examples=0)
+  rates = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+  of = lambda folder: [member(folder, f'{rate}', steps=40, optimizer=optax.sgd(rate), evaluations=chosen)
+                       for rate in rates]
+  whole = together(tmp_path / 'whole', of(tmp_path / 'whole'))
+  halved = together(tmp_path / 'halved', of(tmp_path / 'halved'), halving=2)
+  best = min(range(8), key=lambda i: whole[i].metrics.get('turn/loss', np.inf))
+  assert [i for i in range(8) if halved[i].ended == 'finished'] == [best]
+  assert sum(run.step - START for run in halved) <= 8 * 40 / 2
