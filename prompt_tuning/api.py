@@ -83,7 +83,7 @@ def tune_many(model: LanguageModel, specs: Sequence[Mapping[str, Any]], *, model
       `seed`, and `name`, which is made of what varies unless it is given.
     model_dir: the folder of their common state, with a folder for each; None means a new temporary one. Existing runs
       are resumed.
-    halving: f of successive halving: at a few steps, of n that are left only the best n / f go on.
+    halving: f of successive halving: at a few steps, of n that are left only the best n / f continue.
     at_once: how many are run at once, see `training.many.train_many`.
     quiet: print nothing.
     **shared: arguments of `tune` that are the same for all. Of them, `loss`, `microbatches`, `saving` and `log_period`

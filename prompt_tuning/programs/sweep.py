@@ -25,7 +25,7 @@ from prompt_tuning.runs.values import parsed
 _OWN = {
   '--output': ('FOLDER', 'the folder of the sweep, with a folder for each run; a sweep that is there is resumed'),
   '--runs': ('FILE.toml', 'a table for each run, with flags of train, instead of several values'),
-  '--halving': ('F', 'at a few steps, of n runs that are left only the best n / F go on, until one is left'),
+  '--halving': ('F', 'at a few steps, of n runs that are left only the best n / F continue, until one is left'),
   '--at_once': ('NUMBER', 'runs whose rows are computed at once (all; on CPUs one after the other)'),
   '--dry_run': ('', 'build everything, print the runs and stop'),
 }
@@ -134,7 +134,9 @@ def runs_of(flags: sweep_flags.Flags, output: str, *, path: str | None = None, *
     try:
       parsed_flags = command.parse_flags('train', sweep_flags.argv_of(own))
     except (ValueError, OSError, ImportError) as error:
-      raise type(error)(f'{path}: [{name}]: {error}' if path else str(error)) from error
+      if path is None:
+        raise
+      raise ValueError(f'{path}: [{name}]: {error}') from error
     runs[name] = parsed_flags.run
     if parsed_flags.tfds_data_dir:
       os.environ['TFDS_DATA_DIR'] = parsed_flags.tfds_data_dir

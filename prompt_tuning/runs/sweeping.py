@@ -95,8 +95,10 @@ def build(sweep: SweepRun) -> Sweep:
         objects.task(run)  # errors are found before the model is read
         model = training.read_model(run)
       made[name] = training.build(run, model, tasks.get(key))
-    except (ValueError, OSError) as error:
-      raise type(error)(f'{name}: {error}') from error
+    except ValueError as error:
+      raise ValueError(f'{name}: {error}') from error
+    except OSError as error:
+      raise OSError(f'{name}: {error}') from error
     tasks[key] = made[name].task
   return Sweep(sweep, made)
 

@@ -1,7 +1,7 @@
 """Successive halving (Jamieson and Talwalkar 2016): of runs side by side, the weaker ones end at a few steps.
 
-With factor f, ⌈n / f⌉ of n runs go on after each rung, until one is left; the rungs divide the run into equal parts. A
-run that goes on is trained as if the others had gone on too.
+With factor f, ⌈n / f⌉ of n runs continue after each rung, until one is left; the rungs divide the run into equal parts. A
+run that continues is trained as if the others had continued too.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from prompt_tuning.training.members import Member
 
 
 def rungs(count: int, factor: int, steps: int) -> dict[int, int]:
-  """Returns step of the run -> how many of `count` runs go on after it.
+  """Returns step of the run -> how many of `count` runs continue after it.
 
   Raises:
     ValueError: the factor is below 2, or there are too few steps.
@@ -51,7 +51,7 @@ def rungs_of(members: Sequence[Member], factor: int, start_step: int) -> dict[in
 
 
 def planned(count: int, found: Mapping[int, int], steps: int) -> str:
-  """Returns a line about the rungs of `rungs`: how many runs go on, and the share of all rows that are trained on."""
+  """Returns a line about the rungs of `rungs`: how many runs continue, and the share of all rows that are trained on."""
   borders, sizes = [0, *found, steps], [count, *found.values()]
   rows = sum(size * (end - begin) for size, (begin, end) in zip(
     sizes, itertools.pairwise(borders), strict=True))

@@ -39,7 +39,7 @@ def train_many(*, model: LanguageModel, members: Sequence[Member], model_dir: st
   """Trains several runs together; existing ones in `model_dir` are resumed, and end with the same bits.
 
   Each member becomes what `loop.train` makes of it alone, up to rounding. One whose loss or tensors become infinite or
-  NaN ends, and the others go on. Signals are heeded as in `loop.train`.
+  NaN ends, and the others continue. Signals are heeded as in `loop.train`.
 
   Args:
     model: the frozen model, with a vocabulary.
@@ -51,7 +51,7 @@ def train_many(*, model: LanguageModel, members: Sequence[Member], model_dir: st
       more rows at once take more memory there, and no less time.
     saving: how often the state is saved.
     log_period: steps from one line of figures to the next.
-    halving: f of successive halving, see `halving`: of n members, the best n / f go on after each rung.
+    halving: f of successive halving, see `halving`: of n members, the best n / f continue after each rung.
     quiet: print nothing.
 
   Returns:
@@ -112,7 +112,10 @@ class _Together:
   def run(self, preemption: Preemption, saver: Background) -> list[MemberRun]:
     """Trains until all members have ended."""
     self._begin()
+    begun = bool(self.running)
     told = self._settle(preemption, saver)
+    if self._resumed and begun:
+      self._save(saver)  # what was still due at the saved step
     while self.running and not told:
       self._run_step()
       told = preemption.told()
@@ -225,7 +228,7 @@ class _Together:
     return False
 
   def _end(self, ended: Mapping[Running, str], saver: Background) -> None:
-    """Ends some members, whose rows go."""
+    """Ends some members, and removes their rows."""
     positions = self._batches.state()
     for i, each in enumerate(self.running):
       if each in ended:
@@ -279,6 +282,6 @@ def _members_of(folder: str, metadata: Mapping[str, Any], names: Sequence[str],
   if metadata['rungs'] != [list(each) for each in rungs.items()]:
     now = [list(each) for each in rungs.items()]
     raise ValueError(f'model_dir={folder} holds runs of which some end at {metadata["rungs"] or "no step"}, but now it '
-                     f'is asked for {now or "none"} (pairs of a step and how many runs go on). Choose another folder, '
+                     f'is asked for {now or "none"} (pairs of a step and how many runs continue). Choose another folder, '
                      'or the same halving= and steps.')
   return found

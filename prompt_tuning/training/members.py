@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from prompt_tuning import trees
+from prompt_tuning.checks import check_fields
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.devices import meshes, multihost
@@ -64,6 +65,9 @@ class Member:
   settings: Mapping[str, Any] | None = None
   files: Mapping[str, str] | None = None
   start_from: Trained | None = None
+
+  def __post_init__(self) -> None:
+    check_fields(self)
 
   def first_state(self, model: LanguageModel) -> TrainState:
     """Returns the state before the first step."""

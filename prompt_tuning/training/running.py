@@ -83,7 +83,10 @@ class Running:
     self.metrics: dict[str, float] = {}
     self.stale, self.value, self.evaluated = 0, float('nan'), None
     self.loss = self.diverged = self.ended = self.ended_at = None
-    if found is not None:
+    if found is None:
+      if (saved := run_files.read_newest(member.model_dir)) is not None:
+        require_same(member.model_dir, saved[2]['run'], self._own)  # else its files would be lost
+    else:
       require_same(member.model_dir, found['run'], self._own)
       for name in _KEPT:
         setattr(self, name, found[name])

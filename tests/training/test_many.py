@@ -191,6 +191,8 @@ def test_a_folder_of_other_runs_is_refused(tmp_path):
     together(tmp_path, [two[0], member(tmp_path, 'c', steps=1)])
   with pytest.raises(ValueError, match='holds another run'):
     alone(tmp_path, two[0], model_dir=str(tmp_path))
+  with pytest.raises(ValueError, match='a holds another run'):
+    together(tmp_path / 'elsewhere', [dataclasses.replace(two[0], seed=1)])
 
 
 @pytest.mark.slow
