@@ -1,7 +1,7 @@
 """Successive halving (Jamieson and Talwalkar 2016): of runs side by side, the weaker ones end at a few steps.
 
-With factor f, ⌈n / f⌉ of n runs continue after each rung, until one is left; the rungs divide the run into equal parts. A
-run that continues is trained as if the others had continued too.
+With factor f, ⌈n / f⌉ of n runs continue after each rung, until one is left; the rungs divide the run into equal parts.
+A run that continues is trained as if the others had continued too.
 """
 
 import itertools
@@ -51,7 +51,7 @@ def rungs_of(members: Sequence[Member], factor: int, start_step: int) -> dict[in
 
 
 def planned(count: int, found: Mapping[int, int], steps: int) -> str:
-  """Returns a line about the rungs of `rungs`: how many runs continue, and the share of all rows that are trained on."""
+  """Returns a line about the rungs of `rungs`: how many runs continue, and the share of all rows that is trained."""
   borders, sizes = [0, *found, steps], [count, *found.values()]
   rows = sum(size * (end - begin) for size, (begin, end) in zip(
     sizes, itertools.pairwise(borders), strict=True))

@@ -282,6 +282,6 @@ def _members_of(folder: str, metadata: Mapping[str, Any], names: Sequence[str],
   if metadata['rungs'] != [list(each) for each in rungs.items()]:
     now = [list(each) for each in rungs.items()]
     raise ValueError(f'model_dir={folder} holds runs of which some end at {metadata["rungs"] or "no step"}, but now it '
-                     f'is asked for {now or "none"} (pairs of a step and how many runs continue). Choose another folder, '
-                     'or the same halving= and steps.')
+                     f'is asked for {now or "none"} (pairs of a step and how many runs continue). Choose another '
+                     'folder, or the same halving= and steps.')
   return found
