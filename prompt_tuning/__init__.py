@@ -27,7 +27,7 @@ _HOME = {
   'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',
   'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',
   'nearest_words': 'evaluation.nearest_words',
-  'tune': 'api', 'evaluate': 'api',
+  'tune': 'api', 'tune_many': 'api', 'evaluate': 'api',
 }
 __all__ = sorted(_HOME)
 

@@ -19,8 +19,10 @@ from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_known, require_number
 from prompt_tuning.runs.training import measure
-from prompt_tuning.training import loop
+from prompt_tuning.training import loop, many
+from prompt_tuning.training.members import Member
 from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.training.running import MemberRun
 from prompt_tuning.training.schedules import create_schedule
 from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
@@ -29,6 +31,8 @@ from prompt_tuning.tuning.method import Method
 Examples = str | os.PathLike | tasks.Task | tasks.Mixture | Mapping[str, Any] | Iterable[Any]
 _LEAST = 10  # rows of which a tenth can be held out
 _METRICS = (accuracy,)
+_WHOLE = ('loss', 'microbatches', 'saving', 'log_period')  # what runs share that are trained together
+_ALONE = ('stop', 'profile', 'extend', 'cache_limit', 'model_dir', 'quiet')  # what they cannot have
 
 
 @typed
@@ -61,6 +65,74 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   Returns:
     The run; `.prompt` is the best prompt, `.metrics` are those of the last evaluation.
   """
+  return loop.train(**_arguments(model, examples, method=method, prompt_length=prompt_length, steps=steps,
+                                 batch_size=batch_size, learning_rate=learning_rate, validation=validation,
+                                 lengths=lengths, model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'),
+                                 seed=seed, quiet=quiet, **settings))
+
+
+@typed
+def tune_many(model: LanguageModel, specs: Sequence[Mapping[str, Any]], *, model_dir: str | None = None,
+              halving: int | None = None, at_once: int | None = None, quiet: bool = False,
+              **shared: Any) -> list[MemberRun]:
+  """Tunes many prompts, or tensors of another method, in one run; each becomes what `tune` makes of it alone.
+
+  Args:
+    model: the frozen model.
+    specs: what each has of its own: arguments of `tune`, such as `examples`, `prompt_length`, `learning_rate` and
+      `seed`, and `name`, which is made of what varies unless it is given.
+    model_dir: the folder of their common state, with a folder for each; None means a new temporary one. Existing runs
+      are resumed.
+    halving: f of successive halving: at a few steps, of n that are left only the best n / f continue.
+    at_once: how many are run at once, see `training.many.train_many`.
+    quiet: print nothing.
+    **shared: arguments of `tune` that are the same for all. Of them, `loss`, `microbatches`, `saving` and `log_period`
+      cannot be in `specs`.
+
+  Returns:
+    The runs, in the order of `specs`.
+
+  Raises:
+    ValueError: runs cannot be trained together; the message names one, and says why.
+  """
+  whole = {name: shared.pop(name) for name in _WHOLE if name in shared}
+  shared |= {name: list(shared[name]) for name in ('examples', 'validation') if hasattr(shared.get(name), '__next__')}
+  folder = model_dir or tempfile.mkdtemp(prefix='prompt_tuning_')
+  members = []
+  for i, (spec, name) in enumerate(zip(specs, _names(specs), strict=True)):
+    given = {**shared, **spec}
+    given.pop('name', None)
+    wrong = next((each for each in given if each in (*_WHOLE, *_ALONE)), None)
+    if wrong is not None:
+      raise ValueError(f'specs[{i}] ({name}) has {wrong}={given[wrong]!r}, ' + (
+        'which all share. Give it once, to tune_many().' if wrong in _WHOLE else
+        'which only a run alone can have. Leave it out, or use tune().'))
+    if 'examples' not in given:
+      raise ValueError(f'specs[{i}] ({name}) has no examples. Give examples= there, or once for all.')
+    examples = given.pop('examples')
+    found = _arguments(model, examples, **given, model_dir=os.path.join(folder, name))
+    members.append(Member(name=name, **{key: value for key, value in found.items() if key not in ('model', 'quiet')}))
+  return many.train_many(model=model, members=members, model_dir=folder, halving=halving, at_once=at_once,
+                         quiet=quiet, **whole)
+
+
+def _names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns the name of each spec: the given one, or its plain values that vary, or its number."""
+  plain = lambda value: isinstance(value, int | float | str)
+  keys = dict.fromkeys(key for spec in specs for key, value in spec.items() if plain(value) and key != 'name')
+  varied = [key for key in keys if len({repr(spec.get(key)) for spec in specs}) > 1]
+  made = [spec.get('name') or ','.join(
+    f'{key}={spec[key]}' for key in varied if plain(spec.get(key))).replace('/', '-')[:180] for spec in specs]
+  return [name if name and made.count(name) == 1 else f'{name},{i}'.lstrip(',') for i, name in enumerate(made)]
+
+
+@typed
+def _arguments(model: LanguageModel, examples: Examples, *, method: Method | None = None,
+               prompt_length: int | None = None, steps: int = 1000, batch_size: int = 32,
+               learning_rate: float | None = None, validation: Examples | None = None,
+               lengths: Mapping[str, int] | None = None, model_dir: str, seed: int = 0, quiet: bool = False,
+               **settings: Any) -> dict[str, Any]:
+  """Returns the arguments of `loop.train` for those of `tune`."""
   own, further = (inspect.signature(function).parameters for function in (tune, loop.train))
   require_known(settings, [name for name in {**own, **further} if name not in ('settings', 'task', 'train_steps')],
                 'tune()', 'argument')
@@ -100,10 +172,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   elif learning_rate is not None:
     raise ValueError(f'learning_rate={learning_rate} cannot be used with optimizer=, which has a rate of its own. '
                      'Leave one of them out.')
-  return loop.train(
-    model=model, method=method, task=task, lengths=lengths, train_steps=model.step + steps, batch_size=batch_size,
-    model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'), seed=seed, quiet=quiet,
-    **settings)
+  return {'model': model, 'method': method, 'task': task, 'lengths': lengths, 'train_steps': model.step + steps,
+          'batch_size': batch_size, 'model_dir': model_dir, 'seed': seed, 'quiet': quiet, **settings}
 
 
 @typed

@@ -148,6 +148,8 @@ def place(tmp_path, toys, monkeypatch):
            for i in range(30)]
   (tmp_path / 'chats.jsonl').write_text('\n'.join(map(json.dumps, chats)))
   save_prompt(tmp_path / 'sst2.npy')
+  (tmp_path / 'tasks.toml').write_text(
+    '[a]\ndata = "reviews.jsonl"\n[b]\ndata = "other_reviews.jsonl"\noptimizer = {name = "adamw", b1 = 0.8}\n')
   for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl'):
     (tmp_path / name).write_text('\n'.join(map(json.dumps, ROWS)))
   (tmp_path / 'questions.txt').write_text('3 1 2\n4\n')
@@ -196,6 +198,8 @@ def run_command(words, toys):
     return named_flags(own, ROOT / 'prompt_tuning/harness/command.py')
   if words[:2] == ['prompt-tuning', 'serve']:  # tests/serving starts it
     return named_flags(arguments, ROOT / 'prompt_tuning/programs/serve.py')
+  if program == 'prompt-tuning' and arguments[0] in ('sweep', 'find-rate'):
+    return command.main([*arguments, '--dry_run'])
   if program == 'prompt-tuning':
     return command.main(arguments)
   if program == 'python3' and arguments[1:2] and arguments[1].rpartition('.')[2] in EXPERIMENTS:

@@ -45,11 +45,11 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
   # A row without a prompt needs an entry (of length 0, or scales of 1) unless prompts are only among the tokens.
   in_front = any(_in_front(given) for _, given in found.values())
   entries = {key: given for key, (_, given) in found.items() if distinct[key] is not None or in_front}
-  joined, numbers = _joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
-  isolated = not getattr(joined, model.prompted).visibility.input
+  conditioning, numbers = joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
+  isolated = not getattr(conditioning, model.prompted).visibility.input
   uses = {key: Use(numbers.get(key, 0), dataclasses.replace(layout, isolated=isolated, cached=False))
           for key, (layout, _) in found.items()}
-  return [uses[id(each)] for each in rows], joined
+  return [uses[id(each)] for each in rows], conditioning
 
 
 def handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
@@ -96,7 +96,19 @@ def _in_front(conditioning: Conditioning) -> bool:
   return not in_rows or not conditioning.encoder.visibility.input
 
 
-def _joined(found: Sequence[Conditioning]) -> Conditioning:
+def part_of(conditioning: Conditioning, first: Array, count: int) -> Conditioning:
+  """Returns `count` of the N entries of a Conditioning's fields, from `first` on."""
+  take = lambda axis: lambda array: jax.lax.dynamic_slice_in_dim(array, first, count, axis)
+
+  def of_stack(given: StackConditioning) -> StackConditioning:
+    fields = {name: jax.tree.map(take(of_count), getattr(given, name)) for name, (of_count, _) in AXES.items()}
+    return dataclasses.replace(given, **fields, lengths=jax.tree.map(take(0), given.lengths))
+
+  return dataclasses.replace(conditioning, encoder=of_stack(conditioning.encoder),
+                             decoder=of_stack(conditioning.decoder))
+
+
+def joined(found: Sequence[Conditioning]) -> Conditioning:
   """Returns one Conditioning of several, N at once."""
   if len(found) < 2:
     return found[0] if found else Conditioning()
