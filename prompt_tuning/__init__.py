@@ -16,7 +16,7 @@ __version__ = '0.1.0'
 
 _HOME = {
   'load_model': 'models.loading', 'save_model': 'models.loading', 'random_model': 'models.loading',
-  'LanguageModel': 'models.language_model', 'T5Config': 'models.t5',
+  'LanguageModel': 'models.language_model', 'Ensemble': 'models.ensembles', 'T5Config': 'models.t5',
   'Family': 'models.family', 'register_family': 'models.families.registry',
   'Greedy': 'decoding.samplers', 'Sampling': 'decoding.samplers', 'BeamSearch': 'decoding.samplers',
   'Prompt': 'prompts', 'PromptTuning': 'prompts', 'Prefix': 'tuning.prefix', 'Retrained': 'tuning.retrained',
