@@ -26,7 +26,7 @@ _HOME = {
   'SavedPrompt': 'evaluation.saved', 'load_prompt': 'evaluation.saved', 'load_trained': 'evaluation.saved',
   'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',
   'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',
-  'nearest_words': 'evaluation.nearest_words',
+  'nearest_words': 'evaluation.nearest_words', 'similarities': 'evaluation.similarities',
   'tune': 'api', 'evaluate': 'api',
 }
 __all__ = sorted(_HOME)
