@@ -27,6 +27,7 @@ _HOME = {
   'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',
   'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',
   'nearest_words': 'evaluation.nearest_words', 'similarities': 'evaluation.similarities',
+  'recycle': 'evaluation.recycling',
   'tune': 'api', 'evaluate': 'api',
 }
 __all__ = sorted(_HOME)

@@ -29,12 +29,13 @@ def test_similarities_are_cosines_of_means_and_of_the_nearest_vectors():
 
 
 def test_what_has_no_vectors_or_another_width_is_named():
+  prefix = Trained({f'decoder/prefix/{name}': np.ones((2, 3, 1, 4)) for name in ('keys', 'values')})
   for prompts, message in (
       ({}, 'There are no prompts to compare'),
       ({'a': A, 'b': B[:, 1:]}, 'b has vectors of width 4, but a of 5'),
       ({'a': A[0]}, r'a has the shape \(5,\), expected \[P, D\]'),
       ({'a': None}, 'a has no vectors among embedded tokens'),
-      ({'p': Trained({'decoder/prefix/keys': A})}, 'p has no vectors among .* it holds decoder/prefix/keys')):
+      ({'p': prefix}, 'p has no vectors among .* it holds decoder/prefix/keys')):
     with pytest.raises(ValueError, match=message):
       pt.similarities(prompts)
 

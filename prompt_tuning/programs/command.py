@@ -30,6 +30,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
               'prompt_tuning.scripts.convert'),
   'words': ("shows the vocabulary's tokens that are nearest to each vector of a prompt", 'prompt_tuning.scripts.words'),
   'similarities': ('shows how similar prompts are, as tables and heat maps', 'prompt_tuning.scripts.similarities'),
+  'recycle': ('makes a prompt for another model of a trained one', 'prompt_tuning.scripts.recycle'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
   'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
   'serve': ('serves a frozen model and its prompts over HTTP', 'prompt_tuning.programs.serve'),
