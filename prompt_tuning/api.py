@@ -17,6 +17,7 @@ from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
 from prompt_tuning.evaluation.ensembles import evaluate_trained
+from prompt_tuning.evaluation.sources import Source, rank
 from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_known, require_number
@@ -133,6 +134,31 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
     prefix = f'{name}/' if isinstance(task, tasks.Mixture) else ''
     found.update({prefix + metric: value for metric, value in result.metrics.items()})
   return found
+
+
+@typed
+def rank_sources(model: LanguageModel, examples: Examples, sources: Mapping[str, Any], *, target: Any = None,
+                 by: str = 'loss', num_examples: int = 200, batch_size: int = 32,
+                 lengths: Mapping[str, int] | None = None) -> list[Source]:
+  """Returns trained prompts by the loss of another task with each, the best first: starts for its training.
+
+  What does not fit the model is left out, with a warning. The frozen model alone is among the results, as ''.
+
+  Args:
+    model: the frozen model.
+    examples: the target task's training examples, as for `tune`.
+    sources: name -> a prompt in a form that `evaluate` takes.
+    target: a prompt that was trained shortly on the target task; then results have their similarity to it.
+    by: what decides: 'loss', 'token_accuracy' or, with a target, 'similarity'.
+    num_examples: so many training examples are read, from the first.
+    batch_size: examples per batch.
+    lengths: as for `tune`.
+  """
+  task = as_task(examples, 'train', model, lengths, held_out=0.1)
+  require_number('num_examples', num_examples, least=1, whole=True)
+  return rank(model, task, {name: as_trained(prompt, model) for name, prompt in sources.items()},
+              target=None if target is None else as_trained(target, model), by=by, examples=num_examples,
+              batch_size=batch_size, lengths=lengths or measure(model, task, 'train')[0])
 
 
 def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mapping[str, int] | None = None, *,

@@ -135,6 +135,9 @@ VARIANTS = (
   *(f'tuning/test_every_method.py::test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits[{method}'
     for method in ('decoder', 'layer', 'prefix of a network', 'prompt after_eos',
                    'prompt that sees nothing', 'retrained norms')),
+  'test_transfer.py::test_the_command_ranks',
+  'test_transfer.py::test_the_command_says_what_to_change[arguments3',
+  'test_transfer.py::test_the_command_says_what_to_change[arguments6',
 )
 
 RARE = (

@@ -31,6 +31,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'words': ("shows the vocabulary's tokens that are nearest to each vector of a prompt", 'prompt_tuning.scripts.words'),
   'similarities': ('shows how similar prompts are, as tables and heat maps', 'prompt_tuning.scripts.similarities'),
   'recycle': ('makes a prompt for another model of a trained one', 'prompt_tuning.scripts.recycle'),
+  'transfer': ('ranks trained prompts as starts for another task', 'prompt_tuning.scripts.transfer'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
   'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
   'serve': ('serves a frozen model and its prompts over HTTP', 'prompt_tuning.programs.serve'),
