@@ -25,6 +25,7 @@ from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
+from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
 # A task or its name, a file of rows, or what `tables.records` reads: DataFrames, datasets, dicts, pairs.
@@ -49,8 +50,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
     prompt_length: P, if no method is given; None means 20.
     steps: the number of training steps.
     batch_size: examples per step.
-    learning_rate: of Adafactor, which falls linearly to 0 at the last step; None means the method's. An `optimizer` has
-      its own.
+    learning_rate: of Adafactor, which falls linearly to 0 at the last step; None means the method's for this model,
+      `method.rate(model)`. An `optimizer` has its own.
     validation: the examples to evaluate on; None means the task's validation split; of ten or more rows that are not
       a task, a tenth is held out; if there is neither, the training examples, and the printed figures say so.
     lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples, with
@@ -92,9 +93,12 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
       sampler=Greedy())
   elif judged is not None:
     settings['evaluations'] = dataclasses.replace(settings['evaluations'], task=judged)
+  advised = method.rate(model)
+  if (far := rates.warning(learning_rate or advised, advised)) is not None:
+    logging.warning('%s', far)
   if 'optimizer' not in settings:
     settings['optimizer'] = Adafactor(create_schedule(
-      'linear_decay', method.learning_rate if learning_rate is None else learning_rate, warmup_steps=model.step,
+      'linear_decay', learning_rate or advised, warmup_steps=model.step,
       total_steps=model.step + steps))
   elif learning_rate is not None:
     raise ValueError(f'learning_rate={learning_rate} cannot be used with optimizer=, which has a rate of its own. '

@@ -1,4 +1,4 @@
-"""The text and the bytes of each token. Several tokens may make one character, so a token need not be a text."""
+"""The text and the bytes of each token. Several tokens may make one character, so a token may have no text."""
 
 import functools
 import re

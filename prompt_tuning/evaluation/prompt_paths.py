@@ -10,14 +10,14 @@ from prompt_tuning.evaluation.saved import BEST, LAST, METRICS
 from prompt_tuning.names import printable
 
 _ENDINGS = ('.npy', '.safetensors')
-_OF_RUNS = {BEST, LAST, METRICS, 'run.toml', 'numpy_checkpoints'}  # what tells a run's folder
+_OF_RUNS = {BEST, LAST, METRICS, 'run.toml', 'numpy_checkpoints'}  # what identifies a run's folder
 
 
 def find(folder: str) -> Iterator[tuple[str, str]]:
   """Yields name and path of what may be a prompt below a folder, sorted by path.
 
-  A run and a PEFT folder are one prompt each, whose other files are not looked at. Hidden files and folders, and
-  folders of models, are passed over.
+  A run and a PEFT folder are one prompt each, whose other files are not considered. Hidden files and folders, and
+  folders of models, are skipped.
   """
   if _is_prompt(os.listdir(folder)):
     yield os.path.basename(os.path.abspath(folder)), folder
@@ -39,7 +39,7 @@ def _below(folder: str, prefix: str, seen: set[str]) -> Iterator[tuple[str, str]
         yield stem, path
       continue
     true = os.path.realpath(path)
-    if true in seen:  # a link to a folder that is looked at already
+    if true in seen:  # a link to a folder that has been visited
       continue
     seen.add(true)
     try:

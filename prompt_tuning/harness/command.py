@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--batch_size', type=int, default=8, metavar='ROWS', help='rows that are run together (8)')
   parser.add_argument('--max_length', type=int, metavar='TOKENS', help='most tokens of a row; longer ones are cut')
   parser.add_argument('--dtype', default='float32', help='type of the frozen parameters in memory (float32)')
-  parser.add_argument('--seed', type=int, default=0, metavar='NUMBER', help='of generations that sample (0)')
+  parser.add_argument('--seed', type=int, default=0, metavar='NUMBER', help='seed of sampling (0)')
   try:
     return _run(*parser.parse_known_args(argv))
   except (ValueError, OSError, ImportError) as error:

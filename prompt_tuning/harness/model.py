@@ -18,23 +18,23 @@ except ImportError as error:
   raise ImportError("Evaluation with lm-evaluation-harness needs its package: `pip install '.[harness]'`.") from error
 
 _POSITIONS = ('n_positions', 'max_position_embeddings')  # of a config.json
-_LONGEST = 2048  # tokens, where no file tells
-_TOKENS = 256  # generated, where a task does not say
+_LONGEST = 2048  # tokens, if no file says
+_TOKENS = 256  # generated, if a task does not say
 _GENERATION = ('until', 'max_gen_toks', 'do_sample', 'temperature', 'top_k', 'top_p', 'min_p')
 
 
 class PromptedLM(TemplateLM):
   """A frozen model with anything that conditions it, for `lm_eval.simple_evaluate(model=PromptedLM(...), tasks=[…])`.
 
-  Log-likelihoods and texts are those of the harness's own `hf` model, of T5 too. Positions of a prompt do not count
+  Log-likelihoods and texts are those of the harness's own `hf` model, for T5 too. Positions of a prompt do not count
   towards `max_length`.
 
   Args:
     model: a `LanguageModel`, or the path of one.
     prompt: trained tensors as for `pt.evaluate`: a run's folder, a file, a PEFT folder, an array; None for none.
     batch_size: rows that are run together.
-    max_length: most tokens of a row; longer contexts lose their beginning. None means what `config.json` says.
-    seed: of generations that sample.
+    max_length: most tokens of a row; longer contexts lose their beginning. None is what `config.json` says.
+    seed: seed of sampling.
     **settings: of `pt.load_model`, if `model` is a path.
 
   Raises:
@@ -47,7 +47,7 @@ class PromptedLM(TemplateLM):
     if isinstance(model, str | os.PathLike):
       model = pt.load_model(str(model), **settings)
     elif settings:
-      raise ValueError(f'{", ".join(settings)} cannot be used with a model that is loaded. Give its path.')
+      raise ValueError(f'{", ".join(settings)} cannot be used with a loaded model. Give its path.')
     if model.vocabulary is None:
       raise ValueError('The model was loaded without a vocabulary, but tasks are texts. Give vocabulary=.')
     if isinstance(batch_size, str):  # lm_eval's command line
@@ -64,7 +64,7 @@ class PromptedLM(TemplateLM):
   @classmethod
   def create_from_arg_obj(cls, arg_dict: dict[str, Any],
                           additional_config: dict[str, Any] | None = None) -> 'PromptedLM':
-    """Returns the model of `--model_args`; of the harness's own settings, it reads the batch size."""
+    """Returns the model of `--model_args`; of the harness's own settings, only the batch size is read."""
     given = {name: value for name, value in (additional_config or {}).items() if value is not None}
     return cls(**arg_dict, **({'batch_size': given['batch_size']} if 'batch_size' in given else {}))
 
@@ -92,7 +92,7 @@ class PromptedLM(TemplateLM):
     return self._model.chat_format.template.source if chat_template else None
 
   def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-    """Returns a conversation as its template writes it, up to the next turn's beginning, or within the last turn."""
+    """Returns a conversation as its template writes it, up to the next turn's start, or to the last message's end."""
     text = self._model.chat_format.template.render(chat_history, add_generation_prompt=add_generation_prompt).text
     if add_generation_prompt:
       return text
@@ -101,7 +101,7 @@ class PromptedLM(TemplateLM):
     return text[:place] + (whole if text[place:].startswith(whole) else whole.rstrip())
 
   def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
-    """Returns the ids of a text; unless forbidden, with its begin token, or of an encoder's input its end token."""
+    """Returns the ids of a text; unless forbidden, with its begin token, or for an encoder with its end token."""
     ids = self._model.vocabulary.encode(string)  # `started` adds no begin token that a template has written
     if add_special_tokens is False:
       return list(ids)
@@ -152,7 +152,7 @@ class PromptedLM(TemplateLM):
     Requests of one batch may have different settings.
 
     Raises:
-      ValueError: a task asks for a way to generate that there is not.
+      ValueError: a task asks for a way to generate that is not supported.
     """
     rows = [self._question(*request.args) for request in requests]
 

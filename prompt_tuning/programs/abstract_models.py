@@ -1,4 +1,4 @@
-"""The outline of a run's frozen model: its shape and that of its parameters, found without reading the weights."""
+"""The abstract frozen model of a run: its shape and that of its parameters, found without reading the weights."""
 
 import dataclasses
 import functools
@@ -22,12 +22,12 @@ _RANDOM = 'float32'  # the type of random weights, whatever checkpoints are read
 
 
 class Outline:
-  """A frozen model of which only shapes are known; its embedding is read where a prompt starts from it.
+  """A frozen model of which only shapes are known; its embedding is read if a prompt starts from it.
 
   Attributes:
     path: where it is.
     config: its shape.
-    dtype: what its parameters are kept as.
+    dtype: the type that its parameters are kept in.
     step: the step of its checkpoint.
     missing: why its checkpoint cannot be read; None if it can.
     vocabulary: its vocabulary, once it is read.
@@ -35,11 +35,11 @@ class Outline:
     prompted: the stack that prompts belong to.
 
   Args:
-    path: see there.
-    config: see there; without new ends.
-    dtype: see there.
-    step: see there.
-    missing: see there.
+    path: as above.
+    config: as above, without new input and output layers.
+    dtype: as above.
+    step: as above.
+    missing: as above.
     run: a run with new input and output layers, or None.
   """
 
@@ -56,7 +56,7 @@ class Outline:
     self.facts = module.facts()
 
   def read_vocabulary(self, run: Run) -> None:
-    """Finds the vocabulary of the run's model, which new ends have brought themselves.
+    """Finds the vocabulary of the run's model, unless new input layers came with their own.
 
     Raises:
       FileNotFoundError, ValueError: it cannot be read.
@@ -66,7 +66,7 @@ class Outline:
 
   @functools.cache  # noqa: B019 (a program looks at one model)
   def embeddings(self) -> Any:
-    """Returns the embedding [V, D]; zeros that take no memory where it cannot be read."""
+    """Returns the embedding [V, D]; zeros that take no memory if it cannot be read."""
     if self.missing is not None or self.path == 'random':
       return np.broadcast_to(np.zeros((), np.float32), (self.config.vocab_size, self.width))
     return loading.load_embedding(self.path)
@@ -83,7 +83,7 @@ class _Shapes:
 
 
 def _between(run: Run, model: LanguageModel) -> tuple[Any, Params, Any]:
-  """Returns module, shapes and vocabulary of a model between new ends."""
+  """Returns module, shapes and vocabulary of a model between new input and output layers."""
   made = []
 
   def around(params: Params) -> Params:
@@ -95,7 +95,7 @@ def _between(run: Run, model: LanguageModel) -> tuple[Any, Params, Any]:
 
 
 def read_outline(run: Run) -> Outline:
-  """Returns the outline of the frozen model of a run.
+  """Returns the abstract frozen model of a run.
 
   Raises:
     ValueError: the checkpoint is of another shape than the run asks for.
@@ -126,9 +126,9 @@ def _kept(path: str, array: Any, dtype: str) -> Any:
 
 
 def _check_shape(asked: loading.Config, stored: loading.Config, path: str) -> None:
-  # Shapes of arrays do not tell the distance; `load_model` compares it with a `config.json`.
-  wrong = [f'kind: {stored.kind} there, {asked.kind} asked for'] if asked.kind != stored.kind else [
-    f'{name}: {there} there, {wanted} asked for'
+  # Shapes of arrays do not show the distance; `load_model` compares it with a `config.json`.
+  wrong = [f'kind: {stored.kind} in the checkpoint, {asked.kind} asked for'] if asked.kind != stored.kind else [
+    f'{name}: {there} in the checkpoint, {wanted} asked for'
     for name, there, wanted in get_family(stored.family).differences(asked, stored) if name != 'relative_max_distance']
   if wrong:
     raise ValueError(f'{path} is another model than the run asks for ({"; ".join(wrong)}). Choose the model file of '

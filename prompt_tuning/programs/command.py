@@ -26,7 +26,7 @@ PROGRAMS = {
 }
 # Further subcommands: name -> (what it does, module whose main(argv) runs it).
 SUBCOMMANDS: dict[str, tuple[str, str]] = {
-  'convert': ('turns trained prompts and prefixes into other files: .npy, .safetensors, PEFT folders, tensors for vLLM',
+  'convert': ('converts trained prompts and prefixes to other files: .npy, .safetensors, PEFT folders, vLLM tensors',
               'prompt_tuning.scripts.convert'),
   'words': ("shows the vocabulary's tokens that are nearest to each vector of a prompt", 'prompt_tuning.scripts.words'),
   'similarities': ('shows how similar prompts are, as tables and heat maps', 'prompt_tuning.scripts.similarities'),
@@ -53,7 +53,7 @@ _EXAMPLES = {
   prompt-tuning infer --prompt runs/reviews --data questions.jsonl --output predictions.jsonl
 """,
 }
-# Flags that are no setting of a run.
+# Flags that are not settings of a run.
 _SHARED = ('config', 'dry_run', 'tfds_data_dir', 'coordinator_address', 'process_count', 'process_index',
            'multiprocess_gpu', 'seqio_additional_cache_dirs', 'shard_id')
 
@@ -102,7 +102,7 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   except Exception:
     if multihost.is_single_process():
       raise
-    traceback.print_exc()  # now: an orderly end would wait for the others
+    traceback.print_exc()  # now: an orderly exit would wait for the others
     return multihost.leave(1)
 
 
@@ -126,8 +126,11 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
       return multihost.leave(3)
     if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
       raise
-    message = str(error) or 'There is not enough memory.'
-    terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see where this was found.)')
+    message = str(error)
+    if isinstance(error, MemoryError):
+      message = (f'There is not enough memory{message and f" ({message})"}. Give a smaller batch_size=, '
+                 'max_input_length= or max_target_length=.')
+    terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see the traceback.)')
     return multihost.leave(2)
   except KeyboardInterrupt as error:
     if not error.args:  # a run that has saved its state says so itself
@@ -150,7 +153,7 @@ def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
 def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
   """Returns the flags of a program; `run` is what plain flags describe, None if gin files do.
 
-  Of gin, `gin_bindings` holds `--gin.NAME=VALUE` as NAME=VALUE, in order.
+  For gin, `gin_bindings` holds `--gin.NAME=VALUE` as NAME=VALUE, in order.
 
   Raises:
     ValueError: a flag is unknown or cannot be used; the message gives the right form.
@@ -172,7 +175,7 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
   fields = plain.RUNS[program].settings()
   given = {name: value for name, value in vars(found).items() if name in fields or '.' in name}
   if not given and not options and not found.config:
-    raise ValueError(f'Nothing is given. For example:\n\n{_EXAMPLES[program]}\n'
+    raise ValueError(f'No flags are given. For example:\n\n{_EXAMPLES[program]}\n'
                      f'`prompt-tuning {program} --help` lists all flags.')
   shared = {name: value for name, value in vars(found).items() if name in _SHARED}
   return argparse.Namespace(**shared, gin_file=[], gin_bindings=[], gin_search_paths=[],
@@ -225,28 +228,28 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 def _add_shared(parser: argparse.ArgumentParser, program: str) -> None:
   add = parser.add_argument
   add('--dry_run', nargs='?', const='plan', metavar='compile', help='build everything, print the plan and stop; '
-      "'compile' also estimates a step's memory, and a slice of TPUs such as v5e:4x4 asks their compiler")
+      "'compile' also estimates a step's memory, and a TPU slice such as v5e:4x4 asks the TPU compiler for it")
   add('--tfds_data_dir', metavar='FOLDER', help='where TensorFlow Datasets keeps data, for SeqIO tasks')
   hosts = parser.add_argument_group(
     'several hosts', 'start the same command on each; TPU pods, GKE, Slurm and Open MPI tell JAX the rest')
-  hosts.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, where nothing tells it')
+  hosts.add_argument('--coordinator_address', metavar='HOST:PORT', help='of process 0, if no cluster provides it')
   hosts.add_argument('--process_count', type=int, metavar='N', help='how many processes there are')
   hosts.add_argument('--process_index', type=int, metavar='I', help='which one this is, from 0')
   hosts.add_argument('--multiprocess_gpu', nargs='?', const=True, type=gin_flags.is_true,
-                     help='fail where no other process is found')
+                     help='fail if no other process is found')
   hosts.add_argument('--nomultiprocess_gpu', dest='multiprocess_gpu', action='store_false', help=argparse.SUPPRESS)
   others = parser.add_argument_group('accepted for existing scripts')
   if program == 'train':
     others.add_argument('--seqio_additional_cache_dirs', metavar='A,B', help='where SeqIO looks for cached tasks')
   if program == 'infer':
-    others.add_argument('--shard_id', metavar='0', help='0')
+    others.add_argument('--shard_id', metavar='0', help='only 0')
   parser.set_defaults(shard_id=None, seqio_additional_cache_dirs=None)
 
 
 def _advise(program: str, arg: str) -> str:
   """Returns what to write instead of an unknown argument."""
   if not arg.startswith('-'):
-    return f'The argument {arg!r} belongs to no flag. Write --NAME VALUE; a value with blanks needs quotes.'
+    return f'The argument {arg!r} belongs to no flag. Write --NAME VALUE; a value with spaces needs quotes.'
   name = _name(arg)
   return gin_flags.advise_macro(arg) or plain.unknown(program, name, _SHARED)
 
@@ -271,7 +274,7 @@ def _import_modules(argv: Sequence[str]) -> None:
   try:
     found, _ = first.parse_known_args(argv)
   except argparse.ArgumentError:
-    return  # a flag without a value, which the second look says
+    return  # a flag without a value, which the second parse reports
   modules = [each for each in found.imports.split(',') if each]
   if found.config and not modules:
     imports = run_file.read(found.config).get('imports', [])

@@ -1,7 +1,7 @@
-"""What a training run takes of each device: what it holds, to the byte, and what compiling its step tells of the rest.
+"""The memory that a training run takes on each device: what it holds, to the byte, and what compiling its step adds.
 
-`step_compiler` compiles a step for devices that need not be there: simulated ones, or a topology of TPUs whose compiler
-libtpu brings. Nothing is allocated or executed.
+`step_compiler` compiles a step for devices that need not exist: simulated ones, or a TPU topology, whose compiler comes
+with libtpu. Nothing is allocated or executed.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ from prompt_tuning.training.step import TrainState, make_step
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """What a run's compiled step takes of each device.
+  """The memory that a run's compiled step takes on each device.
 
   Attributes:
     arguments: bytes of what it is given, as the compiler lays it out.
-    temporary: bytes that it needs beside, the program itself included where that lies on the device.
-    exchanged: kind of collective -> bytes that each device has of them when they are done, all of a step.
+    temporary: bytes that it needs in addition, including the program itself if that is on the device.
+    exchanged: kind of collective -> bytes of its results on each device, summed over a step.
   """
 
   arguments: int
@@ -40,10 +40,10 @@ class Step:
 
 
 def mesh_of(shape: meshes.MeshShape, devices: int, *, there: bool = False) -> AbstractMesh:
-  """Returns a mesh of devices that need not be there; `data=-1` is 1 where so many do not fill it.
+  """Returns a mesh of devices that need not exist; `data=-1` becomes 1 if this number does not fill it.
 
   Raises:
-    ValueError: the devices are `there`, and do not fill it.
+    ValueError: the devices exist (`there`), and do not fill it.
   """
   try:
     shape = shape.filled(devices)
@@ -55,14 +55,14 @@ def mesh_of(shape: meshes.MeshShape, devices: int, *, there: bool = False) -> Ab
 
 
 def state_of(run: TrainRun, frozen: outline.Outline) -> TrainState:
-  """Returns shapes and types of what training changes; `frozen` knows its vocabulary."""
+  """Returns shapes and types of what training changes; `frozen` has read its vocabulary."""
   optimizer = objects.optimizer(run, frozen.step).build(frozen.step)
   return jax.eval_shape(lambda trained: TrainState(jnp.int32(0), trained, optimizer.init(trained), jnp.uint32(0)),
                         frozen.first_values(objects.method(run.method, frozen)))
 
 
 def batch_of(run: TrainRun, frozen: outline.Outline, task: Any) -> Any:
-  """Returns shapes and types of a run's batches; of those that differ in length the longest."""
+  """Returns shapes and types of a run's batches; of the longest, if their lengths differ."""
   layout = frozen.layout(objects.method(run.method, frozen).layout())
   row = next(TrainBatches(task, frozen.vocabulary, layout, lengths=training.lengths(run, frozen, task)[0], batch_size=1,
                           packed=run.packed, split=run.split))
@@ -81,7 +81,7 @@ def bytes_of(tree: Any) -> int:
 
 
 def held(run: TrainRun, frozen: outline.Outline, task: Any, mesh: AbstractMesh) -> dict[str, int]:
-  """Returns the bytes that each device holds: the arguments of a step by their kinds."""
+  """Returns the bytes that each device holds: the arguments of a step by kind."""
   state = state_of(run, frozen)
   trained, rows = bytes_of(state.trained), mesh.shape['data'] * mesh.shape['fsdp']
   return {f'frozen, {frozen.dtype}': sharding.bytes_of_device(frozen.params, mesh), 'trained': trained,

@@ -57,20 +57,20 @@ def _check_topology(program: str, asked: str) -> None:
     return
   if asked != step_compiler.SIMULATED and not re.fullmatch(r'\w+:\d+(x\d+)+', asked):
     raise ValueError(f'--dry_run={asked} is unknown. Give --dry_run for the plan, --dry_run=compile for an '
-                     'estimate of what a step takes in addition, or a slice of TPUs, such as --dry_run=v5e:4x4.')
+                     'estimate of the memory of a step, or a TPU slice such as --dry_run=v5e:4x4.')
   if program != 'train':
     raise ValueError(f'--dry_run={asked} compiles a training step, which {program} does not have. Give --dry_run.')
 
 
 def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bool = False) -> None:
-  """Prints the plan of a run, and what compiling its step tells where that is asked for.
+  """Prints the plan of a run, and what compiling its step shows, if that is asked for.
 
   Raises:
     ValueError: something is missing or does not fit; the plan is printed as far as it goes.
   """
   problems: list[str] = []
   attempt = functools.partial(_attempt, problems)
-  print(f'Plan of {_PROGRAMS[type(run)]}; nothing is run and nothing written.')
+  print(f'Plan of {_PROGRAMS[type(run)]}; nothing is run or written.')
   attempt(lambda: _check_output(run))
   mesh, outline = None, attempt(lambda: read_outline(run))
   if outline is not None:
@@ -132,7 +132,7 @@ def _show_mesh(run: Run, outline: Outline, compiler: step_compiler.Compiler | No
   mesh = device_memory.mesh_of(shape, devices, there=topology is not None)
   said = f'this machine has {devices}' if topology is None else f'those of {compiler.topology}'
   if shape.data == -1 and mesh.size != devices:
-    said += ', which do not fill it, so data is taken for 1'
+    said += ', which do not fill it, so data is taken as 1'
   print(f'Mesh: {" x ".join(f"{axis}={size}" for axis, size in mesh.shape.items())}: {_devices(mesh.size)} ({said})')
   meshes.require_fit(mesh, outline.config)
   return mesh
@@ -151,13 +151,13 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
   training.require_start(run, outline, outline.first_values(method))
   end = objects.end(run, outline.step)
   if end <= outline.step and outline.missing is None:
-    raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and all steps '
-                     f'count. Give {outline.step} plus the steps that you want.')
+    raise ValueError(f'total_steps={end} cannot be used: the checkpoint is at step {outline.step}, and its '
+                     f'steps count too. Give {outline.step} plus the steps that you want.')
   first = run.start_from or run.method.options.get('init') or objects.default_first_values(run.method)
-  optimizer = objects.optimizer(run, outline.step)
-  rates = [rate_at(optimizer, step).get('learning_rate', float('nan')) for step in (outline.step, end - 1)]
-  print(f'First values: {getattr(first, "name", first)}; learning rate {rates[0]:.4g} at the first step, '
-        f'{rates[1]:.4g} at the last; dropout {run.dropout_rate:g}; seed {"drawn" if run.seed is None else run.seed}')
+  optimizer = training.optimizer(run, method, outline)
+  found = [rate_at(optimizer, step).get('learning_rate', float('nan')) for step in (outline.step, end - 1)]
+  print(f'First values: {getattr(first, "name", first)}; learning rate {found[0]:.4g} at the first step, '
+        f'{found[1]:.4g} at the last; dropout {run.dropout_rate:g}; seed {"drawn" if run.seed is None else run.seed}')
   start = outline.step if outline.missing is None else 'unknown'
   print(f'Steps: {start} to {end}, evaluated every {run.steps_between_evaluations}, '
         f'saved every {run.saving_period}')
@@ -177,7 +177,7 @@ def _show_training(run: Run, outline: Outline, mesh: AbstractMesh | None, *,
 
 
 def _in_front(given: Conditioning, layout: Layout) -> int:
-  """Returns the positions before a decoder's rows."""
+  """Returns how many positions there are before a decoder's rows."""
   own = given.decoder
   prefix = 0 if own.prefix is None else own.prefix[0].shape[3]
   vectors = own.layer_prompts if own.layer_prompts is not None else own.prompt if layout.in_front else None
@@ -188,24 +188,24 @@ def _show_memory(run: Run, outline: Outline, mesh: AbstractMesh, compiler: step_
   try:
     task = objects.task(run) if outline.vocabulary is not None else None
   except (ValueError, OSError, ImportError):
-    task = None  # `_show_data` says why
+    task = None  # `show_data` says why
   held = device_memory.held(run, outline, task, mesh)
   print('Bytes on each device' + (', without the batch, which could not be made' if task is None else '') + ':')
   _show_bytes({**held, 'gradient': held['trained'], 'together': sum(held.values()) + held['trained']})
   if compiler is None:
     print('  and the temporaries of a step: --dry_run=compile estimates them, --dry_run=v5e:4x4 (or another slice) '
-          'asks the compiler of TPUs')
+          'asks the TPU compiler')
     return
   step = compiler.step(mesh)
   own = step.arguments - sum(held.values())
-  print(f'Compiled for {compiler.topology}, by the compiler of these TPUs:' if not compiler.simulates else
+  print(f'Compiled for {compiler.topology}, by the TPU compiler:' if not compiler.simulates else
         f'Estimated by compiling the step for {_devices(mesh.size, "simulated CPU ")}. XLA for TPUs or GPUs orders and '
-        'fuses otherwise,\nand keeps as bfloat16 what is partly float32 here: xxl compiled for TPUs wants 0.5 to 1.4 '
-        'times the temporaries (docs/pods.md):')
-  _show_bytes({'arguments' + (f', as counted and {own:,} for padding' if own else ', as counted'): step.arguments,
+        'fuses differently,\nand keeps as bfloat16 some of what is float32 here: xxl compiled for TPUs needs 0.5 to '
+        '1.4 times the temporaries (docs/pods.md):')
+  _show_bytes({'arguments' + (f', as counted, plus {own:,} for padding' if own else ', as counted'): step.arguments,
                'temporaries, gradient included': step.temporary, 'together': step.arguments + step.temporary})
   if step.exchanged:
-    print('Exchanged in a step, as each device has it then'
+    print('Exchanged in a step, as bytes that each device then has'
           + (' (xxl compiled for TPUs: 0.3 to 0.5 times that):' if compiler.simulates else ':'))
     _show_bytes(step.exchanged)
 
@@ -240,7 +240,7 @@ def _show_batches(run: Run, outline: Outline, mesh: AbstractMesh | None, layout:
   lengths = layout.row_lengths(texts)
   varying = ''
   if getattr(run, 'packed', False) and 'encoder' in lengths:
-    varying = ', the decoder\'s longer where short inputs leave room for more targets'
+    varying = ', the decoder\'s longer if short inputs leave room for more targets'
   if buckets is not None:
     varying = f', or shorter: inputs in buckets {tuple(buckets)}'
   print(f'Batches: {microbatches or 1} x ' + ', '.join(f'{stack} [{rows}, {n}]' for stack, n in lengths.items())

@@ -47,7 +47,7 @@ def show_cut(run: Run, outline: Outline, layout: Layout, lengths: Mapping[str, i
     cut = batches.truncated
     if cut['inputs'] or cut['targets']:
       print(f'  {part.name}: of {cut["examples"]} examples, {cut["inputs"]} inputs and {cut["targets"]} targets are '
-            'longer and are cut')
+            'too long and are cut')
   for warning in check_targets(task, run.split, outline.vocabulary, outline.layout(Layout()), lengths, refuse=True):
     print(f'  Warning: {terminal.in_words(warning)}')
 

@@ -1,4 +1,4 @@
-"""Checks of what gin files gave, after a run was made of it: the types of values, and that all overrides were used."""
+"""Checks of what gin files gave, after a run was made: the types of values, and that all overrides were used."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ def check_types(config: Any, modules: Mapping[str, Any]) -> None:
 
   Args:
     config: `gin.config`.
-    modules: what stands before a dot in gin files -> the module that has the names behind it.
+    modules: what comes before a dot in gin files -> the module that has the names after it.
 
   Raises:
     ValueError: one has another type; the message names the macro or the parameter that sets it.
@@ -32,7 +32,7 @@ def check_types(config: Any, modules: Mapping[str, Any]) -> None:
 
 
 def _of_selector(selector: str, modules: Mapping[str, Any]) -> Any:
-  """Returns what a full name of gin stands for; None if it is not one of the package."""
+  """Returns what a full name in gin refers to; None if it is not one of the package."""
   module = max((each for each in modules if f'{selector}.'.startswith(f'{each}.')), key=len)
   value: Any = modules[module]
   for part in selector.removeprefix(f'{module}.').split('.'):
@@ -41,7 +41,7 @@ def _of_selector(selector: str, modules: Mapping[str, Any]) -> Any:
 
 
 def check_used(config: Any, modules: Mapping[str, Any], bindings: Sequence[str], files: Sequence[str]) -> None:
-  """Finds overrides and files that the run which was made has not used.
+  """Finds overrides and files that the run has not used.
 
   Args:
     config: `gin.config`, after the run was made.
@@ -50,11 +50,11 @@ def check_used(config: Any, modules: Mapping[str, Any], bindings: Sequence[str],
     files: the gin files of the command.
 
   Raises:
-    ValueError: one sets what nothing has asked for, such as PROMPT_LENGTH with another method than a prompt.
+    ValueError: one sets what nothing has asked for, such as PROMPT_LENGTH with a method other than a prompt.
   """
   used, given = config._OPERATIVE_CONFIG, config._CONFIG
   method = given.get(('PROMPT', 'gin.macro'), {}).get('value')
-  # A command with PROMPT=None asks for the model alone, whatever it says of prompts.
+  # A command with PROMPT=None asks for the model alone, whatever it says about prompts.
   prompted = method is None or any(name.endswith('train_prompts.Prompt') for _, name in used)
   for binding in bindings:
     name = binding.partition('=')[0].strip()
@@ -68,7 +68,7 @@ def check_used(config: Any, modules: Mapping[str, Any], bindings: Sequence[str],
     if owner and ours and not any(f'.{each}'.endswith(f'.{owner}') and parameter in parameters
                          and f'/{where}/'.endswith(f'/{scope}/' if scope else '/') and parameters[parameter] == own
                          for (where, each), parameters in used.items()):
-      raise ValueError(f'--gin.{name} sets nothing: nothing of this run reads it. Leave it out.')
+      raise ValueError(f'--gin.{name} sets nothing: nothing in this run reads it. Leave it out.')
   for path in files:
     if not prompted and re.search(r'(^|/)prompts/\w+\.gin$', path):
       raise ValueError(f'--gin_file={path} sets nothing: {_of_prompts(method)}')
@@ -76,4 +76,4 @@ def check_used(config: Any, modules: Mapping[str, Any], bindings: Sequence[str],
 
 def _of_prompts(method: Any) -> str:
   return (f'PROMPT is {str(method).removesuffix("()")}, which does not read it. Leave it out, or set the parameters of '
-          'that method; train_script.train.start_from names a run whose tensors any method starts from.')
+          'that method. To start any method from the tensors of a run, set train_script.train.start_from.')

@@ -1,8 +1,8 @@
 """Finds gin files, and makes those that were written for T5X readable here.
 
 A file for T5X begins with imports of `t5x`, `seqio`, `flaxformer` and `__main__`. Those that have a counterpart in
-`t5x_names` are rewritten to it, line by line, so that numbers of lines stay right; what nothing in the file uses is
-left out. The package's own files and slips of the published README are resolved here too.
+`t5x_names` are rewritten to it, line by line, so that line numbers stay right; imports that nothing in the file
+uses are dropped. The package's own files and typos of the published README are resolved here too.
 """
 
 import graphlib
@@ -15,10 +15,10 @@ from prompt_tuning.files import storage
 from prompt_tuning.names import nearest
 from prompt_tuning.programs.gin_imports import Imports
 
-PREFIX = 'gin:'  # in front of a path that was found here: no reader of gin's own takes it
+PREFIX = 'gin:'  # before a path that was found here: gin's own readers do not take it
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _CONFIGS = os.path.join(_PACKAGE, 'configs')
-# Module that a file for T5X imports -> the module of t5x_names that stands for it.
+# Module that a file for T5X imports -> the module of t5x_names that replaces it.
 _COUNTERPARTS = {
   '__main__': 'main', 'seqio': 'seqio', 'prompt_tuning.prompts': 'prompts',
   'prompt_tuning.train.prompts': 'train_prompts', 'prompt_tuning.data.files': 'files',
@@ -30,7 +30,7 @@ _SLIPS = {'from_samples_of_embeddings': 'from_sample_of_embeddings',
 _IMPORT = re.compile(r'(?:from\s+([\w.]+)\s+)?import\s+([\w.]+)(?:\s+as\s+(\w+))?\s*(?:#.*)?$')
 _INCLUDE = re.compile(r'include\s+([\'"])(.*?)\1\s*(?:#.*)?$')
 _MACRO = re.compile(r'%([A-Za-z_]\w*)')
-# What to write for macros that a run cannot do without.
+# What to write for macros that a run needs.
 EXAMPLES = {
   'CHECKPOINT_PATH': "--gin.CHECKPOINT_PATH=\"'/models/t5-v1_1-small'\"",
   'CLASS_LABELS': "--gin.CLASS_LABELS=\"['positive', 'negative']\"",
@@ -90,7 +90,7 @@ class Library:
     return found if storage.is_remote(found) else os.path.normpath(found)
 
   def open(self, path: str) -> io.StringIO:
-    """Returns the file at a place that `find` gave, as gin will read it.
+    """Returns the file at a path that `find` returned, as gin will read it.
 
     Raises:
       ValueError: it is not UTF-8, or a line of it cannot be used.
@@ -119,13 +119,13 @@ class Library:
     return os.path.relpath(user, os.path.dirname(_PACKAGE)) if user.startswith(_PACKAGE) else user
 
   def require_no_circle(self, meant: Mapping[str, set[str]]) -> None:
-    """Raises ValueError if macros mean one another; `meant` is those that the value of each names."""
+    """Raises ValueError if macros refer to one another in a circle; `meant` has those that the value of each names."""
     try:
       graphlib.TopologicalSorter(meant).prepare()
     except graphlib.CycleError as error:
       circle = error.args[1][::-1]  # a name comes after what it means
-      raise ValueError(f'{self.user_of(circle[0])}: the macros {" → ".join(circle)} mean one another. Give one of them '
-                       'a value.') from error
+      raise ValueError(f'{self.user_of(circle[0])}: the macros {" → ".join(circle)} refer to one another. Give '
+                       'one of them a value.') from error
 
   def _rewrite(self, path: str, text: str) -> str:
     lines = mend(text).split('\n')
@@ -145,7 +145,7 @@ class Library:
 
 
 def mend(text: str) -> str:
-  """Returns the text with the README's slips put right."""
+  """Returns the text with the README's typos fixed."""
   for slip, name in _SLIPS.items():
     text = re.sub(rf'\b{slip}\b', name, text)
   return text
@@ -170,5 +170,5 @@ def _rewrite_import(line: str, match: re.Match[str], text: str) -> str:
   uses = re.findall(rf'(?<![\w.]){re.escape(bound)}((?:\.\w+)+)', statements)
   if uses:
     raise ValueError(f'{module} is not part of this package, which runs without T5X; found {bound}{uses[0]}. '
-                     'Take these lines out, or use the counterpart that docs/configuration.md lists.')
+                     'Remove these lines, or use the counterpart that docs/configuration.md lists.')
   return ''

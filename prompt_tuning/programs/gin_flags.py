@@ -58,7 +58,7 @@ def add(parser: Any) -> None:
   parser.add_argument('--gin_allow_imports', nargs='?', const=True, default=False, type=is_true, help=(
     'gin files from elsewhere (gs://) may import any module: such a file is code, so read it first'))
   parser.add_argument('--gin.NAME', dest='_', metavar='VALUE', help=(
-    'override one value, in gin syntax: a text has its own quotes, as in --gin.MODEL_DIR="\'runs/a\'"'))
+    'override one value, in gin syntax: a text needs its own quotes, as in --gin.MODEL_DIR="\'runs/a\'"'))
   parser.add_argument('--gin_bindings', action='append', default=[], metavar='NAME=VALUE',
                       help='the same in another form')
 
@@ -86,10 +86,10 @@ def named_modules(bindings: Sequence[str]) -> list[str]:
 
 
 def advise(arg: str, parser: argparse.ArgumentParser) -> str:
-  """Returns what to write instead of an unknown argument beside gin files."""
+  """Returns what to write instead of an unknown argument in a command with gin files."""
   name, _, value = arg.lstrip('-').partition('=')
   if not arg.startswith('-'):
-    return f'The argument {arg!r} belongs to no flag. Write --NAME=VALUE without blanks around the equals sign.'
+    return f'The argument {arg!r} belongs to no flag. Write --NAME=VALUE without spaces around the equals sign.'
   if name.startswith('gin.'):
     return f'{arg} has no value. Write --{name}=VALUE'
   if '.' in name:

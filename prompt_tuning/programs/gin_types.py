@@ -1,4 +1,4 @@
-"""The types of values that gin files give: a wrong one is named, wherever a conversion would meet it."""
+"""Checks the types of values that gin files give, so that a wrong one is named wherever it would fail."""
 
 import inspect
 import re
@@ -31,7 +31,7 @@ def resolved(values: Mapping[str, Any], macros: Mapping[str, Any], is_reference:
     values: parameters and what gin files bind to them.
     macros: the values of macros.
     is_reference: whether something refers to a configurable, whose value is not known before it is called.
-    macro_of: the name of the macro that a reference means, or None.
+    macro_of: the name of the macro that a reference refers to, or None.
   """
   for name, value in values.items():
     macro = None

@@ -49,7 +49,7 @@ from prompt_tuning.t5x_names import (
   utils,
 )
 
-# What stands before a dot in gin files -> the module that has the names behind it.
+# What comes before a dot in gin files -> the module that has the names after it.
 MODULES: dict[str, ModuleType] = {
   'adafactor': adafactor, 'architectures': architectures, 'decoding': decoding, 'eval_script': eval_script,
   'files': files, 'infer_script': infer_script, 'integers': integers, 'labels': labels,
@@ -63,7 +63,7 @@ _RUN_FILES = {'train': 'prompt_finetune', 'eval': 'prompt_eval', 'infer': 'promp
 _ERRORS = (ValueError, TypeError, KeyError, AttributeError, NameError, ArithmeticError, OSError, ImportError,
            RuntimeError, MemoryError)  # what a value can cause; MemoryError if it is nested too deeply
 _LIBRARIES: list[gin_files.Library] = []  # the last one is being read; gin's file reader must find it
-# A macro that need not be set where the other one is.
+# A macro that need not be set if the other one is.
 _INSTEAD = {'TRAIN_STEPS': 'TRAIN_STEPS_RELATIVE'}
 
 
@@ -89,7 +89,7 @@ def describe(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
 
 
 def execute(described: Run, config_text: str = '') -> Any:
-  """Executes a run; one that gin describes has a configuration as text, which is written into its folder."""
+  """Executes a run; `config_text`, the configuration of a run that gin describes, is written into its folder."""
   module = described.executing()
   if isinstance(described, TrainRun):
     return module.build(described).run(config_text=config_text, command='' if config_text else 'prompt-tuning')
@@ -98,7 +98,7 @@ def execute(described: Run, config_text: str = '') -> Any:
 
 @contextlib.contextmanager
 def explained() -> Iterator[None]:
-  """A context in which errors of what gin makes later, when it is needed, are explained as those of `build` are."""
+  """A context that explains the errors of what gin makes only when it is needed, as `build` does."""
   try:
     yield
   except _ERRORS as error:
@@ -126,7 +126,7 @@ def build(program: str, flags: argparse.Namespace) -> tuple[Run, str]:
     gin_checks.check_used(gin.config, MODULES, list(map(gin_files.mend, flags.gin_bindings)), flags.gin_file)
     text = gin.config_str()
   except _ERRORS as error:
-    gin_checks.check_types(gin.config, MODULES)  # what a conversion met may be of another type
+    gin_checks.check_types(gin.config, MODULES)  # the conversion may have failed on a value of another type
     raise gin_messages.explained(error, names()) from error
   library.imports.require_all(described.imports)
   return described, text
@@ -150,7 +150,7 @@ def _register() -> None:
         value.__module__, value.__name__, value.__qualname__ = values.__name__, name, name
       *owners, last = name.split('.')
       gin.external_configurable(value, last, '.'.join([module, *owners]))
-  # In front of gin's own readers, which complain about what they do not find.
+  # Before gin's own readers, which complain about what they do not find.
   gin.config._FILE_READERS.insert(
     0, (lambda path: _LIBRARIES[-1].open(path), lambda path: path.startswith(gin_files.PREFIX)))
   gin.config.ParseContext = _Context
@@ -182,7 +182,7 @@ class _Context(gin.config.ParseContext):
 
 
 def _configurables(module: ModuleType) -> Iterator[tuple[str, Any]]:
-  """Gives name and object of what `__all__` of a module lists, and of the static methods of its classes."""
+  """Yields name and object of what `__all__` of a module lists, and of the static methods of its classes."""
   for name in module.__all__:
     value = getattr(module, name)
     yield name, value
@@ -208,7 +208,7 @@ def _parse_binding(binding: str) -> None:
   try:
     gin.parse_config(binding)
   except (SyntaxError, tokenize.TokenError) as error:
-    raise ValueError(f'--gin.{name}={value} cannot be read: the value is not gin syntax. A text has quotes of its own, '
+    raise ValueError(f'--gin.{name}={value} cannot be read: the value is not gin syntax. A text needs its own quotes, '
                      f'as in --gin.{name}="\'{value.strip(chr(34) + chr(39))}\'".') from error
   except _ERRORS as error:
     raise gin_messages.explained(error, names(), f'--gin.{name}') from error
@@ -218,7 +218,7 @@ def _parse_binding(binding: str) -> None:
 
 
 def _check_root(program: str) -> None:
-  """Sees to it that the files describe a run of this program."""
+  """Checks that the files describe a run of this program."""
   described = {name for name, root in ROOTS.items() if gin.get_bindings(root, resolve_references=False)}
   if program in described:
     return
@@ -262,4 +262,4 @@ def _missing(missing: Sequence[str], unused: set[str], library: gin_files.Librar
     slips = difflib.get_close_matches(name, sorted(unused), n=1, cutoff=0.8)
     example = gin_files.EXAMPLES.get(name, f'--gin.{name}=VALUE')
     yield (f'  {name}, which {library.user_of(name)} needs, for example {example}'
-           + (f' ({slips[0]} is set, but nothing uses it: a slip?)' if slips else ''))
+           + (f' ({slips[0]} is set, but nothing uses it: a typo?)' if slips else ''))

@@ -1,9 +1,9 @@
-"""Serves a frozen model and its prompts over HTTP, as OpenAI's clients speak it (docs/serving.md).
+"""Serves a frozen model and its prompts over HTTP to clients of OpenAI's API (docs/serving.md).
 
   prompt-tuning serve --model /models/qwen --prompts runs
   curl http://127.0.0.1:8000/v1/completions -d '{"model": "reviews", "prompt": "Good film!", "max_tokens": 8}'
 
-Every run, .npy and .safetensors file and PEFT folder below --prompts is served under its path without ending.
+Every run, .npy and .safetensors file and PEFT folder below --prompts is served under its path, without the file ending.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from prompt_tuning.files import terminal
 from prompt_tuning.names import printable, require_number, translated
 from prompt_tuning.programs import arguments
 
-KEY = 'PROMPT_TUNING_API_KEY'  # a variable, which the list of processes does not show
+KEY = 'PROMPT_TUNING_API_KEY'  # an environment variable, which the list of processes does not show
 _UNITS = {'': 1, 'B': 1, 'KIB': 2**10, 'MIB': 2**20, 'GIB': 2**30, 'TIB': 2**40, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9,
           'TB': 10**12}
-_SECONDS = 5.0  # between two looks at the folder with --watch
-_LIMITS = {'slots': 1, 'model_parallel': 1, 'max_length': 2, 'queue': 1, 'max_n': 1, 'port': 0}  # the least values
+_SECONDS = 5.0  # between two checks of the folder with --watch
+_LIMITS = {'slots': 1, 'model_parallel': 1, 'max_length': 2, 'queue': 1, 'max_n': 1, 'port': 0}  # the smallest values
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,27 +46,27 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--model', metavar='FOLDER', required=True, help='the frozen model')
   parser.add_argument('--served_model_name', metavar='NAME', help="the base model's name (its folder's)")
   parser.add_argument('--prompts', metavar='FOLDER', help='the folder below which prompts are served')
-  parser.add_argument('--watch', action='store_true', help='load prompts that are added or written again')
+  parser.add_argument('--watch', action='store_true', help='load prompts that are added or changed')
   parser.add_argument('--loadable', metavar='FOLDER', help='let clients load prompts below this folder, and unload any')
   parser.add_argument('--host', metavar='ADDRESS', default='127.0.0.1', help='to listen on (127.0.0.1)')
   parser.add_argument('--port', type=int, metavar='NUMBER', default=8000, help='to listen on; 0: a free one (8000)')
-  parser.add_argument('--api_key', metavar='KEY', help=f'what clients must send as bearer; {KEY} in the environment '
-                                                       'hides it from the list of processes')
-  parser.add_argument('--slots', type=int, metavar='NUMBER', default=64, help='answers that are generated at once (64)')
+  parser.add_argument('--api_key', metavar='KEY', help=f'the bearer token that clients must send; {KEY} in the '
+                                                       'environment hides it from the list of processes')
+  parser.add_argument('--slots', type=int, metavar='NUMBER', default=64, help='generations that run at once (64)')
   parser.add_argument('--max_length', type=int, metavar='TOKENS', default=2048,
-                      help='most places of a prompt, an input and its answer (2048)')
+                      help='most positions of a prompt, an input and its generation together (2048)')
   parser.add_argument('--queue', type=int, metavar='NUMBER', default=1024, help='most requests that wait (1024)')
   parser.add_argument('--prompt_memory', metavar='BYTES', default='1GiB',
-                      help='of keys and values of prompts that are kept (1GiB)')
+                      help='for the keys and values of prompts that are kept (1GiB)')
   parser.add_argument('--cache_memory', metavar='BYTES', default='4GiB',
-                      help='of the caches of running answers; others wait while there is no room (4GiB)')
+                      help='for the KV caches of running generations; others wait until there is room (4GiB)')
   parser.add_argument('--timeout', type=float, metavar='SECONDS',
-                      help='that an answer may take, waiting included (no limit)')
+                      help='limit for a generation, waiting included (none)')
   parser.add_argument('--model_parallel', type=int, metavar='DEVICES', default=1,
                       help='devices over which heads, hidden width and vocabulary are split (1)')
-  parser.add_argument('--max_body', metavar='BYTES', default='16MiB', help='of a request (16MiB)')
-  parser.add_argument('--max_n', type=int, metavar='NUMBER', default=16, help='most answers to one input (16)')
-  parser.add_argument('--log_texts', action='store_true', help='the access log has inputs and answers too')
+  parser.add_argument('--max_body', metavar='BYTES', default='16MiB', help='the largest body of a request (16MiB)')
+  parser.add_argument('--max_n', type=int, metavar='NUMBER', default=16, help='most generations for one input (16)')
+  parser.add_argument('--log_texts', action='store_true', help='write inputs and generations to the access log too')
   parser.add_argument('--dtype', default='float32', help='type of the frozen parameters in memory (float32)')
   return parser
 
@@ -76,10 +76,10 @@ def _run(flags: argparse.Namespace) -> int:
     require_number(name, getattr(flags, name), least=least, whole=True, **({'below': 2**16} if name == 'port' else {}))
   memory, caches, body = (_bytes(name, getattr(flags, name)) for name in ('prompt_memory', 'cache_memory', 'max_body'))
   if flags.timeout is not None and not 0 < flags.timeout < float('inf'):
-    raise ValueError(f'timeout={flags.timeout} cannot be used: expected seconds, more than 0.')
+    raise ValueError(f'timeout={flags.timeout} cannot be used: expected a number of seconds above 0.')
   name = flags.served_model_name or os.path.basename(os.path.abspath(flags.model))
   if not name.isprintable() or name != name.strip():
-    raise ValueError(f'served_model_name={name!r} cannot be used: expected printable characters, and no blank at '
+    raise ValueError(f'served_model_name={name!r} cannot be used: expected printable characters, and no space at '
                      'either end.')
   if flags.watch and flags.prompts is None:
     raise ValueError('--watch looks for prompts below --prompts FOLDER. Give the folder, or leave --watch out.')
@@ -89,7 +89,7 @@ def _run(flags: argparse.Namespace) -> int:
       raise NotADirectoryError(f'{setting}={folder} is not a folder. Give one that exists.')
   key = flags.api_key if flags.api_key is not None else os.environ.get(KEY) or None
   if key is not None and not (key and key.isascii() and key.isprintable() and key == key.strip()):
-    raise ValueError('The API key cannot be sent in a header: expected ASCII characters, and no blank at either end.')
+    raise ValueError('The API key cannot be sent in a header: expected ASCII characters, and no space at either end.')
   server = importlib.import_module('prompt_tuning.serving.http.server')  # says how to install what it needs
   from prompt_tuning.serving.http.service import Limits, Service
 
@@ -97,12 +97,12 @@ def _run(flags: argparse.Namespace) -> int:
                     limits=Limits(body, flags.max_n, flags.slots + flags.queue, flags.timeout))
   with server.listen(flags.host, flags.port) as listening:
     if key is None and flags.host not in ('127.0.0.1', 'localhost', '::1'):
-      terminal.say(f'Whoever reaches {server.address(listening)} can use it, for there is no key. Set --api_key or '
+      terminal.say(f'Anyone who reaches {server.address(listening)} can use it: no key is set. Set --api_key or '
                    f'{KEY} unless the network is trusted.')
     status = server.Server(service).run_with(listening, lambda: _started(
       flags, service, memory, caches, server.address(listening)))
   if service.failed or service.draining:
-    # Threads of the engine may still run compiled programs, which an orderly end of Python would wait for.
+    # Threads of the engine may still run compiled programs, which an orderly exit of Python would wait for.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
@@ -121,7 +121,7 @@ def _started(flags: argparse.Namespace, service: Any, memory: int, caches: int, 
   model = load_model(flags.model, dtype=flags.dtype, mesh=_mesh(flags.model_parallel))
   if model.vocabulary is None:
     raise ValueError(f'model={flags.model} has no tokenizer, but requests are texts. Put its tokenizer.json, or '
-                     'another file of docs/inference.md, into the folder.')
+                     'another file listed in docs/inference.md, into the folder.')
   engine = Engine(model, slots=flags.slots, max_length=flags.max_length, queue=flags.queue, prompt_memory=memory,
                   cache_memory=caches)
   folder = None
@@ -139,7 +139,7 @@ def _started(flags: argparse.Namespace, service: Any, memory: int, caches: int, 
 
 
 def _mesh(count: int) -> Any:
-  """Returns the mesh of so many devices that share the model, or None of one."""
+  """Returns the mesh of this many devices, which share the model; None for one."""
   import jax
 
   from prompt_tuning.devices.meshes import MeshShape, make_mesh
@@ -155,7 +155,7 @@ def _watch(folder: Any) -> None:
     time.sleep(_SECONDS)
     try:
       folder.update()
-    except Exception as error:  # the disk may be away for a while
+    except Exception as error:  # the disk may be unavailable for a while
       terminal.say(f'--watch: {type(error).__name__}: {error}')
 
 

@@ -1,4 +1,4 @@
-"""Compiles the step of a run in a process of its own, for devices that need not be there.
+"""Compiles the step of a run in a separate process, for devices that need not exist.
 
 The question is JSON on the process's standard input, the answer JSON on its standard output.
 """
@@ -21,12 +21,12 @@ from prompt_tuning.devices import meshes
 from prompt_tuning.programs.device_memory import Step, compiled_step
 from prompt_tuning.runs.train_run import TrainRun
 
-SIMULATED = 'compile'  # in the place of a topology such as v5e:4x4
+SIMULATED = 'compile'  # instead of a topology such as v5e:4x4
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiler:
-  """Compiles the step of a run in a process of its own.
+  """Compiles the step of a run in a separate process.
 
   Attributes:
     topology: of TPUs, such as v5e:4x4, or `SIMULATED`.
@@ -42,7 +42,7 @@ class Compiler:
     return self.topology == SIMULATED
 
   def devices(self) -> int | None:
-    """Returns how many devices there are; None where as many are simulated as the mesh wants.
+    """Returns how many devices there are; None if as many are simulated as the mesh needs.
 
     Raises:
       ValueError: there is no topology of that name, or its compiler is not installed.
@@ -53,7 +53,7 @@ class Compiler:
     """Compiles the step for a mesh of `mesh_of`.
 
     Raises:
-      ValueError: it cannot be compiled, such as for want of memory; the message is the compiler's.
+      ValueError: it cannot be compiled, for example for lack of memory; the message is the compiler's.
     """
     question = {'topology': self.topology, 'mesh': dict(mesh.shape)}
     return Step(**_ask({**question, 'run': self.run.given()})['step'])
@@ -65,7 +65,7 @@ def _ask(question: Mapping[str, Any]) -> Any:
     'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': str(math.prod(question['mesh'].values()) if simulated else 1),
     'NPROC': '16', 'JAX_ENABLE_COMPILATION_CACHE': 'false',
     'TPU_SKIP_MDS_QUERY': '1', 'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # no TPU is touched
-    # For CPUs XLA would turn all weights into float32 before the loop over layers.
+    # For CPUs, XLA would convert all weights to float32 before the loop over layers.
     'XLA_FLAGS': f'{os.environ.get("XLA_FLAGS", "")} --xla_disable_hlo_passes=while-loop-invariant-code-motion'
                  if simulated else ''}
   asked = subprocess.run([sys.executable, '-m', 'prompt_tuning.programs.step_compiler'], input=json.dumps(question),
@@ -78,7 +78,7 @@ def _ask(question: Mapping[str, Any]) -> Any:
 
 
 def main() -> None:
-  """Answers the question that stands in the standard input."""
+  """Answers the question on the standard input."""
   question = json.load(sys.stdin)
   try:
     print(json.dumps(_answer(**question)))
@@ -98,7 +98,7 @@ def _answer(topology: str, mesh: Mapping[str, int] | None = None,
 
 def _devices(topology: str) -> Any:
   if importlib.util.find_spec('libtpu') is None:
-    raise ImportError("The compiler of TPUs is not installed. pip install 'prompt-tuning[tpu]', which needs no TPU.")
+    raise ImportError("The TPU compiler is not installed: `pip install '.[tpu]'`, which needs no TPU.")
   return topologies.get_topology_desc(platform='tpu', topology_name=topology).devices
 
 

@@ -1,4 +1,4 @@
-"""What every run has: the frozen model, its data, the machine."""
+"""What every run has: the frozen model, the data, the machine."""
 
 import dataclasses
 import importlib
@@ -31,7 +31,7 @@ def setting(default: Any, group: str, *, learnt: bool = True, flag: str | None =
   Args:
     default: its value if it is not given.
     group: the heading that `--help` lists it under.
-    learnt: it decides what is learnt, so a run is not resumed with another value.
+    learnt: whether it affects what is learnt; if so, a run is not resumed with another value.
     flag: its flag, if that is not its name.
   """
   return dataclasses.field(default=default, metadata={'group': group, 'learnt': learnt, 'flag': flag})
@@ -44,12 +44,12 @@ class Run:
   Attributes:
     model: the frozen model: a Hugging Face folder, a T5X checkpoint (local or gs://), or the name of a model that comes
       with the package.
-    data: a .jsonl, .tsv or .csv file, a task or a mixture by name.
+    data: a .jsonl, .tsv or .csv file, or the name of a task or mixture.
     imports: Python modules to import first, which register tasks, methods, model families, losses or optimizers.
     split: the split of the data that is read.
     template: the input text, with the columns of the file in braces: "Review: {text}".
     target_template: the target text, likewise.
-    cut: the side at which a column's text, or the user's last, is cut in an example that is too long: left or right.
+    cut: the side, left or right, at which a column's text, or the user's last turn, is cut if an example is too long.
     labels: texts for the values of the target's columns, such as 0=negative,1=positive.
     validation: the share of the file's rows kept for validation, or another file.
     test: a file for the split 'test'.
@@ -58,14 +58,14 @@ class Run:
     max_target_length: most tokens of a target or a prediction, end token included; none is the longest found.
     batch_size: rows that are run together, on all devices.
     sampler: how tokens are chosen: greedy, sampling or beam_search.
-    seed: of first values, data order, dropout and sampling; none draws one.
+    seed: seed of first values, data order, dropout and sampling; none draws one.
     dtype: type of the frozen parameters in memory; int8 keeps the layers' matrices in 8 bits.
     activation_dtype: type of the activations.
     attention: the program that computes attention.
-    mesh: devices along each axis, such as data=2,model=4; -1 is all that are left.
+    mesh: devices along each axis, such as data=2,model=4; data=-1 uses all that are left.
     architecture: the shape of a new model, or the one that the checkpoint must have: t5 or gpt2 with options.
-    vocabulary: another vocabulary than the one in the model's folder: a file, bytes for
-      ByT5's, or pass_through for token ids.
+    vocabulary: a vocabulary other than the one in the model's folder: a file, bytes for ByT5's, or pass_through for
+      token ids.
     ignored: regular expressions of parameters of the checkpoint that are not read.
     random_weights: freeze random weights of the model's shape instead of its own.
     new_layers: new input and output layers around a decoder-only model: classes, and tokens or features; seed.
@@ -108,9 +108,10 @@ class Run:
       require_known(self.mesh, AXES, 'mesh')
       if any(count < 1 and (axis, count) != ('data', -1) for axis, count in self.mesh.items()):
         raise ValueError(f'mesh={dict(self.mesh)} cannot be used: expected numbers of at least 1, or data=-1 for as '
-                         'many copies of the model as there are devices left.')
+                         'many copies of the model as the devices hold.')
     if isinstance(self.validation, str) and _is_number(self.validation):
-      raise ValueError(f'validation={self.validation} cannot be used: expected a share from 0 to below 1, or a file.')
+      raise ValueError(f'validation={self.validation} cannot be used: expected a share of at least 0 and '
+                       'below 1, or a file.')
     given = [f'{name}={getattr(self, name)!r}' for name in FILE_SETTINGS if name in self.settings()
              and getattr(self, name) != getattr(type(self), name) and name not in self.file_settings()]
     if self.data is not None and given:
@@ -159,7 +160,7 @@ class Run:
     return {name: plain(getattr(self, name)) for name, field in self.settings().items() if field.metadata['learnt']}
 
   def build(self) -> Any:
-    """Returns the library's objects that a run which trains describes, see `training.Training`; reads the model.
+    """Returns the library's objects of a run that trains, see `training.Training`; reads the model.
 
     Raises:
       ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
@@ -167,7 +168,7 @@ class Run:
     return self.executing().build(self)
 
   def run(self) -> Any:
-    """Executes the run; returns the ended run, task -> metrics, or the path of the predictions."""
+    """Executes the run; returns the finished run, task -> metrics, or the path of the predictions."""
     return self.executing().run(self)
 
   def executing(self) -> Any:

@@ -1,4 +1,4 @@
-"""A thing chosen by name, with its options: a method, a loss, an optimizer, a sampler, a task."""
+"""A choice by name, with its options: a method, a loss, an optimizer, a sampler, a task."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Choice:
 
   @classmethod
   def of(cls, value: Any) -> 'Choice':
-    """Returns the choice that a name, a mapping with the key `name`, or a choice stands for.
+    """Returns a name, a mapping with the key `name`, or a choice as a choice.
 
     Raises:
       ValueError: it is none of these.
@@ -33,7 +33,7 @@ class Choice:
     raise ValueError(f'found {value!r}, expected a name, or a mapping with the key "name" and options')
 
   def with_options(self, **options: Any) -> 'Choice':
-    """Returns the choice with further options, which win."""
+    """Returns the choice with further options, which override its own."""
     return Choice(self.name, {**self.options, **options})
 
   def plain(self) -> str | dict[str, Any]:
@@ -55,12 +55,12 @@ def plain(value: Any) -> Any:
     return 'none'
   if isinstance(value, str | int | float | bool):
     return value
-  owner = value if hasattr(value, '__qualname__') else type(value)  # an object of a gin file, which no text can hold
+  owner = value if hasattr(value, '__qualname__') else type(value)  # an object of a gin file, which has no text form
   return f'python:{owner.__module__}.{owner.__qualname__}'
 
 
 def _read(value: Any) -> Any:
-  """Returns an option as `plain` got it."""
+  """Returns an option as it was before `plain`."""
   if isinstance(value, Mapping) and 'name' in value:
     return Choice.of(value)
   if isinstance(value, list | tuple):

@@ -10,18 +10,18 @@ from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import FILE_SETTINGS, Count, Positive, Run, Seed, setting
 from prompt_tuning.runs.choice import Choice
 
-# Settings of a run that trained which are those of its evaluation too, unless others are given.
+# Settings that an evaluation takes from the run that trained, unless others are given.
 INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'cut', 'labels', 'validation', 'test',
              'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype', 'attention',
              'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
-# Setting of a use -> that of the evaluations of a run that trained.
+# Setting of a use -> the setting of evaluations in the run that trained.
 _EVALUATED = {'data': 'evaluation_data', 'split': 'evaluation_split', 'examples': 'evaluation_examples',
               'max_input_length': 'evaluation_max_input_length', 'max_target_length': 'evaluation_max_target_length'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Use(Run):
-  """What the runs have in common that use trained tensors.
+  """What runs that use trained tensors have in common.
 
   Attributes:
     split: the split of the data; none is the whole of a file, or 'validation' of a task.
@@ -31,7 +31,7 @@ class Use(Run):
       most of them make.
     method: without a prompt, the method whose first values are used, drawn by first_values_seed.
     checkpoint_prompt: take the prompt from the model's checkpoint, if it holds one.
-    first_values_seed: of a method's first values; none forbids to draw them.
+    first_values_seed: seed of a method's first values; none forbids drawing them.
     any_model: use trained tensors that were made for another model, if they fit.
   """
 
@@ -47,10 +47,10 @@ class Use(Run):
 
   @classmethod
   def after(cls, prompt: str | Sequence[str], given: Mapping[str, Any]) -> Self:
-    """Returns the run that uses what a run has trained; settings that are not given are those of that run.
+    """Returns a run that uses what another run trained; settings that are not given are those of that run.
 
     Args:
-      prompt: the folder of the run, or a file; if no `run.toml` tells its settings, all must be given. Or several.
+      prompt: the folder of the run, or a file; without a `run.toml`, all settings must be given. Or several of them.
       given: settings by name.
 
     Raises:
@@ -74,12 +74,12 @@ class Use(Run):
     """Returns the settings that the run of a prompt tells."""
     trained = run_file.read_beside(prompt)
     own = {name: value for name, value in trained.items() if name in INHERITED}
-    if 'data' not in given:  # what the run was evaluated on, so that its figures come again
+    if 'data' not in given:  # what the run was evaluated on, so that its metrics are reproduced
       own |= {'split': 'train' if trained.get('validation') == 0 else 'validation'}
       own |= {'examples': 200} if trained else {}  # TrainRun's default
       own |= {name: trained[theirs] for name, theirs in _EVALUATED.items() if trained.get(theirs, 0) != 0}
       own = {name: value for name, value in own.items() if name in cls.settings()}
-    else:  # another file has splits of its own, and a task has no columns
+    else:  # another file has its own splits, and a task has no columns
       columns = FILE_SETTINGS if is_table(Choice.of(given['data']).name) else ()
       kept = lambda name: name not in ('data', 'test', 'validation') and (
         name not in FILE_SETTINGS or name in columns or (name in ('template', 'cut') and cls.reads_text))
@@ -90,7 +90,7 @@ class Use(Run):
     super().__post_init__()
     self._check_prompts()
     if self.checkpoint_prompt and self.method is None:
-      raise ValueError("checkpoint_prompt=True cannot be used without a method, which says where the prompt stands. "
+      raise ValueError("checkpoint_prompt=True cannot be used without a method, which gives the prompt's position. "
                        "Give method='prompt'.")
     if self.split is None:
       object.__setattr__(self, 'split', 'all' if self.reads_table else 'validation')
@@ -99,7 +99,7 @@ class Use(Run):
         for path in self.prompts:
           _require_there(path)
         raise ValueError(f'{name} is missing. Give {name}={what}'
-                         + ('; the prompt has no run.toml that would tell it.' if self.prompt else '.'))
+                         + ('; there is no run.toml next to the prompt that gives it.' if self.prompt else '.'))
 
   @property
   def prompts(self) -> tuple[str, ...]:
@@ -124,8 +124,8 @@ class EvalRun(Use):
 
   Attributes:
     output: the folder for metrics and predictions; none prints the metrics only.
-    examples: only so many examples, from the first; none is all.
-    written_examples: so many predictions are written; none is all.
+    examples: evaluate only this many examples, from the first; none is all.
+    written_examples: how many predictions are written; none is all.
     label_words: take the likeliest of these texts instead of generating; task takes those of the task's labels.
     label_score: what decides among them: sum of a text's log-probabilities, or mean.
   """
@@ -140,7 +140,7 @@ class EvalRun(Use):
 
 
 def _require_there(prompt: str) -> None:
-  """Raises FileNotFoundError if there is nothing at a local path, with or without the ending of a NumPy file."""
+  """Raises FileNotFoundError if there is nothing at a local path, with or without `.npy`."""
   from prompt_tuning.files import storage
 
   if not storage.is_remote(prompt) and not any(map(os.path.exists, (prompt, f'{prompt}.npy'))):

@@ -45,8 +45,8 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   folder = described.output
   if described.split in ('all', 'train') and any(
       run_file.read_beside(path).get('data') == described.data.plain() for path in described.prompts):
-    say(f'{described.data.name} holds the rows that the prompt was trained on. Without data, '
-        'the validation rows of the run are evaluated.')
+    say(f'{described.data.name} holds the rows that the prompt was trained on. Without '
+        'data=FILE, the validation rows of the run are evaluated.')
   found = {}
   tasks = [each for each, _ in parts]
   for (each, words), name, short in zip(parts, unique_names(tasks), short_names(tasks), strict=True):
@@ -80,7 +80,7 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
 
 
 def ranked(described: EvalRun, task: Task) -> Ranked | None:
-  """Returns the words to rank of one task; None if predictions are generated.
+  """Returns the words to rank for one task; None if predictions are generated.
 
   Raises:
     ValueError: the task has no label map, or the words cannot be ranked; or a metric needs a label that no target has.
@@ -90,7 +90,7 @@ def ranked(described: EvalRun, task: Task) -> Ranked | None:
     return None
   if described.label_words == 'task' and not task.labels:
     raise ValueError(f"label_words='task' cannot be used: the task {task.name} has no label map. Give labels=, or "
-                     'label_words= the words, such as negative,positive.')
+                     'the words themselves, such as label_words=negative,positive.')
   words = Ranked(task.labels if described.label_words == 'task' else described.label_words, described.label_score)
   for example in evaluated(task, described.split, described.examples):
     target = example.get('targets_pretokenized', example.get('targets'))

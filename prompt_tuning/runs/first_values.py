@@ -65,7 +65,7 @@ def initializer(chosen: Any, model: Any) -> Callable[..., Array]:
 
 
 def array(source: Any, model: Any) -> Array:
-  """Returns an array: None is the model's embedding [V, D], a text the path of a prompt or of an array.
+  """Returns an array: None is the model's embedding [V, D], a text is the path of a prompt.
 
   A choice `checkpoint` is a parameter of a checkpoint: `path`, and `parameter`, the embedding unless given.
   """
@@ -93,7 +93,8 @@ def file_of(chosen: Any) -> str | None:
 
 def _vocabulary(model: Any) -> Any:
   if model.vocabulary is None:
-    raise ValueError('First values of texts need the vocabulary of the model, which could not be read.')
+    raise ValueError('First values of texts need the vocabulary of the model, which could not be read. Give '
+                     'vocabulary=FILE.')
   return model.vocabulary
 
 

@@ -1,7 +1,7 @@
 """Plain flags of the programs, made from the fields of the runs.
 
-`--NAME VALUE` sets a field; a setting of the chosen method is a flag of its own; `--loss.label_words no,yes` is an
-option of a choice. `--config FILE` reads a run's TOML file, in which flags win.
+`--NAME VALUE` sets a field; each setting of the chosen method is a separate flag; `--loss.label_words no,yes` is an
+option of a choice. `--config FILE` reads a run's TOML file, whose settings flags override.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def add(parser: argparse.ArgumentParser, program: str) -> None:
     for setting, owners in _of_methods().values():
       groups['method'].add_argument(
         f'--{setting.name}', dest=f'method.{setting.name}', default=argparse.SUPPRESS, metavar=setting.name.upper(),
-        help=f'of {", ".join(owners)}: {setting.help}'.replace('%', '%%'),
+        help=f'for {", ".join(owners)}: {setting.help}'.replace('%', '%%'),
         **({'nargs': '?', 'const': 'true'} if setting.type == 'bool' else {}))
 
 
@@ -143,7 +143,7 @@ def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
 
 
 def _option(name: str, text: str) -> Any:
-  """Returns what a text stands for as an option of a choice: texts stay texts, also if they read as numbers."""
+  """Returns the value of an option of a choice: `text` and `path` stay texts, even if they read as numbers."""
   if name in ('text', 'path'):
     return text
   return tuple(text.split(',')) if name in ('texts', 'label_words', 'decayed') else guessed(text)
@@ -157,7 +157,7 @@ def _require_method(name: str) -> None:
 
 
 def _as_typed(setting: MethodSetting, text: str) -> Any:
-  """Returns what a text stands for as the value of a method's setting."""
+  """Returns the value of a method's setting that a text on the command line gives."""
   if setting.type == 'Any':
     return text
   if 'Sequence' in setting.type or 'tuple' in setting.type:

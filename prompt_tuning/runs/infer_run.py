@@ -13,10 +13,10 @@ class InferRun(Use):
   """A run that generates a prediction, or computes a score, for every row of a file or of a task's split.
 
   Attributes:
-    data: a .jsonl, .tsv or .csv file, a text file with one input a line, or the name of a task.
+    data: a .jsonl, .tsv or .csv file, a text file with one input per line, or the name of a task.
     output: the file that is written.
     mode: predict; predict_with_aux adds the score of the prediction; score gives the log-likelihood of the targets.
-    lines: rows are JSON objects, the columns and `prediction`; t5x are those of T5X's files; id||text is plain text.
+    lines: what is written: rows are JSON objects, the columns and `prediction`; t5x is as T5X; id||text is plain text.
     marker: also write an empty file `OUTPUT.COMPLETED` at the end.
   """
 
@@ -33,7 +33,8 @@ class InferRun(Use):
     if self.output is None:
       raise ValueError('output is missing. Give output=FILE.jsonl, the file that is written.')
     if os.path.realpath(self.output) == os.path.realpath(self.data.name):
-      raise ValueError(f'output={self.output} is the file of the inputs, which would be replaced. Give another file.')
+      raise ValueError(f'output={self.output} is the file of the inputs, which would be overwritten. Give '
+                       'another file.')
     if self.mode == 'score' and self.ensemble == 'vote':
       raise ValueError("ensemble='vote' cannot be used with mode='score': a vote has no probabilities. Use "
                        "ensemble='mean'.")
@@ -43,7 +44,7 @@ class InferRun(Use):
 
   @property
   def reads_lines(self) -> bool:
-    """Whether the data is a text file with one input a line."""
+    """Whether the data is a text file with one input per line."""
     from prompt_tuning.files import storage
 
     name = self.data.name

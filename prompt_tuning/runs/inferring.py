@@ -16,7 +16,7 @@ from prompt_tuning.runs.training import read_model, say, say_new_folder
 from prompt_tuning.training.metric_log import phase_that_compiles
 
 _LINES = {'rows': predictions.json_line, 't5x': predictions.json_line, 'id||text': predictions.text_line}
-_MOST = 64  # tokens of a prediction, if nothing tells
+_MOST = 64  # tokens of a prediction, unless max_target_length is given
 
 
 def run(described: InferRun, *, config_text: str = '') -> str:
@@ -54,7 +54,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
 
 
 def settings_path(described: InferRun) -> str:
-  """Returns where the run's values are written: `run.toml` in a folder of T5X's files, else beside the file."""
+  """Returns where the run's values are written: for T5X's lines, `run.toml` next to the file, else `NAME.run.toml`."""
   if described.lines != 'rows':
     return storage.join(os.path.dirname(described.output), run_file.NAME)
   return f'{os.path.splitext(described.output)[0]}.{run_file.NAME}'
@@ -79,7 +79,7 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
   results = {'predict': ('prediction',), 'predict_with_aux': ('prediction', 'aux'), 'score': ('score',)}
   taken = [result for result in results[described.mode] if any(result in row for row in rows)]
   if described.lines == 'rows' and taken:
-    raise ValueError(f'{name} has a column {taken[0]!r} already, which the results are written to. Rename it.')
+    raise ValueError(f'{name} already has a column {taken[0]!r}, which the results are written to. Rename it.')
   return found, rows
 
 

@@ -79,6 +79,6 @@ def _of_source(source: str, name: str) -> list[MethodSetting]:
 
 
 def described(docstring: str) -> dict[str, str]:
-  """Returns what the lines below `Attributes:` of a docstring say of each name."""
+  """Returns what the lines below `Attributes:` of a docstring say about each name."""
   lines = textwrap.dedent(docstring.partition('Attributes:\n')[2].partition('\n\n')[0])
   return dict(re.findall(r'^(\w+): (.*?)\.?$', re.sub(r'\n +', ' ', lines), re.MULTILINE))

@@ -1,4 +1,4 @@
-"""The library's objects that a run's values stand for."""
+"""Makes the library's objects from a run's values."""
 
 import dataclasses
 import functools
@@ -38,10 +38,10 @@ from prompt_tuning.tuning.registry import get_method
 
 
 def check_output(folder: str) -> None:
-  """Ensures that a run can write its results, before it works for them.
+  """Ensures that a run can write its results, before it computes them.
 
   Raises:
-    ValueError: it is not a local path or an address gs://.
+    ValueError: it is neither a local path nor a gs:// address.
     ImportError: a package is missing for it.
     OSError: the folder cannot be written.
   """
@@ -52,21 +52,21 @@ def check_output(folder: str) -> None:
 
 
 def mesh_shape(run: Run) -> meshes.MeshShape:
-  """Returns how many devices stand along each axis."""
+  """Returns how many devices there are along each axis."""
   return meshes.MeshShape(**run.mesh or {})
 
 
 def config_changes(run: Run) -> dict[str, Any]:
-  """Returns what a run sets of a model's config, whatever its shape."""
+  """Returns the fields of a model's config that a run sets, whatever the model's shape."""
   trains = {name: getattr(run, name) for name in ('dropout_rate', 'rematerialise') if isinstance(run, TrainRun)}
   return {'attention': run.attention, **trains}
 
 
 def config(run: Run) -> Any:
-  """Returns the config of a run's architecture, or None if the checkpoint tells the shape.
+  """Returns the config of a run's architecture, or None if the checkpoint gives the shape.
 
   Raises:
-    ValueError: there is no such architecture, or its options do not make one.
+    ValueError: there is no such architecture, or its options cannot be used.
   """
   if run.architecture is None:
     return None
@@ -105,7 +105,7 @@ def vocabulary(run: Run) -> Any:
   path = chosen.options.get('path')
   elsewhere = path or chosen.options.get('default') or storage.is_remote(folder)
   if folder and not elsewhere and not os.path.isdir(folder):
-    loading.open_checkpoint(folder)  # says that there is none
+    loading.open_checkpoint(folder)  # raises an error: there is none
   if path is None and folder and not storage.is_remote(folder):
     try:
       return vocabulary_folders.load_vocabulary(folder, **numbers)
@@ -123,7 +123,7 @@ _VOCABULARY_OPTIONS = {'folder': (), 'sentencepiece': ('path', 'extra_ids', 'def
 
 
 def _warn_of_another_end(model: str | None, eos_id: int) -> None:
-  """Logs that token ids end with another id than the model's folder says."""
+  """Logs a warning if texts of token ids end with another id than the model's folder says."""
   folder = loading.find_model(model) if model else ''
   ends = () if not folder or storage.is_remote(folder) else token_files.end_ids(folder)
   if ends and eos_id not in ends:
@@ -132,7 +132,7 @@ def _warn_of_another_end(model: str | None, eos_id: int) -> None:
 
 
 def _require_model(path: str | None) -> None:
-  """Raises an error if there is no model at a local path, or a run that trained."""
+  """Raises an error if a local path is the folder of a run instead of a model."""
   folder = '' if path is None else loading.find_model(path)
   if folder and not storage.is_remote(folder):
     require_no_run(folder)
@@ -151,7 +151,7 @@ def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
 
   Args:
     run: the run.
-    mesh: another mesh than the run's.
+    mesh: a mesh to use instead of the run's.
 
   Raises:
     FileNotFoundError: there is no checkpoint, or no vocabulary.
@@ -160,7 +160,7 @@ def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
   words, shape, mesh = vocabulary(run), config(run), mesh or meshes.make_mesh(mesh_shape(run))
   if run.model is None:
     if words.size > shape.vocab_size:
-      raise ValueError(f'The vocabulary {words} has {words.size} tokens, but the embedding of the model '
+      raise ValueError(f'The vocabulary {words} has {words.size} tokens, but the embedding of the model has '
                        f'{shape.vocab_size} rows. Use a vocabulary for this model.')
     model = loading.random_model(dataclasses.replace(shape, mesh=mesh), seed=run.seed or 0, vocabulary=words)
   else:
@@ -182,7 +182,7 @@ def around(run: Run, model: LanguageModel) -> LanguageModel:
 
 
 def task(run: Run, chosen: Choice | None = None) -> Task | Mixture:
-  """Returns the task of a run, or another one for it; tasks of SeqIO are tokenised with the run's vocabulary.
+  """Returns the task of a run, or the `chosen` one; tasks of SeqIO are tokenised with the run's vocabulary.
 
   Raises:
     ValueError: there is no such task, or a file cannot be read.
@@ -203,7 +203,7 @@ def lengths_given(run: Run) -> dict[str, int] | None:
 
 
 def sampler(run: Run) -> Sampler:
-  """Returns how tokens are chosen.
+  """Returns a run's sampler.
 
   Raises:
     ValueError: there is no such sampler or option.
@@ -217,7 +217,7 @@ def sampler(run: Run) -> Sampler:
 
 
 def method(chosen: Choice, model: Any) -> Method:
-  """Returns the tuning method of a name for a model.
+  """Returns the chosen tuning method, built for a model.
 
   Raises:
     ValueError: there is none, or an option cannot be used.
@@ -242,6 +242,14 @@ def default_first_values(chosen: Choice) -> str:
   return field.default if field is not None and isinstance(field.default, str) else "the method's own"
 
 
+def read_first_values(run: TrainRun) -> None:
+  """Reads the files that a run's first values come from, to find errors before the model is read."""
+  if run.start_from is not None:
+    saved.load_trained(run.start_from)
+  if (path := first_values.file_of(run.method.options.get('init'))) is not None:
+    saved.load_prompt(path)
+
+
 def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> None:
   """Raises ValueError if the run's patterns do not match exactly the names of the trained tensors."""
   if run.trainable is None:
@@ -255,29 +263,35 @@ def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> 
                      "nothing else. To retrain parameters, set method='retrained' and its patterns.")
 
 
-def optimizer(run: TrainRun, start: int) -> Optimizer:
-  """Returns the optimizer of a run that starts at a global step."""
+def optimizer(run: TrainRun, start: int, rate: float | None = None) -> Optimizer:
+  """Returns the optimizer of a run.
+
+  Args:
+    run: the run.
+    start: the global step at which it starts.
+    rate: Adafactor's learning rate if the run gives none; None is the method's for any model.
+  """
   options = dict(run.optimizer.options)
   own = options.pop('learning_rate', None)
   if own is not None and run.schedule == 'constant':
     return make_optimizer(run.optimizer.name, options, own)
-  rate = run.learning_rate or own or _default_rate(run)
+  rate = run.learning_rate or own or _default_rate(run, rate)
   first = 0 if run.global_schedule else start
   schedule = create_schedule(run.schedule, rate, run.warmup_steps, run.decay_steps or end(run, start) - first)
   return make_optimizer(run.optimizer.name, options, (lambda step: schedule(step - first)) if first else schedule)
 
 
-def _default_rate(run: TrainRun) -> float:
+def _default_rate(run: TrainRun, rate: float | None) -> float:
   if run.optimizer.name == 'adafactor':
-    return get_method(run.method.name).learning_rate
+    return rate or get_method(run.method.name).learning_rate
   default = getattr(find_optimizer(run.optimizer.name), 'learning_rate', None)
   if not isinstance(default, float):
-    raise ValueError(f'The optimizer {run.optimizer.name} has no default rate. Give learning_rate=NUMBER.')
+    raise ValueError(f'The optimizer {run.optimizer.name} has no default learning rate. Give learning_rate=NUMBER.')
   return default
 
 
 def end(run: TrainRun, start: int) -> int:
-  """Returns the global step at which a run ends that starts from a checkpoint of step `start`."""
+  """Returns the global step at which a run from a checkpoint of step `start` ends."""
   return run.total_steps if run.steps is None else start + run.steps
 
 

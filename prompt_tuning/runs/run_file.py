@@ -1,4 +1,4 @@
-"""The file of a run: its settings as TOML, those that differ from their defaults."""
+"""The file of a run: the settings that differ from their defaults, as TOML."""
 
 import os
 import tomllib
@@ -36,7 +36,7 @@ def text(settings: Mapping[str, Any], *, program: str) -> str:
 
 
 def write(path: str, settings: Mapping[str, Any], *, program: str, config_text: str = '') -> None:
-  """Writes settings as a run's file, and beside it the gin configuration that described them, if there is one."""
+  """Writes settings as a run's file, and next to it the gin configuration that described them, if any."""
   from prompt_tuning.files import storage
 
   if config_text:
@@ -45,7 +45,7 @@ def write(path: str, settings: Mapping[str, Any], *, program: str, config_text: 
 
 
 def read_beside(prompt: str) -> dict[str, Any]:
-  """Returns the settings of the run that a folder, or the folder of a file, belongs to; {} if no file tells them."""
+  """Returns the settings of the run that a folder, or the folder of a file, belongs to; {} if it has no file."""
   from prompt_tuning.files import storage
 
   for folder in (prompt, os.path.dirname(prompt)):

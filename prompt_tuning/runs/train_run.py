@@ -16,14 +16,14 @@ class TrainRun(Run):
   Attributes:
     output: the folder of the run, local or gs://; a run that is there is resumed.
     loss_weight: the column of the file that weights each row's targets in the loss; none weights all equally.
-    train_on: the turns of a conversation whose loss is minimised: all of the assistant, or its last.
-    method: what is trained: prompt, prefix, layer_prompts, low_rank, retrained, or one that a module registers.
-    start_from: a run's folder or a file of trained tensors, which are the first values; for any method.
-    trainable: regular expressions that must match the names of the trained tensors and no frozen parameter; none does
-      not check.
+    train_on: the turns of a conversation whose loss is minimised: all of the assistant's, or its last.
+    method: the tuning method: prompt, prefix, layer_prompts, low_rank, retrained, or one that a module registers.
+    start_from: a run's folder or file whose trained tensors are the first values; for any method.
+    trainable: regular expressions that must match the names of the trained tensors and no frozen parameter; none
+      checks nothing.
     steps: training steps.
     total_steps: the global step at which the run ends, the checkpoint's steps included, instead of steps.
-    learning_rate: none is the method's, for its optimizer; a given optimizer has its own.
+    learning_rate: none means one that suits the method and the model, for Adafactor; else the optimizer's own.
     schedule: factors of the learning rate, joined by *: constant, linear_warmup, rsqrt_decay, linear_decay,
       cosine_decay.
     warmup_steps: steps of linear_warmup, after which the decays start.
@@ -32,31 +32,31 @@ class TrainRun(Run):
     optimizer: adafactor, adamw, any function of optax, or one that a module registers.
     loss: cross_entropy, margin, pairwise_cosine, pairwise_distance, or one that a module registers.
     loss_divisor: what the summed loss is divided by: tokens, a number, or none.
-    microbatches: a batch is run in so many parts.
+    microbatches: the number of parts that a batch is run in.
     packed: put several examples into a row if they fit.
-    buckets: ascending lengths of inputs; batches are as long as their rows need.
+    buckets: ascending lengths of inputs; batches are only as long as their rows need.
     dropout_rate: share of activations dropped in training.
     rematerialise: full keeps only each layer's input, for less memory and more time.
-    evaluation_data: a task to evaluate on, instead of the one that is trained.
+    evaluation_data: a task to evaluate on, instead of the one that is learnt.
     evaluation_split: the split to evaluate on; none is validation, or train if there is none.
-    evaluation_max_input_length: as max_input_length, of evaluations; none is as in training.
-    evaluation_max_target_length: as max_target_length, of evaluations; none is as in training.
+    evaluation_max_input_length: max_input_length of evaluations; none is as in training.
+    evaluation_max_target_length: max_target_length of evaluations; none is as in training.
     evaluation_period: steps from one evaluation to the next; none is a quarter of the run.
-    evaluation_examples: generate for so many examples; 0 for none of them; none for all.
-    compare: evaluate the frozen model alone first, to compare with.
-    loss_steps: batches of the evaluation's loss; 0 is none.
-    written_examples: so many predictions are written; none is all.
-    objective: the metric, or loss, that tells which step is best; none is the first metric.
-    patience: stop after so many evaluations without a better one.
-    stop_accuracy: stop when this share of the last stop_examples examples' tokens is right.
+    evaluation_examples: how many examples predictions are generated for; 0 is no example, none is all.
+    compare: evaluate the frozen model alone first, for comparison.
+    loss_steps: batches of the evaluation loss; 0 skips it.
+    written_examples: how many predictions are written; none is all.
+    objective: the metric, or loss, that selects the best step; none is the first metric.
+    patience: stop after this many evaluations without improvement.
+    stop_accuracy: stop when this share of the tokens of the last stop_examples examples is right.
     stop_examples: see stop_accuracy.
     saving_period: steps from one saved state to the next.
     keep: how many states are kept; none keeps all.
-    log_period: steps from one line of figures to the next.
-    cache_limit: bytes of memory for texts whose keys and values are cached; further ones go to disk.
+    log_period: steps from one line of metrics to the next.
+    cache_limit: bytes of memory for the cached keys and values of texts; the rest goes to disk.
     extend: resume the run with more steps even if its learning rate depends on their number.
-    check_frozen: compare all that is frozen with the checkpoint at the end, to the last bit.
-    profile: record steps with JAX's profiler: a number of steps, after the first ten.
+    check_frozen: at the end, compare all frozen parameters with the checkpoint, to the last bit.
+    profile: how many steps JAX's profiler records, after the first ten.
   """
 
   executor: ClassVar[str] = 'training'
@@ -108,14 +108,14 @@ class TrainRun(Run):
     if self.model is None and self.architecture is None:
       raise ValueError('model is missing. Give model=FOLDER, a Hugging Face folder or a T5X checkpoint.')
     if self.data is None:
-      raise ValueError('data is missing. Give data=FILE, a .jsonl or .tsv file, or the name of a task.')
+      raise ValueError('data is missing. Give data=FILE, a .jsonl, .tsv or .csv file, or the name of a task.')
     if self.output is None:
       raise ValueError('output is missing. Give output=FOLDER, the folder of the run.')
     if (self.steps is None) == (self.total_steps is None):
       if self.steps is None or self.steps != type(self).steps:
         raise ValueError(f'steps={self.steps} and total_steps={self.total_steps} cannot be used together. '
                          'Give one of them.')
-      object.__setattr__(self, 'steps', None)  # its default, beside a total that was given
+      object.__setattr__(self, 'steps', None)  # its default gives way to a total
     if self.packed and self.buckets is not None:
       raise ValueError(f'packed=True and buckets={",".join(map(str, self.buckets))} cannot be used together: rows that '
                        'hold several examples have one length. Leave one of them out.')
@@ -133,7 +133,7 @@ class TrainRun(Run):
     return self.evaluation_period or max(1, (self.steps or 4000) // 4)
 
   def decides(self) -> dict[str, Any]:
-    """Returns the settings that decide what is learnt: the steps only if the learning rate falls until the last."""
+    """Returns the settings that decide what is learnt: the steps only if the learning rate decays until the last."""
     settings = super().decides()
     if not any(name in self.schedule for name in ('linear_decay', 'cosine_decay')) or self.decay_steps is not None:
       settings = {name: value for name, value in settings.items() if name not in ('steps', 'total_steps')}

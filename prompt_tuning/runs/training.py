@@ -1,4 +1,4 @@
-"""Executes a run that trains: builds its objects, trains, and prints what was gained."""
+"""Executes a run that trains: builds its objects, trains, and prints the metrics before and after."""
 
 import dataclasses
 import json
@@ -30,8 +30,10 @@ from prompt_tuning.training.evaluations import Evaluations, Evaluator, require_o
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.settings import Saving, Stop
+from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
+_IN_SCALE = ('adafactor', 'adamw')  # optimizers whose updates have the size of their rate
 BEFORE = 'before.json'  # in a run's folder: the evaluation of the frozen model alone
 
 
@@ -42,10 +44,10 @@ class Training:
   Attributes:
     described: the run's values.
     model: the frozen model.
-    method: what is trained.
-    task: the task that it learns.
+    method: the tuning method.
+    task: the task that is learnt.
     lengths: most tokens of 'inputs' and 'targets'.
-    buckets: lengths of inputs that batches may have besides.
+    buckets: further lengths that the inputs of a batch may have.
     evaluations: what is evaluated during training.
     optimizer: updates the trained tensors.
     loss: what is minimised.
@@ -62,11 +64,11 @@ class Training:
   loss: Loss
 
   def run(self, *, config_text: str = '', command: str = '') -> loop.Run:
-    """Trains, or resumes the run in its folder; returns the ended run.
+    """Trains, or resumes the run in its folder; returns the finished run.
 
     Args:
       config_text: the run's gin configuration, for `config.gin`.
-      command: the words of the next command, such as 'prompt-tuning'; none prints no table.
+      command: the beginning of the next commands, such as 'prompt-tuning'; '' prints no table.
     """
     with lock.held(self.described.output):
       return self._run(config_text, command)
@@ -92,7 +94,7 @@ class Training:
     return ended
 
   def _before(self) -> dict[str, float]:
-    """Returns what the frozen model alone reaches; of a run that is resumed, what it reached when the run began."""
+    """Returns the frozen model's own metrics; for a resumed run, those from when it began."""
     path = storage.join(self.described.output, BEFORE)
     content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
     if content is not None:
@@ -109,18 +111,18 @@ class Training:
     """Prints that nothing frozen has changed.
 
     Raises:
-      RuntimeError: something has, which is a bug of this package.
+      RuntimeError: something has, which is a bug in this package.
     """
     again = objects.load_model(dataclasses.replace(self.described, new_layers=None), mesh=self.model.module.config.mesh)
     count, names = new_layers.changed(self.model, again)
     if names:
-      raise RuntimeError(f'{len(names)} of {count} frozen arrays have changed, first {names[0]}. Report this bug.')
+      raise RuntimeError(f'{len(names)} of {count} frozen arrays have changed, such as {names[0]}. Report this bug.')
     if multihost.is_main():
       print(f'All {count} frozen arrays are unchanged to the last bit.')
 
 
 def run(described: TrainRun) -> loop.Run:
-  """Trains, or resumes the run in its folder; returns the ended run."""
+  """Trains, or resumes the run in its folder; returns the finished run."""
   return build(described).run()
 
 
@@ -136,7 +138,8 @@ def build(run: TrainRun) -> Training:
   task = objects.task(run)
   chosen = evaluations(run, task)
   objects.optimizer(run, 0)  # errors are found before the model is read
-  if run.new_layers is None:  # those of the new layers are only known with them
+  objects.read_first_values(run)
+  if run.new_layers is None:  # with new layers, the vocabulary is known only with them
     objects.loss(run, words)
   model = read_model(run)
   method = objects.method(run.method, model)
@@ -147,14 +150,23 @@ def build(run: TrainRun) -> Training:
   longest, buckets = lengths(run, model, task)
   check_turns(task, run.split, model.layout(method.layout()), longest)
   check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
-  if method.layout().cached:  # inputs are apart from the rows
+  if method.layout().cached:  # inputs are not part of the rows
     buckets = run.buckets
-  return Training(run, model, method, task, longest, buckets, chosen, objects.optimizer(run, model.step),
+  return Training(run, model, method, task, longest, buckets, chosen, optimizer(run, method, model),
                   objects.loss(run, model.vocabulary))
 
 
+def optimizer(run: TrainRun, method: Method, model: Any) -> Optimizer:
+  """Returns the optimizer of a run for a method and a model, and warns of a rate that suits neither."""
+  rate = method.rate(model)
+  far = rates.warning(run.learning_rate or rate, rate)
+  if far is not None and run.optimizer.name in _IN_SCALE:
+    say(f'Warning: {far}')
+  return objects.optimizer(run, model.step, rate)
+
+
 def read_model(run: Run) -> LanguageModel:
-  """Reads a run's frozen model, and says so. Raises what `objects.load_model` raises."""
+  """Reads a run's frozen model, and prints that. Raises what `objects.load_model` raises."""
   with phase(f'Reading {run.model or "a model of random weights"}', say):
     return objects.load_model(run)
 
@@ -180,7 +192,7 @@ def evaluations(run: TrainRun, task: Task | Mixture) -> Evaluations:
   evaluated = task if other is None or other == run.data else objects.task(run, other)
   split = run.evaluation_split or evaluated.judged_split()
   if run.loss_steps or run.evaluation_examples != 0:
-    evaluated.parts(split)  # rather now than after a thousand steps
+    evaluated.parts(split)  # an error now, rather than after a thousand steps
   given = {'inputs': run.evaluation_max_input_length, 'targets': run.evaluation_max_target_length}
   chosen = Evaluations(
     task=None if evaluated is task else evaluated, split=split,
@@ -207,8 +219,8 @@ def measure(model: LanguageModel, task: Task | Mixture, split: str) -> tuple[dic
   """Returns lengths and buckets for the first thousand examples of each task.
 
   Returns:
-    The most tokens of 'inputs' and 'targets'; and, if few inputs are far longer than the rest, the length of the rest
-    as a bucket, so that not every batch is as long as they are, else None.
+    The most tokens of 'inputs' and 'targets'; and, if a few inputs are far longer than the rest, a bucket of the
+    rest's length, so that most batches are not padded to the longest; else None.
   """
   found, counts = {'inputs': 1, 'targets': 1}, []
   for each, _ in task.parts(split):
@@ -228,14 +240,14 @@ def say(text: str) -> None:
 
 
 def say_new_folder(output: str) -> None:
-  """Says that the folder which a run's folder or file belongs to is made, if it does not exist: it may be a slip."""
+  """Says that a run's parent folder will be created if it does not exist, because the path may be a typo."""
   parent = os.path.dirname(output.rstrip('/'))
   if parent and not storage.is_remote(output) and not os.path.exists(parent):
-    say(f'The folder {parent} does not exist yet: it is made.')
+    say(f'The folder {parent} does not exist yet; it will be created.')
 
 
 def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command: str) -> str:
-  """Returns what a run has gained, where it is, and what to type next."""
+  """Returns the metrics before and after a run, the path of its tensors, and the next commands to type."""
   best = ended.best or {}
   after = best.get('metrics') or ended.metrics
   width = max((len(name) for name in after), default=0)

@@ -21,7 +21,7 @@ def trained(run: Use, model: LanguageModel) -> saved.Trained | Ensemble:
   Several files are an ensemble.
 
   Raises:
-    ValueError: what is found does not fit, or there is nothing and first values are forbidden.
+    ValueError: the tensors do not fit, or there are none and first values are forbidden.
   """
   if isinstance(run.prompt, tuple):
     return Ensemble([_member(run, path, model) for path in run.prompt], run.ensemble)
@@ -40,7 +40,7 @@ def _member(run: Use, path: str, model: LanguageModel) -> saved.Trained:
 def _trained(run: Use, model: LanguageModel) -> saved.Trained:
   chosen = run.method
   if chosen is not None and chosen.name == 'prompt' and run.prompt is not None:
-    chosen = chosen.with_options(init='uniform')  # which is not used: the embedding need not be read for it
+    chosen = chosen.with_options(init='uniform')  # unused; unlike the default, it does not read the embedding
   made = None if chosen is None else method(chosen, model)
   if run.prompt is not None:
     found = saved.load_for(model, run.prompt, any_model=run.any_model)
@@ -53,16 +53,16 @@ def _trained(run: Use, model: LanguageModel) -> saved.Trained:
     if PATH in reader.names():
       return _as_chosen(run, saved.Trained({PATH: reader.read(PATH)}, about), made)
   if run.first_values_seed is None:
-    raise ValueError(f'{run.model} holds no {PATH}, and first_values_seed=None forbids to draw one. Give prompt=FILE, '
+    raise ValueError(f'{run.model} holds no {PATH}, and first_values_seed=None forbids drawing one. Give prompt=FILE, '
                      'or another checkpoint.')
   return saved.Trained(trees.flatten(made.initialise(jax.random.key(run.first_values_seed), model)), about)
 
 
 def _as_chosen(run: Use, found: saved.Trained, made: Method) -> saved.Trained:
-  """Returns what a file holds, used as the run's method says if the file does not.
+  """Returns what a file holds, used as the run's method says if the file does not say.
 
   Raises:
-    ValueError: the file holds a prompt of another length, or says that it is used otherwise.
+    ValueError: the file holds a prompt of another length, or says that it is used differently.
   """
   prompt, length = found.prompt(), run.method.options.get('length')
   if prompt is not None and length is not None and len(prompt.vectors) != length:

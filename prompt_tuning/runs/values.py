@@ -1,4 +1,4 @@
-"""Checks of a run's values, and what they are as text on a command line."""
+"""Checks of a run's values, and their form as text on a command line."""
 
 import dataclasses
 import types
@@ -22,7 +22,7 @@ _NONE = ('none', 'None')
 
 
 def checked(name: str, value: Any, hint: Any) -> Any:
-  """Returns a value as its type has it, such as a tuple for a list.
+  """Returns a value converted to its type, such as a list to a tuple.
 
   Raises:
     ValueError: it is of another type or out of range; the message names it as `name=value`.
@@ -42,10 +42,10 @@ def checked(name: str, value: Any, hint: Any) -> Any:
 
 
 def parsed(name: str, text: str, hint: Any) -> Any:
-  """Returns what a text on a command line stands for: lists are joined by commas, mappings are `a=b,c=d`.
+  """Returns the value that a text on a command line gives: lists are joined by commas, mappings are `a=b,c=d`.
 
   Raises:
-    ValueError: it is nothing of that type.
+    ValueError: it is not of that type.
   """
   options = _options(hint)
   if text in _NONE and type(None) in options:
@@ -119,7 +119,7 @@ def _options(hint: Any) -> tuple[Any, ...]:
 
 
 def _expected(options: tuple[Any, ...]) -> str:
-  """Returns what a value that is one of a few words can be; nothing for other types."""
+  """Returns the words that a value can be, for a message; '' for types without a list of words."""
   words = [str(word) for option in options if typing.get_origin(option) is typing.Literal
            for word in typing.get_args(option)]
   if not words:

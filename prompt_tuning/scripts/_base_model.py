@@ -4,12 +4,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-# Settings of a run that trained which describe its model.
+# Settings of a training run that describe its model.
 _SETTINGS = ('model', 'imports', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
 
 
 def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) -> Any:
-  """Returns the outline of a prompt's model; its embedding is read when it is asked for.
+  """Returns the abstract model of a prompt; its embedding is read when it is asked for.
 
   Args:
     prompt: a run's folder, a file (in the folder of a run or not) or a PEFT folder.
@@ -18,7 +18,7 @@ def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) 
 
   Raises:
     FileNotFoundError: there is no prompt, no model or no vocabulary.
-    ValueError: nothing names the model, or it does not take its embedding from its checkpoint.
+    ValueError: nothing names the model, or the model does not take its embedding from its checkpoint.
   """
   from prompt_tuning.runs import run_file
 

@@ -24,7 +24,7 @@ class Experiment:
     return os.path.join(self.folder, *names)
 
   def described(self, file: str, run: str = 'unused', **values: Any) -> Any:
-    """Returns the program that a gin file describes with some macros set, without running it."""
+    """Returns the run that a gin file describes with some macros set, without executing it."""
     from prompt_tuning.programs import launch
 
     return launch.build('train', self._arguments('train', file, MODEL_DIR=self.path(run), **values))[0]

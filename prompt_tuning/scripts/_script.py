@@ -1,4 +1,4 @@
-"""Shared by the scripts: flags, and one message instead of a stack trace for a user's mistake."""
+"""Shared by the scripts: flags, and one message instead of a stack trace for a user's error."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ def parser(name: str, description: str) -> argparse.ArgumentParser:
 
 def run(flags: argparse.ArgumentParser, argv: Sequence[str] | None,
         body: Callable[[argparse.Namespace], int | None]) -> int:
-  """Runs `body` with the flags; returns its exit status (0 for None), or 2 after the message of a user's mistake."""
+  """Runs `body` with the flags; returns its exit status (0 for None), or 2 after the message about a user's error."""
   try:
     return body(flags.parse_args(argv)) or 0
   except (ValueError, OSError, ImportError) as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def read_base_model(options: argparse.Namespace) -> Any:
-  """Returns the outline of the decoder-only model that a prompt was trained for, see `convert`.
+  """Returns the abstract decoder-only model that a prompt was trained for, see `convert`.
 
   Raises:
     FileNotFoundError: there is no such model.
@@ -33,7 +33,7 @@ def write_row(options: argparse.Namespace, tensors: Mapping[str, Any], about: Ma
     options: `source`, `destination`, `text` and `dtype`, see `convert`.
     tensors: the trained tensors.
     about: their metadata.
-    model: the outline of their model.
+    model: their abstract model.
 
   Raises:
     ValueError: the tensors are not a prompt alone, or vLLM cannot place or represent it.
@@ -47,8 +47,8 @@ def write_row(options: argparse.Namespace, tensors: Mapping[str, Any], about: Ma
   trained = Trained(tensors, about)
   conditioning = trained.conditioning(model)
   if conditioning.given() != ('decoder.prompt',) or conditioning.parameters:
-    raise ValueError(f'{options.source} holds {", ".join(sorted(tensors))[:200]}, but vLLM takes nothing but '
-                     'embeddings in the place of tokens: a prompt, without prefixes, layer prompts or changed '
+    raise ValueError(f'{options.source} holds {", ".join(sorted(tensors))[:200]}, but vLLM takes only '
+                     'embeddings in place of tokens: a prompt, without prefixes, layer prompts or changed '
                      'parameters. Serve it with this package.')
   given, placement = conditioning.decoder, trained.layout().placement
   _require_causal(options.source, given.visibility, placement.__name__)
@@ -74,7 +74,7 @@ def _require_causal(source: str, visibility: Any, placement: str) -> None:
                                     ('see_input', visibility.input or placement == 'before')) if not seen]
   if hidden:
     raise ValueError(f'{source} holds a prompt that was trained with {" and ".join(f"{each}=False" for each in hidden)}'
-                     ', but in vLLM every position sees all before it. Serve it with this package.')
+                     ', but in vLLM every position sees all that come before it. Serve it with this package.')
 
 
 def _row(options: argparse.Namespace, model: Any, placement: Any, length: int) -> tuple[list[int], Any]:
@@ -88,7 +88,7 @@ def _row(options: argparse.Namespace, model: Any, placement: Any, length: int) -
   if options.text is None:
     return [], np.arange(length)
   if placement in layouts.IN_TURNS.values():
-    raise ValueError(f'text= cannot be used: {options.source} holds a prompt that stands in a turn of a conversation '
+    raise ValueError(f'text= cannot be used: {options.source} holds a prompt inside a turn of a conversation '
                      f'({placement.__name__}). Leave it out, and send the prompt as the first part of that message.')
   if os.path.isfile(options.text):
     try:
@@ -102,8 +102,8 @@ def _row(options: argparse.Namespace, model: Any, placement: Any, length: int) -
 
 def _told(options: argparse.Namespace, ids: list[int], placement: str) -> str:
   if options.text is not None:
-    return f', placed {placement} in the {len(ids)} tokens of {options.text!r:.60}. A row for completions.'
+    return f', placement {placement}, and {len(ids)} tokens of {options.text!r:.60}. A row for completions.'
   if placement.startswith('at_'):
     return f', for the first part of the {placement.removeprefix("at_")} message of a chat.'
-  return (f'. It was trained to stand {placement} in the whole text: in a part of a chat it stands after the header of '
-          'a message. --text writes whole rows.')
+  return (f'. It was trained with the placement {placement} in a whole text, but in a part of a chat it comes after '
+          'the header of a message. --text writes whole rows.')

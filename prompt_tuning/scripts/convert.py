@@ -8,7 +8,7 @@
   prompt-tuning convert --to vllm runs/reviews row.pt --text 'Review: a gem'     # a whole row for vLLM's completions
 
 SOURCE is a .npy file, a .safetensors file, the folder of a run, or the folder of a PEFT adapter (prompt tuning,
-p-tuning, CPT, multitask prompts, prefix tuning, cartridge). The suffix of DESTINATION gives its format: .npy,
+p-tuning, CPT, multitask prompts, prefix tuning, cartridges). The suffix of DESTINATION gives its format: .npy,
 .safetensors, or none for a folder that PEFT loads. --model describes the base model. For a prompt, --stack is enough,
 except with Gemma: that model scales prompts of this package, but not of PEFT.
 
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.add_argument('--to', choices=('vllm',), help="write the tensor of vLLM's prompt_embeds, whatever the suffix")
   flags.add_argument('--text', metavar='FILE_OR_TEXT', help='with --to vllm: the text of a whole row; the last line '
                                                             'break of a file is left out')
-  flags.add_argument('--dtype', choices=_script.DTYPES, help="with --to vllm: the numbers' type; default: the "
-                                                             "checkpoint's")
+  flags.add_argument('--dtype', choices=_script.DTYPES, help="with --to vllm: the type of the values; default: "
+                                                             "the checkpoint's")
   return _script.run(flags, argv, lambda options: (_convert if options.to is None else _convert_to_vllm)(options))
 
 
@@ -201,7 +201,7 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
 
 
 def _with_scale(base: Base, about: Mapping[str, Any]) -> Base:
-  """Returns the properties with the scale of embedded tokens, if the file of a run tells the model's family."""
+  """Returns the properties with the scale of embedded tokens, if the file of a run names the model's family."""
   made_for, config = about.get('made_for') or {}, about.get('model_config') or {}
   family = made_for.get('family') or config.get('model_type')
   width = made_for.get('width') or config.get('hidden_size')
@@ -211,7 +211,7 @@ def _with_scale(base: Base, about: Mapping[str, Any]) -> Base:
 
 
 def _require_scale(source: str, tensors: Mapping[str, Any], base: Base) -> None:
-  """Raises ValueError if a prompt of a decoder-only model would be converted without knowing whether it is scaled."""
+  """Raises ValueError if a decoder-only model's prompt would be converted without knowing if the model scales it."""
   from prompt_tuning.checkpoints import peft
 
   if peft.DECODER_PROMPT in tensors and base.embedding_scale is None:

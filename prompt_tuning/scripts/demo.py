@@ -35,8 +35,8 @@ def main() -> None:
   path = os.path.join(options.model_dir, 'prompt.npy')
   prompt.save(path)
   after = pt.evaluate(model, options.task, prompt)['accuracy']
-  print(f'Accuracy before {before:.1f} %, after {after:.1f} % (of 3200 lists that training never shows); '
-        f'tuning took {took:.0f} s, all of it {time.monotonic() - began:.0f} s.')
+  print(f'Accuracy before {before:.1f} %, after {after:.1f} % (on 3200 lists that are never trained on); '
+        f'tuning took {took:.0f} s, everything {time.monotonic() - began:.0f} s.')
   print(f'The prompt is {path} ({os.path.getsize(path):,} bytes, step {run.best["step"]}).')
   questions = ['3 1 2 6 5 4', '6 6 1 2 2 5', '1 4 4 3 6 2']
   for question, answer in zip(questions, model.predict(questions, prompt=prompt, max_length=8), strict=True):

@@ -50,10 +50,10 @@ def _study(options: argparse.Namespace) -> None:
   found = {'seconds': time.monotonic() - began, 'without a prefix': without, 'prefix on task': matrix,
            'same answers': overlap, 'new tasks': learnt}
   study.experiment.write(found, table(found))
-  print(f'All of it took {time.monotonic() - began:.0f} s.')
+  print(f'Everything took {time.monotonic() - began:.0f} s.')
   try:
     pictures = [reports.matrix([list(row.values()) for row in matrix.values()], tasks, tasks,
-                               study.experiment.path('matrix.png'), axes=('prefix tuned for', 'tried on'),
+                               study.experiment.path('matrix.png'), axes=('prefix tuned for', 'evaluated on'),
                                title='Accuracy (%) of every prefix on every task')]
     pictures += study.draw_attention(_SHOWN, runs[_SHOWN])
     print('Pictures:', ', '.join(pictures))

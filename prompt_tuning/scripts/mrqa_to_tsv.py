@@ -8,7 +8,7 @@ The first line of an MRQA file is a header object, which is skipped; then comes 
 The columns:
   id        the question's `qid`
   question  its text
-  context   the text that answers it
+  context   the text that holds the answer
   answer    its first answer, empty if there is none
   answers   all answers, as a JSON list
 

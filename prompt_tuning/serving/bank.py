@@ -1,7 +1,7 @@
 """The caches of answers that run together, and the compiled programs that read and write them.
 
-A bank has `rows` slots, and `places` in each cache of a slot. Both grow and shrink in few sizes, by copying: a decoding
-step costs what its largest slot costs, so answers of very different lengths are in different banks.
+A bank has `rows` slots, and `places` in each cache of a slot. Both grow and shrink through a few sizes, by copying: a
+decoding step costs what its largest slot costs, so answers of very different lengths are in different banks.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Draw:
     sampling: its fields have a value for each slot.
     keys: [B, 2] of the answers' noise, see `key_of`.
     counts: the tokens that each has generated.
-    active: whether the slot holds an answer that is to grow.
+    active: whether the slot holds an answer that still grows.
   """
 
   sampling: Sampling
@@ -79,7 +79,7 @@ class Bank:
 
 
 def size_of(model: Any, rows: int, places: Mapping[str, int]) -> int:
-  """Returns the bytes of the caches of so many slots with so many places."""
+  """Returns the bytes of the caches of this many slots with these places."""
   width = jnp.dtype(model.module.config.dtype).itemsize
   return sum(2 * layers * heads * head_dim * width * rows * places[name]
              for name, (layers, heads, head_dim) in cache_shapes(model.module).items())

@@ -6,8 +6,8 @@
     answer = engine.submit(Request(engine.ids_of('Good film!'), prompt='reviews', max_tokens=8))
     print(answer.result().text)
 
-A thread of its own takes requests from the queue into slots, reads their inputs in packs, and lets one decoding step
-generate a token in every slot. An answer does not depend on those beside it: its noise depends on its seed and on the
+A separate thread takes requests from the queue into slots, reads their inputs in packs, and lets one decoding step
+generate a token in every slot. An answer does not depend on the others: its noise depends on its seed and on the
 numbers of its tokens alone.
 """
 
@@ -42,12 +42,12 @@ class Engine:
     max_length: the most places that an answer takes: its prompt, input and tokens.
     queue: the most requests that wait.
     prompt_memory: bytes of the keys and values of prompts that are kept.
-    cache_memory: bytes of the caches of running answers; requests wait while there is no room.
+    cache_memory: bytes of the caches of running answers; requests wait until there is room.
 
   Attributes:
     prompts: the loaded prompts.
     ready: whether the first programs are compiled.
-    failed: the exception after which the engine could not go on, or None.
+    failed: the exception that ended the engine, or None.
     wait_failed: set when `failed` is.
 
   Raises:
@@ -60,7 +60,7 @@ class Engine:
     for name, value in (('slots', slots), ('max_length', max_length), ('queue', queue)):
       require_number(name, value, least=1, whole=True)
     if getattr(config, 'prefix_lm', False) or getattr(config, 'features', 0) or getattr(config, 'classes', 0):
-      raise ValueError('This model cannot be served: its inputs see what follows them, or are no tokens. Use '
+      raise ValueError('This model cannot be served: its inputs see what follows them, or are not tokens. Use '
                        '`predict`.')
     self.model, self.slots = model, slots
     self.max_length = min(max_length, getattr(config, 'position_count', 0) or max_length)
@@ -80,12 +80,12 @@ class Engine:
     self._thread = threading.Thread(target=self._run, name='engine', daemon=True)
 
   def start(self) -> 'Engine':
-    """Compiles the first programs, and starts to answer."""
+    """Compiles the first programs, and starts to generate."""
     self._state = 'running'
     warm_up(self.model, self.slots)
     self.ready = True
     self._thread.start()
-    atexit.register(self.close)  # a thread that runs compiled programs must not meet the end of Python
+    atexit.register(self.close)  # a thread that runs compiled programs must end before Python does
     return self
 
   def __enter__(self) -> 'Engine':
@@ -109,15 +109,15 @@ class Engine:
 
     Raises:
       UnknownPrompt: no prompt of the request's name is loaded.
-      QueueFull: as many requests wait as may.
-      Draining: the engine ends.
-      EngineFailed: it has ended.
+      QueueFull: the queue is full.
+      Draining: the engine is shutting down.
+      EngineFailed: it has failed.
       ValueError: the answer does not fit, or its input cannot be read.
     """
     if self.failed is not None:
       raise EngineFailed('The engine has failed, and takes no requests.') from self.failed
     if self._state in ('draining', 'closing'):
-      raise Draining('The engine is about to end, and takes no requests.')
+      raise Draining('The engine is shutting down, and takes no new requests.')
     answer = Answer(request, deliver)
     running = self._prepared(answer)
     self._idle.clear()
@@ -134,11 +134,11 @@ class Engine:
     answer.input_length = len(request.ids)
     for name, count in running.needs.items():
       if count > self.max_length:
-        raise ValueError(f'The answer needs {count} places ({running.told(name)}), and max_length is '
+        raise ValueError(f'The request needs {count} positions ({running.told(name)}), but max_length is '
                          f'{self.max_length}. Shorten the input, or ask for fewer tokens.')
     if banks.size_of(model, 1, places_of(running.needs, 1)) > self._cache_memory:
-      raise ValueError(f'The keys and values of this answer take '
-                       f'{banks.size_of(model, 1, places_of(running.needs, 1)):,} bytes, and cache_memory is '
+      raise ValueError(f'The keys and values of this request take '
+                       f'{banks.size_of(model, 1, places_of(running.needs, 1)):,} bytes, but cache_memory is '
                        f'{self._cache_memory:,}. Shorten the input, ask for fewer tokens, or serve with more memory.')
     return running
 
@@ -170,13 +170,13 @@ class Engine:
                  len(self.prompts), self.prompts.bytes, self._steps, programs)
 
   def drain(self, timeout: float | None = None) -> bool:
-    """Refuses new requests, and waits until all others are answered; returns whether they are."""
+    """Refuses new requests, and waits until all others have ended; returns True if they have."""
     self._state = 'draining'
     self._waiting.wake()
     return self._idle.wait(timeout)
 
   def close(self) -> None:
-    """Ends the engine; what still runs is cancelled."""
+    """Ends the engine; running answers are cancelled."""
     started, self._state = self._state != 'new', 'closing'
     self._waiting.wake()
     if started and self._thread.is_alive():
@@ -198,7 +198,7 @@ class Engine:
           failures = 0
       except Exception as error:
         failures += 1
-        logging.exception('The engine failed (%d of %d times in a row, after which it gives up).', failures, _FAILURES)
+        logging.exception('The engine failed (failure %d in a row; it gives up after %d).', failures, _FAILURES)
         self._end_all('failed', error, waiting=failures >= _FAILURES)
         if failures >= _FAILURES:
           self.failed = error
@@ -208,7 +208,7 @@ class Engine:
       self.wait_failed.set()
 
   def _turn(self) -> bool:
-    """Does what is next: ends what nobody waits for, fills slots, reads inputs, generates a token for each answer.
+    """Does what is next: ends abandoned answers, fills slots, reads inputs, generates a token for each answer.
 
     Returns:
       Whether there was something to read or to generate.
@@ -260,7 +260,7 @@ class Engine:
         raise
 
   def _begin(self, group: Group, running: Running) -> None:
-    """Goes from an input that is read to its answer."""
+    """Begins the answer to an input that has been read."""
     if running.answer.request.echo:
       running.echo()
     if running.answer.request.max_tokens == 0:
@@ -277,7 +277,7 @@ class Engine:
     return sum(group.count for group in list(self._groups.values()))
 
   def _end_all(self, ended: str, error: BaseException | None, *, waiting: bool) -> None:
-    """Ends all answers that are running, and those that are waiting if they are to end too."""
+    """Ends all answers that are running, and with `waiting` those in the queue."""
     left = [running for group in self._groups.values() for running in group.running if running.answer.error is None]
     self._groups = {}
     for running in [*left, *(self._waiting.remove(lambda _: True) if waiting else ())]:
@@ -289,5 +289,5 @@ def _deliver(running: Running, piece: Piece) -> None:
   try:
     running.answer.deliver(piece)
   except Exception:
-    logging.exception('The receiver of an answer failed; its answer is given up.')
+    logging.exception('The receiver of an answer failed; the answer is cancelled.')
     running.answer.cancel()

@@ -49,12 +49,12 @@ class Group:
 
   @property
   def unread(self) -> bool:
-    """Whether inputs are to be read."""
+    """Whether an input has not been read to its end."""
     return any(not running.is_read for running in self.running)
 
   @property
   def decodes(self) -> bool:
-    """Whether tokens are to be generated."""
+    """Whether an input has been read, so that tokens can be generated."""
     return any(running.is_read for running in self.running)
 
   @property
@@ -73,7 +73,7 @@ class Group:
     return rows, places_of(most, rows)
 
   def add(self, running: Running, expected: int = 0) -> None:
-    """Gives an answer a slot; so many more are expected."""
+    """Gives an answer a slot; this many more are expected."""
     rows, places = self._shape('soon', [*self.running, running], expected)
     if self.bank is None:
       self.bank, self.members = Bank(self._model, rows, places), [None] * rows
@@ -155,28 +155,28 @@ class Group:
 
 
 def class_of(needs: Mapping[str, int]) -> int:
-  """Returns the number of the group of answers with such needs: their lengths differ by up to a factor of four."""
+  """Returns the number of the group of answers with these needs: their lengths differ by up to a factor of four."""
   return max(0, (max(needs.values()) - 1).bit_length() - 7) // 2
 
 
 def row_sizes(slots: int) -> list[int]:
-  """Returns the numbers of rows that banks have: few programs. From 8 on, further rows cost a processor little."""
+  """Returns the numbers of rows that banks have: few, for few programs. From 8 on, further rows cost a CPU little."""
   return [*(size for size in (1, *(8 << 2 * power for power in range(10))) if size < slots), slots]
 
 
 def places_of(needs: Mapping[str, int], rows: int) -> dict[str, int]:
-  """Returns the places of a bank for such needs: where rows are few, attention costs little, and sizes are few too."""
+  """Returns the places of a bank for these needs: with few rows, attention costs little, so there are fewer sizes."""
   return {name: count and _next_size(count, 256, 4) if rows <= 8 else count and min(
     _next_size(count, 128, 2), _next_size(count, 192, 2)) for name, count in needs.items()}
 
 
 def pack_length(count: int) -> int:
-  """Returns N of a pack with so many positions."""
+  """Returns N of a pack with this many positions."""
   return _next_size(count, 32, 2)
 
 
 def front_length(count: int) -> int:
-  """Returns T of a pack before whose inputs so many positions stand."""
+  """Returns T of a pack whose inputs come after this many positions."""
   return count and _next_size(count, 128, 4)
 
 
@@ -187,7 +187,7 @@ def _next_size(count: int, size: int, factor: int) -> int:
 
 
 def warm_up(model: Any, slots: int) -> None:
-  """Compiles the programs of answers of usual lengths."""
+  """Compiles the programs for answers of usual lengths."""
   names, whole = tuple(packed.cache_shapes(model.module)), model.prompted == 'encoder'
   source, target = ('encoder', 'memory') if whole else ('self', 'self')
   fronts = (0,) if whole else (0, front_length(1))

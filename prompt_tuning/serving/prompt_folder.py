@@ -1,4 +1,4 @@
-"""The prompts below a folder: runs, `.npy` and `.safetensors` files, PEFT folders, by their paths without ending."""
+"""The prompts below a folder: runs, `.npy` and `.safetensors` files, PEFT folders, by path without ending."""
 
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _READ = (BEST, LAST, CONFIG, 'adapter_model.safetensors')  # the files of a fold
 
 
 class PromptFolder:
-  """The prompts below a folder, as an engine has them.
+  """Loads the prompts below a folder into an engine.
 
   Args:
     folder: the folder, or one run.
@@ -33,10 +33,10 @@ class PromptFolder:
       raise NotADirectoryError(f'prompts={folder} is not a folder. Give the folder that holds runs, prompt files or '
                                'PEFT folders.')
     self._folder, self._prompts, self._taken, self._loaded = folder, prompts, taken, loaded
-    self._stamps: dict[str, list[Any]] = {}  # name -> what its files were when they were loaded, or left out
+    self._stamps: dict[str, list[Any]] = {}  # name -> the state of its files when they were loaded, or left out
 
   def update(self) -> int:
-    """Loads what is new or has changed, and says what is left out and why; returns how many were loaded.
+    """Loads what is new or has changed, and logs what is left out and why; returns how many were loaded.
 
     A prompt whose file is gone stays loaded.
     """
@@ -58,15 +58,16 @@ class PromptFolder:
         except (ValueError, OSError) as error:
           reason = str(error)
       if reason is not None:
-        logging.warning('Left out: %s: %s', printable(' and '.join(paths)), printable(reason))
+        where = ' and '.join(paths)
+        logging.warning('Left out: %s', printable(reason if reason.startswith(where) else f'{where}: {reason}'))
     return count
 
   def _refusal(self, name: str, paths: list[str]) -> str | None:
     """Returns why something cannot be served under its name, or None."""
     if len(paths) > 1:
-      return f'they have one name, {name}. Rename or move all but one.'
+      return f'they have the same name, {name}. Rename or move all but one.'
     if not name.isprintable() or name != name.strip():
-      return 'its name has characters that cannot be printed, or a blank at an end. Rename it.'
+      return 'its name has characters that cannot be printed, or a space at an end. Rename it.'
     if any(name == each or name.startswith(f'{each}:') for each in self._taken):
       return f'{name} is the name of the base model. Rename it, or give the model another served_model_name=.'
     return None

@@ -24,13 +24,13 @@ from prompt_tuning.serving.requests import UnknownPrompt
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loaded:
-  """A prompt, or None of one: the frozen model alone.
+  """A loaded prompt, or none: the frozen model alone.
 
   Attributes:
     layout: of the inputs of its answers.
-    in_front: what stands before the inputs, as a Conditioning of one row.
+    in_front: what comes before the inputs, as a Conditioning of one row.
     lengths: name of a cache -> the places that it takes there.
-    vectors: [P, D], those that stand in the rows, or None.
+    vectors: [P, D], those inside the rows, or None.
     added: [L - 1, P, D], what further layers add to them, or None.
     about: what its file says.
   """
@@ -48,8 +48,8 @@ class Prompts:
 
   Args:
     model: the frozen model.
-    memory: bytes of the keys and values that are kept; those that were used least recently go first.
-    most: places that a prompt may take; it needs room for an input and an answer too.
+    memory: bytes of the keys and values that are kept; the least recently used are dropped first.
+    most: places for a prompt, an input and an answer together.
   """
 
   def __init__(self, model: Any, memory: int, most: int = 1 << 30):
@@ -67,7 +67,7 @@ class Prompts:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: it does not fit the model, or is of a kind that answers beside it cannot do without.
+      ValueError: it does not fit the model, or is of a kind that the engine cannot serve.
     """
     if not isinstance(name, str) or not name:
       raise ValueError(f'name={name!r} cannot be used: expected a text of at least one character.')
@@ -79,8 +79,8 @@ class Prompts:
     own = 0 if loaded.vectors is None else len(loaded.vectors)
     length = max(loaded.lengths.values(), default=0) + own
     if length + 2 > self._most:
-      raise ValueError(f'It takes {length} places, which leave no room for an input and an answer: max_length is '
-                       f'{self._most}. Serve with a larger one, or a shorter prompt.')
+      raise ValueError(f'It takes {length} positions, which leaves no room for an input and a generation: '
+                       f'max_length is {self._most}. Serve with a larger one, or a shorter prompt.')
     about.setdefault('length', length)
     with self._lock:
       self._kept.pop(self._loaded.get(name), None)
@@ -128,7 +128,7 @@ class Prompts:
     return sum(array.nbytes for found in self._kept.values() for array in jax.tree.leaves(found))
 
   def before(self, loaded: Loaded) -> dict[str, KeysValues]:
-    """Returns what stands before the inputs in each cache, [L, 1, kv_heads, S, K]; S is at least the true length."""
+    """Returns what comes before the inputs in each cache, [L, 1, kv_heads, S, K]; S is at least the true length."""
     if not loaded.lengths:
       return {}
     with self._lock:
@@ -147,13 +147,13 @@ def _prepared(model: Any, prompt: Any, about: Mapping[str, Any]) -> Loaded:
   """Returns a prompt as the engine uses it. Raises ValueError if it cannot."""
   asked, given = handed(prompt, model)
   if given.parameters:
-    raise ValueError(f'It changes parameters of the model ({sorted(given.parameters)[0]}), which all answers share. '
+    raise ValueError(f'It changes parameters of the model ({sorted(given.parameters)[0]}), which all requests share. '
                      'Serve prompts, prefixes and layer prompts; or save a model with the changes.')
   own = getattr(given, model.prompted)
   layout = model.layout(dataclasses.replace(asked, isolated=not own.visibility.input, cached=False))
   in_rows = own.prompt is not None and not layout.in_front
   if in_rows and own.visibility != Visibility():
-    raise ValueError(f'Its vectors stand among the tokens, with {own.visibility}, which rows of one pack cannot have. '
+    raise ValueError(f'Its vectors are among the tokens, with {own.visibility}, which rows of one pack cannot have. '
                      'Serve a prompt that sees everything, or one before the input.')
   if in_rows and own.added is not None and model.prompted == 'decoder':
     raise ValueError('It adds vectors in every layer among the tokens of a decoder-only model. Serve one whose vectors '
@@ -173,7 +173,8 @@ def _prepared(model: Any, prompt: Any, about: Mapping[str, Any]) -> Loaded:
     unused = [f'decoder.{name}' for name in given.decoder.given() if name not in ('prefix', 'memory_prefix')]
     unused += [f'encoder.{name}' for name in own.given() if name not in ('prefix', 'prompt', 'added')]
   if clash or unused:
-    raise ValueError(f'It has {", ".join(unused or given.given())}, which this model cannot use together.')
+    raise ValueError(f'It has {", ".join(unused or given.given())}, which cannot be served'
+                     f'{"" if unused else " together"}.')
   vectors = np.asarray(own.prompt[0], np.float32) if in_rows else None
   added = np.asarray(own.added[:, 0], np.float32) if in_rows and own.added is not None else None
   front = dataclasses.replace(own, **({'prompt': None, 'added': None} if in_rows else {}))

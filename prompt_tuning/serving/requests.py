@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it answers."""
+"""Requests to the engine, and what it returns."""
 
 import dataclasses
 import queue
@@ -14,13 +14,13 @@ class UnknownPrompt(LookupError):
 
 
 class QueueFull(RuntimeError):
-  """As many requests wait as may; try again after `retry_after` seconds."""
+  """The queue is full; try again after `retry_after` seconds."""
 
   retry_after: int = 1
 
 
 class Draining(RuntimeError):
-  """The engine ends, and takes no new requests."""
+  """The engine is shutting down, and takes no new requests."""
 
 
 class EngineFailed(RuntimeError):
@@ -29,20 +29,20 @@ class EngineFailed(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """One answer that is asked for.
+  """A request for one answer.
 
   Attributes:
-    ids: the tokens of the input as the model reads them (`Engine.ids_of` makes them of a text), or `Turns`.
+    ids: the tokens of the input as the model reads them (`Engine.ids_of` makes them from a text), or `Turns`.
     prompt: the name of a loaded prompt; None is the frozen model alone.
     max_tokens: the most tokens of the answer, end token included; 0 only scores the input.
     temperature: 0 takes the likeliest token.
     topk, topp, minp: see `decoding.Sampling`; 0 cuts nothing.
-    seed: of the noise, on which nothing else of the engine has an influence.
-    number: of this answer among several of one request, which makes their noise differ.
+    seed: seed of the noise, which nothing else in the engine influences.
+    number: the index of this answer among several for one input, which makes their noise differ.
     stop: texts that end the answer.
     top: K, the likeliest tokens that come with each token, up to 20; None: tokens come without scores.
     echo: the input's tokens are scored too (decoder-only models); see `Answer.input_tokens`.
-    timeout: seconds from now after which the request is given up; None never.
+    timeout: seconds from now after which the request is cancelled; None is no limit.
 
   Raises:
     ValueError: a value cannot be used.
@@ -83,7 +83,7 @@ class Token:
     id: the token.
     log_prob: the model's log-probability of it, whatever distribution it was drawn from; None without scores, and of
       the first token of an input.
-    top: the likeliest tokens at its place with their log-probabilities, the likeliest first; K of them.
+    top: the likeliest tokens at its position with their log-probabilities, the likeliest first; K of them.
   """
 
   id: int
@@ -93,13 +93,13 @@ class Token:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """What has been generated since the piece before.
+  """What has been generated since the previous piece.
 
   Attributes:
-    text: never cuts a character, and holds nothing of a stop text.
+    text: never cuts a character, and holds no part of a stop text.
     tokens: may be ahead of the text, which waits for whole characters and for what may become a stop text.
     ended: why the answer ended with this piece: 'end' (token), 'stop' (text), 'length', 'cancelled', 'timeout' or
-      'failed'; None: it goes on.
+      'failed'; None: it continues.
   """
 
   text: str = ''
@@ -150,7 +150,7 @@ class Answer:
                  ended)
 
   def cancel(self) -> None:
-    """Gives the answer up: its last piece comes soon, with `ended` 'cancelled' unless it had just ended."""
+    """Cancels the answer: its last piece comes soon, with `ended` 'cancelled' unless it had just ended."""
     self.cancelled.set()
 
 

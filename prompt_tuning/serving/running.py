@@ -1,4 +1,4 @@
-"""Answers that are in slots, and the arrays that the programs of a bank read of them."""
+"""Answers that are in slots, and the arrays that the programs of a bank read from them."""
 
 import functools
 import time
@@ -17,7 +17,7 @@ from prompt_tuning.serving.requests import Answer, Piece, Token
 from prompt_tuning.serving.texts import GrowingText
 
 AHEAD = 32  # decoding steps for which a bank has places when it grows
-MOST_TOP = 20  # the likeliest tokens that are computed where more than one is asked for
+MOST_TOP = 20  # the likeliest tokens that are computed if more than one is asked for
 
 
 class Running:
@@ -61,7 +61,7 @@ class Running:
     self._scores: list[tuple[np.ndarray, ...]] = []
 
   def told(self, name: str) -> str:
-    """Returns what the places of a cache are for, for messages."""
+    """Returns for messages what the places of a cache are used for."""
     vectors, before = int(np.sum(self.slots >= 0)), self.loaded.lengths.get(name, 0)
     reads = name == self._target
     parts = {'of the prompt': before + vectors * reads, 'of the input': (len(self.tokens) - vectors) * reads,
@@ -101,7 +101,7 @@ class Running:
 
   @property
   def top(self) -> int | None:
-    """K of the programs that score its tokens, None of those that do not."""
+    """K of the program that scores its tokens; None if they are not scored."""
     asked = self.answer.request.top
     return None if asked is None else 1 if asked <= 1 else MOST_TOP
 
@@ -110,7 +110,7 @@ class Running:
     self._scores.append(tuple(array[places] for array in (scores.log_probs, scores.top_ids, scores.top_log_probs)))
 
   def echo(self) -> None:
-    """Hands over the input's tokens with their scores, once all is read."""
+    """Gives the answer its input's tokens with their scores, once all are read."""
     ids = self.tokens[self.slots < 0]
     columns = [np.concatenate(parts) for parts in zip(*self._scores, strict=True)] if self._scores else []
     scored = [None, *range(len(self.tokens) - 1)]  # a position's token is scored at the one before
@@ -185,7 +185,7 @@ def pack_of(members: Sequence[tuple[Running, int, int]], length: int, front_leng
   Args:
     members: an answer, its slot, and how many further positions of its row are read.
     length: N.
-    front_length: T; 0 if nothing stands before the inputs.
+    front_length: T; 0 if nothing comes before the inputs.
 
   Returns:
     The pack, and the arrays slots and places [N] that it is written to, front_slots and front_places [T].

@@ -1,9 +1,9 @@
-"""Texts that grow token by token: no character is cut, and nothing of a stop text gets out."""
+"""Texts that grow token by token: no character is cut, and no part of a stop text gets out."""
 
 from collections.abc import Sequence
 from typing import Any
 
-_UNKNOWN = '\N{REPLACEMENT CHARACTER}'  # what a decoder writes for bytes that are no whole character
+_UNKNOWN = '\N{REPLACEMENT CHARACTER}'  # what a decoder writes for bytes that are not a whole character
 
 
 class GrowingText:
@@ -22,7 +22,7 @@ class GrowingText:
     self.stopped = False
 
   def add(self, token: int) -> str:
-    """Returns the text that a further token adds for certain; `stopped` is True afterwards if a stop text is whole."""
+    """Returns the text that a further token adds for certain; `stopped` is True if a stop text is complete then."""
     if self._vocabulary is None:
       return ''
     self._ids.append(token)
@@ -40,7 +40,7 @@ class GrowingText:
   def _decoded(self, whole: bool = True) -> str:
     """Returns the text of the tokens since the last call.
 
-    The text of a token depends on those before it (a blank at the start of a text), so a few before it are decoded
+    The text of a token depends on those before it (a space at the start of a text), so a few before it are decoded
     with it and without it.
     """
     decode = self._vocabulary.decode
@@ -51,7 +51,7 @@ class GrowingText:
     return after[len(before):]
 
   def _checked(self, text: str) -> str:
-    """Returns what of the held text and a new one is no part of a stop text."""
+    """Returns the part of the held text and a new one that cannot belong to a stop text."""
     text = self._held + text
     places = [place for place in map(text.find, self._stop) if place >= 0]
     if places:

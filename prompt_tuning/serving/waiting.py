@@ -21,7 +21,7 @@ class Waiting(Generic[T]):
     self._changed = threading.Condition()
 
   def put(self, key: Hashable, item: T, free: int = 0) -> bool:
-    """Adds an item to the queue of a key; returns False if as many wait as may, beside those that `free` slots take."""
+    """Adds an item to a key's queue; returns False if the queue is full, without those that `free` slots take."""
     with self._changed:
       if len(self) >= self.most + free:
         return False
@@ -30,7 +30,7 @@ class Waiting(Generic[T]):
     return True
 
   def take(self, fits: Callable[[T], bool]) -> T | None:
-    """Removes and returns the next item if it fits; None if nothing waits or it does not, so that it is not passed."""
+    """Removes and returns the next item if it fits; None if nothing waits or it does not fit: no other overtakes it."""
     with self._changed:
       if not self._queues:
         return None
@@ -44,7 +44,7 @@ class Waiting(Generic[T]):
       return item
 
   def remove(self, unwanted: Callable[[T], bool]) -> list[T]:
-    """Removes and returns the items that are not wanted any more."""
+    """Removes and returns the items that are no longer wanted."""
     with self._changed:
       found = [item for item in self if unwanted(item)]
       for key in list(self._queues):

@@ -1,4 +1,4 @@
-"""Makes gin's names of things that a run chooses by name."""
+"""Makes gin's names for things that a run chooses by name."""
 
 import inspect
 from collections.abc import Callable, Collection
@@ -9,13 +9,13 @@ from prompt_tuning.runs.choice import Choice
 
 def choosing(name: str, like: Callable[..., Any], /, *, without: Collection[str] = (),
              **renamed: str) -> Callable[..., Choice]:
-  """Returns a function with the parameters of `like` that returns the choice of a name.
+  """Returns a function with the parameters of `like` that returns the choice with a name.
 
   Args:
     name: in the registry of such things.
     like: the class or function that the registry has.
     without: parameters that gin cannot set.
-    renamed: gin's name of a parameter -> its name there.
+    renamed: gin's name of a parameter -> its name in `like`.
   """
   theirs = {new: old for old, new in renamed.items()}
   parameters = [each.replace(name=theirs.get(each.name, each.name), kind=each.POSITIONAL_OR_KEYWORD)

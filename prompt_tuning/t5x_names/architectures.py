@@ -34,7 +34,7 @@ class Architecture:
       raise ValueError(f'attention is {self.attention!r}. Give one of {", ".join(ATTENTION)}.')
 
   def chosen(self) -> Choice | None:
-    """Returns the shape, or None if the checkpoint tells it."""
+    """Returns the shape, or None if the checkpoint gives it."""
     raise NotImplementedError
 
   def settings(self, *, trains: bool) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class T5(Architecture):
   """A T5, see `models.t5_config.T5Config`. Without any of the first seven the shape is read from the checkpoint.
 
   Attributes:
-    scale: of the weights that a new model starts from: 1.0.
+    scale: scale of a new model's initial weights: 1.0.
     activation_partitioning_dims: a hint for several devices: 1.
   """
 
@@ -86,7 +86,7 @@ class T5(Architecture):
                        'configs/models/sizes do, or nothing of it, to read it from the checkpoint.')
 
   def chosen(self) -> Choice | None:
-    """Returns the shape, or None if the checkpoint tells it."""
+    """Returns the shape, or None if the checkpoint gives it."""
     if self.vocab_size is None:
       return None
     return Choice('t5', self._options(without=('scale', 'activation_partitioning_dims')))

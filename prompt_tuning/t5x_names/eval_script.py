@@ -15,16 +15,16 @@ def evaluate(model: EncoderDecoderModel, dataset_cfg: DatasetConfig, restore_che
              output_dir: str, inference_evaluator_cls: Callable[[], Evaluator] = Evaluator,
              partitioner: Mapping[str, int] = PjitPartitioner(), fallback_init_rng: int | None = None,
              label_words: Sequence[str] | str | None = None, label_score: str = 'sum') -> EvalRun:
-  """Returns a run that evaluates; what is not said here is in `runs.eval_run.EvalRun`.
+  """Returns a run that evaluates; the other parameters are described in `runs.eval_run.EvalRun`.
 
   Args:
     model: the frozen model and its prompt.
     dataset_cfg: the task and split.
     restore_checkpoint_cfg: where the model is read from.
     output_dir: the folder for metrics and predictions.
-    inference_evaluator_cls: what is generated and kept.
+    inference_evaluator_cls: which examples are evaluated, and how many predictions are written.
     partitioner: how the model is spread over devices.
-    fallback_init_rng: seed of a prompt that is drawn; None forbids that.
+    fallback_init_rng: seed of a newly initialised prompt; None forbids one.
   """
   if isinstance(label_words, str) and label_words != 'task':
     raise ValueError(f'eval_script.evaluate.label_words is {label_words!r}, expected a list of words or "task". '

@@ -24,26 +24,26 @@ def infer(model: EncoderDecoderModel, dataset_cfg: DatasetConfig, restore_checkp
 
   Args:
     model: the frozen model and its prompt.
-    dataset_cfg: the inputs: a .jsonl, .tsv, .csv or text file (a text a line), or a task and split.
+    dataset_cfg: the inputs: a .jsonl, .tsv, .csv or text file (one input per line), or a task and split.
     restore_checkpoint_cfg: where the model is read from.
     output_dir: the folder for the predictions.
     mode: 'predict', 'predict_with_aux' (with scores) or 'score' (log-likelihoods of given targets).
-    checkpoint_period: accepted; predictions are written when all are there.
+    checkpoint_period: accepted; predictions are written when all are made.
     shard_id: 0.
     num_shards: 1.
     partitioner: how the model is spread over devices.
-    fallback_init_rng: seed of a prompt that is drawn; None forbids that.
-    random_seed: of samplers that draw.
+    fallback_init_rng: seed of a newly initialised prompt; None forbids one.
+    random_seed: seed of sampling.
     lines: 'json', or 'id||text' for a text file of the predictions alone, with the examples' ids or numbers from 0.
   """
   if lines not in _LINES:
     raise ValueError(f'infer_script.infer.lines is {lines!r}. Give one of {", ".join(map(repr, _LINES))}.')
   if (shard_id, num_shards) != (0, 1):
     raise ValueError(f'infer_script.infer has shard {shard_id} of {num_shards}, but this version predicts for a whole '
-                     'file. Cut the file into parts, or leave both out.')
+                     'file. Split the file, or leave both out.')
   data = dataset_cfg.settings()
   if is_table(data['data']):
-    data['split'] = 'all'  # a file is predicted for whole; the split is that of a task
+    data['split'] = 'all'  # predictions are for the whole of a file; the split is for tasks
   name, _ = os.path.splitext(os.path.basename(_title(dataset_cfg.mixture_or_task_name)))
   file = f'{name}-{mode}.' + ('jsonl-00000-of-00001' if lines == 'json' else 'txt')
   return InferRun(

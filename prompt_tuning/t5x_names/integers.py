@@ -1,4 +1,4 @@
-"""`integers.…`: tasks on lists of integers of another shape than the shipped model's."""
+"""`integers.…`: tasks on lists of integers whose shape differs from the shipped model's."""
 
 from prompt_tuning.data import task_kinds
 from prompt_tuning.t5x_names.aliases import choosing

@@ -1,4 +1,4 @@
-"""`linen.initializers.…`, as Flax has them."""
+"""`linen.initializers.…`: Flax's initializers."""
 
 from flax.linen import initializers
 

@@ -7,7 +7,7 @@ __all__ = ['margin', 'pairwise_cosine', 'pairwise_distance']
 
 
 def _reads(of: str = 'logits') -> None:
-  """Has the parameter of losses that compare rows."""
+  """Has the parameter of the losses that compare rows."""
 
 
 margin = choosing('margin', prepare, without=['vocabulary'])

@@ -1,4 +1,4 @@
-"""What stands for `__main__` in files that configure a program of T5X."""
+"""What replaces `__main__` in files that configure a program of T5X."""
 
 from prompt_tuning.t5x_names.eval_script import evaluate
 from prompt_tuning.t5x_names.infer_script import infer

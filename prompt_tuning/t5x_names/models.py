@@ -1,4 +1,4 @@
-"""`models.…`: the frozen model with all that is decided about it."""
+"""`models.…`: the frozen model, with its method, loss and decoding."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from prompt_tuning.t5x_names.prompts import Prompt
 from prompt_tuning.t5x_names.utils import RestoreCheckpointConfig
 
 __all__ = ['EncoderDecoderModel']
-_DIVISORS = {'NUM_REAL_TARGET_TOKENS': 'tokens'}  # T5X's word for it
+_DIVISORS = {'NUM_REAL_TARGET_TOKENS': 'tokens'}  # T5X's name for it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +27,12 @@ class EncoderDecoderModel:
     output_vocabulary: must be the same.
     optimizer_def: updates the trained tensors.
     prompt: what is trained, `train_prompts.Prompt` or `retrained.Retrained`, called or not; None is nothing.
-    trainable: regular expressions of the trained tensors, which must be those that `prompt` brings.
+    trainable: regular expressions of the trained tensors, which must be those of `prompt`.
     decode_fn: how predictions are decoded, a function of `num_decodes`.
     ends: new input and output layers around a decoder-only model, `@architectures.NewEnds()`; None leaves its own.
     any_model: use trained tensors that were made for another model, if they fit.
-    untrained: freeze random weights of the checkpoint's shape instead: what pretraining is worth.
-    num_decodes: how many sequences are decoded; the best counts.
+    untrained: freeze random weights of the checkpoint's shape instead, to measure the benefit of pretraining.
+    num_decodes: how many sequences are decoded; the best one is used.
     z_loss: pulls the log of the softmax's sum towards 0.
     label_smoothing: share of probability given to all other tokens.
     loss_normalizing_factor: what the summed loss is divided by: None (nothing), a number, or 'tokens'.
@@ -61,7 +61,7 @@ class EncoderDecoderModel:
     return num_decodes
 
   def settings(self, restore: RestoreCheckpointConfig, *, trains: bool) -> dict[str, Any]:
-    """Returns the settings of a run about the model that a checkpoint gives.
+    """Returns the settings of a run that describe its model.
 
     Raises:
       ValueError: inputs and targets have different vocabularies.
@@ -75,17 +75,17 @@ class EncoderDecoderModel:
             'sampler': self.decode_fn(num_decodes=self.num_decodes), **self.module.settings(trains=trains)}
 
   def training(self, *, started: bool = False) -> dict[str, Any]:
-    """Returns the settings of a run that trains about its method and loss.
+    """Returns the settings of a training run that describe its method and loss.
 
     Args:
-      started: saved tensors are the first values, so those that a prompt has by default are left out.
+      started: saved tensors are the first values, so a prompt's default ones are left out.
 
     Raises:
       ValueError: there is no method.
     """
     method = self.method()
     if method is None:
-      raise ValueError('Nothing is to be trained: PROMPT is not set. Choose a model file that ends in _prompt.gin.')
+      raise ValueError('There is nothing to train: PROMPT is not set. Choose a model file that ends in _prompt.gin.')
     if started and method.options.get('init') == Prompt.default_init:
       method = Choice(method.name, {name: value for name, value in method.options.items() if name != 'init'})
     entropy = Choice('cross_entropy', {'z_loss': self.z_loss, 'label_smoothing': self.label_smoothing})

@@ -1,4 +1,4 @@
-"""`partitioning.…`: over which devices a model is spread."""
+"""`partitioning.…`: how a model is spread over devices."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ __all__ = ['PjitPartitioner']
 
 def PjitPartitioner(num_partitions: int | None = 1, model_parallel_submesh: Sequence[int] | None = None,
                     mesh_shape: Mapping[str, int] | None = None) -> Mapping[str, int]:
-  """Returns how many devices stand along each axis, see `prompt_tuning/devices/sharding.py`.
+  """Returns how many devices there are along each axis, see `prompt_tuning/devices/sharding.py`.
 
   Args:
-    num_partitions: over how many devices each parameter is spread (the axis `model`); the others hold copies.
+    num_partitions: how many devices each parameter is split over (the axis `model`); the others hold copies.
     model_parallel_submesh: the same as a shape of TPUs, such as (2, 2, 1, 1).
-    mesh_shape: devices along each axis instead, such as {'data': -1, 'fsdp': 8, 'model': 1}; -1 is all that are left.
+    mesh_shape: devices along each axis instead, such as {'data': -1, 'fsdp': 8, 'model': 1}; -1 uses all that remain.
 
   Raises:
     ValueError: the settings contradict one another.

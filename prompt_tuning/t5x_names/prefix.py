@@ -1,4 +1,4 @@
-"""`prefix.…`: keys and values, or vectors, before every layer's own, instead of a prompt."""
+"""`prefix.…`: trained keys and values, or vectors, before every layer's own, instead of a prompt."""
 
 from prompt_tuning.t5x_names.aliases import choosing
 from prompt_tuning.tuning import layer_prompts, prefix

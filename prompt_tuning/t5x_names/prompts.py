@@ -16,10 +16,10 @@ class Prompt:
   """The prompt's vectors.
 
   Attributes:
-    length: P; None takes that of the file they are read from.
+    length: P; None is that of the file that they are read from.
     prompt_init: first values; None is `default_init`.
     dtype: type of the vectors that the model reads.
-    default_init: used unless a file of `configs/prompts/` chose another.
+    default_init: used unless a file of `configs/prompts/` chooses another.
   """
 
   length: int | None = None
@@ -29,7 +29,7 @@ class Prompt:
 
 
 def np_load(path: str) -> str:
-  """Names an array: a prompt, or an embedding; a MODEL_DIR or safetensors file of a run gives its prompt."""
+  """Names an array: a prompt, or an embedding; for a MODEL_DIR or safetensors file of a run, its prompt."""
   return path
 
 

@@ -1,4 +1,4 @@
-"""`retrained.…`: what to train instead of a prompt: parameters, or updates of low rank to them."""
+"""`retrained.…`: what to train instead of a prompt: parameters, or low-rank updates to them."""
 
 from prompt_tuning.t5x_names.aliases import choosing
 from prompt_tuning.tuning import low_rank, retrained

@@ -1,4 +1,4 @@
-"""`seqio.…`: vocabularies, and what is kept of an evaluation. SeqIO itself is not needed."""
+"""`seqio.…`: vocabularies, and what evaluations generate and write. SeqIO itself is not needed."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ __all__ = ['ByteVocabulary', 'Evaluator', 'PassThroughVocabulary', 'SentencePiec
 
 def SentencePieceVocabulary(sentencepiece_model_file: str | None = None, extra_ids: int | None = None,
                             default: str | None = None) -> Choice:
-  """Chooses a file, or None the one in the checkpoint's folder; `default` is taken if that has none.
+  """Chooses a file; None is the one in the checkpoint's folder, or `default` if it has none.
 
   `extra_ids=None` is the number of sentinels that the folder states, else 100.
   """
@@ -23,16 +23,16 @@ def ByteVocabulary(extra_ids: int = 0) -> Choice:
 
 
 def PassThroughVocabulary(size: int, eos_id: int = 1) -> Choice:
-  """Chooses the vocabulary of models without a tokenizer: texts are token ids with blanks between them."""
+  """Chooses the vocabulary of models without a tokenizer: texts are token ids separated by spaces."""
   return Choice('pass_through', {'size': size, 'eos_id': eos_id})
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-  """What is evaluated by generating, and kept.
+  """Which predictions are generated for evaluation, and written.
 
   Attributes:
-    num_examples: only so many, from the first; None is all.
+    num_examples: only this many, from the first; None is all.
     use_memory_cache: accepted; examples are always kept in memory.
     write_n_results: how many predictions are written; None is all.
   """

@@ -1,4 +1,4 @@
-"""`train_prompts.…`: where the prompt's vectors stand among the input."""
+"""`train_prompts.…`: the position of the prompt's vectors in the input."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ def suffix_prompt(before_eos: bool = False) -> str:
 def Prompt(prompt: prompts.Prompt, combine: Callable[[], str] = prefix_prompt, see_input: bool = True,
            see_prompt: bool = True, cache_text: bool = False, wayward_text: str | None = None,
            wayward_gamma: float = 0.0) -> Choice:
-  """Chooses the method: a prompt among the encoder's input, see `tuning.prompt.PromptSettings`."""
+  """Chooses the method: a prompt in the encoder's input, see `tuning.prompt.PromptSettings`."""
   init = prompt.default_init if prompt.prompt_init is None else prompt.prompt_init
   return Choice('prompt', {
     'length': prompt.length, 'init': init, 'vectors_dtype': str(prompt.dtype), 'placement': combine(),

@@ -22,24 +22,24 @@ def train(model: EncoderDecoderModel, model_dir: str, train_dataset_cfg: Dataset
           patience: int | None = None, log_period: int = 10, cache_limit: int = TrainRun.cache_limit,
           stop_accuracy: float | None = None, stop_examples: int = 50, check_frozen: bool = False,
           start_from: str | None = None, extend: bool = False) -> TrainRun:
-  """Returns a run that trains; what is not said here is in `runs.train_run.TrainRun`.
+  """Returns a run that trains; the other parameters are described in `runs.train_run.TrainRun`.
 
   Args:
     model: the frozen model and what is trained.
     model_dir: the run's folder.
     train_dataset_cfg: the examples to learn from.
-    checkpoint_cfg: where the model is read, how the run is saved.
+    checkpoint_cfg: where the model is read from, and how the run is saved.
     total_steps: the global step at which it ends: the checkpoint's steps and its own.
     relative_steps: its own steps; if given, `total_steps` is not read.
     train_eval_dataset_cfg: examples whose loss is evaluated; None is none.
     infer_eval_dataset_cfg: examples for which predictions are generated and evaluated; None is none.
-    eval_steps: batches of the evaluated loss.
+    eval_steps: batches of the evaluation loss.
     eval_period: steps from one evaluation to the next.
     random_seed: None draws one and saves it.
     use_hardware_rng: not supported.
     trainer_cls: how a step is made.
     partitioner: how the model is spread over devices.
-    inference_evaluator_cls: what is generated and kept.
+    inference_evaluator_cls: which examples are evaluated, and how many predictions are written.
 
   Raises:
     ValueError: a setting cannot be used.
@@ -73,13 +73,13 @@ def _seed(random_seed: int | None, data: DatasetConfig) -> int | None:
   """Returns the one seed of the run, or None."""
   seeds = [seed for seed in (random_seed, data.seed) if seed is not None]
   if len(seeds) > 1 and seeds[0] != seeds[1]:
-    raise ValueError(f'RANDOM_SEED is {random_seed} and train/utils.DatasetConfig.seed {data.seed}, but one seed '
-                     'decides all. Set RANDOM_SEED only.')
+    raise ValueError(f'RANDOM_SEED is {random_seed} and train/utils.DatasetConfig.seed {data.seed}, but a run has '
+                     'one seed. Set RANDOM_SEED only.')
   return seeds.pop() if seeds else None
 
 
 def _rate(model: EncoderDecoderModel, trainer: Trainer) -> dict[str, Any]:
-  """Returns the optimizer, and the trainer's learning rate unless that leaves the optimizer its own."""
+  """Returns the optimizer, and the trainer's learning rate if there is one."""
   optimizer, rate = model.optimizer_def, trainer.learning_rate_fn
   if isinstance(rate, int | float):
     return {'optimizer': optimizer, 'learning_rate': rate, 'schedule': 'constant'}
@@ -90,13 +90,13 @@ def _rate(model: EncoderDecoderModel, trainer: Trainer) -> dict[str, Any]:
 
 def _evaluations(train: DatasetConfig, loss: DatasetConfig | None, predictions: DatasetConfig | None, steps: int,
                  evaluator: Evaluator) -> dict[str, Any]:
-  """Returns the settings about evaluations; ValueError if the two kinds differ in more than whether they are done."""
+  """Returns the settings about evaluations; ValueError if the two kinds of evaluation contradict each other."""
   given = [cfg for cfg in (loss, predictions) if cfg is not None]
   for field in ('mixture_or_task_name', 'split'):
     if len({str(getattr(cfg, field)) for cfg in given}) > 1:
       raise ValueError(f'train_eval/utils.DatasetConfig.{field} is {getattr(given[0], field)!r} and infer_eval/'
                        f'utils.DatasetConfig.{field} {getattr(given[1], field)!r}, but a run is evaluated on one task '
-                       'and split. Set both alike.')
+                       'and split. Set both to the same.')
   sizes = {cfg.batch_size for cfg in given} - {train.batch_size}
   if sizes:
     raise ValueError(f'An evaluation has the batch size {sizes.pop()}, but evaluations during training use that of '

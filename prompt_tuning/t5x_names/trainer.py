@@ -12,7 +12,7 @@ class Trainer:
   """How a step is made.
 
   Attributes:
-    num_microbatches: a batch is run in so many parts; None is one.
+    num_microbatches: the number of parts that a batch is run in; None is one.
     learning_rate_fn: `@utils.create_learning_rate_scheduler()`, or a number; None leaves the optimizer its own rate.
   """
 

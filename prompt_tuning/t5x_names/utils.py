@@ -1,4 +1,4 @@
-"""`utils.…`: data sets, checkpoints, the learning rate."""
+"""`utils.…`: datasets, checkpoints, the learning rate."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ _NO_PROMPT = ((r'^.*prompt.*$', None),)
 
 def create_learning_rate_scheduler(factors: str = 'constant', base_learning_rate: float = 0.3, warmup_steps: int = 1000,
                                    total_steps: int | None = None) -> dict[str, Any]:
-  """Returns the settings of a run about its learning rate, whose steps are those of the checkpoint too.
+  """Returns the settings of a run's learning rate; its steps include those of the checkpoint.
 
   Raises:
     ValueError: a factor is unknown, or a decay lacks total_steps.
   """
-  create_schedule(factors, base_learning_rate, warmup_steps, total_steps)  # its errors are found now
+  create_schedule(factors, base_learning_rate, warmup_steps, total_steps)  # raises its errors now
   return {'schedule': factors, 'learning_rate': base_learning_rate, 'warmup_steps': warmup_steps,
           'decay_steps': total_steps, 'global_schedule': True}
 
@@ -38,11 +38,11 @@ class DatasetConfig:
       training cannot use.
     split: 'train', 'validation', …
     batch_size: rows in a batch.
-    shuffle: training always shuffles, evaluation never does: accepted where it says so.
-    seed: of the order of training, where the run has no seed of its own.
-    pack: put several examples into a row where they fit (training only).
-    buckets: lengths of inputs, ascending: batches are as long as the first of these that their rows fit into (training
-      only); None pads all to the length in `task_feature_lengths`, which is always the last.
+    shuffle: training always shuffles, evaluation never does; False is an error for training.
+    seed: seed of training, if the run has no other.
+    pack: put several examples into a row if they fit (training only).
+    buckets: ascending lengths of inputs: a batch has the first of these lengths that its rows fit into (training only);
+      None pads all to the length in `task_feature_lengths`, which is always the last bucket.
     use_cached: accepted; this package keeps its own files of SeqIO tasks.
     module: a Python module to import first, which adds tasks.
     files: how the lines of a file become examples.
@@ -69,7 +69,7 @@ class DatasetConfig:
       bucket_lengths(self.buckets, lengths['inputs'], packed=self.pack)
 
   def settings(self, *, trains: bool = False) -> dict[str, Any]:
-    """Returns the settings of a run about its data; those of files only if they are used or changed."""
+    """Returns the settings of a run's data; those of files only if they are used or changed."""
     lengths = self.task_feature_lengths or {}
     files = self.files if tasks.is_table(self.mixture_or_task_name) else {
       name: value for name, value in self.files.items() if value != FileTask()[name]}
@@ -86,7 +86,7 @@ class SaveCheckpointConfig:
   Attributes:
     period: steps from one save to the next.
     keep: how many states are kept; None keeps all.
-    dtype: 'float32': what a run trains is saved as it is, so that it can go on exactly.
+    dtype: 'float32': trained tensors are saved as they are, so that a resumed run has the same bits.
   """
 
   period: int = 1000
@@ -95,8 +95,8 @@ class SaveCheckpointConfig:
 
   def __post_init__(self) -> None:
     if self.dtype != 'float32':
-      raise ValueError(f'utils.SaveCheckpointConfig.dtype is {self.dtype!r}, but what a run trains is saved as '
-                       'float32, so that it goes on with the same bits. Leave it out.')
+      raise ValueError(f'utils.SaveCheckpointConfig.dtype is {self.dtype!r}, but trained tensors are saved as '
+                       'float32, so that a resumed run has the same bits. Leave it out.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ class RestoreCheckpointConfig:
     dtype: type of the frozen parameters in memory; 'int8' keeps the layers' matrices in 8 bits, all else in bfloat16.
     assignment_map: pairs (regular expression, None): what is matched is not read from the checkpoint. () reads the
       checkpoint's own prompt.
-    fallback_to_scratch: whether a prompt that the checkpoint lacks is made anew.
+    fallback_to_scratch: whether a prompt that the checkpoint lacks is newly initialised.
   """
 
   path: str | Sequence[str] | None = None
@@ -145,7 +145,7 @@ class RestoreCheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-  """Both.
+  """Where the frozen model is read from, and how the run is saved.
 
   Attributes:
     restore: where the frozen model is read from.

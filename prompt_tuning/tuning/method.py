@@ -22,12 +22,17 @@ class Method(abc.ABC):
   `build(model)` returns the method. Flags and files set those fields instead.
   """
 
-  learning_rate: ClassVar[float] = 0.3  # for Adafactor, if a run gives none
+  learning_rate: ClassVar[float] = 0.3  # for Adafactor, if a run gives none; see `rate`
 
   def build(self, model: Any) -> 'Method':
     """Returns the method for one model: this one, unless some of its settings can only be read with the model."""
     del model
     return self
+
+  def rate(self, model: Any) -> float:
+    """Returns the learning rate of Adafactor for a model, if a run gives none."""
+    del model
+    return self.learning_rate
 
   def layout(self) -> Layout:
     """Returns the layout of examples for this method: the plain layout if it needs no positions in the rows."""

@@ -18,6 +18,7 @@ from prompt_tuning.rows import layouts, placements
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning, Visibility
 from prompt_tuning.tuning.initialisers import Encoder, Initializer, embed
 from prompt_tuning.tuning.method import Method
+from prompt_tuning.tuning.rates import in_scale
 from prompt_tuning.types import Array, Flat, Params
 
 # Stack of a prompt -> the name of its tensor, as in files of earlier tools.
@@ -148,6 +149,10 @@ class PromptTuning(Method):
   visibility: Visibility = Visibility()
   cached: bool = False
   wayward: Wayward | None = None
+
+  def rate(self, model: Any) -> float:
+    """Returns the rate of prompt tuning in the scale of the model's embedding, from which prompts start."""
+    return in_scale(self.learning_rate, model.embeddings())
 
   def layout(self) -> layouts.Layout:
     """Returns a layout with a position for every vector."""

@@ -87,7 +87,7 @@ def test_a_wrong_argument_is_answered_with_the_right_form(argument, answer):
 
 
 def test_a_command_without_gin_files_is_answered_with_an_example():
-  with pytest.raises(ValueError, match=r'Nothing is given(.|\n)*prompt-tuning eval --prompt'):
+  with pytest.raises(ValueError, match=r'No flags are given(.|\n)*prompt-tuning eval --prompt'):
     command.parse_flags('eval', [])
 
 

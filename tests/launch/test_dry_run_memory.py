@@ -106,7 +106,7 @@ def test_answering_has_no_step_to_compile(plan):
 def test_a_slice_needs_the_compiler_of_tpus(plan):
   status, _, errors = plan(dry_run='--dry_run=v5e:2x2')
   assert status == 2
-  assert 'The step cannot be compiled for v5e:2x2: The compiler of TPUs is not installed. pip install ' in errors
+  assert 'The step cannot be compiled for v5e:2x2: The TPU compiler is not installed: `pip install ' in errors
 
 
 def test_new_ends_are_part_of_the_plan(run, tmp_path):

@@ -88,8 +88,8 @@ def test_a_local_file_imports_what_it_likes_and_that_is_logged(described, harmle
 @pytest.mark.parametrize(('content', 'message'), [
   ('X = 1\n# größe\n'.encode('latin-1'), r'user.gin:2: not UTF-8'),
   (b'RANDOM_SEED = ' + b'[' * 3000, r'user.gin'),
-  (b'A = %B\nB = %A\nRANDOM_SEED = %A\n', r'user.gin: the macros (A → B → A|B → A → B) mean one another'),
-  (b'A = %A\nRANDOM_SEED = %A\n', r'user.gin: the macros A → A mean one another'),
+  (b'A = %B\nB = %A\nRANDOM_SEED = %A\n', r'user.gin: the macros (A → B → A|B → A → B) refer to one another'),
+  (b'A = %A\nRANDOM_SEED = %A\n', r'user.gin: the macros A → A refer to one another'),
   (b'import a_module_that_is_absent\n', r"user.gin:1: No module named 'a_module_that_is_absent'")])
 def test_a_file_that_cannot_be_read_is_named(described, tmp_path, content, message):
   (tmp_path / 'user.gin').write_bytes(content)

@@ -64,7 +64,7 @@ def test_what_is_required_is_named_with_its_file_and_an_example(build, toy_shape
   assert first == 'MODEL_DIR is not set:'
   assert 'which prompt_tuning/configs/runs/finetune.gin needs' in line
   assert 'for example --gin.MODEL_DIR="\'runs/first\'"' in line
-  assert 'MODEL_DR is set, but nothing uses it: a slip?' in line
+  assert 'MODEL_DR is set, but nothing uses it: a typo?' in line
 
 
 def test_a_value_marked_as_required_in_a_users_file_must_be_set(build, toy_shape, tmp_path):
@@ -122,7 +122,7 @@ def test_defaults_are_those_of_prompt_tuning(train):
   ('--gin.SCALE=0.5', 'SCALE is 0.5'),
   ("--gin.LAYER_REMAT='some'", "LAYER_REMAT is 'some'. Give one of none, minimal"),
   ('--gin.USE_HARDWARE_RNG=True', 'USE_HARDWARE_RNG is True'),
-  ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'goes on with the same bits'),
+  ("--gin.utils.SaveCheckpointConfig.dtype='bfloat16'", 'a resumed run has the same bits'),
   ('--gin.utils.SaveCheckpointConfig.keep=0', 'keep=0 cannot be used: expected a whole number of at least 1'),
   ("--gin.utils.RestoreCheckpointConfig.mode='all'", "mode is 'all'"),
   ("--gin.utils.RestoreCheckpointConfig.dtype='int4'", "dtype='int4' cannot be used: expected one of float32"),
@@ -208,7 +208,7 @@ def test_the_resolved_configuration_builds_the_same_run(build, toy_shape, tmp_pa
 @pytest.mark.parametrize(('overrides', 'answer'), [
   (['--gin.PROMPT_LENGTH=4'], r'--gin\.PROMPT_LENGTH sets nothing: PROMPT is @prefix\.Prefix, which does not read it'),
   (["--gin.PROMPT_FILE='p.npy'"], r'--gin\.PROMPT_FILE sets nothing'),
-  (['--gin.train_prompts.Prompt.see_input=False'], r'--gin\.train_prompts\.Prompt\.see_input sets nothing: nothing of'),
+  (['--gin.train_prompts.Prompt.see_input=False'], r'--gin\.train_prompts\.Prompt\.see_input sets nothing: nothing in'),
   (['--gin_file=prompts/from_sampled_vocab.gin'], r'--gin_file=.*_vocab\.gin sets nothing: PROMPT is @prefix\.Prefix'),
 ])
 def test_what_the_chosen_method_does_not_read_is_named(overrides, answer, train):

@@ -25,7 +25,7 @@ def test_a_run_trains_is_judged_and_answers_from_a_file_of_ones_own(run, toy_fol
   assert 'encoder/prompt/prompt/prompt (3, 8)' in printed
   assert 'encoder [2, 12], decoder [2, 5]' in printed
   assert 'Steps: 0 to 4' in printed
-  for setting, said in (('pack=True', "the decoder's longer where"), ('buckets=(4, 6)', 'or shorter: inputs')):
+  for setting, said in (('pack=True', "the decoder's longer if"), ('buckets=(4, 6)', 'or shorter: inputs')):
     assert f'decoder [2, 5], {said}' in run(*train, f'--gin.train/utils.DatasetConfig.{setting}', '--dry_run')[1]
   assert not folder.exists()
 

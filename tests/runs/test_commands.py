@@ -82,7 +82,7 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
   (['--loss', 'margn'], "There is no loss 'margn'. Did you mean margin"),
   (['--loss.z_los', '3'], "The loss cross_entropy has no option 'z_los'. Did you mean z_loss"),
   (['--optimizer', 'adafactr'], "There is no optimizer 'adafactr'. Did you mean adafactor"),
-  (['--optimizer', 'lion'], 'The optimizer lion has no default rate. Give --learning_rate=NUMBER'),
+  (['--optimizer', 'lion'], 'The optimizer lion has no default learning rate. Give --learning_rate=NUMBER'),
   (['--sampler', 'beam'], "There is no sampler 'beam'"),
   (['--evaluation_split', 'tset'], "has no split 'tset'"),
   (['--init', 'unifrm'], "There is no first value 'unifrm'"),
@@ -148,6 +148,20 @@ def test_tensors_to_start_from_are_compared_before_anything_is_evaluated(run, fo
                             '--start_from', tmp_path / 'first.npy', '--length=4', *more)
     assert status == 2 and 'Evaluating' not in errors
     assert f'--start_from={tmp_path}/first.npy cannot be used. The trained tensors to start from are enc' in errors
+
+
+@pytest.mark.parametrize('flags', [['--start_from', 'absent.npy'], ['--init', 'file', '--init.path', 'absent.npy']])
+def test_files_of_first_values_are_read_before_the_model(flags, run, folders, rows, tmp_path):
+  status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
+                          *flags)
+  assert status == 2 and 'absent.npy' in errors and 'Reading' not in errors
+
+
+def test_rows_that_no_memory_holds_are_refused_with_the_flags_that_set_them(run, folders, rows, tmp_path):
+  status, _, errors = run('train', '--model', folders['t5'], '--data', rows, '--output', tmp_path / 'run', *COLUMNS,
+                          '--max_input_length=900000000000', '--max_target_length=3', '--dry_run')
+  assert status == 2 and 'There is not enough memory (Unable to allocate' in errors
+  assert 'Give a smaller --batch_size=, --max_input_length= or --max_target_length=.' in errors
 
 
 def test_words_to_rank_are_compared_with_the_targets_before_the_model_is_read(run, folders, rows, tmp_path):

@@ -32,7 +32,7 @@ def test_a_split_has_the_columns_of_its_rows(tmp_path):
   ('predict', 'prediction'), ('predict_with_aux', 'prediction'), ('predict_with_aux', 'aux'), ('score', 'score')])
 def test_a_column_is_never_replaced_by_a_result(tmp_path, mode, column):
   (tmp_path / 'a.jsonl').write_text(json.dumps({'inputs': '1', 'targets': '1', column: 'mine'}) + '\n')
-  with pytest.raises(ValueError, match=rf"has a column '{column}' already, which the results are written to"):
+  with pytest.raises(ValueError, match=rf"already has a column '{column}', which the results are written to"):
     examples(tmp_path / 'a.jsonl', mode=mode)
 
 
@@ -46,4 +46,4 @@ def test_a_folder_above_the_output_that_is_made_is_said(tmp_path, capsys):
   training.say_new_folder(str(tmp_path / 'a.jsonl'))
   assert capsys.readouterr().err == ''
   training.say_new_folder(str(tmp_path / 'gone/a.jsonl'))
-  assert capsys.readouterr().err == f'The folder {tmp_path}/gone does not exist yet: it is made.\n'
+  assert capsys.readouterr().err == f'The folder {tmp_path}/gone does not exist yet; it will be created.\n'

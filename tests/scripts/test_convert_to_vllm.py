@@ -131,11 +131,11 @@ LAYERS = Trained({'decoder/layer_prompts/vectors': np.stack([PROMPT, PROMPT])}, 
 
 
 @pytest.mark.parametrize(('trained', 'arguments', 'message'), [
-  (PREFIX, [], 'holds decoder/prefix/keys, decoder/prefix/values, but vLLM takes nothing but embeddings'),
-  (LAYERS, [], 'holds decoder/layer_prompts/vectors, but vLLM takes nothing but embeddings'),
+  (PREFIX, [], 'holds decoder/prefix/keys, decoder/prefix/values, but vLLM takes only embeddings'),
+  (LAYERS, [], 'holds decoder/layer_prompts/vectors, but vLLM takes only embeddings'),
   (SavedPrompt(PROMPT, visibility=Visibility(prompt=False), path=DECODER), [], 'trained with see_prompt=False, but in'),
   (SavedPrompt(PROMPT, layouts.after_eos, Visibility(input=False), path=DECODER), [], 'with see_input=False, but in'),
-  (SavedPrompt(PROMPT, layouts.at_user, path=DECODER), ['--text=hi'], 'stands in a turn of a conversation (at_user)'),
+  (SavedPrompt(PROMPT, layouts.at_user, path=DECODER), ['--text=hi'], 'inside a turn of a conversation (at_user)'),
   (SavedPrompt(1e6 * PROMPT, path=DECODER), ['--dtype=float16'], 'too large for --dtype=float16. Give --dtype='),
   (SavedPrompt(PROMPT[:, 1:], path=DECODER), [], 'the base model needs [any, 16]'),
   (SavedPrompt(PROMPT), [], 'holds encoder/prompt/prompt/prompt, but the given base model has no encoder')])

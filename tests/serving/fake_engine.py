@@ -56,11 +56,11 @@ class FakeEngine:
     if self.failed:
       raise EngineFailed('The engine has failed.')
     if self.draining:
-      raise Draining('The engine ends.')
+      raise Draining('The engine is shutting down.')
     if len(self.waiting) >= self.queue:
       raise QueueFull('100 requests wait.')
     if len(request.ids) + request.max_tokens > self.max_length:
-      raise ValueError(f'The answer needs too many places, and max_length is {self.max_length}.')
+      raise ValueError(f'The request needs too many positions, but max_length is {self.max_length}.')
     answer = Answer(request, deliver)
     answer.input_length = len(request.ids)
     self.answers.append(answer)

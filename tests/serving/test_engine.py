@@ -270,7 +270,7 @@ def test_free_slots_take_requests_beside_the_queue():
 
 def test_a_prompt_without_room_for_an_answer_is_refused_and_messages_add_up(served):
   engine, model, _ = served
-  with pytest.raises(ValueError, match='119 places, which leave no room'):
+  with pytest.raises(ValueError, match='119 positions, which leaves no room'):
     engine.prompts.load('long', normal(119, model.width))
   engine.prompts.load('half', normal(60, model.width))
   with pytest.raises(ValueError, match='60 of the prompt, 70 of the input'):

@@ -112,7 +112,7 @@ def test_a_stream():
   ({'prompt': ['3', 4]}, 'prompt', r'prompt[1]=4'), ({'prompt': 3}, 'prompt', 'str'),
   ({'prompt': [True]}, 'prompt', ''), ({'model': None}, 'model', 'missing'),
   ({'stream_options': {'x': 1}}, 'stream_options', 'x'),
-  ({'prompt': [[3]] * 70, 'n': 16}, 'prompt', '1120 answers'), ({'seed': 2**70}, 'seed', '')])
+  ({'prompt': [[3]] * 70, 'n': 16}, 'prompt', '1120 generations'), ({'seed': 2**70}, 'seed', '')])
 def test_fields_that_cannot_be_used_are_named(fields, param, words):
   assert refused(complete(client(), **fields), 400, words)['param'] == param
 

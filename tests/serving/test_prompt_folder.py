@@ -51,7 +51,7 @@ def test_what_cannot_be_served_is_named_and_left_out(folder, caplog):
     assert PromptFolder(str(folder), prompts, ('a',)).update() == 4
   assert set(prompts) == {'adapter', 'begun', 'deep/er/b', 'run'}
   text = caplog.text
-  assert 'twice.npy and' in text and 'one name, twice' in text and 'it has width 5' in text and 'base model' in text
+  assert 'twice.npy and' in text and 'same name, twice' in text and 'it has width 5' in text and 'base model' in text
 
 
 def test_a_second_look_loads_what_is_new_or_changed(folder, caplog):

@@ -1,4 +1,4 @@
-"""The engine over HTTP, as OpenAI's clients speak it; needs the extra `serve`."""
+"""The engine over HTTP, with OpenAI's API; needs the extra `serve`."""
 
 try:
   import starlette  # noqa: F401

@@ -12,7 +12,7 @@ from prompt_tuning.serving.requests import Answer, Piece, Request
 
 
 class Answering:
-  """Asks the engine, and yields what it delivers. It must be closed, which gives up what has not ended.
+  """Asks the engine, and yields what it delivers. It must be closed, which cancels what has not ended.
 
   Args:
     engine: the engine.
@@ -60,7 +60,7 @@ class Answering:
       yield index, piece
 
   def close(self) -> None:
-    """Gives up the answers that have not ended."""
+    """Cancels the answers that have not ended."""
     for index in self._open:
       self.answers[index].cancel()
 
@@ -96,7 +96,7 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 
 
 async def whole(answering: Answering, receive: Callable[[], Any]) -> list[Piece] | None:
-  """Returns all answers, each as one piece; None if the client has left, whose answers are given up.
+  """Returns all answers, each as one piece; None if the client has disconnected; its answers are cancelled.
 
   Args:
     answering: what was asked, with `pieces=False`.

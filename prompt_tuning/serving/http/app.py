@@ -74,7 +74,7 @@ async def _unknown(request: HttpRequest, error: Exception) -> Response:
 
 
 async def _left(request: HttpRequest, error: Exception) -> Response:
-  return ApiError(499, 'The client has left.').response()
+  return ApiError(499, 'The client has disconnected.').response()
 
 
 async def _defect(request: HttpRequest, error: Exception) -> Response:

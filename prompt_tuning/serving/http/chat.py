@@ -30,7 +30,7 @@ def _asked(service: Service, body: bytes) -> tuple[Chat, list[Request], '_Form']
   limits = {fields.max_tokens, fields.max_completion_tokens} - {None}
   if len(limits) == 2:
     raise ApiError(400, f'max_tokens={fields.max_tokens} and max_completion_tokens={fields.max_completion_tokens} are '
-                   'two names of one limit. Give one of them.', param='max_tokens')
+                   'two names for one limit. Give one of them.', param='max_tokens')
   rows = _rows(service, fields.messages)
   with errors.answered():
     most = limits.pop() if limits else service.engine.room(rows[0], prompt)

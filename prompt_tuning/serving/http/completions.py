@@ -51,8 +51,8 @@ def _rows(prompt: str | list[Any]) -> list[str | list[int]]:
   rows = [prompt] if isinstance(prompt, str) or (prompt and all(map(_is_id, prompt))) else prompt
   for place, row in enumerate(rows):
     if not (isinstance(row, str) or (isinstance(row, list) and all(map(_is_id, row)))):
-      raise ApiError(400, f'prompt[{place}]={shown(row)} cannot be used: expected a text or a list of token ids, in a '
-                     'prompt that is one of them or a list of them.', param='prompt')
+      raise ApiError(400, f'prompt[{place}]={shown(row)} cannot be used: prompt is a text, a list of token ids, or a '
+                     'list of these.', param='prompt')
     if not row:
       raise ApiError(400, f'prompt[{place}] is empty. Give a text, or at least one token id.', param='prompt')
   if not rows:

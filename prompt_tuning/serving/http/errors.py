@@ -18,7 +18,7 @@ _TYPES = {401: 'authentication_error', 403: 'permission_error', 404: 'not_found_
 
 
 class ApiError(Exception):
-  """What is answered instead of a result.
+  """An error response.
 
   Args:
     status: of HTTP.
@@ -56,10 +56,10 @@ class Json(Response):
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
-  """A context whose errors of the engine become those of the API.
+  """A context that turns errors of the engine into those of the API.
 
   Raises:
-    ApiError: with the status that the error has over HTTP.
+    ApiError: with the error's HTTP status.
   """
   try:
     yield
@@ -78,17 +78,17 @@ def answered() -> Iterator[None]:
 
 def draining() -> ApiError:
   """Returns the error of a server that takes no new requests."""
-  return ApiError(503, 'The server is ending and takes no new requests. Send the request again, to another replica if '
-                  'there are several.', code='draining', headers={'Retry-After': '1', 'Connection': 'close'})
+  return ApiError(503, 'The server is shutting down and takes no new requests. Send the request again, to another '
+                  'replica if there are several.', code='draining', headers={'Retry-After': '1', 'Connection': 'close'})
 
 
 def late(seconds: float | None) -> ApiError:
-  """Returns the error of a request whose answer took too long."""
-  return ApiError(504, f'The answer took longer than this server allows, {seconds} s. Ask for fewer tokens, or when '
-                  'fewer clients do.', code='timeout')
+  """Returns the error of a request that took too long."""
+  return ApiError(504, f'The request took longer than this server allows, {seconds} s. Ask for fewer tokens, or try '
+                  'again when it is less busy.', code='timeout')
 
 
 def failed() -> ApiError:
   """Returns the error of a request whose engine has failed."""
-  return ApiError(500, "The engine failed; the server's log has the reason. Send the request again; the server ends if "
-                  'this happens repeatedly.', code='engine_failed')
+  return ApiError(500, "The engine failed; the server's log has the reason. Send the request again; the server exits "
+                  'if this happens repeatedly.', code='engine_failed')

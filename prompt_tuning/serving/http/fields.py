@@ -1,4 +1,4 @@
-"""The bodies of requests. A field that would change the result and cannot be used is an error, and so are its values.
+"""The bodies of requests. An unsupported field that would change the result is an error, and so is an invalid value.
 
 A null stands for the default, as OpenAI's clients send it. Fields of their API, and of vLLM's, that this server does
 not support are accepted with the value that changes nothing.

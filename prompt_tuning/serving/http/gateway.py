@@ -1,4 +1,4 @@
-"""What every request passes: its id, the key, the limit of its body, the access log."""
+"""What every request passes through: its id, the key, the limit of its body, the access log."""
 
 import logging
 import secrets
@@ -60,7 +60,7 @@ class Gateway:
         _log(scope, number, status[0], time.perf_counter() - begun)
 
   def _refused(self, scope: Any, headers: dict[bytes, bytes]) -> ApiError | None:
-    """Returns the error of a request that reaches no route."""
+    """Returns the error of a request that must reach no route, or None."""
     key = self._service.api_key
     if key is not None and scope['path'] not in _OPEN:
       scheme, _, given = headers.get(b'authorization', b'').partition(b' ')
@@ -106,5 +106,5 @@ def _log(scope: Any, number: str, status: int, seconds: float) -> None:
   texts = {name: record.pop(name) for name in ('inputs', 'texts') if name in record}
   fields = ''.join(f' {name}={value}' for name, value in record.items())
   shown = ''.join(f' {name}={msgspec.json.encode(value).decode()[:_SHOWN]}' for name, value in texts.items())
-  LOG.info('%s', printable(f'{number} {client[0]} {scope["method"]} {scope["path"][:200]} {status or "no answer"} '
+  LOG.info('%s', printable(f'{number} {client[0]} {scope["method"]} {scope["path"][:200]} {status or "no response"} '
                            f'{seconds * 1000:.0f} ms{fields}{shown}'))

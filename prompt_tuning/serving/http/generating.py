@@ -81,7 +81,7 @@ async def _respond(request: HttpRequest, service: Service, fields: Generation, r
   pieces = await whole(answering, request.receive)
   _note(record, answering)
   if pieces is None:
-    raise ApiError(499, 'The client has left.')
+    raise ApiError(499, 'The client has disconnected.')
   if service.log_texts:
     record['texts'] = [piece.text for piece in pieces]
   choices = [form.choice(index, answer, piece)
@@ -90,7 +90,7 @@ async def _respond(request: HttpRequest, service: Service, fields: Generation, r
 
 
 class _Events(StreamingResponse):
-  """A stream of server-sent events, whose answers are given up when the client leaves."""
+  """A stream of server-sent events, whose answers are cancelled when the client disconnects."""
 
   def __init__(self, events: AsyncIterator[bytes], answering: Answering, record: dict[str, Any]):
     super().__init__(events, media_type='text/event-stream',

@@ -1,4 +1,4 @@
-"""Figures for Prometheus, under vLLM's names, so that its dashboards work; `model_name` is the prompt's name."""
+"""Metrics for Prometheus, under vLLM's names, so that its dashboards work; `model_name` is the prompt's name."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,10 +14,10 @@ _REASONS = {'end': 'stop', 'stop': 'stop', 'length': 'length', 'failed': 'error'
 
 
 class Metrics:
-  """The figures of one server.
+  """The metrics of one server.
 
   Args:
-    base: the name of the base model, which labels what belongs to no prompt.
+    base: the name of the base model, the label of what belongs to no prompt.
   """
 
   def __init__(self, base: str):
@@ -25,13 +25,13 @@ class Metrics:
     own = {'registry': self._registry}
     self._prompt = Counter('vllm:prompt_tokens', 'Tokens of inputs.', label, **own)
     self._generated = Counter('vllm:generation_tokens', 'Generated tokens.', label, **own)
-    self._ended = Counter('vllm:request_success', 'Answers that have ended, by reason.', [*label, 'finished_reason'],
+    self._ended = Counter('vllm:request_success', 'Ended generations, by reason.', [*label, 'finished_reason'],
                           **own)
     self._first = Histogram('vllm:time_to_first_token_seconds', 'From the request to its first token.', label,
                             buckets=_FIRST, **own)
-    self._token = Histogram('vllm:request_time_per_output_token_seconds', 'Mean time between tokens of an answer.',
+    self._token = Histogram('vllm:request_time_per_output_token_seconds', 'Mean time between tokens of a generation.',
                             label, buckets=_TOKEN, **own)
-    self._whole = Histogram('vllm:e2e_request_latency_seconds', 'From the request to the end of its answer.', label,
+    self._whole = Histogram('vllm:e2e_request_latency_seconds', 'From the request to the end of its generation.', label,
                             buckets=_WHOLE, **own)
     self._http = Counter('prompt_tuning:http_requests', 'HTTP requests.', ['method', 'route', 'status'], **own)
     self._engine = _OfEngine(base)
@@ -70,29 +70,29 @@ class Metrics:
     self._http.labels(method, route, str(status)).inc()
 
   def text(self) -> bytes:
-    """Returns all figures in Prometheus' text format."""
+    """Returns all metrics in Prometheus' text format."""
     return exposition.generate_latest(self._registry)
 
 
 class _OfEngine:
-  """Figures that are read from the engine when they are asked for."""
+  """Metrics that are read from the engine when they are asked for."""
 
   def __init__(self, base: str):
     self.base, self.engine = base, None
 
   def describe(self) -> list[Any]:
-    """Returns nothing: the names need not be known before."""
+    """Returns nothing: the names need not be known in advance."""
     return []
 
   def collect(self) -> Iterator[Any]:
-    """Yields the figures of the moment."""
+    """Yields the current metrics."""
     if self.engine is None:
       return
     stats = self.engine.stats()
     for name, text, value in (
-      ('vllm:num_requests_running', 'Answers in slots.', stats.running),
+      ('vllm:num_requests_running', 'Generations in slots.', stats.running),
       ('vllm:num_requests_waiting', 'Requests in the queue.', stats.waiting),
-      ('prompt_tuning:slots', 'Answers that can run at once.', stats.slots),
+      ('prompt_tuning:slots', 'Generations that can run at once.', stats.slots),
       ('prompt_tuning:prompts', 'Loaded prompts.', stats.prompts),
       ('prompt_tuning:prompt_bytes', 'Memory of keys and values of prompts.', stats.prompt_bytes),
       ('prompt_tuning:programs', 'Compiled programs.', stats.programs)):

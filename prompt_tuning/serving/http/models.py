@@ -41,7 +41,7 @@ def _entry(service: Service, name: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-  """Returns a value for JSON: what is no plain value becomes a text."""
+  """Returns a value for JSON: objects that are not plain values become texts."""
   if isinstance(value, dict):
     return {str(name): plain(each) for name, each in value.items()}
   if isinstance(value, list | tuple):
@@ -56,7 +56,7 @@ async def load(request: HttpRequest) -> Response:
   name = fields.prompt_name
   if name == service.name or name.startswith(f'{service.name}:') or not name.isprintable() or name != name.strip():
     raise ApiError(400, f'prompt_name={shown(name)} cannot be used: expected printable characters, not the name of the '
-                   'base model, and no blank at either end.', param='prompt_name')
+                   'base model, and no space at either end.', param='prompt_name')
   await run_in_threadpool(_load, service, name, fields.prompt_path)
   return Json({'object': 'prompt', 'id': name, 'loaded': True})
 
@@ -73,7 +73,7 @@ def _load(service: Service, name: str, path: str) -> None:
 
 
 def _allowed(folder: str | None, path: str) -> str:
-  """Returns the true path of a file or folder below `folder`, relative to which it may be given.
+  """Returns the true path of a file or folder below `folder`; it may be given relative to `folder`.
 
   Raises:
     ApiError: 403; no folder is allowed, or the path leads out of it, or something below the path does.
@@ -82,7 +82,7 @@ def _allowed(folder: str | None, path: str) -> str:
     raise ApiError(403, 'This server loads no prompts on request. Start it with --loadable FOLDER.')
   root = os.path.realpath(folder)
   if '\0' in path:
-    raise ApiError(403, 'prompt_path holds a character that no path has.', param='prompt_path')
+    raise ApiError(403, 'prompt_path holds a character that no path can have.', param='prompt_path')
   true = os.path.realpath(os.path.join(root, path))
   below = [os.path.join(where, each) for where, folders, files in os.walk(true) for each in (*folders, *files)]
   if any(os.path.commonpath([root, os.path.realpath(each)]) != root for each in (true, *filter(os.path.islink, below))):
@@ -94,7 +94,7 @@ def _allowed(folder: str | None, path: str) -> str:
 
 
 async def unload(request: HttpRequest) -> Response:
-  """Drops a prompt; answers that run with it end as they began."""
+  """Drops a prompt; answers that run with it keep it to their end."""
   service: Service = request.app.state.service
   if service.loadable is None:
     raise ApiError(403, 'This server unloads no prompts on request. Start it with --loadable FOLDER.')

@@ -6,7 +6,7 @@ from typing import Any
 from prompt_tuning.data.token_texts import TokenTexts
 from prompt_tuning.serving.requests import Token
 
-_LEAST = -9999.0  # what OpenAI answers for a token that is impossible; JSON has no infinity
+_LEAST = -9999.0  # what OpenAI returns for a token that is impossible; JSON has no infinity
 
 
 class Completions:
@@ -20,7 +20,7 @@ class Completions:
     self._texts, self._place, self._first = texts, 0, True
 
   def restart(self) -> None:
-    """Tells that a new text begins: the answer after an echoed input."""
+    """Notes that a new text begins: the answer after an echoed input."""
     self._first = True
 
   def of(self, tokens: Iterable[Token]) -> dict[str, list[Any]]:

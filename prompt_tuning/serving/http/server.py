@@ -1,4 +1,4 @@
-"""The server's process: it listens while the model is loaded, ends in order on SIGTERM, and with an error if the
+"""The server's process: it listens while the model is loaded, ends cleanly on SIGTERM, and with an error if the
 engine fails."""
 
 import asyncio
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
     return self.status
 
   def handle_exit(self, sig: int, frame: Any) -> None:
-    """Lets what runs end, and refuses what is new; a second signal ends at once."""
+    """Finishes the accepted requests, and refuses new ones; a second signal ends the server at once."""
     self._signals += 1
     self._service.draining = True
     if self._signals > 1:
@@ -72,8 +72,8 @@ class Server(uvicorn.Server):
       threading.Thread(target=self._drain, name='drain', daemon=True).start()
       with contextlib.suppress(OSError, ValueError):
         name = signal.Signals(sig).name
-        print(f'{name}: what was asked is answered, nothing new is taken. A second one ends at once.', file=sys.stderr,
-              flush=True)
+        print(f'{name}: accepted requests are finished, new ones refused. A second one ends the server at once.',
+              file=sys.stderr, flush=True)
 
   def _drain(self) -> None:
     self._engine.drain()
@@ -81,7 +81,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-  """Returns a socket that is bound.
+  """Returns a bound socket.
 
   Raises:
     OSError: the address is in use, or is not one of this machine.

@@ -25,7 +25,7 @@ class Limits:
     body: bytes of a body.
     n: answers to one input.
     answers: answers of one request, as many as slots and queue hold.
-    seconds: that an answer may take, its time in the queue included; None sets no limit.
+    seconds: the time that an answer may take, including the queue; None sets no limit.
   """
 
   body: int = 16 * 2**20
@@ -39,7 +39,7 @@ class Service:
 
   Args:
     name: the base model's name.
-    api_key: what clients must send as bearer; None takes any.
+    api_key: the bearer token that clients must send; None accepts every request.
     loadable: the folder below which clients may load prompts; None forbids it.
     limits: of one request.
     log_texts: the access log has inputs and answers too.
@@ -120,12 +120,12 @@ class Service:
       ApiError: 400; something cannot be used.
     """
     if fields.n > self.limits.n:
-      raise ApiError(400, f'n={fields.n} is more than this server allows, {self.limits.n}. Ask for fewer answers, or '
-                     'in several requests.', param='n')
+      raise ApiError(400, f'n={fields.n} is more than this server allows, {self.limits.n}. Ask for fewer, or '
+                     'send several requests.', param='n')
     count = fields.n * len(rows)
     if count > self.limits.answers:
-      raise ApiError(400, f'The request asks for {count} answers, but slots and queue hold {self.limits.answers}. Ask '
-                     'in several requests.', param='n' if fields.n > len(rows) else 'prompt')
+      raise ApiError(400, f'The request asks for {count} generations, but slots and queue hold {self.limits.answers}. '
+                     'Send several requests.', param='n' if fields.n > len(rows) else 'prompt')
     seeds = [secrets.randbits(32) if fields.seed is None else fields.seed % 2**32 for _ in rows]
     with errors.answered():
       return [Request(ids=row, prompt=prompt, temperature=fields.temperature, topk=max(fields.top_k, 0),
@@ -134,6 +134,6 @@ class Service:
               for row, seed in zip(rows, seeds, strict=True) for number in range(fields.n)]
 
   def require_ids(self, ids: Sequence[int], where: str) -> None:
-    """Raises ApiError if something is no token of the model."""
+    """Raises ApiError if something is not a token of the model."""
     with errors.answered():
       require_ids(ids, self.engine.model.module.config.vocab_size, where)

@@ -11,7 +11,7 @@ from prompt_tuning.serving.http.service import Service
 
 
 async def tokenize(request: HttpRequest) -> Response:
-  """Returns the tokens of a text; with `add_special_tokens`, as an input is read."""
+  """Returns the tokens of a text; with `add_special_tokens`, as the model reads an input."""
   service: Service = request.app.state.service
   fields = read(await request.body(), Tokenize)
   if fields.model is not None:

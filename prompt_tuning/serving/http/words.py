@@ -25,6 +25,6 @@ async def words(request: HttpRequest) -> Response:
       in_front = getattr(loaded.in_front, model.prompted).prompt
       vectors = None if in_front is None else in_front[0]
     if vectors is None:
-      raise ApiError(400, f'{name} has no vectors among embedded tokens, which alone have nearest words. Choose a '
-                     'prompt that is no prefix.', param='model')
+      raise ApiError(400, f'{name} has no vectors among embedded tokens, so it has no nearest words. Choose a '
+                     'prompt, not a prefix.', param='model')
     return Json({'words': await run_in_threadpool(nearest_words, model, vectors)})
