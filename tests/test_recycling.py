@@ -1,6 +1,10 @@
 """Recycled prompts: exact where the models are equal but for a rotation; better than random ones between two seeds."""
 
 import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,19 +12,13 @@ import pytest
 
 import prompt_tuning as pt
 from prompt_tuning import trees
-from prompt_tuning.data import integers
 from prompt_tuning.data.vocabularies import ByteVocabulary, PassThroughVocabulary
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
-from prompt_tuning.evaluation.evaluate import evaluate_loss
 from prompt_tuning.evaluation.recycling import shared_tokens
 from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.models.loading import find_model, random_model, save_model
-from prompt_tuning.models.parameters import merge
 from prompt_tuning.programs import command
 from prompt_tuning.rows import layouts
-from prompt_tuning.training.evaluations import Evaluations
-from prompt_tuning.training.optimizers import AdamW
-from prompt_tuning.training.schedules import create_schedule
 
 PROMPT = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)  # P=3, D=12; V=29
 IDS = [[5, 6, 7, 1], [9, 3, 1]]
@@ -102,31 +100,10 @@ def test_the_command_writes_a_prompt_that_the_other_model_takes(tmp_path, capsys
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
-def test_recycled_prompts_beat_random_starts_between_two_seeds_of_a_pretrained_model(tmp_path):
-  """Prompts that sort, for models whose width of 24 is below the 26 numbers that occur; 1500 steps each."""
-  config = pt.T5Config(vocab_size=32, width=24, heads=4, head_dim=8, mlp_dim=96, encoder_layers=2, decoder_layers=2)
-  words, lengths = load_vocabulary(find_model('t5_integers')), {'inputs': 5, 'targets': 5}
-  shape = {'length': 3, 'largest': 24}
-  optimizer = AdamW(create_schedule('constant * linear_warmup', 0.004, warmup_steps=200), b2=0.98, clip=1.0)
-  models = []
-  for seed in (1, 2):
-    start = random_model(config, vocabulary=words, seed=seed)
-    run = pt.tune(start, integers.mixture(**shape), method=pt.Retrained(), steps=1500, batch_size=128, seed=seed,
-                  lengths=lengths, quiet=True, evaluations=Evaluations(examples=0, loss_steps=0),
-                  optimizer=optimizer, model_dir=str(tmp_path / str(seed)))
-    models.append(dataclasses.replace(start, params=merge(start.params, run.trained)))
-  first, second = models
-  random = np.random.default_rng(0)
-  for name in ('SortAscending', 'SortDescending'):
-    task = integers.task(name, **shape)
-    run = pt.tune(first, task, prompt_length=5, steps=100, batch_size=64, lengths=lengths, quiet=True,
-                  learning_rate=0.1, model_dir=str(tmp_path / name))
-
-    def loss(prompt, task=task):
-      return evaluate_loss(second, prompt.conditioning(second), second.layout(prompt.layout()), task, lengths=lengths,
-                           batch_size=64, steps=4)['loss']
-
-    starts = [SavedPrompt(np.asarray(second.embeddings())[random.choice(28, 5)]) for _ in range(4)]
-    recycled = pt.recycle(run.prompt, first, second, rows=28)
-    assert loss(recycled) < min(map(loss, starts))
+@pytest.mark.timeout(1800)
+def test_recycled_prompts_beat_random_starts_between_two_seeds_of_a_pretrained_model(tmp_path, users_environment):
+  script = pathlib.Path(__file__).with_name('recycle_between_seeds.py')
+  done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=users_environment, capture_output=True,
+                        text=True, check=True)
+  for recycled, starts in json.loads(done.stdout.splitlines()[-1]).values():
+    assert recycled < min(starts)
