@@ -57,8 +57,8 @@ def handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   if each is None:
     return layouts.Layout(), Conditioning()
   if hasattr(each, 'members'):
-    raise ValueError('An ensemble cannot be used here, since it needs several rows of a batch for each input. Give it '
-                     'to predict, score, logits or evaluate, as the only prompt.')
+    raise ValueError('An ensemble cannot be used here, since it needs several rows of a batch for each input: it is '
+                     'not served, nor one prompt of a list. Give it to predict, score, logits or evaluate, alone.')
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
   if isinstance(each, str | os.PathLike):

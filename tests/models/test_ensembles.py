@@ -10,6 +10,7 @@ from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.models.ensembles import ranked
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
+from prompt_tuning.serving.prompts import Prompts
 
 INPUTS, TARGETS = ['5 6 7 8', '9', '3 4'], ['6 7', '8 9 10', '5']
 
@@ -121,6 +122,7 @@ def test_what_an_ensemble_cannot_do_is_said(causal):
       (lambda: causal.predict(INPUTS, pt.Ensemble([prompt, blind])), "and such an ensemble with kind='vote'"),
       (lambda: causal.score(INPUTS, TARGETS, vote), "kind='vote' cannot be used for scores"),
       (lambda: causal.prefill(INPUTS, vote), "kind='vote' cannot be used for prefill"),
+      (lambda: Prompts(causal, memory=1 << 20).load('both', mean), 'An ensemble cannot be used here'),  # the engine's
       (lambda: pt.nearest_words(causal, mean), 'An ensemble cannot be used here')):
     with pytest.raises(ValueError, match=message):
       call()
