@@ -16,6 +16,9 @@ from prompt_tuning.data import files, registry, tasks
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation import saved
+from prompt_tuning.evaluation.ensembles import evaluate_trained
+from prompt_tuning.evaluation.sources import Source, rank
+from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_known, require_number
 from prompt_tuning.runs.training import measure
@@ -186,24 +189,50 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
     model: the frozen model.
     examples: as for `tune`.
     prompt: a saved prompt, an array [P, D], `saved.Trained` tensors, a run, or a path: of a run, a .npy or .safetensors
-      file, or a PEFT adapter; None evaluates the frozen model alone.
+      file, or a PEFT adapter; or an `Ensemble` of these. None evaluates the frozen model alone.
     sampler: chooses the tokens.
     split: the split of a task; for a list, all examples are used.
     batch_size: rows per batch.
     num_examples: evaluate on only this many examples, from the first.
   """
-  from prompt_tuning.evaluation.evaluate import evaluate as judge
-
   task = as_task(examples, split, model)
-  trained = as_trained(prompt, model)
+  if isinstance(prompt, Ensemble):
+    trained = dataclasses.replace(prompt, members=[as_trained(each, model) for each in prompt.members])
+  else:
+    trained = as_trained(prompt, model)
   found: dict[str, float] = {}
   parts = [each for each, _ in task.parts(split)]
   for each, name in zip(parts, tasks.unique_names(parts), strict=True):
-    result = judge(model, trained.conditioning(model), model.layout(trained.layout()), each, sampler=sampler,
-                   split=split, batch_size=batch_size, num_examples=num_examples)
+    result = evaluate_trained(model, trained, each, sampler=sampler, split=split, batch_size=batch_size,
+                              num_examples=num_examples)
     prefix = f'{name}/' if isinstance(task, tasks.Mixture) else ''
     found.update({prefix + metric: value for metric, value in result.metrics.items()})
   return found
+
+
+@typed
+def rank_sources(model: LanguageModel, examples: Examples, sources: Mapping[str, Any], *, target: Any = None,
+                 by: str = 'loss', num_examples: int = 200, batch_size: int = 32,
+                 lengths: Mapping[str, int] | None = None) -> list[Source]:
+  """Returns trained prompts by the loss of another task with each, the best first: starts for its training.
+
+  What does not fit the model is left out, with a warning. The frozen model alone is among the results, as ''.
+
+  Args:
+    model: the frozen model.
+    examples: the target task's training examples, as for `tune`.
+    sources: name -> a prompt in a form that `evaluate` takes.
+    target: a prompt that was trained shortly on the target task; then results have their similarity to it.
+    by: what decides: 'loss', 'token_accuracy' or, with a target, 'similarity'.
+    num_examples: so many training examples are read, from the first.
+    batch_size: examples per batch.
+    lengths: as for `tune`.
+  """
+  task = as_task(examples, 'train', model, lengths, held_out=0.1)
+  require_number('num_examples', num_examples, least=1, whole=True)
+  return rank(model, task, {name: as_trained(prompt, model) for name, prompt in sources.items()},
+              target=None if target is None else as_trained(target, model), by=by, examples=num_examples,
+              batch_size=batch_size, lengths=lengths or measure(model, task, 'train')[0])
 
 
 def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mapping[str, int] | None = None, *,

@@ -56,6 +56,9 @@ def handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   """Returns the layout and conditioning of rows with a prompt, with tensors read from a file, or with None."""
   if each is None:
     return layouts.Layout(), Conditioning()
+  if hasattr(each, 'members'):
+    raise ValueError('An ensemble cannot be used here, since it needs several rows of a batch for each input: it is '
+                     'not served, nor one prompt of a list. Give it to predict, score, logits or evaluate, alone.')
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
   if isinstance(each, str | os.PathLike):
@@ -83,11 +86,11 @@ def _require_joinable(found: Sequence[Conditioning]) -> None:
   if shared:
     raise ValueError(f'Found {", ".join(shared[:3])}{" …" * (len(shared) > 3)} for some rows, but all rows of a batch '
                      'share retrained parameters, low-rank updates and a context. Give them for all rows, or run such '
-                     'rows in a separate batch.')
+                     "rows in a separate batch, and such an ensemble with kind='vote'.")
   seen = {stack.visibility for each in found for stack in (each.encoder, each.decoder) if stack.prompt is not None}
   if len(seen) > 1:
     raise ValueError(f'The prompts of one batch have different visibility: {" and ".join(sorted(map(str, seen)))}. Run '
-                     'them in separate batches.')
+                     "them in separate batches, and such an ensemble with kind='vote'.")
 
 
 def _in_front(conditioning: Conditioning) -> bool:
