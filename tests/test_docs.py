@@ -32,8 +32,8 @@ from prompt_tuning.models.positions import Rotary
 from prompt_tuning.programs import command, dry_run
 from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import Run
-from prompt_tuning.tuning.scales import Scales
 from prompt_tuning.scripts import transfer
+from prompt_tuning.tuning.scales import Scales
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
@@ -136,8 +136,11 @@ def place(tmp_path, toys, monkeypatch):
   run_file.write(str(tmp_path / 'runs/reviews/run.toml'), {
     'model': find_model('t5_integers'), 'data': 'reviews.jsonl', 'target_template': '{label}',
     'labels': {'0': '1', '1': '2'}}, program='train')
-from prompt_tuning.scripts import transfer
-from prompt_tuning.tuning.scales import Scales
+  model = pt.load_model('t5_integers')
+  (tmp_path / 'runs/scales').mkdir()
+  write_state(str(tmp_path / 'runs/scales/best.safetensors'),
+              trees.flatten(Scales().initialise(jax.random.key(0), model)), {})
+  shutil.copytree(tmp_path / 'runs/reviews', tmp_path / 'runs/films')
   (tmp_path / 'runs/chat').mkdir()
   saved.SavedPrompt(np.ones((2, 12), np.float32), path='decoder/prompt/prompt/prompt').save(
     str(tmp_path / 'runs/chat/best.safetensors'))
@@ -149,7 +152,6 @@ from prompt_tuning.tuning.scales import Scales
   save_prompt(tmp_path / 'sst2.npy')
   (tmp_path / 'tasks.toml').write_text(
     '[a]\ndata = "reviews.jsonl"\n[b]\ndata = "other_reviews.jsonl"\noptimizer = {name = "adamw", b1 = 0.8}\n')
-  for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl'):
   for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl', 'films.jsonl'):
     (tmp_path / name).write_text('\n'.join(map(json.dumps, ROWS)))
   (tmp_path / 'questions.txt').write_text('3 1 2\n4\n')
