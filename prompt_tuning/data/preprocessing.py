@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.data.tasks import Example
+from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.turns import Turns
@@ -39,7 +39,7 @@ class Preprocessor:
 
   def __call__(self, example: Example, prompt_id: int = 0) -> layouts.Segment:
     """Returns the laid-out example, which uses the prompt of this number."""
-    return weighted(self._layout, *self.ids(example), example, prompt_id)
+    return weighted(self._layout, *self.ids(example), example, prompt_id=prompt_id)
 
   def ids(self, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of inputs and targets."""
@@ -73,11 +73,10 @@ class Preprocessor:
     return started(ids, self._vocabulary) if feature == 'inputs' and isinstance(value, str) else ids
 
 
-def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example,
-             prompt_id: int = 0) -> layouts.Segment:
+def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example, **prompt: Any) -> layouts.Segment:
   """Returns a laid-out example with the weights of training, also those of the assistant's turns within its input."""
-  return layout.example(inputs, targets, prompt_id=prompt_id, loss_weight=loss_weight(example),
-                        input_weights=getattr(inputs, 'weights', None))
+  return layout.example(inputs, targets, loss_weight=loss_weight(example),
+                        input_weights=getattr(inputs, 'weights', None), **prompt)
 
 
 def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:
@@ -118,3 +117,18 @@ def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
     raise ValueError(f'An example holds {value!r:.60}, which is neither a text nor token ids. Give a text or token ids.'
                      ) from error
   return ids[:-1] if ids and ids[-1] == vocabulary.eos_id else ids
+
+
+def has_empty_inputs(task: Task | Mixture, split: str) -> bool:
+  """Whether an input of a split that is held in memory is empty."""
+  held = (part.split(split) for part, _ in task.parts(split))
+  return any(len(example.get('inputs', ' ')) == 0 for each in held if isinstance(each, list) for example in each)
+
+
+def row_lengths(layout: layouts.Layout, lengths: Mapping[str, int]) -> dict[str, int]:
+  """Returns the array lengths T and S of a batch."""
+  missing = set(FEATURES) - set(lengths)
+  if missing:
+    raise ValueError(f'The feature lengths {dict(lengths)} lack {sorted(missing)}. Give both, for example '
+                     "{'inputs': 512, 'targets': 8}.")
+  return layout.row_lengths(lengths)

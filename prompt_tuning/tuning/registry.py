@@ -13,6 +13,7 @@ from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.prompt import PromptTuning
 from prompt_tuning.tuning.residual import Residual
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.scales import Scales
 from prompt_tuning.tuning.together import Together
 from prompt_tuning.types import Flat
 
@@ -20,6 +21,7 @@ METHODS: Registry = Registry('method', {
   'prompt': PromptTuning,
   'prefix': Prefix,
   'layer_prompts': LayerPrompts,
+  'scales': Scales,
   'low_rank': LowRank,
   'retrained': Retrained,
   'residual': Residual,

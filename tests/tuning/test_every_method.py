@@ -27,6 +27,7 @@ from prompt_tuning.tuning.multitask import MultitaskPrompt
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.residual import Residual
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.scales import Scales
 from prompt_tuning.tuning.together import Together
 
 METHODS = {  # the name of a case -> the method, for an encoder-decoder
@@ -39,6 +40,7 @@ METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'retrained layer': Retrained(['decoder/layers_1/self_attention/(value|out)/kernel', 'encoder/relpos_bias/.*']),
   'low rank': LowRank(2, ['.*/encoder_decoder_attention/(query|out)/kernel', 'encoder/.*/wo/kernel']),
   'prefix': Prefix(3),
+  'scales': Scales(),
   'layer prompts that are added': LayerPrompts(2, mode='add'),
   'prefix of cross-attention': Prefix(2, attentions=('cross',)),
   'prefix of a network': Prefix(2, attentions=('encoder', 'decoder'), hidden=3, width=4),
@@ -55,6 +57,7 @@ DECODER_METHODS = {  # the same for a decoder-only model
   'decoder prefix of a network': Prefix(2, hidden=3),
   'layer prompts': LayerPrompts(2),
   'decoder layer prompts that are added': LayerPrompts(2, mode='add'),
+  'decoder scales': Scales('.*'),
   'decoder low rank': LowRank(2, '.*/(value|wi_0)/kernel'),
   'decoder retrained norms': Retrained('.*(norm|layer_norm)/scale'),
   'decoder residual': Residual(prompts.Prompt(4), hidden=7, separate=True),
@@ -70,7 +73,7 @@ OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remember
 
 SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of cross-attention',
         'decoder prompt after_bos', 'decoder prompt after_eos', 'decoder prefix of a network',
-        'decoder retrained norms')
+        'decoder retrained norms', 'decoder scales')
 every_method = pytest.mark.parametrize('method', [
   pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW))
   for name, method in (METHODS | DECODER_METHODS).items()])
