@@ -23,6 +23,7 @@ METHODS: Mapping[str, tuple[str, Sequence[str]]] = {
   'residual': (OURS, ['--method=residual', *_rates('--method=residual', 0.1, 0.01)]),
   'decomposed': (OURS, _rates('--method=factored --rank=10 --init=normal', 0.1, 0.03, 0.01)),
   'superposed': (OURS, _rates('--method=factored --rank=128', 0.1, 0.03, 0.01)),
+  'scales': (OURS, _rates('--method=scales', 0.1, 0.03, 0.01)),
   'low rank': (OURS, _rates("--method=low_rank --rank=8 --patterns='.*/(query|value)/kernel'", 0.01, 0.003, 0.001)),
   'prompt and low rank': (OURS, [f"--method=together --rank=8 --patterns='.*/(query|value)/kernel'{more}"
                                  for more in ('', ' --low_rank_rate=0.03', ' --learning_rate=0.01')]),
