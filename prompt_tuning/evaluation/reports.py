@@ -185,6 +185,36 @@ def matrix(values: Any, rows: Sequence[str], columns: Sequence[str], path: str, 
   return _saved(figure, path)
 
 
+def similarities(maps: Mapping[str, Any], names: Sequence[str], path: str) -> str:
+  """Plots similarities among prompts as heat maps side by side with their values, as a PNG.
+
+  Args:
+    maps: title -> [N, N], -1 to 1.
+    names: those of the N prompts.
+    path: the PNG file.
+
+  Returns:
+    The path of the PNG file.
+
+  Raises:
+    ImportError: matplotlib is not installed.
+  """
+  plt = _pyplot()
+  side, margin = 0.62 * len(names) + 0.8, 0.075 * max(map(len, names))
+  figure, axes = plt.subplots(1, len(maps), figsize=(len(maps) * side + margin + 1.2, side + 0.7 * margin + 0.5),
+                              squeeze=False, layout='constrained', sharey=True)
+  for axis, (title, values) in zip(axes[0], maps.items(), strict=True):
+    image = axis.imshow(values, vmin=-1, vmax=1, cmap='RdBu_r')
+    axis.set_xticks(range(len(names)), names, rotation=35, ha='right', fontsize=8)
+    axis.set_yticks(range(len(names)), names, fontsize=8)
+    for (i, j), value in np.ndenumerate(np.asarray(values)):
+      axis.text(j, i, f'{value:.2f}', ha='center', va='center', fontsize=7,
+                color='white' if abs(value) > 0.6 else 'black')
+    axis.set_title(title, fontsize=9)
+  figure.colorbar(image, ax=axes, shrink=0.7, label='cosine')
+  return _saved(figure, path)
+
+
 def scatter(before: Any, after: Any, labels: Sequence[Any], path: str, *, title: str = '') -> str:
   """Plots representations before and after tuning side by side along their principal components, as a PNG.
 

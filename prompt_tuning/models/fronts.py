@@ -60,6 +60,7 @@ def of_rows(given: StackConditioning, prompt_ids: Array) -> tuple[StackCondition
   chosen = prompt_ids[:, 0]
   take = lambda arrays, axis: jax.tree.map(lambda array: jnp.take(array, chosen, axis=axis), arrays)
   fields = {name: take(getattr(given, name), of_count) for name, (of_count, _) in AXES.items()}
+  fields['scales'] = take(given.scales, 1)
   given = dataclasses.replace(given, **fields, lengths=take(given.lengths, 0))
   return given, jnp.arange(len(chosen))[:, None]
 

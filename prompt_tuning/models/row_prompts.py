@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,7 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
   found = {key: handed(each, model) for key, each in distinct.items()}
   if len(found) > 1:
     _require_joinable([given for _, given in found.values()])
-  # A row without a prompt needs an entry, of length 0, only if something may come before the rows.
+  # A row without a prompt needs an entry (of length 0, or scales of 1) unless prompts are only among the tokens.
   in_front = any(_in_front(given) for _, given in found.values())
   entries = {key: given for key, (_, given) in found.items() if distinct[key] is not None or in_front}
   conditioning, numbers = joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
@@ -56,6 +56,9 @@ def handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   """Returns the layout and conditioning of rows with a prompt, with tensors read from a file, or with None."""
   if each is None:
     return layouts.Layout(), Conditioning()
+  if hasattr(each, 'members'):
+    raise ValueError('An ensemble cannot be used here, since it needs several rows of a batch for each input: it is '
+                     'not served, nor one prompt of a list. Give it to predict, score, logits or evaluate, alone.')
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
   if isinstance(each, str | os.PathLike):
@@ -83,11 +86,11 @@ def _require_joinable(found: Sequence[Conditioning]) -> None:
   if shared:
     raise ValueError(f'Found {", ".join(shared[:3])}{" …" * (len(shared) > 3)} for some rows, but all rows of a batch '
                      'share retrained parameters, low-rank updates and a context. Give them for all rows, or run such '
-                     'rows in a separate batch.')
+                     "rows in a separate batch, and such an ensemble with kind='vote'.")
   seen = {stack.visibility for each in found for stack in (each.encoder, each.decoder) if stack.prompt is not None}
   if len(seen) > 1:
     raise ValueError(f'The prompts of one batch have different visibility: {" and ".join(sorted(map(str, seen)))}. Run '
-                     'them in separate batches.')
+                     "them in separate batches, and such an ensemble with kind='vote'.")
 
 
 def _in_front(conditioning: Conditioning) -> bool:
@@ -125,8 +128,16 @@ def _joined_stack(found: Sequence[StackConditioning]) -> StackConditioning:
     if any(each is not None for each in own):
       longest = fields['prompt'].shape[1] if name == 'added' and 'prompt' in fields else max(sizes)
       fields[name], lengths[name] = _joined_field(name, own, longest), jnp.array(sizes)
+  fields['scales'] = _joined_scales([each.scales or {} for each in found])
   visibility = next((each.visibility for each in found if each.prompt is not None), Visibility())
   return StackConditioning(**fields, visibility=visibility, lengths=lengths)
+
+
+def _joined_scales(found: Sequence[Mapping[str, Array]]) -> dict[str, Array] | None:
+  """Returns the scales of several stacks, N at once; 1 for a stack without them."""
+  shapes = {name: array.shape for scales in found for name, array in scales.items()}
+  return {name: jnp.concatenate([scales.get(name, jnp.ones(shape)) for scales in found], axis=1)
+          for name, shape in shapes.items()} or None
 
 
 def _joined_field(name: str, own: Sequence[Any], longest: int) -> Any:

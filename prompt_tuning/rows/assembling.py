@@ -27,7 +27,7 @@ def target_rows(batch: Batch) -> dict[str, Any]:
 
 
 def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, side: str = 'right',
-             first_id: int = 0) -> Batch:
+             first_id: int = 0, members: int = 1) -> Batch:
   """Puts examples into the rows of one batch.
 
   Args:
@@ -35,12 +35,13 @@ def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, s
     lengths: T for 'encoder' and S for 'decoder'; a decoder-only model has only the latter.
     side: the padding side, 'right' or 'left'.
     first_id: the index of the first row in the whole stream.
+    members: M, so many consecutive rows read one example and have its index.
 
   Returns:
     The batch, as `layouts` describes it.
 
   Raises:
-    ValueError: a row is longer than `lengths` allow.
+    ValueError: a row is longer than `lengths` allow, or the targets of rows of one example are in different columns.
   """
   count = len(rows)
   first = next((row[0] for row in rows if row), {})
@@ -53,12 +54,16 @@ def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, s
             for name, (fill, dtype) in wanted.items()}
     for stack, wanted in fields.items()}
   batch['prompt_ids'] = np.zeros((count, max([1, *map(len, rows)])), np.int32)
-  batch['example_ids'] = np.arange(first_id, first_id + count, dtype=np.int32)
+  batch['example_ids'] = first_id + np.arange(count, dtype=np.int32) // members
   for b, examples in enumerate(rows):
     for stack in lengths:
       _fill_row(batch[stack], b, [example[stack] for example in examples], side, stack)
     for g, example in enumerate(examples):
       batch['prompt_ids'][b, g] = example['prompt']['id']
+  weights = target_rows(batch)['loss_weights']
+  if members > 1 and not (weights.reshape(-1, members, weights.shape[1]) == weights[::members, None]).all():
+    raise ValueError('The members of an ensemble predict the targets of an example at different positions. Use prompts '
+                     "of one placement and length, or kind='vote'.")
   return batch
 
 

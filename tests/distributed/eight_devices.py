@@ -40,6 +40,7 @@ from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.scales import Scales
 
 # All sizes of a model differ, except those that must divide.
 CONFIGS = {
@@ -276,6 +277,7 @@ SLOW = {
   'low rank, eight bits': Case('llama', LowRank(2, ('.*(query|wo)/kernel',)), (2, 2, 2), dtype='int8'),
   'prompt that sees nothing': Case('t5', APART, (2, 2, 2), rematerialise='full'),
   'prefix': Case('t5', Prefix(3), (2, 2, 2)),
+  'scales': Case('t5', Scales(), (2, 2, 2), packed=True),
   'retrained': Case('gpt2', Retrained('.*layers_1/.*|token_embedder.*'), (2, 2, 2)),
   'dropout in an encoder': Case('t5', TwoPrompts(layouts.before_eos), (2, 2, 2), packed=True, dropout_rate=0.3),
 }
