@@ -25,6 +25,7 @@ from prompt_tuning.training.members import Member
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.prefix import Prefix
+from prompt_tuning.tuning.scales import Scales
 
 OTHER = Task('copy', {name: [{'inputs': row['inputs'], 'targets': row['inputs']} for row in TASK.splits[name]]
                       for name in ('train', 'validation')}, (metrics.accuracy,))
@@ -210,7 +211,8 @@ def test_a_signal_saves_all_members(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['prefixes of T5', 'prompts before a causal model', 'prefixes of a causal model',
-                                  'packed rows', 'dropout', 'at once'])
+                                  'packed rows', 'dropout', 'at once', 'scales of T5',
+                                  'scales of a causal model'])
 def test_other_members_equal_their_runs_alone(tmp_path, causal, name):
   model, changes, settings = frozen(), {}, {}
   if 'causal' in name:
@@ -223,7 +225,9 @@ def test_other_members_equal_their_runs_alone(tmp_path, causal, name):
   if 'at once' in name:
     changes, settings = {'steps': 8}, {'at_once': 3}  # rounding differs, and grows by a third with each step
   lengths = (3, 3, 3) if 'dropout' in name else (3, 5, 2)
-  methods = [Prefix(length) if 'prefix' in name else prompts.PromptTuning(prompts.Prompt(length)) for length in lengths]
+  make = {'scales': lambda length: Scales(), 'prefixes': Prefix}.get(
+    name.split()[0], lambda length: prompts.PromptTuning(prompts.Prompt(length)))
+  methods = [make(length) for length in lengths]
   members = [member(tmp_path, f'{i}', method=method, seed=i, **changes) for i, method in enumerate(methods)]
   for each, run in zip(members, together(tmp_path, members, model=model, **settings), strict=True):
     assert_equal_runs(run, alone(tmp_path, each, model=model), 1e-5)
