@@ -16,7 +16,7 @@ __version__ = '0.1.0'
 
 _HOME = {
   'load_model': 'models.loading', 'save_model': 'models.loading', 'random_model': 'models.loading',
-  'LanguageModel': 'models.language_model', 'T5Config': 'models.t5',
+  'LanguageModel': 'models.language_model', 'Ensemble': 'models.ensembles', 'T5Config': 'models.t5',
   'Family': 'models.family', 'register_family': 'models.families.registry',
   'Greedy': 'decoding.samplers', 'Sampling': 'decoding.samplers', 'BeamSearch': 'decoding.samplers',
   'Prompt': 'prompts', 'PromptTuning': 'prompts', 'Prefix': 'tuning.prefix', 'Retrained': 'tuning.retrained',
@@ -26,8 +26,9 @@ _HOME = {
   'SavedPrompt': 'evaluation.saved', 'load_prompt': 'evaluation.saved', 'load_trained': 'evaluation.saved',
   'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',
   'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',
-  'nearest_words': 'evaluation.nearest_words',
-  'tune': 'api', 'evaluate': 'api',
+  'nearest_words': 'evaluation.nearest_words', 'similarities': 'evaluation.similarities',
+  'recycle': 'evaluation.recycling',
+  'tune': 'api', 'tune_many': 'api', 'evaluate': 'api', 'rank_sources': 'api',
 }
 __all__ = sorted(_HOME)
 

@@ -33,6 +33,12 @@ VARIANTS = (
   'models/test_decoder_only.py::test_packed_rows_equal_rows_of_their_own[rotary',
   'models/test_decoder_only.py::test_rows_beyond_the_position_table',
   'models/test_dropout.py',
+  'models/test_ensembles.py::test_a_read_context',
+  'models/test_ensembles.py::test_a_vote_is_the_answer_of_most_members[tiny',
+  'models/test_ensembles.py::test_an_ensemble_of_one_prompt',
+  'models/test_ensembles.py::test_each_token_is_chosen_by_the_mean_of_the_members_probabilities[causal-greedy',
+  'models/test_ensembles.py::test_each_token_is_chosen_by_the_mean_of_the_members_probabilities[tiny',
+  'models/test_ensembles.py::test_scores_and_logits_are_the_mean_of_separate_runs[tiny',
   'models/test_families.py::test_a_member_that_is_written',
   'models/test_families.py::test_answers_are_those_of_transformers[gemma2',
   'models/test_families.py::test_answers_are_those_of_transformers[gpt2',
@@ -76,6 +82,8 @@ VARIANTS = (
   'models/test_token_scores.py::test_token_scores_are_the_log_softmax_of_the_logits[tiny',
   'models/test_visibility.py::test_a_prompt_that_sees_nothing_of_the_input_is_run_once_for_all_rows',
   'runs/test_commands.py::test_a_run_whose_rate_does_not_fall',
+  'runs/test_runs_of_ensembles.py::test_eval_prints',
+  'runs/test_runs_of_ensembles.py::test_infer_writes',
   'scripts/test_tpu_pod.py::test_the_jobset_starts_a_run_again_that_was_evicted',
   'serving/test_engine.py::test_a_full_queue_refuses_and_recovers[T5',
   'serving/test_engine.py::test_a_prompt_without_room_for_an_answer_is_refused_and_messages_add_up[T5',
@@ -138,6 +146,9 @@ VARIANTS = (
   *(f'tuning/test_every_method.py::test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits[{method}'
     for method in ('decoder', 'layer', 'prefix of a network', 'prompt after_eos',
                    'prompt that sees nothing', 'retrained norms')),
+  'test_transfer.py::test_the_command_ranks',
+  'test_transfer.py::test_the_command_says_what_to_change[arguments3',
+  'test_transfer.py::test_the_command_says_what_to_change[arguments6',
 )
 
 RARE = (

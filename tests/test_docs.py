@@ -32,6 +32,7 @@ from prompt_tuning.models.positions import Rotary
 from prompt_tuning.programs import command, dry_run
 from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import Run
+from prompt_tuning.scripts import transfer
 from prompt_tuning.tuning.scales import Scales
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -139,6 +140,7 @@ def place(tmp_path, toys, monkeypatch):
   (tmp_path / 'runs/scales').mkdir()
   write_state(str(tmp_path / 'runs/scales/best.safetensors'),
               trees.flatten(Scales().initialise(jax.random.key(0), model)), {})
+  shutil.copytree(tmp_path / 'runs/reviews', tmp_path / 'runs/films')
   (tmp_path / 'runs/chat').mkdir()
   saved.SavedPrompt(np.ones((2, 12), np.float32), path='decoder/prompt/prompt/prompt').save(
     str(tmp_path / 'runs/chat/best.safetensors'))
@@ -148,7 +150,9 @@ def place(tmp_path, toys, monkeypatch):
            for i in range(30)]
   (tmp_path / 'chats.jsonl').write_text('\n'.join(map(json.dumps, chats)))
   save_prompt(tmp_path / 'sst2.npy')
-  for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl'):
+  (tmp_path / 'tasks.toml').write_text(
+    '[a]\ndata = "reviews.jsonl"\n[b]\ndata = "other_reviews.jsonl"\noptimizer = {name = "adamw", b1 = 0.8}\n')
+  for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl', 'films.jsonl'):
     (tmp_path / name).write_text('\n'.join(map(json.dumps, ROWS)))
   (tmp_path / 'questions.txt').write_text('3 1 2\n4\n')
   for name in ('reviews.tsv', 'train.tsv', 'validation.tsv'):
@@ -194,8 +198,17 @@ def run_command(words, toys):
   if words[:2] == ['prompt-tuning', 'lm-eval']:  # tests/harness runs it
     own = [each for each in arguments if each not in ('--tasks', '--include_path')]  # two flags are the harness's
     return named_flags(own, ROOT / 'prompt_tuning/harness/command.py')
+  if words[:2] == ['prompt-tuning', 'transfer']:  # tests/test_transfer.py runs it
+    known = re.findall(r"'(--\w+)'", (ROOT / 'prompt_tuning/scripts/transfer.py').read_text())
+    own, rest = transfer.split(known, arguments[1:])
+    output = [] if '--output' in rest else ['--output', 'runs/none']
+    return command.run('train', [*rest, *output, '--dry_run']) if '--library' in own else 2
+  if words[:2] == ['prompt-tuning', 'recycle']:  # tests/test_recycling.py runs it; the toys share too few words
+    return named_flags(arguments, ROOT / 'prompt_tuning/scripts/recycle.py')
   if words[:2] == ['prompt-tuning', 'serve']:  # tests/serving starts it
     return named_flags(arguments, ROOT / 'prompt_tuning/programs/serve.py')
+  if program == 'prompt-tuning' and arguments[0] in ('sweep', 'find-rate'):
+    return command.main([*arguments, '--dry_run'])
   if program == 'prompt-tuning':
     return command.main(arguments)
   if program == 'python3' and arguments[1:2] and arguments[1].rpartition('.')[2] in EXPERIMENTS:

@@ -54,6 +54,7 @@ class TrainBatches:
   Attributes:
     lengths: array lengths of the batch: T for 'encoder', S for 'decoder'; with buckets, the longest. With packing,
       decoder rows fit the targets of as many examples as an encoder row usually holds.
+    in_front: whether a prompt comes before the rows, which have no slots for it.
   """
 
   def __init__(self, task: Task | Mixture, vocabulary: Vocabulary, layout: layouts.Layout, *,
@@ -62,7 +63,8 @@ class TrainBatches:
                side: str = 'right', block: int | None = None):
     self._stream = stream(task, split, seed)
     if layout.in_front and not getattr(vocabulary, 'start', ()):
-      layout = dataclasses.replace(layout, within=_has_empty_inputs(task, split))
+      layout = dataclasses.replace(layout, within=_has_empty_inputs(task, split) or layout.within)
+    self.in_front = layout.in_front
     self._preprocess = Preprocessor(vocabulary, layout, lengths)
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._seed = batch_size, side, seed
@@ -174,23 +176,25 @@ class EvalBatches:
     input_lengths: the tokens of each input.
   """
 
-  def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *,
-               lengths: Mapping[str, int], batch_size: int, side: str):
+  def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, members: Sequence[tuple[int, layouts.Layout]],
+               *, lengths: Mapping[str, int], batch_size: int, side: str):
     self.heed: Callable[[], None] = lambda: None
-    preprocess = Preprocessor(vocabulary, layout, lengths)
+    prefixed = any(layout.prefixed for _, layout in members)
+    preprocess = Preprocessor(vocabulary, dataclasses.replace(members[0][1], prefixed=prefixed), lengths)
     self.examples = examples
     # Without targets, as for prediction, the decoder has only the end token.
     self._ids = [preprocess.ids({'targets': ''} | example) for example in examples]
-    if not all(len(inputs) for inputs, _ in self._ids):
-      layout = dataclasses.replace(layout, within=True)
-    self._layout, self._batch_size, self._side = layout, batch_size, side
+    within = not all(len(inputs) for inputs, _ in self._ids) or len({layout.in_front for _, layout in members}) > 1
+    inside = lambda layout: dataclasses.replace(layout, within=True) if within else layout
+    self._members = [(number, inside(layout)) for number, layout in members]
+    self._batch_size, self._side = batch_size, side if len(members) == 1 else members[0][1].question_side
     self.truncated = dict(preprocess.truncated)
     found = {name: math.ceil(max(len(ids[i]) for ids in self._ids) / _MULTIPLE) * _MULTIPLE
              for i, name in enumerate(FEATURES)}
     # Inputs longer than any found would be padding only; targets keep their room, since generations may be longer.
     self.texts = found | dict(lengths)
     self.texts['inputs'] = min(self.texts['inputs'], found['inputs'])
-    self.lengths = row_lengths(layout, self.texts)
+    self.lengths = self._longest('row_lengths', self.texts)
     self.input_lengths = [len(inputs) for inputs, _ in self._ids]
     usual = usual_length(self.input_lengths)
     self._usual = min(self.texts['inputs'], _MULTIPLE * math.ceil((usual or self.texts['inputs']) / _MULTIPLE))
@@ -204,31 +208,40 @@ class EvalBatches:
     return math.ceil(len(self._ids) / self._batch_size)
 
   def __iter__(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
-    return self._batches([self._layout.example(*ids) for ids in self._ids], self._layout.row_lengths, self._side)
+    return self._batches(lambda layout, i, **prompt: layout.example(*self._ids[i], **prompt), 'row_lengths', self._side)
 
   def weighted(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches with the weights of training, for the loss."""
-    rows = [weighted(self._layout, *ids, example) for ids, example in zip(self._ids, self.examples, strict=True)]
-    return self._batches(rows, self._layout.row_lengths, self._side)
+    lay_out = lambda layout, i, **prompt: weighted(layout, *self._ids[i], self.examples[i], **prompt)
+    return self._batches(lay_out, 'row_lengths', self._side)
 
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches without targets, padded as the layout requires for generation."""
-    rows = [self._layout.question(inputs) for inputs, _ in self._ids]
-    return self._batches(rows, self._layout.question_lengths, self._layout.question_side)
+    lay_out = lambda layout, i, **prompt: layout.question(self._ids[i][0], **prompt)
+    return self._batches(lay_out, 'question_lengths', self._members[0][1].question_side)
 
-  def _batches(self, laid_out: Sequence[layouts.Segment], lengths_for: Callable[[Mapping[str, int]], Mapping[str, int]],
+  def _batches(self, lay_out: Callable[..., layouts.Segment], lengths_of: str,
                side: str) -> Iterator[tuple[Batch, Sequence[Example]]]:
+    laid_out = [[[lay_out(layout, i, prompt_id=number)] for number, layout in self._members]
+                for i in range(len(self._ids))]  # all, so that what does not fit is said before the work
+    count = len(self._members)
     for first in range(0, len(laid_out), self._batch_size):
       self.heed()
       span = slice(first, first + self._batch_size)
       fits = max(self.input_lengths[span]) <= self._usual
-      lengths = lengths_for(self.texts | {'inputs': self._usual} if fits else self.texts)
-      rows = [[row] for row in laid_out[span]]
-      rows += [[]] * (self._batch_size - len(rows))
-      yield layouts.assemble(rows, lengths, side=side, first_id=first), self.examples[span]
+      lengths = self._longest(lengths_of, self.texts | {'inputs': self._usual} if fits else self.texts)
+      rows = [row for example in laid_out[span] for row in example]
+      rows += [[]] * (self._batch_size * count - len(rows))
+      yield layouts.assemble(rows, lengths, side=side, first_id=first, members=count), self.examples[span]
+
+  def _longest(self, lengths_of: str, texts: Mapping[str, int]) -> dict[str, int]:
+    """Returns the array lengths that the rows of all layouts fit into."""
+    found = [getattr(layout, lengths_of)(texts) for _, layout in self._members]
+    return {stack: max(each[stack] for each in found) for stack in found[0]}
 
 
-def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: layouts.Layout, *, batch_size: int,
+def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary,
+                 layout: layouts.Layout | Sequence[tuple[int, layouts.Layout]], *, batch_size: int,
                  lengths: Mapping[str, int] | None = None, num_examples: int | None = None,
                  side: str = 'right') -> EvalBatches:
   """Returns the batches to evaluate or predict `examples`.
@@ -236,8 +249,9 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: la
   Args:
     examples: with 'inputs', and with 'targets' unless used for prediction only.
     vocabulary: tokenises examples that are texts.
-    layout: the positions of tokens and prompt; inputs are part of the rows, even if training caches them.
-    batch_size: rows per batch.
+    layout: the positions of tokens and prompt; inputs are part of the rows, even if training caches them. Of an
+      ensemble, the number of each member's prompt, and its layout: an example has a row for each.
+    batch_size: examples per batch.
     lengths: maximum tokens of 'inputs' and 'targets', including the end token; an absent one is the longest found,
       rounded up to a multiple of 8. If all inputs are shorter than given, the shorter length is used; the length of
       targets stays as given, since generations may be that long.
@@ -250,8 +264,9 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary, layout: la
     raise ValueError('There are no examples to evaluate. Give at least one.')
   count = len(examples) if num_examples is None else min(num_examples, len(examples))
   chosen = [examples[i] for i in range(count)]
-  layout = dataclasses.replace(layout, cached=False)  # caching does not help a text that is read once
-  return EvalBatches(chosen, vocabulary, layout, lengths=lengths or {}, batch_size=batch_size, side=side)
+  members = [(0, layout)] if isinstance(layout, layouts.Layout) else layout
+  members = [(number, dataclasses.replace(each, cached=False)) for number, each in members]  # texts are read once
+  return EvalBatches(chosen, vocabulary, members, lengths=lengths or {}, batch_size=batch_size, side=side)
 
 
 def stream(task: Task | Mixture, split: str, seed: int) -> grain.MapDataset:

@@ -73,10 +73,10 @@ class Preprocessor:
     return started(ids, self._vocabulary) if feature == 'inputs' and isinstance(value, str) else ids
 
 
-def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example) -> layouts.Segment:
+def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example, **prompt: Any) -> layouts.Segment:
   """Returns a laid-out example with the weights of training, also those of the assistant's turns within its input."""
   return layout.example(inputs, targets, loss_weight=loss_weight(example),
-                        input_weights=getattr(inputs, 'weights', None))
+                        input_weights=getattr(inputs, 'weights', None), **prompt)
 
 
 def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:

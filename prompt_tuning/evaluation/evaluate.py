@@ -41,7 +41,7 @@ class Evaluation:
   truncated: Mapping[str, int]
 
 
-def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, task: Task, *, sampler: Sampler,
+def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout | Any, task: Task, *, sampler: Sampler,
              split: str = 'validation', lengths: Mapping[str, int] | None = None, batch_size: int = 32,
              num_examples: int | None = None, max_length: int | None = None, seed: int = 0,
              ranked: Ranked | None = None, heed: Callable[[], None] | None = None) -> Evaluation:
@@ -50,7 +50,7 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
   Args:
     model: the frozen model, with a vocabulary.
     conditioning: the model's conditioning.
-    layout: the layout of examples.
+    layout: the layout of examples; of an ensemble those of its members, see `predictions.conditioned`.
     task: provides examples and metrics.
     sampler: chooses the tokens; the best sequence counts.
     split: the split to evaluate on.
@@ -89,12 +89,17 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout, t
   if task.score_metrics:
     for line, score in zip(lines, score_targets(model, conditioning, batches), strict=True):
       line['score'] = score
+  return Evaluation(task.name, metrics | metrics_of(task, lines), lines, batches.truncated)
+
+
+def metrics_of(task: Task, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+  """Returns a task's metrics of the lines of an evaluation."""
   targets = [line['target'] for line in lines]
-  own: dict[str, float] = {}
+  found: dict[str, float] = {}
   for functions, compared in ((task.metrics, 'prediction'), (task.score_metrics, 'score')):
     for metric in functions:
-      _add(own, metric, metric(targets, [line[compared] for line in lines]), task)
-  return Evaluation(task.name, metrics | own, lines, batches.truncated)
+      _add(found, metric, metric(targets, [line[compared] for line in lines]), task)
+  return found
 
 
 def _require_targets(task: Task, split: str, examples: Sequence[Mapping[str, Any]]) -> None:

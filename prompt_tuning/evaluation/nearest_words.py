@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.checks import typed
+from prompt_tuning.data.token_texts import TokenTexts
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.names import require_number
 from prompt_tuning.types import Array
@@ -26,8 +27,8 @@ def nearest_words(model: Any, prompt: Any, *, top: int = 5) -> list[list[tuple[s
 
   The similarity is the cosine, -1 to 1, in float32 of the embedding as it is stored: Gemma's scale of embeddings does
   not change it, and learned positions have no part in it. A vector of zeros has similarity 0 to every token. Rows of
-  the embedding beyond the vocabulary are left out; tokens without a text have their name in angle brackets, or their
-  id. At most [P, 8192] similarities are kept at once, whatever the vocabulary's size.
+  the embedding beyond the vocabulary are left out; tokens that no text shows are written as in the vocabulary's file,
+  parts of a character as their bytes. At most [P, 8192] similarities are kept at once, whatever the vocabulary's size.
 
   Args:
     model: the model, with a vocabulary; only its embedding [V, D] is read.
@@ -60,7 +61,7 @@ def nearest_words(model: Any, prompt: Any, *, top: int = 5) -> list[list[tuple[s
     raise ValueError(f'The trained tensors are {held[:200]}: they have no vectors among embedded tokens, which alone '
                      'have nearest words. Give a prompt, or layer prompts of mode=add.')
   similarities, ids = _nearest(vectors[0], embedding, top=top, words=words, size=min(_CHUNK, words))
-  text = functools.cache(lambda token: _text(model.vocabulary, token))
+  text = TokenTexts(model.vocabulary).text_of
   return [[(text(token), similarity) for token, similarity in zip(*row, strict=True)]
           for row in zip(np.asarray(ids).tolist(), np.asarray(similarities).tolist(), strict=True)]
 
@@ -68,36 +69,25 @@ def nearest_words(model: Any, prompt: Any, *, top: int = 5) -> list[list[tuple[s
 @functools.partial(jax.jit, static_argnames=('top', 'words', 'size'))
 def _nearest(vectors: Array, embedding: Array, *, top: int, words: int, size: int) -> tuple[Array, Array]:
   """Returns the largest similarities [P, k] of vectors [P, D] to the first rows of [V, D], and their indices."""
-  unit = _unit(vectors)
+  own = unit(vectors)
 
   def compared(chunk: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
     first = jnp.minimum(chunk * size, words - size)  # the last chunk overlaps the one before
-    rows = _unit(jax.lax.dynamic_slice_in_dim(embedding, first, size))
+    rows = unit(jax.lax.dynamic_slice_in_dim(embedding, first, size))
     ids = first + jnp.arange(size)
-    found = jnp.where(ids >= chunk * size, jnp.matmul(unit, rows.T, precision='highest'), -jnp.inf)
+    found = jnp.where(ids >= chunk * size, jnp.matmul(own, rows.T, precision='highest'), -jnp.inf)
     found = jnp.concatenate([best[0], found], axis=1)
     values, places = jax.lax.top_k(found, top)
-    known = jnp.concatenate([best[1], jnp.broadcast_to(ids, (len(unit), size))], axis=1)
+    known = jnp.concatenate([best[1], jnp.broadcast_to(ids, (len(own), size))], axis=1)
     return values, jnp.take_along_axis(known, places, axis=1)
 
-  none = jnp.full((len(unit), top), -jnp.inf), jnp.zeros((len(unit), top), jnp.int32)
+  none = jnp.full((len(own), top), -jnp.inf), jnp.zeros((len(own), top), jnp.int32)
   return jax.lax.fori_loop(0, -(-words // size), compared, none)
 
 
-def _unit(vectors: Array) -> Array:
+def unit(vectors: Array) -> Array:
   """Returns vectors [N, D] of length 1 in float32; those of zeros stay."""
   vectors = vectors.astype(jnp.float32)
   largest = jnp.max(jnp.abs(vectors), axis=-1, keepdims=True)  # squares of very large or small values are no numbers
   vectors = vectors / jnp.where(largest > 0, largest, 1)
   return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1)
-
-
-def _text(vocabulary: Any, token: int) -> str:
-  """Returns the text of a token within a text, with its leading space; its name or id if it has none."""
-  alone = vocabulary.decode([token])
-  text = vocabulary.decode([token, token])[len(alone):]  # decoders drop a space at the start
-  if text.strip('\ufffd'):
-    return text
-  names = {vocabulary.eos_id: '<eos>', vocabulary.pad_id: '<pad>', vocabulary.bos_id: '<bos>'}
-  named = {number: name for name, number in getattr(vocabulary, 'added', {}).items()}
-  return named.get(token) or names.get(token) or f'<{token}>'

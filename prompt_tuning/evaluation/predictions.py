@@ -15,9 +15,18 @@ from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
 from prompt_tuning.models.compiled import score_batch
+from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
+
+
+def conditioned(model: LanguageModel, trained: Trained | Ensemble) -> tuple[Conditioning, Any]:
+  """Returns the model's conditioning, and the layout of examples: of an ensemble one for each member."""
+  if isinstance(trained, Ensemble):
+    uses, conditioning = trained.collect(model)
+    return conditioning, [(use.number, model.layout(use.layout)) for use in uses]
+  return trained.conditioning(model), model.layout(trained.layout())
 
 
 def generate_answers(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, *, sampler: Sampler,
@@ -36,14 +45,14 @@ def score_targets(model: LanguageModel, conditioning: Conditioning, batches: Eva
     yield from scores[:len(examples)].tolist()
 
 
-def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str, Any]], *, sampler: Sampler,
+def infer(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[Mapping[str, Any]], *, sampler: Sampler,
           lengths: Mapping[str, int] | None = None, batch_size: int = 32, mode: str = 'predict',
           max_length: int = 64, seed: int = 0) -> Iterator[dict[str, Any]]:
   """Yields a line of output for each example, in order, in the format of T5X's inference files.
 
   Args:
     model: the frozen model, with a vocabulary.
-    trained: the trained tensors that condition it.
+    trained: the trained tensors that condition it, or an ensemble of kind 'mean'.
     examples: with 'inputs', and with 'targets' if they are scored.
     sampler: chooses the tokens.
     lengths: maximum tokens of 'inputs' and 'targets'; an absent one is the longest found.
@@ -59,9 +68,8 @@ def infer(model: LanguageModel, trained: Trained, examples: Sequence[Mapping[str
     raise ValueError(f'mode={mode!r} cannot be used: expected predict, predict_with_aux or score.')
   if mode == 'score' and any('targets' not in example for example in examples):
     raise ValueError('mode=score needs targets, but an example has none. Add them, or use mode=predict.')
-  conditioning = trained.conditioning(model)
-  batches = eval_batches(examples, model.vocabulary, model.layout(trained.layout()), batch_size=batch_size,
-                         lengths=lengths)
+  conditioning, layout = conditioned(model, trained)
+  batches = eval_batches(examples, model.vocabulary, layout, batch_size=batch_size, lengths=lengths)
   cut = batches.truncated
   if cut['inputs'] or cut['targets']:
     logging.warning('Of %d examples, %d inputs and %d targets are longer than %s and were truncated.', cut['examples'],

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning import trees
+from prompt_tuning.decoding.joint import joint, one_each
 from prompt_tuning.devices import sharding
 from prompt_tuning.losses.chunks import at_targets
 from prompt_tuning.losses.cross_entropy import log_probabilities
@@ -20,20 +21,24 @@ from prompt_tuning.types import Array, Batch, Params
 @functools.partial(jax.jit, static_argnames=('module', 'hidden'))
 def apply_model(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
                 hidden: bool = False) -> Array:
-  """Returns the logits [B, S, V] of a batch's targets, or `hidden` states [B, S, D], without dropout."""
+  """Returns the logits [B, S, V] of a batch's targets, or `hidden` states [B, S, D], without dropout.
+
+  For an ensemble of M prompts, whose B·M rows have the hidden states, logits are the log of the mean of probabilities.
+  """
   x, project = hidden_states(module, params, batch, conditioning)
-  return sharding.whole(module.config.mesh, x if hidden else project(x))
+  return sharding.whole(module.config.mesh, x if hidden else one_each(project(x), conditioning.members))
 
 
 def hidden_states(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning, *,
                   dropout: Array | None = None) -> tuple[Array, Callable[[Array], Array]]:
   """Returns the hidden states [B, S, D] of a batch's targets, and the function that makes logits [B, C, V] of some.
 
-  It is called inside a compiled function; the results stay on their devices.
+  It is called inside a compiled function; the results stay on their devices. The logits of an ensemble's rows are
+  joint, see `decoding.joint`.
   """
   variables = {'params': ready(module, params, conditioning.parameters)}
   x = module.apply(variables, batch, conditioning, dropout=dropout, hidden=True)
-  return x, lambda part: module.apply(variables, part, method='project')
+  return x, lambda part: joint(module.apply(variables, part, method='project'), conditioning.members)
 
 
 @functools.partial(jax.jit, static_argnames='module')
@@ -43,7 +48,7 @@ def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: C
   x, project = hidden_states(module, params, batch, conditioning)
   weights = rows['loss_weights']
   scores = at_targets(log_probabilities, project, x, weights, rows['targets'])
-  return sharding.whole(module.config.mesh, jnp.sum(scores * weights, axis=-1))
+  return sharding.whole(module.config.mesh, one_each(jnp.sum(scores * weights, axis=-1), conditioning.members))
 
 
 @functools.partial(jax.jit, static_argnames='module')

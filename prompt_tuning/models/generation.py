@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from prompt_tuning.decoding import sequences
 from prompt_tuning.decoding.cache import row_keys
+from prompt_tuning.decoding.joint import joined, one_each
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
 from prompt_tuning.decoding.sampling import sampled
 from prompt_tuning.decoding.sequences import Sequences
@@ -57,9 +58,9 @@ def _generate(module: nn.Module, params: Params, layers: Params, batch: Batch, c
   steps, cache, active = module.begin(params, batch, conditioning, count=sampler.num_decodes, max_length=max_length)
   keys = row_keys(key, jnp.asarray(batch['example_ids']))
   run = sampler.search if isinstance(sampler, BeamSearch) else functools.partial(_sampled, sampler)
-  return sharding.whole(module.config.mesh, run(
-    functools.partial(steps, layers), cache, keys, max_length=max_length, end_ids=end_ids, start_id=pad_id,
-    pad_id=pad_id, active=active))
+  found = run(functools.partial(joined(steps, conditioning.members), layers), cache, keys, max_length=max_length,
+              end_ids=end_ids, start_id=pad_id, pad_id=pad_id, active=active)
+  return sharding.whole(module.config.mesh, one_each(found, conditioning.members))
 
 
 def _sampled(sampler: Any, step: Any, cache: Any, keys: Array, **settings: Any) -> tuple[Array, Array]:
@@ -90,7 +91,7 @@ def start(module: nn.Module, params: Params, batch: Batch, conditioning: Conditi
   params = ready(module, params, conditioning.parameters)
   steps, cache, active = module.begin(params, batch, conditioning, count=num_decodes, max_length=max_length)
   keys = jax.vmap(lambda seed, row: jax.random.fold_in(jax.random.key(seed), row))(seeds, row_ids)
-  return steps, _readable(module, sequences.begin(
+  return joined(steps, conditioning.members), _readable(module, sequences.begin(
     cache, keys, num_decodes=num_decodes, max_length=max_length, end_ids=end_ids, active=active, budgets=budgets,
     top=top))
 

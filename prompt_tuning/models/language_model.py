@@ -2,8 +2,8 @@
 
 A prompt is anything with `vectors` [P, D], `placement` and `visibility` (`saved.SavedPrompt`), a plain array [P, D], or
 the result of `load_trained` (also prefixes and layer prompts). It may also be a list with one of these, or None, for
-each row: kinds and lengths may differ. A context is a text, or one for each row, that a decoder-only model has already
-read (`LanguageModel.read`): prompt, input and prediction follow it.
+each row: kinds and lengths may differ. An `Ensemble` of prompts is used as one. A context is a text, or one for each
+row, that a decoder-only model has already read (`LanguageModel.read`): prompt, input and prediction follow it.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampler, require
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.apart import apart
 from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
+from prompt_tuning.models.ensembles import Ensemble, Votes
 from prompt_tuning.models.predictions import Answers, Asked, BeamAnswers, of_rows, returning
 from prompt_tuning.models.row_batches import batch_of, require_rows
 from prompt_tuning.models.text_rows import Row, Texts, text_rows
@@ -157,7 +158,7 @@ class LanguageModel:
     logits = np.asarray(apply_model(self.module, self.params, batch, conditioning))
     aligned = np.zeros((len(rows), max(row.length for row in rows), logits.shape[-1]), np.float32)
     for b, row in enumerate(rows):
-      places = np.flatnonzero(layouts.target_rows(batch)['loss_weights'][b])
+      places = np.flatnonzero(layouts.target_rows(batch)['loss_weights'][b * conditioning.members])
       end = row.start + len(row.ids)
       aligned[b, end - len(places):end] = logits[b, places]
     return aligned
@@ -168,12 +169,7 @@ class LanguageModel:
     """Returns [B], the log-likelihood of each target given its input; or the scores of every target token.
 
     Args:
-      inputs: as in `logits`.
-      targets: likewise.
-      prompt: likewise.
-      context: likewise.
-      mask: likewise.
-      target_mask: likewise.
+      inputs, targets, prompt, context, mask, target_mask: as in `logits`.
       end_token: the end token of a text is scored too; False for continuations that may go on.
       per_token: return one `TokenScores` for each target, without the token that nothing precedes.
       top: the likeliest tokens that each has.
@@ -186,7 +182,7 @@ class LanguageModel:
     if not per_token:
       return np.asarray(score_batch(self.module, self.params, batch, conditioning))[:len(rows)]
     scores = jax.tree.map(np.asarray, score_tokens(self.module, self.params, batch, conditioning, top=top))
-    scored = layouts.target_rows(batch)['loss_weights'] != 0
+    scored = layouts.target_rows(batch)['loss_weights'][::conditioning.members] != 0
     return [jax.tree.map(lambda array, b=b: array[b, scored[b]], scores) for b in range(len(rows))]
 
   def predict(self, inputs: Texts, prompt: Any = None, *, sampler: Sampler = Greedy(),
@@ -210,8 +206,7 @@ class LanguageModel:
       n: return so many predictions for each input, best first; None returns the best.
       return_scores: return a `Prediction` with the scores of its tokens instead of a text or ids.
       top: the likeliest tokens whose scores it has too.
-      context: as in `logits`.
-      mask: likewise.
+      context, mask: as in `logits`.
 
     Returns:
       A text for each input; or, if ids were given, an array of ids without the end token. With `n`, a list of these.
@@ -244,6 +239,8 @@ class LanguageModel:
     if isinstance(sampler, BeamSearch):
       raise ValueError('BeamSearch cannot be driven token by token, since a beam may be replaced by another one. Use '
                        'Greedy() or Sampling(...).')
+    if isinstance(prompt, Ensemble):
+      prompt.require_mean('prefill')
     return self._answers(inputs, prompt, sampler, Asked(max_length, seed, stop, top), slice(None), context, mask)
 
   def _answers(self, inputs: Texts, prompt: Any, sampler: Sampler, asked: Asked, part: slice, context: Context | None,
@@ -251,6 +248,9 @@ class LanguageModel:
     """Returns the answers to a part of the inputs before their first token."""
     if inputs is None:
       raise ValueError('inputs=None cannot be used here. Give texts or token ids.')
+    if isinstance(prompt, Ensemble) and prompt.kind == 'vote':
+      return Votes(functools.partial(self._answers, inputs, member, sampler, asked, part, context, mask)
+                   for member in prompt.members)
     require_rows(context, len(inputs))
     require_sampler(sampler)
     own = range(len(inputs))[part]

@@ -110,8 +110,8 @@ class Answers:
     if any(asked.stop) and model.vocabulary is None:
       raise ValueError('stop= cannot be used: the model was loaded without a vocabulary, which makes texts of tokens.')
     self._model, self._conditioning, self._stops = model, conditioning, asked.stop
-    rows = len(batch['example_ids'])
-    fill = lambda values, kind=None: np.resize(np.asarray(values, kind), rows)
+    rows, members = len(batch['example_ids']), conditioning.members
+    fill = lambda values, kind=None: np.resize(np.repeat(np.asarray(values, kind), members), rows)
     self._sampler = jax.tree.map(
       lambda field: fill(field, np.float32 if np.asarray(field).dtype == np.float64 else None), sampler,
       is_leaf=_is_list)
@@ -133,12 +133,12 @@ class Answers:
   @property
   def ids(self) -> np.ndarray:
     """[B, N] the newest tokens; 0 of answers that had ended."""
-    return np.asarray(self._state.ids)[:len(self._stops)]
+    return self._of_inputs(self._state.ids)
 
   @property
   def ended(self) -> np.ndarray:
     """[B, N] booleans: the answers that grow no more."""
-    return np.asarray(self._state.ended)[:len(self._stops)]
+    return self._of_inputs(self._state.ended)
 
   def step(self, tokens: int = 1) -> np.ndarray:
     """Generates so many further tokens, fewer if all answers end; returns the newest, `ids`."""
@@ -157,7 +157,8 @@ class Answers:
 
   def predictions(self) -> list[list[Prediction]]:
     """Returns the N answers to each input so far, best last."""
-    state = jax.tree.map(np.asarray, dataclasses.replace(self._state, cache=None, keys=None))
+    rows = dataclasses.replace(self._state, cache=None, keys=None, index=None)
+    state = jax.tree.map(self._of_inputs, rows)
     order = np.argsort(state.scores, axis=1, kind='stable')
     return [[self._prediction(state, b, n) for n in order[b]] for b in range(len(self._stops))]
 
@@ -170,19 +171,24 @@ class Answers:
     text, count = self._stopped[b, n]
     return Prediction(text, ids[:count], 'stop', *(array[:count] for array in scores))
 
+  def _of_inputs(self, rows: Any) -> np.ndarray:
+    """Returns the rows of the inputs: one for each, of the equal ones of an ensemble, and none that fills the batch."""
+    return np.asarray(rows)[::self._conditioning.members][:len(self._stops)]
+
   def _look_for_stops(self) -> None:
     """Ends the answers that hold one of their stop texts."""
     decode = self._model.vocabulary.decode
-    tokens, ended = np.asarray(self._state.tokens), np.array(self._state.ended)
+    tokens, ended = self._of_inputs(self._state.tokens), np.array(self._state.ended)
+    members = self._conditioning.members
     for b, stops in enumerate(self._stops):
-      for n in range(ended.shape[1]):
+      for n in range(tokens.shape[1]):
         ids = tokens[b, n, :self.length].tolist()
         text = decode(ids)
         places = [place for place in map(text.find, stops) if place >= 0]
         if places and (b, n) not in self._stopped:
           count = next(count for count in range(1, len(ids) + 1) if any(stop in decode(ids[:count]) for stop in stops))
           self._stopped[b, n] = text[:min(places)], count
-          ended[b, n] = True
+          ended[b * members:(b + 1) * members, n] = True
     self._state = dataclasses.replace(self._state, ended=ended)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from prompt_tuning.decoding.joint import joined, one_each
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.rows.conditioning import Conditioning
@@ -30,6 +31,7 @@ def rank_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Co
   params = ready(module, params, conditioning.parameters)
   count, longest = answers.shape
   steps, cache, _ = module.begin(params, batch, conditioning, count=count, max_length=longest)
+  steps = joined(steps, conditioning.members)
   rows = len(batch['example_ids'])
 
   def score(carry: tuple[Array, Array, Array], index: Array) -> tuple[tuple[Array, Array, Array], None]:
@@ -41,4 +43,4 @@ def rank_batch(module: nn.Module, params: Params, batch: Batch, conditioning: Co
 
   first = jnp.full((rows, count), start_id, answers.dtype)
   (_, _, total), _ = jax.lax.scan(score, (first, cache, jnp.zeros((rows, count))), jnp.arange(longest))
-  return sharding.whole(module.config.mesh, total)
+  return sharding.whole(module.config.mesh, one_each(total, conditioning.members))

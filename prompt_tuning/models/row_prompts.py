@@ -45,17 +45,20 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
   # A row without a prompt needs an entry (of length 0, or scales of 1) unless prompts are only among the tokens.
   in_front = any(_in_front(given) for _, given in found.values())
   entries = {key: given for key, (_, given) in found.items() if distinct[key] is not None or in_front}
-  joined, numbers = _joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
-  isolated = not getattr(joined, model.prompted).visibility.input
+  conditioning, numbers = joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
+  isolated = not getattr(conditioning, model.prompted).visibility.input
   uses = {key: Use(numbers.get(key, 0), dataclasses.replace(layout, isolated=isolated, cached=False))
           for key, (layout, _) in found.items()}
-  return [uses[id(each)] for each in rows], joined
+  return [uses[id(each)] for each in rows], conditioning
 
 
 def handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
   """Returns the layout and conditioning of rows with a prompt, with tensors read from a file, or with None."""
   if each is None:
     return layouts.Layout(), Conditioning()
+  if hasattr(each, 'members'):
+    raise ValueError('An ensemble cannot be used here, since it needs several rows of a batch for each input: it is '
+                     'not served, nor one prompt of a list. Give it to predict, score, logits or evaluate, alone.')
   if hasattr(each, 'conditioning'):
     return each.layout(), each.conditioning(model)
   if isinstance(each, str | os.PathLike):
@@ -83,11 +86,11 @@ def _require_joinable(found: Sequence[Conditioning]) -> None:
   if shared:
     raise ValueError(f'Found {", ".join(shared[:3])}{" …" * (len(shared) > 3)} for some rows, but all rows of a batch '
                      'share retrained parameters, low-rank updates and a context. Give them for all rows, or run such '
-                     'rows in a separate batch.')
+                     "rows in a separate batch, and such an ensemble with kind='vote'.")
   seen = {stack.visibility for each in found for stack in (each.encoder, each.decoder) if stack.prompt is not None}
   if len(seen) > 1:
     raise ValueError(f'The prompts of one batch have different visibility: {" and ".join(sorted(map(str, seen)))}. Run '
-                     'them in separate batches.')
+                     "them in separate batches, and such an ensemble with kind='vote'.")
 
 
 def _in_front(conditioning: Conditioning) -> bool:
@@ -96,7 +99,19 @@ def _in_front(conditioning: Conditioning) -> bool:
   return not in_rows or not conditioning.encoder.visibility.input
 
 
-def _joined(found: Sequence[Conditioning]) -> Conditioning:
+def part_of(conditioning: Conditioning, first: Array, count: int) -> Conditioning:
+  """Returns `count` of the N entries of a Conditioning's fields, from `first` on."""
+  take = lambda axis: lambda array: jax.lax.dynamic_slice_in_dim(array, first, count, axis)
+
+  def of_stack(given: StackConditioning) -> StackConditioning:
+    fields = {name: jax.tree.map(take(of_count), getattr(given, name)) for name, (of_count, _) in AXES.items()}
+    return dataclasses.replace(given, **fields, lengths=jax.tree.map(take(0), given.lengths))
+
+  return dataclasses.replace(conditioning, encoder=of_stack(conditioning.encoder),
+                             decoder=of_stack(conditioning.decoder))
+
+
+def joined(found: Sequence[Conditioning]) -> Conditioning:
   """Returns one Conditioning of several, N at once."""
   if len(found) < 2:
     return found[0] if found else Conditioning()

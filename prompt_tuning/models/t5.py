@@ -256,10 +256,10 @@ def memory_front(given: StackConditioning, batch: Batch) -> Front | None:
 
 def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> tuple[Array, Array]:
   """Returns the encoder's output for each row's prompt [B, P, D] ([1, P, D] for all), and a bias that hides padding."""
-  count, length, _ = of_prompt.shape
-  if count == 1:
+  (count, length, _), lengths = of_prompt.shape, given.lengths.get('prompt')
+  if count == 1 and lengths is None:
     return of_prompt, jnp.zeros((1, 1, 1, 1))
-  chosen, _, bias = choose(batch['prompt_ids'], given.lengths.get('prompt'), count, length)
+  chosen, _, bias = choose(batch['prompt_ids'], lengths, count, length)
   return of_prompt[chosen], bias
 
 

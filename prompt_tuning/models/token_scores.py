@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning.decoding.joint import one_each
 from prompt_tuning.devices import sharding
 from prompt_tuning.losses.chunks import at_targets
 from prompt_tuning.models.compiled import hidden_states
@@ -59,7 +60,7 @@ def score_tokens(module: nn.Module, params: Params, batch: Batch, conditioning: 
   rows = target_rows(batch)
   x, project = hidden_states(module, params, batch, conditioning)
   scores = at_targets(functools.partial(scores_of, top=top), project, x, rows['loss_weights'], rows['targets'])
-  return sharding.whole(module.config.mesh, scores)
+  return sharding.whole(module.config.mesh, one_each(scores, conditioning.members))
 
 
 def scores_of(logits: Array, targets: Array, *, top: int) -> TokenScores:

@@ -42,8 +42,10 @@ class _Once(argparse.Action):
     if option_string is not None and isinstance(parser, Parser):
       if self.dest in parser.given:
         before = parser.given[self.dest]
-        advice = f', as {option_string} {before},{values}' if self.dest in parser.lists else ''
-        raise ValueError(f'{option_string} is given twice: {before} and {values}. Give it once{advice}.')
+        before, after = (' '.join(each) if isinstance(each, list) else each for each in (before, values))
+        joined = ' ' if isinstance(values, list) else ',' if self.dest in parser.lists else ''
+        advice = f', as {option_string} {before}{joined}{after}' if joined else ''
+        raise ValueError(f'{option_string} is given twice: {before} and {after}. Give it once{advice}.')
       parser.given[self.dest] = values
     setattr(namespace, self.dest, values)
 

@@ -15,6 +15,7 @@ from prompt_tuning import trees
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.files import storage
 from prompt_tuning.models import loading
+from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.places import require_positions
 from prompt_tuning.programs import device_memory, dry_run_examples, launch, step_compiler
 from prompt_tuning.programs.abstract_models import Outline, read_outline
@@ -216,16 +217,21 @@ def _show_bytes(rows: Mapping[str, int]) -> None:
 
 def _show_prompt(run: Run, outline: Outline, mesh: AbstractMesh | None) -> None:
   found = use.trained(run, outline)
-  found.conditioning(outline)
-  print('Handed to the model: ' + (', '.join(
-    f'{name} {tuple(array.shape)}' for name, array in list(found.tensors.items())[:5]) or 'nothing'))
+  if isinstance(found, Ensemble) and found.kind == 'mean':
+    found.collect(outline)
+  members = found.members if isinstance(found, Ensemble) else [found]
+  for member in members:
+    member.conditioning(outline)
+    print('Handed to the model: ' + (', '.join(
+      f'{name} {tuple(array.shape)}' for name, array in list(member.tensors.items())[:5]) or 'nothing'))
   lengths = objects.lengths_given(run) or {}
   if len(lengths) == 2:
-    _show_batches(run, outline, mesh, outline.layout(found.layout()), lengths, None)
+    for member in members:
+      _show_batches(run, outline, mesh, outline.layout(member.layout()), lengths, None)
   if mesh is not None:
     print('Bytes on each device:')
     _show_bytes({f'frozen, {outline.dtype}': sharding.bytes_of_device(outline.params, mesh),
-                 'handed to the model': device_memory.bytes_of(found.tensors)})
+                 'handed to the model': sum(device_memory.bytes_of(member.tensors) for member in members)})
 
 
 def _show_batches(run: Run, outline: Outline, mesh: AbstractMesh | None, layout: Layout,

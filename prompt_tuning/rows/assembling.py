@@ -27,7 +27,7 @@ def target_rows(batch: Batch) -> dict[str, Any]:
 
 
 def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, side: str = 'right',
-             first_id: int = 0) -> Batch:
+             first_id: int = 0, members: int = 1) -> Batch:
   """Puts examples into the rows of one batch.
 
   Args:
@@ -35,12 +35,13 @@ def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, s
     lengths: T for 'encoder' and S for 'decoder'; a decoder-only model has only the latter.
     side: the padding side, 'right' or 'left'.
     first_id: the index of the first row in the whole stream.
+    members: M, so many consecutive rows read one example and have its index.
 
   Returns:
     The batch, as `layouts` describes it.
 
   Raises:
-    ValueError: a row is longer than `lengths` allow.
+    ValueError: a row is longer than `lengths` allow, or the targets of rows of one example are in different columns.
   """
   count = len(rows)
   first = next((row[0] for row in rows if row), {})
@@ -53,13 +54,36 @@ def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, s
             for name, (fill, dtype) in wanted.items()}
     for stack, wanted in fields.items()}
   batch['prompt_ids'] = np.zeros((count, max([1, *map(len, rows)])), np.int32)
-  batch['example_ids'] = np.arange(first_id, first_id + count, dtype=np.int32)
+  batch['example_ids'] = first_id + np.arange(count, dtype=np.int32) // members
   for b, examples in enumerate(rows):
     for stack in lengths:
       _fill_row(batch[stack], b, [example[stack] for example in examples], side, stack)
     for g, example in enumerate(examples):
       batch['prompt_ids'][b, g] = example['prompt']['id']
+  weights = target_rows(batch)['loss_weights']
+  if members > 1 and not (weights.reshape(-1, members, weights.shape[1]) == weights[::members, None]).all():
+    raise ValueError('The members of an ensemble predict the targets of an example at different positions. Use prompts '
+                     "of one placement and length, or kind='vote'.")
   return batch
+
+
+def beside(batches: Sequence[Batch]) -> Batch:
+  """Returns one batch of the rows of several, one batch after the other; rows are padded to the longest at the right.
+
+  `prompt_ids` of a row becomes the index of its batch.
+  """
+  numbered = [{**batch, 'prompt_ids': np.full_like(batch['prompt_ids'], i)} for i, batch in enumerate(batches)]
+  return _joined(numbered, fill=0)
+
+
+def _joined(trees: Sequence[Any], fill: int) -> Any:
+  """Returns the arrays of trees of one structure joined along rows, padded with `fill`, or what a name pads with."""
+  if isinstance(trees[0], Mapping):
+    return {name: _joined([tree[name] for tree in trees], _OPTIONAL.get(name, (fill,))[0]) for name in trees[0]}
+  longest = max(tree.shape[1:2] for tree in trees)
+  widths = lambda tree: [(0, 0)] + [(0, most - size) for most, size in zip(longest, tree.shape[1:2], strict=True)] + (
+    [(0, 0)] * (tree.ndim - 2))
+  return np.concatenate([np.pad(tree, widths(tree), constant_values=fill) for tree in trees])
 
 
 def _fill_row(arrays: dict[str, Any], b: int, examples: Sequence[Mapping[str, np.ndarray]], side: str,

@@ -137,12 +137,14 @@ class Conditioning:
       layer.
     kinds: the fields that one row has ('decoder.prefix' and the like), for each kind of row; empty if all rows have all
       fields that are set.
+    members: M, so many consecutive rows of a batch read one input, and their probabilities are averaged at each token.
   """
 
   encoder: StackConditioning = StackConditioning()
   decoder: StackConditioning = StackConditioning()
   parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   kinds: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), metadata={'static': True})
+  members: int = dataclasses.field(default=1, metadata={'static': True})
 
   def given(self) -> tuple[str, ...]:
     """Returns the fields of stacks that are set, 'decoder.prefix' and the like."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from prompt_tuning.data.tasks import is_table
@@ -25,7 +25,10 @@ class Use(Run):
 
   Attributes:
     split: the split of the data; none is the whole of a file, or 'validation' of a task.
-    prompt: the trained tensors: a run's folder, or a .npy or .safetensors file; none is the model alone.
+    prompt: the trained tensors: a run's folder, or a .npy or .safetensors file; none is the model alone, several are an
+      ensemble.
+    ensemble: of several prompts: mean, the mean of their probabilities chooses each token; or vote, the prediction that
+      most of them make.
     method: without a prompt, the method whose first values are used, drawn by first_values_seed.
     checkpoint_prompt: take the prompt from the model's checkpoint, if it holds one.
     first_values_seed: seed of a method's first values; none forbids drawing them.
@@ -35,20 +38,40 @@ class Use(Run):
   reads_text: ClassVar[bool] = False  # a text file may be the data
 
   split: str | None = setting(None, 'data')
-  prompt: str | None = setting(None, 'model')
+  prompt: str | tuple[str, ...] | None = setting(None, 'model')
+  ensemble: Literal['mean', 'vote'] = setting('mean', 'model')
   method: Choice | None = setting(None, 'model')
   checkpoint_prompt: bool = setting(False, 'model')
   first_values_seed: Seed | None = setting(0, 'model')
   any_model: bool = setting(False, 'model')
 
   @classmethod
-  def after(cls, prompt: str, given: Mapping[str, Any]) -> Self:
+  def after(cls, prompt: str | Sequence[str], given: Mapping[str, Any]) -> Self:
     """Returns a run that uses what another run trained; settings that are not given are those of that run.
 
     Args:
-      prompt: the folder of the run, or a file; without a `run.toml`, all settings must be given.
+      prompt: the folder of the run, or a file; without a `run.toml`, all settings must be given. Or several of them.
       given: settings by name.
+
+    Raises:
+      ValueError: several runs have different values of a setting that is not given, or a setting cannot be used.
     """
+    if isinstance(prompt, str):
+      return cls.of({**cls._inherited(prompt, given), **given, 'prompt': prompt})
+    own: dict[str, Any] = {}
+    told: dict[str, str] = {}  # setting -> the first prompt whose run has it
+    for path in prompt:
+      for name, value in cls._inherited(path, given).items():
+        if name not in given and own.get(name, value) != value:
+          raise ValueError(f'The runs of prompt={told[name]} and {path} have different values of {name}: {own[name]!r} '
+                           f'and {value!r}. Give {name}=.')
+        own[name] = value
+        told.setdefault(name, path)
+    return cls.of({**own, **given, 'prompt': tuple(prompt)})
+
+  @classmethod
+  def _inherited(cls, prompt: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings that the run of a prompt tells."""
     trained = run_file.read_beside(prompt)
     own = {name: value for name, value in trained.items() if name in INHERITED}
     if 'data' not in given:  # what the run was evaluated on, so that its metrics are reproduced
@@ -61,10 +84,11 @@ class Use(Run):
       kept = lambda name: name not in ('data', 'test', 'validation') and (
         name not in FILE_SETTINGS or name in columns or (name in ('template', 'cut') and cls.reads_text))
       own = {name: value for name, value in own.items() if kept(name)}
-    return cls.of({**own, **given, 'prompt': prompt})
+    return own
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    self._check_prompts()
     if self.checkpoint_prompt and self.method is None:
       raise ValueError("checkpoint_prompt=True cannot be used without a method, which gives the prompt's position. "
                        "Give method='prompt'.")
@@ -72,10 +96,26 @@ class Use(Run):
       object.__setattr__(self, 'split', 'all' if self.reads_table else 'validation')
     for name, what in (('model', 'FOLDER, the frozen model'), ('data', 'FILE, or the name of a task')):
       if getattr(self, name) is None and not (name == 'model' and self.architecture):
-        if self.prompt is not None:
-          _require_there(self.prompt)
+        for path in self.prompts:
+          _require_there(path)
         raise ValueError(f'{name} is missing. Give {name}={what}'
                          + ('; there is no run.toml next to the prompt that gives it.' if self.prompt else '.'))
+
+  @property
+  def prompts(self) -> tuple[str, ...]:
+    """The trained tensors: none, one, or the members of an ensemble."""
+    return (self.prompt,) if isinstance(self.prompt, str) else self.prompt or ()
+
+  def _check_prompts(self) -> None:
+    twice = next((path for path in self.prompts if self.prompts.count(path) > 1), None)
+    if self.prompt == () or twice is not None:
+      raise ValueError(f'prompt={list(self.prompts)} cannot be used: expected one or more different paths'
+                       + (f', but {twice} is given twice' if twice else '') + '. Give each once, or none.')
+    if len(self.prompts) == 1:
+      object.__setattr__(self, 'prompt', self.prompts[0])
+    if self.ensemble != 'mean' and len(self.prompts) < 2:
+      raise ValueError(f'ensemble={self.ensemble} cannot be used with fewer than two prompts. Give prompt=A B C, or '
+                       'leave it out.')
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)

@@ -1,6 +1,7 @@
 """Executes a run that evaluates."""
 
 import contextlib
+import functools
 from collections.abc import Mapping
 
 from absl import logging
@@ -10,8 +11,10 @@ from prompt_tuning.data.tasks import Task, short_names, unique_names
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import evaluate as library
 from prompt_tuning.evaluation import predictions
+from prompt_tuning.evaluation.ensembles import elected, evaluate_trained, of_members
 from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
+from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.training import read_model, say, say_new_folder
@@ -36,27 +39,41 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   model = read_model(described)
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
   trained = use.trained(described, model)
-  conditioning, layout = trained.conditioning(model), model.layout(trained.layout())
-  step = int(trained.about.get('step', model.step))
+  members = dict(zip(described.prompts, trained.members, strict=True)) if isinstance(trained, Ensemble) else {}
+  each_trained = list(members.values()) or [trained]
+  step = max(int(one.about.get('step', model.step)) for one in each_trained)
   folder = described.output
-  if described.prompt is not None and described.split in ('all', 'train') and (
-      run_file.read_beside(described.prompt).get('data') == described.data.plain()):
+  if described.split in ('all', 'train') and any(
+      run_file.read_beside(path).get('data') == described.data.plain() for path in described.prompts):
     say(f'{described.data.name} holds the rows that the prompt was trained on. Without '
         'data=FILE, the validation rows of the run are evaluated.')
   found = {}
   tasks = [each for each, _ in parts]
   for (each, words), name, short in zip(parts, unique_names(tasks), short_names(tasks), strict=True):
+    judge = functools.partial(
+      evaluate_trained, model, task=each, sampler=objects.sampler(described), split=described.split,
+      lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
+      seed=described.seed or 0, ranked=words)
+    alone: dict[str, library.Evaluation] = {}
+    for path, member in members.items():
+      with metric_log.phase_that_compiles(f'Evaluating {short} with {path}', say):
+        alone[path] = judge(member)
     with metric_log.phase_that_compiles(f'Evaluating {short}', say):
-      result = library.evaluate(
-        model, conditioning, layout, each, sampler=objects.sampler(described), split=described.split,
-        lengths=objects.lengths_given(described), batch_size=described.batch_size, num_examples=described.examples,
-        seed=described.seed or 0, ranked=words)
+      result = elected(list(alone.values()), each) if described.ensemble == 'vote' else judge(trained)
     if folder is not None and multihost.is_main() and not found:  # now that all inputs fit
       run_file.write(storage.join(folder, run_file.NAME), described.given(), program='eval', config_text=config_text)
-      run_files.write_model_info(folder, model.params, trained.tensors, step)
-    found[name] = result.metrics
+      tensors = {f'{tensor} of {path}': array for path, member in members.items()
+                 for tensor, array in member.tensors.items()} or each_trained[0].tensors
+      run_files.write_model_info(folder, model.params, tensors, step)
+    beside = of_members(alone) if alone else {}
+    found[name] = {**result.metrics, **{f'{metric}, {label}': value for label, metrics in beside.items()
+                                        for metric, value in metrics.items()}}
     if multihost.is_main():
-      _report(described, short, step, result)
+      for label, metrics in beside.items():
+        _print(f'{short}, {label}', metrics)
+      _print(f'{short}, {len(result.lines)} examples' + f', ensemble ({described.ensemble})' * bool(members),
+             result.metrics)
+      _report(described, short, step, result, found[name])
   if folder is not None and multihost.is_main():
     print(f'Wrote {folder}')
   return found
@@ -82,9 +99,11 @@ def ranked(described: EvalRun, task: Task) -> Ranked | None:
   return words
 
 
-def _report(described: EvalRun, name: str, step: int, result: library.Evaluation) -> None:
-  print(f'{name}, {len(result.lines)} examples: ' + ', '.join(
-    f'{metric} {value:.4g}' for metric, value in result.metrics.items()))
+def _print(what: str, metrics: Mapping[str, float]) -> None:
+  print(f'{what}: ' + ', '.join(f'{metric} {value:.4g}' for metric, value in metrics.items()))
+
+
+def _report(described: EvalRun, name: str, step: int, result: library.Evaluation, metrics: Mapping[str, float]) -> None:
   cut = result.truncated
   if cut['inputs'] or cut['targets']:
     logging.warning('Of %d examples, %d inputs and %d targets were longer than the lengths %s and were cut.',
@@ -94,7 +113,7 @@ def _report(described: EvalRun, name: str, step: int, result: library.Evaluation
   folder = storage.join(described.output, 'inference_eval')
   predictions.write_lines(storage.join(folder, f'{name}-{step:06}.jsonl'),
                           iter(result.lines[:described.written_examples]))
-  metric_log.append_metrics(described.output, name, step, result.metrics)
+  metric_log.append_metrics(described.output, name, step, metrics)
   with contextlib.closing(storage.GrowingFolder(storage.join(folder, name))) as grown, \
        contextlib.closing(metric_log.open_tensorboard(grown.path)) as writer:
-    metric_log.add_scalars(writer, step, result.metrics, judged=True)
+    metric_log.add_scalars(writer, step, metrics, judged=True)

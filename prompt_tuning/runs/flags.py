@@ -37,7 +37,8 @@ def add(parser: argparse.ArgumentParser, program: str) -> None:
   for name in ordered:
     field = fields[name]
     shown = '' if field.default in (None, ()) else f' (default: {_shown(field.default)})'
-    more = {'nargs': '?', 'const': 'true'} if isinstance(field.default, bool) else {}
+    more = {'nargs': '?', 'const': 'true'} if isinstance(field.default, bool) else {'nargs': '+'} if (
+      name == 'prompt') else {}
     groups[field.metadata['group']].add_argument(
       f'--{flag(field)}', dest=name, default=argparse.SUPPRESS, metavar=_METAVARS.get(name, name.upper()),
       help=(helps.get(name, '') + shown).replace('%', '%%'), **more)
@@ -61,7 +62,7 @@ def flag(field: dataclasses.Field) -> str:
   return field.metadata['flag'] or field.name
 
 
-def run_of(program: str, given: Mapping[str, str], config: str | None) -> Run:
+def run_of(program: str, given: Mapping[str, str | list[str]], config: str | None) -> Run:
   """Returns the run that flags and a file describe.
 
   Args:
@@ -75,7 +76,9 @@ def run_of(program: str, given: Mapping[str, str], config: str | None) -> Run:
   kind = RUNS[program]
   hints, settings = kind.hints(), dict(run_file.read(config)) if config else {}
   for name, text in given.items():
-    if '.' not in name:
+    if name == 'prompt' and isinstance(text, list):
+      settings[name] = tuple(text) if len(text) > 1 else parsed(name, text[0], str | None)
+    elif '.' not in name:
       text = text.replace('\\n', '\n').replace('\\t', '\t') if name in ('template', 'target_template') else text
       settings[name] = parsed(name, text, hints[name])
   if 'method' in settings:
@@ -88,7 +91,7 @@ def run_of(program: str, given: Mapping[str, str], config: str | None) -> Run:
       if before is None:
         raise ValueError(f'--{name} is an option of {owner}, which is not given. Give --{owner} too.')
       settings[owner] = _with_option(owner, Choice.of(before), option, text)
-  if issubclass(kind, Use) and isinstance(settings.get('prompt'), str):
+  if issubclass(kind, Use) and isinstance(settings.get('prompt'), str | tuple | list):
     return kind.after(settings.pop('prompt'), settings)
   return kind.of(settings)
 
@@ -187,6 +190,8 @@ def in_words(program: str, message: str) -> str:
   """Returns a message of the library in the words of a command line: `name=value` becomes `--name value`."""
   names = {name: name if program == 'train' else f'method.{name}' for name in _of_methods()}
   names |= {name: flag(field) for name, field in RUNS[program].settings().items()}
+  if program != 'train':
+    names['kind'] = 'ensemble'
   names |= {'model_dir': 'output', 'train_steps': 'total_steps', 'num_microbatches': 'microbatches',
             'lengths': 'max_input_length= and --max_target_length'}
   return translated(message, {name: f'--{flag_name}' for name, flag_name in names.items()})

@@ -35,6 +35,9 @@ class InferRun(Use):
     if os.path.realpath(self.output) == os.path.realpath(self.data.name):
       raise ValueError(f'output={self.output} is the file of the inputs, which would be overwritten. Give '
                        'another file.')
+    if self.mode == 'score' and self.ensemble == 'vote':
+      raise ValueError("ensemble='vote' cannot be used with mode='score': a vote has no probabilities. Use "
+                       "ensemble='mean'.")
     if self.mode != 'predict' and self.lines == 'id||text':
       raise ValueError(f'lines={self.lines!r} cannot be used with mode={self.mode!r}, which gives more than a text. '
                        "Set mode='predict', or other lines.")

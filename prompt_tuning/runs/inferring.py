@@ -8,6 +8,7 @@ from prompt_tuning.data import files
 from prompt_tuning.data.tasks import Example, Mixture, columns_of
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import predictions
+from prompt_tuning.evaluation.ensembles import infer_trained
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.infer_run import InferRun
@@ -38,7 +39,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   if multihost.is_main():  # before the work
     run_file.write(settings_path(described), described.given(), program='infer', config_text=config_text)
   lengths = objects.lengths_given(described)
-  lines = predictions.infer(
+  lines = infer_trained(
     model, trained, given, sampler=objects.sampler(described), lengths=lengths, batch_size=described.batch_size,
     mode=described.mode, max_length=(lengths or {}).get('targets', _MOST), seed=described.seed or 0)
   if described.lines == 'rows':

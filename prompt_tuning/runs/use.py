@@ -7,6 +7,7 @@ import jax
 from prompt_tuning import trees
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
+from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.prompts import PATH, Prompt, PromptTuning
 from prompt_tuning.runs.eval_run import Use
@@ -14,12 +15,29 @@ from prompt_tuning.runs.objects import method
 from prompt_tuning.tuning.method import Method
 
 
-def trained(run: Use, model: LanguageModel) -> saved.Trained:
+def trained(run: Use, model: LanguageModel) -> saved.Trained | Ensemble:
   """Returns the trained tensors that a run uses: a file's, the checkpoint's own, or first values of its method.
+
+  Several files are an ensemble.
 
   Raises:
     ValueError: the tensors do not fit, or there are none and first values are forbidden.
   """
+  if isinstance(run.prompt, tuple):
+    return Ensemble([_member(run, path, model) for path in run.prompt], run.ensemble)
+  return _trained(run, model)
+
+
+def _member(run: Use, path: str, model: LanguageModel) -> saved.Trained:
+  found = _trained(dataclasses.replace(run, prompt=path, ensemble='mean'), model)
+  try:
+    found.conditioning(model)
+  except ValueError as error:
+    raise ValueError(f'prompt={path} cannot be used. {error}') from error
+  return found
+
+
+def _trained(run: Use, model: LanguageModel) -> saved.Trained:
   chosen = run.method
   if chosen is not None and chosen.name == 'prompt' and run.prompt is not None:
     chosen = chosen.with_options(init='uniform')  # unused; unlike the default, it does not read the embedding

@@ -1,6 +1,7 @@
 """The frozen model that a prompt was trained for, without reading all its weights."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 # Settings of a training run that describe its model.
@@ -19,10 +20,7 @@ def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) 
     FileNotFoundError: there is no prompt, no model or no vocabulary.
     ValueError: nothing names the model, or the model does not take its embedding from its checkpoint.
   """
-  from prompt_tuning.data import registry
-  from prompt_tuning.programs.abstract_models import read_outline
   from prompt_tuning.runs import run_file
-  from prompt_tuning.runs.base import Run
 
   settings = {name: value for name, value in run_file.read_beside(prompt).items() if name in _SETTINGS}
   settings['model'] = model or settings.get('model') or _named(prompt)
@@ -30,6 +28,19 @@ def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) 
   if unread:
     raise ValueError(f'{prompt} was trained with {unread[0]}={settings[unread[0]]}, so its model does not embed tokens '
                      'as its checkpoint does. Only prompts of a model as it was saved can be read here.')
+  return _read(settings, vocabulary)
+
+
+def read_model(model: str) -> Any:
+  """Returns the outline of a model with its vocabulary; raises as `read_base_model` does."""
+  return _read({'model': model}, True)
+
+
+def _read(settings: Mapping[str, Any], vocabulary: bool) -> Any:
+  from prompt_tuning.data import registry
+  from prompt_tuning.programs.abstract_models import read_outline
+  from prompt_tuning.runs.base import Run
+
   run = Run.of(settings)
   for module in run.imports:
     registry.import_module(module)

@@ -40,7 +40,7 @@ def test_the_installed_command_lists_its_subcommands(capsys):
 
 def test_an_unknown_subcommand_is_answered_with_the_nearest(capsys):
   assert command.main(['trian']) == 2
-  assert "no subcommand 'trian'. Did you mean train?" in capsys.readouterr().err
+  assert "no subcommand 'trian'. Did you mean train" in capsys.readouterr().err
 
 
 def test_overrides_keep_their_order_in_all_forms():

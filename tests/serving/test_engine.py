@@ -127,6 +127,10 @@ def test_an_echo_has_the_scores_of_the_input(served):
     np.testing.assert_allclose([token.log_prob for token in others], scores.log_probs, atol=1e-4)
     assert [token.top[0][0] for token in others] == scores.top_ids[:, 0].tolist()
     assert [len(token.top) for token in others] == [2] * 29
+  together = [engine.submit(Request(ids, max_tokens=0, echo=True, top=top)) for top in (1, 5)]  # some share a pack
+  for answer, top in zip(together, (1, 5), strict=True):
+    answer.result()
+    assert [len(token.top) for token in answer.input_tokens[1:]] == [top] * 29
 
 
 def test_a_stop_text_ends_an_answer_and_no_part_of_it_gets_out(served):

@@ -6,8 +6,9 @@ import os
 import numpy as np
 import pytest
 
+from prompt_tuning.evaluation.prompt_paths import find
 from prompt_tuning.evaluation.saved import SavedPrompt
-from prompt_tuning.serving.prompt_folder import PromptFolder, find
+from prompt_tuning.serving.prompt_folder import PromptFolder
 
 
 class Prompts(dict):

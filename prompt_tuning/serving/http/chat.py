@@ -7,11 +7,11 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from prompt_tuning.data.token_texts import TokenTexts
 from prompt_tuning.serving.http import errors, generating, scores
 from prompt_tuning.serving.http.errors import ApiError
 from prompt_tuning.serving.http.fields import Chat, read
 from prompt_tuning.serving.http.service import Service
-from prompt_tuning.serving.http.token_texts import TokenTexts
 from prompt_tuning.serving.requests import Answer, Piece, Request
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from prompt_tuning.serving.http.token_texts import TokenTexts
+from prompt_tuning.data.token_texts import TokenTexts
 from prompt_tuning.serving.requests import Token
 
 _LEAST = -9999.0  # what OpenAI returns for a token that is impossible; JSON has no infinity

@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from prompt_tuning.data.token_texts import TokenTexts
 from prompt_tuning.names import nearest
 from prompt_tuning.rows.token_ids import require_ids
 from prompt_tuning.serving.http import errors
 from prompt_tuning.serving.http.errors import ApiError
 from prompt_tuning.serving.http.fields import Generation
 from prompt_tuning.serving.http.metrics import Metrics
-from prompt_tuning.serving.http.token_texts import TokenTexts
 from prompt_tuning.serving.requests import Request
 
 

@@ -3,12 +3,12 @@
 import chat_toys
 import pytest
 
+from prompt_tuning.data.token_texts import TokenTexts
 from prompt_tuning.data.vocabularies import ByteVocabulary, PassThroughVocabulary, SentencePieceVocabulary
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
 from prompt_tuning.models.loading import find_model
 from prompt_tuning.serving.http.scores import Completions
 from prompt_tuning.serving.http.scores import chat as chat_scores
-from prompt_tuning.serving.http.token_texts import TokenTexts
 from prompt_tuning.serving.requests import Token
 
 
