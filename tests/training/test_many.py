@@ -25,6 +25,7 @@ from prompt_tuning.training.members import Member
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.prefix import Prefix
+from prompt_tuning.tuning.scales import Scales
 
 OTHER = Task('copy', {name: [{'inputs': row['inputs'], 'targets': row['inputs']} for row in TASK.splits[name]]
                       for name in ('train', 'validation')}, (metrics.accuracy,))
@@ -78,6 +79,14 @@ def test_each_of_several_prompts_equals_its_run_alone_whatever_its_length_rate_a
   assert [run.ended for run in runs] == ['finished'] * 2
   for each, run in zip(members, runs, strict=True):
     assert_equal_runs(run, alone(tmp_path, each), 1e-5)
+
+
+@pytest.mark.slow
+def test_scales_trained_together_equal_each_run_alone(tmp_path):
+  members = [member(tmp_path, f'{i}', method=Scales(), steps=8, seed=i, optimizer=optax.sgd(0.2 * i)) for i in (1, 2)]
+  for each, run in zip(members, together(tmp_path, members), strict=True):
+    assert_equal_runs(run, alone(tmp_path, each), 1e-5)
+    assert all(np.abs(array - 1).max() > 1e-4 for array in run.trained.values())
 
 
 @pytest.mark.slow
