@@ -164,7 +164,8 @@ class DecoderOnly(nn.Module):
     if given.prefix is not None:
       found['prefix'] = given.prefix
     if given.layer_prompts is not None:
-      found['layer_prompts'] = self.run_layer_prompts(given, start)
+      scaling = scaling_of_prompts(given, given.layer_prompts.shape[1])
+      found['layer_prompts'] = self.run_layer_prompts(given.layer_prompts, start, scaling)
     if prompt_in_front(batch, given):
       seen, place = before, start  # what the prompt sees, and its first position
       if given.prefix is not None:
@@ -196,15 +197,15 @@ class DecoderOnly(nn.Module):
                           scaling=scaling_of_prompts(given, len(x)), collect=True)
     return own
 
-  def run_layer_prompts(self, given: StackConditioning, start: Array | int = 0) -> tuple[Array, Array]:
-    """Returns every layer's keys and values [L, N, kv_heads, P, K] of layer prompts [L, N, P, D].
+  def run_layer_prompts(self, vectors: Array, start: Array | int = 0,
+                        scaling: Scaling | None = None) -> tuple[Array, Array]:
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of vectors at its input [L, N, P, D].
 
     Their first position is `start`, or [N, 1].
     """
-    vectors = given.layer_prompts.astype(self.config.dtype)
+    vectors = vectors.astype(self.config.dtype)
     around = Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=start + jnp.arange(vectors.shape[2]))
-    _, own = self.decoder(vectors[0], around, inputs=vectors, scaling=scaling_of_prompts(given, vectors.shape[1]),
-                          collect=True)
+    _, own = self.decoder(vectors[0], around, inputs=vectors, scaling=scaling, collect=True)
     return own
 
   def _embed(self, tokens: Array, positions: Array) -> Array:

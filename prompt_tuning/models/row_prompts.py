@@ -105,8 +105,8 @@ def part_of(conditioning: Conditioning, first: Array, count: int) -> Conditionin
 
   def of_stack(given: StackConditioning) -> StackConditioning:
     fields = {name: jax.tree.map(take(of_count), getattr(given, name)) for name, (of_count, _) in AXES.items()}
-    return dataclasses.replace(given, **fields, scales=jax.tree.map(take(1), given.scales),
-                               lengths=jax.tree.map(take(0), given.lengths))
+    fields['scales'] = jax.tree.map(take(1), given.scales)
+    return dataclasses.replace(given, **fields, lengths=jax.tree.map(take(0), given.lengths))
 
   return dataclasses.replace(conditioning, encoder=of_stack(conditioning.encoder),
                              decoder=of_stack(conditioning.decoder))

@@ -8,6 +8,7 @@ before the rows (prefixes, cached contexts) are not scaled.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -21,7 +22,6 @@ from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
 PLACES = ('.*attention/key/output', '.*attention/value/output', '.*/mlp/wo/input')  # those of the paper
-_STACKS, _SIDES = ('encoder', 'decoder'), ('input', 'output')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Scales(Method):
     """
     del key
     shapes = scale_shapes(model.facts)
-    names = {_split(name)[0] + '/' + _split(name)[1]: name for name in shapes}
+    names = {'/'.join(_split(name)): name for name in shapes}
     for pattern in self.places:
       if not any(trees.matches(name, [pattern]) for name in names):
         raise ValueError(f'places={pattern!r} matches no input or output of a dense layer.{nearest(pattern, names)} '
@@ -76,23 +76,19 @@ class Scales(Method):
   @classmethod
   def owns(cls, name: str) -> bool:
     """Returns True for `decoder/scales/self_attention/key/output` and the like."""
-    return name.split('/')[1:2] == ['scales'] and name.split('/')[0] in _STACKS
+    return re.fullmatch(r'(encoder|decoder)/scales/.+/(input|output)', name) is not None
 
   @classmethod
   def read(cls, tensors: Flat, about: Mapping[str, Any]) -> 'Scales':
     """Returns the method for scales [L, width]."""
-    return cls(tuple('/'.join(_split(name)) for name in tensors))
+    return cls(tuple(re.escape('/'.join(_split(name))) for name in tensors))
 
 
 def scale_shapes(facts: Facts) -> dict[str, tuple[int, int]]:
   """Returns the names of all tensors that scales of a model may have -> L and their width."""
-  return {tensor_name(*name.split('/', 1), side): (layers, widths[side == 'output'])
-          for name, (layers, *widths) in facts.dense.items() for side in _SIDES}
-
-
-def tensor_name(stack: str, dense: str, side: str) -> str:
-  """Returns the name of the scales of a dense layer's 'input' or 'output'."""
-  return f'{stack}/scales/{dense}/{side}'
+  return {f'{name.replace("/", "/scales/", 1)}/{side}': (layers, width)
+          for name, (layers, *widths) in facts.dense.items()
+          for side, width in zip(('input', 'output'), widths, strict=True)}
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -82,6 +82,14 @@ def test_each_of_several_prompts_equals_its_run_alone_whatever_its_length_rate_a
 
 
 @pytest.mark.slow
+def test_scales_trained_together_equal_each_run_alone(tmp_path):
+  members = [member(tmp_path, f'{i}', method=Scales(), steps=8, seed=i, optimizer=optax.sgd(0.2 * i)) for i in (1, 2)]
+  for each, run in zip(members, together(tmp_path, members), strict=True):
+    assert_equal_runs(run, alone(tmp_path, each), 1e-5)
+    assert all(np.abs(array - 1).max() > 1e-4 for array in run.trained.values())
+
+
+@pytest.mark.slow
 def test_a_members_folder_is_that_of_a_run_which_has_ended_and_can_be_extended(tmp_path, capsys):
   members = [member(tmp_path, name, steps=4, seed=i) for i, name in enumerate('ab')]
   together(tmp_path, members)
