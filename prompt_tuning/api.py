@@ -4,34 +4,32 @@ import dataclasses
 import inspect
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from prompt_tuning import prompts
 from prompt_tuning.checks import require_type, typed
-from prompt_tuning.data import files, registry, tasks
-from prompt_tuning.data.metrics import accuracy
+from prompt_tuning.data import tasks
 from prompt_tuning.decoding.samplers import Greedy, Sampler
-from prompt_tuning.evaluation import saved
 from prompt_tuning.evaluation.ensembles import evaluate_trained
 from prompt_tuning.evaluation.sources import Source, rank
 from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_known, require_number
+from prompt_tuning.runs.given import Examples, as_task, as_trained
 from prompt_tuning.runs.training import measure
-from prompt_tuning.training import loop
+from prompt_tuning.training import loop, many
+from prompt_tuning.training.members import Member
 from prompt_tuning.training.optimizers import Adafactor
+from prompt_tuning.training.running import MemberRun
 from prompt_tuning.training.schedules import create_schedule
 from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
-# A task or its name, a file of rows, or what `tables.records` reads: DataFrames, datasets, dicts, pairs.
-Examples = str | os.PathLike | tasks.Task | tasks.Mixture | Mapping[str, Any] | Iterable[Any]
-_LEAST = 10  # rows of which a tenth can be held out
-_METRICS = (accuracy,)
+_WHOLE = ('loss', 'microbatches', 'saving', 'log_period')  # what runs share that are trained together
+_ALONE = ('stop', 'profile', 'extend', 'cache_limit', 'model_dir', 'quiet')  # what they cannot have
 
 
 @typed
@@ -64,6 +62,74 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   Returns:
     The run; `.prompt` is the best prompt, `.metrics` are those of the last evaluation.
   """
+  return loop.train(**_arguments(model, examples, method=method, prompt_length=prompt_length, steps=steps,
+                                 batch_size=batch_size, learning_rate=learning_rate, validation=validation,
+                                 lengths=lengths, model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'),
+                                 seed=seed, quiet=quiet, **settings))
+
+
+@typed
+def tune_many(model: LanguageModel, specs: Sequence[Mapping[str, Any]], *, model_dir: str | None = None,
+              halving: int | None = None, at_once: int | None = None, quiet: bool = False,
+              **shared: Any) -> list[MemberRun]:
+  """Tunes many prompts, or tensors of another method, in one run; each becomes what `tune` makes of it alone.
+
+  Args:
+    model: the frozen model.
+    specs: what each has of its own: arguments of `tune`, such as `examples`, `prompt_length`, `learning_rate` and
+      `seed`, and `name`, which is made of what varies unless it is given.
+    model_dir: the folder of their common state, with a folder for each; None means a new temporary one. Existing runs
+      are resumed.
+    halving: f of successive halving: at a few steps, of n that are left only the best n / f continue.
+    at_once: how many are run at once, see `training.many.train_many`.
+    quiet: print nothing.
+    **shared: arguments of `tune` that are the same for all. Of them, `loss`, `microbatches`, `saving` and `log_period`
+      cannot be in `specs`.
+
+  Returns:
+    The runs, in the order of `specs`.
+
+  Raises:
+    ValueError: runs cannot be trained together; the message names one, and says why.
+  """
+  whole = {name: shared.pop(name) for name in _WHOLE if name in shared}
+  shared |= {name: list(shared[name]) for name in ('examples', 'validation') if hasattr(shared.get(name), '__next__')}
+  folder = model_dir or tempfile.mkdtemp(prefix='prompt_tuning_')
+  members = []
+  for i, (spec, name) in enumerate(zip(specs, _names(specs), strict=True)):
+    given = {**shared, **spec}
+    given.pop('name', None)
+    wrong = next((each for each in given if each in (*_WHOLE, *_ALONE)), None)
+    if wrong is not None:
+      raise ValueError(f'specs[{i}] ({name}) has {wrong}={given[wrong]!r}, ' + (
+        'which all share. Give it once, to tune_many().' if wrong in _WHOLE else
+        'which only a run alone can have. Leave it out, or use tune().'))
+    if 'examples' not in given:
+      raise ValueError(f'specs[{i}] ({name}) has no examples. Give examples= there, or once for all.')
+    examples = given.pop('examples')
+    found = _arguments(model, examples, **given, model_dir=os.path.join(folder, name))
+    members.append(Member(name=name, **{key: value for key, value in found.items() if key not in ('model', 'quiet')}))
+  return many.train_many(model=model, members=members, model_dir=folder, halving=halving, at_once=at_once,
+                         quiet=quiet, **whole)
+
+
+def _names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Returns the name of each spec: the given one, or its plain values that vary, or its number."""
+  plain = lambda value: isinstance(value, int | float | str)
+  keys = dict.fromkeys(key for spec in specs for key, value in spec.items() if plain(value) and key != 'name')
+  varied = [key for key in keys if len({repr(spec.get(key)) for spec in specs}) > 1]
+  made = [spec.get('name') or ','.join(
+    f'{key}={spec[key]}' for key in varied if plain(spec.get(key))).replace('/', '-')[:180] for spec in specs]
+  return [name if name and made.count(name) == 1 else f'{name},{i}'.lstrip(',') for i, name in enumerate(made)]
+
+
+@typed
+def _arguments(model: LanguageModel, examples: Examples, *, method: Method | None = None,
+               prompt_length: int | None = None, steps: int = 1000, batch_size: int = 32,
+               learning_rate: float | None = None, validation: Examples | None = None,
+               lengths: Mapping[str, int] | None = None, model_dir: str, seed: int = 0, quiet: bool = False,
+               **settings: Any) -> dict[str, Any]:
+  """Returns the arguments of `loop.train` for those of `tune`."""
   own, further = (inspect.signature(function).parameters for function in (tune, loop.train))
   require_known(settings, [name for name in {**own, **further} if name not in ('settings', 'task', 'train_steps')],
                 'tune()', 'argument')
@@ -103,10 +169,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   elif learning_rate is not None:
     raise ValueError(f'learning_rate={learning_rate} cannot be used with optimizer=, which has a rate of its own. '
                      'Leave one of them out.')
-  return loop.train(
-    model=model, method=method, task=task, lengths=lengths, train_steps=model.step + steps, batch_size=batch_size,
-    model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'), seed=seed, quiet=quiet,
-    **settings)
+  return {'model': model, 'method': method, 'task': task, 'lengths': lengths, 'train_steps': model.step + steps,
+          'batch_size': batch_size, 'model_dir': model_dir, 'seed': seed, 'quiet': quiet, **settings}
 
 
 @typed
@@ -163,71 +227,3 @@ def rank_sources(model: LanguageModel, examples: Examples, sources: Mapping[str,
   return rank(model, task, {name: as_trained(prompt, model) for name, prompt in sources.items()},
               target=None if target is None else as_trained(target, model), by=by, examples=num_examples,
               batch_size=batch_size, lengths=lengths or measure(model, task, 'train')[0])
-
-
-def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mapping[str, int] | None = None, *,
-            held_out: float = 0.0) -> tasks.Task | tasks.Mixture:
-  """Returns a task made of any form of examples; rows that are not a task become the split of that name.
-
-  Args:
-    examples: as for `tune`, or a dict of splits.
-    split: the split of rows.
-    model: its vocabulary tokenises SeqIO tasks.
-    lengths: maximum tokens, for SeqIO tasks that make examples of these lengths.
-    held_out: the share of rows for the split 'validation', by a hash of their columns; none of fewer than ten rows.
-
-  Raises:
-    ValueError: something is not an example; the message says which.
-  """
-  if isinstance(examples, tasks.Task | tasks.Mixture):
-    return examples
-  if isinstance(examples, str | os.PathLike):
-    return registry.get(str(examples), model.vocabulary, lengths)
-  if isinstance(examples, Mapping) and examples and all(map(_is_table, examples.values())):  # splits
-    parts = {name: files.FileTask(table, validation=0.0, vocabulary=model.vocabulary)
-             for name, table in examples.items()}
-    return tasks.Task('examples', {name: part.split('all') for name, part in parts.items()}, _METRICS)
-  task = files.FileTask(examples, name='examples', validation=held_out, vocabulary=model.vocabulary)
-  unused = {name for each in task.split('all') for name in each['row']} & set(tasks.RESERVED) - {'inputs', 'targets'}
-  if unused:
-    logging.warning('The columns %s of the examples have no meaning here. `FileTask(…, loss_weight=COLUMN)` reads loss '
-                    'weights; for the others, make a Task.', ', '.join(sorted(unused)))
-  if len(task.split('all')) >= _LEAST and task.splits['train'] and task.splits['validation']:
-    return task
-  return tasks.Task('examples', {split: task.split('all')}, _METRICS)
-
-
-def as_trained(prompt: Any, model: LanguageModel) -> saved.Trained:
-  """Returns the trained tensors that a prompt in any form stands for.
-
-  Args:
-    prompt: see `evaluate`.
-    model: the frozen model, for which a PEFT adapter is read.
-
-  Raises:
-    FileNotFoundError: there is no such file or folder.
-    ValueError: it holds nothing that conditions this model.
-  """
-  if isinstance(prompt, loop.Run):
-    prompt = prompt.folder
-  if prompt is None or isinstance(prompt, saved.Trained):
-    return prompt or saved.Trained({})
-  if isinstance(prompt, saved.SavedPrompt):
-    return prompt.as_trained()
-  if isinstance(prompt, str | os.PathLike):
-    return saved.load_for(model, str(prompt))
-  try:
-    vectors = np.asarray(prompt, np.float32)
-  except (TypeError, ValueError):
-    vectors = np.zeros(0)
-  if vectors.ndim != 2:
-    raise ValueError(f'The prompt is of type {type(prompt).__name__}, expected an array [P, {model.width}], a saved '
-                     'prompt, a run, or the path of one.')
-  return saved.SavedPrompt(vectors).as_trained()
-
-
-def _is_table(examples: Any) -> bool:
-  """Returns True for the rows of a split, False for the values of a column."""
-  if hasattr(examples, 'columns') or hasattr(examples, 'column_names') or isinstance(examples, Mapping):
-    return True
-  return isinstance(examples, Sequence) and len(examples) > 0 and isinstance(examples[0], Mapping | tuple)

@@ -20,7 +20,7 @@ VARIANTS = (
   'launch/test_files_for_users_of_t5x.py',
   'launch/test_programs_against_t5x.py',
   'launch/test_table_to_text_names.py::test_references_judge',
-  'models/test_apart.py::test_answers_with_a_prefix_are_those_of_the_scan[tiny',
+  'models/test_apart.py::test_answers_with_a_prefix_or_scales_are_those_of_the_scan[tiny',
   'models/test_apart.py::test_low_rank_updates',
   'models/test_cached_texts.py',
   'models/test_context.py',

@@ -174,3 +174,23 @@ def test_numbers_that_no_run_can_mean_are_errors_before_anything_is_read(tiny, c
 
 
 ROWS = [('3 4', '4 3'), ('5', '5')]
+
+
+def test_many_prompts_are_tuned_in_one_run(tiny, run, tmp_path):
+  first, second = pt.tune_many(tiny, [{'seed': 0}, {'seed': 1}], examples=iter(PAIRS), model_dir=str(tmp_path), **QUICK)
+  np.testing.assert_allclose(first.trained[prompts.PATH], run.trained[prompts.PATH], atol=1e-5)
+  assert first.metrics == pytest.approx(run.metrics, abs=1e-4)
+  assert (second.name, second.ended, second.folder) == ('seed=1', 'finished', str(tmp_path / 'seed=1'))
+  assert pt.load_prompt(second.folder).vectors.shape == (3, 12)
+
+
+@pytest.mark.parametrize(('specs', 'message'), [
+  ([{'seed': 1}, {'stop': None}], r'specs\[1\] \(.*1\) has stop=None, which only a run alone can have'),
+  ([{'loss': 1}], 'has loss=1, which all share'),
+  ([{'name': 'a', 'lenght': 3}], "has no argument 'lenght'"),
+  ([], 'There are no runs'),
+  ([{'prompt_length': 2, 'name': '../a'}], r"name='\.\./a' cannot be used"),
+])
+def test_specs_that_cannot_be_used_are_named(tiny, tmp_path, specs, message):
+  with pytest.raises(ValueError, match=message):
+    pt.tune_many(tiny, [{'examples': PAIRS, **spec} for spec in specs], model_dir=str(tmp_path), quiet=True)

@@ -18,10 +18,13 @@ import sys
 import tomllib
 
 import chat_toys
+import jax
 import numpy as np
 import pytest
 
 import prompt_tuning as pt
+from prompt_tuning import trees
+from prompt_tuning.checkpoints.state import write_state
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import find_model, random_model, save_model
@@ -30,6 +33,7 @@ from prompt_tuning.programs import command, dry_run
 from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.scripts import transfer
+from prompt_tuning.tuning.scales import Scales
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md',
@@ -132,6 +136,10 @@ def place(tmp_path, toys, monkeypatch):
   run_file.write(str(tmp_path / 'runs/reviews/run.toml'), {
     'model': find_model('t5_integers'), 'data': 'reviews.jsonl', 'target_template': '{label}',
     'labels': {'0': '1', '1': '2'}}, program='train')
+  model = pt.load_model('t5_integers')
+  (tmp_path / 'runs/scales').mkdir()
+  write_state(str(tmp_path / 'runs/scales/best.safetensors'),
+              trees.flatten(Scales().initialise(jax.random.key(0), model)), {})
   shutil.copytree(tmp_path / 'runs/reviews', tmp_path / 'runs/films')
   (tmp_path / 'runs/chat').mkdir()
   saved.SavedPrompt(np.ones((2, 12), np.float32), path='decoder/prompt/prompt/prompt').save(
@@ -142,6 +150,8 @@ def place(tmp_path, toys, monkeypatch):
            for i in range(30)]
   (tmp_path / 'chats.jsonl').write_text('\n'.join(map(json.dumps, chats)))
   save_prompt(tmp_path / 'sst2.npy')
+  (tmp_path / 'tasks.toml').write_text(
+    '[a]\ndata = "reviews.jsonl"\n[b]\ndata = "other_reviews.jsonl"\noptimizer = {name = "adamw", b1 = 0.8}\n')
   for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl', 'films.jsonl'):
     (tmp_path / name).write_text('\n'.join(map(json.dumps, ROWS)))
   (tmp_path / 'questions.txt').write_text('3 1 2\n4\n')
@@ -197,6 +207,8 @@ def run_command(words, toys):
     return named_flags(arguments, ROOT / 'prompt_tuning/scripts/recycle.py')
   if words[:2] == ['prompt-tuning', 'serve']:  # tests/serving starts it
     return named_flags(arguments, ROOT / 'prompt_tuning/programs/serve.py')
+  if program == 'prompt-tuning' and arguments[0] in ('sweep', 'find-rate'):
+    return command.main([*arguments, '--dry_run'])
   if program == 'prompt-tuning':
     return command.main(arguments)
   if program == 'python3' and arguments[1:2] and arguments[1].rpartition('.')[2] in EXPERIMENTS:

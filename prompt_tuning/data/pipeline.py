@@ -54,6 +54,7 @@ class TrainBatches:
   Attributes:
     lengths: array lengths of the batch: T for 'encoder', S for 'decoder'; with buckets, the longest. With packing,
       decoder rows fit the targets of as many examples as an encoder row usually holds.
+    in_front: whether a prompt comes before the rows, which have no slots for it.
   """
 
   def __init__(self, task: Task | Mixture, vocabulary: Vocabulary, layout: layouts.Layout, *,
@@ -62,7 +63,8 @@ class TrainBatches:
                side: str = 'right', block: int | None = None):
     self._stream = stream(task, split, seed)
     if layout.in_front and not getattr(vocabulary, 'start', ()):
-      layout = dataclasses.replace(layout, within=_has_empty_inputs(task, split))
+      layout = dataclasses.replace(layout, within=_has_empty_inputs(task, split) or layout.within)
+    self.in_front = layout.in_front
     self._preprocess = Preprocessor(vocabulary, layout, lengths)
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._seed = batch_size, side, seed

@@ -3,6 +3,10 @@
 import json
 from typing import Any, NamedTuple
 
+from absl import logging
+
+from prompt_tuning.files import storage
+
 
 class Line(NamedTuple):
   """A line of figures.
@@ -23,6 +27,15 @@ def parse(content: bytes) -> list[Line]:
   lines = [Line(number, line.rstrip(b'\r\n') + b'\n', _figures(line))
            for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
   return lines[:-1] if lines and lines[-1].figures is None else lines
+
+
+def figures_of(path: str) -> list[dict[str, Any]]:
+  """Returns the figures in a file, of lines that name a folder; damaged lines are counted in a warning."""
+  found = parse(storage.read_bytes(path))
+  lines = [line.figures for line in found if line.figures is not None and isinstance(line.figures.get('folder'), str)]
+  if len(lines) < len(found):
+    logging.warning('%s: %d of %d lines are damaged and not shown.', path, len(found) - len(lines), len(found))
+  return lines
 
 
 def _figures(line: bytes) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from prompt_tuning.evaluation import metric_lines
 from prompt_tuning.evaluation.saved import METRICS
@@ -27,11 +26,7 @@ def learning_curve(folder: str, path: str | None = None) -> str:
     FileNotFoundError: the folder has no metrics.
   """
   plt = _pyplot()
-  source = storage.join(folder, METRICS)
-  found = metric_lines.parse(storage.read_bytes(source))
-  lines = [line.figures for line in found if line.figures is not None and isinstance(line.figures.get('folder'), str)]
-  if len(lines) < len(found):
-    logging.warning('%s: %d of %d lines are damaged and not shown.', source, len(found) - len(lines), len(found))
+  lines = metric_lines.figures_of(storage.join(folder, METRICS))
   training = [line for line in lines if line['folder'] == 'train' and _is_number(line.get('loss'))]
   figure, loss_axis = plt.subplots(figsize=(7, 4), layout='constrained')
   loss_axis.plot([line['step'] for line in training], [line['loss'] for line in training], color='tab:gray',
@@ -48,6 +43,60 @@ def learning_curve(folder: str, path: str | None = None) -> str:
   handles = [axis.get_legend_handles_labels() for axis in (loss_axis, metric_axis)]
   figure.legend(handles[0][0] + handles[1][0], handles[0][1] + handles[1][1], loc='outside upper center', ncols=3)
   return _saved(figure, path or storage.join(folder, 'learning_curve.png'))
+
+
+def curves(folders: Mapping[str, str], path: str) -> str:
+  """Plots the training losses of several runs by step, and beside them their evaluations, as a PNG.
+
+  Args:
+    folders: name of a run -> its folder, with its `metrics.jsonl`.
+    path: the PNG file.
+
+  Returns:
+    The path of the PNG file.
+
+  Raises:
+    ImportError: matplotlib is not installed.
+  """
+  plt = _pyplot()
+  figure, axes = plt.subplots(1, 2, figsize=(11, 4.5 + 0.08 * len(folders)), layout='constrained')
+  for i, (name, folder) in enumerate(folders.items()):
+    lines = metric_lines.figures_of(storage.join(folder, METRICS))
+    style = {'color': plt.get_cmap('turbo')((i + 0.5) / len(folders)), 'linewidth': 1}
+    training = [line for line in lines if line['folder'] == 'train' and _is_number(line.get('loss'))]
+    axes[0].plot([line['step'] for line in training], [line['loss'] for line in training], label=name, **style)
+    points = {line['step']: line for line in lines if line['folder'].startswith('inference_eval/')}
+    names = [key for point in points.values() for key in point if key not in ('step', 'folder')]
+    points = points or {line['step']: line for line in lines if line['folder'].startswith('training_eval/')}
+    metric = names[0] if names else 'loss'
+    shown = [(step, point[metric]) for step, point in sorted(points.items()) if _is_number(point.get(metric))]
+    if shown:
+      axes[1].plot(*zip(*shown, strict=True), marker='o', markersize=3, **style)
+      axes[1].set_ylabel(f'evaluation: {metric}')
+  axes[0].set(xlabel='step', ylabel='training loss for each token', yscale='log')
+  axes[1].set(xlabel='step')
+  figure.legend(*axes[0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=7)
+  return _saved(figure, path)
+
+
+def loss_by_rate(points: Sequence[tuple[float, float]], path: str) -> str:
+  """Plots losses by learning rate, as a PNG; NaN leaves a gap.
+
+  Args:
+    points: pairs of a rate and a loss.
+    path: the PNG file.
+
+  Returns:
+    The path of the PNG file.
+
+  Raises:
+    ImportError: matplotlib is not installed.
+  """
+  plt = _pyplot()
+  figure, axis = plt.subplots(figsize=(6, 4), layout='constrained')
+  axis.plot(*zip(*sorted(points), strict=True), marker='o')
+  axis.set(xlabel='learning rate', ylabel='loss for each token', xscale='log')
+  return _saved(figure, path)
 
 
 def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int = 0, borders: Sequence[int] = (),

@@ -11,11 +11,13 @@ from absl import logging
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
+from prompt_tuning.checkpoints.peft_modules import modules_of
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
 from prompt_tuning.checks import typed
 from prompt_tuning.files import storage
 from prompt_tuning.files.json_files import Fields, fields_of
+from prompt_tuning.models.families.registry import get_family
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import printable
 from prompt_tuning.rows import layouts
@@ -265,7 +267,9 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
   layers, kv_heads, head_dim = facts.attentions['decoder']
   tensors = adapter.trained(
     encoder_decoder=facts.prompted == 'encoder', width=facts.width, layers=layers, kv_heads=kv_heads,
-    head_dim=head_dim, embedding_scale=facts.embedding_scale)
+    head_dim=head_dim, embedding_scale=facts.embedding_scale,
+    modules=modules_of(get_family(facts.family).rules(), trees.flatten(model.params)) if adapter.changes_modules
+    else None)
   return Trained(tensors, {'peft_type': adapter.kind})
 
 

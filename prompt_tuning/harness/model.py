@@ -54,7 +54,7 @@ class PromptedLM(TemplateLM):
       batch_size = int(batch_size) if batch_size.isdecimal() else 8
     require_number('batch_size', batch_size, least=1, whole=True)
     require_number('max_length', max_length, least=2, whole=True, none=True)
-    from prompt_tuning.api import as_trained
+    from prompt_tuning.runs.given import as_trained
 
     self._model, self._prompt = model, None if prompt is None else as_trained(prompt, model)
     self.batch_size, self._seed = batch_size, seed

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from prompt_tuning.losses.chunks import sum_at_targets
@@ -60,10 +61,22 @@ class Loss:
       batch: the model's.
       project: hidden states -> logits [B, T, V].
     """
+    return self._sums(self._whole, hidden, batch, project)
+
+  def of_rows(self, hidden: Array, batch: Batch,
+              project: Callable[[Array], Array]) -> tuple[Array, dict[str, Array]]:
+    """Returns the sums of each row, [B], of a loss that compares no rows; the arguments are those of `__call__`."""
+    of_row = lambda *arrays: self._whole(*(array[None] for array in arrays))
+    return self._sums(jax.vmap(of_row), hidden, batch, project)
+
+  @property
+  def _whole(self) -> LossFunction:
+    return self.function or functools.partial(cross_entropy, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
+
+  def _sums(self, function: LossFunction, hidden: Array, batch: Batch,
+            project: Callable[[Array], Array]) -> tuple[Array, dict[str, Array]]:
     rows = target_rows(batch)
     targets, weights = rows['targets'], rows['loss_weights']
-    function = self.function or functools.partial(cross_entropy, z_loss=self.z_loss,
-                                                  label_smoothing=self.label_smoothing)
     if self.of == 'hidden':
       return function(hidden, targets, weights)
     if getattr(self._plain, 'over_positions', False):

@@ -19,8 +19,11 @@ from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.fronts import empty_cache, front_of, front_of_context, joined, of_rows, spread, written
 from prompt_tuning.models.layers import Surroundings
+from prompt_tuning.models.places import places_before, prompt_in_front, require_positions
+from prompt_tuning.models.scaling import Scaling, scaling_of, scaling_of_prompts
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
+from prompt_tuning.models.stack_config import dense_shapes
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
@@ -51,7 +54,7 @@ class DecoderOnly(nn.Module):
     """Returns the properties of the model that do not need its weights."""
     config = self.config
     return Facts(config.family, config.width, (config.layers,), config.vocab_size, self.prompted, self.prefix_shapes(),
-                 config.embedding_scale)
+                 config.embedding_scale, dense_shapes(config, 'decoder'))
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
@@ -103,19 +106,22 @@ class DecoderOnly(nn.Module):
     seen = hide(batch['decoder']['segments'] > 0)[:, None, None, :]
     return self.project(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
 
-  def decode_next(self, tokens: Array, positions: Array, fronts: list[Front]) -> tuple[Array, tuple[Array, Array]]:
+  def decode_next(self, tokens: Array, positions: Array, fronts: list[Front],
+                  scaling: Scaling | None = None) -> tuple[Array, tuple[Array, Array]]:
     """Runs one more token of each row.
 
     Args:
       tokens: [B].
       positions: [B], the tokens' positions.
       fronts: the keys and values before them.
+      scaling: of the rows.
 
     Returns:
       Logits [B, V], and the tokens' keys and values [L, B, kv_heads, 1, K].
     """
     x = self._embed(tokens[:, None], positions[:, None])
-    x, own = self.decoder(x, Surroundings((), positions=positions[:, None]), fronts=fronts, collect=True)
+    around = Surroundings((), positions=positions[:, None])
+    x, own = self.decoder(x, around, fronts=fronts, scaling=scaling, collect=True)
     return self.project(x)[:, 0], own
 
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
@@ -138,8 +144,8 @@ class DecoderOnly(nn.Module):
     plain = given.visibility == Visibility() and 'bidirectional' not in layout
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
                           dropout=dropout)
-    x, own = self.decoder(self.placed(vectors, positions), around,
-                          fronts=fronts, added=None if rows is None else added, collect=collect)
+    x, own = self.decoder(self.placed(vectors, positions), around, fronts=fronts, added=None if rows is None else added,
+                          scaling=scaling_of(given, batch, 'decoder'), collect=collect)
     return x, own, fronts, positions
 
   def _vectors(self, layout: Batch) -> Array:
@@ -158,7 +164,7 @@ class DecoderOnly(nn.Module):
     if given.prefix is not None:
       found['prefix'] = given.prefix
     if given.layer_prompts is not None:
-      found['layer_prompts'] = self.run_layer_prompts(given.layer_prompts, start)
+      found['layer_prompts'] = self.run_layer_prompts(given, start)
     if prompt_in_front(batch, given):
       seen, place = before, start  # what the prompt sees, and its first position
       if given.prefix is not None:
@@ -186,17 +192,18 @@ class DecoderOnly(nn.Module):
       seen = index[:, None] == index[None, :]
     x = self.placed(given.prompt.astype(self.config.dtype), start + index)
     around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given))
-    _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers), collect=True)
+    _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers),
+                          scaling=scaling_of_prompts(given, len(x)), collect=True)
     return own
 
-  def run_layer_prompts(self, vectors: Array, start: Array | int = 0) -> tuple[Array, Array]:
-    """Returns every layer's keys and values [L, N, kv_heads, P, K] of vectors at its input [L, N, P, D].
+  def run_layer_prompts(self, given: StackConditioning, start: Array | int = 0) -> tuple[Array, Array]:
+    """Returns every layer's keys and values [L, N, kv_heads, P, K] of layer prompts [L, N, P, D].
 
     Their first position is `start`, or [N, 1].
     """
-    positions = start + jnp.arange(vectors.shape[2])
-    vectors = vectors.astype(self.config.dtype)
-    _, own = self.decoder(vectors[0], Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=positions), inputs=vectors,
+    vectors = given.layer_prompts.astype(self.config.dtype)
+    around = Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=start + jnp.arange(vectors.shape[2]))
+    _, own = self.decoder(vectors[0], around, inputs=vectors, scaling=scaling_of_prompts(given, vectors.shape[1]),
                           collect=True)
     return own
 
@@ -228,9 +235,10 @@ class DecoderOnly(nn.Module):
     first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
     require_positions(config, places_before(batch, conditioning), in_rows, max_length - 1)
+    scaling = scaling_of(conditioning.decoder, batch, 'decoder')
     cache = empty_cache(config, config.layers, rows, count, config.kv_heads or config.heads, max_length)
     steps = Steps(self, jnp.repeat(first, count, axis=0), jnp.repeat(last, count),
-                  [spread(front, count) for front in fronts])
+                  [spread(front, count) for front in fronts], scaling and scaling.spread(count))
     return steps, cache, jnp.any(batch['decoder']['segments'] > 0, axis=1)
 
 
@@ -244,12 +252,14 @@ class Steps:
     first: [B·N, V] the logits after the inputs.
     last: [B·N] the position of the last token of each input.
     fronts: the keys and values of all before the first generated token.
+    scaling: of [B·N] rows.
   """
 
   module: DecoderOnly = dataclasses.field(metadata={'static': True})
   first: Array
   last: Array
   fronts: list[Front]
+  scaling: Scaling | None
 
   def __call__(self, params: Mapping[str, Any], ids: Array, index: Array,
                cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
@@ -259,40 +269,6 @@ class Steps:
     grown = Front(*joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
                   self.last[:, None] + places)
     logits, own = self.module.apply({'params': params}, ids.reshape(-1), self.last + index, [*self.fronts, grown],
-                                    method='decode_next')
+                                    self.scaling, method='decode_next')
     logits = jnp.where(index == 0, self.first, logits)
     return logits.reshape(*ids.shape, -1), written(cache, own, index)
-
-
-def prompt_in_front(batch: Batch, given: StackConditioning) -> bool:
-  """Returns True if the prompt comes before the rows, which have no slots for it."""
-  return given.prompt is not None and 'prompt_slots' not in batch['decoder']
-
-
-def places_before(batch: Batch, conditioning: Conditioning) -> int:
-  """Returns the most places that the keys and values before one row take."""
-  given = conditioning.decoder
-  in_front = ('prefix', 'layer_prompts', *(['prompt'] if prompt_in_front(batch, given) else []))
-  taken = {f'decoder.{name}': given.longest(name) for name in in_front}
-  of_context = 0 if given.context is None else given.context.keys.shape[3]
-  return of_context + max(sum(taken.get(name, 0) for name in row) for row in conditioning.each_kind())
-
-
-def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:
-  """Ensures that rows fit into a model's position table; JAX would not report it.
-
-  Args:
-    config: the model's; one without a table fits all.
-    front: positions before the rows.
-    length: of a row.
-    answer: generated positions after it.
-
-  Raises:
-    ValueError: they need more positions than the table has.
-  """
-  count = getattr(config, 'position_count', 0)
-  if count and front + length + answer > count:
-    parts = ' + '.join(f'{number} of {what}' for number, what in (
-      (front, 'prompt or prefix'), (length, 'text'), (answer, 'generation')) if number)
-    raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
-                     f'{count}. Shorten the prompt, or the lengths of inputs and targets.')

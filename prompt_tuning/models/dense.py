@@ -1,10 +1,11 @@
-"""Dense layers: products with frozen matrices, to which low-rank updates may be added."""
+"""Dense layers: products with frozen matrices, to which low-rank updates may be added and whose ends may be scaled."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from prompt_tuning.types import Array
 
@@ -25,11 +26,22 @@ class Dense(nn.Module):
   kernel_init: Any = nn.initializers.lecun_normal()
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array, scales: Mapping[str, Array] | None = None) -> Array:
     self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
     if self.use_bias:
       self.param('bias', nn.initializers.zeros, (self.features,))
-    return apply(self.variables['params'], x, self.dtype)
+    return apply_scaled(self.variables['params'], x, self.dtype, scales or {}, '/'.join(self.path[-2:]))
+
+
+def apply_scaled(params: Mapping[str, Array], x: Array, dtype: Any, scales: Mapping[str, Array], place: str) -> Array:
+  """Returns `apply`, with the factors of `scaling.picked` on the input and output of the dense layer at a place."""
+  x = _scaled(x, scales.get(f'{place}/input'))
+  y, scale = apply(params, x, dtype), scales.get(f'{place}/output')
+  return y if scale is None else _scaled(checkpoint_name(y, 'unscaled'), scale)
+
+
+def _scaled(x: Array, scale: Array | None) -> Array:
+  return x if scale is None else (x * scale).astype(x.dtype)
 
 
 def apply(params: Mapping[str, Array], x: Array, dtype: Any) -> Array:

@@ -18,7 +18,7 @@ def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array
   """Returns the KV prefix of the rows, and how many positions it takes ([B, 1], or one number for all rows).
 
   Args:
-    keys_values: [L, N, kv_heads, P, K] twice; if N is 1, all rows share it without a copy.
+    keys_values: [L, N, kv_heads, P, K] twice; if N is 1, and its length P, all rows share it without a copy.
     prompt_ids: [B, G], which of N each segment of a row uses; if N is above 1, all segments use the first's.
     lengths: [N], the length of each, 0 to P; None means P for all.
     placed: its keys take P positions, which count for position biases and windows; else all positions see them at any
@@ -28,7 +28,7 @@ def front_of(keys_values: tuple[Array, Array], prompt_ids: Array, lengths: Array
   keys, values = keys_values
   count, length = keys.shape[1], keys.shape[3]
   positions = start + jnp.arange(length) if placed else None
-  if count == 1:
+  if count == 1 and lengths is None:
     return Front(keys, values, jnp.zeros((1, 1, 1, 1)), positions), length
   chosen, own, bias = choose(prompt_ids, lengths, count, length)
   return Front(keys[:, chosen], values[:, chosen], bias, positions), own[:, None]
@@ -60,6 +60,7 @@ def of_rows(given: StackConditioning, prompt_ids: Array) -> tuple[StackCondition
   chosen = prompt_ids[:, 0]
   take = lambda arrays, axis: jax.tree.map(lambda array: jnp.take(array, chosen, axis=axis), arrays)
   fields = {name: take(getattr(given, name), of_count) for name, (of_count, _) in AXES.items()}
+  fields['scales'] = take(given.scales, 1)
   given = dataclasses.replace(given, **fields, lengths=take(given.lengths, 0))
   return given, jnp.arange(len(chosen))[:, None]
 

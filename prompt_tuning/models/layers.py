@@ -14,7 +14,8 @@ from prompt_tuning.models import kernels
 from prompt_tuning.models.attention import Block, hide
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.positions import RelativeBias, rotate
-from prompt_tuning.models.stack_config import StackConfig
+from prompt_tuning.models.scaling import picked
+from prompt_tuning.models.stack_config import StackConfig, mlp_names, self_attention_name
 from prompt_tuning.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -40,6 +41,8 @@ class Surroundings:
     prompt_memory: [B, P, D], or [1, P, D] for all: the encoder's output for a prompt that was run separately.
     prompt_memory_bias: broadcastable to [B, 1, S, P].
     added_rows: [B, T], the index of the layer's `added` vector for each position; -1 means none.
+    scale_rows: as `rows` of `Scaling`.
+    memory_scale_rows: as `memory_rows` of `Scaling`.
     dropout: [B] random keys, one for each row; None means no dropout.
   """
 
@@ -55,6 +58,8 @@ class Surroundings:
   prompt_memory: Array | None = None
   prompt_memory_bias: Array | None = None
   added_rows: Array | None = None
+  scale_rows: Array | None = None
+  memory_scale_rows: Array | None = None
   dropout: Array | None = None
 
 
@@ -70,6 +75,7 @@ class Scanned:
     memory_front: keys and values before the memory's.
     inputs: [L, B, T, D], read instead of the previous layer's output.
     added: [L, M, D], vectors added to the previous layer's output at some positions.
+    scales: [L, N, width] of some dense layers, see `Scaling`.
   """
 
   layer: dict[str, Array]
@@ -78,6 +84,7 @@ class Scanned:
   memory_front: tuple[Array, Array] | None = None
   inputs: Array | None = None
   added: Array | None = None
+  scales: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
 
 class RMSNorm(nn.Module):
@@ -146,20 +153,21 @@ class Attention(nn.Module):
       self.query_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
       self.key_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
 
-  def keys_values(self, x: Array, angles: Array | None = None) -> tuple[Array, Array]:
+  def keys_values(self, x: Array, angles: Array | None = None, *,
+                  scales: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
     """Returns keys and values [B, kv_heads, T, K] of `x` [B, T, D]; keys are rotated by `angles` [B or 1, T, K/2]."""
-    keys = self._split(self.key(x))
+    keys = self._split(self.key(x, scales))
     if self.config.query_norms:
       keys = self.key_norm(keys)
     if angles is not None:
       keys = rotate(keys, angles)
-    return checkpoint_name(keys, 'key'), checkpoint_name(self._split(self.value(x)), 'value')
+    return checkpoint_name(keys, 'key'), checkpoint_name(self._split(self.value(x, scales)), 'value')
 
   def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None, *, site: int,
-               angles: Array | None = None) -> Array:
+               angles: Array | None = None, scales: Mapping[str, Array] | None = None) -> Array:
     """Returns the attention of `x` [B, T, D] to the blocks, [B, T, D]. `site` is as in `drop`."""
     config = self.config
-    query = self._split(self.query(x))
+    query = self._split(self.query(x, scales))
     if config.query_norms:
       query = self.query_norm(query)
     if config.query_scale != 1.0:
@@ -177,7 +185,7 @@ class Attention(nn.Module):
                                     weights=wanted, mesh=config.mesh)
     if wanted:
       self.sow('intermediates', 'weights', weights)
-    return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1))  # [B, H, T, K] -> [B, T, H·K]
+    return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1), scales)  # [B, H, T, K] -> [B, T, H·K]
 
   def _split(self, x: Array) -> Array:
     heads = x.reshape(*x.shape[:2], -1, self.config.head_dim)
@@ -190,18 +198,16 @@ class MLP(nn.Module):
   config: StackConfig
 
   @nn.compact
-  def __call__(self, x: Array, dropout: Array | None, *, site: int) -> Array:
-    activations = self.config.mlp_activations
-    names = ['wi'] if len(activations) == 1 else [f'wi_{i}' for i in range(len(activations))]
+  def __call__(self, x: Array, dropout: Array | None, *, site: int, scales: Mapping[str, Array] | None = None) -> Array:
     dense = lambda features, name: Dense(
       features, use_bias=self.config.bias, dtype=self.config.dtype, name=name,
       kernel_init=self.config.initialiser(shape='truncated_normal', writes=name == 'wo'))
     hidden = 1
-    for name, activation in zip(names, activations, strict=True):
-      products = checkpoint_name(dense(self.config.mlp_dim, name)(x), 'mlp_hidden')
+    for name, activation in zip(mlp_names(self.config), self.config.mlp_activations, strict=True):
+      products = checkpoint_name(dense(self.config.mlp_dim, name)(x, scales), 'mlp_hidden')
       hidden = hidden * ACTIVATIONS[activation](products)
     hidden = drop(hidden, dropout, self.config.dropout_rate, site=site, over=(2,))
-    return dense(self.config.width, 'wo')(hidden)
+    return dense(self.config.width, 'wo')(hidden, scales)
 
 
 class Layer(nn.Module):
@@ -225,35 +231,38 @@ class Layer(nn.Module):
 
     if config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
-    name = self_attention_name(config)
+    name, scales = self_attention_name(config), picked(scanned.scales, around.scale_rows)
     if scanned.added is not None:
       x = x + gather(scanned.added, around.added_rows, x.dtype)
     x = checkpoint_name(x if scanned.inputs is None else scanned.inputs, 'attention_input')
     attention = Attention(config, name=name)
     normed = norm(config, f'pre_{name}_layer_norm')(x)
     angles = turns(layer, around.positions)
-    own = attention.keys_values(normed, angles)
+    own = attention.keys_values(normed, angles, scales=scales)
     blocks = [Block(*front, (*biases, *self._window(layer, around.positions, positions)))
               for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
                                                   strict=True)]
     window = self._window(layer, around.positions, around.positions)
     alone = around.segments is not None and not window and not config.relative_buckets
     blocks.append(Block(*own, (*around.biases, *window), (around.segments,) * 2 if alone else None, config.causal))
-    x = residual(x, attention(normed, blocks, keys, site=next(site), angles=angles), name)
+    x = residual(x, attention(normed, blocks, keys, site=next(site), angles=angles, scales=scales), name)
     if config.cross:
       x = checkpoint_name(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
-      memory = scanned.memory if around.memory is None else attention.keys_values(around.memory)
+      read = lambda vectors, rows: attention.keys_values(vectors, scales=picked(scanned.scales, rows))
+      rows = around.memory_scale_rows
+      memory = scanned.memory if around.memory is None else read(around.memory, rows)
       normed = norm(config, 'pre_cross_attention_layer_norm')(x)
       blocks = [Block(*memory, (around.memory_bias,), around.memory_segments)]
       if scanned.memory_front is not None:
         blocks.insert(0, Block(*scanned.memory_front, (around.memory_front_bias,)))
       if around.prompt_memory is not None:
-        blocks.insert(0, Block(*attention.keys_values(around.prompt_memory), (around.prompt_memory_bias,)))
-      x = residual(x, attention(normed, blocks, keys, site=next(site)), 'cross_attention')
+        of_first = None if rows is None else rows[:, :1]  # all segments of a row use the first one's prompt
+        blocks.insert(0, Block(*read(around.prompt_memory, of_first), (around.prompt_memory_bias,)))
+      x = residual(x, attention(normed, blocks, keys, site=next(site), scales=scales), 'cross_attention')
     x = checkpoint_name(x, 'mlp_input')
     normed = norm(config, 'pre_mlp_layer_norm')(x)
-    return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site)), 'mlp'), own
+    return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site), scales=scales), 'mlp'), own
 
   def _window(self, layer: dict[str, Array], queries: Array | None, keys: Array | None) -> tuple[Array, ...]:
     """Returns the bias that hides keys outside the window; keys without positions are always visible."""
@@ -274,11 +283,6 @@ def add_relative_biases(config: StackConfig, around: Surroundings, length: int) 
     around, biases=(*around.biases, relative(index, index)),
     front_biases=tuple((*biases, relative(around.positions, positions)) for biases, positions in zip(
       around.front_biases, around.front_positions, strict=True)))
-
-
-def self_attention_name(config: StackConfig) -> str:
-  """Returns T5X's name of a layer's self-attention."""
-  return 'self_attention' if config.causal else 'attention'
 
 
 def turns(layer: Mapping[str, Array], positions: Array | None) -> Array | None:

@@ -23,6 +23,7 @@ from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.layers import Surroundings, gather
 from prompt_tuning.models.parameters import ready
+from prompt_tuning.models.scaling import Scaling, Scalings, scaling_of_prompts
 from prompt_tuning.models.stack import Front
 from prompt_tuning.models.t5 import memory_keys_values
 from prompt_tuning.models.token_scores import TokenScores, scores_of
@@ -115,7 +116,7 @@ def _before_t5(module: nn.Module, params: Params, conditioning: Conditioning, le
   if given.prompt is not None:
     given = dataclasses.replace(given, lengths={'prompt': length[None]})
     output, found['encoder'] = module.run_prompt(given)
-    found['memory'] = memory_keys_values(module.config, params, output)
+    found['memory'] = memory_keys_values(module.config, params, output, scaling_of_prompts(conditioning.decoder, 1))
   elif given.prefix is not None:
     found['encoder'] = given.prefix
   if conditioning.decoder.prefix is not None:
@@ -127,8 +128,8 @@ def _before_t5(module: nn.Module, params: Params, conditioning: Conditioning, le
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'top'))
-def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, front: KeysValues | None, *,
-              top: int | None = None) -> tuple[KeysValues, TokenScores | None]:
+def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, front: KeysValues | None,
+              scaling: Scalings | None = None, *, top: int | None = None) -> tuple[KeysValues, TokenScores | None]:
   """Returns the keys and values [L, 1, kv_heads, N, K] of a pack, and the scores [N] of its targets.
 
   Args:
@@ -137,14 +138,15 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
     params: its parameters.
     pack: the inputs.
     front: keys and values [L, 1, kv_heads, T, K] before them, or None.
+    scaling: of the pack's positions.
     top: the likeliest tokens at each place; None scores nothing.
   """
   if module.prompted == 'encoder':
     variables = {'params': ready(module, params, {})}
-    output = module.apply(variables, pack, front, method=_read_encoder)
-    return memory_keys_values(module.config, params, output), None
+    output = module.apply(variables, pack, front, scaling or {}, method=_read_encoder)
+    return memory_keys_values(module.config, params, output, (scaling or {}).get('decoder')), None
   variables = {'params': ready(module, layers, {})}
-  hidden, own = module.apply(variables, pack, front, method=_read_decoder)
+  hidden, own = module.apply(variables, pack, front, scaling or {}, method=_read_decoder)
   if top is None:
     return own, None
   project = lambda part: module.apply(variables, part, method='project')
@@ -153,14 +155,16 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
   return own, jax.tree.map(lambda array: sharding.whole(module.config.mesh, array[0]), scores)
 
 
-def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None) -> tuple[Array, KeysValues]:
+def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None,
+                  scaling: Scalings) -> tuple[Array, KeysValues]:
   x, around, fronts = _packed(module, pack, front, causal=True)
-  return module.decoder(module.placed(x, pack.positions[None]), around, fronts=fronts, collect=True)
+  return module.decoder(module.placed(x, pack.positions[None]), around, fronts=fronts, scaling=scaling.get('decoder'),
+                        collect=True)
 
 
-def _read_encoder(module: nn.Module, pack: Pack, front: KeysValues | None) -> Array:
+def _read_encoder(module: nn.Module, pack: Pack, front: KeysValues | None, scaling: Scalings) -> Array:
   x, around, fronts = _packed(module, pack, front, causal=False)
-  return module.encoder(x, around, fronts=fronts, added=pack.added)[0]
+  return module.encoder(x, around, fronts=fronts, added=pack.added, scaling=scaling.get('encoder'))[0]
 
 
 def _packed(module: nn.Module, pack: Pack, front: KeysValues | None, *,
@@ -178,29 +182,33 @@ def _packed(module: nn.Module, pack: Pack, front: KeysValues | None, *,
   return x, Surroundings((hide(visible),), positions=pack.positions[None], added_rows=rows), fronts
 
 
-def next_tokens(module: nn.Module, params: Params, newest: Newest, caches: Caches) -> tuple[Array, KeysValues]:
+def next_tokens(module: nn.Module, params: Params, newest: Newest, caches: Caches,
+                scaling: Scalings | None = None) -> tuple[Array, KeysValues]:
   """Returns the logits [B, V] after the newest token of each slot, and its keys and values [L, B, kv_heads, 1, K].
 
   The arguments are those of `read_pack`, and the caches; it is called inside a compiled function.
   """
   call = _next_of_decoder if module.prompted == 'decoder' else _next_of_t5
-  return module.apply({'params': ready(module, params, {})}, newest, caches, method=call)
+  of_decoder = (scaling or {}).get('decoder')
+  return module.apply({'params': ready(module, params, {})}, newest, caches, of_decoder, method=call)
 
 
-def _next_of_decoder(module: nn.Module, newest: Newest, caches: Caches) -> tuple[Array, KeysValues]:
+def _next_of_decoder(module: nn.Module, newest: Newest, caches: Caches,
+                     scaling: Scaling | None) -> tuple[Array, KeysValues]:
   x = module.token_embedder(newest.tokens[:, None])
   x = jnp.where(newest.of_prompt[:, None, None], newest.vectors[:, None].astype(x.dtype), x)
   positions = newest.lengths['self'][:, None]
   x, own = module.decoder(module.placed(x, positions), Surroundings((), positions=positions),
-                          fronts=[_front_of_cache(newest, caches)], collect=True)
+                          fronts=[_front_of_cache(newest, caches)], scaling=scaling, collect=True)
   return module.project(x)[:, 0], own
 
 
-def _next_of_t5(module: nn.Module, newest: Newest, caches: Caches) -> tuple[Array, KeysValues]:
+def _next_of_t5(module: nn.Module, newest: Newest, caches: Caches,
+                scaling: Scaling | None) -> tuple[Array, KeysValues]:
   around = Surroundings((), positions=newest.lengths['self'][:, None], memory_bias=_unfilled(newest, caches, 'memory'))
   x, own = module.decoder(module.token_embedder(newest.tokens[:, None]), around,
                           fronts=[_front_of_cache(newest, caches)], memory=_rows(caches['memory']),
-                          collect=True)
+                          scaling=scaling, collect=True)
   return module.project(x)[:, 0], own
 
 

@@ -10,7 +10,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.names import nearest
-from prompt_tuning.rows.conditioning import LowRankUpdate
+from prompt_tuning.rows.conditioning import Conditioning, LowRankUpdate
 from prompt_tuning.types import Array, Params
 
 
@@ -73,6 +73,28 @@ def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Par
   for path, copies in chosen.items():
     flat[path] = copies[None] if None in copies else (
       flat[path].replaced(copies) if isinstance(flat[path], Apart) else _stack(copies, flat[path]))
+  return trees.unflatten(flat)
+
+
+def merged(frozen: Params, conditioning: Conditioning) -> Params:
+  """Returns parameters that do without the conditioning: retrained copies, low-rank updates and scales are in them.
+
+  Raises:
+    ValueError: the conditioning has other fields, such as a prompt, which are not part of the weights.
+  """
+  others = [name for name in conditioning.given() if not name.endswith('.scales')]
+  if others:
+    raise ValueError(f'{others[0]} cannot be merged into the weights, only retrained parameters, low-rank updates and '
+                     'scales. Keep its file, and give it to eval, infer or serve with --prompt.')
+  flat = trees.flatten(merge(frozen, conditioning.parameters))
+  for stack in ('encoder', 'decoder'):
+    for place, array in (getattr(conditioning, stack).scales or {}).items():
+      name, _, side = place.rpartition('/')
+      kernel, bias = (f'{stack}/layers/{name}/{part}' for part in ('kernel', 'bias'))
+      factors = array[:, 0]  # [L, 1, width] -> [L, width]
+      flat[kernel] = dequantised(flat[kernel]) * (factors[:, :, None] if side == 'input' else factors[:, None])
+      if side == 'output' and bias in flat:
+        flat[bias] = flat[bias] * factors
   return trees.unflatten(flat)
 
 

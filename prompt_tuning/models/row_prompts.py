@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,14 +42,14 @@ def collect_prompts(prompt: Any, count: int, model: Frozen) -> tuple[list[Use], 
   found = {key: handed(each, model) for key, each in distinct.items()}
   if len(found) > 1:
     _require_joinable([given for _, given in found.values()])
-  # A row without a prompt needs an entry, of length 0, only if something may come before the rows.
+  # A row without a prompt needs an entry (of length 0, or scales of 1) unless prompts are only among the tokens.
   in_front = any(_in_front(given) for _, given in found.values())
   entries = {key: given for key, (_, given) in found.items() if distinct[key] is not None or in_front}
-  joined, numbers = _joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
-  isolated = not getattr(joined, model.prompted).visibility.input
+  conditioning, numbers = joined(list(entries.values())), {key: number for number, key in enumerate(entries)}
+  isolated = not getattr(conditioning, model.prompted).visibility.input
   uses = {key: Use(numbers.get(key, 0), dataclasses.replace(layout, isolated=isolated, cached=False))
           for key, (layout, _) in found.items()}
-  return [uses[id(each)] for each in rows], joined
+  return [uses[id(each)] for each in rows], conditioning
 
 
 def handed(each: Any, model: Frozen) -> tuple[layouts.Layout, Conditioning]:
@@ -99,7 +99,19 @@ def _in_front(conditioning: Conditioning) -> bool:
   return not in_rows or not conditioning.encoder.visibility.input
 
 
-def _joined(found: Sequence[Conditioning]) -> Conditioning:
+def part_of(conditioning: Conditioning, first: Array, count: int) -> Conditioning:
+  """Returns `count` of the N entries of a Conditioning's fields, from `first` on."""
+  take = lambda axis: lambda array: jax.lax.dynamic_slice_in_dim(array, first, count, axis)
+
+  def of_stack(given: StackConditioning) -> StackConditioning:
+    fields = {name: jax.tree.map(take(of_count), getattr(given, name)) for name, (of_count, _) in AXES.items()}
+    return dataclasses.replace(given, **fields, lengths=jax.tree.map(take(0), given.lengths))
+
+  return dataclasses.replace(conditioning, encoder=of_stack(conditioning.encoder),
+                             decoder=of_stack(conditioning.decoder))
+
+
+def joined(found: Sequence[Conditioning]) -> Conditioning:
   """Returns one Conditioning of several, N at once."""
   if len(found) < 2:
     return found[0] if found else Conditioning()
@@ -116,8 +128,16 @@ def _joined_stack(found: Sequence[StackConditioning]) -> StackConditioning:
     if any(each is not None for each in own):
       longest = fields['prompt'].shape[1] if name == 'added' and 'prompt' in fields else max(sizes)
       fields[name], lengths[name] = _joined_field(name, own, longest), jnp.array(sizes)
+  fields['scales'] = _joined_scales([each.scales or {} for each in found])
   visibility = next((each.visibility for each in found if each.prompt is not None), Visibility())
   return StackConditioning(**fields, visibility=visibility, lengths=lengths)
+
+
+def _joined_scales(found: Sequence[Mapping[str, Array]]) -> dict[str, Array] | None:
+  """Returns the scales of several stacks, N at once; 1 for a stack without them."""
+  shapes = {name: array.shape for scales in found for name, array in scales.items()}
+  return {name: jnp.concatenate([scales.get(name, jnp.ones(shape)) for scales in found], axis=1)
+          for name, shape in shapes.items()} or None
 
 
 def _joined_field(name: str, own: Sequence[Any], longest: int) -> Any:

@@ -19,6 +19,7 @@ from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
 from prompt_tuning.models.quantised import dequantised
+from prompt_tuning.models.scaling import Scaling
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
 from prompt_tuning.types import Array
 
@@ -62,7 +63,7 @@ class Stack(nn.Module):
   @nn.compact
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
                memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
-               inputs: Array | None = None, added: Array | None = None,
+               inputs: Array | None = None, added: Array | None = None, scaling: Scaling | None = None,
                collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
     """Runs the stack.
 
@@ -75,6 +76,7 @@ class Stack(nn.Module):
       memory_front: keys and values before the memory's, without positions.
       inputs: [L, B, T, D], the input of each layer, instead of the previous layer's output.
       added: [L - 1, M, D], vectors for each layer except the first; `around.added_rows` assigns them to positions.
+      scaling: factors on the inputs and outputs of dense layers.
       collect: also return each layer's own keys and values.
 
     Returns:
@@ -86,7 +88,8 @@ class Stack(nn.Module):
       around, positions=jnp.arange(x.shape[1]) if around.positions is None else around.positions,
       front_biases=tuple((front.bias,) for front in fronts),
       front_positions=tuple(front.positions for front in fronts),
-      memory_front_bias=None if memory_front is None else memory_front.bias)
+      memory_front_bias=None if memory_front is None else memory_front.bias,
+      scale_rows=scaling and scaling.rows, memory_scale_rows=scaling and scaling.memory_rows)
     if not config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
 
@@ -94,7 +97,8 @@ class Stack(nn.Module):
     if added is not None:  # the first layer reads the prompt itself
       added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
     scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
-                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added)
+                      None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added,
+                      scaling.arrays if scaling else {})
     x, own = run(x, scanned, around, collect)
     x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))

@@ -13,7 +13,7 @@ from prompt_tuning.models.positions import Rotary
 from prompt_tuning.types import Array
 
 # The values of a layer that the backward pass needs when weights are frozen; the rest is cheap to recompute.
-_KEPT = ('attention_input', 'mlp_input', 'query', 'key', 'value', 'attention_weights', 'mlp_hidden')
+_KEPT = ('attention_input', 'mlp_input', 'query', 'key', 'value', 'attention_weights', 'mlp_hidden', 'unscaled')
 REMATERIALISE: dict[str, Any] = {
   'none': jax.checkpoint_policies.save_only_these_names(*_KEPT),
   'full': jax.checkpoint_policies.nothing_saveable,
@@ -113,6 +113,29 @@ class StackConfig:
     if any(self.windows):
       found['window'] = jnp.array([window or 1 << 30 for window in self.windows], jnp.int32)
     return found
+
+
+def dense_shapes(config: StackConfig, stack: str) -> dict[str, tuple[int, int, int]]:
+  """Returns the name of each dense layer of a stack's layers -> L, and the widths of its input and output."""
+  heads, read = config.heads * config.head_dim, (config.kv_heads or config.heads) * config.head_dim
+  names = [self_attention_name(config), *(['encoder_decoder_attention'] if config.cross else [])]
+  widths = {f'{name}/{part}': size for name in names for part, size in (
+    ('query', (config.width, heads)), ('key', (config.width, read)), ('value', (config.width, read)),
+    ('out', (heads, config.width)))}
+  widths |= {f'mlp/{name}': (config.width, config.mlp_dim) for name in mlp_names(config)}
+  widths['mlp/wo'] = config.mlp_dim, config.width
+  return {f'{stack}/{name}': (config.layers, *size) for name, size in widths.items()}
+
+
+def self_attention_name(config: StackConfig) -> str:
+  """Returns T5X's name of a layer's self-attention."""
+  return 'self_attention' if config.causal else 'attention'
+
+
+def mlp_names(config: StackConfig) -> list[str]:
+  """Returns the names of the dense layers that read an MLP's input."""
+  count = len(config.mlp_activations)
+  return ['wi'] if count == 1 else [f'wi_{i}' for i in range(count)]
 
 
 def require_choices(config: Any) -> None:

@@ -15,8 +15,10 @@ from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import choose, concatenated, empty_cache, front_of, joined, spread, written
 from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
+from prompt_tuning.models.scaling import Scaling, picked, scaling_of, scaling_of_prompts
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
+from prompt_tuning.models.stack_config import dense_shapes
 from prompt_tuning.models.t5_config import T5Config
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import Layout
@@ -50,7 +52,8 @@ class T5(nn.Module):
     """Returns the properties of the model that do not need its weights."""
     config = self.config
     return Facts(config.family, config.width, (config.encoder_layers, config.decoder_layers), config.vocab_size,
-                 self.prompted, self.prefix_shapes())
+                 self.prompted, self.prefix_shapes(), dense=dense_shapes(config.stack(cross=False), 'encoder') |
+                 dense_shapes(config.stack(cross=True), 'decoder'))
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
@@ -116,7 +119,8 @@ class T5(nn.Module):
       fronts, offset = [*fronts, front], offset + own
     visible = self_visible(layout, causal=False, visibility=given.visibility)
     around = Surroundings((hide(visible),), positions=layout['positions'] + offset, added_rows=rows, dropout=dropout)
-    x, _ = self.encoder(x, around, fronts=fronts, added=None if rows is None else added)
+    x, _ = self.encoder(x, around, fronts=fronts, added=None if rows is None else added,
+                        scaling=scaling_of(given, batch, 'encoder'))
     return x, of_prompt
 
   def run_prompt(self, given: StackConditioning) -> tuple[Array, tuple[Array, Array]]:
@@ -129,7 +133,8 @@ class T5(nn.Module):
       seen = seen & (index[:, None] == index[None, :])
     around = Surroundings((hide(seen)[:, None],), added_rows=separate_rows(given))
     return self.encoder(given.prompt.astype(self.config.dtype), around,
-                        added=added_vectors(given, self.config.encoder_layers), collect=True)
+                        added=added_vectors(given, self.config.encoder_layers),
+                        scaling=scaling_of_prompts(given, count), collect=True)
 
   def decode(self, batch: Batch, memory: Array, conditioning: Conditioning, of_prompt: Array | None = None, *,
              dropout: Array | None = None, hidden: bool = False) -> Array:
@@ -146,12 +151,14 @@ class T5(nn.Module):
     if of_prompt is not None:
       chosen, bias = chosen_prompts(of_prompt, conditioning.encoder, batch)
       around = dataclasses.replace(around, prompt_memory=chosen, prompt_memory_bias=bias)
-    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch))
+    x, _ = self.decoder(x, around, fronts=fronts, memory_front=memory_front(given, batch),
+                        scaling=scaling_of(given, batch, 'decoder'))
     return x if hidden else self.project(x)
 
   def decode_next(self, tokens: Array, index: Array, cache: tuple[Array, Array], memory: tuple[Array, Array],
                   memory_bias: Array, fronts: Sequence[Front] = (), offset: Array | int = 0,
-                  memory_front: Front | None = None) -> tuple[Array, tuple[Array, Array]]:
+                  memory_front: Front | None = None,
+                  scaling: Scaling | None = None) -> tuple[Array, tuple[Array, Array]]:
     """Runs the decoder on one more token per row.
 
     Args:
@@ -163,6 +170,7 @@ class T5(nn.Module):
       fronts: a prefix.
       offset: the number of its positions.
       memory_front: a prefix of the memory.
+      scaling: of the rows.
 
     Returns:
       Logits [B·N, V], and this token's keys and values [L, B·N, H, 1, K].
@@ -171,7 +179,8 @@ class T5(nn.Module):
     places = jnp.arange(cache[0].shape[3])
     before = Front(*cache, hide(places < index)[None, None, None, :], places + offset)
     around = Surroundings((), positions=index[None] + offset, memory_bias=memory_bias)
-    x, own = self.decoder(x, around, fronts=(*fronts, before), memory=memory, memory_front=memory_front, collect=True)
+    x, own = self.decoder(x, around, fronts=(*fronts, before), memory=memory, memory_front=memory_front,
+                          scaling=scaling, collect=True)
     return self.project(x)[:, 0], own
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
@@ -181,7 +190,8 @@ class T5(nn.Module):
     config = self.config
     output, of_prompt = apply(batch, conditioning, method='read')
     rows = output.shape[0]
-    memory = memory_keys_values(config, params, output)
+    scaling = scaling_of(conditioning.decoder, batch, 'decoder')
+    memory = memory_keys_values(config, params, output, scaling)
     bias = hide(jnp.repeat(batch['encoder']['segments'] > 0, count, axis=0))[:, None, None, :]
     given = conditioning.decoder
     fronts, offset = prefixed(given, batch)
@@ -191,11 +201,11 @@ class T5(nn.Module):
     of_memory = memory_front(given, batch)
     if of_prompt is not None:
       chosen, seen = chosen_prompts(of_prompt, conditioning.encoder, batch)
-      of_memory = concatenated(Front(*memory_keys_values(config, params, chosen), seen), of_memory)
+      of_memory = concatenated(Front(*memory_keys_values(config, params, chosen, scaling), seen), of_memory)
     of_memory = spread(of_memory, count)
     cache = empty_cache(config, config.decoder_layers, rows, count, config.heads, max_length)
-    return (Steps(self, memory, bias, fronts, offset, of_memory), cache,
-            jnp.any(batch['encoder']['segments'] > 0, axis=1))
+    steps = Steps(self, memory, bias, fronts, offset, of_memory, scaling and scaling.spread(count))
+    return steps, cache, jnp.any(batch['encoder']['segments'] > 0, axis=1)
 
   def project(self, x: Array) -> Array:
     """Returns the logits [B, S, V] in float32 of hidden states [B, S, D], see `__call__`."""
@@ -218,13 +228,14 @@ class Steps:
   fronts: list[Front]
   offset: Array | int
   memory_front: Front | None
+  scaling: Scaling | None
 
   def __call__(self, params: Mapping[str, Any], ids: Array, index: Array,
                cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
     """Returns the logits [B, N, V] after the newest tokens [B, N], and the cache with them, see `decoding`."""
     logits, own = self.module.apply(
       {'params': params}, ids.reshape(-1), index, joined(cache), self.memory, self.memory_bias, self.fronts,
-      self.offset, self.memory_front, method='decode_next')
+      self.offset, self.memory_front, self.scaling, method='decode_next')
     return logits.reshape(*ids.shape, -1), written(cache, own, index)
 
 
@@ -245,23 +256,28 @@ def memory_front(given: StackConditioning, batch: Batch) -> Front | None:
 
 def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> tuple[Array, Array]:
   """Returns the encoder's output for each row's prompt [B, P, D] ([1, P, D] for all), and a bias that hides padding."""
-  count, length, _ = of_prompt.shape
-  if count == 1:
+  (count, length, _), lengths = of_prompt.shape, given.lengths.get('prompt')
+  if count == 1 and lengths is None:
     return of_prompt, jnp.zeros((1, 1, 1, 1))
-  chosen, _, bias = choose(batch['prompt_ids'], given.lengths.get('prompt'), count, length)
+  chosen, _, bias = choose(batch['prompt_ids'], lengths, count, length)
   return of_prompt[chosen], bias
 
 
-def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array) -> tuple[Array, Array]:
+def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array,
+                       scaling: Scaling | None = None) -> tuple[Array, Array]:
   """Returns every decoder layer's keys and values of the encoder's output [B, T, D]: [L, B, H, T, K] twice."""
-  attention = params['decoder']['layers']['encoder_decoder_attention']
+  place = 'encoder_decoder_attention'
+  attention, arrays = params['decoder']['layers'][place], scaling.arrays if scaling else {}
 
   def project(name: str) -> Array:
-    def one(layer: Params) -> Array:
+    def one(of_layer: tuple[Params, Params]) -> Array:
+      layer, scales = of_layer
       kernel = dequantised(sharding.gather(f'{name}/kernel', layer['kernel'], config.mesh), memory.dtype)
-      heads = dense.apply({**layer, 'kernel': kernel}, memory, memory.dtype)
-      return heads.reshape(*memory.shape[:2], config.heads, config.head_dim).swapaxes(1, 2)  # -> [B, H, T, K]
+      heads = dense.apply_scaled({**layer, 'kernel': kernel}, memory, memory.dtype,
+                                 picked(scales, scaling and scaling.memory_rows), f'{place}/{name}')
+      heads = heads.reshape(*heads.shape[:2], config.heads, config.head_dim)
+      return heads.swapaxes(1, 2)  # -> [B, H, T, K]
 
-    return jax.lax.map(one, attention[name])
+    return jax.lax.map(one, (attention[name], arrays))
 
   return project('key'), project('value')

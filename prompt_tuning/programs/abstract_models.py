@@ -79,7 +79,7 @@ class Outline:
 class _Shapes:
   def __init__(self, outline: Outline, params: Params):
     self.width, self.params, self.prompted = outline.width, params, outline.prompted
-    self.prefix_shapes = outline.prefix_shapes
+    self.prefix_shapes, self.facts = outline.prefix_shapes, outline.facts
 
 
 def _between(run: Run, model: LanguageModel) -> tuple[Any, Params, Any]:

@@ -6,16 +6,14 @@ Nothing heavy is imported before the flags are known to be right, so that `--hel
 
 import argparse
 import importlib
-import os
 import sys
-import traceback
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import prompt_tuning
 from prompt_tuning.files import terminal
 from prompt_tuning.names import nearest, printable
-from prompt_tuning.programs import arguments, current_folder, gin_flags
+from prompt_tuning.programs import arguments, current_folder, ending, gin_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs import run_file
 
@@ -34,9 +32,13 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'transfer': ('ranks trained prompts as starts for another task', 'prompt_tuning.scripts.transfer'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
   'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
+  'sweep': ('trains many prompts in one run: several values of any flag of train, or named runs of a file',
+            'prompt_tuning.programs.sweep'),
+  'find-rate': ('trains a few steps with many learning rates at once, and advises one',
+                'prompt_tuning.programs.find_rate'),
   'serve': ('serves a frozen model and its prompts over HTTP', 'prompt_tuning.programs.serve'),
 }
-TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
+TRACEBACK = ending.TRACEBACK
 VERSION = f'prompt-tuning {prompt_tuning.__version__}'
 
 _EXAMPLES = {
@@ -94,60 +96,18 @@ def run(program: str, argv: Sequence[str] | None = None) -> int:
   except (ValueError, OSError, ImportError) as error:
     terminal.say(f'prompt-tuning {program}: {_in_words(program, argv, str(error))}')
     return 2
-  from prompt_tuning.devices import multihost
-
-  try:
-    with terminal.worded(lambda text: _in_words(program, argv, text)):
-      return _run(program, flags, argv)
-  except Exception:
-    if multihost.is_single_process():
-      raise
-    traceback.print_exc()  # now: an orderly exit would wait for the others
-    return multihost.leave(1)
+  return ending.status_of(program, lambda: _execute(program, flags), lambda text: _in_words(program, argv, text))
 
 
-def _run(program: str, flags: argparse.Namespace, argv: Sequence[str]) -> int:
-  from prompt_tuning.devices import multihost
+def _execute(program: str, flags: argparse.Namespace) -> None:
+  if flags.dry_run:
+    from prompt_tuning.programs import dry_run
 
-  try:
-    if flags.dry_run:
-      from prompt_tuning.programs import dry_run
+    dry_run.run(program, flags)
+  else:
+    from prompt_tuning.programs import launch
 
-      dry_run.run(program, flags)
-    else:
-      from prompt_tuning.programs import launch
-
-      launch.run(program, flags)
-  except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError, MemoryError) as error:
-    if multihost.lost(error):
-      terminal.say(f'\nprompt-tuning {program}: another process of this run has ended or cannot be reached '
-                   f'({str(error).splitlines()[0]:.200}). What was saved last is kept: the same command on all hosts '
-                   'resumes from there.')
-      return multihost.leave(3)
-    if os.environ.get(TRACEBACK) or isinstance(error, RuntimeError):
-      raise
-    message = str(error)
-    if isinstance(error, MemoryError):
-      message = (f'There is not enough memory{message and f" ({message})"}. Give a smaller batch_size=, '
-                 'max_input_length= or max_target_length=.')
-    terminal.say(f'\nprompt-tuning {program}: {message}\n(Set {TRACEBACK}=1 to see the traceback.)')
-    return multihost.leave(2)
-  except KeyboardInterrupt as error:
-    if not error.args:  # a run that has saved its state says so itself
-      kept = ('What was saved before is kept, and the same command resumes from it.' if program == 'train' else
-              'Files that were not complete are not kept.')
-      terminal.say(f'\nprompt-tuning {program}: interrupted. {kept}')
-    return multihost.leave(130)
-  except SystemExit as error:
-    from prompt_tuning.devices.preemption import Preempted
-
-    if isinstance(error, Preempted):
-      raise
-    terminal.say(f'\nprompt-tuning {program}: ended by {error!r}, which was raised here:\n'
-                 f'{"".join(traceback.format_tb(error.__traceback__)[-1:])}'
-                 'Tasks, metrics and modules must raise errors instead. What was saved before is kept.')
-    return multihost.leave(1)
-  return 0
+    launch.run(program, flags)
 
 
 def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:

@@ -15,8 +15,8 @@ from prompt_tuning import trees
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.files import storage
 from prompt_tuning.models import loading
-from prompt_tuning.models.decoder_only import require_positions
 from prompt_tuning.models.ensembles import Ensemble
+from prompt_tuning.models.places import require_positions
 from prompt_tuning.programs import device_memory, dry_run_examples, launch, step_compiler
 from prompt_tuning.programs.abstract_models import Outline, read_outline
 from prompt_tuning.rows.conditioning import Conditioning

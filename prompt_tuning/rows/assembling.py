@@ -67,6 +67,25 @@ def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, s
   return batch
 
 
+def beside(batches: Sequence[Batch]) -> Batch:
+  """Returns one batch of the rows of several, one batch after the other; rows are padded to the longest at the right.
+
+  `prompt_ids` of a row becomes the index of its batch.
+  """
+  numbered = [{**batch, 'prompt_ids': np.full_like(batch['prompt_ids'], i)} for i, batch in enumerate(batches)]
+  return _joined(numbered, fill=0)
+
+
+def _joined(trees: Sequence[Any], fill: int) -> Any:
+  """Returns the arrays of trees of one structure joined along rows, padded with `fill`, or what a name pads with."""
+  if isinstance(trees[0], Mapping):
+    return {name: _joined([tree[name] for tree in trees], _OPTIONAL.get(name, (fill,))[0]) for name in trees[0]}
+  longest = max(tree.shape[1:2] for tree in trees)
+  widths = lambda tree: [(0, 0)] + [(0, most - size) for most, size in zip(longest, tree.shape[1:2], strict=True)] + (
+    [(0, 0)] * (tree.ndim - 2))
+  return np.concatenate([np.pad(tree, widths(tree), constant_values=fill) for tree in trees])
+
+
 def _fill_row(arrays: dict[str, Any], b: int, examples: Sequence[Mapping[str, np.ndarray]], side: str,
               stack: str) -> None:
   capacity = arrays['tokens'].shape[1]

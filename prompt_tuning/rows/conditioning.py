@@ -88,6 +88,8 @@ class StackConditioning:
     context: the cached context before the rows of a causal stack.
     lengths: field of `AXES` -> [N], the length of each of its N entries; 0 if a row does not have it. A field that is
       absent has P for all.
+    scales: factors on inputs or outputs of dense layers, by their name within a layer ('self_attention/key/output',
+      'mlp/wo/input') -> [L, N, width]; 1 for rows without them. Prefixes and cached contexts are not scaled.
   """
 
   prompt: Array | None = None
@@ -98,10 +100,11 @@ class StackConditioning:
   added: Array | None = None
   context: Context | None = None
   lengths: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+  scales: Mapping[str, Array] | None = None
 
   def given(self) -> list[str]:
     """Returns the names of the fields that are set."""
-    return [name for name in (*AXES, 'context') if getattr(self, name) is not None]
+    return [name for name in (*AXES, 'scales', 'context') if getattr(self, name) is not None]
 
   def longest(self, name: str) -> int:
     """Returns P of a field, or 0 if it is not set."""
@@ -169,6 +172,7 @@ class Facts:
     prompted: the stack that prompts belong to: 'encoder', or 'decoder' if there is no other.
     attentions: name of each attention (encoder, decoder, cross) -> layers, KV heads and head width.
     embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
+    dense: name of each dense layer ('decoder/self_attention/key') -> layers, widths of its input and output.
   """
 
   family: str
@@ -178,6 +182,12 @@ class Facts:
   prompted: str
   attentions: Mapping[str, tuple[int, int, int]]
   embedding_scale: float = 1.0
+  dense: Mapping[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
+
+  @property
+  def facts(self) -> 'Facts':
+    """This object: a method may be given a model or only its facts."""
+    return self
 
   def prefix_shapes(self) -> Mapping[str, tuple[int, int, int]]:
     """Returns `attentions`."""
@@ -195,11 +205,13 @@ class Frozen(Protocol):
     width: D.
     prompted: the stack that prompts belong to: 'encoder', or 'decoder' if there is no other.
     params: the frozen parameters, layers stacked; absent from `Facts`.
+    facts: the properties that do not need the weights.
   """
 
   width: int
   prompted: str
   params: Params
+  facts: Facts
 
   def prefix_shapes(self) -> Mapping[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention: encoder, decoder, cross."""

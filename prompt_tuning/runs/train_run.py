@@ -17,7 +17,8 @@ class TrainRun(Run):
     output: the folder of the run, local or gs://; a run that is there is resumed.
     loss_weight: the column of the file that weights each row's targets in the loss; none weights all equally.
     train_on: the turns of a conversation whose loss is minimised: all of the assistant's, or its last.
-    method: the tuning method: prompt, prefix, layer_prompts, low_rank, retrained, or one that a module registers.
+    method: the tuning method: prompt, prefix, layer_prompts, scales, low_rank, retrained, or one that a module
+      registers.
     start_from: a run's folder or file whose trained tensors are the first values; for any method.
     trainable: regular expressions that must match the names of the trained tensors and no frozen parameter; none
       checks nothing.

@@ -27,6 +27,7 @@ from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import lock, loop, run_files
 from prompt_tuning.training.evaluations import Evaluations, Evaluator, require_objective
+from prompt_tuning.training.members import Member
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.settings import Saving, Stop
@@ -75,8 +76,7 @@ class Training:
 
   def _run(self, config_text: str, command: str) -> loop.Run:
     run, model = self.described, self.model
-    before = self._before() if run.compare else {}
-    told = dataclasses.replace(run, max_target_length=self.lengths['targets'])  # the budget of later predictions
+    before = self.before() if run.compare else {}
     ended = loop.train(
       model=model, method=self.method, task=self.task, lengths=self.lengths, model_dir=run.output,
       train_steps=objects.end(run, model.step), optimizer=self.optimizer, loss=self.loss, batch_size=run.batch_size,
@@ -85,15 +85,29 @@ class Training:
       cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile, extend=run.extend,
       start_from=None if run.start_from is None else saved.load_trained(run.start_from),
       stop=None if run.stop_accuracy is None else Stop(run.stop_accuracy, run.stop_examples),
-      files={run_file.NAME: run_file.text(told.given(), program='train'),
-             **({'config.gin': config_text} if config_text else {})})
+      files={**self._run_file(), **({'config.gin': config_text} if config_text else {})})
     if run.check_frozen:
       self._check_frozen()
     if command and multihost.is_main():
       terminal.show(_table(ended, before, self.method, command))
     return ended
 
-  def _before(self) -> dict[str, float]:
+  def _run_file(self) -> dict[str, str]:
+    """Returns name and text of the file that repeats the run."""
+    told = dataclasses.replace(self.described, max_target_length=self.lengths['targets'])  # of later predictions
+    return {run_file.NAME: run_file.text(told.given(), program='train')}
+
+  def member(self, name: str) -> Member:
+    """Returns the run as a member of several that share the model."""
+    run = self.described
+    return Member(
+      name=name, method=self.method, task=self.task, lengths=self.lengths, model_dir=run.output,
+      train_steps=objects.end(run, self.model.step), optimizer=self.optimizer, batch_size=run.batch_size,
+      seed=run.seed, packed=run.packed, buckets=self.buckets, split=run.split, evaluations=self.evaluations,
+      settings=run.decides(), files=self._run_file(),
+      start_from=None if run.start_from is None else saved.load_trained(run.start_from))
+
+  def before(self) -> dict[str, float]:
     """Returns the frozen model's own metrics; for a resumed run, those from when it began."""
     path = storage.join(self.described.output, BEFORE)
     content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
@@ -126,22 +140,29 @@ def run(described: TrainRun) -> loop.Run:
   return build(described).run()
 
 
-def build(run: TrainRun) -> Training:
-  """Returns the objects of a run; reads the model.
+def build(run: TrainRun, model: LanguageModel | None = None, task: Task | Mixture | None = None) -> Training:
+  """Returns the objects of a run.
+
+  Args:
+    run: its values.
+    model: its frozen model, if it was read before, for several runs; then no rate is a reason to warn.
+    task: its task, likewise.
 
   Raises:
     ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
   """
-  objects.check_output(run.output)
-  say_new_folder(run.output)
+  alone = model is None
+  if alone:
+    objects.check_output(run.output)
+    say_new_folder(run.output)
   words = objects.vocabulary(run)
-  task = objects.task(run)
+  task = objects.task(run) if task is None else task
   chosen = evaluations(run, task)
   objects.optimizer(run, 0)  # errors are found before the model is read
   objects.read_first_values(run)
   if run.new_layers is None:  # with new layers, the vocabulary is known only with them
     objects.loss(run, words)
-  model = read_model(run)
+  model = read_model(run) if alone else model
   method = objects.method(run.method, model)
   if run.trainable is not None or run.start_from is not None:
     shapes = jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))
@@ -152,15 +173,15 @@ def build(run: TrainRun) -> Training:
   check_targets(task, run.split, model.vocabulary, model.layout(), longest, refuse=True)
   if method.layout().cached:  # inputs are not part of the rows
     buckets = run.buckets
-  return Training(run, model, method, task, longest, buckets, chosen, optimizer(run, method, model),
-                  objects.loss(run, model.vocabulary))
+  return Training(run, model, method, task, longest, buckets, chosen,
+                  optimizer(run, method, model, warn=alone), objects.loss(run, model.vocabulary))
 
 
-def optimizer(run: TrainRun, method: Method, model: Any) -> Optimizer:
-  """Returns the optimizer of a run for a method and a model, and warns of a rate that suits neither."""
+def optimizer(run: TrainRun, method: Method, model: Any, *, warn: bool = True) -> Optimizer:
+  """Returns the optimizer of a run for a method and a model; if asked, warns of a rate that suits neither."""
   rate = method.rate(model)
   far = rates.warning(run.learning_rate or rate, rate)
-  if far is not None and run.optimizer.name in _IN_SCALE:
+  if warn and far is not None and run.optimizer.name in _IN_SCALE:
     say(f'Warning: {far}')
   return objects.optimizer(run, model.step, rate)
 

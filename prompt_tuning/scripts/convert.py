@@ -1,16 +1,18 @@
-"""Converts trained prompts, and prefixes of the decoder, between file formats.
+"""Converts trained prompts, prefixes of the decoder, scales, low-rank updates and norms between file formats.
 
   prompt-tuning convert runs/reviews prompt.npy                                  # from a run to NumPy
   prompt-tuning convert prompt.npy peft/reviews --stack=encoder                  # to Hugging Face PEFT
   prompt-tuning convert runs/prefix peft/prefix --model=/models/t5-v1_1-small    # its config.json gives the shape
   prompt-tuning convert peft/reviews reviews.safetensors                         # from PEFT, for eval and infer
+  prompt-tuning convert lora/reviews lora.safetensors --model=/models/llama      # IA3, LoRA and LN_TUNING too
   prompt-tuning convert --to vllm runs/reviews prompt.pt                         # the prompt for a chat part of vLLM
   prompt-tuning convert --to vllm runs/reviews row.pt --text 'Review: a gem'     # a whole row for vLLM's completions
 
 SOURCE is a .npy file, a .safetensors file, the folder of a run, or the folder of a PEFT adapter (prompt tuning,
-p-tuning, CPT, multitask prompts, prefix tuning, cartridges). The suffix of DESTINATION gives its format: .npy,
-.safetensors, or none for a folder that PEFT loads. --model describes the base model. For a prompt, --stack is enough,
-except with Gemma: that model scales prompts of this package, but not of PEFT.
+p-tuning, CPT, multitask prompts, prefix tuning, cartridges, IA3, LoRA, LN_TUNING). The suffix of DESTINATION gives its
+format: .npy, .safetensors, or none for a folder that PEFT loads. --model describes the base model. For a prompt,
+--stack is enough, except with Gemma: that model scales prompts of this package, but not of PEFT. For scales, low-rank
+updates and norms, the base model is the one that the run, the adapter or the file names, unless --model gives another.
 
 --to vllm writes the tensor of vLLM's `prompt_embeds`: the prompt's vectors, with --text in a row with the embeddings of
 the text's tokens. The model is the one that the run, the adapter or the file names, unless --model gives another.
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns its exit status."""
   flags = arguments.Parser(prog='prompt-tuning convert', description=__doc__,
                            formatter_class=argparse.RawDescriptionHelpFormatter)
-  flags.add_argument('source', metavar='SOURCE', help='the trained prompt or prefix')
+  flags.add_argument('source', metavar='SOURCE', help='what was trained')
   flags.add_argument('destination', metavar='DESTINATION', help='the file or folder to write; a folder must be new or '
                                                                 'empty')
   flags.add_argument('--model', metavar='FOLDER', help='the base model, a Hugging Face folder; its config.json is read')
@@ -148,9 +150,11 @@ def _convert(options: Any) -> None:
     _require_plain(options.source, about)
     _require_scale(options.source, tensors, base)
     name = options.base_model or about.get('base_model') or options.model
+    modules, encoder_decoder = _modules(options) if peft.needs_modules(tensors) else (None, base.encoder_decoder)
+    base = dataclasses.replace(base, encoder_decoder=encoder_decoder)
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
                                 task_type=_task_type(options, tensors, about, base),
-                                embedding_scale=base.embedding_scale or 1.0, kind=options.kind)
+                                embedding_scale=base.embedding_scale or 1.0, kind=options.kind, modules=modules)
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():
@@ -184,7 +188,9 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
     if options.model is None and isinstance(named, str) and os.path.exists(os.path.join(named, 'config.json')):
       base = read_base(named)
     scale = base.embedding_scale or 1.0
-    tensors = adapter.trained(**dataclasses.asdict(base) | {'embedding_scale': scale}, task=options.task)
+    modules = _modules(options)[0] if adapter.changes_modules else None
+    tensors = adapter.trained(**dataclasses.asdict(base) | {'embedding_scale': scale}, task=options.task,
+                              modules=modules)
     _require_scale(source, tensors, base)
     about = {'peft_type': adapter.kind, 'task_type': adapter.config.get('task_type'),
              'base_model': adapter.config.get('base_model_name_or_path')}
@@ -198,6 +204,22 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
     return {_numpy_name(options, base): prompt_files.read_prompt(source)}, {}
   trained = saved.load_trained(source)
   return trained.tensors, trained.about
+
+
+def _modules(options: Any) -> tuple[Any, bool]:
+  """Returns the modules of the base model, and whether it is an encoder-decoder."""
+  from prompt_tuning import trees
+  from prompt_tuning.checkpoints.peft_modules import modules_of
+  from prompt_tuning.models.families.registry import get_family
+  from prompt_tuning.names import translated
+  from prompt_tuning.scripts._base_model import read_base_model
+
+  try:
+    model = read_base_model(options.source, options.model, vocabulary=False)
+  except (ValueError, OSError) as error:
+    raise type(error)(translated(str(error), {'model': '--model'})) from error
+  rules = get_family(model.facts.family).rules()
+  return modules_of(rules, trees.flatten(model.params)), model.prompted == _ENCODER
 
 
 def _with_scale(base: Base, about: Mapping[str, Any]) -> Base:

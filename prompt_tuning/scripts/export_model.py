@@ -1,4 +1,6 @@
-"""Writes a whole model from a frozen model and the parameters that a run retrained (all of them if it pretrained).
+"""Writes a whole model from a frozen model and what a run trained, merged into its weights.
+
+A run may have retrained parameters (all of them if it pretrained), low-rank updates or scales.
 
   python3 -m prompt_tuning.scripts.export_model --run=MODEL_DIR --output=FOLDER \\
     [--model=CHECKPOINT] [--vocabulary=FOLDER] [--layout=huggingface|t5x]
@@ -27,7 +29,7 @@ def _export(options: argparse.Namespace) -> None:
   from prompt_tuning.data.vocabulary_folders import load_vocabulary
   from prompt_tuning.evaluation import saved
   from prompt_tuning.models import loading
-  from prompt_tuning.models.parameters import merge
+  from prompt_tuning.models.parameters import merged
 
   trained = saved.load_trained(options.run)
   vocabulary = load_vocabulary(options.vocabulary) if options.vocabulary else None
@@ -36,7 +38,7 @@ def _export(options: argparse.Namespace) -> None:
   else:
     model = loading.model_of_arrays(trained.tensors, options.run, described=trained.about.get('model_config'),
                                     vocabulary=vocabulary)
-  params = merge(model.params, trained.conditioning(model).parameters)
+  params = merged(model.params, trained.conditioning(model))
   loading.save_model(model, options.output, layout=options.layout, params=params)
   print(f'Wrote {options.output}')
 

@@ -19,6 +19,7 @@ from prompt_tuning.decoding.samplers import Sampling
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.packed import Caches, KeysValues, Newest, cache_shapes, next_tokens, places_in, taken, written
+from prompt_tuning.models.scaling import Scalings
 from prompt_tuning.models.token_scores import TokenScores, scores_of
 from prompt_tuning.types import Array, Params
 
@@ -69,10 +70,12 @@ class Bank:
     """Returns the keys and values [L, 1, kv_heads, T, K] at places [T] of slots [T]."""
     return _take(self.caches[name], slots, places)
 
-  def step(self, newest: Newest, draw: Draw, top: int | None) -> tuple[np.ndarray, TokenScores | None]:
+  def step(self, newest: Newest, draw: Draw, top: int | None,
+           scaling: Scalings | None = None) -> tuple[np.ndarray, TokenScores | None]:
     """Generates a token in each slot; returns the ids [B], and with `top` their scores [B]."""
     constant = {name: cache for name, cache in self.caches.items() if name != 'self'}
-    logits, own = _step(self._model.module, self._model.layers, self.caches['self'], constant, newest, draw.active)
+    logits, own = _step(self._model.module, self._model.layers, self.caches['self'], constant, newest, draw.active,
+                        scaling)
     self.caches = {**constant, 'self': own}
     ids, scores = _choose(self._model.module, logits, draw, top=top)
     return np.asarray(ids), None if scores is None else jax.tree.map(np.asarray, scores)
@@ -125,8 +128,8 @@ def _take(cache: tuple[Any, Any], slots: Array, places: Array) -> KeysValues:
 
 @functools.partial(jax.jit, static_argnames='module', donate_argnames='cache')
 def _step(module: nn.Module, layers: Params, cache: tuple[Any, Any], constant: Caches, newest: Newest,
-          active: Array) -> tuple[Array, Any]:
-  logits, own = next_tokens(module, layers, newest, {**constant, 'self': cache})
+          active: Array, scaling: Scalings | None) -> tuple[Array, Any]:
+  logits, own = next_tokens(module, layers, newest, {**constant, 'self': cache}, scaling)
   rows = jnp.arange(logits.shape[0])
   outside = places_in(cache)
   places = jnp.where(active, newest.lengths['self'], outside)

@@ -13,6 +13,7 @@ from prompt_tuning.serving import bank as banks
 from prompt_tuning.serving.bank import Bank
 from prompt_tuning.serving.requests import Piece
 from prompt_tuning.serving.running import Running, draw_of, newest_of, pack_of
+from prompt_tuning.serving.scales import ScalesOfSlots
 
 PACK = 128  # positions of inputs that are read at once: products are as fast as with more, and answers wait less
 _SHRINK = 16  # decoding steps with fewer or shorter answers, after which a bank gets smaller
@@ -34,6 +35,7 @@ class Group:
     self._model, self._slots = model, slots
     self._names = tuple(packed.cache_shapes(model.module))
     self._excess = 0  # decoding steps for which the bank has been larger than needed
+    self._scales = ScalesOfSlots(model.module.config.mesh)
     self.bank: Bank | None = None
     self.members: list[Running | None] = []
 
@@ -115,7 +117,9 @@ class Group:
     pack, where = pack_of(members, length, front_length(before))
     front = self.bank.take(source, where['front_slots'], where['front_places']) if before else None
     top = max((running.top or 1 for running, _, _ in members if running.answer.request.echo), default=None)
-    own, scores = packed.read_pack(self._model.module, self._model.layers, self._model.params, pack, front, top=top)
+    scaling = self._scales.of(self.members, where['slots'][None])
+    own, scores = packed.read_pack(self._model.module, self._model.layers, self._model.params, pack, front, scaling,
+                                   top=top)
     self.bank.write(target, own, where['slots'], where['places'])
     scores, at = jax.tree.map(np.asarray, scores), 0
     for running, _, count in members:
@@ -149,7 +153,9 @@ class Group:
       self._resize(rows, places)
     own = [(slot, running) for slot, running in enumerate(self.members) if running is not None and running.is_read]
     top = max((running.top for _, running in own if running.top is not None), default=None)
-    ids, scores = self.bank.step(newest_of(self.members, self._model.width, self._names), draw_of(self.members), top)
+    scaling = self._scales.of(self.members, np.arange(len(self.members))[:, None])
+    ids, scores = self.bank.step(newest_of(self.members, self._model.width, self._names), draw_of(self.members), top,
+                                 scaling)
     columns = () if scores is None else (scores.log_probs, scores.top_ids, scores.top_log_probs)
     return [(running, running.add(int(ids[slot]), *(column[slot] for column in columns))) for slot, running in own]
 

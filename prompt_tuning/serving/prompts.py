@@ -32,6 +32,7 @@ class Loaded:
     lengths: name of a cache -> the places that it takes there.
     vectors: [P, D], those inside the rows, or None.
     added: [L - 1, P, D], what further layers add to them, or None.
+    scales: stack -> factors on inputs and outputs of its dense layers, [L, width] by their names; empty if not scaled.
     about: what its file says.
   """
 
@@ -40,6 +41,7 @@ class Loaded:
   lengths: Mapping[str, int] = dataclasses.field(default_factory=dict)
   vectors: np.ndarray | None = None
   added: np.ndarray | None = None
+  scales: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -148,7 +150,7 @@ def _prepared(model: Any, prompt: Any, about: Mapping[str, Any]) -> Loaded:
   asked, given = handed(prompt, model)
   if given.parameters:
     raise ValueError(f'It changes parameters of the model ({sorted(given.parameters)[0]}), which all requests share. '
-                     'Serve prompts, prefixes and layer prompts; or save a model with the changes.')
+                     'Serve prompts, prefixes, layer prompts and scales; or save a model with the changes.')
   own = getattr(given, model.prompted)
   layout = model.layout(dataclasses.replace(asked, isolated=not own.visibility.input, cached=False))
   in_rows = own.prompt is not None and not layout.in_front
@@ -170,16 +172,19 @@ def _prepared(model: Any, prompt: Any, about: Mapping[str, Any]) -> Loaded:
     clash = bool(isolated) and (own.prefix is not None or given.decoder.memory_prefix is not None)
     lengths = {'encoder': own.longest('prefix') + isolated, 'self': given.decoder.longest('prefix'),
                'memory': given.decoder.longest('memory_prefix') + isolated}
-    unused = [f'decoder.{name}' for name in given.decoder.given() if name not in ('prefix', 'memory_prefix')]
-    unused += [f'encoder.{name}' for name in own.given() if name not in ('prefix', 'prompt', 'added')]
+    unused = [f'decoder.{name}' for name in given.decoder.given()
+               if name not in ('prefix', 'memory_prefix', 'scales')]
+    unused += [f'encoder.{name}' for name in own.given() if name not in ('prefix', 'prompt', 'added', 'scales')]
   if clash or unused:
     raise ValueError(f'It has {", ".join(unused or given.given())}, which cannot be served'
                      f'{"" if unused else " together"}.')
   vectors = np.asarray(own.prompt[0], np.float32) if in_rows else None
   added = np.asarray(own.added[:, 0], np.float32) if in_rows and own.added is not None else None
+  scales = {stack: {place: np.asarray(array[:, 0], np.float32) for place, array in scales.items()}
+            for stack in ('encoder', 'decoder') if (scales := getattr(given, stack).scales)}
   front = dataclasses.replace(own, **({'prompt': None, 'added': None} if in_rows else {}))
   return Loaded(layout, dataclasses.replace(given, **{model.prompted: front}),
-                {name: length for name, length in lengths.items() if length}, vectors, added, about)
+                {name: length for name, length in lengths.items() if length}, vectors, added, scales, about)
 
 
 def _computed(model: Any, loaded: Loaded) -> dict[str, KeysValues]:

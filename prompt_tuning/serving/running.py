@@ -107,7 +107,8 @@ class Running:
 
   def take_scores(self, scores: TokenScores, places: slice) -> None:
     """Keeps the scores of the tokens that follow further positions of the input."""
-    self._scores.append(tuple(array[places] for array in (scores.log_probs, scores.top_ids, scores.top_log_probs)))
+    top = self.top or 1  # at most K of this pack, which is that of the answer that asks for most
+    self._scores.append((scores.log_probs[places], scores.top_ids[places, :top], scores.top_log_probs[places, :top]))
 
   def echo(self) -> None:
     """Gives the answer its input's tokens with their scores, once all are read."""

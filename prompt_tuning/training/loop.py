@@ -16,15 +16,13 @@ from prompt_tuning import trees
 from prompt_tuning.checks import typed
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
-from prompt_tuning.data.target_checks import check_targets
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.devices import compilation, meshes, multihost, sharding
 from prompt_tuning.devices.preemption import Interrupted, Preemption
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss
-from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts, require_cacheable
+from prompt_tuning.models.cached_texts import BehindCachedTexts, CachedTexts
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import describe as describe_model
 from prompt_tuning.names import require_number
@@ -32,11 +30,12 @@ from prompt_tuning.training import lock, run_files
 from prompt_tuning.training.averaging import averaged, best_of, reached, row_lengths
 from prompt_tuning.training.background import Background
 from prompt_tuning.training.due import due
-from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare, require_splits, require_targets
+from prompt_tuning.training.evaluations import Evaluations, Evaluator, compare
 from prompt_tuning.training.identity import identity, require_same
 from prompt_tuning.training.metric_log import MetricLog, Silence
 from prompt_tuning.training.optimizers import Adafactor, Optimizer, build, rate_at
 from prompt_tuning.training.profiler import PROFILE_AFTER, Profiler
+from prompt_tuning.training.requirements import require_usable
 from prompt_tuning.training.settings import CACHE_LIMIT, Run, Saving, Stop
 from prompt_tuning.training.step import TrainState, jitted_step
 from prompt_tuning.tuning.method import Method
@@ -104,29 +103,18 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     require_number(name, value, least=1, whole=True, none=True)
   require_number('seed', seed, least=0, below=2**32, whole=True, none=True)
   mesh, main = model.module.config.mesh, multihost.is_main()
-  if train_steps <= model.step:
-    raise ValueError(f'train_steps={train_steps} cannot be used: the model starts at step {model.step}, and the steps '
-                     f'of its checkpoint count too. Give {model.step} plus the number of steps to train.')
   meshes.rows_at_once(mesh, batch_size, microbatches)
-  if model.vocabulary is None:
-    raise ValueError('The model was loaded without a vocabulary, so examples cannot be read. '
-                     'Give load_model(..., vocabulary=...).')
-  require_splits(task, split, evaluations)
-  loss.require_whole_batches(microbatches, packed)
   if stop is not None and loss.function is not None:
     raise ValueError(f'stop_accuracy={stop.accuracy} cannot be used: the loss {loss.name} does not count correct '
                      'tokens. Leave out stop_accuracy=, or use cross-entropy.')
-  require_targets(loss, task, split, model, lengths)
+  layout, warnings = require_usable(model=model, method=method, task=task, split=split, lengths=lengths, loss=loss,
+                                    train_steps=train_steps, evaluations=evaluations, microbatches=microbatches,
+                                    packed=packed)
   if main:
     storage.remove_left(model_dir)
   saved = run_files.read_newest(model_dir)
   if seed is None:
     seed = saved[2]['run']['seed'] if saved else int(multihost.from_main(str(secrets.randbits(31)).encode()))
-  layout = model.layout(method.layout())
-  if layout.cached:
-    require_cacheable(task, split, packed=packed, mesh=mesh)
-  check_turns(task, split, layout, lengths)
-  warnings = check_targets(task, split, model.vocabulary, model.layout(), lengths)
   own = identity(model=model, method=method, task=task, split=split, lengths=lengths, batch_size=batch_size,
                  packed=packed, buckets=buckets, seed=seed, optimizer=optimizer, loss=loss, settings=settings)
   about = {**own, 'model_config': describe_model(model.module.config), 'made_for': model.facts.made_for()}

@@ -83,15 +83,40 @@ def save(folder: str, step: int, *, trained: Flat, optimizer: Any, metadata: Map
   for name, array in exported.items():
     if array.ndim == 2:
       write_numpy_prompt(storage.join(numpy_folder, name.replace('/', '.')), np.asarray(array))
-  write_state(storage.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
+  save_last(folder, step, exported, about)
   arrays = {f'trained/{name}': array for name, array in trained.items()}
   arrays.update({f'optimizer/{name}': array for name, array in _named_leaves(optimizer).items()})
   storage.put_grown(folder)  # the figures up to this step
   write_state(checkpoint_path(folder, step), jax.device_get(arrays), {**metadata, 'step': step})
-  if keep is not None:
-    for old in saved_steps(folder)[:-keep]:
-      storage.remove_tree(storage.join(folder, 'numpy_checkpoints', f'checkpoint_{old}'))
-      storage.remove_tree(storage.join(folder, f'checkpoint_{old}'))
+  _remove_old(folder, keep)
+
+
+def save_together(folder: str, step: int, states: Mapping[str, Any], metadata: Mapping[str, Any],
+                  keep: int | None) -> None:
+  """Saves the state of several runs in one file, then deletes the states that `keep` does not keep.
+
+  Args:
+    folder: the folder of all runs.
+    step: the global step.
+    states: name of a run -> its state, with `trained` and `optimizer`.
+    metadata: the other values that the resumed runs need.
+    keep: as in `save`.
+  """
+  arrays = {f'{run}/{part}/{name}': array for run, state in states.items() for part in ('trained', 'optimizer')
+            for name, array in _named_leaves(getattr(state, part)).items()}
+  write_state(checkpoint_path(folder, step), jax.device_get(arrays), {**metadata, 'step': step})
+  _remove_old(folder, keep)
+
+
+def _remove_old(folder: str, keep: int | None) -> None:
+  for old in () if keep is None else saved_steps(folder)[:-keep]:
+    storage.remove_tree(storage.join(folder, 'numpy_checkpoints', f'checkpoint_{old}'))
+    storage.remove_tree(storage.join(folder, f'checkpoint_{old}'))
+
+
+def save_last(folder: str, step: int, exported: Flat, about: Mapping[str, Any]) -> None:
+  """Saves the trained tensors of a step for use without training."""
+  write_state(storage.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
 
 
 def save_best(folder: str, trained: Flat, about: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -65,10 +65,33 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
       keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch['example_ids'])
     x, project = hidden_states(module, params, batch, conditioning, dropout=keys)
     value, sums = loss(x, batch, project)
-    return value, {**sums, **_counts(batch)}
+    return value, {**sums, **{name: jnp.sum(counts) for name, counts in counts_of_rows(batch).items()}}
 
+  sums_of = gradient_sums(summed_loss, microbatches)
+  if not loss.over_pairs:  # else the rows of all devices are compared
+    sums_of = sharding.sum_over_rows(sums_of, module.config.mesh)
+
+  def run(params: Params, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    gradient, sums = sums_of(params, (state.trained, step_key(state)), batch)
+    return sharding.whole(module.config.mesh, updated(state, gradient, sums, method, optimizer, loss))
+
+  return run
+
+
+def step_key(state: TrainState) -> Array:
+  """Returns the key of a step's dropout."""
+  return jax.random.fold_in(jax.random.key(state.seed), state.step)
+
+
+def gradient_sums(summed_loss: Callable[..., tuple[Array, dict[str, Array]]], microbatches: int | None) -> Callable[
+    [Params, tuple[Params, Array], Batch], tuple[Params, dict[str, Array]]]:
+  """Returns `(θ, (φ, key), batch) -> sums over rows` of the gradient and of the reported values.
+
+  Args:
+    summed_loss: `(φ, θ, batch, key=key) -> (sum, sums to report)`.
+    microbatches: the number of parts that the batch is run in; None means 1.
+  """
   def sums_of(params: Params, shared: tuple[Params, Array], batch: Batch) -> tuple[Params, dict[str, Array]]:
-    """Returns sums over rows, of the gradient and of the reported values, microbatch by microbatch."""
     trained, key = shared
     gradients = functools.partial(jax.grad(summed_loss, has_aux=True), trained, params, key=key)
     if microbatches is None or microbatches == 1:
@@ -79,26 +102,23 @@ def make_step(module: Any, method: Method, optimizer: optax.GradientTransformati
     add = lambda total, part: (jax.tree.map(jnp.add, total, gradients(part)), None)
     return jax.lax.scan(add, zeros, parts)[0]
 
-  if not loss.over_pairs:  # else the rows of all devices are compared
-    sums_of = sharding.sum_over_rows(sums_of, module.config.mesh)
+  return sums_of
 
-  def run(params: Params, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-    key = jax.random.fold_in(jax.random.key(state.seed), state.step)
-    gradient, sums = sums_of(params, (state.trained, key), batch)
-    scale = loss.scale(sums['weights'])
-    gradient, more = jax.tree.map(lambda g: g * scale, gradient), {}
-    if method.penalty(state.trained) is not None:
-      # Once per step, independent of the number of microbatches and of the scale.
-      more['penalty'], of_penalty = jax.value_and_grad(method.penalty)(state.trained)
-      gradient = jax.tree.map(jnp.add, gradient, of_penalty)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
-    trained = optax.apply_updates(state.trained, updates)
-    sums = {**sums, **more, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient),
-            'trained_norm': optax.tree.norm(trained)}
-    after = TrainState(state.step + 1, trained, optimizer_state, state.seed)
-    return sharding.whole(module.config.mesh, (after, sums))
 
-  return run
+def updated(state: TrainState, gradient: Params, sums: Mapping[str, Array], method: Method,
+            optimizer: optax.GradientTransformation, loss: Loss) -> tuple[TrainState, dict[str, Array]]:
+  """Returns the state after a step, and the sums to report, given the step's sums over rows."""
+  scale = loss.scale(sums['weights'])
+  gradient, more = jax.tree.map(lambda g: g * scale, gradient), {}
+  if method.penalty(state.trained) is not None:
+    # Once per step, independent of the number of microbatches and of the scale.
+    more['penalty'], of_penalty = jax.value_and_grad(method.penalty)(state.trained)
+    gradient = jax.tree.map(jnp.add, gradient, of_penalty)
+  updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
+  trained = optax.apply_updates(state.trained, updates)
+  sums = {**sums, **more, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient),
+          'trained_norm': optax.tree.norm(trained)}
+  return TrainState(state.step + 1, trained, optimizer_state, state.seed), sums
 
 
 def jitted_step(module: Any, method: Method, optimizer: Optimizer | optax.GradientTransformation, start_step: int, *,
@@ -130,10 +150,10 @@ def _jitted_step(module: Any, method: Method, optimizer: Optimizer | optax.Gradi
   return jax.jit(step, donate_argnums=1)
 
 
-def _counts(batch: Batch) -> dict[str, Array]:
-  """Returns the number of examples in the rows, and of tokens, without padding and prompt."""
+def counts_of_rows(batch: Batch) -> dict[str, Array]:
+  """Returns [B] for each row, the number of its examples, and of its tokens, without padding and prompt."""
   tokens = 0
   for layout in (batch[stack] for stack in ('encoder', 'decoder') if stack in batch):
     real = layout['segments'] > 0
-    tokens += jnp.sum(real & (layout['prompt_slots'] < 0) if 'prompt_slots' in layout else real)
-  return {'examples': jnp.sum(jnp.max(target_rows(batch)['segments'], axis=1)), 'tokens': tokens}
+    tokens += jnp.sum(real & (layout['prompt_slots'] < 0) if 'prompt_slots' in layout else real, axis=1)
+  return {'examples': jnp.max(target_rows(batch)['segments'], axis=1), 'tokens': tokens}

@@ -10,12 +10,14 @@ from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.prompt import PromptTuning
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.scales import Scales
 from prompt_tuning.types import Flat
 
 METHODS: Registry = Registry('method', {
   'prompt': PromptTuning,
   'prefix': Prefix,
   'layer_prompts': LayerPrompts,
+  'scales': Scales,
   'low_rank': LowRank,
   'retrained': Retrained,
 }, ', or register yours with prompt_tuning.register_method')

@@ -247,16 +247,20 @@ def test_damaged_files_are_refused(prompt_folder):
     read_adapter(prompt_folder)
 
 
-@pytest.mark.parametrize(('model', 'method'), [('t5_v11', 'lora'), ('gpt2', 'ia3'), ('t5_v11', 'ln_tuning'),
-                                               ('llama', 'adaption_prompt'), ('gpt2', 'trainable_tokens')])
+@pytest.mark.parametrize(('model', 'method'), [('llama', 'adaption_prompt'), ('gpt2', 'trainable_tokens')])
 def test_adapters_of_other_types_are_refused_by_name(shared, model, method):
   adapter = read_adapter(folder_of(shared, model, method))
   with pytest.raises(ValueError, match=rf'is an adapter of type {method.upper()}, .* PROMPT_TUNING, P_TUNING'):
     adapter.trained(**SHAPES[model])
 
 
+def test_an_adapter_of_modules_needs_the_model(shared):
+  with pytest.raises(ValueError, match=r'is an adapter of type LORA, which changes modules .* Specify it \(--model of'):
+    read_adapter(folder_of(shared, 't5_v11', 'lora')).trained(**SHAPES['t5_v11'])
+
+
 @pytest.mark.parametrize(('change_of', 'asked', 'message'), [
-  ({'peft_type': 'HYPNOSIS'}, {}, r'of type HYPNOSIS, but only prompts and prefixes can be read'),
+  ({'peft_type': 'HYPNOSIS'}, {}, r'of type HYPNOSIS, which cannot be read. Give an adapter of one of these'),
   ({'arrays': {'embeddings': PROMPT}}, {}, r'holds embeddings; for an adapter of type PROMPT_TUNING, expected prompt'),
   ({'arrays': {'prompt_embeddings': PROMPT, 'base_model.score.weight': PROMPT}}, {},
    r'holds base_model.score.weight, prompt_embeddings; .* and nothing else'),

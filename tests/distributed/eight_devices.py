@@ -15,6 +15,7 @@ import pytest
 from prompt_tuning import prompts, trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.pipeline import eval_batches
+from prompt_tuning.data.tasks import Task
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import BeamSearch, Sampling
 from prompt_tuning.devices import meshes, sharding
@@ -31,11 +32,15 @@ from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Vis
 from prompt_tuning.serving import groups
 from prompt_tuning.serving.engine import Engine
 from prompt_tuning.serving.requests import Request
+from prompt_tuning.training import many
+from prompt_tuning.training.evaluations import Evaluations
+from prompt_tuning.training.members import Member
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.scales import Scales
 
 # All sizes of a model differ, except those that must divide.
 CONFIGS = {
@@ -272,6 +277,7 @@ SLOW = {
   'low rank, eight bits': Case('llama', LowRank(2, ('.*(query|wo)/kernel',)), (2, 2, 2), dtype='int8'),
   'prompt that sees nothing': Case('t5', APART, (2, 2, 2), rematerialise='full'),
   'prefix': Case('t5', Prefix(3), (2, 2, 2)),
+  'scales': Case('t5', Scales(), (2, 2, 2), packed=True),
   'retrained': Case('gpt2', Retrained('.*layers_1/.*|token_embedder.*'), (2, 2, 2)),
   'dropout in an encoder': Case('t5', TwoPrompts(layouts.before_eos), (2, 2, 2), packed=True, dropout_rate=0.3),
 }
@@ -310,6 +316,25 @@ def test_a_steps_gradient_and_sums_are_those_of_one_device(model, name):
   assert_close(found[0], wanted[0])
   for sum_of, value in wanted[1].items():
     np.testing.assert_allclose(found[1][sum_of], value, rtol=1e-5, err_msg=sum_of)
+
+
+@pytest.mark.parametrize(('name', 'shape'), [
+  ('gpt2', (2, 2, 2)), pytest.param('t5', (8, 1, 1), marks=pytest.mark.slow)])
+def test_many_runs_on_a_mesh_are_those_of_one_device(model, tmp_path, name, shape):
+  written = lambda ids: ' '.join(map(str, ids[:-1]))
+  task = Task('turn', {'train': [{'inputs': written(each), 'targets': written(other)}
+                                 for each, other in zip(INPUTS, TARGETS, strict=True)]}, ())
+
+  def runs(*mesh):
+    folder = tmp_path / str(mesh)
+    return many.train_many(model=model(name, *mesh), model_dir=str(folder), quiet=True, members=[
+      Member(name=f'{length}', method=prompts.PromptTuning(prompts.Prompt(length)), task=task, seed=length,
+             lengths={'inputs': 6, 'targets': 4}, model_dir=str(folder / f'{length}'), train_steps=3, batch_size=8,
+             optimizer=optax.sgd(0.1), evaluations=Evaluations(loss_steps=0, examples=0)) for length in (3, 4)])
+
+  for found, wanted in zip(runs(*shape), runs(), strict=True):
+    assert_close(found.trained, wanted.trained)
+    assert found.loss == pytest.approx(wanted.loss, rel=1e-5)
 
 
 # --- Collectives -----------------------------------------------------------------------------------------------------

@@ -190,6 +190,8 @@ TRAIN = {
   'retrained.LowRank.rank': ('3', lambda run: chosen(run)['rank'], 3, '--gin.PROMPT=@retrained.LowRank'),
   'retrained.LowRank.patterns': ("'.*wo/kernel'", lambda run: chosen(run)['patterns'], '.*wo/kernel',
                                  '--gin.PROMPT=@retrained.LowRank'),
+  'retrained.Scales.places': ("'.*/key/output'", lambda run: chosen(run)['places'], '.*/key/output',
+                              '--gin.PROMPT=@retrained.Scales'),
   'adafactor.AdamW.decayed': ("['.*kernel']", lambda run: optimizer(run).decayed, ['.*kernel'],
                               '--gin.OPTIMIZER=@adafactor.AdamW()'),
   'train_script.train.objective': ("'loss'", lambda run: evaluations(run).objective, 'loss'),

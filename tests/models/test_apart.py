@@ -16,6 +16,7 @@ from prompt_tuning.models.quantised import quantise
 from prompt_tuning.rows.conditioning import LowRankUpdate
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.prefix import Prefix
+from prompt_tuning.tuning.scales import Scales
 
 INPUTS = [[7, 8, 9, 4], [10, 3], [12, 13, 14]]
 
@@ -34,10 +35,11 @@ def unrolled(monkeypatch):
   return change
 
 
-@pytest.mark.parametrize(('name', 'sampler'), [('tiny', Greedy()), ('causal', BeamSearch(num_decodes=3))])
-def test_answers_with_a_prefix_are_those_of_the_scan(request, unrolled, name, sampler):
+@pytest.mark.parametrize(('name', 'sampler', 'method'), [
+  ('tiny', Greedy(), Prefix(2)), ('causal', BeamSearch(num_decodes=3), Prefix(2)),
+  ('tiny', Greedy(), Scales())])
+def test_answers_with_a_prefix_or_scales_are_those_of_the_scan(request, unrolled, name, sampler, method):
   model = request.getfixturevalue(name)
-  method = Prefix(2)
   trained = {path: jnp.asarray(np.random.default_rng(0).normal(size=array.shape), jnp.float32)
              for path, array in trees.flatten(method.initialise(jax.random.key(0), model)).items()}
   ask = lambda model: [each.tolist() for each in model.predict(

@@ -14,10 +14,12 @@ from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning
 
 ADAPTERS = [f'{model}_{kind}' for model, kinds in {
-  'gpt2': ('prompt_tuning', 'ptuning_mlp', 'ptuning_lstm', 'prefix_tuning', 'prefix_tuning_proj', 'cartridge', 'cpt'),
-  'llama': ('prompt_tuning', 'prefix_tuning', 'prefix_tuning_proj'),
-  't5_v10': ('prompt_tuning', 'prefix_tuning', 'prefix_tuning_proj'),
-  't5_v11': ('prompt_tuning', 'prompt_tuning_enc', 'ptuning_mlp', 'prefix_tuning', 'prefix_tuning_proj'),
+  'gpt2': ('prompt_tuning', 'ptuning_mlp', 'ptuning_lstm', 'prefix_tuning', 'prefix_tuning_proj', 'cartridge', 'cpt',
+           'ia3', 'lora', 'ln_tuning'),
+  'llama': ('prompt_tuning', 'prefix_tuning', 'prefix_tuning_proj', 'ia3', 'lora', 'ln_tuning'),
+  't5_v10': ('prompt_tuning', 'prefix_tuning', 'prefix_tuning_proj', 'ia3'),
+  't5_v11': ('prompt_tuning', 'prompt_tuning_enc', 'ptuning_mlp', 'prefix_tuning', 'prefix_tuning_proj', 'ia3', 'lora',
+             'ln_tuning'),
 }.items() for kind in kinds]
 
 
@@ -30,10 +32,8 @@ def adapted(request, shared):
   name = request.param
   base = '_'.join(name.split('_')[:2]) if name.startswith('t5') else name.split('_')[0]
   model = loading.load_model(str(shared / 'hf' / base))
-  layers, kv_heads, head_dim = model.prefix_shapes()['decoder']
-  tensors = read_adapter(shared / 'hf' / f'peft_{name}' / 'adapter').trained(
-    encoder_decoder=base.startswith('t5'), width=model.width, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
-  return model, saved.Trained(tensors), dict(np.load(shared / 'hf' / f'peft_{name}' / 'golden.npz'))
+  trained = saved.load_for(model, str(shared / 'hf' / f'peft_{name}' / 'adapter'))
+  return model, trained, dict(np.load(shared / 'hf' / f'peft_{name}' / 'golden.npz'))
 
 
 def logits(model, trained, golden):

@@ -165,6 +165,19 @@ def test_a_prefix_that_came_from_peft_goes_back_without_the_model(script, shared
     np.testing.assert_array_equal(adapter(tmp_path / 'peft')[name], array)
 
 
+def test_a_lora_goes_from_peft_to_this_package_and_back_with_its_model(script, refused, shared, tmp_path):
+  source, model = shared / 'hf' / 'peft_llama_lora' / 'adapter', f'--model={shared}/hf/llama'
+  assert 'names the model llama, but there is no such folder. Give --model=FOLDER' in refused(
+    'convert', source, tmp_path / 'a.safetensors')
+  status, printed, _ = script('convert', source, tmp_path / 'a.safetensors', model)
+  assert status == 0 and '  decoder/layers_1/self_attention/value/kernel/up [4, 16]\n' in printed
+  status, printed, _ = script('convert', tmp_path / 'a.safetensors', tmp_path / 'peft', model)
+  assert status == 0 and printed.startswith(f'Wrote {tmp_path}/peft (PEFT, LORA for CAUSAL_LM)')
+  found, wanted = (read_adapter(each).arrays for each in (tmp_path / 'peft', source))
+  assert found.keys() == wanted.keys()
+  assert 'holds one prompt only' in refused('convert', tmp_path / 'a.safetensors', tmp_path / 'a.npy')
+
+
 def test_one_prompt_of_a_multitask_adapter_is_taken(script, refused, shared, tmp_path):
   source = shared / 'hf' / 'peft_gpt2_multitask' / 'adapter'
   assert '(--task of' in refused('convert', source, tmp_path / 'a.npy')

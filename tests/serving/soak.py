@@ -178,7 +178,11 @@ def main() -> None:
     model = sys.argv[2] if len(sys.argv) > 2 else chat_toys.write_model(folder / 'toy')
     width = json.loads((pathlib.Path(model) / 'config.json').read_text())['hidden_size']
     with Process(model, *write_prompts(folder, width)) as server:
-      load(server, folder, 60 * float(sys.argv[1]))
+      try:
+        load(server, folder, 60 * float(sys.argv[1]))
+      except AssertionError:
+        print('\n'.join(line for line in server.log().splitlines() if ' "/v1/' not in line)[-20_000:])
+        raise
   print('Nothing is wrong.')
 
 

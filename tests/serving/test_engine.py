@@ -7,6 +7,7 @@ import pytest
 from absl import logging
 
 import prompt_tuning as pt
+from prompt_tuning import trees
 from prompt_tuning.decoding.samplers import Sampling
 from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.rows import layouts
@@ -15,6 +16,7 @@ from prompt_tuning.serving import engine as engines
 from prompt_tuning.serving import groups
 from prompt_tuning.serving.engine import Engine
 from prompt_tuning.serving.requests import Draining, EngineFailed, QueueFull, Request, UnknownPrompt
+from prompt_tuning.tuning.scales import Scales
 
 random = np.random.default_rng(0)
 
@@ -34,7 +36,9 @@ def trained_for(model):
   else:
     found['before_eos'] = SavedPrompt(normal(4, model.width), layouts.before_eos)
     found['isolated'] = SavedPrompt(normal(5, model.width), layouts.before, Visibility(input=False))
-  return {**found, 'prefix': Trained(prefix)}
+  tensors = trees.flatten(Scales().initialise(jax.random.key(0), model))
+  scales = [{name: 1 + 0.5 * normal(*array.shape) for name, array in tensors.items()} for _ in range(2)]
+  return {**found, 'prefix': Trained(prefix), 'scales': Trained(scales[0]), 'both': Trained({**prefix, **scales[1]})}
 
 
 @pytest.fixture(scope='module', params=['decoder-only', 'T5'])
@@ -123,6 +127,10 @@ def test_an_echo_has_the_scores_of_the_input(served):
     np.testing.assert_allclose([token.log_prob for token in others], scores.log_probs, atol=1e-4)
     assert [token.top[0][0] for token in others] == scores.top_ids[:, 0].tolist()
     assert [len(token.top) for token in others] == [2] * 29
+  together = [engine.submit(Request(ids, max_tokens=0, echo=True, top=top)) for top in (1, 5)]  # some share a pack
+  for answer, top in zip(together, (1, 5), strict=True):
+    answer.result()
+    assert [len(token.top) for token in answer.input_tokens[1:]] == [top] * 29
 
 
 def test_a_stop_text_ends_an_answer_and_no_part_of_it_gets_out(served):

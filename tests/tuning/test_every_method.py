@@ -24,6 +24,7 @@ from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.scales import Scales
 
 METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'prompt before': prompts.PromptTuning(prompts.Prompt(2)),
@@ -35,6 +36,7 @@ METHODS = {  # the name of a case -> the method, for an encoder-decoder
   'retrained layer': Retrained(['decoder/layers_1/self_attention/(value|out)/kernel', 'encoder/relpos_bias/.*']),
   'low rank': LowRank(2, ['.*/encoder_decoder_attention/(query|out)/kernel', 'encoder/.*/wo/kernel']),
   'prefix': Prefix(3),
+  'scales': Scales(),
   'layer prompts that are added': LayerPrompts(2, mode='add'),
   'prefix of cross-attention': Prefix(2, attentions=('cross',)),
   'prefix of a network': Prefix(2, attentions=('encoder', 'decoder'), hidden=3, width=4),
@@ -47,6 +49,7 @@ DECODER_METHODS = {  # the same for a decoder-only model
   'decoder prefix of a network': Prefix(2, hidden=3),
   'layer prompts': LayerPrompts(2),
   'decoder layer prompts that are added': LayerPrompts(2, mode='add'),
+  'decoder scales': Scales('.*'),
   'decoder low rank': LowRank(2, '.*/(value|wi_0)/kernel'),
   'decoder retrained norms': Retrained('.*(norm|layer_norm)/scale'),
 }
@@ -58,7 +61,7 @@ OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remember
 
 SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of cross-attention',
         'decoder prompt after_bos', 'decoder prompt after_eos', 'decoder prefix of a network',
-        'decoder retrained norms')
+        'decoder retrained norms', 'decoder scales')
 every_method = pytest.mark.parametrize('method', [
   pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW))
   for name, method in (METHODS | DECODER_METHODS).items()])

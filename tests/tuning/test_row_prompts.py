@@ -10,15 +10,16 @@ from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.models import loading
 from prompt_tuning.models.decoder_config import DecoderConfig
-from prompt_tuning.models.decoder_only import places_before
+from prompt_tuning.models.places import places_before
 from prompt_tuning.models.row_prompts import collect_prompts
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.prefix import Prefix
+from prompt_tuning.tuning.scales import Scales
 
-INPUTS = [[7, 8, 9, 4, 1], [10, 3, 1], [12, 13, 14, 1], [5, 1], [20, 21, 1], [9, 9, 1]]
-TARGETS = [[5, 6, 1], [11, 1], [16, 17, 18, 1], [3, 1], [4, 4, 1], [8, 1]]
+INPUTS = [[7, 8, 9, 4, 1], [10, 3, 1], [12, 13, 14, 1], [5, 1], [20, 21, 1], [9, 9, 1], [4, 1], [6, 8, 1], [2, 3, 1]]
+TARGETS = [[5, 6, 1], [11, 1], [16, 17, 18, 1], [3, 1], [4, 4, 1], [8, 1], [7, 9, 1], [5, 1], [10, 1]]
 LEARNED = loading.random_model(DecoderConfig(
   vocab_size=29, layers=2, width=12, heads=3, head_dim=4, mlp_dim=14, kv_heads=1, position_count=25), seed=2)
 
@@ -26,7 +27,11 @@ LEARNED = loading.random_model(DecoderConfig(
 def trained(method, model, seed=0):
   """Returns the content of a file of this method."""
   about = {'mode': method.mode} if isinstance(method, LayerPrompts) else {}
-  return Trained(trees.flatten(method.initialise(jax.random.key(seed), model)), about)
+  tensors = trees.flatten(method.initialise(jax.random.key(seed), model))
+  if isinstance(method, Scales):
+    random = np.random.default_rng(seed)
+    tensors = {name: random.normal(1, 0.5, array.shape).astype(np.float32) for name, array in tensors.items()}
+  return Trained(tensors, about)
 
 
 def prompt(length, model, placement=layouts.before, **visibility):
@@ -44,7 +49,9 @@ def mixed(model, placement):
   """Returns rows of every kind, of several lengths."""
   layers = LayerPrompts(3, mode='add' if model.prompted == 'encoder' else 'replace')
   return [prompt(2, model, placement), trained(Prefix(4), model), None, trained(layers, model, 1),
-          both(trained(Prefix(2), model, 3), prompt(3, model)), trained(LayerPrompts(1, mode='add'), model, 2)]
+          both(trained(Prefix(2), model, 3), prompt(3, model)), trained(LayerPrompts(1, mode='add'), model, 2),
+          trained(Scales(), model), both(trained(Scales('.*query/.*put'), model, 4), prompt(2, model, placement)),
+          both(trained(Scales(), model, 5), trained(Prefix(2), model, 6))]
 
 
 def assert_each_row_is_as_alone(model, chosen, *, samplers=(Greedy(),), context=None):
@@ -80,7 +87,8 @@ def test_rows_with_a_prefix_and_rows_with_a_prompt_do_not_need_the_positions_of_
 @pytest.mark.parametrize('name', ['T5', 'rotary', 'learned positions', 'learned positions behind texts'])
 def test_rows_of_every_kind_equal_each_alone(tiny, name, placement):
   model = {'T5': tiny, 'rotary': DECODER_ONLY}.get(name, LEARNED)
-  context = model.read([[5, 6, 7], [11], [20, 3], [4], [6], [8, 9, 8]]) if name.endswith('texts') else None
+  texts = [[5, 6, 7], [11], [20, 3], [4], [6], [8, 9, 8], [3], [7, 2], [5]]
+  context = model.read(texts) if name.endswith('texts') else None
   chosen = mixed(model, placement)
   assert_each_row_is_as_alone(model, chosen, samplers=(Greedy(), BeamSearch(3)), context=context)
   alone = [model.score(INPUTS[b:b + 1], TARGETS[b:b + 1], each, context=context and context.take(np.array([b])))[0]
@@ -88,10 +96,18 @@ def test_rows_of_every_kind_equal_each_alone(tiny, name, placement):
   np.testing.assert_allclose(model.score(INPUTS, TARGETS, chosen, context=context), alone, atol=1e-4)
 
 
+@pytest.mark.parametrize('name', [pytest.param('T5', marks=pytest.mark.slow), 'decoder-only'])
+def test_rows_with_scales_of_their_own_and_none_equal_each_alone(tiny, name):
+  model = tiny if name == 'T5' else DECODER_ONLY
+  chosen = [trained(Scales(), model), None, both(trained(Scales('.*/mlp/.*'), model, 1), prompt(2, model))]
+  assert_each_row_is_as_alone(model, chosen, samplers=(BeamSearch(2),) if name == 'T5' else ())
+
+
 @pytest.mark.slow
 def test_rows_of_t5_with_prompts_that_see_nothing_and_prefixes_equal_each_alone(tiny):
   blind = [prompt(length, tiny, input=False) for length in (2, 3)]
-  assert_each_row_is_as_alone(tiny, [blind[0], trained(Prefix(4), tiny), None, blind[1], trained(Prefix(1), tiny, 1)],
+  assert_each_row_is_as_alone(tiny, [blind[0], trained(Prefix(4), tiny), None, blind[1], trained(Prefix(1), tiny, 1),
+                                     both(blind[1], trained(Scales(), tiny))],
                               samplers=(Greedy(), BeamSearch(2)))
 
 
