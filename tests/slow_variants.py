@@ -34,7 +34,7 @@ VARIANTS = (
   'models/test_decoder_only.py::test_rows_beyond_the_position_table',
   'models/test_dropout.py',
   'models/test_ensembles.py::test_a_read_context',
-  'models/test_ensembles.py::test_a_vote_is_the_answer_of_most_members[tiny',
+  'models/test_ensembles.py::test_a_vote_is_the_answer_of_most_members',
   'models/test_ensembles.py::test_an_ensemble_of_one_prompt',
   'models/test_ensembles.py::test_each_token_is_chosen_by_the_mean_of_the_members_probabilities[causal-greedy',
   'models/test_ensembles.py::test_each_token_is_chosen_by_the_mean_of_the_members_probabilities[tiny',
@@ -150,6 +150,8 @@ VARIANTS = (
   *(f'tuning/test_every_method.py::test_what_a_run_saves_gives_the_same_outputs_and_goes_on_with_the_same_bits[{method}'
     for method in ('decoder', 'layer', 'prefix of a network', 'prompt after_eos',
                    'prompt that sees nothing', 'retrained norms')),
+  'test_recycling.py::test_the_command_writes',
+  'test_transfer.py::test_sources_have_the_loss',
   'test_transfer.py::test_the_command_ranks',
   'test_transfer.py::test_the_command_says_what_to_change[arguments3',
   'test_transfer.py::test_the_command_says_what_to_change[arguments6',

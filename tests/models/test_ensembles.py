@@ -57,7 +57,7 @@ def test_scores_and_logits_are_the_mean_of_separate_runs(model):
 
 @pytest.mark.parametrize('sampler', [pt.Greedy(), pt.Sampling(temperature=1.5)], ids=['greedy', 'sampling'])
 def test_each_token_is_chosen_by_the_mean_of_the_members_probabilities(model, sampler):
-  each = members(model)
+  each = members(model)[:4 if sampler == pt.Greedy() else 2]  # fewer compile faster
   ensemble = pt.Ensemble(each)
   made = model.predict(INPUTS, ensemble, sampler=sampler, max_length=5, seed=3, return_scores=True, top=2)
   alone = [model.score(INPUTS, [one.ids for one in made], member, per_token=True) for member in each]
