@@ -119,7 +119,7 @@ def test_without_data_predictions_are_for_the_rows_kept_for_validation(run, fold
   (tmp_path / 'answered.jsonl').write_text((tmp_path / 'kept.jsonl').read_text())
   status, _, errors = run('infer', '--prompt', trained, '--data', tmp_path / 'answered.jsonl', '--output',
                           tmp_path / 'b.jsonl')
-  assert status == 2 and "has a column 'prediction' already" in errors
+  assert status == 2 and "already has a column 'prediction'" in errors
 
 
 def test_the_plan_of_plain_flags(run, folders, rows, tmp_path):
