@@ -229,4 +229,4 @@ def test_a_method_a_family_a_loss_and_an_optimizer_of_ones_own_go_through_the_co
   assert (tmp_path / 'again/best.safetensors').read_bytes() == (folder / 'best.safetensors').read_bytes()
   status, _, errors = run('train', '--import', registrations, '--model', model, '--data', rows, '--output', folder,
                           '--method=scaled', '--rank=3')
-  assert status == 2 and 'the method scaled has no such setting, but low_rank has it' in errors
+  assert status == 2 and 'the method scaled has no such setting, but low_rank, factored and together have it' in errors
