@@ -181,7 +181,8 @@ def main() -> None:
       try:
         load(server, folder, 60 * float(sys.argv[1]))
       except AssertionError:
-        print('\n'.join(line for line in server.log().splitlines() if ' /v1/' not in line)[-20_000:])  # not the accesses
+        errors = [line for line in server.log().splitlines() if ' /v1/' not in line]  # without the access log
+        print('\n'.join(errors)[-20_000:])
         raise
   print('Nothing is wrong.')
 
