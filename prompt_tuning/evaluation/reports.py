@@ -27,10 +27,8 @@ def learning_curve(folder: str, path: str | None = None) -> str:
   """
   plt = _pyplot()
   lines = metric_lines.figures_of(storage.join(folder, METRICS))
-  training = [line for line in lines if line['folder'] == 'train' and _is_number(line.get('loss'))]
   figure, loss_axis = plt.subplots(figsize=(7, 4), layout='constrained')
-  loss_axis.plot([line['step'] for line in training], [line['loss'] for line in training], color='tab:gray',
-                 label='training loss')
+  loss_axis.plot(*_training_losses(lines), color='tab:gray', label='training loss')
   loss_axis.set(xlabel='step', ylabel='loss for each token', yscale='log')
   metric_axis = loss_axis.twinx()
   metric_axis.set(ylabel='validation, %', ylim=(0, 102))
@@ -63,8 +61,7 @@ def curves(folders: Mapping[str, str], path: str) -> str:
   for i, (name, folder) in enumerate(folders.items()):
     lines = metric_lines.figures_of(storage.join(folder, METRICS))
     style = {'color': plt.get_cmap('turbo')((i + 0.5) / len(folders)), 'linewidth': 1}
-    training = [line for line in lines if line['folder'] == 'train' and _is_number(line.get('loss'))]
-    axes[0].plot([line['step'] for line in training], [line['loss'] for line in training], label=name, **style)
+    axes[0].plot(*_training_losses(lines), label=name, **style)
     points = {line['step']: line for line in lines if line['folder'].startswith('inference_eval/')}
     names = [key for point in points.values() for key in point if key not in ('step', 'folder')]
     points = points or {line['step']: line for line in lines if line['folder'].startswith('training_eval/')}
@@ -261,6 +258,12 @@ def _components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   count = min(2, len(sizes))
   points[:, :count], squares[:count] = (left * sizes)[:, :count], sizes[:count] ** 2
   return points, 100 * squares / max(np.sum(sizes**2), 1e-300)
+
+
+def _training_losses(lines: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[float]]:
+  """Returns the steps and training losses among the figures of a run."""
+  found = [line for line in lines if line['folder'] == 'train' and _is_number(line.get('loss'))]
+  return [line['step'] for line in found], [line['loss'] for line in found]
 
 
 def _is_number(value: Any) -> bool:

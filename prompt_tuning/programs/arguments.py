@@ -2,12 +2,19 @@
 
 import argparse
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, NoReturn
 
 from prompt_tuning.names import nearest
 
 _KINDS = {'int': 'a whole number', 'float': 'a number'}
+
+
+def require_utf8(argv: Iterable[str]) -> None:
+  """Raises ValueError if an argument is not UTF-8."""
+  for arg in argv:
+    if any('\ud800' <= each <= '\udfff' for each in arg):  # what Python makes of bytes that are not UTF-8
+      raise ValueError(f'The argument {arg!r} is not UTF-8. Write it, and name files, in UTF-8.')
 
 
 class Parser(argparse.ArgumentParser):

@@ -38,7 +38,6 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
                 'prompt_tuning.programs.find_rate'),
   'serve': ('serves a frozen model and its prompts over HTTP', 'prompt_tuning.programs.serve'),
 }
-TRACEBACK = ending.TRACEBACK
 VERSION = f'prompt-tuning {prompt_tuning.__version__}'
 
 _EXAMPLES = {
@@ -120,9 +119,7 @@ def parse_flags(program: str, argv: Sequence[str]) -> argparse.Namespace:
     OSError, ImportError: a file or a module that a flag names cannot be read.
   """
   argv = [_underscored(arg) for arg in argv]
-  for arg in argv:
-    if any('\ud800' <= each <= '\udfff' for each in arg):  # what Python makes of bytes that are not UTF-8
-      raise ValueError(f'The argument {arg!r} is not UTF-8. Write it, and name files, in UTF-8.')
+  arguments.require_utf8(argv)
   of_gin = [arg for arg in argv if gin_flags.is_gin(arg)]
   if of_gin:
     return _parse_gin(program, argv, of_gin[0])

@@ -17,7 +17,7 @@ from typing import Any
 
 from prompt_tuning.files import terminal
 from prompt_tuning.names import printable, require_number, translated
-from prompt_tuning.programs import command, current_folder, ending, gin_flags, sweep_flags
+from prompt_tuning.programs import arguments, command, current_folder, ending, gin_flags, sweep_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs.sweep_run import SHARED, SweepRun
 from prompt_tuning.runs.values import parsed
@@ -85,9 +85,8 @@ def run_program(program: str, argv: Sequence[str], own: Any,
 
 def read_flags(argv: Sequence[str], own: Any) -> sweep_flags.Flags:
   """Returns the values of each flag. Raises ValueError for those that no sweep can have."""
+  arguments.require_utf8(argv)
   for arg in argv:
-    if any('\ud800' <= each <= '\udfff' for each in arg):
-      raise ValueError(f'The argument {arg!r} is not UTF-8. Write it, and name files, in UTF-8.')
     if gin_flags.is_gin(arg):
       raise ValueError(f'{arg.partition("=")[0]} cannot be used here: runs that are trained together are described by '
                        'plain flags.')

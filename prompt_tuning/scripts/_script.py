@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prompt_tuning.programs import arguments
-from prompt_tuning.programs.command import TRACEBACK
+from prompt_tuning.programs.ending import TRACEBACK
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 
