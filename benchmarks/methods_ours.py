@@ -1,6 +1,5 @@
 """One measurement of methods.py with this package: trains by flags, then takes the likelier label of each row."""
 
-import argparse
 import contextlib
 import json
 import os
@@ -21,11 +20,7 @@ from prompt_tuning.programs import command
 
 
 def main() -> None:
-  flags = argparse.ArgumentParser(description=__doc__)
-  flags.add_argument('--model', required=True)
-  flags.add_argument('--rows', required=True)
-  flags.add_argument('job', type=json.loads)
-  options = flags.parse_args()
+  options = methods_rows.options(__doc__)
   with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
     found = measure(options.job, options.model, methods_rows.split(options.rows, options.job['protocol'], folder),
                     os.path.join(folder, 'run'))

@@ -20,11 +20,7 @@ LENGTH = {'prompt': 20, 'prefix': 10}  # as this package's methods have it
 
 
 def main() -> None:
-  flags = argparse.ArgumentParser(description=__doc__)
-  flags.add_argument('--model', required=True)
-  flags.add_argument('--rows', required=True)
-  flags.add_argument('job', type=json.loads)
-  options = flags.parse_args()
+  options = methods_rows.options(__doc__)
   with tempfile.TemporaryDirectory() as folder:
     print(json.dumps(measure(options.job, options.model, methods_rows.split(
       options.rows, options.job['protocol'], folder), folder)))

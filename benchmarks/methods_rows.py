@@ -1,11 +1,22 @@
 """The rows of methods.py: which of them are for training, validation and test. No imports but the standard library."""
 
+import argparse
+import json
 import os
 import pathlib
 from collections.abc import Mapping
 
 LABELS = ('negative', 'positive')
 TEMPLATE = 'Review: {text}\nSentiment:'  # then ' positive' or ' negative'
+
+
+def options(description: str | None) -> argparse.Namespace:
+  """Returns the arguments of one measurement: the model's folder, that of the rows, and the job."""
+  flags = argparse.ArgumentParser(description=description)
+  flags.add_argument('--model', required=True)
+  flags.add_argument('--rows', required=True)
+  flags.add_argument('job', type=json.loads)
+  return flags.parse_args()
 
 
 def split(folder: str, protocol: Mapping[str, int], output: str) -> dict[str, str]:
