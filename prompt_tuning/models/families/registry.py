@@ -4,7 +4,18 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from prompt_tuning.files.json_files import Fields, fields_of
-from prompt_tuning.models.families import gemma2, gemma3, gpt2, llama, mistral, qwen2, qwen3, t5, t5x_decoder_only
+from prompt_tuning.models.families import (
+  gemma2,
+  gemma3,
+  gpt2,
+  llama,
+  mistral,
+  qwen2,
+  qwen3,
+  refused,
+  t5,
+  t5x_decoder_only,
+)
 from prompt_tuning.models.family import Family
 from prompt_tuning.names import Registry, nearest
 
@@ -39,20 +50,25 @@ def register_family(family: Family) -> Family:
 
 class _Type(Fields):
   model_type: str | None = None
+  text_config: dict[str, Any] | None = None
 
 
 def family_of_folder(stored: Mapping[str, Any], path: str) -> Family:
-  """Returns the family of a `config.json`.
+  """Returns the family of a `config.json`; of a model that reads images, that of its language model.
 
   Raises:
     ValueError: no family has this model type.
   """
-  found = fields_of(f'{path}/config.json', stored, _Type).model_type or ''
+  outer = fields_of(f'{path}/config.json', stored, _Type)
+  found = outer.model_type or ''
   by_type = {model_type: family for family in FAMILIES.values() for model_type in family.model_types}
+  if found in by_type and outer.text_config:
+    inner = fields_of(f'{path}/config.json', outer.text_config, _Type).model_type
+    found = inner or found
   if found not in by_type:
     raise ValueError(f'{path}/config.json describes a model of type {found!r}; supported types are '
-                     f'{", ".join(by_type)}.{nearest(found, by_type)} Choose a model of these types, or register its '
-                     'family with prompt_tuning.register_family.')
+                     f'{", ".join(by_type)}.{nearest(found, by_type)} {refused.refusal(found, stored, FAMILIES)} '
+                     'Choose a model of these types, or register its family with prompt_tuning.register_family.')
   return by_type[found]
 
 
