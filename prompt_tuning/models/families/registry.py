@@ -13,6 +13,7 @@ from prompt_tuning.models.families import (
   qwen2,
   qwen3,
   refused,
+  smollm3,
   t5,
   t5x_decoder_only,
 )
@@ -28,6 +29,7 @@ FAMILIES: Registry = Registry('model family', {
   'qwen3': qwen3.FAMILY,
   'gemma2': gemma2.FAMILY,
   'gemma3': gemma3.FAMILY,
+  'smollm3': smollm3.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
