@@ -10,6 +10,7 @@ from prompt_tuning.models.families import (
   gpt2,
   llama,
   mistral,
+  phi3,
   qwen2,
   qwen3,
   refused,
@@ -30,6 +31,7 @@ FAMILIES: Registry = Registry('model family', {
   'gemma2': gemma2.FAMILY,
   'gemma3': gemma3.FAMILY,
   'smollm3': smollm3.FAMILY,
+  'phi3': phi3.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
