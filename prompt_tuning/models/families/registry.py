@@ -8,6 +8,7 @@ from prompt_tuning.models.families import (
   gemma2,
   gemma3,
   gpt2,
+  granite,
   llama,
   mistral,
   phi3,
@@ -31,6 +32,7 @@ FAMILIES: Registry = Registry('model family', {
   'gemma2': gemma2.FAMILY,
   'gemma3': gemma3.FAMILY,
   'smollm3': smollm3.FAMILY,
+  'granite': granite.FAMILY,
   'phi3': phi3.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
