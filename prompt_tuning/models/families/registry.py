@@ -11,6 +11,7 @@ from prompt_tuning.models.families import (
   granite,
   llama,
   mistral,
+  olmo2,
   phi3,
   qwen2,
   qwen3,
@@ -33,6 +34,7 @@ FAMILIES: Registry = Registry('model family', {
   'gemma3': gemma3.FAMILY,
   'smollm3': smollm3.FAMILY,
   'granite': granite.FAMILY,
+  'olmo2': olmo2.FAMILY,
   'phi3': phi3.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
