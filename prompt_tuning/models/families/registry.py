@@ -12,6 +12,7 @@ from prompt_tuning.models.families import (
   llama,
   mistral,
   olmo2,
+  olmo3,
   phi3,
   qwen2,
   qwen3,
@@ -35,6 +36,7 @@ FAMILIES: Registry = Registry('model family', {
   'smollm3': smollm3.FAMILY,
   'granite': granite.FAMILY,
   'olmo2': olmo2.FAMILY,
+  'olmo3': olmo3.FAMILY,
   'phi3': phi3.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
