@@ -5,6 +5,7 @@ from typing import Any
 
 from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.families import (
+  gemma,
   gemma2,
   gemma3,
   gpt2,
@@ -31,6 +32,7 @@ FAMILIES: Registry = Registry('model family', {
   'mistral': mistral.FAMILY,
   'qwen2': qwen2.FAMILY,
   'qwen3': qwen3.FAMILY,
+  'gemma': gemma.FAMILY,
   'gemma2': gemma2.FAMILY,
   'gemma3': gemma3.FAMILY,
   'smollm3': smollm3.FAMILY,
