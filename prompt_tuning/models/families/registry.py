@@ -9,6 +9,7 @@ from prompt_tuning.models.families import (
   gemma2,
   gemma3,
   gpt2,
+  gpt_neox,
   granite,
   llama,
   mistral,
@@ -40,6 +41,7 @@ FAMILIES: Registry = Registry('model family', {
   'olmo2': olmo2.FAMILY,
   'olmo3': olmo3.FAMILY,
   'phi3': phi3.FAMILY,
+  'gpt_neox': gpt_neox.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
