@@ -10,6 +10,7 @@ from prompt_tuning.models.families import (
   gemma3,
   gpt2,
   gpt_neox,
+  gptj,
   granite,
   llama,
   mistral,
@@ -44,6 +45,7 @@ FAMILIES: Registry = Registry('model family', {
   'phi': phi.FAMILY,
   'phi3': phi3.FAMILY,
   'gpt_neox': gpt_neox.FAMILY,
+  'gptj': gptj.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
