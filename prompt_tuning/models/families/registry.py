@@ -16,6 +16,7 @@ from prompt_tuning.models.families import (
   mistral,
   olmo2,
   olmo3,
+  opt,
   phi,
   phi3,
   qwen2,
@@ -46,6 +47,7 @@ FAMILIES: Registry = Registry('model family', {
   'phi3': phi3.FAMILY,
   'gpt_neox': gpt_neox.FAMILY,
   'gptj': gptj.FAMILY,
+  'opt': opt.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
