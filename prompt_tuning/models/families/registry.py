@@ -5,6 +5,7 @@ from typing import Any
 
 from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.families import (
+  bloom,
   gemma,
   gemma2,
   gemma3,
@@ -48,6 +49,7 @@ FAMILIES: Registry = Registry('model family', {
   'gpt_neox': gpt_neox.FAMILY,
   'gptj': gptj.FAMILY,
   'opt': opt.FAMILY,
+  'bloom': bloom.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
