@@ -12,7 +12,7 @@ from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import BeamSearch
 from prompt_tuning.evaluation.saved import SavedPrompt, Trained
-from prompt_tuning.models import loading
+from prompt_tuning.models import apart, loading
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.parameters import merged
 from prompt_tuning.rows import layouts
@@ -117,15 +117,16 @@ def test_rounded_weights_give_nearly_transformers_logits(name, dtype, within):
 
 
 @each
-def test_layers_that_are_apart_and_an_engine_answer_as_predict_does(name, monkeypatch):
+def test_an_engine_that_reads_layers_apart_answers_as_predict_does(name, monkeypatch):
   monkeypatch.setattr(groups, 'PACK', 16)
   monkeypatch.setattr(groups, 'pack_length', lambda count: 32)
   monkeypatch.setattr(groups, 'front_length', lambda count: count and 32)
   monkeypatch.setattr(groups, 'row_sizes', lambda slots: [slots])
-  model = load(name)
+  model, scanned = load(name), load(name)
   served = {key: value for key, value in mixed(model).items() if key not in ('nothing', 'added')}
   inputs = [random.integers(3, 40, 3 + i % 3).tolist() for i in range(len(served))]
-  wanted = model.predict(inputs, list(served.values()), max_length=6)
+  wanted = scanned.predict(inputs, list(served.values()), max_length=6)
+  monkeypatch.setattr(apart, 'LEAST', 0)
   with Engine(model, slots=4, max_length=30) as engine:
     for key, value in served.items():
       engine.prompts.load(key, value)
