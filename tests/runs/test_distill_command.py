@@ -104,7 +104,7 @@ def test_flags_become_a_run():
   (('--output', 'o', '--model', 'm'), '--document is missing'),
   (('--document', 'd', '--model', 'm'), '--output is missing'),
   (('--document', 'd', '--model', 'm', '--output', 'o', '--data', 'x'), '--data cannot be used here: the teacher file'),
-  (('--document', 'd', '--model', 'm', '--output', 'o', '--top', 'x'), "--top='x' cannot be used: expected a whole"),
+  (('--document', 'd', '--model', 'm', '--output', 'o', '--top', 'x'), '--top=x cannot be used: expected a whole number'),
   (('--document', 'd', '--model', 'm', '--output', 'o', '--held_out', '2'), '--held_out=2.0 cannot be used'),
   (('--document', 'd', '--model', 'm', '--output', 'o', '--first', 'x'), "--first='x' cannot be used: expected first"),
   (('--document', 'd', '--model', 'm', '--output', 'o', '--method', 'low_rank'), '--method=low_rank cannot be used: a'),
