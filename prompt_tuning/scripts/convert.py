@@ -10,9 +10,10 @@
 
 SOURCE is a .npy file, a .safetensors file, the folder of a run, or the folder of a PEFT adapter (prompt tuning,
 p-tuning, CPT, multitask prompts, prefix tuning, cartridges, IA3, LoRA, LN_TUNING). The suffix of DESTINATION gives its
-format: .npy, .safetensors, or none for a folder that PEFT loads. --model describes the base model. For a prompt,
---stack is enough, except with Gemma: that model scales prompts of this package, but not of PEFT. For scales, low-rank
-updates and norms, the base model is the one that the run, the adapter or the file names, unless --model gives another.
+format: .npy, .safetensors, or none for a folder that PEFT loads; a prefix with frozen rows is a cartridge there.
+--model describes the base model. For a prompt, --stack is enough, except with Gemma: that model scales prompts of this
+package, but not of PEFT. For scales, low-rank updates and norms, the base model is the one that the run, the adapter or
+the file names, unless --model gives another.
 
 --to vllm writes the tensor of vLLM's `prompt_embeds`: the prompt's vectors, with --text in a row with the embeddings of
 the text's tokens. The model is the one that the run, the adapter or the file names, unless --model gives another.
@@ -27,6 +28,7 @@ from typing import Any
 
 from prompt_tuning.programs import arguments
 from prompt_tuning.scripts import _script
+from prompt_tuning.scripts._base_model import Base, read_base
 
 _ENCODER, _DECODER = 'encoder', 'decoder'
 
@@ -53,57 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   flags.add_argument('--dtype', choices=_script.DTYPES, help="with --to vllm: the type of the values; default: "
                                                              "the checkpoint's")
   return _script.run(flags, argv, lambda options: (_convert if options.to is None else _convert_to_vllm)(options))
-
-
-@dataclasses.dataclass(frozen=True)
-class Base:
-  """The known properties of a base model; None means unknown.
-
-  Attributes:
-    encoder_decoder: whether it is an encoder-decoder.
-    width: D.
-    layers: L of the decoder.
-    kv_heads: H, the number of KV heads.
-    head_dim: K.
-    embedding_scale: the factor by which it scales embeddings.
-  """
-
-  encoder_decoder: bool | None = None
-  width: int | None = None
-  layers: int | None = None
-  kv_heads: int | None = None
-  head_dim: int | None = None
-  embedding_scale: float | None = None
-
-
-def read_base(folder: str) -> Base:
-  """Returns the properties in the `config.json` of a Hugging Face folder.
-
-  Raises:
-    FileNotFoundError: there is no `config.json`.
-    ValueError: it lacks a property.
-  """
-  from prompt_tuning.files.json_files import read_object, shown
-
-  path = os.path.join(folder, 'config.json')
-  config = read_object(path, 'the Hugging Face folder of a base model')
-  inner = config.get('text_config')
-  config = inner if isinstance(inner, dict) else config
-
-  def first(*names: str, default: int | None = None) -> int:
-    value = next((config[name] for name in names if config.get(name) is not None), default)
-    if type(value) is not int or value < 1:
-      raise ValueError(f'{path} needs one of {", ".join(names)}, a whole number above 0, but has {shown(value)}. '
-                       'Give the folder of a language model.')
-    return value
-
-  width = first('d_model', 'hidden_size', 'n_embd')
-  heads = first('decoder_attention_heads', 'num_attention_heads', 'num_heads', 'n_head')
-  return Base(encoder_decoder=bool(config.get('is_encoder_decoder', False)), width=width,
-              layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
-              kv_heads=first('num_key_value_heads', default=heads),
-              head_dim=first('d_kv', 'head_dim', default=width // heads or None),
-              embedding_scale=width**0.5 if str(config.get('model_type')).startswith('gemma') else 1.0)
 
 
 def _convert_to_vllm(options: Any) -> None:
@@ -135,7 +86,7 @@ def _convert(options: Any) -> None:
     raise ValueError(f'{" and ".join(unread)} cannot be used without --to=vllm. Add it, or leave them out.')
   base = _base(options)
   tensors, about = _read(options, base)
-  base = _with_scale(base, about)
+  base = _with_facts(base, about)
   _require_fit(options.source, tensors, base)
   if options.destination.endswith('.npy'):
     if len(tensors) != 1 or not next(iter(tensors)).endswith('prompt/prompt/prompt'):
@@ -154,7 +105,8 @@ def _convert(options: Any) -> None:
     base = dataclasses.replace(base, encoder_decoder=encoder_decoder)
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
                                 task_type=_task_type(options, tensors, about, base),
-                                embedding_scale=base.embedding_scale or 1.0, kind=options.kind, modules=modules)
+                                embedding_scale=base.embedding_scale or 1.0, kind=options.kind, modules=modules,
+                                frozen=about.get('frozen', 0))
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():
@@ -192,7 +144,7 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
     tensors = adapter.trained(**dataclasses.asdict(base) | {'embedding_scale': scale}, task=options.task,
                               modules=modules)
     _require_scale(source, tensors, base)
-    about = {'peft_type': adapter.kind, 'task_type': adapter.config.get('task_type'),
+    about = {**adapter.about, 'task_type': adapter.config.get('task_type'),
              'base_model': adapter.config.get('base_model_name_or_path')}
     return tensors, about
   if os.path.isdir(source):
@@ -222,14 +174,16 @@ def _modules(options: Any) -> tuple[Any, bool]:
   return modules_of(rules, trees.flatten(model.params), model.module.config), model.prompted == _ENCODER
 
 
-def _with_scale(base: Base, about: Mapping[str, Any]) -> Base:
-  """Returns the properties with the scale of embedded tokens, if the file of a run names the model's family."""
+def _with_facts(base: Base, about: Mapping[str, Any]) -> Base:
+  """Returns the properties with those that the file of a run says: the scale of embedded tokens, and the stacks."""
   made_for, config = about.get('made_for') or {}, about.get('model_config') or {}
   family = made_for.get('family') or config.get('model_type')
   width = made_for.get('width') or config.get('hidden_size')
-  if base.embedding_scale is not None or family is None:
-    return base
-  return dataclasses.replace(base, embedding_scale=width**0.5 if family.startswith('gemma') else 1.0)
+  if base.embedding_scale is None and family is not None:
+    base = dataclasses.replace(base, embedding_scale=width**0.5 if family.startswith('gemma') else 1.0)
+  if base.encoder_decoder is None and isinstance(made_for.get('layers'), list):  # of each stack
+    base = dataclasses.replace(base, encoder_decoder=len(made_for['layers']) == 2)
+  return base
 
 
 def _require_scale(source: str, tensors: Mapping[str, Any], base: Base) -> None:
