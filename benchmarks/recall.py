@@ -132,7 +132,8 @@ def table(model: pt.LanguageModel, folder: pathlib.Path, options: argparse.Names
   runs: list[str] = []
   for number, pairs in enumerate(documents):
     rows['nothing'].append(accuracy(model, pairs))
-    rows[f'the document, {2 * PAIRS} tokens'].append(accuracy(model, pairs, context=model.read([pairs.ravel().tolist()])))
+    read = model.read([pairs.ravel().tolist()])
+    rows[f'the document, {2 * PAIRS} tokens'].append(accuracy(model, pairs, context=read))
     asked = questions(random, pairs, 640)
     for length in options.lengths:
       run = str(folder / f'cartridge_{number}_{length}_{options.steps}')
