@@ -28,6 +28,8 @@ TYPES = {
                   'clip': 'llama'},
   refused.PLAIN_NORMS: {'cohere': 'llama', 'mpt': 'bloom', 'olmo': 'olmo2', 'nemotron': 'llama'},
   refused.FUSED: {'falcon': 'gpt_neox', 'codegen': 'gptj', 'gpt_bigcode': 'gpt2', 'persimmon': 'gpt_neox'},
+  refused.LAYER_NORMS: {'stablelm': 'llama', 'starcoder2': 'llama'}, refused.ACTIVATION: {'apertus': 'llama'},
+  refused.NEIGHBOURS: {'glm4': 'llama', 'ernie4_5': 'llama'}, refused.SINUSOIDS: {'xglm': 'opt'},
 }
 
 
@@ -57,7 +59,7 @@ def test_fields_tell_what_a_type_without_a_name_here_needs():
 def test_every_other_type_of_transformers_is_refused_by_name():
   mapping = pytest.importorskip('transformers').models.auto.configuration_auto.CONFIG_MAPPING
   known = {model_type for family in FAMILIES.values() for model_type in family.model_types}
-  for model_type in sorted(mapping.keys() - known):
+  for model_type in sorted({*mapping} - known):
     with pytest.raises(ValueError, match=r'The nearest family is \w+; missing is '):
       family_of_folder({'model_type': model_type}, 'here')
 

@@ -10,6 +10,10 @@ ENCODER, OTHER_DECODER = 'a bidirectional encoder without a decoder', "an encode
 MEDIA = 'inputs other than text'
 PLAIN_NORMS = 'LayerNorm without a bias, or without parameters'
 FUSED = 'another order of its fused projections'
+LAYER_NORMS = "LayerNorm in layers like Llama's"
+NEIGHBOURS = "neighbouring dimensions rotated together in layers like Llama's"
+ACTIVATION, SINUSOIDS = 'another activation function', 'sinusoidal positions'
+_MEDIA = ('vision', 'audio', 'speech', 'video', 'image')  # anywhere in a type
 # What a model needs -> the beginnings of its type, or a whole type with a $.
 _BY_TYPE = {
   EXPERTS: ('afmoe dbrx deepseek dots1 ernie4_5_moe flex_olmo glm4_moe gpt_oss granitemoe hunyuan_v1_moe jetmoe jamba '
@@ -32,6 +36,10 @@ _BY_TYPE = {
           'whisper'),
   PLAIN_NORMS: 'cohere dbrx modernbert-decoder mpt$ nemotron$ olmo$',
   FUSED: 'codegen falcon$ gpt_bigcode gpt_neox_japanese persimmon',
+  LAYER_NORMS: 'stablelm starcoder2',
+  NEIGHBOURS: 'ernie4_5$ glm$ glm4$ helium',
+  ACTIVATION: 'apertus arcee$ bitnet nemotron$',
+  SINUSOIDS: 'ctrl xglm',
 }
 # What a model needs -> fields of `config.json`, any of which says so.
 _BY_FIELD = {
@@ -60,7 +68,8 @@ def needs(model_type: str, config: Mapping[str, Any]) -> list[str]:
   parts = config, config.get('text_config')
   fields = {name for part in parts if isinstance(part, dict) for name, value in part.items() if value}
   return [need for need in dict.fromkeys((*_BY_TYPE, *_BY_FIELD))
-          if begins(_BY_TYPE.get(need, '')) or not fields.isdisjoint(_BY_FIELD.get(need, ()))]
+          if begins(_BY_TYPE.get(need, '')) or not fields.isdisjoint(_BY_FIELD.get(need, ()))
+          or (need == MEDIA and any(word in model_type for word in _MEDIA))]
 
 
 def nearest_family(model_type: str, config: Mapping[str, Any], families: Collection[str]) -> str:
