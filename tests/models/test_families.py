@@ -149,6 +149,7 @@ def test_configs_are_written_as_transformers_wants_them():
   ('phi4_mini', {'partial_rotary_factor': 0.5, 'rope_parameters': {'rope_type': 'longrope', 'short_factor': [1.0],
     'long_factor': [2.0, 3.0]}}, 'sets short_factor to 1 numbers; expected 2, one for each rotated pair'),
   ('llama_yarn', {'partial_rotary_factor': 0.4}, 'sets partial_rotary_factor to 0.4; the supported value is 1.0'),
+  ('llama_yarn', {'quantization_config': {'quant_method': 'fp8'}}, 'sets quantization_config to .*cannot be read'),
   ('smollm3', {'no_rope_layers': [1, 0]}, 'sets no_rope_layers for 2 layers, but num_hidden_layers to 4'),
   ('gemma2_odd', {'use_bidirectional_attention': True}, 'sets use_bidirectional_attention to True'),
   ('gemma3_linear', {'layer_types': ['full_attention', 'chunked_attention']}, "layer of the type 'chunked_attention'"),
