@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from prompt_tuning.data.tasks import is_table
+from prompt_tuning.files import hub
 from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import FILE_SETTINGS, Count, Positive, Run, Seed, setting
 from prompt_tuning.runs.choice import Choice
 
 # Settings that an evaluation takes from the run that trained, unless others are given.
-INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'cut', 'labels', 'validation', 'test',
-             'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype', 'attention',
-             'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
+INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'columns', 'cut', 'labels', 'validation',
+             'test', 'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype',
+             'attention', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
 # Setting of a use -> the setting of evaluations in the run that trained.
 _EVALUATED = {'data': 'evaluation_data', 'split': 'evaluation_split', 'examples': 'evaluation_examples',
               'max_input_length': 'evaluation_max_input_length', 'max_target_length': 'evaluation_max_target_length'}
@@ -25,8 +26,8 @@ class Use(Run):
 
   Attributes:
     split: the split of the data; none is the whole of a file, or 'validation' of a task.
-    prompt: the trained tensors: a run's folder, or a .npy or .safetensors file; none is the model alone, several are an
-      ensemble.
+    prompt: the trained tensors: a run's folder, a .npy or .safetensors file, or owner/name of the Hugging Face hub;
+      none is the model alone, several are an ensemble.
     ensemble: of several prompts: mean, the mean of their probabilities chooses each token; or vote, the prediction that
       most of them make.
     method: without a prompt, the method whose first values are used, drawn by first_values_seed.
@@ -143,6 +144,7 @@ def _require_there(prompt: str) -> None:
   """Raises FileNotFoundError if there is nothing at a local path, with or without `.npy`."""
   from prompt_tuning.files import storage
 
+  prompt = prompt if os.path.exists(f'{prompt}.npy') else hub.local(prompt, hub.TRAINED)
   if not storage.is_remote(prompt) and not any(map(os.path.exists, (prompt, f'{prompt}.npy'))):
     raise FileNotFoundError(f'prompt={prompt} cannot be used: there is no such file or folder. Give the folder of a '
                             'run, a .npy or .safetensors file, or a PEFT folder.')

@@ -1,5 +1,6 @@
 """The frozen model that a prompt was trained for, without reading all its weights."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -63,7 +64,8 @@ def _named(prompt: str) -> str:
   else:
     about = saved.load_trained(prompt).about
     named = about.get('base_model') or about.get('model')
-  if isinstance(named, str) and os.path.isdir(find_model(named)):
-    return named
+  with contextlib.suppress(OSError, ValueError):  # of a repository of the hub that cannot be read
+    if isinstance(named, str) and os.path.isdir(find_model(named)):
+      return named
   told = f'names the model {named}, but there is no such folder' if named else 'does not name its model'
   raise FileNotFoundError(f'{prompt} {told}. Give model=FOLDER, the frozen model that it was trained for.')

@@ -27,6 +27,7 @@ from typing import Any
 
 from prompt_tuning.programs import arguments
 from prompt_tuning.scripts import _script
+from prompt_tuning.scripts._base_facts import Base, read_base
 
 _ENCODER, _DECODER = 'encoder', 'decoder'
 
@@ -55,57 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   return _script.run(flags, argv, lambda options: (_convert if options.to is None else _convert_to_vllm)(options))
 
 
-@dataclasses.dataclass(frozen=True)
-class Base:
-  """The known properties of a base model; None means unknown.
-
-  Attributes:
-    encoder_decoder: whether it is an encoder-decoder.
-    width: D.
-    layers: L of the decoder.
-    kv_heads: H, the number of KV heads.
-    head_dim: K.
-    embedding_scale: the factor by which it scales embeddings.
-  """
-
-  encoder_decoder: bool | None = None
-  width: int | None = None
-  layers: int | None = None
-  kv_heads: int | None = None
-  head_dim: int | None = None
-  embedding_scale: float | None = None
-
-
-def read_base(folder: str) -> Base:
-  """Returns the properties in the `config.json` of a Hugging Face folder.
-
-  Raises:
-    FileNotFoundError: there is no `config.json`.
-    ValueError: it lacks a property.
-  """
-  from prompt_tuning.files.json_files import read_object, shown
-
-  path = os.path.join(folder, 'config.json')
-  config = read_object(path, 'the Hugging Face folder of a base model')
-  inner = config.get('text_config')
-  config = inner if isinstance(inner, dict) else config
-
-  def first(*names: str, default: int | None = None) -> int:
-    value = next((config[name] for name in names if config.get(name) is not None), default)
-    if type(value) is not int or value < 1:
-      raise ValueError(f'{path} needs one of {", ".join(names)}, a whole number above 0, but has {shown(value)}. '
-                       'Give the folder of a language model.')
-    return value
-
-  width = first('d_model', 'hidden_size', 'n_embd')
-  heads = first('decoder_attention_heads', 'num_attention_heads', 'num_heads', 'n_head')
-  return Base(encoder_decoder=bool(config.get('is_encoder_decoder', False)), width=width,
-              layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
-              kv_heads=first('num_key_value_heads', default=heads),
-              head_dim=first('d_kv', 'head_dim', default=width // heads or None),
-              embedding_scale=width**0.5 if str(config.get('model_type')).startswith('gemma') else 1.0)
-
-
 def _convert_to_vllm(options: Any) -> None:
   from prompt_tuning.models.loading import find_model
   from prompt_tuning.names import translated
@@ -129,6 +79,7 @@ def _convert_to_vllm(options: Any) -> None:
 def _convert(options: Any) -> None:
   from prompt_tuning import trees
   from prompt_tuning.checkpoints import peft, prompt_files, state
+  from prompt_tuning.files import hub
 
   unread = [f'--{name}={value}' for name in ('text', 'dtype') if (value := getattr(options, name)) is not None]
   if unread:
@@ -149,7 +100,8 @@ def _convert(options: Any) -> None:
   else:
     _require_plain(options.source, about)
     _require_scale(options.source, tensors, base)
-    name = options.base_model or about.get('base_model') or options.model
+    name = options.base_model or about.get('base_model') or options.model or (
+      about['model'] if hub.is_id(str(about.get('model'))) else None)
     modules, encoder_decoder = _modules(options) if peft.needs_modules(tensors) else (None, base.encoder_decoder)
     base = dataclasses.replace(base, encoder_decoder=encoder_decoder)
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
@@ -179,7 +131,7 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
   from prompt_tuning.evaluation import saved
   from prompt_tuning.files import storage
 
-  source = options.source
+  source = saved.find_trained(options.source)
   if not storage.exists(source):
     raise FileNotFoundError(f'{source} does not exist. Give a prompt file, or the folder of a run or an adapter.')
   if os.path.exists(os.path.join(source, peft.CONFIG)):
