@@ -178,3 +178,16 @@ def test_a_card_is_yaml_with_the_license_left_to_fill():
   filled = text.replace('# license: choose one, for example apache-2.0', 'license: mit')
   again = cards.card(trained.tensors, trained.about, title='words', source='runs/words', earlier=filled)
   assert 'license: mit' in again
+
+
+def test_a_file_of_a_data_set_is_fetched_alone(remote):
+  folder = remote.folder / 'datasets/acme/reviews/data'
+  folder.mkdir(parents=True)
+  (folder / 'train.jsonl').write_text('{"inputs": "a", "targets": "b"}\n')
+  (folder / 'test.jsonl').write_text('{}')
+  task = pt.FileTask('hf://datasets/acme/reviews@main/data/train.jsonl', validation=0.0)
+  assert task.split('all')[0]['targets'] == 'b' and remote.fetched == {'train.jsonl'}
+  with pytest.raises(FileNotFoundError, match=r'the data set acme/reviews has no file data/dev\.jsonl'):
+    pt.FileTask('hf://datasets/acme/reviews/data/dev.jsonl')
+  with pytest.raises(FileNotFoundError, match=r'acme/none: this account can read no dataset http.*/datasets/acme/none'):
+    pt.FileTask('hf://datasets/acme/none/a.csv')

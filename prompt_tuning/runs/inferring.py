@@ -69,7 +69,7 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
   name, whole = described.data.name, described.reads_table and described.split == 'all'
   if described.reads_lines or (whole and described.mode != 'score'):
     found = files.read_inputs(name, inputs=described.template, cut=described.cut,
-                              vocabulary=lambda: objects.vocabulary(described))
+                              vocabulary=lambda: objects.vocabulary(described), columns=described.columns)
   else:
     task = objects.task(described)
     if isinstance(task, Mixture):
