@@ -14,7 +14,7 @@ from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data import tables
 from prompt_tuning.data.row_forms import INPUTS, TARGETS, RowReader
 from prompt_tuning.data.table_files import read_lines, read_table
-from prompt_tuning.data.tasks import Example, Metric, Task, is_table
+from prompt_tuning.data.tasks import Example, Task, is_table
 from prompt_tuning.data.templates import IN_MEMORY, Row, Templates
 
 
@@ -52,14 +52,10 @@ class FileTask(Task):
   @typed
   def __init__(self, path: Any, *, inputs: str = INPUTS, targets: str = TARGETS,
                labels: Any = None, validation: Any = 0.1, test: Any = None,
-               metrics: Sequence[Metric | str] = ('accuracy',), name: str | None = None,
+               metrics: Any = ('accuracy',), name: str | None = None,
                loss_weight: str | None = None, cut: str = 'right', train_on: str | None = 'all',
                vocabulary: Any = None, columns: Mapping[str, str] | None = None):
-    metrics = [metrics] if isinstance(metrics, str) else list(metrics)
-    twice = next((metric for metric in metrics if metrics.count(metric) > 1), None)
-    if twice is not None:
-      raise ValueError(f'metrics={",".join(map(str, metrics))} names {twice} twice. Give each metric once.')
-    functions = tuple(metric_functions.get(m) if isinstance(m, str) else m for m in metrics)
+    functions = metric_functions.functions(metrics)
     make = RowReader(inputs, targets, labels, loss_weight, cut, train_on, vocabulary, columns)
     read = lambda source: make(read_rows(source))
     everything = read(path)

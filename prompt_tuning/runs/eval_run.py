@@ -34,6 +34,8 @@ class Use(Run):
     checkpoint_prompt: take the prompt from the model's checkpoint, if it holds one.
     first_values_seed: seed of a method's first values; none forbids drawing them.
     any_model: use trained tensors that were made for another model, if they fit.
+    label_words: take the likeliest of these texts instead of generating; task takes those of the task's labels.
+    label_score: what decides among them: sum of a text's log-probabilities, or mean.
   """
 
   reads_text: ClassVar[bool] = False  # a text file may be the data
@@ -45,6 +47,8 @@ class Use(Run):
   checkpoint_prompt: bool = setting(False, 'model')
   first_values_seed: Seed | None = setting(0, 'model')
   any_model: bool = setting(False, 'model')
+  label_words: tuple[str, ...] | Literal['task'] | None = setting(None, 'evaluation')
+  label_score: Literal['sum', 'mean'] = setting('sum', 'evaluation')
 
   @classmethod
   def after(cls, prompt: str | Sequence[str], given: Mapping[str, Any]) -> Self:
@@ -127,8 +131,6 @@ class EvalRun(Use):
     output: the folder for metrics and predictions; none prints the metrics only.
     examples: evaluate only this many examples, from the first; none is all.
     written_examples: how many predictions are written; none is all.
-    label_words: take the likeliest of these texts instead of generating; task takes those of the task's labels.
-    label_score: what decides among them: sum of a text's log-probabilities, or mean.
   """
 
   executor: ClassVar[str] = 'evaluating'
@@ -136,8 +138,6 @@ class EvalRun(Use):
   output: str | None = setting(None, 'output')
   examples: Positive | None = setting(None, 'data')
   written_examples: Count | None = setting(None, 'output')
-  label_words: tuple[str, ...] | Literal['task'] | None = setting(None, 'evaluation')
-  label_score: Literal['sum', 'mean'] = setting('sum', 'evaluation')
 
 
 def _require_there(prompt: str) -> None:

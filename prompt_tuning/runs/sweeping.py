@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.data.metric_values import lower_is_better
 from prompt_tuning.evaluation import reports
 from prompt_tuning.files import storage, terminal
 from prompt_tuning.runs import objects, training
@@ -110,7 +111,7 @@ def best_first(runs: Sequence[MemberRun]) -> list[MemberRun]:
     values = [math.nan if run.loss is None or 'diverged' in run.ended else run.loss for run in runs]
     return [runs[i] for i in halving.ranked(values, lower=True)]
   values = [run.best['value'] if run.best else math.nan for run in runs]
-  return [runs[i] for i in halving.ranked(values, lower=judged[0]['objective'].endswith('/loss'))]
+  return [runs[i] for i in halving.ranked(values, lower=lower_is_better(judged[0]['objective']))]
 
 
 def table(runs: Sequence[MemberRun], output: str, command: str) -> str:
