@@ -29,7 +29,7 @@ from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
 _WHOLE = ('loss', 'microbatches', 'saving', 'log_period')  # what runs share that are trained together
-_ALONE = ('stop', 'profile', 'extend', 'cache_limit', 'model_dir', 'quiet')  # what they cannot have
+_ALONE = ('stop', 'profile', 'extend', 'cache_limit', 'model_dir', 'quiet', 'tracker')  # what they cannot have
 
 
 @typed
