@@ -33,7 +33,7 @@ from prompt_tuning.training.trackers import make_tracker
 
 _PROGRAMS = {TrainRun: 'train', EvalRun: 'eval', InferRun: 'infer'}
 _TRAINED = (
-  'run.toml', 'model-info.txt', 'metrics.jsonl', 'checkpoint_{step}/state.safetensors',
+  'run.toml', 'README.md', 'model-info.txt', 'metrics.jsonl', 'checkpoint_{step}/state.safetensors',
   'numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt', 'last.safetensors', 'best.safetensors',
   'inference_eval/{task}-metrics.jsonl', 'inference_eval/{task}-{step}.jsonl', 'train/events*',
   'training_eval/{task}/events*', 'inference_eval/{task}/events*')

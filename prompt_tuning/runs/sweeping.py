@@ -13,7 +13,7 @@ from prompt_tuning.runs import objects, training
 from prompt_tuning.runs.choice import plain
 from prompt_tuning.runs.sweep_run import SweepRun
 from prompt_tuning.runs.train_run import TrainRun
-from prompt_tuning.training import halving, many
+from prompt_tuning.training import halving, many, run_files
 from prompt_tuning.training.members import require_shared
 from prompt_tuning.training.running import MemberRun
 from prompt_tuning.training.settings import Saving
@@ -72,7 +72,7 @@ class Sweep:
     found: dict[str, dict[str, float]] = {}
     for each in self.trainings.values():
       key = f'{_data_of(each.described)} {each.lengths}'
-      path = storage.join(each.described.output, training.BEFORE)
+      path = storage.join(each.described.output, run_files.BEFORE)
       if key in found and not storage.exists(path):
         storage.write_bytes(path, json.dumps(found[key]).encode())
       found.setdefault(key, each.before())

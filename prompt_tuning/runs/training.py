@@ -36,7 +36,6 @@ from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
 _IN_SCALE = ('adafactor', 'adamw')  # optimizers whose updates have the size of their rate
-BEFORE = 'before.json'  # in a run's folder: the evaluation of the frozen model alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Training:
 
   def before(self) -> dict[str, float]:
     """Returns the frozen model's own metrics; for a resumed run, those from when it began."""
-    path = storage.join(self.described.output, BEFORE)
+    path = storage.join(self.described.output, run_files.BEFORE)
     content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
     if content is not None:
       return json.loads(content)

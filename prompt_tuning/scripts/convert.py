@@ -79,7 +79,8 @@ def _convert_to_vllm(options: Any) -> None:
 def _convert(options: Any) -> None:
   from prompt_tuning import trees
   from prompt_tuning.checkpoints import peft, prompt_files, state
-  from prompt_tuning.files import hub
+  from prompt_tuning.evaluation import cards
+  from prompt_tuning.files import hub, storage
 
   unread = [f'--{name}={value}' for name in ('text', 'dtype') if (value := getattr(options, name)) is not None]
   if unread:
@@ -108,6 +109,9 @@ def _convert(options: Any) -> None:
                                 task_type=_task_type(options, tensors, about, base),
                                 embedding_scale=base.embedding_scale or 1.0, kind=options.kind, modules=modules)
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
+    title = os.path.basename(os.path.normpath(options.destination))
+    storage.write_bytes(os.path.join(options.destination, cards.README), cards.card(
+      tensors, about, title=title, source=title, base=name, library='peft').encode())
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():
     print(f'  {name} {list(array.shape)}')
