@@ -63,11 +63,11 @@ def test_a_run_records_the_name_of_its_model_not_the_folder_of_the_cache(remote)
   assert own['model'] == 'acme/tiny'
 
 
-def test_a_folder_of_the_same_name_wins_and_that_is_said_once(remote, caplog):
+def test_a_folder_of_the_same_name_wins_and_that_is_said_once(remote, capsys):
   hub._say_local.cache_clear()
   shutil.copytree(loading.find_model('t5_integers'), 'acme/tiny')
   assert loading.find_model('acme/tiny') == loading.find_model('acme/tiny') == 'acme/tiny'
-  assert caplog.text.count('acme/tiny is a folder here') == 1
+  assert capsys.readouterr().err.count('acme/tiny is a folder here') == 1
   assert remote.asked == []
 
 

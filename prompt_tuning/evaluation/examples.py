@@ -64,10 +64,15 @@ def rows(examples: Sequence[Example], vocabulary: Any, layout: Layout, lengths: 
     lengths: most tokens of 'inputs' and 'targets'.
   """
   lay_out = Preprocessor(vocabulary, layout, lengths)
-  batch = assemble([[lay_out(example)] for example in examples], row_lengths(layout, lengths))
+  laid_out, cut = [], []
+  for example in examples:
+    before = dict(lay_out.truncated)
+    laid_out.append([lay_out(example)])
+    cut.append(''.join(f', {name} cut' for name in FEATURES if lay_out.truncated[name] > before[name]))
+  batch = assemble(laid_out, row_lengths(layout, lengths))
   for i, example in enumerate(examples):
     weight = example.get('loss_weight', 1.0)
-    yield f'Example {i + 1}' + (f', loss weight {weight:g}' if weight != 1 else '')
+    yield f'Example {i + 1}{cut[i]}' + (f', loss weight {weight:g}' if weight != 1 else '')
     for stack, arrays in batch.items():
       if isinstance(arrays, Mapping):
         row = {name: np.asarray(array[i]) for name, array in arrays.items()}

@@ -6,13 +6,13 @@ HF_TOKEN, HF_ENDPOINT and others. Of a repository only the files are fetched tha
 
 import functools
 import importlib.util
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-_LOG = logging.getLogger(__name__)
+from prompt_tuning.files import terminal
+
 _ID = re.compile(r'([A-Za-z0-9][\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?')
 _FILE = re.compile(r'\.(npy|npz|safetensors|jsonl?|toml|tsv|csv|parquet|txt|gz|model|gin|pt|pth|bin|ckpt)$')
 _SNAPSHOT = re.compile(r'(?:models|datasets)--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\]\w+')
@@ -142,7 +142,7 @@ def _parsed(name: str) -> tuple[str, str | None]:
 
 @functools.cache
 def _say_local(path: str) -> None:
-  _LOG.warning('%s is a folder here: it is read, not the repository of this name on the Hugging Face hub.', path)
+  terminal.say(f'{path} is a folder here: it is read, not the repository of this name on the Hugging Face hub.')
 
 
 def _explain(name: str, kind: str, error: Exception, *, writing: bool = False) -> NoReturn:

@@ -27,8 +27,10 @@ def test_a_row_shows_prompt_padding_and_what_is_learnt(layout, lines):
 
 def test_the_middle_of_a_long_row_is_left_out():
   long = [{'inputs': [5] * 100, 'targets': [8]}]
-  (_, line) = examples.rows(long, VOCABULARY, CausalLayout(2), {'inputs': 100, 'targets': 2})
+  (head, line) = examples.rows(long, VOCABULARY, CausalLayout(2), {'inputs': 100, 'targets': 2})
+  assert head == 'Example 1'
   assert '[… 43 more …]' in line and line.endswith('«8 1»')
+  assert next(examples.rows(long, VOCABULARY, CausalLayout(2), {'inputs': 50, 'targets': 2})) == 'Example 1, inputs cut'
 
 
 def test_a_histogram_counts_every_length_once():
