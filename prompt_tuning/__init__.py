@@ -28,6 +28,7 @@ _HOME = {
   'Adafactor': 'training.optimizers', 'AdamW': 'training.optimizers',
   'nearest_words': 'evaluation.nearest_words', 'similarities': 'evaluation.similarities',
   'recycle': 'evaluation.recycling',
+  'distill': 'runs.distilling', 'Study': 'distilling.settings',
   'tune': 'api', 'tune_many': 'api', 'evaluate': 'api', 'rank_sources': 'api',
 }
 __all__ = sorted(_HOME)

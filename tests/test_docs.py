@@ -32,7 +32,7 @@ from prompt_tuning.evaluation import saved
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import find_model, random_model, save_model
 from prompt_tuning.models.positions import Rotary
-from prompt_tuning.programs import command, dry_run
+from prompt_tuning.programs import command, distill, dry_run
 from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.scripts import transfer
@@ -148,6 +148,10 @@ def place(tmp_path, toys, monkeypatch):
   write_state(str(tmp_path / 'runs/scales/best.safetensors'),
               trees.flatten(Scales().initialise(jax.random.key(0), model)), {})
   shutil.copytree(tmp_path / 'runs/reviews', tmp_path / 'runs/films')
+  (tmp_path / 'runs/manual').mkdir()
+  write_state(str(tmp_path / 'runs/manual/best.safetensors'), {
+    f'decoder/prefix/{part}': np.ones((2, 4, 2, 6), np.float32) for part in ('keys', 'values')},
+              {'frozen': 1, 'made_for': {'family': 'llama', 'width': 12, 'layers': [2], 'vocabulary': 265}})
   (tmp_path / 'runs/chat').mkdir()
   saved.SavedPrompt(np.ones((2, 12), np.float32), path='decoder/prompt/prompt/prompt').save(
     str(tmp_path / 'runs/chat/best.safetensors'))
@@ -218,6 +222,8 @@ def run_command(words, toys):
     return named_flags(arguments, ROOT / 'prompt_tuning/scripts/recycle.py')
   if words[:2] == ['prompt-tuning', 'serve']:  # tests/serving starts it
     return named_flags(arguments, ROOT / 'prompt_tuning/programs/serve.py')
+  if words[:2] == ['prompt-tuning', 'distill']:  # tests/runs/test_distill_command.py runs it
+    return 0 if distill.describe(arguments[1:]) else 2
   if program == 'prompt-tuning' and arguments[0] in ('sweep', 'find-rate'):
     return command.main([*arguments, '--dry_run'])
   if program == 'prompt-tuning':

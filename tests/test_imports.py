@@ -20,7 +20,7 @@ LAYERS = {name: layer for layer, names in enumerate((
   ('tuning', 'prompts', 'decoding', 'losses', 'checkpoints', 'data'),
   ('models',),
   ('evaluation',),
-  ('training', 'serving', 't5x_plugin'),
+  ('training', 'serving', 'distilling', 't5x_plugin'),
   ('runs',),
 )) for name in names}
 PROGRAMS = 6

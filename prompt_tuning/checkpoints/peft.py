@@ -36,6 +36,13 @@ class Adapter(Stored):
     """Returns True if the adapter belongs to modules of its base model, so that it is read with their names."""
     return self.kind in peft_tuners.KINDS
 
+  @property
+  def about(self) -> dict[str, Any]:
+    """What files of this package keep of the adapter: its kind, and how many rows of a cartridge are frozen."""
+    given = self.config.get('num_frozen_tokens')
+    frozen = 0 if self.kind != peft_prompts.CARTRIDGE else 1 if given is None else given
+    return {'peft_type': self.kind, **({'frozen': frozen} if frozen else {})}
+
   def trained(self, *, encoder_decoder: bool | None = None, width: int | None = None, layers: int | None = None,
               kv_heads: int | None = None, head_dim: int | None = None, embedding_scale: float = 1.0,
               task: int | None = None, modules: Modules | None = None) -> Flat:
@@ -82,7 +89,7 @@ def read_adapter(folder: str) -> Adapter:
 
 def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, kind: str = peft_prompts.PROMPTS[0],
                   base_model_name_or_path: str | None = None, embedding_scale: float = 1.0,
-                  modules: Modules | None = None) -> dict[str, Any]:
+                  modules: Modules | None = None, frozen: int = 0) -> dict[str, Any]:
   """Writes a folder that PEFT loads; returns its config.
 
   Args:
@@ -94,6 +101,7 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
     base_model_name_or_path: the base model's name in PEFT's config.
     embedding_scale: as in `Adapter.trained`.
     modules: likewise.
+    frozen: how many first rows of a prefix are frozen: with any, it is a cartridge.
 
   Raises:
     ValueError: PEFT has no format for these tensors.
@@ -108,7 +116,7 @@ def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, ki
                      'one of them.')
   arrays = {name: np.asarray(array, np.float32) for name, array in trained.items()}
   config, stored = peft_prompts.form(arrays, encoder_decoder=task_type == SEQ_2_SEQ, kind=kind,
-                                     embedding_scale=embedding_scale)
+                                     embedding_scale=embedding_scale, frozen=frozen)
   if not config:
     config, stored = peft_tuners.form(arrays, modules)
   if not config:

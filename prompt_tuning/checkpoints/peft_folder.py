@@ -9,7 +9,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays, write_json
 from prompt_tuning.files import storage
-from prompt_tuning.files.json_files import Fields, Layers, Size, fields_of, read_object
+from prompt_tuning.files.json_files import Count, Fields, Layers, Size, fields_of, read_object
 
 SEQ_2_SEQ, CAUSAL = 'SEQ_2_SEQ_LM', 'CAUSAL_LM'
 CONFIG, ARRAYS = 'adapter_config.json', 'adapter_model.safetensors'
@@ -20,6 +20,7 @@ class _Config(Fields):
   peft_type: str
   task_type: str | None = None
   num_virtual_tokens: Size | None = None
+  num_frozen_tokens: Count | None = None
   num_layers: Layers | None = None
   num_attention_heads: Size | None = None
   token_dim: Size | None = None

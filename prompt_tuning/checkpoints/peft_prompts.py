@@ -10,6 +10,8 @@ If a model scales its embedding (Gemma), it also scales a prompt of this package
 In a decoder-only model, layer i uses slot i. In an encoder-decoder, PEFT's decoder layer i uses slot (2 i) mod L, so
 for an even L half of the slots are never read; this file does the same, so that outputs are equal. L is then the
 encoder's number of layers; the decoder may have fewer. Files hold the output of a reparameterisation network only.
+
+A prefix whose first rows are frozen is a CARTRIDGE, whose config says how many (`num_frozen_tokens`).
 """
 
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 
 from prompt_tuning.checkpoints import peft_multitask
 from prompt_tuning.checkpoints.peft_folder import ARRAYS, CONFIG, Stored
-from prompt_tuning.names import printable
+from prompt_tuning.names import printable, require_number
 from prompt_tuning.types import Flat
 
 ENCODER_PROMPT, DECODER_PROMPT = 'encoder/prompt/prompt/prompt', 'decoder/prompt/prompt/prompt'
@@ -26,7 +28,8 @@ PREFIX_KEYS, PREFIX_VALUES = 'decoder/prefix/keys', 'decoder/prefix/values'
 EMBEDDINGS = 'prompt_embeddings'
 _MULTITASK = peft_multitask.KIND
 PROMPTS = ('PROMPT_TUNING', 'P_TUNING', 'CPT', _MULTITASK)
-PREFIXES = ('PREFIX_TUNING', 'CARTRIDGE')
+CARTRIDGE = 'CARTRIDGE'
+PREFIXES = ('PREFIX_TUNING', CARTRIDGE)
 _KEYS = {_MULTITASK: set(peft_multitask.STORED.values())}  # other kinds hold only `EMBEDDINGS`
 
 
@@ -51,7 +54,8 @@ def read(adapter: Stored, *, encoder_decoder: bool | None, width: int | None, la
   return {ENCODER_PROMPT if encoder_decoder else DECODER_PROMPT: prompt}
 
 
-def form(arrays: Flat, *, encoder_decoder: bool, kind: str, embedding_scale: float) -> tuple[dict[str, Any], Flat]:
+def form(arrays: Flat, *, encoder_decoder: bool, kind: str, embedding_scale: float,
+         frozen: int = 0) -> tuple[dict[str, Any], Flat]:
   """Returns the config and arrays of PEFT for a prompt or prefix; ({}, {}) of other tensors."""
   prompt = ENCODER_PROMPT if encoder_decoder else DECODER_PROMPT
   config, stored = peft_multitask.form(arrays, prompt.partition('/')[0], embedding_scale)
@@ -61,7 +65,7 @@ def form(arrays: Flat, *, encoder_decoder: bool, kind: str, embedding_scale: flo
   if arrays.keys() == {prompt}:
     config, embeddings = _prompt_form(arrays[prompt] * np.float32(embedding_scale), kind)
   elif arrays.keys() == {PREFIX_KEYS, PREFIX_VALUES}:
-    config, embeddings = _prefix_form(arrays[PREFIX_KEYS], arrays[PREFIX_VALUES], encoder_decoder)
+    config, embeddings = _prefix_form(arrays[PREFIX_KEYS], arrays[PREFIX_VALUES], encoder_decoder, frozen)
   return config, {EMBEDDINGS: embeddings} if config else {}
 
 
@@ -145,7 +149,8 @@ def _prompt_form(prompt: np.ndarray, kind: str) -> tuple[dict[str, Any], np.ndar
           'num_transformer_submodules': 1}, np.ascontiguousarray(prompt)
 
 
-def _prefix_form(keys: np.ndarray, values: np.ndarray, encoder_decoder: bool) -> tuple[dict[str, Any], np.ndarray]:
+def _prefix_form(keys: np.ndarray, values: np.ndarray, encoder_decoder: bool,
+                 frozen: int) -> tuple[dict[str, Any], np.ndarray]:
   if keys.shape != values.shape or keys.ndim != 4 or 0 in keys.shape:
     raise ValueError(f'The prefix has keys {list(keys.shape)} and values {list(values.shape)}; expected [L, P, H, K] '
                      'for both. Give a single prefix: a PEFT adapter holds one.')
@@ -159,7 +164,10 @@ def _prefix_form(keys: np.ndarray, values: np.ndarray, encoder_decoder: bool) ->
                      f'{layers} of the file, so layers i and i + {layers // 2} cannot differ, but here they do. '
                      "Expected an odd number of layers. Keep this package's file: PEFT cannot run this prefix.")
   embeddings = slots.transpose(2, 0, 1, 3, 4).reshape(length, -1)  # [P, L * 2 * H * K]
-  return {'peft_type': 'PREFIX_TUNING', 'num_virtual_tokens': length, 'num_layers': layers, 'prefix_projection': False,
+  require_number('frozen', frozen, least=0, most=length, whole=True)
+  own = ({'peft_type': CARTRIDGE, 'num_frozen_tokens': frozen} if frozen else
+         {'peft_type': 'PREFIX_TUNING', 'prefix_projection': False})
+  return {**own, 'num_virtual_tokens': length, 'num_layers': layers,
           'num_attention_heads': heads, 'token_dim': heads * head_dim,
           'num_transformer_submodules': 2 if encoder_decoder else 1}, np.ascontiguousarray(embeddings)
 

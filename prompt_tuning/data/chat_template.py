@@ -14,6 +14,10 @@ _CONFIG = 'tokenizer_config.json'
 _REASONING = ('reasoning_content', 'thinking', 'reasoning')  # names of one field of a message
 
 
+class NoTemplate(ValueError):
+  """A model's folder has no chat template."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ChatTemplate:
   """A template of jinja2.
@@ -36,7 +40,8 @@ class ChatTemplate:
       folder: local or `gs://`; '' stands for a vocabulary without one.
 
     Raises:
-      ValueError: there is none, or a file is damaged.
+      NoTemplate: there is none.
+      ValueError: a file is damaged.
     """
     path, config = storage.join(folder, FILE), storage.join(folder, _CONFIG)
     source = None
@@ -48,7 +53,7 @@ class ChatTemplate:
     elif folder and storage.exists(config):
       path, source = config, _named(config)
     if source is None:
-      raise ValueError(
+      raise NoTemplate(
         f'{folder or "The vocabulary"} has no chat template, so a conversation cannot be written as a text: looked for '
         f'{FILE} and for chat_template in {_CONFIG}. Use the folder of a chat model, copy its template there, or give '
         'rows of plain texts: the columns inputs and targets, or prompt and completion.')

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,14 @@ _MOST = 20_000  # examples that are read; of more, evenly spaced ones
 _DECIDING = ('inputs', 'targets', 'loss_weight', 'inputs_ends', 'targets_ends', 'targets_end')
 
 
-def digest(task: Task | Mixture, split: str) -> str:
-  """Returns a digest of what a split teaches: names, rates, numbers of examples, and the examples."""
+def digest(task: Task | Mixture, split: str, fields: Sequence[str] = ()) -> str:
+  """Returns a digest of what a split teaches: names, rates, numbers of examples, and the examples.
+
+  Args:
+    task: the task.
+    split: its split.
+    fields: further keys of an example that decide, see `Loss.fields`.
+  """
   found = hashlib.sha256()
   for part, rate in task.parts(split):
     examples = part.split(split)
@@ -24,6 +31,10 @@ def digest(task: Task | Mixture, split: str) -> str:
       example = examples[int(i)]
       kept = {name: example[name] for name in _DECIDING if name in example}
       found.update(json.dumps(kept, default=_plain, sort_keys=True).encode())
+      if fields:
+        from prompt_tuning.data import records  # loads array_record
+
+        records.update(found, {name: example.get(name) for name in fields})
   return found.hexdigest()[:16]
 
 

@@ -54,6 +54,7 @@ class TrainBatches:
     block: how many examples are packed or sorted together; None means at least 1024.
     prompts: the names of the tasks that have prompts of their own, in the order of `prompt_ids`; () if all rows use the
       first.
+    fields: further keys of an example that the loss reads, see `Loss.fields`.
 
   Attributes:
     lengths: array lengths of the batch: T for 'encoder', S for 'decoder'; with buckets, the longest. With packing,
@@ -64,13 +65,13 @@ class TrainBatches:
   def __init__(self, task: Task | Mixture, vocabulary: Vocabulary, layout: layouts.Layout, *,
                lengths: Mapping[str, int], batch_size: int, seed: int = 0, packed: bool = False,
                buckets: Sequence[int] | None = None, rows: slice = slice(None), split: str = 'train',
-               side: str = 'right', block: int | None = None, prompts: Sequence[str] = ()):
+               side: str = 'right', block: int | None = None, prompts: Sequence[str] = (), fields: Sequence[str] = ()):
     self._stream, self._numbered = stream(task, split, seed, prompts), bool(prompts)
     if layout.in_front:  # what comes before a row belongs to all its examples
       empty = not getattr(vocabulary, 'start', ()) and has_empty_inputs(task, split)
       layout = dataclasses.replace(layout, within=empty or layout.within or (packed and len(prompts) > 1))
     self.in_front = layout.in_front
-    self._preprocess = Preprocessor(vocabulary, layout, lengths)
+    self._preprocess = Preprocessor(vocabulary, layout, lengths, fields)
     self.lengths = row_lengths(layout, lengths)
     self._batch_size, self._side, self._seed = batch_size, side, seed
     self._block_size = block or BLOCK
@@ -183,11 +184,11 @@ class EvalBatches:
   """
 
   def __init__(self, examples: Sequence[Example], vocabulary: Vocabulary, members: Sequence[tuple[int, layouts.Layout]],
-               *, lengths: Mapping[str, int], batch_size: int, side: str):
+               *, lengths: Mapping[str, int], batch_size: int, side: str, fields: Sequence[str]):
     self.heed: Callable[[], None] = lambda: None
     prefixed = any(layout.prefixed for _, layout in members)
     preprocess = Preprocessor(vocabulary, dataclasses.replace(members[0][1], prefixed=prefixed), lengths)
-    self.examples = examples
+    self.examples, self._fields = examples, fields
     # Without targets, as for prediction, the decoder has only the end token.
     self._ids = [preprocess.ids({'targets': ''} | example) for example in examples]
     within = not all(len(inputs) for inputs, _ in self._ids) or len({layout.in_front for _, layout in members}) > 1
@@ -218,7 +219,7 @@ class EvalBatches:
 
   def weighted(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
     """Yields the batches with the weights of training, for the loss."""
-    lay_out = lambda layout, i, **prompt: weighted(layout, *self._ids[i], self.examples[i], **prompt)
+    lay_out = lambda layout, i, **prompt: weighted(layout, *self._ids[i], self.examples[i], self._fields, **prompt)
     return self._batches(lay_out, 'row_lengths', self._side)
 
   def questions(self) -> Iterator[tuple[Batch, Sequence[Example]]]:
@@ -249,7 +250,7 @@ class EvalBatches:
 def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary,
                  layout: layouts.Layout | Sequence[tuple[int, layouts.Layout]], *, batch_size: int,
                  lengths: Mapping[str, int] | None = None, num_examples: int | None = None,
-                 side: str = 'right') -> EvalBatches:
+                 side: str = 'right', fields: Sequence[str] = ()) -> EvalBatches:
   """Returns the batches to evaluate or predict `examples`.
 
   Args:
@@ -263,6 +264,7 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary,
       targets stays as given, since generations may be that long.
     num_examples: the maximum number of examples, from the first; None means all.
     side: the padding side.
+    fields: further keys of an example that the loss of `weighted` batches reads.
   """
   if num_examples is None and hasattr(examples, 'draw'):
     raise ValueError('The split to evaluate is endless. Choose another split, or set num_examples.')
@@ -272,7 +274,8 @@ def eval_batches(examples: Sequence[Example], vocabulary: Vocabulary,
   chosen = [examples[i] for i in range(count)]
   members = [(0, layout)] if isinstance(layout, layouts.Layout) else layout
   members = [(number, dataclasses.replace(each, cached=False)) for number, each in members]  # texts are read once
-  return EvalBatches(chosen, vocabulary, members, lengths=lengths or {}, batch_size=batch_size, side=side)
+  return EvalBatches(chosen, vocabulary, members, lengths=lengths or {}, batch_size=batch_size, side=side,
+                     fields=fields)
 
 
 def stream(task: Task | Mixture, split: str, seed: int, prompts: Sequence[str] = ()) -> grain.MapDataset:

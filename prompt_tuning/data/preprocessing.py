@@ -2,7 +2,7 @@
 
 import collections
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
+from prompt_tuning.rows.target_fields import with_fields
 from prompt_tuning.rows.turns import Turns
 
 FEATURES = ('inputs', 'targets')
@@ -21,25 +22,26 @@ class Preprocessor:
   The end token is appended after truncation, as in SeqIO: a text that is too long loses its last tokens, never its end
   token. Of a text that a template made, the columns' texts are cut, not the template's words; of a conversation, whole
   turns. An array of ids is used unchanged, except that a missing end token is added. `tasks` lists the keys of an
-  example that have a meaning.
+  example that have a meaning. `fields` names further keys, whose values the loss reads for each target.
 
   Attributes:
     truncated: how many 'inputs' and 'targets' were truncated, of how many 'examples'.
   """
 
-  def __init__(self, vocabulary: Vocabulary, layout: layouts.Layout, lengths: Mapping[str, int]):
+  def __init__(self, vocabulary: Vocabulary, layout: layouts.Layout, lengths: Mapping[str, int],
+               fields: Sequence[str] = ()):
     wrong = {name: length for name, length in lengths.items() if name not in FEATURES or length < 1}
     if wrong:
       raise ValueError(f'The feature lengths {wrong} are not valid. Give lengths for inputs and targets only, each at '
                        'least 1 (the end token).')
     self._vocabulary = vocabulary
     self._layout = layout
-    self._lengths = dict(lengths)
+    self._lengths, self._fields = dict(lengths), fields
     self.truncated = collections.Counter(inputs=0, targets=0, examples=0)
 
   def __call__(self, example: Example, prompt_id: int = 0) -> layouts.Segment:
     """Returns the laid-out example, which uses the prompt of this number."""
-    return weighted(self._layout, *self.ids(example), example, prompt_id=prompt_id)
+    return weighted(self._layout, *self.ids(example), example, self._fields, prompt_id=prompt_id)
 
   def ids(self, example: Example) -> tuple[list[int], list[int]]:
     """Returns the token ids of inputs and targets."""
@@ -73,10 +75,25 @@ class Preprocessor:
     return started(ids, self._vocabulary) if feature == 'inputs' and isinstance(value, str) else ids
 
 
-def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example, **prompt: Any) -> layouts.Segment:
-  """Returns a laid-out example with the weights of training, also those of the assistant's turns within its input."""
-  return layout.example(inputs, targets, loss_weight=loss_weight(example),
-                        input_weights=getattr(inputs, 'weights', None), **prompt)
+def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example, fields: Sequence[str] = (),
+             **prompt: Any) -> layouts.Segment:
+  """Returns a laid-out example with the weights of training, also those of the assistant's turns within its input.
+
+  Args:
+    layout: the positions of tokens and prompt.
+    inputs: token ids.
+    targets: likewise.
+    example: the example.
+    fields: names of further keys of it, with a value for each target.
+    prompt: see `Layout.example`.
+  """
+  found = layout.example(inputs, targets, loss_weight=loss_weight(example),
+                         input_weights=getattr(inputs, 'weights', None), **prompt)
+  missing = next((name for name in fields if name not in example), None)
+  if missing is not None:
+    raise ValueError(f'An example has no {missing!r}, which the loss reads; found {", ".join(map(repr, example))}. '
+                     'Give data with it, such as the teacher file of a distilled document, or choose another loss.')
+  return with_fields(found, {name: example[name] for name in fields}, vocab_size=layout.vocab_size) if fields else found
 
 
 def stand_in(vocabulary: Vocabulary, layout: layouts.Layout) -> list[int]:

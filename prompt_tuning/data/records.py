@@ -26,14 +26,20 @@ def decode(record: bytes) -> Example:
 
 def write(path: str, examples: Iterable[Example]) -> int:
   """Writes the examples in order, and a digest of the file beside it; returns how many."""
+  count = write_alone(path, examples)
+  with open(f'{os.fspath(path)}.sha256', 'w', encoding='ascii') as file:
+    file.write(_digest(path))
+  return count
+
+
+def write_alone(path: str, examples: Iterable[Example]) -> int:
+  """Does the same without a digest."""
   writer = array_record_module.ArrayRecordWriter(os.fspath(path), _OPTIONS)
   count = 0
   for example in examples:
     writer.write(encode(example))
     count += 1
   writer.close()
-  with open(f'{os.fspath(path)}.sha256', 'w', encoding='ascii') as file:
-    file.write(_digest(path))
   return count
 
 

@@ -34,8 +34,9 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
         options: Mapping[str, Any] | None = None) -> Task | Mixture:
   """Returns the task or mixture of this name: one added to `tasks` or to SeqIO, an integer task, or a file.
 
-  The columns of a JSONL, TSV or CSV file must be called `inputs` and `targets`, or be those of conversations;
-  `files.FileTask` reads others.
+  A file that ends in .teacher holds the examples and scores of a distilled document (`teacher_files`). The columns of a
+  JSONL, TSV or CSV file must be called `inputs` and `targets`, or be those of conversations; `files.FileTask` reads
+  others.
 
   Args:
     name: the name that users type.
@@ -55,6 +56,10 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
     return _made(name, tuple(sorted((options or {}).items())))
   if is_table(name):
     return files.FileTask(name, vocabulary=vocabulary)
+  if name.endswith('.teacher'):
+    from prompt_tuning.data import teacher_files  # loads array_record
+
+    return teacher_files.task(name)
   if name == integers.MIXTURE:
     return integers.mixture()
   if any(part in integers.NAMES for part in name.split('+')):

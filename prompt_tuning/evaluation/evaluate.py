@@ -233,7 +233,7 @@ def evaluate_loss(model: LanguageModel, conditioning: Conditioning, layout: Layo
   for each, _ in task.parts(split):
     limit = None if steps is None else steps * batch_size
     batches = eval_batches(each.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
-                           num_examples=limit)
+                           num_examples=limit, fields=loss.fields)
     batches.heed = heed or batches.heed
     _require_targets(each, split, batches.examples)
     for batch, _ in batches.weighted():

@@ -58,7 +58,7 @@ def _adapter(tensors: Flat, about: Mapping[str, Any], base: Any, folder: str) ->
   scale = made_for['width']**0.5 if str(made_for.get('family')).startswith('gemma') else 1.0
   task = peft.SEQ_2_SEQ if len(made_for['layers']) > 1 else peft.CAUSAL
   peft.write_adapter(adapter, tensors, task_type=task, embedding_scale=scale,
-                     base_model_name_or_path=base if isinstance(base, str) else None)
+                     base_model_name_or_path=base if isinstance(base, str) else None, frozen=about.get('frozen', 0))
   return {file: _read(adapter, file) for file in sorted(os.listdir(adapter))}
 
 

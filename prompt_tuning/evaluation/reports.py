@@ -96,6 +96,15 @@ def loss_by_rate(points: Sequence[tuple[float, float]], path: str) -> str:
   return _saved(figure, path)
 
 
+def bars(figures: Mapping[str, Mapping[str, float]], path: str) -> str:
+  """Plots name -> figure of each thing, a chart of bars for each name, as a PNG. Raises ImportError: no matplotlib."""
+  figure, axes = _pyplot().subplots(1, len(figures), figsize=(4 * len(figures), 3), layout='constrained', squeeze=False)
+  for axis, (name, values) in zip(axes[0], figures.items(), strict=True):
+    axis.bar_label(axis.bar(list(values), list(values.values()), color='tab:blue'), fmt='{:,.4g}')
+    axis.set_title(name)
+  return _saved(figure, path)
+
+
 def attention_grid(weights: Any, tokens: Sequence[str], path: str, *, front: int = 0, borders: Sequence[int] = (),
                    rescaled: bool = False, title: str = '', names: Sequence[str] | None = None) -> str:
   """Plots the attention of every layer (rows) and head (columns) as heat maps, as a PNG.

@@ -270,7 +270,7 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
     head_dim=head_dim, embedding_scale=facts.embedding_scale,
     modules=modules_of(get_family(facts.family).rules(), trees.flatten(model.params)) if adapter.changes_modules
     else None)
-  return Trained(tensors, {'peft_type': adapter.kind})
+  return Trained(tensors, adapter.about)
 
 
 @typed

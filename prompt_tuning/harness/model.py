@@ -7,7 +7,7 @@ from typing import Any
 import prompt_tuning as pt
 from prompt_tuning.data.vocabulary import started
 from prompt_tuning.decoding.samplers import Sampling
-from prompt_tuning.files import json_files
+from prompt_tuning.models.window import longest_row
 from prompt_tuning.names import require_known, require_number
 
 try:
@@ -17,7 +17,6 @@ try:
 except ImportError as error:
   raise ImportError("Evaluation with lm-evaluation-harness needs its package: `pip install '.[harness]'`.") from error
 
-_POSITIONS = ('n_positions', 'max_position_embeddings')  # of a config.json
 _LONGEST = 2048  # tokens, if no file says
 _TOKENS = 256  # generated, if a task does not say
 _GENERATION = ('until', 'max_gen_toks', 'do_sample', 'temperature', 'top_k', 'top_p', 'min_p')
@@ -58,7 +57,7 @@ class PromptedLM(TemplateLM):
 
     self._model, self._prompt = model, None if prompt is None else as_trained(prompt, model)
     self.batch_size, self._seed = batch_size, seed
-    self.max_length = max_length or _longest(model)
+    self.max_length = max_length or longest_row(model) or _LONGEST
     self.backend = 'seq2seq' if model.prompted == 'encoder' else 'causal'
 
   @classmethod
@@ -193,11 +192,3 @@ class PromptedLM(TemplateLM):
       for number, result in zip(part, run([requests[number] for number in part]), strict=True):
         found[number] = result
     return found
-
-
-def _longest(model: Any) -> int:
-  """Returns the most tokens of a model's rows, as its `config.json` says."""
-  path = os.path.join(model.path, 'config.json')
-  stored = json_files.read_object(path) if os.path.isfile(path) else {}
-  stored = stored.get('text_config') or stored
-  return next((stored[name] for name in _POSITIONS if isinstance(stored.get(name), int)), _LONGEST)

@@ -25,8 +25,8 @@ class Loss:
     z_loss: pulls the log of the softmax's sum towards 0. Used by cross-entropy only.
     label_smoothing: share of probability given to all other tokens. Used by cross-entropy only.
     normalizing_factor: divisor of the sum: None (no division), a number, or 'tokens' for the sum of weights.
-    function: `(outputs, targets, weights) -> (sum, sums)` as in this package, with `functools.partial` for its other
-      arguments; None means cross-entropy.
+    function: `(outputs, targets, weights, *fields) -> (sum, sums)` as in this package, with `functools.partial` for its
+      other arguments; None means cross-entropy.
     of: the model output that the loss reads: 'logits' or, for a loss that compares rows, 'hidden', the output of the
       last norm.
 
@@ -75,13 +75,22 @@ class Loss:
 
   def _sums(self, function: LossFunction, hidden: Array, batch: Batch,
             project: Callable[[Array], Array]) -> tuple[Array, dict[str, Array]]:
-    rows = target_rows(batch)
-    targets, weights = rows['targets'], rows['loss_weights']
+    arrays = self._read(batch)
     if self.of == 'hidden':
-      return function(hidden, targets, weights)
+      return function(hidden, *arrays)
     if getattr(self._plain, 'over_positions', False):
-      return sum_at_targets(function, project, hidden, weights, targets, weights)
-    return function(project(hidden), targets, weights)
+      _, weights, *_ = arrays
+      return sum_at_targets(function, project, hidden, weights, *arrays)
+    return function(project(hidden), *arrays)
+
+  def _read(self, batch: Batch) -> list[Array]:
+    """Returns what the function reads of a batch: targets, weights and its fields."""
+    rows = target_rows(batch)
+    missing = next((name for name in self.fields if name not in rows), None)
+    if missing is not None:
+      raise ValueError(f'The loss {self.name} reads {", ".join(self.fields)} of every example, but the batch has no '
+                       f'{missing}. Give the batches fields=loss.fields, and examples that have them.')
+    return [rows[name] for name in ('targets', 'loss_weights', *self.fields)]
 
   def scale(self, weights: Array) -> Array:
     """Returns the factor for the summed loss and gradient, given the sum of weights."""
@@ -104,8 +113,12 @@ class Loss:
   def check(self, batch: Batch) -> None:
     """Raises ValueError if the targets of a batch on the host are not valid for the function."""
     if self.checks:
-      rows = target_rows(batch)
-      self._plain.check(rows['targets'], rows['loss_weights'], **getattr(self.function, 'keywords', {}))
+      self._plain.check(*self._read(batch), **getattr(self.function, 'keywords', {}))
+
+  @property
+  def fields(self) -> tuple[str, ...]:
+    """Further fields of an example's targets that the function reads, by name."""
+    return tuple(getattr(self._plain, 'fields', ()))
 
   @property
   def _plain(self) -> LossFunction:
@@ -125,8 +138,9 @@ class Loss:
 def averages(sums: Mapping[str, Any]) -> dict[str, float]:
   """Returns the averages over target tokens, by their weights, from a step's sums: loss, its parts, token accuracy.
 
-  Only cross-entropy has the two parts; 'token_accuracy', the share of the given targets' tokens that the model predicts
-  (0 to 1), is absent if the sums lack 'correct'. A task's 'accuracy' is that of whole predictions, in percent.
+  Only cross-entropy has the two parts, and only distillation 'divergence', from the teacher; 'token_accuracy', the
+  share of the given targets' tokens that the model predicts (0 to 1), is absent if the sums lack 'correct'. A task's
+  'accuracy' is that of whole predictions, in percent.
   """
   weights = float(sums['weights']) or 1.0
   loss = float(sums['loss'])
@@ -134,6 +148,8 @@ def averages(sums: Mapping[str, Any]) -> dict[str, float]:
   if 'z_loss' in sums:
     z_loss = float(sums['z_loss'])
     found |= {'cross_ent_loss': (loss - z_loss) / weights, 'z_loss': z_loss / weights}
+  if 'entropy' in sums:
+    found['divergence'] = (loss - float(sums['entropy'])) / weights
   if 'correct' in sums:
     found['token_accuracy'] = float(sums['correct']) / weights
   return found

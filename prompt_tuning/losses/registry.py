@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prompt_tuning.losses.cross_entropy import cross_entropy
+from prompt_tuning.losses.distillation import distillation
 from prompt_tuning.losses.loss import Loss, LossFunction
 from prompt_tuning.losses.margin import margin
 from prompt_tuning.losses.pairwise_cosine import pairwise_cosine
@@ -14,6 +15,7 @@ from prompt_tuning.names import Registry, require_known
 
 LOSSES: Registry = Registry('loss', {
   'cross_entropy': cross_entropy,
+  'distillation': distillation,
   'margin': margin,
   'pairwise_cosine': pairwise_cosine,
   'pairwise_distance': pairwise_distance,

@@ -36,6 +36,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
   'sweep': ('trains many prompts in one run: several values of any flag of train, or named runs of a file',
             'prompt_tuning.programs.sweep'),
+  'distill': ('distils a document into keys and values, a cartridge, or into a prompt',
+              'prompt_tuning.programs.distill'),
   'find-rate': ('trains a few steps with many learning rates at once, and advises one',
                 'prompt_tuning.programs.find_rate'),
   'serve': ('serves a frozen model and its prompts over HTTP', 'prompt_tuning.programs.serve'),

@@ -65,7 +65,7 @@ def batch_of(run: TrainRun, frozen: outline.Outline, task: Any) -> Any:
   """Returns shapes and types of a run's batches; of the longest, if their lengths differ."""
   layout = frozen.layout(training.method_of(run, frozen).layout())
   row = next(TrainBatches(task, frozen.vocabulary, layout, lengths=training.lengths(run, frozen, task)[0], batch_size=1,
-                          packed=run.packed, split=run.split))
+                          packed=run.packed, split=run.split, fields=objects.loss(run, frozen.vocabulary).fields))
   batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.batch_size, *x.shape[1:]), x.dtype), row)
   if layout.cached:
     rows, length = batch['context']['tokens'].shape

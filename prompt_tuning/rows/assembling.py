@@ -13,6 +13,7 @@ _STACK = {'tokens': (0, np.int32), 'segments': (0, np.int32), 'positions': (0, n
 _TARGETS = {'targets': (0, np.int32), 'loss_weights': (0, np.float32)}
 _MEMORY = {'memory_segments': (0, np.int32)}
 _OPTIONAL = {'prompt_slots': (-1, np.int32), 'bidirectional': (0, np.int32), 'features': (0, np.float32)}
+_KNOWN = {*_STACK, *_TARGETS, *_MEMORY, *_OPTIONAL}  # others are fields that a loss reads
 
 
 def target_stack(stacks: Mapping[str, Any]) -> str:
@@ -47,8 +48,10 @@ def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, s
   first = next((row[0] for row in rows if row), {})
   fields = dict.fromkeys(lengths, _STACK)
   fields[target_stack(first)] = _STACK | _TARGETS | (_MEMORY if 'encoder' in lengths else {})
-  fields = {stack: wanted | {name: _OPTIONAL[name] for name in first.get(stack, ()) if name in _OPTIONAL}
-            for stack, wanted in fields.items()}
+  further = {name: np.shape(array)[1:] for name, array in first.get(target_stack(first), {}).items()
+             if name not in _KNOWN}
+  fields = {stack: wanted | {name: _OPTIONAL.get(name, (0, array.dtype)) for name, array in first.get(stack, {}).items()
+                             if name in _OPTIONAL or name in further} for stack, wanted in fields.items()}
   batch: Batch = {
     stack: {name: np.full((count, lengths[stack], *np.shape(first.get(stack, {}).get(name))[1:]), fill, dtype)
             for name, (fill, dtype) in wanted.items()}
@@ -56,6 +59,8 @@ def assemble(rows: Sequence[Sequence[Segment]], lengths: Mapping[str, int], *, s
   batch['prompt_ids'] = np.zeros((count, max([1, *map(len, rows)])), np.int32)
   batch['example_ids'] = first_id + np.arange(count, dtype=np.int32) // members
   for b, examples in enumerate(rows):
+    for example in examples:
+      _require_fields(example, further)
     for stack in lengths:
       _fill_row(batch[stack], b, [example[stack] for example in examples], side, stack)
     for g, example in enumerate(examples):
@@ -80,10 +85,22 @@ def _joined(trees: Sequence[Any], fill: int) -> Any:
   """Returns the arrays of trees of one structure joined along rows, padded with `fill`, or what a name pads with."""
   if isinstance(trees[0], Mapping):
     return {name: _joined([tree[name] for tree in trees], _OPTIONAL.get(name, (fill,))[0]) for name in trees[0]}
+  if len({tree.shape[2:] for tree in trees}) > 1:
+    raise ValueError(f'Runs that are trained together have fields of different shapes: '
+                     f'{" and ".join(str(tree.shape[2:]) for tree in trees)} for each target. Use data with as many '
+                     'numbers for each, such as teacher files of one top=.')
   longest = max(tree.shape[1:2] for tree in trees)
   widths = lambda tree: [(0, 0)] + [(0, most - size) for most, size in zip(longest, tree.shape[1:2], strict=True)] + (
     [(0, 0)] * (tree.ndim - 2))
   return np.concatenate([np.pad(tree, widths(tree), constant_values=fill) for tree in trees])
+
+
+def _require_fields(example: Segment, wanted: Mapping[str, tuple[int, ...]]) -> None:
+  """Raises ValueError if an example lacks a field that a loss reads, or has one of another shape."""
+  found = {name: np.shape(array)[1:] for name, array in example[target_stack(example)].items() if name not in _KNOWN}
+  if found != wanted:
+    raise ValueError(f'Examples of a batch have fields of different shapes for each target: {found} and '
+                     f'{dict(wanted)}. Use data of one kind, such as teacher files with as many tokens (top=).')
 
 
 def _fill_row(arrays: dict[str, Any], b: int, examples: Sequence[Mapping[str, np.ndarray]], side: str,

@@ -31,7 +31,7 @@ class TrainRun(Run):
     decay_steps: the step at which linear_decay and cosine_decay reach 0; none is the last.
     global_schedule: the schedule counts the steps of the checkpoint too.
     optimizer: adafactor, adamw, any function of optax, or one that a module registers.
-    loss: cross_entropy, margin, pairwise_cosine, pairwise_distance, or one that a module registers.
+    loss: cross_entropy, distillation, margin, pairwise_cosine, pairwise_distance, or one that a module registers.
     loss_divisor: what the summed loss is divided by: tokens, a number, or none.
     microbatches: the number of parts that a batch is run in.
     packed: put several examples into a row if they fit.

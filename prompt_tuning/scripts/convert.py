@@ -10,9 +10,10 @@
 
 SOURCE is a .npy file, a .safetensors file, the folder of a run, or the folder of a PEFT adapter (prompt tuning,
 p-tuning, CPT, multitask prompts, prefix tuning, cartridges, IA3, LoRA, LN_TUNING). The suffix of DESTINATION gives its
-format: .npy, .safetensors, or none for a folder that PEFT loads. --model describes the base model. For a prompt,
---stack is enough, except with Gemma: that model scales prompts of this package, but not of PEFT. For scales, low-rank
-updates and norms, the base model is the one that the run, the adapter or the file names, unless --model gives another.
+format: .npy, .safetensors, or none for a folder that PEFT loads; a prefix with frozen rows is a cartridge there.
+--model describes the base model. For a prompt, --stack is enough, except with Gemma: that model scales prompts of this
+package, but not of PEFT. For scales, low-rank updates and norms, the base model is the one that the run, the adapter or
+the file names, unless --model gives another.
 
 --to vllm writes the tensor of vLLM's `prompt_embeds`: the prompt's vectors, with --text in a row with the embeddings of
 the text's tokens. The model is the one that the run, the adapter or the file names, unless --model gives another.
@@ -27,7 +28,7 @@ from typing import Any
 
 from prompt_tuning.programs import arguments
 from prompt_tuning.scripts import _script
-from prompt_tuning.scripts._base_facts import Base, read_base
+from prompt_tuning.scripts._base_model import Base, read_base
 
 _ENCODER, _DECODER = 'encoder', 'decoder'
 
@@ -87,7 +88,7 @@ def _convert(options: Any) -> None:
     raise ValueError(f'{" and ".join(unread)} cannot be used without --to=vllm. Add it, or leave them out.')
   base = _base(options)
   tensors, about = _read(options, base)
-  base = _with_scale(base, about)
+  base = _with_facts(base, about)
   _require_fit(options.source, tensors, base)
   if options.destination.endswith('.npy'):
     if len(tensors) != 1 or not next(iter(tensors)).endswith('prompt/prompt/prompt'):
@@ -107,7 +108,8 @@ def _convert(options: Any) -> None:
     base = dataclasses.replace(base, encoder_decoder=encoder_decoder)
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
                                 task_type=_task_type(options, tensors, about, base),
-                                embedding_scale=base.embedding_scale or 1.0, kind=options.kind, modules=modules)
+                                embedding_scale=base.embedding_scale or 1.0, kind=options.kind, modules=modules,
+                                frozen=about.get('frozen', 0))
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
     title = os.path.basename(os.path.normpath(options.destination))
     storage.write_bytes(os.path.join(options.destination, cards.README), cards.card(
@@ -148,7 +150,7 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
     tensors = adapter.trained(**dataclasses.asdict(base) | {'embedding_scale': scale}, task=options.task,
                               modules=modules)
     _require_scale(source, tensors, base)
-    about = {'peft_type': adapter.kind, 'task_type': adapter.config.get('task_type'),
+    about = {**adapter.about, 'task_type': adapter.config.get('task_type'),
              'base_model': adapter.config.get('base_model_name_or_path')}
     return tensors, about
   if os.path.isdir(source):
@@ -178,14 +180,16 @@ def _modules(options: Any) -> tuple[Any, bool]:
   return modules_of(rules, trees.flatten(model.params)), model.prompted == _ENCODER
 
 
-def _with_scale(base: Base, about: Mapping[str, Any]) -> Base:
-  """Returns the properties with the scale of embedded tokens, if the file of a run names the model's family."""
+def _with_facts(base: Base, about: Mapping[str, Any]) -> Base:
+  """Returns the properties with those that the file of a run says: the scale of embedded tokens, and the stacks."""
   made_for, config = about.get('made_for') or {}, about.get('model_config') or {}
   family = made_for.get('family') or config.get('model_type')
   width = made_for.get('width') or config.get('hidden_size')
-  if base.embedding_scale is not None or family is None:
-    return base
-  return dataclasses.replace(base, embedding_scale=width**0.5 if family.startswith('gemma') else 1.0)
+  if base.embedding_scale is None and family is not None:
+    base = dataclasses.replace(base, embedding_scale=width**0.5 if family.startswith('gemma') else 1.0)
+  if base.encoder_decoder is None and isinstance(made_for.get('layers'), list):  # of each stack
+    base = dataclasses.replace(base, encoder_decoder=len(made_for['layers']) == 2)
+  return base
 
 
 def _require_scale(source: str, tensors: Mapping[str, Any], base: Base) -> None:

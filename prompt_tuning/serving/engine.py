@@ -186,15 +186,11 @@ class Engine:
   def _run(self) -> None:
     failures = 0
     while self._state != 'closing' and self.failed is None:
-      if not self._groups:
-        if not len(self._waiting):
-          self._idle.set()
-          if self._state == 'draining':
-            self._waiting.wait(0.1)
-            continue
-        self._waiting.wait(1.0)
       try:
-        if self._turn():
+        if not self._groups and not len(self._waiting):
+          self._idle.set()
+          self._waiting.wait(0.1 if self._state == 'draining' else 1.0)
+        elif self._turn():
           failures = 0
       except Exception as error:
         failures += 1

@@ -67,7 +67,9 @@ class Waiting(Generic[T]):
       self._changed.notify_all()
 
   def __iter__(self) -> Iterator[T]:
-    return iter([item for items in self._queues.values() for item in items])
+    with self._changed:
+      return iter([item for items in self._queues.values() for item in items])
 
   def __len__(self) -> int:
-    return sum(map(len, self._queues.values()))
+    with self._changed:
+      return sum(map(len, self._queues.values()))

@@ -120,7 +120,9 @@ def require_targets(loss: Loss, task: Task | Mixture, split: str, model: Languag
   for each, _ in task.parts(split) if loss.checks else ():
     examples = each.split(split)
     if not hasattr(examples, 'draw'):
-      for batch, _ in eval_batches(examples, model.vocabulary, model.layout(), batch_size=32, lengths=lengths):
+      batches = eval_batches(examples, model.vocabulary, model.layout(), batch_size=32, lengths=lengths,
+                             fields=loss.fields)
+      for batch, _ in batches.weighted() if loss.fields else batches:
         loss.check(batch)
 
 

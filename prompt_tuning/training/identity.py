@@ -35,7 +35,8 @@ def identity(*, model: LanguageModel, method: Method, task: Task | Mixture, spli
   return {
     'model': hub.id_of(model.path) or os.path.basename(os.path.normpath(model.path)), 'weights': model.weights_digest,
     'dropout_rate': getattr(model.module.config, 'dropout_rate', 0.0), 'start_step': model.step,
-    'task': task.name, 'split': split, 'examples': digest(task, split), **method.describe(), 'batch_size': batch_size,
+    'task': task.name, 'split': split, 'examples': digest(task, split, loss.fields), **method.describe(),
+    'batch_size': batch_size,
     'lengths': dict(lengths), 'packed': packed, 'buckets': None if buckets is None else list(buckets), 'seed': seed,
     'optimizer': type(optimizer).__name__, 'optimizer_settings': _plain_fields(optimizer), 'rates': rates,
     'loss': loss.name, 'loss_settings': _plain_fields(loss),

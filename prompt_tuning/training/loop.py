@@ -126,7 +126,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   # --- Data ---------------------------------------------------------------------------------------------------
   source = TrainBatches(task, model.vocabulary, layout, lengths=lengths, batch_size=batch_size, seed=seed,
                         packed=packed, buckets=buckets, rows=sharding.rows_of_host(mesh, batch_size), split=split,
-                        prompts=method.tasks or ())
+                        prompts=method.tasks or (), fields=loss.fields)
   texts = CachedTexts(model, model_dir, memory_limit=cache_limit) if layout.cached else None
   batches = Prefetched(source if texts is None else BehindCachedTexts(source, texts))
 

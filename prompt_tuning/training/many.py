@@ -96,7 +96,7 @@ class _Together:
     self._compiled: dict[Any, Any] = {}
     self._pending: list[Any] = []
     self._batches: Prefetched | None = None
-    self._sources = _batches(model, self.running)
+    self._sources = _batches(model, self.running, loss.fields)
     require_same_lengths(model, [each.member for each in self.running], self._sources)
     states = []
     for each, source in zip(self.running, self._sources, strict=True):
@@ -259,13 +259,13 @@ class _Together:
       terminal.say(text)
 
 
-def _batches(model: LanguageModel, running: Sequence[Running]) -> list[Any]:
+def _batches(model: LanguageModel, running: Sequence[Running], fields: Sequence[str]) -> list[Any]:
   """Returns the batches of each member; all have positions for the prompt in their rows, or none."""
-  made = [each.member.train_batches(model, each.layout) for each in running]
+  made = [each.member.train_batches(model, each.layout, fields) for each in running]
   if len({batches.in_front for batches in made}) < 2:
     return made
   within = lambda layout: type(layout)(**{**vars(layout), 'within': True})
-  return [each.member.train_batches(model, within(each.layout)) for each in running]
+  return [each.member.train_batches(model, within(each.layout), fields) for each in running]
 
 
 def _members_of(folder: str, metadata: Mapping[str, Any], names: Sequence[str],

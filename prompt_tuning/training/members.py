@@ -77,10 +77,10 @@ class Member:
     return TrainState(jnp.int32(model.step), trained, build(self.optimizer, model.step).init(trained),
                       jnp.uint32(self.seed))
 
-  def train_batches(self, model: LanguageModel, layout: Layout) -> TrainBatches:
-    """Returns the batches that the member would have alone."""
+  def train_batches(self, model: LanguageModel, layout: Layout, fields: Sequence[str] = ()) -> TrainBatches:
+    """Returns the batches that the member would have alone, with further fields that the loss reads."""
     return TrainBatches(self.task, model.vocabulary, layout, lengths=self.lengths, batch_size=self.batch_size,
-                        seed=self.seed, packed=self.packed, buckets=self.buckets, split=self.split)
+                        seed=self.seed, packed=self.packed, buckets=self.buckets, split=self.split, fields=fields)
 
 
 def require_shared(model: LanguageModel, members: Sequence[Member], loss: Loss, microbatches: int | None) -> None:

@@ -32,6 +32,9 @@ def require_usable(*, model: LanguageModel, method: Method, task: Task | Mixture
                      'Give load_model(..., vocabulary=...).')
   require_splits(task, split, evaluations)
   loss.require_whole_batches(microbatches, packed)
+  for part, _ in task.parts(split):
+    if hasattr(part.split(split), 'require_model'):  # scores of a teacher
+      part.split(split).require_model(model.weights_digest, model.path or 'this model')
   require_targets(loss, task, split, model, lengths)
   layout = model.layout(method.layout())
   if layout.cached:

@@ -117,7 +117,7 @@ def updated(state: TrainState, gradient: Params, sums: Mapping[str, Array], meth
     gradient = jax.tree.map(jnp.add, gradient, of_penalty)
   updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
   updates = trees.map_named(lambda name, x: x if method.rate_of(name) == 1 else x * method.rate_of(name), updates)
-  trained = optax.apply_updates(state.trained, updates)
+  trained = method.keep(state.trained, optax.apply_updates(state.trained, updates))
   sums = {**sums, **more, 'scaled_loss': sums['loss'] * scale, 'gradient_norm': optax.tree.norm(gradient),
           'trained_norm': optax.tree.norm(trained)}
   return TrainState(state.step + 1, trained, optimizer_state, state.seed), sums

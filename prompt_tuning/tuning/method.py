@@ -72,6 +72,11 @@ class Method(abc.ABC):
     del name
     return 1.0
 
+  def keep(self, before: Params, after: Params) -> Params:
+    """Returns φ after a step, from that before it and what the optimizer made of it: parts may stay as they were."""
+    del before
+    return after
+
   def start(self, given: Flat, about: Mapping[str, Any], own: Flat) -> Flat:
     """Returns the first values of φ from a file's tensors and metadata, and from the method's own (or their shapes).
 

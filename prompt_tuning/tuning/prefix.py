@@ -5,6 +5,10 @@
 Keys and values are trained directly, or made by a small network during training (embedding, hidden layer with tanh,
 output), which stabilises training on few examples; only keys and values are kept. For decoder-only models, and for T5's
 three attentions. More expressive than a prompt if the frozen model is small; for vectors in the rows, see a prompt.
+
+A prefix that starts from the keys and values of a document's tokens and is trained to predict what the model predicts
+after reading the document is a cartridge (Eyuboglu et al. 2025, arXiv:2506.06266). Its first vectors can be kept as
+they are: models attend much to the first tokens of any text, and training is unstable if these change.
 """
 
 import dataclasses
@@ -16,6 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.checks import check_fields
+from prompt_tuning.names import require_number
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.tuning.method import Method
@@ -24,6 +29,7 @@ from prompt_tuning.types import Array, Flat, Params
 # Attention -> stack and field of its prefix in a Conditioning.
 _PLACES = {'encoder': ('encoder', 'prefix'), 'decoder': ('decoder', 'prefix'), 'cross': ('decoder', 'memory_prefix')}
 _PARTS = ('keys', 'values')
+_OF_TOKENS = 0.02  # the learning rate of a cartridge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Prefix(Method):
     init_from: initial keys and values [L, P, kv_heads, K] of one attention, instead of `init`: those of a text
       (`model.read([text]).as_prefix()`), or of another prefix.
     text: start from the keys and values of this text, which has `length` tokens; decoder-only models.
+    frozen: this many first keys and values keep their initial values.
   """
 
   length: int = 10
@@ -50,6 +57,7 @@ class Prefix(Method):
   width: int = 0
   init_from: tuple[Array, Array] | None = dataclasses.field(default=None, compare=False, repr=False)
   text: str | None = None
+  frozen: int = 0
 
   def __post_init__(self) -> None:
     check_fields(self)
@@ -58,9 +66,17 @@ class Prefix(Method):
     if wrong or self.length < 1:
       raise ValueError(f'A prefix got length={self.length} and attentions={list(self.attentions)}. '
                        f'Use a length of at least 1, and attentions from {", ".join(_PLACES)}.')
+    require_number('frozen', self.frozen, least=0, below=self.length, whole=True)
+    if self.frozen and self.hidden:
+      raise ValueError(f'frozen={self.frozen} and hidden={self.hidden} cannot be used together: the network makes all '
+                       'keys and values. Leave out one of them.')
     if self.init_from is not None and self.hidden:
       raise ValueError(f'init_from and hidden={self.hidden} cannot be used together: the network makes its own keys '
                        'and values. Leave out hidden or init_from.')
+
+  def rate(self, model: Any) -> float:
+    """Returns a rate that suits keys and values of tokens, if some of them are kept; else the usual one."""
+    return _OF_TOKENS if self.frozen else super().rate(model)
 
   def layout(self) -> Layout:
     """Returns the plain layout behind keys and values."""
@@ -118,9 +134,26 @@ class Prefix(Method):
     _require_fit(named, model.prefix_shapes())
     for name, (stack, field) in _PLACES.items():
       if f'{name}/prefix/keys' in named:
-        pair = (jnp.asarray(named[f'{name}/prefix/{part}']) for part in _PARTS)
+        pair = (self._held(jnp.asarray(named[f'{name}/prefix/{part}'])) for part in _PARTS)
         given.setdefault(stack, {})[field] = tuple(jnp.swapaxes(each, 1, 2)[:, None] for each in pair)
     return Conditioning(**{stack: StackConditioning(**fields) for stack, fields in given.items()})
+
+  def _held(self, array: Array) -> Array:
+    """Returns keys or values [L, P, kv_heads, K] whose frozen rows get no gradient."""
+    if not self.frozen:
+      return array
+    return jnp.concatenate([jax.lax.stop_gradient(array[:, :self.frozen]), array[:, self.frozen:]], axis=1)
+
+  def keep(self, before: Params, after: Params) -> Params:
+    """Returns the trained tensors with the frozen rows of before."""
+    if not self.frozen:
+      return after
+    return jax.tree.map(lambda old, new: jnp.concatenate([old[:, :self.frozen], new[:, self.frozen:]], axis=1),
+                        before, after)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns the description, with the number of frozen rows if there are any."""
+    return super().describe() | ({'frozen': self.frozen} if self.frozen else {})
 
   def export(self, trained: Params, model: Frozen) -> Flat:
     """Returns keys and values, without the network."""

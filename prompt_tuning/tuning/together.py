@@ -144,6 +144,12 @@ class Together(Method):
     """Returns `low_rank_rate` for the update."""
     return self.low_rank_rate if LowRank.owns(name) else self.joined.rate_of(name)
 
+  def keep(self, before: Params, after: Params) -> Params:
+    """Returns φ after a step; a part of the prefix may stay as it was."""
+    (old, _), (new, update) = _split(trees.flatten(before)), _split(trees.flatten(after))
+    kept = self.joined.keep(trees.unflatten(old), trees.unflatten(new))
+    return trees.unflatten({**trees.flatten(kept), **update})
+
   def start(self, given: Flat, about: Mapping[str, Any], own: Flat) -> Flat:
     """Returns the first values from a file of both parts, or of one: the other then starts as usual."""
     (joined, update), (own_joined, own_update) = _split(given), _split(own)

@@ -155,3 +155,27 @@ def test_what_changes_the_computation_is_refused_by_name(base, model, tmp_path):
     with pytest.raises(ValueError, match=rf'adapter_config.json sets {name}'):
       load_for(model, str(tmp_path / name))
   assert read_adapter(tmp_path / 'bias').kind == 'LORA'
+
+
+def test_peft_reads_a_cartridge_and_its_own_is_read(base, model, tmp_path, caplog):
+  import peft
+
+  if model.prompted == 'encoder':
+    pytest.skip('a document is distilled for decoder-only models')
+  random = np.random.default_rng(5)
+  layers, heads, width = model.prefix_shapes()['decoder']
+  tensors = {f'decoder/prefix/{part}': random.normal(size=(layers, 4, heads, width)).astype(np.float32)
+             for part in ('keys', 'values')}
+  config = write_adapter(str(tmp_path / 'a'), tensors, task_type='CAUSAL_LM', frozen=2)
+  assert (config['peft_type'], config['num_virtual_tokens'], config['num_frozen_tokens']) == ('CARTRIDGE', 4, 2)
+  with caplog.at_level(logging.WARNING):
+    adapted = peft.PeftModel.from_pretrained(base[1](), str(tmp_path / 'a'))
+  assert 'missing' not in caplog.text
+  encoder = adapted.prompt_encoder['default']
+  assert encoder.num_frozen_tokens == 2 and len(encoder.frozen_embedding) == 2
+  assert_same(model, Trained(tensors), adapted.eval())
+  adapted.save_pretrained(str(tmp_path / 'b'))
+  again = load_for(model, str(tmp_path / 'b'))
+  assert again.about['frozen'] == 2
+  for name, array in tensors.items():
+    np.testing.assert_array_equal(again.tensors[name], array)

@@ -323,3 +323,18 @@ def test_the_least_config_that_peft_accepts_is_enough_with_the_model(shared, wri
   found = read_adapter(folder).trained(**SHAPES[model])
   for name in (KEYS, VALUES):
     np.testing.assert_array_equal(found[name], wanted[name])
+
+
+def test_a_prefix_with_frozen_rows_is_a_cartridge(tmp_path):
+  config = write_adapter(str(tmp_path / 'a'), PREFIX, task_type='CAUSAL_LM', frozen=1)
+  assert config['peft_type'] == 'CARTRIDGE' and config['num_frozen_tokens'] == 1 and 'prefix_projection' not in config
+  adapter = read_adapter(tmp_path / 'a')
+  assert adapter.about == {'peft_type': 'CARTRIDGE', 'frozen': 1}
+  for name, array in adapter.trained().items():
+    np.testing.assert_array_equal(array, PREFIX[name])
+  assert read_adapter(change(tmp_path / 'a', num_frozen_tokens=None)).about['frozen'] == 1  # PEFT's default
+  assert 'frozen' not in read_adapter(change(tmp_path / 'a', num_frozen_tokens=0)).about
+  with pytest.raises(ValueError, match='num_frozen_tokens'):
+    read_adapter(change(tmp_path / 'a', num_frozen_tokens=-1))
+  with pytest.raises(ValueError, match='frozen=3 cannot be used: expected a whole number of at least 0 and of at most'):
+    write_adapter(str(tmp_path / 'b'), PREFIX, task_type='CAUSAL_LM', frozen=3)

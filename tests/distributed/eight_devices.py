@@ -21,7 +21,7 @@ from prompt_tuning.decoding.samplers import BeamSearch, Sampling
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.devices.collectives import collectives
 from prompt_tuning.evaluation.ranking import Ranked, rank
-from prompt_tuning.losses import Loss, pairwise_cosine
+from prompt_tuning.losses import Loss, distillation, pairwise_cosine
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import load_model, parameter_shapes, random_model, save_model
 from prompt_tuning.models.positions import Rotary
@@ -29,6 +29,7 @@ from prompt_tuning.models.quantised import Quantised
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning, Visibility
+from prompt_tuning.rows.target_fields import with_fields
 from prompt_tuning.serving import groups
 from prompt_tuning.serving.engine import Engine
 from prompt_tuning.serving.requests import Request
@@ -277,6 +278,7 @@ SLOW = {
   'low rank, eight bits': Case('llama', LowRank(2, ('.*(query|wo)/kernel',)), (2, 2, 2), dtype='int8'),
   'prompt that sees nothing': Case('t5', APART, (2, 2, 2), rematerialise='full'),
   'prefix': Case('t5', Prefix(3), (2, 2, 2)),
+  'cartridge': Case('llama', Prefix(3, frozen=1), (2, 2, 2), loss=Loss(function=distillation), microbatches=2),
   'scales': Case('t5', Scales(), (2, 2, 2), packed=True),
   'retrained': Case('gpt2', Retrained('.*layers_1/.*|token_embedder.*'), (2, 2, 2)),
   'dropout in an encoder': Case('t5', TwoPrompts(layouts.before_eos), (2, 2, 2), packed=True, dropout_rate=0.3),
@@ -290,6 +292,10 @@ def compiled(load, case):
   mesh, layout, rows = model.module.config.mesh, model.layout(case.method.layout()), range(case.rows)
   examples = [layout.example(INPUTS[i % 4], TARGETS[(i + i // 4) % 4], loss_weight=1 + 0.1 * i,
                              prompt_id=i % 2 if isinstance(case.method, TwoPrompts) else 0) for i in rows]
+  if case.loss.fields:  # a teacher that finds each target likely, and the next id
+    examples = [with_fields(each, {'teacher_ids': np.add.outer(TARGETS[(i + i // 4) % 4], np.arange(2)) % 29,
+                                   'teacher_log_probs': np.full((len(TARGETS[(i + i // 4) % 4]), 2), -1.0)})
+                for i, each in enumerate(examples)]
   held = [[examples[i], examples[(i + 3) % case.rows]] if case.packed else [examples[i]] for i in rows]
   longest = {stack: max(sum(len(each[stack]['tokens']) for each in row) for row in held) for stack in layout.stacks}
   batch = sharding.global_batch(mesh, layouts.assemble(held, longest, first_id=5), case.rows)

@@ -180,6 +180,7 @@ TRAIN = {
   'prefix.Prefix.attentions': ("['cross']", lambda run: chosen(run)['attentions'], ['cross'], PREFIX),
   'prefix.Prefix.hidden': ('5', lambda run: chosen(run)['hidden'], 5, PREFIX),
   'prefix.Prefix.width': ('6', lambda run: chosen(run)['width'], 6, PREFIX),
+  'prefix.Prefix.frozen': ('2', lambda run: chosen(run)['frozen'], 2, PREFIX),
   'prefix.Prefix.text': ("'4 5'", lambda run: chosen(run)['text'], '4 5', PREFIX),
   'prefix.LayerPrompts.length': ('4', lambda run: chosen(run)['length'], 4, '--gin.PROMPT=@prefix.LayerPrompts'),
   'prefix.LayerPrompts.init': ('@linen.initializers.ones_init()', lambda run: chosen(run)['init'].name,
