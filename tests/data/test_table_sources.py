@@ -1,7 +1,6 @@
 """Where tables come from besides text files: Parquet, the Hugging Face hub, frames; and columns of other names."""
 
 import dataclasses
-import json
 import sys
 import types
 
@@ -155,12 +154,10 @@ def test_a_lazy_frame_is_collected():
 
 
 @pytest.mark.slow
-def test_frames_and_data_sets_of_their_libraries_are_the_same_tables(tmp_path):
+def test_frames_and_data_sets_of_their_libraries_are_the_same_tables():
   datasets, pandas = pytest.importorskip('datasets'), pytest.importorskip('pandas')
   found = [ROWS, datasets.Dataset.from_list(ROWS), datasets.Dataset.from_list(ROWS).to_iterable_dataset(),
            pandas.DataFrame(ROWS), (row for row in ROWS)]
   read = lambda table: [(each['inputs'], each['targets']) for each in files.FileTask(
     table, inputs='{text}', targets='{label}', validation=0.0).split('all')]
   assert [read(table) for table in found] == [[('good', '1'), ('bad', '0')]] * len(found)
-  (tmp_path / 'data').mkdir()
-  (tmp_path / 'data/train.jsonl').write_text('\n'.join(map(json.dumps, ROWS)))
