@@ -103,7 +103,8 @@ def test_predictions_of_ranked_words_have_scores_and_a_confidence(model):
   np.testing.assert_allclose([line['confidence'] for line in lines], shares.max(1), rtol=1e-5)
 
 
-def test_the_calibration_of_generated_texts_uses_their_probability(model):
+def test_the_calibration_of_generated_texts_uses_their_probability(causal):
+  model = causal
   task = Task('words', {'validation': [{'inputs': text, 'targets': '4'} for text in INPUTS]}, (ece,))
   found = evaluate(model, Conditioning(), model.layout(), task, sampler=Greedy(), batch_size=2, max_length=3)
   expected = np.exp(model.score(list(INPUTS), [line['output'] for line in found.lines]))
