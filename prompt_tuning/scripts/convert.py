@@ -113,7 +113,8 @@ def _convert(options: Any) -> None:
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
     title = os.path.basename(os.path.normpath(options.destination))
     storage.write_bytes(os.path.join(options.destination, cards.README), cards.card(
-      tensors, about, title=title, source=title, base=name, library='peft').encode())
+      tensors, {**about, 'task_type': config['task_type']}, title=title, source=title, base=name,
+      library='peft').encode())
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():
     print(f'  {name} {list(array.shape)}')
