@@ -21,7 +21,7 @@ _HOME = {
   'Greedy': 'decoding.samplers', 'Sampling': 'decoding.samplers', 'BeamSearch': 'decoding.samplers',
   'Prompt': 'prompts', 'PromptTuning': 'prompts', 'Prefix': 'tuning.prefix', 'Retrained': 'tuning.retrained',
   'Method': 'tuning.method', 'register_method': 'tuning.registry', 'register_loss': 'losses.registry',
-  'register_optimizer': 'training.registry',
+  'register_optimizer': 'training.registry', 'register_tracker': 'training.trackers',
   'TrainRun': 'runs.train_run', 'EvalRun': 'runs.eval_run', 'InferRun': 'runs.infer_run', 'Choice': 'runs.choice',
   'SavedPrompt': 'evaluation.saved', 'load_prompt': 'evaluation.saved', 'load_trained': 'evaluation.saved',
   'FileTask': 'data.files', 'Task': 'data.tasks', 'Mixture': 'data.tasks',

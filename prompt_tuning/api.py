@@ -29,21 +29,22 @@ from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
 _WHOLE = ('loss', 'microbatches', 'saving', 'log_period')  # what runs share that are trained together
-_ALONE = ('stop', 'profile', 'extend', 'cache_limit', 'model_dir', 'quiet')  # what they cannot have
+_ALONE = ('stop', 'profile', 'extend', 'cache_limit', 'model_dir', 'quiet', 'tracker')  # what they cannot have
 
 
 @typed
 def tune(model: LanguageModel, examples: Examples, *, method: Method | None = None,
          prompt_length: int | None = None, steps: int = 1000, batch_size: int = 32, learning_rate: float | None = None,
-         validation: Examples | None = None, lengths: Mapping[str, int] | None = None, model_dir: str | None = None,
-         seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
+         validation: Examples | None = None, lengths: Mapping[str, int] | None = None, metrics: Any = None,
+         model_dir: str | None = None, seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
   """Tunes a prompt, or the tensors of another method, for a frozen model.
 
   Args:
     model: the frozen model.
-    examples: the training examples: a task or its name; a .jsonl, .tsv or .csv file, a DataFrame or a dataset with the
-      columns `inputs` and `targets`, or `messages`; or a list of such dicts or of pairs, of texts or token ids. Other
-      columns have no meaning; `FileTask` reads columns of other names, and loss weights.
+    examples: the training examples: a task or its name; a file (.jsonl, .tsv, .csv, .parquet), `hf://datasets/…`, a
+      DataFrame or a dataset with the columns `inputs` and `targets`, or `messages`; or a list of such dicts or of
+      pairs, of texts or token ids. Other columns have no meaning; `FileTask` reads columns of other names, and loss
+      weights.
     method: the tuning method; None means a prompt that starts from sampled rows of the embedding.
     prompt_length: P, if no method is given; None means 20.
     steps: the number of training steps.
@@ -54,6 +55,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
       a task, a tenth is held out; if there is neither, the training examples, and the printed figures say so.
     lengths: maximum tokens of 'inputs' and 'targets'; None means the longest of the first thousand examples, with
       buckets if few inputs are far longer than the rest.
+    metrics: a metric, or several: names, or functions `(targets, predictions)` that return a number, or numbers by
+      name; None means those of a task, and the accuracy of rows.
     model_dir: the run's folder; None means a new temporary one. An existing run is resumed.
     seed: of initial values, order and dropout.
     quiet: print nothing.
@@ -64,8 +67,9 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
   """
   return loop.train(**_arguments(model, examples, method=method, prompt_length=prompt_length, steps=steps,
                                  batch_size=batch_size, learning_rate=learning_rate, validation=validation,
-                                 lengths=lengths, model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'),
-                                 seed=seed, quiet=quiet, **settings))
+                                 lengths=lengths, metrics=metrics,
+                                 model_dir=model_dir or tempfile.mkdtemp(prefix='prompt_tuning_'), seed=seed,
+                                 quiet=quiet, **settings))
 
 
 @typed
@@ -127,8 +131,8 @@ def _names(specs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _arguments(model: LanguageModel, examples: Examples, *, method: Method | None = None,
                prompt_length: int | None = None, steps: int = 1000, batch_size: int = 32,
                learning_rate: float | None = None, validation: Examples | None = None,
-               lengths: Mapping[str, int] | None = None, model_dir: str, seed: int = 0, quiet: bool = False,
-               **settings: Any) -> dict[str, Any]:
+               lengths: Mapping[str, int] | None = None, metrics: Any = None, model_dir: str, seed: int = 0,
+               quiet: bool = False, **settings: Any) -> dict[str, Any]:
   """Returns the arguments of `loop.train` for those of `tune`."""
   own, further = (inspect.signature(function).parameters for function in (tune, loop.train))
   require_known(settings, [name for name in {**own, **further} if name not in ('settings', 'task', 'train_steps')],
@@ -143,8 +147,8 @@ def _arguments(model: LanguageModel, examples: Examples, *, method: Method | Non
   require_type('evaluations', chosen, loop.Evaluations)
   held_out = 0.1 if validation is None and chosen.task is None and chosen.split == 'validation' and (
     chosen.anything) else 0.0
-  task = as_task(examples, 'train', model, lengths, held_out=held_out)
-  judged = None if validation is None else as_task(validation, 'validation', model, lengths)
+  task = as_task(examples, 'train', model, lengths, held_out=held_out, metrics=metrics)
+  judged = None if validation is None else as_task(validation, 'validation', model, lengths, metrics=metrics)
   if method is None:
     rows = model.embeddings()
     method = prompts.PromptTuning(prompts.Prompt(
@@ -176,7 +180,7 @@ def _arguments(model: LanguageModel, examples: Examples, *, method: Method | Non
 @typed
 def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
              sampler: Sampler = Greedy(), split: str = 'validation', batch_size: int = 32,
-             num_examples: int | None = None) -> dict[str, float]:
+             num_examples: int | None = None, metrics: Any = None) -> dict[str, float]:
   """Returns the task's metrics for a frozen model, with or without a prompt.
 
   Args:
@@ -188,8 +192,9 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
     split: the split of a task; for a list, all examples are used.
     batch_size: rows per batch.
     num_examples: evaluate on only this many examples, from the first.
+    metrics: as for `tune`.
   """
-  task = as_task(examples, split, model)
+  task = as_task(examples, split, model, metrics=metrics)
   if isinstance(prompt, Ensemble):
     trained = dataclasses.replace(prompt, members=[as_trained(each, model) for each in prompt.members])
   else:

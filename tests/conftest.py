@@ -14,6 +14,7 @@ import types
 
 os.environ.setdefault('NPROC', '2')  # one device needs no more threads
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('HF_HUB_OFFLINE', '1')  # no test asks the hub for a path that does not exist
 # Toy programs compile in seconds and run in microseconds: XLA need not try hard. Set it to 0 to test what users run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 if os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1' and importlib.metadata.version('jaxlib').startswith('0.10.'):

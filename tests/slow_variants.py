@@ -144,6 +144,7 @@ VARIANTS = (
   'test_chunks.py::test_results_stand_at_their_positions[4',
   'test_docs.py::test_what_a_page_says_to_run_works[README.md]',
   'test_docs.py::test_what_a_page_says_to_run_works[docs/chat.md]',
+  'test_docs.py::test_what_a_page_says_to_run_works[docs/coming-from-peft.md]',
   'test_docs.py::test_what_a_page_says_to_run_works[docs/inference.md]',
   'test_docs.py::test_what_a_page_says_to_run_works[docs/installing.md]',
   'test_docs.py::test_what_a_page_says_to_run_works[docs/serving.md]',

@@ -20,10 +20,13 @@ import tomllib
 import chat_toys
 import jax
 import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 import prompt_tuning as pt
 from prompt_tuning import trees
+from prompt_tuning.checkpoints.peft import CAUSAL, DECODER_PROMPT, write_adapter
 from prompt_tuning.checkpoints.state import write_state
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.decoder_only import DecoderConfig
@@ -45,6 +48,10 @@ TOYS = {
   '/models/t5_1_1_lm100k_base/': '{toys}/t5x/',
   '/runs/old/': '{toys}/old/', '/models/t5-base-lm-adapt': '{model}', '/models/t5-v1_1-small': '{model}',
   '/models/t5-small': '{model}',
+  'Qwen/Qwen3-0.6B': '{toys}/qwen', 'HuggingFaceTB/SmolLM2-135M-Instruct': '{toys}/chat',
+  'acme/reviews': 'runs/reviews',
+  'hf://datasets/stanfordnlp/imdb:test': 'other_reviews.jsonl', 'hf://datasets/stanfordnlp/imdb': 'reviews.jsonl',
+  '--tracker wandb --tracker.project films': '--tracker tensorboard',
   '/models/t5-v1_1-xxl': '{model}', '/models/qwen': '{toys}/qwen', '/models/chat': '{toys}/chat',
   'negative': '1', 'positive': '2', "'bad'": "'1'", "'good'": "'2'",  # words that the toys' vocabulary has
   '/data/tfds': '{toys}/tfds', 'runs/elicitation/model': '{toys}/gpt', 'gs://bucket/': ''}
@@ -53,7 +60,7 @@ SIZES = {'NUM_HEADS': 4, 'NUM_ENCODER_LAYERS': 2, 'NUM_DECODER_LAYERS': 2, 'HEAD
          'MLP_DIM': 256, 'NUM_EMBEDDINGS': 32}
 # Names that Python blocks use but do not define, and replacements for values that would take long.
 GIVEN = {'ids': [[6, 4, 5, 1]], 'target_ids': [[4, 5, 6, 1]]}
-SHORTER = {'steps=600': 'steps=2', 'steps=500': 'steps=2', 'batch_size=64': 'batch_size=4'}
+SHORTER = {'steps=600': 'steps=2', 'steps=200': 'steps=2', 'steps=500': 'steps=2', 'batch_size=64': 'batch_size=4'}
 EXPERIMENTS = ('elicitation', 'table_to_text', 'frozen_transformer', 'clustering')  # they take minutes
 # Exports of docs/pods.md, and a gcloud that never reaches a cloud.
 POD = {'NAME': 'pod', 'ZONE': 'us-west4-a', 'TYPE': 'v5litepod-8', 'VERSION': 'v2-alpha-tpuv5-lite',
@@ -158,6 +165,10 @@ def place(tmp_path, toys, monkeypatch):
     '[a]\ndata = "reviews.jsonl"\n[b]\ndata = "other_reviews.jsonl"\noptimizer = {name = "adamw", b1 = 0.8}\n')
   for name in ('reviews.jsonl', 'other_reviews.jsonl', 'questions.jsonl', 'films.jsonl'):
     (tmp_path / name).write_text('\n'.join(map(json.dumps, ROWS)))
+  parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / 'reviews.parquet')
+  write_adapter(str(tmp_path / 'peft/prompt'), {DECODER_PROMPT: np.ones((2, 12), np.float32)}, task_type=CAUSAL)
+  monkeypatch.setattr(saved.SavedPrompt, 'push', lambda self, name, **options: name)
+  monkeypatch.setattr(saved.Trained, 'push', lambda self, name, **options: name)
   (tmp_path / 'questions.txt').write_text('3 1 2\n4\n')
   for name in ('reviews.tsv', 'train.tsv', 'validation.tsv'):
     head = ['text\tlabel'] if name == 'reviews.tsv' else []
@@ -285,6 +296,9 @@ def run_python(text, toys):
   named = re.match(r'# (\w+\.py)\n', text)
   if named:
     pathlib.Path(named[1]).write_text(text)
+    return
+  if re.search(r'^from (peft|transformers) import', text, re.MULTILINE):
+    ast.parse(text)  # of a page that compares; slow, and needs the extra `peers`
     return
   for long, short in SHORTER.items():
     text = text.replace(long, short)

@@ -52,6 +52,9 @@ HOMES = {
   'uvicorn': ('serving/http/server.py',),
   'prometheus_client': ('serving/http/metrics.py',),
   'gcsfs': ('files/gcs.py',),
+  'huggingface_hub': ('files/hub.py',),
+  'datasets': ('data/hub_tables.py',),
+  'pyarrow': ('data/parquet.py',),
   't5x': ('t5x_plugin/',),
   'flaxformer': ('t5x_plugin/',),
 }

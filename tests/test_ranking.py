@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.data.class_metrics import ece
 from prompt_tuning.data.metrics import sequence_match
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.tasks import Task
 from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.evaluation.evaluate import evaluate
+from prompt_tuning.evaluation.predictions import infer
 from prompt_tuning.evaluation.ranking import Ranked, rank
-from prompt_tuning.evaluation.saved import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt, Trained
 from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 from prompt_tuning.rows.layouts import after_eos
 
@@ -89,3 +91,22 @@ def test_what_cannot_be_ranked_is_a_clear_error(tiny):
     scores(tiny, Ranked(['4 5', '4  5']))
   with pytest.raises(ValueError, match=r"The word '' has no tokens in the vocabulary"):
     scores(tiny, Ranked(['4 5', '']))
+
+
+def test_predictions_of_ranked_words_have_scores_and_a_confidence(model):
+  lines = list(infer(model, Trained({}), [{'inputs': text} for text in INPUTS], sampler=Greedy(), batch_size=2,
+                     ranked=Ranked(WORDS)))
+  expected = scores(model, Ranked(WORDS))
+  np.testing.assert_allclose([[*line['scores'].values()] for line in lines], expected, rtol=1e-6)
+  assert [line['prediction'] for line in lines] == [WORDS[i] for i in expected.argmax(1)]
+  shares = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
+  np.testing.assert_allclose([line['confidence'] for line in lines], shares.max(1), rtol=1e-5)
+
+
+def test_the_calibration_of_generated_texts_uses_their_probability(causal):
+  model = causal
+  task = Task('words', {'validation': [{'inputs': text, 'targets': '4'} for text in INPUTS]}, (ece,))
+  found = evaluate(model, Conditioning(), model.layout(), task, sampler=Greedy(), batch_size=2, max_length=3)
+  expected = np.exp(model.score(list(INPUTS), [line['output'] for line in found.lines]))
+  np.testing.assert_allclose([line['confidence'] for line in found.lines], expected, rtol=1e-5)
+  assert set(found.metrics) == {'ece'}

@@ -1,20 +1,21 @@
 """Metrics: functions `(targets, predictions) -> {name: value}`, all values in percent.
 
-`get` finds them by name. F1, BLEU and ROUGE come from their reference libraries: `pip install '.[metrics]'`.
+`get` finds them by name, also those of users' modules. F1, BLEU and ROUGE come from their reference libraries:
+`pip install '.[metrics]'`.
 
 Two texts are equal if their words are: white space at the ends does not count, and any run of it elsewhere counts as
 one space; case and punctuation count. Accuracy, F1 and the labels that they name follow this rule. Only
 `sequence_match` compares characters, and the metrics of SQuAD, GLUE and SuperGLUE follow their benchmarks.
 """
 
-import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from prompt_tuning.data.class_metrics import AVERAGES, MEASURES, BinaryF1, classes, ece
+from prompt_tuning.data.metric_values import exact, library, mean, normal, pairs
 from prompt_tuning.names import nearest
 
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
@@ -27,7 +28,7 @@ def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, fl
 
 def sequence_match(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
   """Returns the share of predictions that equal their target exactly: texts by character, arrays by id."""
-  return {'sequence_match': mean([_exact(t) == _exact(p) for t, p in pairs(targets, predictions)])}
+  return {'sequence_match': mean([exact(t) == exact(p) for t, p in pairs(targets, predictions)])}
 
 
 def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
@@ -43,44 +44,7 @@ def token_accuracy(targets: Sequence[Any], predictions: Sequence[Any]) -> dict[s
   return {'token_accuracy': 100.0 * right / max(1, places)}
 
 
-def f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-  """Returns macro F1: the mean F1 of the labels in the targets; other predictions are wrong."""
-  targets, predictions = _labels(targets, predictions, 'f1')
-  score = library('sklearn.metrics', 'f1').f1_score
-  labels = sorted(set(targets))
-  return {'f1': 100.0 * float(score(targets, predictions, labels=labels, average='macro', zero_division=0.0))}
-
-
-@dataclasses.dataclass(frozen=True)
-class BinaryF1:
-  """F1 of one label against all others; `get('f1:equivalent')` makes it.
-
-  Attributes:
-    positive: the label whose precision and recall count.
-  """
-
-  positive: str
-
-  def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns the F1 of the positive label, under the name `f1:LABEL`.
-
-    Raises:
-      ValueError: no target has the label.
-    """
-    name, positive = f'f1:{self.positive}', normal(self.positive)
-    targets, predictions = _labels(targets, predictions, name)
-    self.require(targets)
-    score = library('sklearn.metrics', 'f1').f1_score
-    found = score([t == positive for t in targets], [p == positive for p in predictions], zero_division=0.0)
-    return {name: 100.0 * float(found)}
-
-  def require(self, targets: Sequence[str]) -> None:
-    """Raises ValueError if no target has the label."""
-    name, positive, known = f'f1:{self.positive}', normal(self.positive), sorted(set(_labels(targets, targets, '')[0]))
-    if positive not in known:
-      raise ValueError(f'The metric {name} cannot be computed: none of the {len(targets)} targets is '
-                       f'{self.positive!r}; found {", ".join(map(repr, known[:10]))}{" …" if known[10:] else ""}.'
-                       f'{nearest(positive, known)} Name one of these labels, or evaluate more examples.')
+f1 = AVERAGES['f1']  # macro F1: the mean F1 of the labels in the targets; other predictions are wrong
 
 
 def bleu(targets: Sequence[str | Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
@@ -114,60 +78,65 @@ def rouge(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float
 
 
 METRICS: dict[str, Metric] = {m.__name__: m for m in (
-  accuracy, sequence_match, token_accuracy, f1, bleu, sentence_bleu, rouge)}
+  accuracy, sequence_match, token_accuracy, *AVERAGES.values(), classes, ece, bleu, sentence_bleu, rouge)}
 
 
 def get(name: str) -> Metric:
-  """Returns the metric of this name; 'f1:LABEL' is the F1 of one label, and the name of its value.
+  """Returns the metric of this name.
+
+  'f1:LABEL', 'precision:LABEL' and 'recall:LABEL' are measures of one label, and the names of their values;
+  'MODULE:FUNCTION' is a function of a module that can be imported.
 
   Raises:
     ValueError: the metric does not exist; the message names the nearest.
+    ImportError: the module cannot be imported.
   """
-  if name.startswith('f1:') and normal(name.removeprefix('f1:')):
-    return BinaryF1(name.removeprefix('f1:'))
+  measure, colon, rest = name.partition(':')
+  if measure in MEASURES and normal(rest):
+    return BinaryF1(rest, measure)
+  if colon and measure not in MEASURES:
+    return _imported(name, measure, rest)
   if name not in METRICS:
     raise ValueError(f'There is no metric {name!r}.{nearest(name, METRICS)} '
-                     f'Use one of {", ".join(METRICS)}, or f1:LABEL for the F1 of one label.')
+                     f'Use one of {", ".join(METRICS)}, f1:LABEL for the F1 of one label, or MODULE:FUNCTION.')
   return METRICS[name]
 
 
-def library(module: str, metric: str) -> ModuleType:
-  """Returns a module that a metric needs; the ImportError says how to install it."""
+def functions(metrics: Metric | str | Sequence[Metric | str]) -> tuple[Metric, ...]:
+  """Returns metrics that are given as functions or by name.
+
+  Raises:
+    ValueError: one is neither, does not exist, or is given twice.
+    ImportError: a module cannot be imported.
+  """
+  given = list(metrics) if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
+  twice = next((metric for metric in given if given.count(metric) > 1), None)
+  if twice is not None:
+    raise ValueError(f'metrics={",".join(map(str, given))} names {twice} twice. Give each metric once.')
+  wrong = next((metric for metric in given if not isinstance(metric, str) and not callable(metric)), None)
+  if wrong is not None:
+    raise ValueError(f'metrics= has {wrong!r:.60}, expected names of metrics, or functions (targets, predictions) that '
+                     'return a number, or numbers by name.')
+  return tuple(get(metric) if isinstance(metric, str) else metric for metric in given)
+
+
+def _imported(name: str, module: str, function: str) -> Metric:
+  """Returns a function of a module of the user."""
   try:
-    return importlib.import_module(module)
-  except ImportError as error:
-    raise ImportError(f'The metric {metric} needs {module.split(".")[0]}, which is not installed: '
-                      "`pip install '.[metrics]'`.") from error
-
-
-def pairs(targets: Sequence[Any], predictions: Sequence[Any]) -> list[tuple[Any, Any]]:
-  """Returns targets with their predictions; raises ValueError if the counts differ or are 0, or a target is None."""
-  if len(targets) != len(predictions) or len(targets) == 0:
-    raise ValueError(f'A metric got {len(targets)} targets and {len(predictions)} predictions. '
-                     'Give one prediction for each target, and at least one target.')
-  for i, target in enumerate(targets):
-    if target is None:
-      raise ValueError(f'Example {i} has no target to compare with. Give every example a target, or leave it out.')
-  return list(zip(targets, predictions, strict=True))
-
-
-def normal(value: Any) -> Any:
-  """Returns the form of a text in which equal texts are the same; ids as lists, and anything else unchanged."""
-  return ' '.join(value.split()) if isinstance(value, str) else _exact(value)
-
-
-def _labels(targets: Sequence[Any], predictions: Sequence[Any], metric: str) -> tuple[list[str], list[str]]:
-  """Returns labels as texts in their normal form; raises ValueError if one is neither a text nor a number."""
-  def label(value: Any) -> str:
-    value = normal(value)
-    if isinstance(value, int | float):
-      return repr(int(value) if float(value).is_integer() else value)
-    if not isinstance(value, str):
-      raise ValueError(f'The metric {metric} compares texts or numbers, but got {value!r:.60}. Use another metric.')
-    return value
-
-  pairs(targets, predictions)
-  return [label(target) for target in targets], [label(prediction) for prediction in predictions]
+    found: Any = importlib.import_module(module) if module else None
+  except (Exception, SystemExit) as error:  # a user's module may raise anything
+    if isinstance(error, ModuleNotFoundError) and error.name and f'{module}.'.startswith(f'{error.name}.'):
+      raise ValueError(f'There is no metric {name!r}: there is no module {module}. Start the program in the folder '
+                       f'that holds it, or install it. The metrics of the package are {", ".join(METRICS)}.') from error
+    raise ImportError(f'The module {module} of the metric {name!r} cannot be imported: {type(error).__name__}: '
+                      f'{error}. Fix the module.') from error
+  metric = getattr(found, function, None) if function else None
+  if not callable(metric):
+    known = [each for each in dir(found) if not each.startswith('_') and callable(getattr(found, each))]
+    raise ValueError(f'There is no metric {name!r}: {module or "it"} has no function {function!r}.'
+                     f'{nearest(function, known)} Write MODULE:FUNCTION, a function (targets, predictions) that '
+                     'returns a number, or numbers by name.')
+  return metric
 
 
 def _references(target: str | Sequence[str]) -> list[str]:
@@ -175,13 +144,4 @@ def _references(target: str | Sequence[str]) -> list[str]:
 
 
 def _words(value: Any) -> list:
-  return value.split() if isinstance(value, str) else _exact(value)
-
-
-def _exact(value: Any) -> Any:
-  return value if isinstance(value, str) else np.asarray(value).tolist()
-
-
-def mean(values: Sequence[float]) -> float:
-  """Returns the mean in percent."""
-  return 100.0 * float(np.mean(values))
+  return value.split() if isinstance(value, str) else exact(value)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from prompt_tuning.data import files, integers, table_to_text, task_kinds, tasks
+from prompt_tuning.data import files, integers, table_files, table_to_text, task_kinds, tasks
 from prompt_tuning.data.tasks import Mixture, Task, is_table
 from prompt_tuning.names import Registry, nearest, require_known
 
@@ -72,7 +72,7 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
       return seqio_reading.load(name, vocabulary, lengths)
     known += seqio_reading.names()
   if os.path.exists(name):
-    raise ValueError(files.no_table(name))
+    raise ValueError(table_files.no_table(name))
   hint = nearest(name, known)
   module = module_of(name)
   if module is not None and module not in sys.modules:

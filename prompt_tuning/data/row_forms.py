@@ -11,8 +11,12 @@ from prompt_tuning.data.conversation import Conversation
 from prompt_tuning.data.messages import are_messages, read_messages
 from prompt_tuning.data.tasks import Example
 from prompt_tuning.data.templates import Row, Templates, read_weight
+from prompt_tuning.names import nearest, require_known
 
 INPUTS, TARGETS = '{inputs}', '{targets}'  # the templates unless others are given
+# What a column can be without a template -> the form of its rows.
+_FORMS = {'inputs': 'columns', 'targets': 'columns', 'messages': 'messages', 'prompt': 'prompt', 'completion': 'prompt'}
+_ANSWERS = ('targets', 'completion')  # not read if rows are only predicted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,7 @@ class RowReader:
     inputs, targets, labels, loss_weight, cut: see `files.FileTask`; without targets, examples are only predicted.
     train_on: the turns of the assistant that are trained, 'all' or 'last'; None if rows are only evaluated.
     vocabulary: the model's, for conversations; or a function that returns it.
+    columns: name that has a meaning here -> the table's column, such as `messages` -> `conversations`.
 
   Raises:
     ValueError: a setting cannot be used.
@@ -39,8 +44,10 @@ class RowReader:
   cut: str = 'right'
   train_on: str | None = 'all'
   vocabulary: Any = None
+  columns: Mapping[str, str] | None = None
 
   def __post_init__(self) -> None:
+    self._check_columns()
     if self.train_on not in ('all', 'last', None):
       raise ValueError(f'train_on={self.train_on!r} cannot be used: expected all or last.')
     self._templates()
@@ -52,6 +59,38 @@ class RowReader:
 
   def __call__(self, rows: Sequence[Row]) -> list[Example]:
     """Returns the examples of rows; raises ValueError, with the row's position, if one cannot be used."""
+    if not self.columns:
+      return self._examples(rows)
+    made = self._examples([(where, self._renamed(where, columns)) for where, columns in rows])
+    return [{**example, 'row': columns} for example, (_, columns) in zip(made, rows, strict=True)]
+
+  @property
+  def _has_templates(self) -> bool:
+    return self.inputs != INPUTS or self.targets not in (TARGETS, None)
+
+  def _check_columns(self) -> None:
+    """Raises ValueError if `columns` names what no template uses, or columns of two forms."""
+    given = self.columns or {}
+    require_known(given, _FORMS, 'columns=', 'column')
+    used = self._templates().columns() if self._has_templates else list(given)
+    expected = [name for name in given if self.targets or name not in _ANSWERS]
+    unused = next((name for name in expected if name not in used), None)
+    forms = sorted({_FORMS[name] for name in given})
+    if unused is not None or (not self._has_templates and len(forms) > 1):
+      why = (f'no template has {{{unused}}}' if unused is not None else
+             'these are of two forms of rows, such as conversations and plain columns')
+      raise ValueError(f'columns={_shown(given)} cannot be used: {why}. Leave the others out.')
+
+  def _renamed(self, where: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a row's columns, of which some have a second name. Raises ValueError if the row lacks one."""
+    wanted = {name: column for name, column in self.columns.items() if self.targets or name not in _ANSWERS}
+    for name, column in wanted.items():
+      if column not in columns:
+        raise ValueError(f'{where}: there is no column {column!r}, which columns={name}={column} names; found '
+                         f'{", ".join(columns) or "none"}.{nearest(column, columns)} Give one of these.')
+    return {**columns, **{name: columns[column] for name, column in wanted.items()}}
+
+  def _examples(self, rows: Sequence[Row]) -> list[Example]:
     form = self.form(rows[0][1])
     if form in ('messages', 'prompt'):
       return list(map(self._conversations(form), rows))
@@ -63,9 +102,10 @@ class RowReader:
 
   def form(self, columns: Mapping[str, Any]) -> str:
     """Returns 'messages', 'prompt', 'texts' (a prompt and its completion), or 'columns'."""
-    if self.inputs != INPUTS or self.targets not in (TARGETS, None) or 'inputs' in columns:
+    named = {_FORMS[name] for name in self.columns or ()}
+    if self._has_templates or 'columns' in named or ('inputs' in columns and not named):
       return 'columns'
-    if 'messages' in columns:
+    if 'messages' in columns and 'prompt' not in named:
       return 'messages'
     if 'prompt' in columns and (self.targets is None or 'completion' in columns):
       return 'prompt' if are_messages(columns['prompt']) else 'texts'
@@ -111,5 +151,9 @@ def _column(where: str, columns: Mapping[str, Any], name: str) -> Sequence[Any]:
                      f'{", ".join(columns) or "none"}. Give all rows the same columns.')
   if not are_messages(columns[name]):
     raise ValueError(f'{where}: column {name!r} is {columns[name]!r:.60}, expected a list of messages with role and '
-                     'content. Fix the row; only JSONL files can hold conversations.')
+                     'content. Fix the row; of files, JSONL and Parquet can hold conversations.')
   return list(columns[name])
+
+
+def _shown(pairs: Mapping[str, str]) -> str:
+  return ','.join(f'{name}={value}' for name, value in pairs.items())

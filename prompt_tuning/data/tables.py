@@ -18,6 +18,8 @@ def records(table: Any) -> list[dict[str, Any]]:
   Raises:
     ValueError: there are no rows, or one is something else; the message names it.
   """
+  if hasattr(table, 'collect') and not hasattr(table, 'to_dicts'):  # a lazy frame of Polars
+    table = table.collect()
   for method in ('to_dicts', 'to_pylist'):  # of Polars and Arrow
     if hasattr(table, method):
       table = getattr(table, method)()
@@ -27,6 +29,9 @@ def records(table: Any) -> list[dict[str, Any]]:
       raise ValueError(f'The table has two columns of the same name ({", ".join(names)}). Give each a unique name.')
     table = table.to_dict('records')
   elif isinstance(table, Mapping):
+    if table and all(hasattr(each, 'column_names') for each in table.values()):  # of datasets
+      raise ValueError(f'The examples are the splits {", ".join(table)} of a data set; expected one table. Give one of '
+                       f'them, such as data[{next(iter(table))!r}].')
     table = _transposed(table)
   if isinstance(table, str | bytes) or not hasattr(table, '__iter__'):
     raise ValueError(f'{table!r:.60} is not a table of examples. Give a list of pairs (inputs, targets), a list of '

@@ -20,14 +20,15 @@ from typing import Any
 Example = dict[str, Any]
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
-FILE_ENDINGS = ('.jsonl', '.tsv', '.csv')
+FILE_ENDINGS = ('.jsonl', '.tsv', '.csv', '.parquet')
+HUB = 'hf://datasets/'  # the start of addresses of tables on the Hugging Face hub, see `hub_tables`
 RESERVED = ('inputs', 'targets', 'inputs_ends', 'targets_ends', 'targets_end', 'loss_weight', 'inputs_pretokenized',
             'targets_pretokenized', 'row')
 
 
 def is_table(name: str) -> bool:
-  """Returns True for the name of a file whose rows have columns: JSONL, TSV or CSV, plain or compressed (.gz)."""
-  return str(name).lower().removesuffix('.gz').endswith(FILE_ENDINGS)
+  """Returns True for the name of a file whose rows have columns (.gz may follow), or of a table of the hub."""
+  return str(name).startswith(HUB) or str(name).lower().removesuffix('.gz').endswith(FILE_ENDINGS)
 
 
 class _Splits:

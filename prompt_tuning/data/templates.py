@@ -89,9 +89,10 @@ class Templates:
              for label in self._labels.values())
     return tuple(dict.fromkeys(texts))
 
-  def columns(self, key: str) -> list[str]:
-    """Returns the columns that a template names."""
-    return list(dict.fromkeys(column for _, column in self._templates[key] if column is not None))
+  def columns(self, key: str | None = None) -> list[str]:
+    """Returns the columns that a template names; without a key, those of all templates."""
+    parts = self._templates[key] if key else [part for each in self._templates.values() for part in each]
+    return list(dict.fromkeys(column for _, column in parts if column is not None))
 
   def __call__(self, row: Row) -> Example:
     """Returns the example of a row; raises ValueError, with the row's position, if a column cannot be used."""

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from prompt_tuning.data.metric_values import lower_is_better
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.tasks import Task
-from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, metrics_of
+from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, metrics_of, report_of
 from prompt_tuning.evaluation.predictions import conditioned, infer
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.models.ensembles import Ensemble, ranked
@@ -42,7 +43,7 @@ def elected(members: Sequence[Evaluation], task: Task) -> Evaluation:
   if lines and 'scores' in lines[0]:  # of ranked words
     metrics = accuracy([line['input']['targets_pretokenized'] for line in lines], [line['output'] for line in lines]
                        ) | metrics
-  return Evaluation(task.name, metrics, lines, members[0].truncated)
+  return Evaluation(task.name, metrics, lines, members[0].truncated, report_of(task, lines))
 
 
 def infer_trained(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[Mapping[str, Any]],
@@ -66,6 +67,7 @@ def of_members(members: Mapping[str, Evaluation]) -> dict[str, dict[str, float]]
   """
   names = list(next(iter(members.values())).metrics)
   found = {label: dict(each.metrics) for label, each in members.items()}
-  best = max(found, key=lambda label: found[label][names[0]])  # metrics are percentages, of which more is better
+  choose = min if lower_is_better(names[0]) else max
+  best = choose(found, key=lambda label: found[label][names[0]])
   return {**found, f'mean of {len(found)}': {name: float(np.mean([each[name] for each in found.values()]))
                                              for name in names}, f'best ({best})': found[best]}

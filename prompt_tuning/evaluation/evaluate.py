@@ -2,19 +2,25 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import json
+import math
+import numbers
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from prompt_tuning.data.class_metrics import ClassReport, class_report, classes
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.vocabulary import until_end
 from prompt_tuning.decoding.samplers import Sampler
-from prompt_tuning.devices import sharding
-from prompt_tuning.evaluation.predictions import generate_answers, readable, score_targets, text_of
+from prompt_tuning.devices import multihost, sharding
+from prompt_tuning.evaluation.predictions import generate_answers, readable, score_targets, text_of, write_lines
 from prompt_tuning.evaluation.ranking import Ranked, rank
+from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models.compiled import hidden_states
 from prompt_tuning.models.language_model import LanguageModel
@@ -31,14 +37,17 @@ class Evaluation:
     task: the task's name.
     metrics: name -> value, in the task's order.
     lines: one dict for each example, as in T5X's files: 'input', 'target', and the values that the metrics need: the
-      model's 'output' and the 'prediction' that the task makes of it, or the target's 'score'.
+      model's 'output' and the 'prediction' that the task makes of it, or the target's 'score'; and the
+      'confidence', which is the probability of the prediction, if words are ranked or a metric needs it.
     truncated: how many inputs and targets exceeded the lengths, and how many examples there are.
+    classes: what was predicted for each class, if the task has the metric `classes`.
   """
 
   task: str
   metrics: Mapping[str, float]
   lines: Sequence[Mapping[str, Any]]
   truncated: Mapping[str, int]
+  classes: ClassReport | None = None
 
 
 def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout | Any, task: Task, *, sampler: Sampler,
@@ -83,13 +92,27 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout | 
   elif task.metrics:
     answers = generate_answers(model, conditioning, batches, sampler=sampler, seed=seed,
                                max_length=max_length or batches.texts['targets'])
+    ids = []
     for example, line, (tokens, _) in zip(examples, lines, answers, strict=True):
-      line['output'] = vocabulary.decode(tokens[-1].tolist())
+      ids.append(tokens[-1].tolist())
+      line['output'] = vocabulary.decode(ids[-1])
       line['prediction'] = task.value(line['output'], example, is_target=False)
+    if any(getattr(metric, 'needs_confidence', False) for metric in task.metrics):
+      scores = _score_outputs(model, conditioning, layout, examples, ids, batch_size)
+      for line, score in zip(lines, scores, strict=True):
+        line['confidence'] = math.exp(score)
   if task.score_metrics:
     for line, score in zip(lines, score_targets(model, conditioning, batches), strict=True):
       line['score'] = score
-  return Evaluation(task.name, metrics | metrics_of(task, lines), lines, batches.truncated)
+  return Evaluation(task.name, metrics | metrics_of(task, lines), lines, batches.truncated, report_of(task, lines))
+
+
+def write(result: Evaluation, folder: str, name: str, step: int, *, most: int | None = None) -> None:
+  """Writes the lines of an evaluation, `most` of them, and the report by class, into `inference_eval` of a folder."""
+  path = storage.join(folder, 'inference_eval', f'{name}-{step:06}')
+  write_lines(f'{path}.jsonl', iter(result.lines[:most]))
+  if result.classes is not None and multihost.is_main():
+    storage.write_bytes(f'{path}-classes.json', json.dumps(result.classes.plain(), ensure_ascii=False).encode())
 
 
 def metrics_of(task: Task, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -98,8 +121,49 @@ def metrics_of(task: Task, lines: Sequence[Mapping[str, Any]]) -> dict[str, floa
   found: dict[str, float] = {}
   for functions, compared in ((task.metrics, 'prediction'), (task.score_metrics, 'score')):
     for metric in functions:
-      _add(found, metric, metric(targets, [line[compared] for line in lines]), task)
+      _add(found, metric, value_of(metric, task, targets, [line[compared] for line in lines], lines), task)
   return found
+
+
+def value_of(metric: Any, task: Task, targets: Sequence[Any], values: Sequence[Any],
+             lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+  """Returns what a metric returns, by name. Raises ValueError if a user's function fails, or returns something else."""
+  name = getattr(metric, '__name__', type(metric).__name__)
+  given: dict[str, Any] = {}
+  if getattr(metric, 'needs_confidence', False):
+    given['confidences'] = [line['confidence'] for line in lines if line.get('confidence') is not None]
+  try:
+    found = metric(targets, values, **given)
+  except Exception as error:
+    if is_own(metric):
+      raise
+    raise ValueError(f'The metric {name} of the task {task.name} failed ({type(error).__name__}: {error}). It is '
+                     f'called with {len(targets)} targets and as many predictions. Fix it, or leave it out.') from error
+  found = {name: found} if isinstance(found, numbers.Real | np.generic) else found
+  if not isinstance(found, Mapping):
+    raise ValueError(f'The metric {name} of the task {task.name} returns {found!r:.60}, expected a number, or numbers '
+                     'by name. Return {name: value}.')
+  return found
+
+
+def is_own(metric: Any) -> bool:
+  """Returns True for a metric of the package."""
+  return str(getattr(metric, '__module__', type(metric).__module__)).startswith('prompt_tuning.')
+
+
+def report_of(task: Task, lines: Sequence[Mapping[str, Any]]) -> ClassReport | None:
+  """Returns the report by class of the lines of an evaluation, if the metrics of the task ask for it."""
+  if classes not in task.metrics or not lines or 'prediction' not in lines[0]:
+    return None
+  return class_report([line['target'] for line in lines], [line['prediction'] for line in lines])
+
+
+def _score_outputs(model: LanguageModel, conditioning: Conditioning, layout: Any, examples: Sequence[Mapping[str, Any]],
+                   ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[float]:
+  """Yields the log-likelihood of each prediction with its end token."""
+  given = [{**example, 'targets': until_end(each, model.end_ids)}
+           for example, each in zip(examples, ids, strict=True)]
+  yield from score_targets(model, conditioning, eval_batches(given, model.vocabulary, layout, batch_size=batch_size))
 
 
 def _require_targets(task: Task, split: str, examples: Sequence[Mapping[str, Any]]) -> None:
@@ -129,7 +193,7 @@ def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches
   for target in targets:
     ranked.require(target)
   for example, line, scores in zip(batches.examples, lines, rank(model, conditioning, batches, ranked), strict=True):
-    line['scores'] = dict(zip(ranked.words, scores.tolist(), strict=True))
+    line.update(ranked.told(scores))
     line['output'] = ranked.words[int(scores.argmax())]
     line['prediction'] = task.value(line['output'], example, is_target=False)
   return accuracy(targets, [line['output'] for line in lines])

@@ -12,6 +12,7 @@ from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.data.tasks import RESERVED, columns_of
 from prompt_tuning.decoding.samplers import Sampler
 from prompt_tuning.devices import multihost
+from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
 from prompt_tuning.models.compiled import score_batch
@@ -47,7 +48,7 @@ def score_targets(model: LanguageModel, conditioning: Conditioning, batches: Eva
 
 def infer(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[Mapping[str, Any]], *, sampler: Sampler,
           lengths: Mapping[str, int] | None = None, batch_size: int = 32, mode: str = 'predict',
-          max_length: int = 64, seed: int = 0) -> Iterator[dict[str, Any]]:
+          max_length: int = 64, seed: int = 0, ranked: Ranked | None = None) -> Iterator[dict[str, Any]]:
   """Yields a line of output for each example, in order, in the format of T5X's inference files.
 
   Args:
@@ -60,6 +61,8 @@ def infer(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[
     mode: 'predict', 'predict_with_aux' (adds scores) or 'score' (log-likelihood of the targets).
     max_length: maximum number of generated tokens.
     seed: for samplers that draw.
+    ranked: predict the likeliest of its words, without generation; lines then have the `scores` of all words and the
+      `confidence` in the prediction.
 
   Raises:
     ValueError: the mode is unknown, or targets are missing.
@@ -77,6 +80,11 @@ def infer(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[
   if mode == 'score':
     for example, score in zip(examples, score_targets(model, conditioning, batches), strict=True):
       yield {'inputs': readable(example, model.vocabulary), 'score': score}
+    return
+  if ranked is not None:
+    for example, scores in zip(examples, rank(model, conditioning, batches, ranked), strict=True):
+      yield {'inputs': readable(example, model.vocabulary), 'prediction': ranked.words[int(scores.argmax())],
+             **ranked.told(scores)}
     return
   answers = generate_answers(model, conditioning, batches, sampler=sampler, max_length=max_length, seed=seed)
   for example, (tokens, scores) in zip(examples, answers, strict=True):

@@ -47,6 +47,11 @@ class Ranked:
       raise ValueError(f'The target {target!r} is not among the words to rank, {", ".join(map(repr, self.words))}.'
                        f'{nearest(target, self.words)} Give all possible targets.')
 
+  def told(self, scores: np.ndarray) -> dict[str, Any]:
+    """Returns the scores [C] by word, and the probability of the likeliest among the words."""
+    return {'scores': dict(zip(self.words, scores.tolist(), strict=True)),
+            'confidence': float(1.0 / np.exp(scores - scores.max()).sum())}
+
 
 def rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
          ranked: Ranked) -> Iterator[np.ndarray]:

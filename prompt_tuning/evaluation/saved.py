@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
@@ -15,13 +14,14 @@ from prompt_tuning.checkpoints.peft_modules import modules_of
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
 from prompt_tuning.checks import typed
-from prompt_tuning.files import storage
+from prompt_tuning.evaluation import fit_checks, pushing
+from prompt_tuning.files import hub, storage
 from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.families.registry import get_family
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import printable
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Conditioning, Facts, Visibility
+from prompt_tuning.rows.conditioning import Conditioning, Visibility
 from prompt_tuning.tuning.method import Method, combine, common_layout
 from prompt_tuning.tuning.prompt import PATH, PROMPTS, Prompt, PromptTuning
 from prompt_tuning.tuning.registry import read_methods
@@ -88,6 +88,10 @@ class SavedPrompt:
       trained = self.as_trained()
       write_state(path, trained.tensors, trained.about)
 
+  def push(self, name: str, **options: Any) -> str:
+    """Writes the prompt to the repository `owner/name` of the Hugging Face hub; see `Trained.push`."""
+    return self.as_trained().push(name, **options)
+
   def conditioning(self, model: LanguageModel) -> Conditioning:
     """Returns the model's conditioning. Raises ValueError if the prompt does not fit the model."""
     # It does not depend on the placement, which may be a function of a user's, without a name in files.
@@ -153,12 +157,19 @@ class Trained:
       ValueError: the tensors do not fit the model, were trained for another one, or are prompts of several other tasks.
     """
     facts = model.facts
-    _require_same_model(self.about.get('made_for'), facts)
+    fit_checks.require_same_model(self.about.get('made_for'), facts)
     if self.about.keys() & set(_OF_STACKS):
-      _require_stack(self.tensors, facts)
-    _warn_of_other_weights(self.about.get('weights'), model)
+      fit_checks.require_stack(self.tensors, facts)
+    fit_checks.warn_of_other_weights(self.about.get('weights'), model)
     return combine([(method, method.condition_of(task, trees.unflatten(tensors), facts))
                     for method, tensors in self.parts()])
+
+  def push(self, name: str, **options: Any) -> str:
+    """Writes the tensors to the repository `owner/name` of the Hugging Face hub, and returns its address.
+
+    The options and errors are those of `evaluation.pushing.push`: `model`, the base model on the hub, and `private`.
+    """
+    return pushing.push(self.tensors, self.about, name, **options)
 
   def for_any_model(self) -> 'Trained':
     """Returns the same tensors without the model that they were trained for, for use with any model of its shape."""
@@ -169,33 +180,6 @@ class Trained:
 def _origin(about: Mapping[str, Any]) -> str:
   """Returns the metadata that tell prompts of several runs apart, for `repr`."""
   return ''.join(f', {name} {about[name]}' for name in ('model', 'task', 'step') if name in about)
-
-
-def _require_same_model(made_for: Mapping[str, Any] | None, facts: Facts) -> None:
-  """Raises ValueError if the trained tensors were made for another model, by their metadata."""
-  here = facts.made_for()
-  if made_for is None or dict(made_for) == here:
-    return
-  told = lambda each: ', '.join(f'{name} {each.get(name)}' for name in here)
-  raise ValueError(f'The trained tensors were made for a model of {told(made_for)}, but this model is of {told(here)}. '
-                   'Give the model that they were trained for; eval, infer and load_trained use them anyway with '
-                   'any_model=True.')
-
-
-def _require_stack(tensors: Flat, facts: Facts) -> None:
-  """Raises ValueError if a prompt belongs to a stack that prompts of this model do not belong to."""
-  for stack, name in PROMPTS.items():
-    if name in tensors and stack != facts.prompted:
-      raise ValueError(f'The file holds {name}, a prompt of the {stack}, but prompts of this model belong to the '
-                       f'{facts.prompted}. Give the model that it was trained for.')
-
-
-def _warn_of_other_weights(digest: str | None, model: LanguageModel) -> None:
-  """Says it if the tensors were trained for other weights of the same shape, such as another fine-tuned model."""
-  here = getattr(model, 'weights_digest', None)  # an outline has no weights
-  if digest is not None and here is not None and digest != here:
-    logging.warning('The trained tensors were made for other weights of this shape than those of %s (digest %s there, '
-                    '%s here). Results may be worse than in training.', model.path, digest, here)
 
 
 def _files_of_run(folder: str) -> Iterator[str]:
@@ -220,7 +204,7 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
   The folder may also belong to a run of T5X, which keeps prompts as NumPy files.
 
   Args:
-    path: the file or folder.
+    path: the file or folder, or `owner/name` of the Hugging Face hub (`@revision` may follow).
     any_model: ignore the model that the tensors were trained for: use them with any model that they fit.
 
   Raises:
@@ -235,9 +219,15 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
   return found.for_any_model() if any_model else found
 
 
+def find_trained(path: str) -> str:
+  """Returns `path`, or the local folder of the repository of the hub that it names."""
+  return str(path) if os.path.exists(f'{path}.npy') else hub.local(path, hub.TRAINED)
+
+
 def _file_of(path: str) -> str:
   """Returns the file that holds the trained tensors: `path`, or the file of its run."""
-  folder, name = os.path.split(str(path))
+  path = find_trained(path)
+  folder, name = os.path.split(path)
   if name.startswith('adapter_model.') and storage.is_file(path):
     raise ValueError(f'{path} is a file of a PEFT adapter. {_CONVERT.format(folder or ".")}')
   if storage.is_file(path):
@@ -248,6 +238,8 @@ def _file_of(path: str) -> str:
   if found is None and os.path.isdir(path):
     raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
                             'state, or a prompt file.')
+  if found is None and hub.advice(path) and not os.path.exists(path):
+    raise FileNotFoundError(f'{path}: there is no such file or folder.{hub.advice(path)}')
   return found or path
 
 
@@ -267,7 +259,9 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
     FileNotFoundError: there is no such file or folder.
     ValueError: the file is damaged, or the adapter cannot be read for this model.
   """
-  if storage.is_remote(path) or not os.path.exists(os.path.join(path, CONFIG)):
+  path = find_trained(path)
+  inside = () if storage.is_remote(path) or not os.path.isdir(path) else os.listdir(path)
+  if CONFIG not in inside or BEST in inside or LAST in inside:  # a pushed prompt has both forms
     return load_trained(path, any_model=any_model)
   adapter, facts = read_adapter(path), model.facts
   layers, kv_heads, head_dim = facts.attentions['decoder']

@@ -24,10 +24,11 @@ from prompt_tuning.data.token_files import end_ids
 from prompt_tuning.data.vocabularies import ByteVocabulary
 from prompt_tuning.data.vocabulary_folders import COPIED, load_vocabulary
 from prompt_tuning.devices import meshes, sharding
-from prompt_tuning.files import storage
+from prompt_tuning.files import hub, storage
 from prompt_tuning.files.json_files import read_object
 from prompt_tuning.models.families.registry import family_of_folder, family_of_t5x, get_family
 from prompt_tuning.models.family import OUTPUT, Config
+from prompt_tuning.models.hub_models import local_model
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.names import nearest
@@ -44,8 +45,8 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   """Returns the frozen model of a checkpoint.
 
   Args:
-    path: a Hugging Face folder (with `config.json`), a T5X checkpoint (local or `gs://`), or the name of a model
-      that comes with the package.
+    path: a Hugging Face folder (with `config.json`), a T5X checkpoint (local or `gs://`), the name of a model that
+      comes with the package, or `owner/name` of the Hugging Face hub, which `@revision` may follow.
     dtype: type of the parameters, such as `jnp.bfloat16`; None is float32, and 'int8' stores the layers' matrices in 8
       bits and all else in bfloat16.
     activation_dtype: type of the activations.
@@ -215,11 +216,15 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
 
 
 def find_model(path: str) -> str:
-  """Returns the folder of a model that comes with the package, or `path` itself."""
+  """Returns the folder of a model that comes with the package or of the hub, or `path` itself.
+
+  Raises:
+    OSError, ValueError: the hub has no such model, or it cannot be read.
+  """
   shipped = os.path.join(_SHIPPED, str(path))
   if not os.path.exists(path) and '/' not in str(path) and os.path.isdir(shipped):
     return shipped
-  return str(path)
+  return local_model(str(path))
 
 
 def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
@@ -234,7 +239,7 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
       found = 'this is a file' if os.path.exists(path) else f'there is no such folder.{nearest(path, shipped)}'
       raise FileNotFoundError(f'{path}: {found.rstrip(".")}. Give a T5X checkpoint, '
                               'a Hugging Face folder, or the name of a model that comes with the package '
-                              f'({", ".join(shipped) or "none is installed"}).')
+                              f'({", ".join(shipped) or "none is installed"}).{hub.advice(path)}')
     described = os.path.join(path, 'config.json')
     if os.path.exists(described):
       config = read_object(described)

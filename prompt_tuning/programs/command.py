@@ -31,6 +31,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
   'recycle': ('makes a prompt for another model of a trained one', 'prompt_tuning.scripts.recycle'),
   'transfer': ('ranks trained prompts as starts for another task', 'prompt_tuning.scripts.transfer'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),
+  'data': ('shows the examples of a file before training: rows, lengths, labels, what is cut, duplicates',
+           'prompt_tuning.programs.data'),
   'lm-eval': ('evaluates a frozen model and a prompt with lm-evaluation-harness', 'prompt_tuning.harness.command'),
   'sweep': ('trains many prompts in one run: several values of any flag of train, or named runs of a file',
             'prompt_tuning.programs.sweep'),

@@ -29,10 +29,11 @@ from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import run_files
 from prompt_tuning.training.identity import require_same
 from prompt_tuning.training.optimizers import rate_at
+from prompt_tuning.training.trackers import make_tracker
 
 _PROGRAMS = {TrainRun: 'train', EvalRun: 'eval', InferRun: 'infer'}
 _TRAINED = (
-  'run.toml', 'model-info.txt', 'metrics.jsonl', 'checkpoint_{step}/state.safetensors',
+  'run.toml', 'README.md', 'model-info.txt', 'metrics.jsonl', 'checkpoint_{step}/state.safetensors',
   'numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt', 'last.safetensors', 'best.safetensors',
   'inference_eval/{task}-metrics.jsonl', 'inference_eval/{task}-{step}.jsonl', 'train/events*',
   'training_eval/{task}/events*', 'inference_eval/{task}/events*')
@@ -82,6 +83,8 @@ def show(run: Run, compiler: step_compiler.Compiler | None = None, *, of_gin: bo
     show = functools.partial(_show_training, compiler=compiler) if isinstance(run, TrainRun) else _show_prompt
     attempt(lambda: show(run, outline, mesh))
   attempt(lambda: dry_run_examples.show_data(run, outline))
+  if isinstance(run, TrainRun):
+    attempt(lambda: make_tracker(run.tracker.name, run.tracker.options))
   steps = run_files.saved_steps(run.output) if isinstance(run, TrainRun) else []
   if steps:
     print(f'{run.output} holds a run that was saved at step {steps[-1]}: it is resumed.')

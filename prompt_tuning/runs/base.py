@@ -22,7 +22,8 @@ AXES = ('data', 'fsdp', 'model')
 MOST_VECTORS = 2**16  # of a method: each may have a position in every row
 _TEMPLATES = {'template': '{inputs}', 'target_template': '{targets}'}
 # What only a file of examples reads.
-FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics', 'loss_weight', 'cut', 'train_on')
+FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics', 'loss_weight', 'cut', 'train_on',
+                 'columns')
 
 
 def setting(default: Any, group: str, *, learnt: bool = True, flag: str | None = None) -> Any:
@@ -42,13 +43,15 @@ class Run:
   """What every run has.
 
   Attributes:
-    model: the frozen model: a Hugging Face folder, a T5X checkpoint (local or gs://), or the name of a model that comes
-      with the package.
-    data: a .jsonl, .tsv or .csv file, or the name of a task or mixture.
+    model: the frozen model: a Hugging Face folder, a T5X checkpoint (local or gs://), the name of a model that comes
+      with the package, or owner/name of the Hugging Face hub, which @revision may follow.
+    data: a .jsonl, .tsv, .csv or .parquet file, hf://datasets/OWNER/NAME of the Hugging Face hub, or the name of a task
+      or mixture.
     imports: Python modules to import first, which register tasks, methods, model families, losses or optimizers.
     split: the split of the data that is read.
     template: the input text, with the columns of the file in braces: "Review: {text}".
     target_template: the target text, likewise.
+    columns: columns of the file for inputs, targets, messages, prompt or completion, such as messages=conversations.
     cut: the side, left or right, at which a column's text, or the user's last turn, is cut if an example is too long.
     labels: texts for the values of the target's columns, such as 0=negative,1=positive.
     validation: the share of the file's rows kept for validation, or another file.
@@ -81,6 +84,7 @@ class Run:
   split: str = setting('train', 'data')
   template: str = setting(_TEMPLATES['template'], 'data')
   target_template: str = setting(_TEMPLATES['target_template'], 'data')
+  columns: Mapping[str, str] | None = setting(None, 'data')
   cut: Literal['left', 'right'] = setting('right', 'data')
   labels: Mapping[str, str] | None = setting(None, 'data')
   validation: Share | str = setting(0.1, 'data')
@@ -119,7 +123,7 @@ class Run:
              and getattr(self, name) != getattr(type(self), name) and name not in self.file_settings()]
     if self.data is not None and given:
       raise ValueError(f'{" and ".join(given)} cannot be used: {self.data.name} is not a .jsonl, .tsv or .csv file '
-                       'with columns. Leave them out, or give data=FILE.')
+                       'or another table with columns. Leave them out, or give data=FILE.')
 
   def __repr__(self) -> str:
     return f'{type(self).__name__}({", ".join(f"{name}={value!r}" for name, value in self.given().items())})'

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from prompt_tuning.data.tasks import is_table
+from prompt_tuning.files import hub
 from prompt_tuning.runs import run_file
 from prompt_tuning.runs.base import FILE_SETTINGS, Count, Positive, Run, Seed, setting
 from prompt_tuning.runs.choice import Choice
 
 # Settings that an evaluation takes from the run that trained, unless others are given.
-INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'cut', 'labels', 'validation', 'test',
-             'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype', 'attention',
-             'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers', 'rotary_length')
+INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'columns', 'cut', 'labels', 'validation',
+             'test', 'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype',
+             'attention', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers', 'rotary_length')
 # Setting of a use -> the setting of evaluations in the run that trained.
 _EVALUATED = {'data': 'evaluation_data', 'split': 'evaluation_split', 'examples': 'evaluation_examples',
               'max_input_length': 'evaluation_max_input_length', 'max_target_length': 'evaluation_max_target_length'}
@@ -25,14 +26,16 @@ class Use(Run):
 
   Attributes:
     split: the split of the data; none is the whole of a file, or 'validation' of a task.
-    prompt: the trained tensors: a run's folder, or a .npy or .safetensors file; none is the model alone, several are an
-      ensemble.
+    prompt: the trained tensors: a run's folder, a .npy or .safetensors file, or owner/name of the Hugging Face hub;
+      none is the model alone, several are an ensemble.
     ensemble: of several prompts: mean, the mean of their probabilities chooses each token; or vote, the prediction that
       most of them make.
     method: without a prompt, the method whose first values are used, drawn by first_values_seed.
     checkpoint_prompt: take the prompt from the model's checkpoint, if it holds one.
     first_values_seed: seed of a method's first values; none forbids drawing them.
     any_model: use trained tensors that were made for another model, if they fit.
+    label_words: take the likeliest of these texts instead of generating; task takes those of the task's labels.
+    label_score: what decides among them: sum of a text's log-probabilities, or mean.
   """
 
   reads_text: ClassVar[bool] = False  # a text file may be the data
@@ -44,6 +47,8 @@ class Use(Run):
   checkpoint_prompt: bool = setting(False, 'model')
   first_values_seed: Seed | None = setting(0, 'model')
   any_model: bool = setting(False, 'model')
+  label_words: tuple[str, ...] | Literal['task'] | None = setting(None, 'evaluation')
+  label_score: Literal['sum', 'mean'] = setting('sum', 'evaluation')
 
   @classmethod
   def after(cls, prompt: str | Sequence[str], given: Mapping[str, Any]) -> Self:
@@ -126,8 +131,6 @@ class EvalRun(Use):
     output: the folder for metrics and predictions; none prints the metrics only.
     examples: evaluate only this many examples, from the first; none is all.
     written_examples: how many predictions are written; none is all.
-    label_words: take the likeliest of these texts instead of generating; task takes those of the task's labels.
-    label_score: what decides among them: sum of a text's log-probabilities, or mean.
   """
 
   executor: ClassVar[str] = 'evaluating'
@@ -135,14 +138,13 @@ class EvalRun(Use):
   output: str | None = setting(None, 'output')
   examples: Positive | None = setting(None, 'data')
   written_examples: Count | None = setting(None, 'output')
-  label_words: tuple[str, ...] | Literal['task'] | None = setting(None, 'evaluation')
-  label_score: Literal['sum', 'mean'] = setting('sum', 'evaluation')
 
 
 def _require_there(prompt: str) -> None:
   """Raises FileNotFoundError if there is nothing at a local path, with or without `.npy`."""
   from prompt_tuning.files import storage
 
+  prompt = prompt if os.path.exists(f'{prompt}.npy') else hub.local(prompt, hub.TRAINED)
   if not storage.is_remote(prompt) and not any(map(os.path.exists, (prompt, f'{prompt}.npy'))):
     raise FileNotFoundError(f'prompt={prompt} cannot be used: there is no such file or folder. Give the folder of a '
                             'run, a .npy or .safetensors file, or a PEFT folder.')

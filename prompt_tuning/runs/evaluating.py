@@ -10,7 +10,6 @@ from prompt_tuning.data.target_checks import evaluated, require_labels
 from prompt_tuning.data.tasks import Task, short_names, unique_names
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import evaluate as library
-from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.ensembles import elected, evaluate_trained, of_members
 from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
@@ -73,6 +72,8 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
         _print(f'{short}, {label}', metrics)
       _print(f'{short}, {len(result.lines)} examples' + f', ensemble ({described.ensemble})' * bool(members),
              result.metrics)
+      if result.classes is not None:
+        print(result.classes)
       _report(described, short, step, result, found[name])
   if folder is not None and multihost.is_main():
     print(f'Wrote {folder}')
@@ -110,9 +111,8 @@ def _report(described: EvalRun, name: str, step: int, result: library.Evaluation
                     cut['examples'], cut['inputs'], cut['targets'], objects.lengths_given(described))
   if described.output is None:
     return
+  library.write(result, described.output, name, step, most=described.written_examples)
   folder = storage.join(described.output, 'inference_eval')
-  predictions.write_lines(storage.join(folder, f'{name}-{step:06}.jsonl'),
-                          iter(result.lines[:described.written_examples]))
   metric_log.append_metrics(described.output, name, step, metrics)
   with contextlib.closing(storage.GrowingFolder(storage.join(folder, name))) as grown, \
        contextlib.closing(metric_log.open_tensorboard(grown.path)) as writer:

@@ -146,8 +146,8 @@ def _with_option(owner: str, chosen: Choice, option: str, text: str) -> Choice:
 
 
 def _option(name: str, text: str) -> Any:
-  """Returns the value of an option of a choice: `text` and `path` stay texts, even if they read as numbers."""
-  if name in ('text', 'path'):
+  """Returns the value of an option of a choice: texts and paths stay so, even if they read as numbers."""
+  if name in ('text', 'path', 'project', 'run_name'):
     return text
   return tuple(text.split(',')) if name in ('texts', 'label_words', 'decayed') else guessed(text)
 

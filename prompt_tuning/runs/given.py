@@ -1,5 +1,6 @@
 """Examples and prompts in the forms in which Python code gives them, and the task and tensors that they stand for."""
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning.data import files, registry, tasks
+from prompt_tuning.data import metrics as metric_functions
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models.language_model import LanguageModel
@@ -20,7 +22,7 @@ _METRICS = (accuracy,)
 
 
 def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mapping[str, int] | None = None, *,
-            held_out: float = 0.0) -> tasks.Task | tasks.Mixture:
+            held_out: float = 0.0, metrics: Any = None) -> tasks.Task | tasks.Mixture:
   """Returns a task made of any form of examples; rows that are not a task become the split of that name.
 
   Args:
@@ -29,10 +31,14 @@ def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mappi
     model: its vocabulary tokenises SeqIO tasks.
     lengths: maximum tokens, for SeqIO tasks that make examples of these lengths.
     held_out: the share of rows for the split 'validation', by a hash of their columns; none of fewer than ten rows.
+    metrics: functions or names that replace the metrics of the task; None keeps them.
 
   Raises:
     ValueError: something is not an example; the message says which.
   """
+  if metrics is not None:
+    functions = metric_functions.functions(metrics)
+    return _with_metrics(as_task(examples, split, model, lengths, held_out=held_out), functions)
   if isinstance(examples, tasks.Task | tasks.Mixture):
     return examples
   if isinstance(examples, str | os.PathLike):
@@ -49,6 +55,14 @@ def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mappi
   if len(task.split('all')) >= _LEAST and task.splits['train'] and task.splits['validation']:
     return task
   return tasks.Task('examples', {split: task.split('all')}, _METRICS)
+
+
+def _with_metrics(task: tasks.Task | tasks.Mixture, functions: tuple[Any, ...]) -> tasks.Task | tasks.Mixture:
+  """Returns a task with other metrics."""
+  if isinstance(task, tasks.Mixture):
+    return tasks.Mixture(task.name, tuple(_with_metrics(part, functions) for part in task.tasks), task.rates)
+  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(tasks.Task)}
+  return tasks.Task(**{**fields, 'metrics': functions})
 
 
 def as_trained(prompt: Any, model: LanguageModel) -> saved.Trained:

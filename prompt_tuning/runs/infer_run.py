@@ -5,6 +5,7 @@ import os
 from typing import ClassVar, Literal
 
 from prompt_tuning.runs.base import setting
+from prompt_tuning.runs.choice import plain
 from prompt_tuning.runs.eval_run import Use
 
 
@@ -38,6 +39,10 @@ class InferRun(Use):
     if self.mode == 'score' and self.ensemble == 'vote':
       raise ValueError("ensemble='vote' cannot be used with mode='score': a vote has no probabilities. Use "
                        "ensemble='mean'.")
+    if self.label_words is not None and (self.mode != 'predict' or self.lines == 'id||text'):
+      raise ValueError(f'label_words={plain(self.label_words)} cannot be used with mode={self.mode!r} and '
+                       f'lines={self.lines!r}: words are ranked to predict, and each has a score. Leave one of them '
+                       'out.')
     if self.mode != 'predict' and self.lines == 'id||text':
       raise ValueError(f'lines={self.lines!r} cannot be used with mode={self.mode!r}, which gives more than a text. '
                        "Set mode='predict', or other lines.")

@@ -6,9 +6,11 @@ from typing import Any
 
 from prompt_tuning.data import files
 from prompt_tuning.data.tasks import Example, Mixture, columns_of
+from prompt_tuning.data.templates import Templates
 from prompt_tuning.devices import meshes, multihost
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.evaluation.ensembles import infer_trained
+from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.infer_run import InferRun
@@ -33,6 +35,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   objects.check_output(folder or '.')
   say_new_folder(path)
   given, rows = examples(described)
+  words = ranked(described)  # errors are found before the model is read
   model = read_model(described)
   meshes.rows_at_once(model.module.config.mesh, described.batch_size)
   trained = use.trained(described, model)
@@ -41,7 +44,8 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   lengths = objects.lengths_given(described)
   lines = infer_trained(
     model, trained, given, sampler=objects.sampler(described), lengths=lengths, batch_size=described.batch_size,
-    mode=described.mode, max_length=(lengths or {}).get('targets', _MOST), seed=described.seed or 0)
+    mode=described.mode, max_length=(lengths or {}).get('targets', _MOST), seed=described.seed or 0,
+    ranked=words)
   if described.lines == 'rows':
     lines = _as_rows(rows, lines)
   with phase_that_compiles('Predicting', say):
@@ -69,7 +73,7 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
   name, whole = described.data.name, described.reads_table and described.split == 'all'
   if described.reads_lines or (whole and described.mode != 'score'):
     found = files.read_inputs(name, inputs=described.template, cut=described.cut,
-                              vocabulary=lambda: objects.vocabulary(described))
+                              vocabulary=lambda: objects.vocabulary(described), columns=described.columns)
   else:
     task = objects.task(described)
     if isinstance(task, Mixture):
@@ -77,10 +81,28 @@ def examples(described: InferRun) -> tuple[Sequence[Example], Sequence[Mapping[s
     found = task.split(described.split)
   rows = [columns_of(example) for example in found]
   results = {'predict': ('prediction',), 'predict_with_aux': ('prediction', 'aux'), 'score': ('score',)}
-  taken = [result for result in results[described.mode] if any(result in row for row in rows)]
+  written = (*results[described.mode], *(('scores', 'confidence') if described.label_words is not None else ()))
+  taken = [result for result in written if any(result in row for row in rows)]
   if described.lines == 'rows' and taken:
     raise ValueError(f'{name} already has a column {taken[0]!r}, which the results are written to. Rename it.')
   return found, rows
+
+
+def ranked(described: InferRun) -> Ranked | None:
+  """Returns the words to rank; None if predictions are generated.
+
+  Raises:
+    ValueError: the words cannot be ranked, or the run has no label map to take them from.
+  """
+  if described.label_words is None:
+    return None
+  words = described.label_words
+  if words == 'task':
+    words = Templates(described.template, described.target_template, described.labels).labels
+    if not words:
+      raise ValueError("label_words='task' cannot be used: the run has no label map. Give labels=, or the words "
+                       'themselves, such as label_words=negative,positive.')
+  return Ranked(words, described.label_score)
 
 
 def _as_rows(rows: Sequence[Mapping[str, Any]], lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

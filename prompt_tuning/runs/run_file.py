@@ -44,10 +44,22 @@ def write(path: str, settings: Mapping[str, Any], *, program: str, config_text: 
   storage.write_bytes(path, text(settings, program=program).encode())
 
 
-def read_beside(prompt: str) -> dict[str, Any]:
-  """Returns the settings of the run that a folder, or the folder of a file, belongs to; {} if it has no file."""
-  from prompt_tuning.files import storage
+# What is taken of the run.toml of a repository, which anyone may have written: nothing that names a file or a module.
+_OF_REPOSITORIES = ('model', 'template', 'target_template', 'columns', 'cut', 'labels', 'max_input_length',
+                    'max_target_length')
 
+
+def read_beside(prompt: str) -> dict[str, Any]:
+  """Returns the settings of the run that a folder, or the folder of a file, belongs to; {} if it has no file.
+
+  Of a prompt in a repository of the Hugging Face hub, only those that describe model and examples are returned.
+  """
+  from prompt_tuning.files import hub, storage
+
+  if not os.path.exists(prompt) and not os.path.exists(f'{prompt}.npy') and hub.is_id(prompt):
+    folder = hub.local(prompt, hub.TRAINED)
+    found = read(folder) if folder != prompt and os.path.exists(os.path.join(folder, NAME)) else {}
+    return {name: value for name, value in found.items() if name in _OF_REPOSITORIES}
   beside = os.path.dirname(prompt)
   above = [os.path.dirname(beside)] if os.path.basename(beside) == 'prompts' else []  # a run's prompt of one task
   for folder in (prompt, beside, *above):

@@ -15,7 +15,8 @@ SHARED = ('model', 'imports', 'dtype', 'activation_dtype', 'attention', 'mesh', 
 _ALONE = {'stop_accuracy': 'Members end at their last step, by patience= or by halving=.',
           'profile': 'Profile one of the runs alone.',
           'check_frozen': 'Nothing frozen is an argument of the step; check it with one of the runs alone.',
-          'extend': 'Extend the run in a folder of the sweep alone.'}
+          'extend': 'Extend the run in a folder of the sweep alone.',
+          'tracker': 'Its table and curves compare the runs; track one of them alone.'}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class SweepRun:
     for name, run in self.runs.items():
       for setting, advice in _ALONE.items():
         if getattr(run, setting) != getattr(type(run), setting):
-          raise ValueError(f'{setting}={getattr(run, setting)} cannot be used in a sweep. {advice}')
+          raise ValueError(f'{setting}={plain(getattr(run, setting))} cannot be used in a sweep. {advice}')
       if run.seed is None:
         raise ValueError(f'seed=none cannot be used in a sweep ({name}): give each run a number.')
       for setting in SHARED:

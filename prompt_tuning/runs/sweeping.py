@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.data.metric_values import lower_is_better
 from prompt_tuning.evaluation import reports
 from prompt_tuning.files import storage, terminal
 from prompt_tuning.runs import objects, training
 from prompt_tuning.runs.choice import plain
 from prompt_tuning.runs.sweep_run import SweepRun
 from prompt_tuning.runs.train_run import TrainRun
-from prompt_tuning.training import halving, many
+from prompt_tuning.training import halving, many, run_files
 from prompt_tuning.training.members import require_shared
 from prompt_tuning.training.running import MemberRun
 from prompt_tuning.training.settings import Saving
@@ -71,7 +72,7 @@ class Sweep:
     found: dict[str, dict[str, float]] = {}
     for each in self.trainings.values():
       key = f'{_data_of(each.described)} {each.lengths}'
-      path = storage.join(each.described.output, training.BEFORE)
+      path = storage.join(each.described.output, run_files.BEFORE)
       if key in found and not storage.exists(path):
         storage.write_bytes(path, json.dumps(found[key]).encode())
       found.setdefault(key, each.before())
@@ -110,7 +111,7 @@ def best_first(runs: Sequence[MemberRun]) -> list[MemberRun]:
     values = [math.nan if run.loss is None or 'diverged' in run.ended else run.loss for run in runs]
     return [runs[i] for i in halving.ranked(values, lower=True)]
   values = [run.best['value'] if run.best else math.nan for run in runs]
-  return [runs[i] for i in halving.ranked(values, lower=judged[0]['objective'].endswith('/loss'))]
+  return [runs[i] for i in halving.ranked(values, lower=lower_is_better(judged[0]['objective']))]
 
 
 def table(runs: Sequence[MemberRun], output: str, command: str) -> str:

@@ -58,6 +58,8 @@ class TrainRun(Run):
     extend: resume the run with more steps even if its learning rate depends on their number.
     check_frozen: at the end, compare all frozen parameters with the checkpoint, to the last bit.
     profile: how many steps JAX's profiler records, after the first ten.
+    tracker: where the figures are shown too: wandb, mlflow, trackio, or one that a module registers; tensorboard, whose
+      files are always written, is no other place.
   """
 
   executor: ClassVar[str] = 'training'
@@ -103,6 +105,7 @@ class TrainRun(Run):
   extend: bool = setting(False, 'training', learnt=False)
   check_frozen: bool = setting(False, 'output', learnt=False)
   profile: Positive | None = setting(None, 'output', learnt=False)
+  tracker: Choice = setting(Choice('tensorboard'), 'output', learnt=False)
 
   def __post_init__(self) -> None:
     super().__post_init__()

@@ -31,11 +31,11 @@ from prompt_tuning.training.members import Member
 from prompt_tuning.training.metric_log import Silence, phase
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.settings import Saving, Stop
+from prompt_tuning.training.trackers import Tracker, make_tracker
 from prompt_tuning.tuning import rates
 from prompt_tuning.tuning.method import Method
 
 _IN_SCALE = ('adafactor', 'adamw')  # optimizers whose updates have the size of their rate
-BEFORE = 'before.json'  # in a run's folder: the evaluation of the frozen model alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Training:
     evaluations: what is evaluated during training.
     optimizer: updates the trained tensors.
     loss: what is minimised.
+    tracker: takes the figures too, or None.
   """
 
   described: TrainRun
@@ -63,6 +64,7 @@ class Training:
   evaluations: Evaluations
   optimizer: Optimizer
   loss: Loss
+  tracker: Tracker | None = None
 
   def run(self, *, config_text: str = '', command: str = '') -> loop.Run:
     """Trains, or resumes the run in its folder; returns the finished run.
@@ -82,7 +84,7 @@ class Training:
       train_steps=objects.end(run, model.step), optimizer=self.optimizer, loss=self.loss, batch_size=run.batch_size,
       microbatches=run.microbatches, seed=run.seed, packed=run.packed, buckets=self.buckets, split=run.split,
       evaluations=self.evaluations, saving=Saving(run.saving_period, run.keep), log_period=run.log_period,
-      cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile, extend=run.extend,
+      cache_limit=run.cache_limit, settings=run.decides(), profile=run.profile, extend=run.extend, tracker=self.tracker,
       start_from=None if run.start_from is None else saved.load_trained(run.start_from),
       stop=None if run.stop_accuracy is None else Stop(run.stop_accuracy, run.stop_examples),
       files={**self._run_file(), **({'config.gin': config_text} if config_text else {})})
@@ -109,7 +111,7 @@ class Training:
 
   def before(self) -> dict[str, float]:
     """Returns the frozen model's own metrics; for a resumed run, those from when it began."""
-    path = storage.join(self.described.output, BEFORE)
+    path = storage.join(self.described.output, run_files.BEFORE)
     content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
     if content is not None:
       return json.loads(content)
@@ -159,6 +161,7 @@ def build(run: TrainRun, model: LanguageModel | None = None, task: Task | Mixtur
   task = objects.task(run) if task is None else task
   chosen = evaluations(run, task)
   objects.optimizer(run, 0)  # errors are found before the model is read
+  tracker = make_tracker(run.tracker.name, run.tracker.options) if multihost.is_main() else None
   objects.read_first_values(run)
   if run.new_layers is None:  # with new layers, the vocabulary is known only with them
     objects.loss(run, words)
@@ -174,7 +177,7 @@ def build(run: TrainRun, model: LanguageModel | None = None, task: Task | Mixtur
   if method.layout().cached:  # inputs are not part of the rows
     buckets = run.buckets
   return Training(run, model, method, task, longest, buckets, chosen,
-                  optimizer(run, method, model, warn=alone), objects.loss(run, model.vocabulary))
+                  optimizer(run, method, model, warn=alone), objects.loss(run, model.vocabulary), tracker)
 
 
 def method_of(run: TrainRun, model: Any, task: Task | Mixture | None = None) -> Method:

@@ -17,7 +17,8 @@ _PLAIN = (('`int`', 'a whole number'), ('`int | null`', 'a whole number or none'
           ('`array | null`', 'a list or none'), ('`object`', 'name=value pairs'),
           ('`object | null`', 'name=value pairs or none'), (' >= ', ' of at least '), (' <= ', ' of at most '),
           (' > ', ' above '), (' < ', ' below '))
-_PAIRS = {'labels': '0=negative,1=positive', 'mesh': 'data=2,model=4', 'new_layers': 'classes=2,tokens=5'}
+_PAIRS = {'labels': '0=negative,1=positive', 'columns': 'prompt=question,completion=answer', 'mesh': 'data=2,model=4',
+          'new_layers': 'classes=2,tokens=5'}
 _NONE = ('none', 'None')
 
 

@@ -1,5 +1,6 @@
 """The frozen model that a prompt was trained for, without reading all its weights."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -32,15 +33,16 @@ class Base:
 
 
 def read_base(folder: str) -> Base:
-  """Returns the properties in the `config.json` of a Hugging Face folder.
+  """Returns the properties in the `config.json` of a Hugging Face folder, or of a model of the hub.
 
   Raises:
-    FileNotFoundError: there is no `config.json`.
+    OSError: there is no `config.json`.
     ValueError: it lacks a property.
   """
+  from prompt_tuning.files import hub
   from prompt_tuning.files.json_files import read_object, shown
 
-  path = os.path.join(folder, 'config.json')
+  path = os.path.join(hub.local(folder, ('config.json',)), 'config.json')
   config = read_object(path, 'the Hugging Face folder of a base model')
   inner = config.get('text_config')
   config = inner if isinstance(inner, dict) else config
@@ -116,7 +118,8 @@ def _named(prompt: str) -> str:
   else:
     about = saved.load_trained(prompt).about
     named = about.get('base_model') or about.get('model')
-  if isinstance(named, str) and os.path.isdir(find_model(named)):
-    return named
+  with contextlib.suppress(OSError, ValueError):  # of a repository of the hub that cannot be read
+    if isinstance(named, str) and os.path.isdir(find_model(named)):
+      return named
   told = f'names the model {named}, but there is no such folder' if named else 'does not name its model'
   raise FileNotFoundError(f'{prompt} {told}. Give model=FOLDER, the frozen model that it was trained for.')

@@ -80,6 +80,8 @@ def _convert_to_vllm(options: Any) -> None:
 def _convert(options: Any) -> None:
   from prompt_tuning import trees
   from prompt_tuning.checkpoints import peft, prompt_files, state
+  from prompt_tuning.evaluation import cards
+  from prompt_tuning.files import hub, storage
 
   unread = [f'--{name}={value}' for name in ('text', 'dtype') if (value := getattr(options, name)) is not None]
   if unread:
@@ -100,7 +102,8 @@ def _convert(options: Any) -> None:
   else:
     _require_plain(options.source, about)
     _require_scale(options.source, tensors, base)
-    name = options.base_model or about.get('base_model') or options.model
+    name = options.base_model or about.get('base_model') or options.model or (
+      about['model'] if hub.is_id(str(about.get('model'))) else None)
     modules, encoder_decoder = _modules(options) if peft.needs_modules(tensors) else (None, base.encoder_decoder)
     base = dataclasses.replace(base, encoder_decoder=encoder_decoder)
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,
@@ -108,6 +111,10 @@ def _convert(options: Any) -> None:
                                 embedding_scale=base.embedding_scale or 1.0, kind=options.kind, modules=modules,
                                 frozen=about.get('frozen', 0))
     form = f'PEFT, {config["peft_type"]} for {config["task_type"]}'
+    title = os.path.basename(os.path.normpath(options.destination))
+    storage.write_bytes(os.path.join(options.destination, cards.README), cards.card(
+      tensors, {**about, 'task_type': config['task_type']}, title=title, source=title, base=name,
+      library='peft').encode())
   print(f'Wrote {options.destination} ({form}):')
   for name, array in trees.flatten(tensors).items():
     print(f'  {name} {list(array.shape)}')
@@ -131,7 +138,7 @@ def _read(options: Any, base: Base) -> tuple[Mapping[str, Any], Mapping[str, Any
   from prompt_tuning.evaluation import saved
   from prompt_tuning.files import storage
 
-  source = options.source
+  source = saved.find_trained(options.source)
   if not storage.exists(source):
     raise FileNotFoundError(f'{source} does not exist. Give a prompt file, or the folder of a run or an adapter.')
   if os.path.exists(os.path.join(source, peft.CONFIG)):

@@ -9,6 +9,7 @@ Without --model, the run must have trained every parameter.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from prompt_tuning.scripts import _script
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(options: argparse.Namespace) -> None:
   from prompt_tuning.data.vocabulary_folders import load_vocabulary
-  from prompt_tuning.evaluation import saved
+  from prompt_tuning.evaluation import cards, saved
+  from prompt_tuning.files import storage
   from prompt_tuning.models import loading
   from prompt_tuning.models.parameters import merged
 
@@ -40,6 +42,10 @@ def _export(options: argparse.Namespace) -> None:
                                     vocabulary=vocabulary)
   params = merged(model.params, trained.conditioning(model))
   loading.save_model(model, options.output, layout=options.layout, params=params)
+  name = os.path.basename(os.path.normpath(options.output))
+  library = 'transformers' if options.layout == 'huggingface' else 't5x'
+  storage.write_bytes(storage.join(options.output, cards.README), cards.card(
+    trained.tensors, trained.about, title=name, source=name, base=options.model, library=library).encode())
   print(f'Wrote {options.output}')
 
 

@@ -2,18 +2,18 @@
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
+from prompt_tuning.data.class_metrics import classes
+from prompt_tuning.data.metric_values import lower_is_better
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.target_checks import require_labels
 from prompt_tuning.data.tasks import Mixture, Task, short_names
 from prompt_tuning.decoding.samplers import BeamSearch, Sampler
-from prompt_tuning.evaluation import predictions
-from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, evaluate_loss
+from prompt_tuning.evaluation.evaluate import Evaluation, evaluate, evaluate_loss, is_own, value_of, write
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import nearest, require_number
@@ -98,22 +98,20 @@ def require_objective(objective: str | None, task: Task | Mixture, evaluations: 
     texts = [example for example in (examples[i] for i in range(min(100, len(examples))))
              if isinstance(example.get('targets'), str)]
     targets = [part.value(example['targets'], example, is_target=True) for example in texts]
-    if not texts or part.score_metrics or not all(map(_is_own, part.metrics)):
+    if not texts or part.score_metrics or not all(map(is_own, part.metrics)):
       return  # a user's function is called with predictions alone
     try:  # targets as their own predictions have the names of the metrics
-      known += [f'{name}/{key}' for metric in part.metrics for key in metric(targets, targets)]
+      sure = [{'confidence': 1.0}] * len(targets)
+      known += [f'{name}/{key}' for metric in part.metrics for key in value_of(metric, part, targets, targets, sure)]
     except ImportError:
       raise
     except Exception:  # of a metric that compares other values, such as several references
       return
+    if classes in part.metrics:  # further examples may have further classes
+      return
   if objective is not None and known and not any(objective in (name, name.split('/', 1)[1]) for name in known):
     raise ValueError(f'objective={objective!r} is not among the metrics.{nearest(objective, known)} Use one of '
                      f'{", ".join(known)}.')
-
-
-def _is_own(metric: Any) -> bool:
-  """Whether a metric is one of the package."""
-  return str(getattr(metric, '__module__', type(metric).__module__)).startswith('prompt_tuning.')
 
 
 def require_targets(loss: Loss, task: Task | Mixture, split: str, model: LanguageModel,
@@ -193,8 +191,7 @@ class Evaluator:
 
   def _write(self, name: str, step: int, result: Evaluation) -> None:
     if self.folder is not None:
-      path = os.path.join(self.folder, 'inference_eval', f'{name}-{step:06}.jsonl')
-      predictions.write_lines(path, iter(result.lines[:self.evaluations.written]))
+      write(result, self.folder, name, step, most=self.evaluations.written)
     cut = result.truncated
     if cut['inputs'] or cut['targets']:
       logging.warning('Evaluating %s cut %d inputs and %d targets of %d examples at the lengths %s.', name,
@@ -205,8 +202,8 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
             best: Mapping[str, Any] | None) -> tuple[str, float, bool]:
   """Returns the name and value of the objective at a step, and True if it is the best so far.
 
-  A smaller loss is better, and a larger value of every other metric. For several tasks, the mean counts. A NaN is worse
-  than every number, and never the best.
+  A smaller loss or calibration error is better, and a larger value of every other metric. For several tasks, the mean
+  counts. A NaN is worse than every number, and never the best.
 
   Args:
     metrics: 'task/metric' -> value.
@@ -226,7 +223,7 @@ def compare(metrics: Mapping[str, float], wanted: str | None,
                      f'Use one of {", ".join(metrics)}.')
   values = [metrics[name] for name in names if name.split('/', 1)[1] == names[0].split('/', 1)[1]]
   name, value = names[0], sum(values) / len(values)
-  lower = name in of_loss
+  lower = lower_is_better(name)
   better = not math.isnan(value) and (best is None or math.isnan(best['value']) or (
     value < best['value'] if lower else value > best['value']))
   return name, value, better

@@ -11,6 +11,7 @@ import optax
 
 from prompt_tuning.data.digest import digest
 from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.files import hub
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.training.optimizers import Optimizer, rate_at
@@ -32,7 +33,7 @@ def identity(*, model: LanguageModel, method: Method, task: Task | Mixture, spli
   """Returns what decides what a run learns, as plain values; the arguments are those of `loop.train`."""
   rates = [rate_at(optimizer, model.step + step).get('learning_rate') for step in _STEPS]
   return {
-    'model': os.path.basename(os.path.normpath(model.path)), 'weights': model.weights_digest,
+    'model': hub.id_of(model.path) or os.path.basename(os.path.normpath(model.path)), 'weights': model.weights_digest,
     'dropout_rate': getattr(model.module.config, 'dropout_rate', 0.0), 'start_step': model.step,
     'task': task.name, 'split': split, 'examples': digest(task, split, loss.fields), **method.describe(),
     'batch_size': batch_size,

@@ -51,7 +51,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
           cache_limit: int = CACHE_LIMIT, evaluations: Evaluations = Evaluations(), saving: Saving = Saving(),
           log_period: int = 10, stop: Stop | None = None, settings: Mapping[str, Any] | None = None,
           files: Mapping[str, str] | None = None, profile: int | None = None, start_from: Trained | None = None,
-          extend: bool = False, quiet: bool = False) -> Run:
+          extend: bool = False, quiet: bool = False, tracker: Any = None) -> Run:
   """Trains a method's tensors for a frozen model; an existing run in `model_dir` is resumed.
 
   A run that is killed at any moment and resumed ends with the same bits as an uninterrupted one. On SIGTERM and Ctrl-C,
@@ -85,6 +85,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     start_from: trained tensors of this method, which are the first values instead of the method's own.
     extend: resume with another number of steps even if the learning rate depends on it.
     quiet: print nothing.
+    tracker: takes the figures too, on the main host, see `trackers`.
 
   Returns:
     The finished run.
@@ -157,7 +158,8 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
 
   # --- Steps --------------------------------------------------------------------------------------------------
   step = began_at = int(state.step)
-  log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet) if main else Silence()
+  log = MetricLog(model_dir, start_step=step, total_steps=train_steps, quiet=quiet, tracker=tracker,
+                  settings=own) if main else Silence()
   with (log, contextlib.closing(batches), Preemption(quiet=quiet).watched() as preemption, Background() as saver,
         contextlib.ExitStack() as stack):
 

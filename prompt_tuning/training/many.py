@@ -12,6 +12,7 @@ import jax
 
 from prompt_tuning.checks import typed
 from prompt_tuning.data.beside import Beside
+from prompt_tuning.data.metric_values import lower_is_better
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.devices import compilation, sharding
 from prompt_tuning.devices.preemption import Interrupted, Preemption
@@ -218,7 +219,7 @@ class _Together:
       f'no better in {each.stale} evaluations at step {self.step}' if each.out_of_patience else '')
       for each in self.running}
     alive = [each for each in self.running if not ended[each]]
-    lower = bool(alive) and (alive[0].objective or '').endswith('/loss')
+    lower = bool(alive) and lower_is_better(alive[0].objective or '')
     for i in halve.ranked([each.value for each in alive], lower=lower)[self._rungs.get(passed, len(alive)):]:
       ended[alive[i]] = f'ended by halving at step {self.step}'
     if any(ended.values()):

@@ -23,6 +23,7 @@ from prompt_tuning.devices import compilation
 from prompt_tuning.evaluation import metric_lines
 from prompt_tuning.evaluation.saved import METRICS
 from prompt_tuning.files import local, storage, terminal
+from prompt_tuning.training.trackers import Guarded, Tracker
 
 _JUDGED = 'inference_eval'
 _PUT_PERIOD = 30.0  # seconds between uploads while training figures are logged
@@ -36,9 +37,12 @@ class MetricLog:
     start_step: the step at which the run starts or resumes; lines of later steps are dropped.
     total_steps: the last step, for the remaining time.
     quiet: print nothing.
+    tracker: takes the figures too, see `trackers`.
+    settings: the run's, for the tracker.
   """
 
-  def __init__(self, folder: str, *, start_step: int, total_steps: int, quiet: bool = False):
+  def __init__(self, folder: str, *, start_step: int, total_steps: int, quiet: bool = False,
+               tracker: Tracker | None = None, settings: Mapping[str, Any] | None = None):
     self._folder = folder
     self._writers: dict[str, Any] = {}
     self._missed = 0  # figures that TensorBoard's files lack
@@ -50,6 +54,7 @@ class MetricLog:
     self._put = time.monotonic()
     self._file = self._grown.open(METRICS)
     self._progress = _Progress(start_step, total_steps, quiet)
+    self._tracker = None if tracker is None else Guarded(tracker, folder, settings or {}, self.say)
 
   def write(self, step: int, values: Mapping[str, float], *, folder: str = 'train') -> None:
     """Writes the figures of a step to a TensorBoard folder, such as `train` or `inference_eval/sst2`."""
@@ -62,6 +67,8 @@ class MetricLog:
       self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
       self._file.flush()
     self._write_tensorboard(folder, step, values)
+    if self._tracker is not None:
+      self._tracker.log(step, {f'{folder}/{name}': value for name, value in values.items()})
     if folder.startswith(f'{_JUDGED}/'):
       append_metrics(self._folder, folder.removeprefix(f'{_JUDGED}/'), step, values)
     if folder != 'train' or time.monotonic() - self._put > _PUT_PERIOD:
@@ -97,6 +104,8 @@ class MetricLog:
     """Ends the progress line and closes all files."""
     if self._missed:
       self.say(f"TensorBoard's files lack the figures of {self._missed} lines of {METRICS}.")
+    if self._tracker is not None:
+      self._tracker.end()
     self._progress.close()
     for file in (self._file, *self._writers.values()):
       _close(file)

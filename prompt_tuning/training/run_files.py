@@ -1,6 +1,8 @@
 """The files of a run's folder, local or under `gs://`.
 
   run.toml                                      the settings of the run
+  README.md                                     the model card
+  before.json                                   the metrics of the frozen model alone
   config.gin                                    its resolved gin configuration, if it was started with gin files
   model-info.txt                                every parameter: shape, trained or frozen, counts
   checkpoint_{step}/state.safetensors           everything that a resumed run needs
@@ -14,6 +16,7 @@
   lock.json                                     the process that writes here, while it runs
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -27,6 +30,7 @@ from prompt_tuning.checkpoints.prompt_files import write_numpy_prompt
 from prompt_tuning.checkpoints.state import parse_state, write_state
 from prompt_tuning.data.tasks import shortened
 from prompt_tuning.devices import multihost
+from prompt_tuning.evaluation import cards
 from prompt_tuning.evaluation.saved import BEST, LAST, PROMPTS_OF_TASKS, Trained
 from prompt_tuning.files import storage
 from prompt_tuning.models.language_model import LanguageModel
@@ -34,6 +38,7 @@ from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
 
 STATE = 'state.safetensors'
+BEFORE = 'before.json'  # the evaluation of the frozen model alone
 _CHECKPOINT = re.compile(r'checkpoint_(\d+)')
 
 
@@ -122,8 +127,20 @@ def _remove_old(folder: str, keep: int | None) -> None:
 
 
 def save_last(folder: str, step: int, exported: Flat, about: Mapping[str, Any]) -> None:
-  """Saves the trained tensors of a step for use without training."""
+  """Saves the trained tensors of a step for use without training, and the card."""
   write_state(storage.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
+  _write_card(folder, exported, {**about, 'step': step})
+
+
+def _write_card(folder: str, exported: Flat, about: Mapping[str, Any]) -> None:
+  """Writes the card of a run, unless its users have made it theirs."""
+  path, before = storage.join(folder, cards.README), storage.join(folder, BEFORE)
+  earlier = storage.read_bytes(path).decode(errors='replace') if storage.exists(path) else ''
+  if cards.is_own(earlier):
+    alone = json.loads(storage.read_bytes(before)) if storage.exists(before) else {}
+    name = folder.rstrip('/').rpartition('/')[2]
+    text = cards.card(exported, about, title=name, source=name, before=alone, earlier=earlier)
+    storage.write_bytes(path, text.encode())
 
 
 def save_best(folder: str, trained: Flat, about: Mapping[str, Any], prompts: Mapping[str, Flat] | None = None) -> None:

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from prompt_tuning.data import files, metrics, pipeline, registry
+from prompt_tuning.data import files, metrics, pipeline, registry, table_files
 from prompt_tuning.data.preprocessing import Preprocessor
 from prompt_tuning.data.tasks import RESERVED
 from prompt_tuning.data.templates import Templates
@@ -207,7 +207,7 @@ def test_a_file_that_does_not_exist_or_has_another_ending_is_named(tmp_path):
   ('a.json', b'{"inputs": "a"}\n', r'holds one JSON object a line, but .* Rename it to .*a\.jsonl\.$'),
   ('a.json', b'[{"inputs": "a"}]', r'a\.json is a file of another kind: expected a \.jsonl file with one JSON object'),
   ('a.txt', b'a\n', r'a\.txt is a file of another kind'),
-  ('a.parquet', b'\xff\x00', r'a\.parquet is a file of another kind'),
+  ('a.feather', b'\xff\x00', r'a\.feather is a file of another kind'),
   ('', b'', r'is a folder, not a file of examples\. Give a \.jsonl file'),
 ])
 def test_what_exists_but_is_no_table_is_not_taken_for_the_name_of_a_task(tmp_path, name, content, message):
@@ -271,7 +271,7 @@ def test_a_table_is_never_read_line_by_line(tmp_path, content):
 
 
 def test_a_compressed_file_is_unpacked_line_by_line_and_never_as_a_whole(tmp_path, monkeypatch):
-  monkeypatch.setattr(files, '_LINE_BYTES', 1000)
+  monkeypatch.setattr(table_files, '_LINE_BYTES', 1000)
   with gzip.open(tmp_path / 'bomb.txt.gz', 'wb') as bomb:
     bomb.write(b'first\r\n\n' + b'1 ' * 10**6)
   lines = files.read_lines(str(tmp_path / 'bomb.txt.gz'))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from prompt_tuning.data import table_files
 from prompt_tuning.runs import inferring, training
 from prompt_tuning.runs.infer_run import InferRun
 
@@ -14,8 +15,8 @@ def examples(path, **settings):
 
 def test_a_table_is_read_once_and_its_columns_are_written(tmp_path, monkeypatch):
   (tmp_path / 'a.csv').write_text('id,inputs_ends,text\n7,x,"1, 2"\n')
-  read, paths = inferring.files.read_lines, []
-  monkeypatch.setattr(inferring.files, 'read_lines', lambda path: paths.append(path) or read(path))
+  read, paths = table_files.read_lines, []
+  monkeypatch.setattr(table_files, 'read_lines', lambda path: paths.append(path) or read(path))
   found, rows = examples(tmp_path / 'a.csv', template='Sum: {text}')
   assert (found[0]['inputs'], rows) == ('Sum: 1, 2', [{'id': '7', 'inputs_ends': 'x', 'text': '1, 2'}])
   assert len(paths) == 1

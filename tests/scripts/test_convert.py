@@ -88,6 +88,8 @@ def test_a_prompt_goes_from_numpy_to_peft_and_back(script, tmp_path, numpy_promp
                               *([f'--model={model}'] if model else []))
   assert status == 0
   assert printed == f'Wrote {tmp_path}/peft (PEFT, PROMPT_TUNING for {task_type}):\n  {name} [3, 4]\n'
+  card = (tmp_path / 'peft/README.md').read_text()
+  assert 'library_name: peft' in card and ('AutoModelForSeq2SeqLM' in card) == (stack == 'encoder')
   np.testing.assert_array_equal(adapter(tmp_path / 'peft')[name], PROMPT)
   assert script('convert', tmp_path / 'peft', tmp_path / 'a.safetensors')[0] == 0
   arrays, about = read_state(str(tmp_path / 'a.safetensors'))

@@ -28,16 +28,17 @@ def names_in(folder):
 @pytest.fixture(scope='module')
 def ended(tmp_path_factory):
   """A finished run, and its folder."""
-  folder = tmp_path_factory.mktemp('ended')
+  folder = tmp_path_factory.mktemp('ended') / 'run'
   return toy_run.train(folder, files={'config.gin': 'X = 1\n'}), folder
 
 
 def test_a_runs_folder_holds_these_files_and_no_temporary_ones(ended):
   _, folder = ended
   assert names_in(folder) == [
-    'best.safetensors', 'checkpoint_106/state.safetensors', 'config.gin', 'inference_eval/turn-000103.jsonl',
-    'inference_eval/turn-000106.jsonl', 'inference_eval/turn-metrics.jsonl', 'last.safetensors', 'metrics.jsonl',
-    'model-info.txt', 'numpy_checkpoints/checkpoint_106/encoder.prompt.prompt.prompt']
+    'README.md', 'best.safetensors', 'checkpoint_106/state.safetensors', 'config.gin',
+    'inference_eval/turn-000103.jsonl', 'inference_eval/turn-000106.jsonl', 'inference_eval/turn-metrics.jsonl',
+    'last.safetensors', 'metrics.jsonl', 'model-info.txt',
+    'numpy_checkpoints/checkpoint_106/encoder.prompt.prompt.prompt']
   assert (folder / 'config.gin').read_text() == 'X = 1\n'
 
 
@@ -197,7 +198,7 @@ def test_a_state_in_a_bucket_is_put_after_all_else_of_its_step_and_before_old_on
     save_in_bucket(8)
   changes = [request.removeprefix('POST bucket/run/') for request in store.asked if request[:4] in ('POST', 'DELE')]
   assert changes == [
-    'numpy_checkpoints/checkpoint_8/encoder.prompt.prompt.prompt', 'last.safetensors', 'metrics.jsonl',
+    'numpy_checkpoints/checkpoint_8/encoder.prompt.prompt.prompt', 'last.safetensors', 'README.md', 'metrics.jsonl',
     'checkpoint_8/state.safetensors', 'DELETE bucket/run/numpy_checkpoints/checkpoint_7/encoder.prompt.prompt.prompt',
     'DELETE bucket/run/checkpoint_7/state.safetensors']
 
