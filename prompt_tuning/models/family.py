@@ -9,6 +9,7 @@ A family that resembles another is a `dataclasses.replace` of it with the differ
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -25,6 +26,8 @@ from prompt_tuning.types import Flat, Params
 Names = Mapping[str, tuple[tuple[int, ...], Any]]  # of a checkpoint -> shape and type
 OUTPUT = 'decoder/logits_dense/kernel'  # absent if the output layer is the embedding
 _CHOSEN = ('dropout_rate', 'rematerialise', 'attention')  # chosen by a run, whatever the stored shape
+# Ends of the names of arrays that go with quantised ones.
+_QUANTISED = re.compile(r'\.(qweight|SCB|absmax|weight_packed|weight_scale(_inv)?|activation_scale)$|_(blocks|scales)$')
 
 
 class _Common(Fields):
@@ -116,11 +119,13 @@ class Family:
     file = f'{path}/config.json'
     outer = fields_of(file, stored, _Common)
     stored = self.defaults | dict(stored if outer.text_config is None else outer.text_config)  # of a multimodal model
-    quantised = fields_of(file, stored, _Common).quantization_config or outer.quantization_config
-    if quantised:
-      raise ValueError(f'{file} sets quantization_config to {shown(quantised)}, which cannot be read. Get a folder '
-                       'whose arrays are float32, bfloat16 or float16; dtype="int8" rounds them in memory.')
-    tied = set(names).isdisjoint(self.their_names(OUTPUT))
+    quantised, names = fields_of(file, stored, _Common).quantization_config or outer.quantization_config, set(names)
+    packed = sorted(filter(_QUANTISED.search, names)) if quantised else ()
+    if packed:
+      raise ValueError(f'{file} sets quantization_config to {shown(quantised)}, and the folder holds {packed[0]}: '
+                       'quantised arrays cannot be read. Get a folder whose arrays are float32, bfloat16 or float16; '
+                       'dtype="int8" rounds them in memory.')
+    tied = names.isdisjoint(self.their_names(OUTPUT))
     if tied and stored.get('tie_word_embeddings') is False:
       raise ValueError(f'{path} holds no {self.their_names(OUTPUT)[0]}, although its config.json sets '
                        'tie_word_embeddings to False: the output layer is missing. Give the folder of the whole '
