@@ -62,7 +62,7 @@ def read(adapter: Stored, modules: Modules) -> Flat:
                        f'{told({end: array.shape for end, array in found.items()})}; expected {told(wanted)}, by the '
                        f'rank in {CONFIG}. Give the model that the adapter was trained for.')
     scale = _of(config.alpha_pattern, module, config.lora_alpha) / (rank**0.5 if config.use_rslora else rank)
-    ups = np.split(found[_B].T * np.float32(scale), np.cumsum(outs)[:-1], axis=1)
+    ups = modules.split(module, found[_B].T * np.float32(scale), 1)
     for name, up in zip(names, ups, strict=True):
       tensors |= {f'{name}/kernel/down': np.ascontiguousarray(found[_A].T),
                   f'{name}/kernel/up': np.ascontiguousarray(up)}
@@ -116,7 +116,7 @@ def form(tensors: Flat, modules: Modules) -> tuple[dict[str, Any], Flat]:
     own.setdefault(modules.owner(layer), {})[layer] = factors[0], factors[1]
   arrays, ranks = {}, {}
   for module, updates in own.items():
-    down, up = _joined(updates, modules.parts[module], modules)
+    down, up = _joined(updates, module, modules)
     arrays |= {stored_name(module, _A): down.T, stored_name(module, _B): up.T}
     ranks[module] = len(up)
   usual = collections.Counter(ranks.values()).most_common(1)[0][0]
@@ -126,7 +126,7 @@ def form(tensors: Flat, modules: Modules) -> tuple[dict[str, Any], Flat]:
           'fan_in_fan_out': not modules.in_by_out.isdisjoint(own)}, arrays
 
 
-def _joined(updates: dict[str, tuple[np.ndarray, np.ndarray]], names: list[str], modules: Modules) -> tuple[
+def _joined(updates: dict[str, tuple[np.ndarray, np.ndarray]], module: str, modules: Modules) -> tuple[
     np.ndarray, np.ndarray]:
   """Returns the factors [in, r] and [r, out] of the update of a whole module."""
   downs: list[np.ndarray] = []  # those that differ
@@ -134,9 +134,9 @@ def _joined(updates: dict[str, tuple[np.ndarray, np.ndarray]], names: list[str],
     if not any(np.array_equal(down, each) for each in downs):
       downs.append(down)
   columns = []
-  for name in names:
+  for name in modules.parts[module]:
     down, up = updates.get(name, (None, None))
     zeros = lambda rank, width=modules.shape(name)[1]: np.zeros((rank, width), np.float32)
     columns.append(np.concatenate([
       up if down is not None and np.array_equal(down, each) else zeros(each.shape[1]) for each in downs]))
-  return np.concatenate(downs, axis=1), np.concatenate(columns, axis=1)
+  return np.concatenate(downs, axis=1), modules.join(module, columns, 1)

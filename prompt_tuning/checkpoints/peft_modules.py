@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints.fused import PART, Cut, cut_of, cuts_in
 from prompt_tuning.checkpoints.loading import Rule
 from prompt_tuning.checkpoints.peft_folder import ARRAYS, Stored
 from prompt_tuning.names import nearest, printable
 
 _PREFIX = 'base_model.model.'
-_FUSED = re.compile(r'(.*)\[(\d+)/(\d+)\]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +26,13 @@ class Modules:
       ('decoder/layers_0/self_attention/query', …).
     shapes: stacked path of each parameter -> shape.
     in_by_out: the modules whose weight is [in, out], as GPT-2's are; others have [out, in].
+    cuts: module that holds several layers -> how they share its outputs.
   """
 
   parts: Mapping[str, list[str]]
   shapes: Mapping[str, tuple[int, ...]]
   in_by_out: frozenset[str]
+  cuts: Mapping[str, Cut] = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
   def owners(self) -> dict[str, str]:
@@ -42,6 +44,14 @@ class Modules:
     path, layer = trees.split_layer_name(f'{name}/{part}')
     found = self.shapes.get(path)
     return found if layer is None or found is None else found[1:]
+
+  def split(self, module: str, array: np.ndarray, axis: int) -> list[np.ndarray]:
+    """Returns the parts of an array that belong to the layers of a module, along the axis of its outputs."""
+    return self.cuts[module].split(array, axis) if module in self.cuts else [array]
+
+  def join(self, module: str, parts: list[np.ndarray], axis: int) -> np.ndarray:
+    """Returns the array of a module: the inverse of `split`."""
+    return self.cuts[module].join(parts, axis) if module in self.cuts else parts[0]
 
   def owner(self, name: str) -> str:
     """Returns the module of a layer. Raises ValueError if PEFT has none."""
@@ -61,28 +71,32 @@ class Modules:
     return sorted(found)
 
 
-def modules_of(rules: Iterable[Rule], stacked: Mapping[str, Any]) -> Modules:
+def modules_of(rules: Iterable[Rule], stacked: Mapping[str, Any], config: Any = None) -> Modules:
   """Returns the modules of a model.
 
   Args:
     rules: the table of names of its family.
     stacked: stacked path of each parameter -> an array or its shape and type.
+    config: its config, as in `cuts_in`.
   """
+  rules = list(rules)
   parts: dict[str, dict[int, str]] = {}
-  in_by_out = set()
+  in_by_out, cuts, known = set(), {}, cuts_in(rules, config)
   for rule in rules:
     name, _, parameter = rule.ours.rpartition('/')
     if rule.path not in stacked or parameter not in ('kernel', 'scale'):
       continue
     for layer in range(stacked[rule.path].shape[0]) if '{i}' in rule.theirs else (None,):
-      fused = _FUSED.fullmatch(rule.their_name(layer))
+      fused = PART.fullmatch(rule.their_name(layer))
       theirs, number = (fused[1], int(fused[2])) if fused else (rule.their_name(layer), 0)
       module = theirs.rpartition('.')[0]
       parts.setdefault(module, {})[number] = name if layer is None else name.replace('{i}', str(layer))
       if not rule.transpose:
         in_by_out.add(module)
+      if fused:
+        cuts[module] = cut_of(theirs, known)
   return Modules({module: [found[i] for i in sorted(found)] for module, found in parts.items()},
-                 {path: tuple(array.shape) for path, array in stacked.items()}, frozenset(in_by_out))
+                 {path: tuple(array.shape) for path, array in stacked.items()}, frozenset(in_by_out), cuts)
 
 
 def arrays_by_module(adapter: Stored, modules: Modules, ends: str, parameter: str) -> Iterator[

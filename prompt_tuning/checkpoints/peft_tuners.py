@@ -73,7 +73,7 @@ def _scales(adapter: Stored, modules: Modules) -> Flat:
       raise ValueError(f'{adapter.folder}/{ARRAYS} holds {stored_name(module, "ia3_l")} {list(array.shape)}; expected '
                        f'[{sum(outs)}, 1] or [1, {width}]. Give the model that the adapter was trained for.')
     side = 'output' if array.shape == (sum(outs), 1) else 'input'
-    own = np.split(array[:, 0], np.cumsum(outs)[:-1]) if side == 'output' else [array[0]] * len(names)
+    own = modules.split(module, array[:, 0], 0) if side == 'output' else [array[0]] * len(names)
     for name, factors in zip(names, own, strict=True):
       path, layer = trees.split_layer_name(name)
       stack, _, dense = path.partition('/layers/')
@@ -105,7 +105,7 @@ def _scales_form(tensors: Flat, modules: Modules) -> tuple[dict[str, Any], Flat]
     ((side, found),) = sides.items()
     if side == 'output':
       ones = lambda name: np.ones(modules.shape(name)[1], np.float32)
-      factors = np.concatenate([found.get(name, ones(name)) for name in names])[:, None]
+      factors = modules.join(module, [found[name] if name in found else ones(name) for name in names], 0)[:, None]
     else:
       factors = next(iter(found.values()))[None]
       if found.keys() != set(names) or any((each != factors[0]).any() for each in found.values()):

@@ -75,7 +75,7 @@ def require_fit(mesh: Mesh | None, config: Any) -> None:
 
   Args:
     mesh: from `make_mesh`.
-    config: the model's config, with `heads`, `kv_heads`, `mlp_dim` and `width`.
+    config: the model's config, with `heads`, `kv_heads`, `mlp_dim`, `width` and `embedding_width`.
 
   Raises:
     ValueError: a dimension cannot be split evenly; the message names meshes that fit.
@@ -84,8 +84,13 @@ def require_fit(mesh: Mesh | None, config: Any) -> None:
     return
   sizes = {'heads': config.heads, 'KV heads': getattr(config, 'kv_heads', 0) or config.heads,
            'hidden width of the MLP': config.mlp_dim}
-  for axis, dimensions in (('model', sizes), ('fsdp', {'width': config.width})):
+  for axis, dimensions in (('model', sizes), ('fsdp', {'width': config.width, **_embedding(config)})):
     _require_even(axis, mesh.shape[axis], dimensions)
+
+
+def _embedding(config: Any) -> dict[str, int]:
+  width = getattr(config, 'embedding_width', 0)
+  return {'width of the embedding': width} if width else {}
 
 
 def rows_at_once(mesh: Mesh | None, batch_size: int, microbatches: int | None = None) -> int:

@@ -31,6 +31,8 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'(query|key|value)/kernel', ('width', 'heads')),
   (r'(query|key|value)/bias', ('heads',)),
   (r'out/kernel', ('heads', 'width')),
+  (r'input_projection/kernel', (None, 'width')),
+  (r'output_projection/kernel', ('width', None)),
   (r'wi(_\d)?/kernel', ('width', 'mlp')),
   (r'wi(_\d)?/bias', ('mlp',)),
   (r'wo/kernel', ('mlp', 'width')),

@@ -268,8 +268,8 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
   tensors = adapter.trained(
     encoder_decoder=facts.prompted == 'encoder', width=facts.width, layers=layers, kv_heads=kv_heads,
     head_dim=head_dim, embedding_scale=facts.embedding_scale,
-    modules=modules_of(get_family(facts.family).rules(), trees.flatten(model.params)) if adapter.changes_modules
-    else None)
+    modules=modules_of(get_family(facts.family).rules(), trees.flatten(model.params), model.module.config)
+    if adapter.changes_modules else None)
   return Trained(tensors, adapter.about)
 
 

@@ -88,7 +88,7 @@ class CachedTexts:
           self._keep(ids, both[:, :, b, :, :len(ids)])
 
   def _padded(self, length: int) -> int:
-    return min(bucket(length), self._model.module.config.position_count or bucket(length))
+    return min(bucket(length), self._model.module.config.position_limit or bucket(length))
 
   def _keep(self, ids: np.ndarray, both: np.ndarray) -> None:
     self.read += 1

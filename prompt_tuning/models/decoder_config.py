@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from prompt_tuning.models.stack_config import StackConfig, require_choices, require_sizes
+from prompt_tuning.models.stack_config import StackConfig, require_choices, require_rotary, require_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +13,12 @@ class DecoderConfig(StackConfig):
     vocab_size: V, the number of rows of the embedding.
     family: the family that defines the names and config of a folder; see `families`.
     tied: the output layer is the embedding.
-    position_count: the number of rows of a learned position table; 0 means no table.
-    embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
+    position_count: positions of a learned position table; 0 means no table.
+    position_offset: rows before those in the table, which nothing reads (OPT).
+    embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens; other tools store
+      prompts multiplied by it (Gemma).
+    input_scale: factor on the same vectors, but other tools store prompts without it (Granite).
+    embedding_norm: these vectors are normed (BLOOM).
     output_scale: factor on the logits.
     output_cap: limit of the logits (Gemma 2); 0 means none.
     prefix_lm: the positions of an input see one another.
@@ -29,7 +33,10 @@ class DecoderConfig(StackConfig):
   family: str = 'llama'
   tied: bool = False
   position_count: int = 0
+  position_offset: int = 0
   embedding_scale: float = 1.0
+  input_scale: float = 1.0
+  embedding_norm: bool = False
   output_scale: float = 1.0
   output_cap: float = 0.0
   prefix_lm: bool = False
@@ -40,7 +47,14 @@ class DecoderConfig(StackConfig):
 
   def __post_init__(self) -> None:
     require_choices(self)
+    require_rotary(self)
     require_sizes(self, 'width', 'heads', 'head_dim', 'mlp_dim', 'layers')
     object.__setattr__(self, 'causal', True)
     object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
-    object.__setattr__(self, 'output_bias', self.classes > 0)
+    object.__setattr__(self, 'output_bias', self.output_bias or self.classes > 0)
+
+  @property
+  def position_limit(self) -> int:
+    """How many positions rows may have: those of the table, or those that rotary positions are scaled for; 0: any."""
+    limits = {rotary.limit(self.rotary_length) for rotary in self.rotary if rotary}
+    return min(filter(None, {self.position_count, *limits}), default=0)

@@ -1,4 +1,4 @@
-"""Decoder-only models (GPT-2, Llama, Qwen 2 and 3, Gemma 2 and 3, T5X's decoder-only T5).
+"""Decoder-only models: all families of `families` but T5.
 
 What comes before every row is shared by all rows as keys and values, computed once or given: a cached context, a
 learned prefix, or a prompt whose layout has no slots in the rows. These keys and values do not depend on later
@@ -18,12 +18,13 @@ from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.fronts import empty_cache, front_of, front_of_context, joined, of_rows, spread, written
-from prompt_tuning.models.layers import Surroundings
+from prompt_tuning.models.layers import norm
 from prompt_tuning.models.places import places_before, prompt_in_front, require_positions
 from prompt_tuning.models.scaling import Scaling, scaling_of, scaling_of_prompts
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import dense_shapes
+from prompt_tuning.models.surroundings import Surroundings
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
@@ -41,20 +42,27 @@ class DecoderOnly(nn.Module):
 
   def setup(self) -> None:
     config = self.config
-    embed = lambda rows: nn.Embed(rows, config.width, dtype=config.dtype, embedding_init=nn.initializers.normal(0.02))
+    embed = lambda rows, width: nn.Embed(rows, width, dtype=config.dtype, embedding_init=nn.initializers.normal(0.02))
+    width = config.embedding_width or config.width
     if config.features:
-      self.input_layer = dense.Dense(config.width, dtype=config.dtype)
+      self.input_layer = dense.Dense(width, dtype=config.dtype)
     else:
-      self.token_embedder = embed(config.vocab_size)
+      self.token_embedder = embed(config.vocab_size, width)
+    if config.embedding_width:
+      self.input_projection = dense.Dense(config.width, use_bias=False, dtype=config.dtype)
+      self.output_projection = dense.Dense(width, use_bias=False, dtype=config.dtype)
     if config.position_count:
-      self.position_embedder = embed(config.position_count)
+      self.position_embedder = embed(config.position_count + config.position_offset, config.width)
+    if config.embedding_norm:
+      self.embedding_norm = norm(config)
     self.decoder = Stack(config)
 
   def facts(self) -> Facts:
     """Returns the properties of the model that do not need its weights."""
     config = self.config
-    return Facts(config.family, config.width, (config.layers,), config.vocab_size, self.prompted, self.prefix_shapes(),
-                 config.embedding_scale, dense_shapes(config, 'decoder'))
+    return Facts(config.family, config.embedding_width or config.width, (config.layers,), config.vocab_size,
+                 self.prompted, self.prefix_shapes(), config.embedding_scale, dense_shapes(config, 'decoder'),
+                 config.width if config.embedding_width else 0)
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
@@ -214,12 +222,19 @@ class DecoderOnly(nn.Module):
   def placed(self, vectors: Array, positions: Array) -> Array:
     """Returns vectors, tokens or prompts, as the input of the stack at their positions."""
     config = self.config
-    x = vectors * jnp.asarray(config.embedding_scale, vectors.dtype) if config.embedding_scale != 1.0 else vectors
-    return x + self.position_embedder(positions) if config.position_count else x
+    scale = config.embedding_scale * config.input_scale
+    x = vectors * jnp.asarray(scale, vectors.dtype) if scale != 1.0 else vectors
+    if config.embedding_norm:
+      x = self.embedding_norm(x)
+    if config.embedding_width:
+      x = self.input_projection(x)
+    return x + self.position_embedder(positions + config.position_offset) if config.position_count else x
 
   def project(self, x: Array) -> Array:
     """Returns the logits [B, T, V] in float32 of hidden states [B, T, D], see `__call__`."""
     config = self.config
+    if config.embedding_width:
+      x = self.output_projection(x)
     logits = self.decoder.logits(x) if config.outputs else (
       dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32))
     if config.output_scale != 1.0:

@@ -9,6 +9,7 @@ A family that resembles another is a `dataclasses.replace` of it with the differ
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -16,20 +17,24 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from prompt_tuning.checkpoints.fused import Parts, fused_in
-from prompt_tuning.checkpoints.loading import Reader, Rule
-from prompt_tuning.files.json_files import Fields, fields_of
+from prompt_tuning.checkpoints.fused import Parts, cuts_in, join
+from prompt_tuning.checkpoints.loading import Reader, Rule, save
+from prompt_tuning.files.json_files import Fields, fields_of, shown
 from prompt_tuning.models.decoder_only import DecoderOnly
+from prompt_tuning.types import Flat, Params
 
 Names = Mapping[str, tuple[tuple[int, ...], Any]]  # of a checkpoint -> shape and type
 OUTPUT = 'decoder/logits_dense/kernel'  # absent if the output layer is the embedding
 _CHOSEN = ('dropout_rate', 'rematerialise', 'attention')  # chosen by a run, whatever the stored shape
+# Ends of the names of arrays that go with quantised ones.
+_QUANTISED = re.compile(r'\.(qweight|SCB|absmax|weight_packed|weight_scale(_inv)?|activation_scale)$|_(blocks|scales)$')
 
 
 class _Common(Fields):
   """The fields of every `config.json`."""
 
   text_config: dict[str, Any] | None = None
+  quantization_config: dict[str, Any] | None = None
   tie_word_embeddings: bool | None = None
   bos_token_id: int | list[int] | None = None
   eos_token_id: int | list[int] | None = None
@@ -112,10 +117,15 @@ class Family:
         this family.
     """
     file = f'{path}/config.json'
-    inner = fields_of(file, stored, _Common).text_config  # of a multimodal model: its language model
-    stored = self.defaults | dict(stored if inner is None else inner)
-    fields_of(file, stored, _Common)
-    tied = set(names).isdisjoint(self.their_names(OUTPUT))
+    outer = fields_of(file, stored, _Common)
+    stored = self.defaults | dict(stored if outer.text_config is None else outer.text_config)  # of a multimodal model
+    quantised, names = fields_of(file, stored, _Common).quantization_config or outer.quantization_config, set(names)
+    packed = sorted(filter(_QUANTISED.search, names)) if quantised else ()
+    if packed:
+      raise ValueError(f'{file} sets quantization_config to {shown(quantised)}, and the folder holds {packed[0]}: '
+                       'quantised arrays cannot be read. Get a folder whose arrays are float32, bfloat16 or float16; '
+                       'dtype="int8" rounds them in memory.')
+    tied = names.isdisjoint(self.their_names(OUTPUT))
     if tied and stored.get('tie_word_embeddings') is False:
       raise ValueError(f'{path} holds no {self.their_names(OUTPUT)[0]}, although its config.json sets '
                        'tie_word_embeddings to False: the output layer is missing. Give the folder of the whole '
@@ -158,9 +168,13 @@ class Family:
     """Returns the possible names of a parameter outside the layers in a Hugging Face folder, the usual one first."""
     return [rule.theirs for rule in self.rules() if rule.ours == ours]
 
-  def parts(self, reader: Reader) -> Reader:
+  def parts(self, reader: Reader, config: Any) -> Reader:
     """Returns the reader of a Hugging Face folder; it splits arrays that hold several parameters."""
-    return Parts(reader, fused_in(rule.theirs for rule in self.rules()))
+    return Parts(reader, cuts_in(self.rules(), config))
+
+  def named(self, params: Params, config: Any) -> Flat:
+    """Returns the arrays of a Hugging Face folder."""
+    return join(save(params, self.rules()), cuts_in(self.rules(), config))
 
   def t5x_rules(self, paths: Iterable[str]) -> list[Rule]:
     """Returns the table of names of a T5X checkpoint, given the stacked paths of all parameters."""

@@ -63,7 +63,7 @@ class LanguageModel:
   @property
   def width(self) -> int:
     """D."""
-    return self.module.config.width
+    return self.facts.width
 
   @property
   def facts(self) -> Facts:

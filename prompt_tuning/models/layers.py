@@ -1,6 +1,5 @@
-"""One layer of the stack, and its inputs."""
+"""One layer of the stack."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,80 +10,18 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from prompt_tuning.models import kernels
-from prompt_tuning.models.attention import Block, hide
+from prompt_tuning.models.attention import Block
 from prompt_tuning.models.dense import Dense
-from prompt_tuning.models.positions import RelativeBias, rotate
+from prompt_tuning.models.layer_positions import add_relative_biases, query_factor, turns, window_bias
+from prompt_tuning.models.positions import rotate
 from prompt_tuning.models.scaling import picked
 from prompt_tuning.models.stack_config import StackConfig, mlp_names, self_attention_name
+from prompt_tuning.models.surroundings import Scanned, Surroundings
 from prompt_tuning.types import Array
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   'gelu': lambda x: jax.nn.gelu(x, approximate=True), 'gelu_exact': lambda x: jax.nn.gelu(x, approximate=False),
   'silu': jax.nn.silu, 'relu': jax.nn.relu, 'linear': lambda x: x}
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Surroundings:
-  """The inputs that every layer of a stack reads in addition to the hidden states.
-
-  Attributes:
-    biases: each broadcastable to [B, H, T, T], for a layer's own keys.
-    segments: [B, T], if only they and the order of a causal stack determine the biases; else None.
-    front_biases: for each front, biases broadcastable to [B, H, T, S].
-    positions: [T] or [B, T], the positions of the input in its sequence.
-    front_positions: of each front, or None.
-    memory: [B, T, D], an encoder's output; None if its keys and values are scanned.
-    memory_bias: broadcastable to [B, 1, S, T].
-    memory_segments: [B, S] and [B, T], if only they determine that bias; else None.
-    memory_front_bias: broadcastable to [B, 1, S, P], for the KV prefix of the memory.
-    prompt_memory: [B, P, D], or [1, P, D] for all: the encoder's output for a prompt that was run separately.
-    prompt_memory_bias: broadcastable to [B, 1, S, P].
-    added_rows: [B, T], the index of the layer's `added` vector for each position; -1 means none.
-    scale_rows: as `rows` of `Scaling`.
-    memory_scale_rows: as `memory_rows` of `Scaling`.
-    dropout: [B] random keys, one for each row; None means no dropout.
-  """
-
-  biases: tuple[Array, ...]
-  segments: Array | None = None
-  front_biases: tuple[tuple[Array, ...], ...] = ()
-  positions: Array | None = None
-  front_positions: tuple[Array | None, ...] = ()
-  memory: Array | None = None
-  memory_bias: Array | None = None
-  memory_segments: tuple[Array, Array] | None = None
-  memory_front_bias: Array | None = None
-  prompt_memory: Array | None = None
-  prompt_memory_bias: Array | None = None
-  added_rows: Array | None = None
-  scale_rows: Array | None = None
-  memory_scale_rows: Array | None = None
-  dropout: Array | None = None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Scanned:
-  """The inputs that differ between layers, apart from the weights; every array has a leading [L].
-
-  Attributes:
-    layer: of `StackConfig.per_layer`.
-    fronts: keys and values before the layer's own.
-    memory: keys and values of the memory, if they were computed before.
-    memory_front: keys and values before the memory's.
-    inputs: [L, B, T, D], read instead of the previous layer's output.
-    added: [L, M, D], vectors added to the previous layer's output at some positions.
-    scales: [L, N, width] of some dense layers, see `Scaling`.
-  """
-
-  layer: dict[str, Array]
-  fronts: tuple[tuple[Array, Array], ...] = ()
-  memory: tuple[Array, Array] | None = None
-  memory_front: tuple[Array, Array] | None = None
-  inputs: Array | None = None
-  added: Array | None = None
-  scales: Mapping[str, Array] = dataclasses.field(default_factory=dict)
 
 
 class RMSNorm(nn.Module):
@@ -102,7 +39,7 @@ class RMSNorm(nn.Module):
     return scaled.astype(self.dtype)
 
 
-def norm(config: StackConfig, name: str) -> nn.Module:
+def norm(config: StackConfig, name: str | None = None) -> nn.Module:
   """Returns a norm of the stack's kind."""
   if config.norm == 'layer':
     return nn.LayerNorm(config.norm_epsilon, dtype=config.dtype, name=name)
@@ -153,27 +90,27 @@ class Attention(nn.Module):
       self.query_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
       self.key_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
 
-  def keys_values(self, x: Array, angles: Array | None = None, *,
+  def keys_values(self, x: Array, turn: tuple[Array, Array] | None = None, *,
                   scales: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
-    """Returns keys and values [B, kv_heads, T, K] of `x` [B, T, D]; keys are rotated by `angles` [B or 1, T, K/2]."""
-    keys = self._split(self.key(x, scales))
-    if self.config.query_norms:
-      keys = self.key_norm(keys)
-    if angles is not None:
-      keys = rotate(keys, angles)
+    """Returns keys and values [B, kv_heads, T, K] of `x` [B, T, D]; keys are rotated by `turn`, as in `rotate`."""
+    keys = self._heads(self.key(x, scales), 'key_norm')
+    if turn is not None:
+      keys = rotate(keys, turn, neighbours=self.config.rotary_neighbours)
     return checkpoint_name(keys, 'key'), checkpoint_name(self._split(self.value(x, scales)), 'value')
 
   def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None, *, site: int,
-               angles: Array | None = None, scales: Mapping[str, Array] | None = None) -> Array:
-    """Returns the attention of `x` [B, T, D] to the blocks, [B, T, D]. `site` is as in `drop`."""
+               turn: tuple[Array, Array] | None = None, factor: Array | float = 1.0,
+               scales: Mapping[str, Array] | None = None) -> Array:
+    """Returns the attention of `x` [B, T, D] to the blocks, [B, T, D].
+
+    `site` is as in `drop`, `turn` as in `rotate`, and `factor`, of `query_factor`, multiplies the queries.
+    """
     config = self.config
-    query = self._split(self.query(x, scales))
-    if config.query_norms:
-      query = self.query_norm(query)
-    if config.query_scale != 1.0:
-      query = query * config.query_scale
-    if angles is not None:
-      query = rotate(query, angles)
+    query = self._heads(self.query(x, scales), 'query_norm')
+    if isinstance(factor, jax.Array) or factor != 1.0:
+      query = (query * factor).astype(query.dtype)
+    if turn is not None:
+      query = rotate(query, turn, neighbours=config.rotary_neighbours)
     query = checkpoint_name(query, 'query')
     factors = None
     if dropout is not None and config.dropout_rate:
@@ -187,6 +124,13 @@ class Attention(nn.Module):
       self.sow('intermediates', 'weights', weights)
     return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1), scales)  # [B, H, T, K] -> [B, T, H·K]
 
+  def _heads(self, x: Array, name: str) -> Array:
+    """Returns queries or keys [B, H, T, K], normed if the stack norms them."""
+    if not self.config.query_norms:
+      return self._split(x)
+    normed = getattr(self, name)
+    return self._split(normed(x)) if self.config.wide_query_norms else normed(self._split(x))
+
   def _split(self, x: Array) -> Array:
     heads = x.reshape(*x.shape[:2], -1, self.config.head_dim)
     return heads.swapaxes(1, 2)  # [B, T, H, K] -> [B, H, T, K]
@@ -199,19 +143,23 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, dropout: Array | None, *, site: int, scales: Mapping[str, Array] | None = None) -> Array:
+    config = self.config
     dense = lambda features, name: Dense(
-      features, use_bias=self.config.bias, dtype=self.config.dtype, name=name,
-      kernel_init=self.config.initialiser(shape='truncated_normal', writes=name == 'wo'))
+      features, use_bias=config.bias or config.mlp_bias, dtype=config.dtype, name=name,
+      kernel_init=config.initialiser(shape='truncated_normal', writes=name == 'wo'))
     hidden = 1
-    for name, activation in zip(mlp_names(self.config), self.config.mlp_activations, strict=True):
-      products = checkpoint_name(dense(self.config.mlp_dim, name)(x, scales), 'mlp_hidden')
+    for name, activation in zip(mlp_names(config), config.mlp_activations, strict=True):
+      products = checkpoint_name(dense(config.mlp_dim, name)(x, scales), 'mlp_hidden')
       hidden = hidden * ACTIVATIONS[activation](products)
-    hidden = drop(hidden, dropout, self.config.dropout_rate, site=site, over=(2,))
-    return dense(self.config.width, 'wo')(hidden, scales)
+    hidden = drop(hidden, dropout, config.dropout_rate, site=site, over=(2,))
+    return dense(config.width, 'wo')(hidden, scales)
 
 
 class Layer(nn.Module):
-  """Norm, attention, (norm, attention to the memory,) norm, MLP; each adds to the residual stream."""
+  """Norm, attention, (norm, attention to the memory,) norm, MLP; each adds to the residual stream.
+
+  The config may move or drop the norms, and let attention and MLP read the same input.
+  """
 
   config: StackConfig
 
@@ -224,10 +172,16 @@ class Layer(nn.Module):
       keys = jax.vmap(lambda key: jax.random.fold_in(key, layer['number']))(keys)
     site = itertools.count()
 
+    def before(x: Array, name: str) -> Array:
+      return norm(config, f'pre_{name}_layer_norm')(x) if config.pre_norms else x
+
     def residual(x: Array, y: Array, name: str) -> Array:
       if config.post_norms:
         y = norm(config, f'post_{name}_layer_norm')(y)
-      return x + drop(y, keys, config.dropout_rate, site=next(site), over=(2,))
+      if config.residual_scale != 1.0:
+        y = y * config.residual_scale
+      x = x + drop(y, keys, config.dropout_rate, site=next(site), over=(2,))
+      return norm(config, f'residual_{name}_layer_norm')(x) if config.residual_norms else x
 
     if config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
@@ -236,57 +190,35 @@ class Layer(nn.Module):
       x = x + gather(scanned.added, around.added_rows, x.dtype)
     x = checkpoint_name(x if scanned.inputs is None else scanned.inputs, 'attention_input')
     attention = Attention(config, name=name)
-    normed = norm(config, f'pre_{name}_layer_norm')(x)
-    angles = turns(layer, around.positions)
-    own = attention.keys_values(normed, angles, scales=scales)
-    blocks = [Block(*front, (*biases, *self._window(layer, around.positions, positions)))
+    normed = before(x, name)
+    turn = turns(layer, around.positions)
+    own = attention.keys_values(normed, turn, scales=scales)
+    blocks = [Block(*front, (*biases, *window_bias(layer, around.positions, positions)))
               for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
                                                   strict=True)]
-    window = self._window(layer, around.positions, around.positions)
-    alone = around.segments is not None and not window and not config.relative_buckets
+    window = window_bias(layer, around.positions, around.positions)
+    alone = around.segments is not None and not window and not config.relative_buckets and not config.linear_biases
     blocks.append(Block(*own, (*around.biases, *window), (around.segments,) * 2 if alone else None, config.causal))
-    x = residual(x, attention(normed, blocks, keys, site=next(site), angles=angles, scales=scales), name)
+    attended = attention(normed, blocks, keys, site=next(site), turn=turn, scales=scales,
+                         factor=query_factor(config, around.positions))
+    read, x = x, residual(x, attended, name)
     if config.cross:
       x = checkpoint_name(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
-      read = lambda vectors, rows: attention.keys_values(vectors, scales=picked(scanned.scales, rows))
+      read_memory = lambda vectors, rows: attention.keys_values(vectors, scales=picked(scanned.scales, rows))
       rows = around.memory_scale_rows
-      memory = scanned.memory if around.memory is None else read(around.memory, rows)
-      normed = norm(config, 'pre_cross_attention_layer_norm')(x)
+      memory = scanned.memory if around.memory is None else read_memory(around.memory, rows)
+      queries = norm(config, 'pre_cross_attention_layer_norm')(x)
       blocks = [Block(*memory, (around.memory_bias,), around.memory_segments)]
       if scanned.memory_front is not None:
         blocks.insert(0, Block(*scanned.memory_front, (around.memory_front_bias,)))
       if around.prompt_memory is not None:
         of_first = None if rows is None else rows[:, :1]  # all segments of a row use the first one's prompt
-        blocks.insert(0, Block(*read(around.prompt_memory, of_first), (around.prompt_memory_bias,)))
-      x = residual(x, attention(normed, blocks, keys, site=next(site), scales=scales), 'cross_attention')
-    x = checkpoint_name(x, 'mlp_input')
-    normed = norm(config, 'pre_mlp_layer_norm')(x)
+        blocks.insert(0, Block(*read_memory(around.prompt_memory, of_first), (around.prompt_memory_bias,)))
+      x = residual(x, attention(queries, blocks, keys, site=next(site), factor=config.query_scale, scales=scales),
+                   'cross_attention')
+    if not config.parallel:
+      read = x = checkpoint_name(x, 'mlp_input')
+    if not config.shared_norm:
+      normed = before(read, 'mlp')
     return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site), scales=scales), 'mlp'), own
-
-  def _window(self, layer: dict[str, Array], queries: Array | None, keys: Array | None) -> tuple[Array, ...]:
-    """Returns the bias that hides keys outside the window; keys without positions are always visible."""
-    if 'window' not in layer or keys is None:
-      return ()
-    distance = jnp.atleast_2d(queries)[:, :, None] - jnp.atleast_2d(keys)[:, None, :]
-    return (hide(distance < layer['window'])[:, None],)
-
-
-def add_relative_biases(config: StackConfig, around: Surroundings, length: int) -> Surroundings:
-  """Returns the surroundings of a stack or layer of T positions with its learned relative position biases added."""
-  if not config.relative_buckets:
-    return around
-  relative = RelativeBias(config.heads, config.relative_buckets, config.relative_max_distance,
-                          bidirectional=not config.causal, name='relpos_bias')
-  index = jnp.arange(length)
-  return dataclasses.replace(
-    around, biases=(*around.biases, relative(index, index)),
-    front_biases=tuple((*biases, relative(around.positions, positions)) for biases, positions in zip(
-      around.front_biases, around.front_positions, strict=True)))
-
-
-def turns(layer: Mapping[str, Array], positions: Array | None) -> Array | None:
-  """Returns the rotary angles [B or 1, T, K/2] of positions [T] or [B, T] in a layer; None if it has none."""
-  if 'frequencies' not in layer:
-    return None
-  return jnp.atleast_2d(positions)[..., None] * layer['frequencies']

@@ -14,7 +14,6 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints.fused import join
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import Reader, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
@@ -74,12 +73,12 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   elif in_folder:
     stored = read_config(reader)
     config = get_family(stored.family).agreed(config, stored, reader.path)
-  config = dataclasses.replace(config, dtype=activation_dtype, mesh=mesh, **changes)
+  config = changed(config, path, dtype=activation_dtype, mesh=mesh, **changes)
   meshes.require_fit(mesh, config)
   family, module = get_family(config.family), module_of(config)
   shapes, rounded = parameter_shapes(module), {}
   if in_folder:
-    reader, rules, ignore = family.parts(reader), family.rules(), (*ignore, *family.unread)
+    reader, rules, ignore = family.parts(reader, config), family.rules(), (*ignore, *family.unread)
   else:
     rules = family.t5x_rules(shapes)
   if dtype == INT8:
@@ -95,6 +94,15 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
                      f'model has {config.vocab_size} rows. Use the vocabulary of this model.')
   ends = (in_folder and end_ids(path)) or LanguageModel.ends
   return LanguageModel(module, params, vocabulary, path, getattr(reader, 'step', 0) or 0, ends)
+
+
+def changed(config: Config, path: str, **changes: Any) -> Any:
+  """Returns the config of the model at `path` with other fields; raises ValueError if it has no field of that name."""
+  known = [field.name for field in dataclasses.fields(config)]
+  for name in changes.keys() - set(known):
+    raise ValueError(f'{name}={changes[name]!r} cannot be used: {path} is {config.kind}, whose config has no such '
+                     f'field.{nearest(name, known)} Leave it out.')
+  return dataclasses.replace(config, **changes)
 
 
 def _require_dtype(name: str, value: Any) -> None:
@@ -197,7 +205,7 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
         described['tokenizer_class'] = ByteVocabulary.tokenizer_class
     elif model.ends != LanguageModel.ends:
       described['eos_token_id'] = list(model.ends)
-    write_huggingface(folder, described, join(save(params, family.rules())))
+    write_huggingface(folder, described, family.named(params, model.module.config))
   else:
     raise ValueError(f'layout={layout!r} is unknown. Use "huggingface" or "t5x".')
   source = getattr(model.vocabulary, 'path', '')

@@ -21,10 +21,11 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.losses.chunks import at_targets
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.attention import hide, self_visible
-from prompt_tuning.models.layers import Surroundings, gather
+from prompt_tuning.models.layers import gather
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.models.scaling import Scaling, Scalings, scaling_of_prompts
 from prompt_tuning.models.stack import Front
+from prompt_tuning.models.surroundings import Surroundings
 from prompt_tuning.models.t5 import memory_keys_values
 from prompt_tuning.models.token_scores import TokenScores, scores_of
 from prompt_tuning.rows.conditioning import Conditioning, Visibility

@@ -1,4 +1,4 @@
-"""The positions before the rows of a decoder-only model, and whether its position table has room for them."""
+"""The positions before the rows of a decoder-only model, and whether the model has room for them."""
 
 from typing import Any
 
@@ -21,20 +21,23 @@ def places_before(batch: Batch, conditioning: Conditioning) -> int:
 
 
 def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:
-  """Ensures that rows fit into a model's position table; JAX would not report it.
+  """Ensures that rows fit into a model's position table, or its rotary positions; JAX would not report it.
 
   Args:
-    config: the model's; one without a table fits all.
+    config: the model's; one whose positions have no limit fits all.
     front: positions before the rows.
     length: of a row.
     answer: generated positions after it.
 
   Raises:
-    ValueError: they need more positions than the table has.
+    ValueError: they need more positions than the model has.
   """
-  count = getattr(config, 'position_count', 0)
+  count = getattr(config, 'position_limit', 0)
   if count and front + length + answer > count:
     parts = ' + '.join(f'{number} of {what}' for number, what in (
       (front, 'prompt or prefix'), (length, 'text'), (answer, 'generation')) if number)
-    raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model has a table of '
-                     f'{count}. Shorten the prompt, or the lengths of inputs and targets.')
+    of_table = getattr(config, 'position_count', 0) == count
+    found = f'has a table of {count}' if of_table else f'scales its rotary positions for rows of {count}'
+    longer = '' if of_table else f', or set rotary_length={front + length + answer} or more for long rows'
+    raise ValueError(f'The rows need {front + length + answer} positions ({parts}), but the model {found}. Shorten the '
+                     f'prompt, or the lengths of inputs and targets{longer}.')

@@ -62,7 +62,7 @@ class RelativeBias(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Rotary:
-  """Rotary positions of one layer.
+  """Rotary positions of one layer; `rotary_scaling` has further ways to scale them.
 
   Attributes:
     base: θ: the longest wavelength is about 2π·base.
@@ -70,6 +70,8 @@ class Rotary:
     original: the length that the model was first trained with, for Llama 3's scaling; 0 means linear scaling.
     low: wavelengths above `original / low` are fully scaled.
     high: wavelengths below `original / high` are not scaled.
+    share: share of a head's dimensions that is rotated, the first ones (GPT-NeoX: `rotary_pct`).
+    amplitude: factor on cosine and sine (yarn and longrope: `attention_factor`).
   """
 
   base: float = 10000.0
@@ -77,19 +79,61 @@ class Rotary:
   original: int = 0
   low: float = 1.0
   high: float = 4.0
+  share: float = 1.0
+  amplitude: float = 1.0
 
-  def frequencies(self, head_dim: int) -> np.ndarray:
-    """Returns [K/2], the angle that one position adds to each pair of a head's dimensions."""
-    plain = self.base ** (-np.arange(0, head_dim, 2, dtype=np.float32) / head_dim)
+  def dims(self, head_dim: int) -> int:
+    """Returns how many of a head's dimensions are rotated."""
+    return int(head_dim * self.share)
+
+  def frequencies(self, head_dim: int, length: int = 0) -> np.ndarray:
+    """Returns [dims / 2], the angle that one position adds to each pair of a head's rotated dimensions.
+
+    Args:
+      head_dim: K.
+      length: positions that rows may have, if that changes the frequencies; 0 is the length of `limit`.
+    """
+    del length
+    plain = self.plain(head_dim)
     if not self.original:
       return (plain / self.factor).astype(np.float32)
     turns = self.original * plain / (2 * math.pi)  # in the original length
     kept = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
     return (kept * plain + (1 - kept) * plain / self.factor).astype(np.float32)
 
+  def plain(self, head_dim: int) -> np.ndarray:
+    """Returns the frequencies [dims / 2] before scaling."""
+    dims = self.dims(head_dim)
+    return self.base ** (-np.arange(0, dims, 2, dtype=np.float32) / dims)
 
-def rotate(x: Array, angles: Array) -> Array:
-  """Rotates the pairs (i, i + K/2) of `x` [B, H, T, K] by `angles` [B or 1, T, K/2]."""
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]
-  return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+  def limit(self, length: int) -> int:
+    """Returns how many positions rows may have with the frequencies for `length`; 0 means any number."""
+    del length
+    return 0
+
+
+def rotate(x: Array, turn: tuple[Array, Array], *, neighbours: bool = False) -> Array:
+  """Rotates pairs of the first R dimensions of `x` [B, H, T, K].
+
+  Args:
+    x: queries or keys.
+    turn: cosines and sines [B or 1, T, R/2].
+    neighbours: the pairs are (2i, 2i + 1) (GPT-J), not (i, i + R/2).
+  """
+  cos, sin = turn[0][:, None], turn[1][:, None]
+  size = 2 * cos.shape[-1]
+  turned, kept = x[..., :size].astype(jnp.float32), x[..., size:]
+  first, second = (turned[..., ::2], turned[..., 1::2]) if neighbours else jnp.split(turned, 2, axis=-1)
+  pairs = first * cos - second * sin, second * cos + first * sin
+  out = jnp.stack(pairs, axis=-1).reshape(turned.shape) if neighbours else jnp.concatenate(pairs, axis=-1)
+  return jnp.concatenate([out.astype(x.dtype), kept], axis=-1) if kept.shape[-1] else out.astype(x.dtype)
+
+
+def linear_slopes(heads: int) -> np.ndarray:
+  """Returns [H], the slope by which each head's logits fall with the distance (ALiBi, Press et al. 2022).
+
+  They are 2^(-8 i / n) for the largest power of two n up to H, then every other one of 2n.
+  """
+  most = 2 ** int(math.log2(heads))
+  of_power = lambda count: 2.0 ** (-8 / count * np.arange(1, count + 1))
+  return np.concatenate([of_power(most), of_power(2 * most)[::2][:heads - most]]).astype(np.float32)

@@ -117,7 +117,7 @@ class Answers:
       is_leaf=_is_list)
     self._most = max(asked.max_length)
     # Few sizes of caches, so few programs; a position table might not have room for more.
-    places = self._most if getattr(model.module.config, 'position_count', 0) else bucket(self._most)
+    places = self._most if getattr(model.module.config, 'position_limit', 0) else bucket(self._most)
     self._steps, self._state = generation.start(
       model.module, model.params, batch, conditioning, fill(asked.seed, np.uint32),
       np.zeros(rows, np.int32) if asked.has_own_seeds else batch['example_ids'],

@@ -57,7 +57,7 @@ def batch_of(model: Any, rows: Sequence[Row], targets: Sequence[Sequence[int]] |
   examples += [[]] * (rows_to_fill - len(examples))
   needed = {stack: max([len(row[0][stack]['tokens']) for row in examples if row]) for stack in layout.stacks}
   # Padding of long rows may exceed the position table of a model that has one.
-  room = getattr(model.module.config, 'position_count', 0) // 2 or 1 << 30
+  room = getattr(model.module.config, 'position_limit', 0) // 2 or 1 << 30
   lengths = {stack: bucket(length) if bucket(length) <= room else length for stack, length in needed.items()}
   # On the side of questions, targets of an ensemble's rows end in one column, whatever the lengths of its prompts.
   side = layout.question_side if targets is None or members > 1 else 'right'

@@ -17,10 +17,12 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.dense import Dense
-from prompt_tuning.models.layers import Layer, Scanned, Surroundings, add_relative_biases, drop, norm
+from prompt_tuning.models.layer_positions import add_linear_biases, add_relative_biases
+from prompt_tuning.models.layers import Layer, drop, norm
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.scaling import Scaling
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
+from prompt_tuning.models.surroundings import Scanned, Surroundings
 from prompt_tuning.types import Array
 
 
@@ -92,6 +94,7 @@ class Stack(nn.Module):
       scale_rows=scaling and scaling.rows, memory_scale_rows=scaling and scaling.memory_rows)
     if not config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
+    around = add_linear_biases(config, around)
 
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers, over=(2,))
     if added is not None:  # the first layer reads the prompt itself
@@ -100,10 +103,12 @@ class Stack(nn.Module):
                       None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added,
                       scaling.arrays if scaling else {})
     x, own = run(x, scanned, around, collect)
-    x = norm(config, f'{self.name}_norm')(x)
+    if config.final_norm:
+      x = norm(config, f'{self.name}_norm')(x)
     x = drop(x, around.dropout, config.dropout_rate, site=config.layers + 1, over=(2,))
     if config.outputs and self.is_initializing():
-      Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(x)
+      read = jnp.zeros((config.embedding_width or config.width,), x.dtype)
+      Dense(config.outputs, use_bias=config.output_bias, name='logits_dense')(read)
     return x, own
 
   def logits(self, x: Array) -> Array:

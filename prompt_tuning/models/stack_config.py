@@ -28,6 +28,8 @@ class StackConfig:
   Attributes:
     layers: L.
     width: D.
+    embedding_width: width of embedded tokens and prompts, and of what the output layer reads, if they are projected to
+      and from D (OPT 350m); 0 means D.
     heads: H.
     head_dim: K.
     mlp_dim: F.
@@ -38,14 +40,27 @@ class StackConfig:
     norm: 'rms', or 'layer' (LayerNorm with a bias).
     norm_epsilon: added to the variance.
     norm_offset: added to the scale of RMS norms (Gemma's is stored without its 1).
-    post_norms: the outputs of attention and MLP are normed too (Gemma 2 and 3).
+    pre_norms: the inputs of attention and MLP are normed.
+    post_norms: the outputs of attention and MLP are normed (Gemma 2 and 3, OLMo 2 and 3).
+    residual_norms: the residual stream is normed after each addition (OPT 350m).
+    final_norm: the output of the last layer is normed.
+    parallel: attention and MLP read the same input, and both outputs are added to it (GPT-NeoX).
+    shared_norm: they also share a norm (GPT-J, Phi-2).
+    residual_scale: factor on what attention and MLP add (Granite).
     query_norms: queries and keys are normed (Qwen 3, Gemma 3).
+    wide_query_norms: these norms are over all heads together, not over each (OLMo 2 and 3).
     bias: dense layers have biases (GPT-2).
+    mlp_bias: those of the MLP have, if other layers have none (GPT-J).
     projection_biases: which of attention's 'query', 'key', 'value' and 'out' have biases if other layers have none
       (Qwen 2).
     query_scale: factor on queries.
+    query_growth: (β, n): queries at a position are also multiplied by 1 + β log(1 + ⌊position / n⌋) (Ministral 3).
     attention_cap: limit of the attention logits (Gemma 2); 0 means none.
-    rotary: rotary positions of each layer; empty means none.
+    rotary: rotary positions of each layer, None for a layer without (SmolLM3); empty means none.
+    rotary_neighbours: the dimensions (2i, 2i + 1) of a head are rotated together (GPT-J), not (i, i + R/2).
+    rotary_length: how many positions rows may have, if the scaling of rotary positions depends on it (longrope,
+      dynamic); 0 means the length that the model was first trained with.
+    linear_biases: attention logits fall linearly with the distance (ALiBi; BLOOM).
     windows: how far back each layer sees, itself included; 0 means no limit, empty means 0 for all.
     relative_buckets: buckets of T5's relative position bias; 0 means no such bias.
     relative_max_distance: distance at which the last bucket starts.
@@ -66,6 +81,7 @@ class StackConfig:
   heads: int
   head_dim: int
   mlp_dim: int
+  embedding_width: int = 0
   kv_heads: int = 0
   mlp_activations: tuple[str, ...] = ('gelu', 'linear')
   causal: bool = False
@@ -73,13 +89,25 @@ class StackConfig:
   norm: str = 'rms'
   norm_epsilon: float = 1e-6
   norm_offset: float = 0.0
+  pre_norms: bool = True
   post_norms: bool = False
+  residual_norms: bool = False
+  final_norm: bool = True
+  parallel: bool = False
+  shared_norm: bool = False
+  residual_scale: float = 1.0
   query_norms: bool = False
+  wide_query_norms: bool = False
   bias: bool = False
+  mlp_bias: bool = False
   projection_biases: tuple[str, ...] = ()
   query_scale: float = 1.0
+  query_growth: tuple[float, int] | None = None
   attention_cap: float = 0.0
-  rotary: tuple[Rotary, ...] = ()
+  rotary: tuple[Rotary | None, ...] = ()
+  rotary_neighbours: bool = False
+  rotary_length: int = 0
+  linear_biases: bool = False
   windows: tuple[int, ...] = ()
   relative_buckets: int = 0
   relative_max_distance: int = 128
@@ -108,10 +136,21 @@ class StackConfig:
   def per_layer(self) -> dict[str, Array]:
     """Returns the values that differ between layers, apart from the weights; arrays with a leading [L]."""
     found: dict[str, Array] = {'number': jnp.arange(self.layers)}
-    if self.rotary:
-      found['frequencies'] = jnp.asarray(np.stack([rotary.frequencies(self.head_dim) for rotary in self.rotary]))
+    if any(self.rotary):
+      found |= self._rotary()
     if any(self.windows):
       found['window'] = jnp.array([window or 1 << 30 for window in self.windows], jnp.int32)
+    return found
+
+  def _rotary(self) -> dict[str, Array]:
+    """Returns what rotates queries and keys of each layer; frequencies of 0 rotate nothing."""
+    first = next(filter(None, self.rotary))
+    frequencies = [np.zeros(first.dims(self.head_dim) // 2, np.float32) if rotary is None else
+                   rotary.frequencies(self.head_dim, self.rotary_length) for rotary in self.rotary]
+    found = {'frequencies': jnp.asarray(np.stack(frequencies))}
+    amplitudes = [1.0 if rotary is None else rotary.amplitude for rotary in self.rotary]
+    if set(amplitudes) != {1.0}:
+      found['amplitude'] = jnp.array(amplitudes, jnp.float32)
     return found
 
 
@@ -166,3 +205,18 @@ def require_sizes(config: Any, *names: str) -> None:
   if kv_heads and config.heads % kv_heads:
     raise ValueError(f'kv_heads={kv_heads} cannot be used with heads={config.heads}, which it does not divide. Give '
                      'every KV head the same number of heads.')
+
+
+def require_rotary(config: Any) -> None:
+  """Checks the rotary positions of a config.
+
+  Raises:
+    ValueError: `rotary_length` is not a length, or no scaling depends on it.
+  """
+  length = config.rotary_length
+  if isinstance(length, bool) or not isinstance(length, int | np.integer) or length < 0:
+    raise ValueError(f'rotary_length={length!r} cannot be used: expected a number of positions, or 0 for the length '
+                     'that the model was first trained with.')
+  if length and not any(rotary and rotary.limit(0) for rotary in config.rotary):
+    raise ValueError(f'rotary_length={length} cannot be used: the scaling of this model\'s rotary positions does not '
+                     'depend on the length of rows. Leave it out.')

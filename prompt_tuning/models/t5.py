@@ -13,12 +13,12 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import choose, concatenated, empty_cache, front_of, joined, spread, written
-from prompt_tuning.models.layers import Surroundings
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.scaling import Scaling, picked, scaling_of, scaling_of_prompts
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import dense_shapes
+from prompt_tuning.models.surroundings import Surroundings
 from prompt_tuning.models.t5_config import T5Config
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import Layout

@@ -51,7 +51,7 @@ class Outline:
     self.params: Params = trees.unflatten({path: _kept(path, array, dtype) for path, array in shapes.items()})
     if run is not None and run.new_layers is not None:
       module, self.params, self.vocabulary = _between(run, LanguageModel(module, self.params, None, path))
-    self.config, self.width = module.config, module.config.width
+    self.config, self.width = module.config, module.facts().width
     self.prompted, self.prefix_shapes, self.layout = module.prompted, module.prefix_shapes, module.layout
     self.facts = module.facts()
 
@@ -114,7 +114,7 @@ def read_outline(run: Run) -> Outline:
     if config is None:
       raise
     missing = error
-  config = dataclasses.replace(config, dtype=jnp.dtype(run.activation_dtype), **objects.config_changes(run))
+  config = loading.changed(config, path, dtype=jnp.dtype(run.activation_dtype), **objects.config_changes(run))
   return Outline(path, config, _RANDOM if run.random_weights else run.dtype, step=step, missing=missing, run=run)
 
 

@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--max_n', type=int, metavar='NUMBER', default=16, help='most generations for one input (16)')
   parser.add_argument('--log_texts', action='store_true', help='write inputs and generations to the access log too')
   parser.add_argument('--dtype', default='float32', help='type of the frozen parameters in memory (float32)')
+  parser.add_argument('--rotary_length', type=int, metavar='POSITIONS', default=0,
+                      help='positions that rows may have, in models that scale rotary positions by it (those it was '
+                           'first trained with)')
   return parser
 
 
@@ -118,7 +121,8 @@ def _started(flags: argparse.Namespace, service: Any, memory: int, caches: int, 
 
   compilation.use_cache()
   begun = time.perf_counter()
-  model = load_model(flags.model, dtype=flags.dtype, mesh=_mesh(flags.model_parallel))
+  length = {'rotary_length': flags.rotary_length} if flags.rotary_length else {}
+  model = load_model(flags.model, dtype=flags.dtype, mesh=_mesh(flags.model_parallel), **length)
   if model.vocabulary is None:
     raise ValueError(f'model={flags.model} has no tokenizer, but requests are texts. Put its tokenizer.json, or '
                      'another file listed in docs/inference.md, into the folder.')

@@ -173,6 +173,7 @@ class Facts:
     attentions: name of each attention (encoder, decoder, cross) -> layers, KV heads and head width.
     embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
     dense: name of each dense layer ('decoder/self_attention/key') -> layers, widths of its input and output.
+    layer_width: width of the layers, if vectors at the input have another one (OPT 350m); 0 means `width`.
   """
 
   family: str
@@ -183,6 +184,7 @@ class Facts:
   attentions: Mapping[str, tuple[int, int, int]]
   embedding_scale: float = 1.0
   dense: Mapping[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
+  layer_width: int = 0
 
   @property
   def facts(self) -> 'Facts':

@@ -72,6 +72,8 @@ class Run:
     ignored: regular expressions of parameters of the checkpoint that are not read.
     random_weights: freeze random weights of the model's shape instead of its own.
     new_layers: new input and output layers around a decoder-only model: classes, and tokens or features; seed.
+    rotary_length: positions that rows may have, in models that scale rotary positions by it (longrope, dynamic); none
+      is the length that the model was first trained with.
   """
 
   executor: ClassVar[str]  # the module that executes such runs
@@ -102,6 +104,7 @@ class Run:
   ignored: tuple[str, ...] = setting((), 'model')
   random_weights: bool = setting(False, 'model')
   new_layers: Mapping[str, int] | None = setting(None, 'model')
+  rotary_length: Positive | None = setting(None, 'model')
 
   def __post_init__(self) -> None:
     check_fields(self)

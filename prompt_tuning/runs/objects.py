@@ -59,7 +59,7 @@ def mesh_shape(run: Run) -> meshes.MeshShape:
 def config_changes(run: Run) -> dict[str, Any]:
   """Returns the fields of a model's config that a run sets, whatever the model's shape."""
   trains = {name: getattr(run, name) for name in ('dropout_rate', 'rematerialise') if isinstance(run, TrainRun)}
-  return {'attention': run.attention, **trains}
+  return {'attention': run.attention, **trains, **({'rotary_length': run.rotary_length} if run.rotary_length else {})}
 
 
 def config(run: Run) -> Any:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 # Settings of a training run that describe its model.
-_SETTINGS = ('model', 'imports', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers')
+_SETTINGS = ('model', 'imports', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers',
+             'rotary_length')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -178,7 +178,7 @@ def _modules(options: Any) -> tuple[Any, bool]:
   except (ValueError, OSError) as error:
     raise type(error)(translated(str(error), {'model': '--model'})) from error
   rules = get_family(model.facts.family).rules()
-  return modules_of(rules, trees.flatten(model.params)), model.prompted == _ENCODER
+  return modules_of(rules, trees.flatten(model.params), model.config), model.prompted == _ENCODER
 
 
 def _with_facts(base: Base, about: Mapping[str, Any]) -> Base:

@@ -63,7 +63,7 @@ class Engine:
       raise ValueError('This model cannot be served: its inputs see what follows them, or are not tokens. Use '
                        '`predict`.')
     self.model, self.slots = model, slots
-    self.max_length = min(max_length, getattr(config, 'position_count', 0) or max_length)
+    self.max_length = min(max_length, getattr(config, 'position_limit', 0) or max_length)
     self.prompts = Prompts(model, prompt_memory, self.max_length)
     self.ready, self.failed, self.wait_failed = False, None, threading.Event()
     least = banks.size_of(model, 1, places_of(dict.fromkeys(packed.cache_shapes(model.module), 1), 1))

@@ -60,6 +60,7 @@ class LayerPrompts(Method):
     if model.prompted != 'decoder' and self.mode == 'replace':
       raise ValueError("Layer prompts with mode='replace' need a causal model, but this model has an encoder. "
                        "Use mode='add', a prefix, or a decoder-only model.")
+    _require_one_width(model)
     layers, _, _ = model.prefix_shapes()[model.prompted]
     return {model.prompted: {'layer_prompts': {'vectors': self.init(key, (layers, self.length, model.width))}}}
 
@@ -68,6 +69,7 @@ class LayerPrompts(Method):
     (stack, tree), = trained.items()
     vectors = jnp.asarray(tree['layer_prompts']['vectors'])
     layers, _, _ = model.prefix_shapes()[model.prompted]
+    _require_one_width(model)
     fits = vectors.ndim == 3 and vectors.shape[::2] == (layers, model.width) and stack == model.prompted
     if not fits or (self.mode == 'replace' and model.prompted != 'decoder'):
       raise ValueError(f'{NAMES[stack]} has shape {tuple(vectors.shape)} (layers, length, width) and '
@@ -95,3 +97,9 @@ class LayerPrompts(Method):
     ((name, vectors),) = tensors.items()
     mode = about.get('mode', 'add' if name == NAMES['encoder'] else 'replace')
     return cls(length=vectors.shape[1] if vectors.ndim == 3 else 1, mode=mode)
+
+
+def _require_one_width(model: Frozen) -> None:
+  if model.facts.layer_width:
+    raise ValueError(f'Layer prompts cannot be used: the layers of this model have width {model.facts.layer_width}, '
+                     f'but vectors at its input {model.width}. Use a prompt or a prefix.')

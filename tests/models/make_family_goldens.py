@@ -39,6 +39,15 @@ LINEAR = {'rope_type': 'linear', 'rope_theta': 300.0, 'factor': 2.5}
 LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 100.0, 'factor': 8.0, 'original_max_position_embeddings': 16,
           'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
 S, F = 'sliding_attention', 'full_attention'
+YARN = {'rope_type': 'yarn', 'rope_theta': 30.0, 'factor': 4.0, 'original_max_position_embeddings': 8,
+        'beta_fast': 2.0, 'beta_slow': 0.3}
+LONG = {'rope_type': 'longrope', 'rope_theta': 60.0, 'short_factor': [1.1, 1.3, 0.7], 'long_factor': [1.5, 2.0, 4.0]}
+PHI3 = {**WORDS, 'hidden_size': 24, 'intermediate_size': 10, 'num_hidden_layers': 2, 'num_attention_heads': 3,
+        'num_key_value_heads': 1, 'max_position_embeddings': 64, 'tie_word_embeddings': False}
+NEOX = {**WORDS, 'hidden_size': 18, 'intermediate_size': 14, 'num_hidden_layers': 2, 'num_attention_heads': 3,
+        'rotary_pct': 0.67, 'max_position_embeddings': 64}
+OPT = {**WORDS, 'hidden_size': 12, 'ffn_dim': 20, 'num_hidden_layers': 2, 'num_attention_heads': 3,
+       'max_position_embeddings': 32}
 
 # Name: family, its config, and how the folder is rewritten to look like one of an older version.
 MEMBERS = {
@@ -79,13 +88,60 @@ MEMBERS = {
   't5_gelu': ('T5', {**T5, 'feed_forward_proj': 'gelu', 'tie_word_embeddings': True, 'num_decoder_layers': 2}, None),
   'mt5': ('MT5', {**T5, 'd_kv': 5, 'feed_forward_proj': 'gated-gelu'}, 'untied'),
   'mt5_new': ('MT5', {**T5, 'feed_forward_proj': 'gated-gelu'}, 'untied_unsaid'),
+  'gemma_1': ('Gemma', {**QWEN3, 'hidden_size': 10, 'num_key_value_heads': 1, 'hidden_act': 'gelu',
+                        'tie_word_embeddings': True}, None),
+  'smollm3': ('SmolLM3', {**QWEN3, 'hidden_size': 16, 'num_hidden_layers': 4, 'no_rope_layer_interval': 3,
+                          'use_sliding_window': True, 'sliding_window': 4, 'tie_word_embeddings': True}, None),
+  'smollm3_plain': ('SmolLM3', {**QWEN3, 'num_hidden_layers': 3, 'no_rope_layers': [0, 1, 1], 'mlp_bias': True,
+                                'attention_bias': True}, 'no_layer_types'),
+  'llama_yarn': ('Llama', {**LLAMA, 'head_dim': 10, 'mlp_bias': True, 'rope_parameters': YARN}, None),
+  'llama_yarn_mscale': ('Llama', {**LLAMA, 'head_dim': 10, 'rope_parameters': {
+    **YARN, 'mscale': 0.7, 'mscale_all_dim': 0.4, 'truncate': False}}, 'old_yarn'),
+  'llama_dynamic': ('Llama', {**LLAMA, 'head_dim': 6, 'max_position_embeddings': 8, 'rope_parameters': {
+    'rope_type': 'dynamic', 'rope_theta': 90.0, 'factor': 3.0}}, None),
+  'qwen2_yarn': ('Qwen2', {**{name: value for name, value in QWEN3.items() if name != 'head_dim'}, 'hidden_size': 24,
+                           'tie_word_embeddings': True, 'rope_parameters': YARN}, None),
+  'phi3_mini': ('Phi3', {**PHI3, 'rope_theta': 70.0, 'sliding_window': 5}, None),
+  'phi4_mini': ('Phi3', {**PHI3, 'num_hidden_layers': 3, 'tie_word_embeddings': True, 'max_position_embeddings': 256,
+                         'original_max_position_embeddings': 32, 'partial_rotary_factor': 0.75,
+                         'rope_parameters': LONG}, None),
+  'phi3_long': ('Phi3', {**PHI3, 'max_position_embeddings': 64, 'original_max_position_embeddings': 8,
+                         'partial_rotary_factor': 0.75, 'rope_parameters': LONG}, None),
+  'granite': ('Granite', {**QWEN3, 'hidden_size': 18, 'num_attention_heads': 6, 'num_key_value_heads': 3, 'head_dim': 4,
+                          'embedding_multiplier': 3.0, 'attention_multiplier': 0.3, 'residual_multiplier': 0.6,
+                          'logits_scaling': 1.7, 'mlp_bias': True, 'tie_word_embeddings': True}, None),
+  'olmo2': ('Olmo2', {**QWEN3, 'hidden_size': 14, 'intermediate_size': 11}, None),
+  'olmo3': ('Olmo3', {**QWEN3, 'num_hidden_layers': 5, 'sliding_window': 4, 'attention_bias': True, 'rope_parameters': {
+    S: {'rope_type': 'default', 'rope_theta': 40.0}, F: YARN}}, None),
+  'ministral3': ('Ministral3', {**QWEN3, 'hidden_size': 14, 'head_dim': 8, 'sliding_window': 6, 'rope_parameters': {
+    **YARN, 'original_max_position_embeddings': 4, 'llama_4_scaling_beta': 0.4}}, None),
+  'gpt_neox': ('GPTNeoX', {**NEOX}, None),
+  'gpt_neox_serial': ('GPTNeoX', {**NEOX, 'num_hidden_layers': 3, 'use_parallel_residual': False,
+                                  'attention_bias': False, 'rotary_pct': 1.0, 'rotary_emb_base': 60.0}, None),
+  'phi2': ('Phi', {**WORDS, 'hidden_size': 24, 'intermediate_size': 10, 'num_hidden_layers': 3,
+                   'num_attention_heads': 4, 'num_key_value_heads': 2, 'partial_rotary_factor': 0.67}, None),
+  'gptj': ('GPTJ', {**WORDS, 'n_embd': 20, 'n_head': 2, 'n_layer': 2, 'n_inner': 18, 'n_positions': 32,
+                    'rotary_dim': 6}, None),
+  'opt': ('OPT', {**OPT}, None),
+  'opt_after': ('OPT', {**OPT, 'num_hidden_layers': 3, 'do_layer_norm_before': False, 'activation_function': 'gelu',
+                        'word_embed_proj_dim': 10}, None),
+  'opt_bare': ('OPT', {**OPT, 'enable_bias': False, '_remove_final_layer_norm': True}, None),
+  'bloom': ('Bloom', {**WORDS, 'hidden_size': 18, 'n_head': 3, 'n_layer': 2}, None),
+  'gpt_neo': ('GPTNeo', {**WORDS, 'hidden_size': 15, 'num_heads': 3, 'num_layers': 3, 'window_size': 4,
+                         'max_position_embeddings': 32, 'intermediate_size': 16,
+                         'attention_types': [[['local', 'global'], 1], [['local'], 1]]}, None),
+  'umt5': ('UMT5', {**T5, 'num_decoder_layers': 3, 'feed_forward_proj': 'gated-gelu'}, None),
 }
-KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm')
+KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm', 'lora', 'ia3')
 # The stored members, each for something that no other has, and their adapters.
 KEPT = {
   'gpt2_untied': (), 'gpt2_bare': (), 'llama_mqa_llama3': (), 'llama_biases': (), 'mistral_layer_types': ('prefix',),
   'qwen2_window': (), 'gemma2_odd': (), 'gemma3_linear': ('prompt',), 'gemma3_sparse': (), 't5_gelu': (),
-  't5_silu': ('prefix',), 'mt5_new': (), 't5_v10': (), 't5_v11': ('prompt',)}
+  't5_silu': ('prefix',), 'mt5_new': (), 't5_v10': (), 't5_v11': ('prompt',), 'gemma_1': (), 'smollm3': (),
+  'llama_yarn': (), 'llama_yarn_mscale': (), 'llama_dynamic': (), 'phi3_mini': (), 'phi4_mini': ('prefix', 'lora'),
+  'phi3_long': (), 'granite': ('prompt',), 'olmo2': (), 'olmo3': (), 'ministral3': (),
+  'gpt_neox': ('prompt', 'prefix', 'lora', 'ia3'), 'gpt_neox_serial': (), 'phi2': (), 'gptj': (),
+  'opt': ('prompt', 'prefix'), 'opt_after': (), 'bloom': ('prompt', 'prefix'), 'gpt_neo': (), 'umt5': ()}
 
 
 def randomise(model, seed):
@@ -100,7 +156,7 @@ def randomise(model, seed):
     if parameter.dim() == 1:
       gemma = model.config.model_type.startswith('gemma')
       value = 0.3 * value + (0.0 if gemma or name.endswith('bias') else 1.0)
-    elif any(part in name for part in ('wte', 'wpe', 'shared', 'embed_tokens', 'lm_head')):
+    elif any(part in name for part in ('wte', 'wpe', 'shared', 'embed', 'lm_head')):
       value = 0.6 * value
     elif 'relative_attention_bias' not in name:
       conv = any(part in name for part in ('c_attn', 'c_proj', 'c_fc'))
@@ -112,8 +168,8 @@ def save_member(name, folder, seed):
   """Writes the model's folder and returns it as transformers reads it, in float32."""
   family, values, rewrite = MEMBERS[name]
   values = json.loads(json.dumps(values))
-  kind = {'GPT2': 'GPT2LMHeadModel', 'T5': 'T5ForConditionalGeneration', 'MT5': 'MT5ForConditionalGeneration'}.get(
-    family, f'{family.removesuffix("Text")}ForCausalLM')
+  kind = {'GPT2': 'GPT2LMHeadModel'}.get(family, f'{family.removesuffix("Text")}For' + (
+    'ConditionalGeneration' if family.endswith('T5') else 'CausalLM'))
   config = getattr(transformers, f'{family}Config')(**values)
   model = getattr(transformers, kind)(config)
   if rewrite in ('untied', 'untied_unsaid'):  # transformers 5 ties every T5 that it creates, and its config says so
@@ -148,6 +204,9 @@ def rewrite_config(path, how):
   rope = config.get('rope_parameters')
   if how == 'old_rope':
     config |= {'rope_theta': rope['rope_theta'], 'rope_scaling': {'type': rope['rope_type'], 'factor': rope['factor']}}
+    del config['rope_parameters']
+  elif how == 'old_yarn':
+    config |= {'rope_theta': rope.pop('rope_theta'), 'rope_scaling': {'type': rope.pop('rope_type'), **rope}}
     del config['rope_parameters']
   elif how == 'no_layer_types':
     del config['layer_types']
@@ -205,7 +264,9 @@ def outputs(model, rows, targets, adapted=False):
 def adapters(encoder_decoder):
   task = 'SEQ_2_SEQ_LM' if encoder_decoder else 'CAUSAL_LM'
   common = {'task_type': task, 'num_virtual_tokens': P}
-  return {'prompt': peft.PromptTuningConfig(**common), 'prefix': peft.PrefixTuningConfig(**common),
+  return {'lora': peft.LoraConfig(task_type=task, r=2, lora_alpha=3, target_modules='all-linear'),
+          'ia3': peft.IA3Config(task_type=task),
+          'prompt': peft.PromptTuningConfig(**common), 'prefix': peft.PrefixTuningConfig(**common),
           'projected': peft.PrefixTuningConfig(**common, prefix_projection=True, encoder_hidden_size=7),
           'mlp': peft.PromptEncoderConfig(**common, encoder_hidden_size=7),
           'lstm': peft.PromptEncoderConfig(**common, encoder_reparameterization_type='LSTM', encoder_hidden_size=7)}
@@ -228,8 +289,9 @@ def make(name, folder, kinds):
     try:
       torch.manual_seed(seed)
       adapted = peft.get_peft_model(model, adapters(model.config.is_encoder_decoder)[kind]).eval()
-      for parameter in adapted.prompt_encoder.parameters():
-        parameter.copy_(0.8 * torch.randn(parameter.shape))
+      for each, parameter in adapted.named_parameters():
+        if 'prompt_encoder' in each or 'lora_' in each or 'ia3_' in each:
+          parameter.copy_(0.8 * torch.randn(parameter.shape))
       adapted.save_pretrained(folder / kind)
       (folder / kind / 'README.md').unlink(missing_ok=True)
       # The parameters are read again, as by a user of the file.

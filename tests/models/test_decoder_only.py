@@ -251,9 +251,9 @@ def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
                      Conditioning(encoder=StackConditioning(prompt=jnp.zeros((1, 2, 12)))))
   with pytest.raises(ValueError, match='An input has no token'):
     toy.layout().example([], [3])
-  (tmp_path / 'config.json').write_text('{"model_type": "bloom"}')
+  (tmp_path / 'config.json').write_text('{"model_type": "mamba"}')
   (tmp_path / 'model.safetensors').write_bytes((shared / 'hf/gpt2/model.safetensors').read_bytes())
-  with pytest.raises(ValueError, match="a model of type 'bloom'; supported types are t5, mt5, gpt2, llama"):
+  with pytest.raises(ValueError, match="a model of type 'mamba'; supported types are t5, mt5, umt5, gpt2, llama"):
     loading.load_model(str(tmp_path))
 
 

@@ -137,7 +137,8 @@ def test_a_name_or_model_type_of_another_family_is_refused(changes, message):
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-  ({'mlp_bias': True}, r"sets mlp_bias to True; the supported value is False. Choose a model of the family toy"),
+  ({'use_bidirectional_attention': True},
+   r'sets use_bidirectional_attention to True; the supported value is False. Choose a model of the family toy'),
   ({'hidden_act': 'mish'}, r"toy/config.json asks for the activation 'mish'; supported are gelu_new"),
   ({'depth': None}, r"toy/config.json lacks 'depth', which a model of type 'toy' needs"),
   ({'dim': 16}, r'toy does not fit the model.*\n.*toy.words: found \(29, 12\), expected \(29, 16\)'),

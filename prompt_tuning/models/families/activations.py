@@ -1,7 +1,7 @@
 """Names of activations in a `config.json`."""
 
 _OURS = {'gelu_new': 'gelu', 'gelu_pytorch_tanh': 'gelu', 'gelu': 'gelu_exact', 'silu': 'silu', 'swish': 'silu',
-         'relu': 'relu'}
+         'relu': 'relu', 'gelu_fast': 'gelu', 'gelu_python': 'gelu_exact'}
 
 
 def read_activation(name: str) -> str:

@@ -59,5 +59,6 @@ def write(config: DecoderConfig) -> dict[str, Any]:
 
 
 FAMILY = dataclasses.replace(
-  llama.FAMILY, name='gemma2', model_types=('gemma2',), architecture='Gemma2ForCausalLM', read=read, write=write,
+  llama.FAMILY, name='gemma2', model_types=('gemma2',), required=llama.REQUIRED,
+  architecture='Gemma2ForCausalLM', read=read, write=write,
   table=TABLE, defaults={**DEFAULTS, 'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0})

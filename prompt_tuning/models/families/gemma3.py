@@ -10,7 +10,6 @@ from typing import Any
 from prompt_tuning.files.json_files import Fields, Size, checked
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.families import gemma2, llama
-from prompt_tuning.models.families.rotary import write_rotary
 from prompt_tuning.models.family import table
 
 TABLE = (*gemma2.TABLE, *table('''
@@ -34,13 +33,11 @@ def read(config: Mapping[str, Any]) -> DecoderConfig:
 
 def write(config: DecoderConfig) -> dict[str, Any]:
   """Returns the values of a `config.json`: the inverse of `read`."""
-  kinds = {llama.LOCAL if window else llama.FULL: write_rotary(rotary)
-           for rotary, window in zip(config.rotary, config.windows, strict=True)}
-  return gemma2.write(config) | {'rope_parameters': kinds}
+  return gemma2.write(config) | llama.write_kinds(config)
 
 
 FAMILY = dataclasses.replace(
-  llama.FAMILY, name='gemma3', model_types=('gemma3_text', 'gemma3'), architecture='Gemma3ForCausalLM', read=read,
-  write=write, table=TABLE, prefixes=('model.', '', 'language_model.model.', 'model.language_model.'),
-  unread=(*llama.FAMILY.unread, r'(model\.)?(vision_tower|multi_modal_projector)\..*'),
+  llama.FAMILY, name='gemma3', model_types=('gemma3_text', 'gemma3'), required=llama.REQUIRED,
+  architecture='Gemma3ForCausalLM', read=read, write=write, table=TABLE, prefixes=llama.WRAPPED,
+  unread=(*llama.FAMILY.unread, *llama.IMAGES),
   defaults={**gemma2.DEFAULTS, 'rope_theta': 1e6, 'rope_local_base_freq': 1e4, 'vocab_size': 262208})

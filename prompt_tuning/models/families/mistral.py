@@ -11,9 +11,14 @@ from prompt_tuning.models.families import llama
 
 def read(config: Mapping[str, Any]) -> DecoderConfig:
   """Returns the config of a `config.json`."""
+  return llama.read(typed(config))
+
+
+def typed(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a `config.json` with layer types; if it has none, all layers have the window."""
   stored = checked(config, llama.Stored)
   kind = llama.LOCAL if stored.sliding_window else llama.FULL
-  return llama.read(llama.typed(config, [kind] * stored.num_hidden_layers))
+  return llama.typed(config, [kind] * stored.num_hidden_layers)
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
@@ -25,5 +30,7 @@ def write(config: DecoderConfig) -> dict[str, Any]:
 
 
 FAMILY = dataclasses.replace(
-  llama.FAMILY, name='mistral', model_types=('mistral', 'ministral'), architecture='MistralForCausalLM', read=read,
-  write=write, defaults={'sliding_window': 4096, 'num_key_value_heads': 8})
+  llama.FAMILY, name='mistral', model_types=('mistral', 'ministral', 'mistral3'), required=llama.REQUIRED,
+  architecture='MistralForCausalLM', read=read,
+  write=write, prefixes=llama.WRAPPED, unread=(*llama.FAMILY.unread, *llama.IMAGES), table=llama.WRAPPED_TABLE,
+  defaults={'sliding_window': 4096, 'num_key_value_heads': 8})

@@ -36,5 +36,6 @@ def write(config: DecoderConfig) -> dict[str, Any]:
 
 
 FAMILY = dataclasses.replace(
-  llama.FAMILY, name='qwen2', model_types=('qwen2',), architecture='Qwen2ForCausalLM', read=read, write=write,
+  llama.FAMILY, name='qwen2', model_types=('qwen2',), required=llama.REQUIRED,
+  architecture='Qwen2ForCausalLM', read=read, write=write,
   defaults={'sliding_window': 4096})

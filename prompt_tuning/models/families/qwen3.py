@@ -20,5 +20,6 @@ def read(config: Mapping[str, Any]) -> DecoderConfig:
 
 
 FAMILY = dataclasses.replace(
-  llama.FAMILY, name='qwen3', model_types=('qwen3',), architecture='Qwen3ForCausalLM', read=read, write=qwen2.write,
+  llama.FAMILY, name='qwen3', model_types=('qwen3',), required=llama.REQUIRED,
+  architecture='Qwen3ForCausalLM', read=read, write=qwen2.write,
   table=TABLE, defaults={'head_dim': 128, 'sliding_window': 4096})

@@ -4,7 +4,31 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from prompt_tuning.files.json_files import Fields, fields_of
-from prompt_tuning.models.families import gemma2, gemma3, gpt2, llama, mistral, qwen2, qwen3, t5, t5x_decoder_only
+from prompt_tuning.models.families import (
+  bloom,
+  gemma,
+  gemma2,
+  gemma3,
+  gpt2,
+  gpt_neo,
+  gpt_neox,
+  gptj,
+  granite,
+  llama,
+  ministral3,
+  mistral,
+  olmo2,
+  olmo3,
+  opt,
+  phi,
+  phi3,
+  qwen2,
+  qwen3,
+  refused,
+  smollm3,
+  t5,
+  t5x_decoder_only,
+)
 from prompt_tuning.models.family import Family
 from prompt_tuning.names import Registry, nearest
 
@@ -15,8 +39,21 @@ FAMILIES: Registry = Registry('model family', {
   'mistral': mistral.FAMILY,
   'qwen2': qwen2.FAMILY,
   'qwen3': qwen3.FAMILY,
+  'gemma': gemma.FAMILY,
   'gemma2': gemma2.FAMILY,
   'gemma3': gemma3.FAMILY,
+  'ministral3': ministral3.FAMILY,
+  'smollm3': smollm3.FAMILY,
+  'granite': granite.FAMILY,
+  'olmo2': olmo2.FAMILY,
+  'olmo3': olmo3.FAMILY,
+  'phi': phi.FAMILY,
+  'phi3': phi3.FAMILY,
+  'gpt_neox': gpt_neox.FAMILY,
+  'gptj': gptj.FAMILY,
+  'gpt_neo': gpt_neo.FAMILY,
+  'opt': opt.FAMILY,
+  'bloom': bloom.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
@@ -39,20 +76,25 @@ def register_family(family: Family) -> Family:
 
 class _Type(Fields):
   model_type: str | None = None
+  text_config: dict[str, Any] | None = None
 
 
 def family_of_folder(stored: Mapping[str, Any], path: str) -> Family:
-  """Returns the family of a `config.json`.
+  """Returns the family of a `config.json`; of a model that reads images, that of its language model.
 
   Raises:
     ValueError: no family has this model type.
   """
-  found = fields_of(f'{path}/config.json', stored, _Type).model_type or ''
+  outer = fields_of(f'{path}/config.json', stored, _Type)
+  found = outer.model_type or ''
   by_type = {model_type: family for family in FAMILIES.values() for model_type in family.model_types}
+  if found in by_type and outer.text_config:
+    inner = fields_of(f'{path}/config.json', outer.text_config, _Type).model_type
+    found = inner or found
   if found not in by_type:
     raise ValueError(f'{path}/config.json describes a model of type {found!r}; supported types are '
-                     f'{", ".join(by_type)}.{nearest(found, by_type)} Choose a model of these types, or register its '
-                     'family with prompt_tuning.register_family.')
+                     f'{", ".join(by_type)}.{nearest(found, by_type)} {refused.refusal(found, stored, FAMILIES)} '
+                     'Choose a model of these types, or register its family with prompt_tuning.register_family.')
   return by_type[found]
 
 

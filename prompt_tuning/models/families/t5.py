@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prompt_tuning.files.json_files import Fields, Layers, Size, checked
+from prompt_tuning.files.json_files import Fields, Layers, Size, checked, shown
 from prompt_tuning.models.family import Family, Names, table
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.models.t5_config import T5Config
@@ -17,6 +17,7 @@ TABLE = table('''
   token_embedder/embedding                            encoder.embed_tokens.weight
   token_embedder/embedding                            decoder.embed_tokens.weight
   encoder/relpos_bias/rel_embedding  encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight  T
+  encoder/layers_{i}/relpos_bias/rel_embedding encoder.block.{i}.layer.0.SelfAttention.relative_attention_bias.weight T
   encoder/layers_{i}/pre_attention_layer_norm/scale   encoder.block.{i}.layer.0.layer_norm.weight
   encoder/layers_{i}/attention/query/kernel           encoder.block.{i}.layer.0.SelfAttention.q.weight     T
   encoder/layers_{i}/attention/key/kernel             encoder.block.{i}.layer.0.SelfAttention.k.weight     T
@@ -29,6 +30,7 @@ TABLE = table('''
   encoder/layers_{i}/mlp/wo/kernel                    encoder.block.{i}.layer.1.DenseReluDense.wo.weight   T
   encoder/encoder_norm/scale                          encoder.final_layer_norm.weight
   decoder/relpos_bias/rel_embedding  decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight  T
+  decoder/layers_{i}/relpos_bias/rel_embedding decoder.block.{i}.layer.0.SelfAttention.relative_attention_bias.weight T
   decoder/layers_{i}/pre_self_attention_layer_norm/scale      decoder.block.{i}.layer.0.layer_norm.weight
   decoder/layers_{i}/self_attention/query/kernel              decoder.block.{i}.layer.0.SelfAttention.q.weight      T
   decoder/layers_{i}/self_attention/key/kernel                decoder.block.{i}.layer.0.SelfAttention.k.weight      T
@@ -69,11 +71,17 @@ class Stored(Fields):
 
 def read(config: Mapping[str, Any]) -> T5Config:
   """Returns the config of a `config.json`."""
-  stored = checked(config, Stored)
+  own_biases = config.get('model_type') == 'umt5'
+  stored = checked({'feed_forward_proj': 'gated-gelu', **config} if own_biases else config, Stored)
   projection, scaled = stored.feed_forward_proj, stored.scale_decoder_outputs
   buckets, distance = stored.relative_attention_num_buckets, stored.relative_attention_max_distance
   if projection not in _ACTIVATIONS:
     raise ValueError(f'asks for feed_forward_proj {projection!r}; supported are {", ".join(_ACTIVATIONS)}.')
+  activation = 'gelu_new' if projection == 'gated-gelu' else projection.removeprefix('gated-')
+  for name, wanted in (('is_gated_act', projection.startswith('gated-')), ('dense_act_fn', activation)):
+    if config.get(name) not in (None, wanted):
+      raise ValueError(f'sets {name} to {shown(config[name])}, but feed_forward_proj to {projection!r}, with which it '
+                       f'is {wanted!r}. Download it again.')
   if buckets < 4 or distance <= buckets // 2:  # the encoder has an exact and a wide bucket for each direction
     raise ValueError(f'sets relative_attention_num_buckets to {buckets} and relative_attention_max_distance to '
                      f'{distance}: expected at least 4 buckets, and a distance above half of them. Download it again.')
@@ -81,14 +89,15 @@ def read(config: Mapping[str, Any]) -> T5Config:
     vocab_size=stored.vocab_size, width=stored.d_model, heads=stored.num_heads, head_dim=stored.d_kv,
     mlp_dim=stored.d_ff, encoder_layers=stored.num_layers,
     decoder_layers=stored.num_decoder_layers or stored.num_layers, mlp_activations=_ACTIVATIONS[projection],
-    scaled=stored.model_type == 't5' and bool(stored.tie_word_embeddings) if scaled is None else scaled,
-    relative_buckets=buckets, relative_max_distance=distance)
+    scaled=stored.model_type in ('t5', 'umt5') and bool(stored.tie_word_embeddings) if scaled is None else scaled,
+    relative_buckets=buckets, relative_max_distance=distance, layer_biases=own_biases)
 
 
 def write(config: T5Config) -> dict[str, Any]:
   """Returns the values of a `config.json`: the inverse of `read`."""
   projection = next(name for name, found in _ACTIVATIONS.items() if found == config.mlp_activations)
-  return {
+  of_umt5 = {'model_type': 'umt5', 'architectures': ['UMT5ForConditionalGeneration']}
+  return (of_umt5 if config.layer_biases else {}) | {
     'is_encoder_decoder': True, 'd_model': config.width, 'num_heads': config.heads, 'd_kv': config.head_dim,
     'd_ff': config.mlp_dim, 'num_layers': config.encoder_layers, 'num_decoder_layers': config.decoder_layers,
     'feed_forward_proj': projection, 'scale_decoder_outputs': config.scaled,
@@ -154,7 +163,7 @@ def count_layers(names: Names, stack: str, path: str) -> int:
 
 
 FAMILY = Family(
-  name='t5', model_types=('t5', 'mt5'), architecture='T5ForConditionalGeneration', read=read, write=write,
+  name='t5', model_types=('t5', 'mt5', 'umt5'), architecture='T5ForConditionalGeneration', read=read, write=write,
   table=TABLE, module=T5, infer=infer, t5x_names={},
   required={'layer_norm_epsilon': 1e-6, 'decoder_start_token_id': 0},
   compared=('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'encoder_layers', 'decoder_layers',

@@ -1,0 +1,46 @@
+"""Every decoder-only family on eight simulated devices and on one. test_eight_devices.py runs it in another process."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
+from prompt_tuning.devices import meshes
+from prompt_tuning.models.decoder_config import DecoderConfig
+from prompt_tuning.models.loading import load_model, random_model, read_config, save_model
+
+FOLDERS = pathlib.Path(__file__).parents[1] / 'models/families'
+INPUTS, TARGETS = [[7, 8, 9, 1], [3, 1], [12, 2, 5, 6, 4, 1], [28, 20, 1]], [[5, 6], [11], [3, 3, 4], [9]]
+
+
+def spread(name):
+  """Returns a member's config with sizes that a mesh can split; None for an encoder-decoder."""
+  config = read_config(HuggingFaceFolder(str(FOLDERS / name)))
+  if not isinstance(config, DecoderConfig):
+    return None
+  width = 4 * config.head_dim
+  return dataclasses.replace(config, heads=4, kv_heads=config.kv_heads and 2, width=width, mlp_dim=4 * width,
+                             embedding_width=config.embedding_width and 8, vocab_size=32,
+                             embedding_scale=config.embedding_scale if config.embedding_scale == 1.0 else width**0.5)
+
+
+CONFIGS = {path.name: spread(path.name) for path in sorted(FOLDERS.iterdir())}
+
+
+@pytest.mark.parametrize('name', [name for name, config in CONFIGS.items()
+                                  if config and (not config.position_limit or config.position_limit > 20)])
+def test_logits_of_a_sharded_folder_are_those_of_one_device(name, tmp_path):
+  model = random_model(CONFIGS[name])
+  model = dataclasses.replace(model, params=jax.tree.map(
+    lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), model.params))
+  save_model(model, str(tmp_path / 'model'))
+  wide = load_model(str(tmp_path / 'model'), mesh=meshes.make_mesh(meshes.MeshShape(2, 2, 2)))
+  for path, array in jax.tree_util.tree_leaves_with_path(wide.params):
+    if path[-1].key == 'kernel':
+      assert array.addressable_shards[0].data.size < array.size, path
+  prompt = np.random.default_rng(0).normal(size=(3, model.width)).astype(np.float32)
+  found, wanted = (np.concatenate(each.logits(INPUTS, TARGETS, prompt)) for each in (wide, model))
+  np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())
