@@ -7,8 +7,8 @@ from typing import Any
 
 from prompt_tuning.checks import typed
 from prompt_tuning.data import files
-from prompt_tuning.devices import multihost
 from prompt_tuning.distilling import comparison, phases, start
+from prompt_tuning.distilling.comparison import LOSS
 from prompt_tuning.distilling.phases import Studied
 from prompt_tuning.distilling.reading import Reading, Text
 from prompt_tuning.distilling.settings import Study
@@ -79,7 +79,7 @@ def distill(model: LanguageModel, document: str | Sequence[int], *, questions: A
     start_from = first_values(model, studied, chosen, first, seed)
     loop.train(**{
       'model': model, 'method': chosen, 'task': studied.task, 'lengths': studied.lengths, 'model_dir': folder,
-      'train_steps': model.step + steps, 'optimizer': Adafactor(rate), 'loss': comparison.LOSS,
+      'train_steps': model.step + steps, 'optimizer': Adafactor(rate), 'loss': LOSS,
       'batch_size': batch_size, 'seed': seed, 'quiet': quiet, 'settings': {'first': first}, 'start_from': start_from,
       'evaluations': loop.Evaluations(period=max(1, steps // 4), examples=0, objective='loss', loss_steps=_batches(
         studied, batch_size)), **settings})
@@ -120,9 +120,6 @@ def run(described: DistillRun) -> str:
   objects.optimizer(train, 0)  # errors are found before the model is read
   if described.questions is not None:
     files.read_rows(described.questions)
-  if not multihost.is_single_process():
-    raise ValueError('A document cannot be distilled by several processes. Start one process; it may use all devices '
-                     'of its host by mesh=.')
   training.say_new_folder(train.output)
   model = training.read_model(train)
   method = objects.method(train.method, model)

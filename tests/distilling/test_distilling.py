@@ -259,3 +259,16 @@ def test_a_sampled_start_keeps_the_frozen_tokens_and_the_order():
   ids = list(range(100, 140))
   found = start.tokens_of(ids, 10, first='sampled', kept=3, seed=1)
   assert found[:3] == ids[:3] and found == sorted(found) and len(set(found)) == 10 and found != ids[:10]
+
+
+def test_rows_that_were_changed_by_hand_are_read_or_named(causal, tmp_path):
+  study = lambda: phases.study(causal, DOCUMENT, str(tmp_path), STUDY, questions=QUESTIONS, batch_size=2, say=print)
+  (tmp_path / phases.ANSWERS).write_text('{"question": [7], "seed": 1, "part": 1, "targets": [3], "answer": "3"}\n')
+  with pytest.raises(ValueError, match=r'answers.jsonl:1: found part 1 of 1, counted from 0'):
+    study()
+  (tmp_path / phases.ANSWERS).write_text('{"question": [7], "seed": 1, "part": 0, "targets": "3"}\n')
+  with pytest.raises(ValueError, match=r"answers.jsonl:1 sets targets to '3'"):
+    study()
+  row = {'question': [7], 'seed': 1, 'part': 0, 'targets': [3], 'answer': '3', 'end': None}
+  (tmp_path / phases.ANSWERS).write_text(f'{json.dumps(row)}\n' * 2)
+  assert [example['targets'].tolist() for example in study().task.split('train')] == [[3]]
