@@ -86,7 +86,7 @@ def test_a_sure_teacher_and_a_sure_model_stay_finite():
   logits = jnp.array([[[80.0, 0.0, -1.0], [0.0, 90.0, 0.0]]])
   ids, log_probs = np.array([[[0, 1], [0, 2]]]), np.array([[[0.0, -np.inf], [0.0, -60.0]]], np.float32)
   loss = lambda x: distillation(x, np.array([[0, 1]]), np.ones((1, 2)), ids, log_probs)[0]
-  value, gradient = jax.value_and_grad(loss)(logits)
+  value, gradient = jax.jit(jax.value_and_grad(loss))(logits)
   np.testing.assert_allclose(value, 90, rtol=1e-5)
   assert np.isfinite(gradient).all()
 

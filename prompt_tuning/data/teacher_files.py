@@ -15,9 +15,18 @@ from prompt_tuning.data import records
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.tasks import Example, Task
 from prompt_tuning.files import storage
+from prompt_tuning.files.json_files import Count, Fields, fields_of
 
-ENDING = '.teacher'
 _FORMAT = 'prompt_tuning teacher file 1'
+
+
+class _About(Fields):
+  model_name: str
+  document: str
+  count: Count
+  validation: list[Count]
+  lengths: dict[str, Count]
+  model: str | None = None
 
 
 def write(path: str, examples: Iterable[Example], about: Mapping[str, Any]) -> None:
@@ -27,7 +36,8 @@ def write(path: str, examples: Iterable[Example], about: Mapping[str, Any]) -> N
     path: a local file.
     examples: see above.
     about: what `read_about` returns, as plain values: 'model', the digest of its weights or None; 'model_name';
-      'document', a description; 'count', the number of examples; 'validation', those of this split.
+      'document', a description; 'count', the number of examples; 'validation', those of this split; and
+      'lengths', most tokens of 'inputs' and 'targets'.
 
   Raises:
     OSError: the file cannot be written.
@@ -86,11 +96,16 @@ class Scored(Sequence[Example]):
     return len(self._numbers)
 
   def __getitem__(self, index: int) -> Example:
-    return self._records[1 + self._numbers[index]]
+    number = self._numbers[index]
+    try:
+      return self._records[1 + number]
+    except Exception as error:  # of libraries that read what may be damaged
+      raise ValueError(f'{self._records.path}: example {number} is damaged ({type(error).__name__}: {error}). Make the '
+                       'file again with `prompt-tuning distill`.') from error
 
   def require_model(self, digest: str | None, name: str) -> None:
     """Raises ValueError if another model than the one of this digest has scored the targets."""
-    there = self.about['model']
+    there = self.about.get('model')
     if None not in (digest, there) and digest != there:
       raise ValueError(f'{self._records.path} holds the scores of another model: that of the weights {there} '
                        f'({self.about["model_name"]}), which had read {self.about["document"]}, but the weights of '
@@ -104,7 +119,8 @@ def _opened(path: str) -> tuple[records.Records, dict[str, Any]]:
     found = records.Records(path)
     first = found[0]
     about = json.loads(first['about'])
-    whole = first['format'] == _FORMAT and about['count'] == len(found) - 1
+    known = fields_of(path, about, _About)
+    whole = first['format'] == _FORMAT and known.count == len(found) - 1 > max([-1, *known.validation])
   except Exception as error:  # of libraries that read what may be any file
     raise ValueError(f'{path} is no teacher file ({type(error).__name__}: {error}). Make it again with '
                      '`prompt-tuning distill`.') from error

@@ -15,6 +15,7 @@ from prompt_tuning.files import storage, terminal
 from prompt_tuning.losses import Loss, distillation
 from prompt_tuning.models.language_model import LanguageModel
 
+LOSS = Loss(function=distillation, normalizing_factor='tokens')
 COMPARISON, PICTURE = 'comparison.json', 'comparison.png'
 NOTHING, DOCUMENT, DISTILLED = 'nothing', 'the document', 'distilled'
 
@@ -35,8 +36,9 @@ def compare(model: LanguageModel, studied: Studied, trained: Trained, *, batch_s
   found = []
   for name, given in ((NOTHING, Trained({})), (DISTILLED, trained)):
     conditioning, layout = given.conditioning(model), model.layout(given.layout())
-    divergence, crossed = (evaluate_loss(model, conditioning, layout, studied.task, lengths={}, batch_size=batch_size,
-                                         loss=loss) for loss in (Loss(function=distillation), Loss(z_loss=0.0)))
+    # The lengths and the loss of training, whose compiled function is reused.
+    divergence, crossed = (evaluate_loss(model, conditioning, layout, studied.task, lengths=studied.lengths,
+                                         batch_size=batch_size, loss=loss) for loss in (LOSS, Loss(z_loss=0.0)))
     own = conditioning.decoder
     count = own.longest('prefix') + own.longest('prompt')
     found.append({'before': name, 'divergence': divergence['divergence'], 'perplexity': _perplexity(crossed['loss']),
@@ -49,19 +51,23 @@ def compare(model: LanguageModel, studied: Studied, trained: Trained, *, batch_s
 
 
 def write(folder: str, figures: Sequence[dict[str, Any]]) -> str:
-  """Writes figures and their picture into a run's folder; returns the table of figures."""
+  """Writes figures into a run's folder; returns their table."""
   storage.write_bytes(storage.join(folder, COMPARISON), json.dumps(list(figures), indent=2).encode())
-  try:
-    shown = ('divergence', 'perplexity', 'tokens')
-    reports.bars({name: {row['before']: row[name] for row in figures} for name in shown}, storage.join(folder, PICTURE))
-  except ImportError as error:
-    terminal.say(f'No picture of the comparison: {error}')
   lines = [f'{"before a question":20}  {"divergence":>10}  {"perplexity":>10}  {"tokens":>8}  keys and values']
   lines += [f'{row["before"]:20}  {row["divergence"]:>10.4g}  {row["perplexity"]:>10.4g}  {row["tokens"]:>8,}  '
             f'{row["bytes"]:>14,} bytes' for row in figures]
   document, distilled = (next(row for row in figures if row['before'] == name) for name in (DOCUMENT, DISTILLED))
   return '\n'.join([*lines, f'Saved: {document["tokens"] - distilled["tokens"]:,} tokens and '
                     f'{document["bytes"] - distilled["bytes"]:,} bytes of keys and values for each context.'])
+
+
+def draw(folder: str, figures: Sequence[dict[str, Any]]) -> None:
+  """Writes a picture of figures into a run's folder, or says that it cannot."""
+  shown = ('divergence', 'perplexity', 'tokens')
+  try:
+    reports.bars({name: {row['before']: row[name] for row in figures} for name in shown}, storage.join(folder, PICTURE))
+  except ImportError as error:
+    terminal.say(f'No picture of the comparison: {error}')
 
 
 def _perplexity(loss: float) -> float:

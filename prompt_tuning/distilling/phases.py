@@ -17,12 +17,13 @@ from typing import Any
 
 from prompt_tuning.data import teacher_files
 from prompt_tuning.data.tasks import Task
+from prompt_tuning.devices import multihost
 from prompt_tuning.distilling import questions as asking
 from prompt_tuning.distilling import teacher
 from prompt_tuning.distilling.reading import Reading, Text, pieces
 from prompt_tuning.distilling.settings import Study
 from prompt_tuning.files import storage
-from prompt_tuning.files.json_files import read_object
+from prompt_tuning.files.json_files import Count, Fields, fields_of, parse_object, read_object
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.window import longest_row
 from prompt_tuning.names import require_number
@@ -30,6 +31,15 @@ from prompt_tuning.training.metric_log import phase
 
 STUDY, QUESTIONS, ANSWERS, SCORES = 'study.json', 'questions.jsonl', 'answers.jsonl', 'scores.teacher'
 _LEAST = 16  # tokens of a document that must be readable at once
+
+
+class _Row(Fields):
+  question: str | list[int]
+  seed: int
+  part: Count
+  answer: str | list[int] | None = None
+  targets: tuple[int, ...] = ()
+  end: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +82,9 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
     ValueError: something does not fit, or the folder holds what was made of something else.
     OSError: the folder cannot be written.
   """
+  if not multihost.is_single_process():
+    raise ValueError('A document cannot be distilled by several processes. Start one process; it may use all devices '
+                     'of its host by mesh=.')
   require_usable(model, document)
   teacher_files.require_local(folder)
   require_number('top', how.top, least=1, most=model.module.config.vocab_size, whole=True)
@@ -88,13 +101,13 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
       return asking.ask(model, parts, how, seed=seed, batch_size=batch_size, say=say)
 
   def answer() -> list[asking.Row]:
-    asked = _lines(folder, QUESTIONS, ask)
+    asked = _lines(folder, QUESTIONS, ask, len(parts))
     with phase(f'Answering {len(asked)} questions', say):
       return teacher.answered(model, readings, asked, how, batch_size=batch_size)
 
   path = storage.join(folder, SCORES)
   if not storage.exists(path):
-    found = _lines(folder, ANSWERS, answer)
+    found = _lines(folder, ANSWERS, answer, len(parts))
     lengths = {'inputs': max(len(readings[0].plain(row['question'])) for row in found),
                'targets': max(len(teacher.targets_of(row)) for row in found)}
     with phase(f'Scoring {len(found)} answers', say):
@@ -177,15 +190,24 @@ def _require_equal(path: str, there: Mapping[str, Any], here: Mapping[str, Any])
                      'and the settings with which that run was started.')
 
 
-def _lines(folder: str, name: str, make: Callable[[], list[asking.Row]]) -> list[asking.Row]:
-  """Returns the rows of a file, which are made and written if it does not exist."""
+def _lines(folder: str, name: str, make: Callable[[], list[asking.Row]], parts: int) -> list[asking.Row]:
+  """Returns the rows of a file, which are made and written if it does not exist.
+
+  Raises:
+    ValueError: a row has been damaged, or changed to what is no row of a document with so many parts.
+  """
   path = storage.join(folder, name)
   if not storage.exists(path):
     storage.write_bytes(path, ''.join(f'{json.dumps(row, ensure_ascii=False)}\n' for row in make()).encode())
-  try:
-    return [json.loads(line) for line in storage.read_bytes(path).decode().split('\n') if line]
-  except ValueError as error:
-    raise ValueError(f'{path} is damaged ({error}). Remove it, and it is made again.') from error
+  rows = []
+  for number, line in enumerate(storage.read_bytes(path).split(b'\n'), 1):
+    if line.strip():
+      rows.append(parse_object(f'{path}:{number}', line))
+      found = fields_of(f'{path}:{number}', rows[-1], _Row)
+      if found.part >= parts or (name == ANSWERS and not found.targets and found.end is None):
+        raise ValueError(f'{path}:{number}: found part {found.part} of {parts}, counted from 0, and '
+                         f'{len(found.targets)} tokens of an answer. Remove the file, and it is made again.')
+  return rows
 
 
 def _digest(value: Any) -> str:

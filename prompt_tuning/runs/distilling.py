@@ -7,14 +7,13 @@ from typing import Any
 
 from prompt_tuning.checks import typed
 from prompt_tuning.data import files
-from prompt_tuning.devices import multihost
 from prompt_tuning.distilling import comparison, phases, start
+from prompt_tuning.distilling.comparison import LOSS
 from prompt_tuning.distilling.phases import Studied
 from prompt_tuning.distilling.reading import Reading, Text
 from prompt_tuning.distilling.settings import Study
 from prompt_tuning.evaluation import saved
 from prompt_tuning.files import storage, terminal
-from prompt_tuning.losses import Loss, distillation
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_number
 from prompt_tuning.runs import objects, training
@@ -28,7 +27,6 @@ from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.prompt import PromptTuning
 
 START = 'start.safetensors'
-LOSS = Loss(function=distillation, normalizing_factor='tokens')
 
 
 @typed
@@ -81,8 +79,8 @@ def distill(model: LanguageModel, document: str | Sequence[int], *, questions: A
     start_from = first_values(model, studied, chosen, first, seed)
     loop.train(**{
       'model': model, 'method': chosen, 'task': studied.task, 'lengths': studied.lengths, 'model_dir': folder,
-      'train_steps': model.step + steps, 'optimizer': Adafactor(rate), 'loss': LOSS, 'batch_size': batch_size,
-      'seed': seed, 'quiet': quiet, 'settings': {'first': first}, 'start_from': start_from,
+      'train_steps': model.step + steps, 'optimizer': Adafactor(rate), 'loss': LOSS,
+      'batch_size': batch_size, 'seed': seed, 'quiet': quiet, 'settings': {'first': first}, 'start_from': start_from,
       'evaluations': loop.Evaluations(period=max(1, steps // 4), examples=0, objective='loss', loss_steps=_batches(
         studied, batch_size)), **settings})
     trained = saved.load_trained(folder)
@@ -122,9 +120,6 @@ def run(described: DistillRun) -> str:
   objects.optimizer(train, 0)  # errors are found before the model is read
   if described.questions is not None:
     files.read_rows(described.questions)
-  if not multihost.is_single_process():
-    raise ValueError('A document cannot be distilled by several processes. Start one process; it may use all devices '
-                     'of its host by mesh=.')
   training.say_new_folder(train.output)
   model = training.read_model(train)
   method = objects.method(train.method, model)
@@ -144,6 +139,7 @@ def run(described: DistillRun) -> str:
       loss_steps=_batches(studied, train.batch_size))
     training.build(train, model, studied.task).run()
     figures = comparison.compare(model, studied, saved.load_trained(train.output), batch_size=train.batch_size)
+    comparison.draw(train.output, figures)
     return comparison.write(train.output, figures)
 
 

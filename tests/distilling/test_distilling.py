@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import chat_toys
 import numpy as np
@@ -21,10 +22,15 @@ KEYS, VALUES = 'decoder/prefix/keys', 'decoder/prefix/values'
 QUICK = {'study': STUDY, 'length': 4, 'steps': 3, 'batch_size': 2, 'quiet': True}
 
 
-@pytest.fixture(scope='module')
-def chat(tmp_path_factory):
-  """A random chat model with a vocabulary of bytes."""
-  return loading.load_model(chat_toys.write_model(tmp_path_factory.mktemp('chat') / 'model'))
+@pytest.fixture
+def chat(tmp_path):
+  """What is read of a chat model with a vocabulary of bytes."""
+  return reader(tmp_path)
+
+
+def reader(folder, template=chat_toys.CHATML):
+  found = chat_toys.chat_format(folder / 'words', template)
+  return types.SimpleNamespace(vocabulary=found.vocabulary, chat_format=found)
 
 
 @pytest.fixture(scope='module')
@@ -149,14 +155,13 @@ def test_a_chat_model_reads_the_document_as_the_system_and_the_student_only_the_
 def test_a_template_without_a_system_turn_puts_the_document_before_the_question(tmp_path):
   template = chat_toys.CHATML.replace('{% for message', "{% if messages[0].role == 'system' %}{{ raise_exception('no')"
                                       ' }}{% endif %}{% for message', 1)
-  model = loading.load_model(chat_toys.write_model(tmp_path / 'model', template))
+  model = reader(tmp_path, template)
   words = chat_toys.words(model.chat_format, Reading(model, 'Ask me.').asked('Why?'))
   assert words == '<|im_start|>user\nAsk me.\n\nWhy?<|im_end|>\n<|im_start|>assistant\n'
 
 
 def test_without_a_chat_template_texts_follow_one_another(chat):
-  plain = dataclasses.replace(chat, vocabulary=chat.vocabulary)
-  reading = Reading(plain, 'Ask me.', template='Q: {question} A:')
+  reading = Reading(chat, 'Ask me.', template='Q: {question} A:')
   words = lambda ids: chat_toys.words(chat.chat_format, ids)
   assert words(reading.ids) == 'Ask me.' and words(reading.asked('Why?')) == 'Ask me.Q: Why? A:'
   assert words(reading.plain('Why?')) == 'Q: Why? A:'
@@ -178,7 +183,8 @@ def test_pieces_are_the_whole_text_in_equal_parts(chat, text):
 
 
 @pytest.mark.slow
-def test_a_chat_model_asks_itself(chat, tmp_path):
+def test_a_chat_model_asks_itself(tmp_path):
+  chat = loading.load_model(chat_toys.write_model(tmp_path / 'model'))
   how = pt.Study(count=5, chunk_length=24, question_length=5, answer_length=4, top=3)
   lines = []
   found = phases.study(chat, 'A gem is a stone. It is cut, and worn by kings.', str(tmp_path), how, batch_size=4,
@@ -253,3 +259,16 @@ def test_a_sampled_start_keeps_the_frozen_tokens_and_the_order():
   ids = list(range(100, 140))
   found = start.tokens_of(ids, 10, first='sampled', kept=3, seed=1)
   assert found[:3] == ids[:3] and found == sorted(found) and len(set(found)) == 10 and found != ids[:10]
+
+
+def test_rows_that_were_changed_by_hand_are_read_or_named(causal, tmp_path):
+  study = lambda: phases.study(causal, DOCUMENT, str(tmp_path), STUDY, questions=QUESTIONS, batch_size=2, say=print)
+  (tmp_path / phases.ANSWERS).write_text('{"question": [7], "seed": 1, "part": 1, "targets": [3], "answer": "3"}\n')
+  with pytest.raises(ValueError, match=r'answers.jsonl:1: found part 1 of 1, counted from 0'):
+    study()
+  (tmp_path / phases.ANSWERS).write_text('{"question": [7], "seed": 1, "part": 0, "targets": "3"}\n')
+  with pytest.raises(ValueError, match=r"answers.jsonl:1 sets targets to '3'"):
+    study()
+  row = {'question': [7], 'seed': 1, 'part': 0, 'targets': [3], 'answer': '3', 'end': None}
+  (tmp_path / phases.ANSWERS).write_text(f'{json.dumps(row)}\n' * 2)
+  assert [example['targets'].tolist() for example in study().task.split('train')] == [[3]]

@@ -34,7 +34,7 @@ def stepped(method, optimizer):
   return before, jax.device_get(trees.flatten(state.trained)), state.optimizer
 
 
-@pytest.mark.parametrize('frozen', [1, 3])
+@pytest.mark.parametrize('frozen', [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_gradients_and_decay_reach_only_rows_that_are_not_frozen(frozen):
   before, after, optimizer = stepped(cartridge(frozen), DECAYED)
   for name in PAIR:
@@ -44,6 +44,7 @@ def test_gradients_and_decay_reach_only_rows_that_are_not_frozen(frozen):
     assert (after[name][:, frozen:] != before[name][:, frozen:]).any(axis=(2, 3)).all()
 
 
+@pytest.mark.slow
 def test_frozen_rows_stay_in_a_prefix_that_is_trained_together():
   method = Together(cartridge(2), LowRank(1, '.*/query/kernel'))
   before, after, _ = stepped(method, build(Adafactor(0.1), 0))
