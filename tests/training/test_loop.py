@@ -79,7 +79,7 @@ def test_periods_must_be_above_zero(make):
 
 
 def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_state(tmp_path, monkeypatch):
-  monkeypatch.setattr('prompt_tuning.training.identity.digest', lambda task, split: '')  # the examples change
+  monkeypatch.setattr('prompt_tuning.training.identity.digest', lambda *_: '')  # the examples change
   toy_run.train(tmp_path, train_steps=104)
   kept = run_files.read_newest(tmp_path)
   poisoned = [example | {'loss_weight': 3e38} for example in TASK.split('train')]
