@@ -56,7 +56,7 @@ def test_train_writes_the_files_of_t5x_and_its_own(folder):
   ours = {'best.safetensors', 'last.safetensors', 'metrics.jsonl', *(
     f'checkpoint_{step}/state.safetensors' for step in steps)}
   assert set(files) - ours == {
-    'config.gin', 'run.toml', 'model-info.txt', 'train/events', 'training_eval/sums.tsv/events',
+    'config.gin', 'run.toml', 'README.md', 'model-info.txt', 'train/events', 'training_eval/sums.tsv/events',
     'inference_eval/sums.tsv/events',
     'inference_eval/sums.tsv-metrics.jsonl', *(f'inference_eval/sums.tsv-{step:06}.jsonl' for step in steps),
     *(f'numpy_checkpoints/checkpoint_{step}/encoder.prompt.prompt.prompt' for step in steps)}
