@@ -48,12 +48,14 @@ def folder(request, tmp_path_factory):
   return folder
 
 
-def require_equal(ours, theirs):
+def require_equal(ours, theirs, *, longer=False):
+  """Raises AssertionError if answers differ; with `longer`, their texts may go on where ours end."""
   for task, answers in theirs[1].items():
     for ours_of_row, of_row in zip(ours[1][task], answers, strict=True):
       for own, other in zip(ours_of_row, of_row, strict=True):
         if isinstance(other, str):
-          assert own == other, task
+          own = own.rstrip('\ufffd') if longer else own  # a character that was cut
+          assert own == (other[:len(own)] if longer else other), task
         elif isinstance(other, float):
           assert math.isclose(own, other, abs_tol=1e-3, rel_tol=5e-5), task
         else:
@@ -76,7 +78,7 @@ def test_answers_are_those_of_the_harness_own_model(folder, tmp_path):
   theirs = local_tasks.answers(HFLM(pretrained=folder, device='cpu', dtype='float32', batch_size=1,
                                     max_length=40), tmp_path)
   ours = local_tasks.answers(PromptedLM(folder, batch_size=4, max_length=40), tmp_path)
-  require_equal(ours, theirs)
+  require_equal(ours, theirs, longer='t5' in folder)  # theirs adds the input's length to max_gen_toks
   assert len({str(each) for each in theirs[1]['until']}) > 1  # not all texts are alike
 
 
@@ -96,7 +98,8 @@ def test_answers_with_a_peft_prompt_are_those_of_the_harness_with_peft(folder, t
   given = {'batch_size': 1, 'max_length': 30}
   theirs = local_tasks.answers(HFLM(pretrained=folder, peft=str(tmp_path / 'adapter'), device='cpu', dtype='float32',
                                     **given), tmp_path / 'tasks')
-  require_equal(local_tasks.answers(PromptedLM(folder, tmp_path / 'adapter', **given), tmp_path / 'tasks'), theirs)
+  require_equal(local_tasks.answers(PromptedLM(folder, tmp_path / 'adapter', **given), tmp_path / 'tasks'), theirs,
+                longer=is_t5)
 
 
 def test_the_command_passes_on_the_flags_of_the_harness(folder, tmp_path, capsys):
