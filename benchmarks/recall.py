@@ -29,6 +29,7 @@ from prompt_tuning.data.tasks import Task
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.distilling.phases import SCORES
 from prompt_tuning.evaluation.saved import Trained, load_trained
+from prompt_tuning.losses import Loss, cross_entropy
 from prompt_tuning.models import loading
 from prompt_tuning.models.new_models import gpt2
 from prompt_tuning.models.parameters import merged
@@ -49,7 +50,7 @@ NOT_EVALUATED = Evaluations(examples=0, loss_steps=0)
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--folder', help='where the pretrained model is kept; by default a temporary folder')
-  parser.add_argument('--pretraining_steps', type=int, default=4000)
+  parser.add_argument('--pretraining_steps', type=int, default=8000)
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--lengths', type=int, nargs='+', default=[2, 4, 8], help='of cartridges')
   parser.add_argument('--steps', type=int, default=1000, help='of training a cartridge')
@@ -74,10 +75,16 @@ def pretrained(folder: pathlib.Path, width: int, steps: int) -> pt.LanguageModel
     run = str(folder.parent / 'pretraining')
     pt.tune(model, Task('recall', {'train': Documents()}), method=Retrained(), steps=steps, batch_size=64,
             optimizer=AdamW(rate, b2=0.98, weight_decay=0.01, clip=1.0), evaluations=NOT_EVALUATED,
+            loss=Loss(function=of_values, normalizing_factor='tokens'),
             lengths={'inputs': 2 * PAIRS, 'targets': 2 * PAIRS}, model_dir=run)
     print(f'Pretrained: {steps} steps in {time.perf_counter() - began:.0f} s')
     loading.save_model(model, str(folder), params=merged(model.params, load_trained(run).conditioning(model)))
   return loading.load_model(str(folder), vocabulary=VOCABULARY)
+
+
+def of_values(logits, targets, weights):
+  """The cross-entropy of values alone: which key is asked for cannot be known."""
+  return cross_entropy(logits, targets, weights * (targets >= FIRST + KEYS))
 
 
 class Documents:
