@@ -6,40 +6,28 @@ import http.server
 import json
 import pathlib
 import re
-import threading
 import urllib.parse
 
+import loopback
 
-class Hub(http.server.ThreadingHTTPServer):
+
+class Hub(loopback.Server):
   """Serves `folder/KIND/OWNER/NAME`, where KIND is models or datasets.
 
   Attributes:
-    folder: what is stored.
-    asked: 'METHOD path' of every request, in order.
     gated: ids of repositories that this account may not read.
     closed: whether this account may write.
   """
 
   def __init__(self, folder: pathlib.Path):
-    super().__init__(('127.0.0.1', 0), _Handler)
-    self.folder, self.asked, self.gated, self.closed = folder, [], set(), False
-    self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-    self.thread.start()
-
-  @property
-  def address(self) -> str:
-    return f'http://127.0.0.1:{self.server_port}'
+    self.gated, self.closed = set(), False
+    super().__init__(folder, _Handler)
 
   @property
   def fetched(self) -> set[str]:
     """The names of the files that were fetched."""
     read = [request for request in self.asked if request.startswith('GET') and '/resolve/' in request]
     return {request.rpartition('/')[2] for request in read}
-
-  def close(self) -> None:
-    self.shutdown()
-    self.thread.join()
-    self.server_close()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -5,17 +5,17 @@ import json
 import os
 import pathlib
 import re
-import threading
 import urllib.parse
+
+import loopback
 
 PAGE = 3  # names in one answer of a list, so that lists have several pages
 
 
-class Store(http.server.ThreadingHTTPServer):
+class Store(loopback.Server):
   """Serves `folder`, whose folders are the buckets.
 
   Attributes:
-    folder: what is stored.
     public: whether objects are read without an account.
     asked: 'METHOD bucket/object' of every request, in order; a list's object ends with '*'.
     failures: pairs (regular expression, status): requests that match are answered with the status.
@@ -24,24 +24,13 @@ class Store(http.server.ThreadingHTTPServer):
   """
 
   def __init__(self, folder: pathlib.Path):
-    super().__init__(('127.0.0.1', 0), _Handler)
-    self.folder, self.public, self.asked, self.failures, self.before = folder, True, [], [], lambda request: None
+    self.public, self.failures, self.before = True, [], lambda request: None
     self.described: dict[str, dict] = {}
     self.uploads: dict[str, bytearray] = {}
-    self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
-    self.thread.start()
-
-  @property
-  def address(self) -> str:
-    return f'http://127.0.0.1:{self.server_port}'
+    super().__init__(folder, _Handler)
 
   def handle_error(self, request, client_address) -> None:
     """Says nothing: those who asked may have been killed."""
-
-  def close(self) -> None:
-    self.shutdown()
-    self.thread.join()
-    self.server_close()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
