@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from prompt_tuning.files import terminal
 from prompt_tuning.names import printable, require_number
-from prompt_tuning.programs import arguments, command, current_folder, ending
+from prompt_tuning.programs import arguments, command, ending
 from prompt_tuning.runs import flags as plain
 
 _NONE = 'nothing'  # the output folder of a run that writes nothing
@@ -36,21 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     own.print_help()
     return 2
   words = lambda text: '\n'.join(map(printable, plain.in_words('train', text).split('\n')))
-  terminal.open_streams()
-  try:
-    current_folder.put_last()
+
+  def make() -> tuple[plain.TrainRun, argparse.Namespace]:
     file = [] if argv[0].startswith('-') else ['--data', argv.pop(0)]
     options, rest = own.parse_known_args(argv)
     for name, least in (('rows', 0), ('most', 1)):
       require_number(f'--{name}', getattr(options, name), least=least, whole=True)
     output = [] if any(each.partition('=')[0] == '--output' for each in rest) else ['--output', _NONE]
-    described = command.parse_flags('train', [*file, *rest, *output]).run
-    if described is None:
+    run = command.parse_flags('train', [*file, *rest, *output]).run
+    if run is None:
       raise ValueError('Gin files cannot be used here. Give the plain flags of train.')
-  except (ValueError, OSError, ImportError) as error:
-    terminal.say(f'prompt-tuning data: {words(str(error))}')
+    return run, options
+
+  found = ending.described('data', make, words)
+  if found is None:
     return 2
-  return ending.status_of('data', lambda: show(described, rows=options.rows, most=options.most), words)
+  run, options = found
+  return ending.status_of('data', lambda: show(run, rows=options.rows, most=options.most), words)
 
 
 def show(run: plain.TrainRun, *, rows: int = 3, most: int = 10_000) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from prompt_tuning.distilling.settings import Study
 from prompt_tuning.files import terminal
 from prompt_tuning.names import printable, translated
-from prompt_tuning.programs import arguments, command, current_folder, ending, gin_flags, sweep_flags
+from prompt_tuning.programs import arguments, command, ending, gin_flags, sweep_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs.distill_run import DistillRun
 from prompt_tuning.runs.method_settings import described as help_of
@@ -38,19 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not argv or {'-h', '--help'} & set(argv):
     show_help()
     return 0 if argv else 2
-  terminal.open_streams()
-  try:
-    current_folder.put_last()
-    described = describe(argv)
-  except (ValueError, OSError, ImportError) as error:
-    terminal.say(f'prompt-tuning distill: {in_words(str(error))}')
-    return 2
 
-  def start() -> None:
-    from prompt_tuning.devices import compilation, multihost
-
-    multihost.start(None, None, None, wanted=False)
-    compilation.use_cache()
+  def work(described: DistillRun) -> None:
     described.train.executing()  # imports the modules that it names
     from prompt_tuning.runs import distilling
 
@@ -60,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                   f'  prompt-tuning infer --prompt {output} --data FILE --output predictions.jsonl\n'
                   f'  prompt-tuning serve --model {described.train.model} --prompts {output}')
 
-  return ending.status_of('distill', start, in_words)
+  return ending.in_one_process('distill', lambda: describe(argv), work, in_words)
 
 
 def describe(argv: Sequence[str]) -> DistillRun:

@@ -1,12 +1,49 @@
-"""How a program ends: its exit status, and what it says of an error."""
+"""How a program begins and ends: reading its arguments, its exit status, and what it says of an error."""
 
 import os
 import traceback
 from collections.abc import Callable
+from typing import TypeVar
 
 from prompt_tuning.files import terminal
+from prompt_tuning.programs import current_folder
 
 TRACEBACK = 'PROMPT_TUNING_TRACEBACK'
+T = TypeVar('T')
+
+
+def described(program: str, make: Callable[[], T], words: Callable[[str], str]) -> T | None:
+  """Returns what a program's arguments describe; None, after a message, if they cannot be used: its status is 2.
+
+  Args:
+    program: its name, for messages.
+    make: reads the arguments.
+    words: the library's messages in the words that the user typed.
+  """
+  terminal.open_streams()
+  try:
+    current_folder.put_last()
+    return make()
+  except (ValueError, OSError, ImportError) as error:
+    terminal.say(f'prompt-tuning {program}: {words(str(error))}')
+    return None
+
+
+def in_one_process(program: str, make: Callable[[], T], work: Callable[[T], object],
+                   words: Callable[[str], str]) -> int:
+  """Does what a program's arguments describe, in one process; returns the exit status; see `described`, `status_of`."""
+  found = described(program, make, words)
+  if found is None:
+    return 2
+
+  def start() -> None:
+    from prompt_tuning.devices import compilation, multihost
+
+    multihost.start(None, None, None, wanted=False)
+    compilation.use_cache()
+    work(found)
+
+  return status_of(program, start, words)
 
 
 def status_of(program: str, work: Callable[[], object], words: Callable[[str], str]) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from prompt_tuning.files import terminal
 from prompt_tuning.names import printable, require_number, translated
-from prompt_tuning.programs import arguments, command, current_folder, ending, gin_flags, sweep_flags
+from prompt_tuning.programs import arguments, command, ending, gin_flags, sweep_flags
 from prompt_tuning.runs import flags as plain
 from prompt_tuning.runs.sweep_run import SHARED, SweepRun
 from prompt_tuning.runs.values import parsed
@@ -62,25 +62,15 @@ def run_program(program: str, argv: Sequence[str], own: Any,
     described: makes the runs of all flags.
     work: what is done with them.
   """
-  terminal.open_streams()
-  found: SweepRun | None = None
-  words = lambda text: in_words(text, own, found.runs if found else ())
-  try:
-    current_folder.put_last()
+  names: list[str] = []  # of the runs, once they are known
+
+  def make() -> tuple[SweepRun, sweep_flags.Flags]:
     flags = read_flags(argv, own)
     found = described(flags)
-  except (ValueError, OSError, ImportError) as error:
-    terminal.say(f'prompt-tuning {program}: {words(str(error))}')
-    return 2
+    names.extend(found.runs)
+    return found, flags
 
-  def start() -> None:
-    from prompt_tuning.devices import compilation, multihost
-
-    multihost.start(None, None, None, wanted=False)
-    compilation.use_cache()
-    work(found, flags)
-
-  return ending.status_of(program, start, words)
+  return ending.in_one_process(program, make, lambda both: work(*both), lambda text: in_words(text, own, names))
 
 
 def read_flags(argv: Sequence[str], own: Any) -> sweep_flags.Flags:
