@@ -66,8 +66,11 @@ class Wandb:
     **options: further arguments of `wandb.init`, such as entity and tags.
   """
 
+  package = 'wandb'
+
   def __init__(self, project: str = PROJECT, run_name: str | None = None, **options: Any):
-    self._module = _package('wandb', 'init', options)
+    self._module = _package(self.package)
+    _require_options(self.package, self._module.init, options)
     self._options, self._name = {'project': project, **options}, run_name
 
   def start(self, run: TrackedRun) -> str:
@@ -85,18 +88,10 @@ class Wandb:
     self._run.finish()
 
 
-class Trackio:
-  """trackio: `pip install trackio`.
+class Trackio(Wandb):
+  """trackio, whose functions are named like those of Weights & Biases: `pip install trackio`; options are likewise."""
 
-  Args:
-    project: the project there.
-    run_name: the run's name there; None is that of its folder.
-    **options: further arguments of `trackio.init`, such as space_id.
-  """
-
-  def __init__(self, project: str = PROJECT, run_name: str | None = None, **options: Any):
-    self._module = _package('trackio', 'init', options)
-    self._options, self._name = {'project': project, **options}, run_name
+  package = 'trackio'
 
   def start(self, run: TrackedRun) -> str:
     """Starts a run, or resumes the one with the same name."""
@@ -123,7 +118,7 @@ class MLflow:
   """
 
   def __init__(self, project: str = PROJECT, run_name: str | None = None, tracking_uri: str | None = None):
-    self._module = _package('mlflow', 'start_run', {})
+    self._module = _package('mlflow')
     self._project, self._name, self._uri = project, run_name, tracking_uri
 
   def start(self, run: TrackedRun) -> str:
@@ -160,10 +155,15 @@ def make_tracker(name: str, options: Mapping[str, Any]) -> Tracker | None:
     ImportError: its package is not installed.
   """
   make = TRACKERS.find(name)
-  parameters = inspect.signature(make).parameters.values()
+  _require_options(name, make, options)
+  return make(**options)
+
+
+def _require_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+  """Raises ValueError for an option that a function does not take."""
+  parameters = inspect.signature(function).parameters.values()
   if not any(each.kind is each.VAR_KEYWORD for each in parameters):
     require_known(options, [each.name for each in parameters], f'The tracker {name}', 'option')
-  return make(**options)
 
 
 class Guarded:
@@ -221,14 +221,10 @@ class Guarded:
     return True
 
 
-def _package(name: str, function: str, options: Mapping[str, Any]) -> ModuleType:
-  """Returns a tracker's package. Raises ImportError without it, and ValueError for an option that it does not have."""
+def _package(name: str) -> ModuleType:
+  """Returns a tracker's package. Raises ImportError without it."""
   try:
-    module = importlib.import_module(name)
+    return importlib.import_module(name)
   except ImportError as error:
     raise ImportError(f'tracker={name} needs the package {name}, which cannot be imported ({error}): '
                       f'`pip install {name}`.') from error
-  parameters = inspect.signature(getattr(module, function)).parameters.values()
-  if not any(each.kind is each.VAR_KEYWORD for each in parameters):
-    require_known(options, [each.name for each in parameters], f'The tracker {name}', 'option')
-  return module
