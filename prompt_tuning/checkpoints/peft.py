@@ -87,6 +87,11 @@ def read_adapter(folder: str) -> Adapter:
   return Adapter(**vars(peft_folder.read_folder(folder)))
 
 
+def scale_of_embeddings(family: Any, width: int) -> float:
+  """Returns the factor on embedded tokens, and on this package's prompts, that a family has and PEFT's files do not."""
+  return width**0.5 if str(family).startswith('gemma') else 1.0
+
+
 def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, kind: str = peft_prompts.PROMPTS[0],
                   base_model_name_or_path: str | None = None, embedding_scale: float = 1.0,
                   modules: Modules | None = None, frozen: int = 0) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def _adapter(tensors: Flat, about: Mapping[str, Any], base: Any, folder: str) ->
   if not cards.peft_form(tensors, about) or peft.needs_modules(tensors) or 'layers' not in made_for:
     return {}
   adapter = os.path.join(folder, 'adapter')
-  scale = made_for['width']**0.5 if str(made_for.get('family')).startswith('gemma') else 1.0
   task = peft.SEQ_2_SEQ if len(made_for['layers']) > 1 else peft.CAUSAL
-  peft.write_adapter(adapter, tensors, task_type=task, embedding_scale=scale,
+  peft.write_adapter(adapter, tensors, task_type=task,
+                     embedding_scale=peft.scale_of_embeddings(made_for.get('family'), made_for['width']),
                      base_model_name_or_path=base if isinstance(base, str) else None, frozen=about.get('frozen', 0))
   return {file: _read(adapter, file) for file in sorted(os.listdir(adapter))}
 

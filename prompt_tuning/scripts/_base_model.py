@@ -39,6 +39,7 @@ def read_base(folder: str) -> Base:
     OSError: there is no `config.json`.
     ValueError: it lacks a property.
   """
+  from prompt_tuning.checkpoints.peft import scale_of_embeddings
   from prompt_tuning.files import hub
   from prompt_tuning.files.json_files import read_object, shown
 
@@ -60,7 +61,7 @@ def read_base(folder: str) -> Base:
               layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
               kv_heads=first('num_key_value_heads', default=heads),
               head_dim=first('d_kv', 'head_dim', default=width // heads or None),
-              embedding_scale=width**0.5 if str(config.get('model_type')).startswith('gemma') else 1.0)
+              embedding_scale=scale_of_embeddings(config.get('model_type'), width))
 
 
 def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) -> Any:

@@ -183,11 +183,13 @@ def _modules(options: Any) -> tuple[Any, bool]:
 
 def _with_facts(base: Base, about: Mapping[str, Any]) -> Base:
   """Returns the properties with those that the file of a run says: the scale of embedded tokens, and the stacks."""
+  from prompt_tuning.checkpoints import peft
+
   made_for, config = about.get('made_for') or {}, about.get('model_config') or {}
   family = made_for.get('family') or config.get('model_type')
   width = made_for.get('width') or config.get('hidden_size')
   if base.embedding_scale is None and family is not None:
-    base = dataclasses.replace(base, embedding_scale=width**0.5 if family.startswith('gemma') else 1.0)
+    base = dataclasses.replace(base, embedding_scale=peft.scale_of_embeddings(family, width))
   if base.encoder_decoder is None and isinstance(made_for.get('layers'), list):  # of each stack
     base = dataclasses.replace(base, encoder_decoder=len(made_for['layers']) == 2)
   return base
