@@ -136,29 +136,27 @@ def table(model: pt.LanguageModel, folder: pathlib.Path, options: argparse.Names
   documents = [pairs for two in both for pairs in two]
   rows: dict[str, list[float]] = {'nothing': [], f'the document, {2 * PAIRS} tokens': []}
   cartridges: dict[int, list[Trained]] = {length: [] for length in options.lengths}
-  runs: list[str] = []
+  runs: dict[tuple[int, int], str] = {}  # of a document's number and a cartridge's length
+  longest = max(options.lengths)
   for number, pairs in enumerate(documents):
     rows['nothing'].append(accuracy(model, pairs))
     read = model.read([pairs.ravel().tolist()])
     rows[f'the document, {2 * PAIRS} tokens'].append(accuracy(model, pairs, context=read))
     asked = questions(random, pairs, 640)
     for length in options.lengths:
-      run = str(folder / f'cartridge_{number}_{length}_{options.steps}')
+      run = runs[number, length] = str(folder / f'cartridge_{number}_{length}_{options.steps}')
       found = pt.distill(model, pairs.ravel().tolist(), questions=asked, length=length, frozen=1, steps=options.steps,
                          batch_size=32, study=pt.Study(top=VALUES), model_dir=run, quiet=True)
       cartridges[length].append(found)
-      runs.append(run)
       rows.setdefault(f'a cartridge of {length}', []).append(accuracy(model, pairs, prompt=found))
-    longest = max(options.lengths)
     of_text = trained_on_text(model, pairs, longest, options.steps)
     rows.setdefault(f'{longest} keys and values trained on the document itself', []).append(
       accuracy(model, pairs, prompt=of_text))
-  longest, of_each = max(options.lengths), len(options.lengths)
   for number, two in enumerate(both):
     own = cartridges[longest][2 * number:2 * number + 2]
     alone = joined(own)
     start = joined([start_of(model, pairs, longest) for pairs in two])
-    tasks = [teacher_files.task(os.path.join(runs[(2 * number + i + 1) * of_each - 1], SCORES)) for i in range(2)]
+    tasks = [teacher_files.task(os.path.join(runs[2 * number + i, longest], SCORES)) for i in range(2)]
     together = trained_on_both(model, start, tasks, options.steps)
     for name, given in (('two cartridges, trained apart and joined', alone), ('trained on both', together)):
       rows.setdefault(f'two documents: {name}', []).extend(accuracy(model, pairs, prompt=given) for pairs in two)
