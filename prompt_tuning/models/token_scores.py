@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from prompt_tuning.decoding.choose import first_of_largest
 from prompt_tuning.decoding.joint import one_each
 from prompt_tuning.devices import sharding
 from prompt_tuning.losses.chunks import at_targets
@@ -68,7 +69,7 @@ def scores_of(logits: Array, targets: Array, *, top: int) -> TokenScores:
   log_z = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
   own = jnp.take_along_axis(logits, targets[..., None], axis=-1)
   if top == 1:  # much faster than top_k
-    ids = jnp.argmax(logits, axis=-1, keepdims=True)
+    ids = first_of_largest(logits)[..., None]
     best = jnp.max(logits, axis=-1, keepdims=True)
   else:
     best, ids = jax.lax.top_k(logits, top)

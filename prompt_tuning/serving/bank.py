@@ -130,6 +130,8 @@ def _take(cache: tuple[Any, Any], slots: Array, places: Array) -> KeysValues:
 def _step(module: nn.Module, layers: Params, cache: tuple[Any, Any], constant: Caches, newest: Newest,
           active: Array, scaling: Scalings | None) -> tuple[Array, Any]:
   logits, own = next_tokens(module, layers, newest, {**constant, 'self': cache}, scaling)
+  # All reads of the cache come first: else XLA copies the parts whose writing it could begin before.
+  logits, own, cache = jax.lax.optimization_barrier((logits, own, cache))
   rows = jnp.arange(logits.shape[0])
   outside = places_in(cache)
   places = jnp.where(active, newest.lengths['self'], outside)

@@ -7,7 +7,7 @@ import pytest
 from toy_decoder import EOS, ToyDecoder
 
 from prompt_tuning import decoding
-from prompt_tuning.decoding.choose import keep_topk, keep_topp
+from prompt_tuning.decoding.choose import first_of_largest, keep_topk, keep_topp
 
 
 def sample(toy, *, num_decodes=1, **settings):
@@ -161,3 +161,8 @@ def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
   with pytest.raises(ValueError, match='Make the cache for this batch_size'):
     decoding.temperature_sample(
       toy.step, toy.cache(2), jax.random.key(0), batch_size=2, max_length=3, end_ids=(EOS,), num_decodes=3)
+
+
+def test_of_equal_logits_the_first_is_the_largest():
+  logits = jnp.asarray([[0.0, 2.0, 2.0], [-jnp.inf, -jnp.inf, -jnp.inf], [1.0, -1.0, 3.0]])
+  assert first_of_largest(logits).tolist() == jnp.argmax(logits, axis=-1).tolist() == [1, 0, 2]
