@@ -14,6 +14,8 @@ from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.distilling import phases, questions, start
 from prompt_tuning.distilling.reading import Reading, pieces
 from prompt_tuning.models import loading
+from prompt_tuning.serving.engine import Engine
+from prompt_tuning.serving.requests import Request
 
 DOCUMENT = [5, 9, 3, 7, 12, 20, 4, 8, 11]
 QUESTIONS = [([7], [12, 20]), ([3], [7]), ([5], [9, 3]), ([4, 8], [11])]
@@ -272,3 +274,16 @@ def test_rows_that_were_changed_by_hand_are_read_or_named(causal, tmp_path):
   row = {'question': [7], 'seed': 1, 'part': 0, 'targets': [3], 'answer': '3', 'end': None}
   (tmp_path / phases.ANSWERS).write_text(f'{json.dumps(row)}\n' * 2)
   assert [example['targets'].tolist() for example in study().task.split('train')] == [[3]]
+
+
+def test_cartridges_of_two_documents_are_served_in_one_batch(causal, distilled):
+  other = pt.distill(causal, DOCUMENT[::-1], questions=QUESTIONS, **(QUICK | {'length': 6}))
+  asked = [('first', [7, 3]), ('second', [7, 3]), (None, [7, 3]), ('second', [4, 8, 11])]
+  prompts = {'first': distilled[0], 'second': other, None: None}
+  with Engine(causal, slots=4, max_length=28) as engine:
+    for name in ('first', 'second'):
+      engine.prompts.load(name, prompts[name])
+    answers = [engine.submit(Request(ids, name, max_tokens=6, temperature=0.0)) for name, ids in asked]
+    found = [[token.id for token in answer.result().tokens] for answer in answers]
+  assert found == [causal.predict([ids], prompts[name], max_length=6, return_scores=True)[0].ids.tolist()
+                   for name, ids in asked]
