@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.data.token_files import read_token_facts
-from prompt_tuning.files import storage
-from prompt_tuning.files.json_files import read_object
+from prompt_tuning.files import model_files, storage
+from prompt_tuning.files.model_files import read_object
 
 FILE = 'chat_template.jinja'
 _CONFIG = 'tokenizer_config.json'
@@ -45,12 +45,12 @@ class ChatTemplate:
     """
     path, config = storage.join(folder, FILE), storage.join(folder, _CONFIG)
     source = None
-    if folder and storage.exists(path):
+    if folder and model_files.exists(path):
       try:
-        source = storage.read_bytes(path).decode()
+        source = model_files.read_bytes(path).decode()
       except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not UTF-8 ({error.reason} at byte {error.start}). Download it again.') from error
-    elif folder and storage.exists(config):
+    elif folder and model_files.exists(config):
       path, source = config, _named(config)
     if source is None:
       raise NoTemplate(

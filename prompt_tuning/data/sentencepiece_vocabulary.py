@@ -7,7 +7,7 @@ from typing import Any
 
 from prompt_tuning.data.added_tokens import AddedToken, Splitter
 from prompt_tuning.data.vocabulary import FileVocabulary, require_whole, until_end
-from prompt_tuning.files import storage
+from prompt_tuning.files import model_files
 
 _USER_DEFINED = 4  # SentencePiece's type of pieces that are matched verbatim
 
@@ -30,7 +30,7 @@ class SentencePieceVocabulary(FileVocabulary):
   def __init__(self, path: str, extra_ids: int = 100, starts: bool = False, ends: Iterable[int] = (), *,
                names: dict[str, str] | None = None, added: Sequence[AddedToken] | None = None,
                spaces: str = 'all'):
-    super().__init__(path, storage.read_bytes(path), {
+    super().__init__(path, model_files.read_bytes(path), {
       'extra_ids': extra_ids, 'starts': starts, 'ends': tuple(ends), 'names': names or {}, 'added': added,
       'spaces': spaces})
 

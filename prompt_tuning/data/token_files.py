@@ -13,7 +13,7 @@ import msgspec
 from absl import logging
 
 from prompt_tuning.data.added_tokens import AddedToken
-from prompt_tuning.files import storage
+from prompt_tuning.files import model_files, storage
 
 FILES = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json', 'generation_config.json')
 
@@ -195,10 +195,10 @@ def _token(token: _Token) -> AddedToken:
 def _read(folder: str, file: str, kind: type[_Read]) -> tuple[_Read, dict[str, Any]]:
   """Returns the checked content of a JSON file, and all of it; both are empty if it does not exist."""
   path = storage.join(folder, file)
-  if not storage.exists(path):
+  if not model_files.exists(path):
     return kind(), {}
   try:
-    content = json.loads(storage.read_bytes(path))
+    content = json.loads(model_files.read_bytes(path))
     return msgspec.convert(content, kind, str_keys=True), content
   except (ValueError, RecursionError, msgspec.ValidationError) as error:
     raise ValueError(f'{path} cannot be read ({error}). Fix it, or download it again.') from error

@@ -5,7 +5,7 @@ from typing import Any
 
 from prompt_tuning.data.added_tokens import AddedToken, library_token
 from prompt_tuning.data.vocabulary import FileVocabulary, require_whole, until_end
-from prompt_tuning.files import storage
+from prompt_tuning.files import model_files
 
 
 class TokenizersVocabulary(FileVocabulary):
@@ -26,7 +26,7 @@ class TokenizersVocabulary(FileVocabulary):
                pad: str | Sequence[str] | None = '<pad>', bos: str | Sequence[str] | None = None,
                ends: Iterable[int] = (), *, added: Sequence[AddedToken] = (), starts: bool | None = None,
                content: bytes | None = None):
-    super().__init__(path, storage.read_bytes(path) if content is None else content, {
+    super().__init__(path, model_files.read_bytes(path) if content is None else content, {
       'eos': eos, 'pad': pad, 'bos': bos, 'ends': tuple(ends), 'added': tuple(added), 'starts': starts})
 
   def _open(self) -> None:

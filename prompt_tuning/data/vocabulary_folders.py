@@ -5,7 +5,7 @@ from collections.abc import Callable
 from prompt_tuning.data import byte_level_bpe, token_files
 from prompt_tuning.data.token_files import TokenFacts
 from prompt_tuning.data.vocabularies import ByteVocabulary, SentencePieceVocabulary, TokenizersVocabulary, Vocabulary
-from prompt_tuning.files import storage
+from prompt_tuning.files import model_files, storage
 
 FILES = ('tokenizer.json', 'spiece.model', 'sentencepiece.model', 'tokenizer.model', 'vocab.json')
 COPIED = (*FILES, 'merges.txt', *token_files.FILES, 'chat_template.jinja')  # with a model
@@ -13,12 +13,12 @@ EXTRA_IDS = 100  # T5's sentinels
 
 
 def load_vocabulary(path: str, extra_ids: int | None = None) -> Vocabulary:
-  """Returns the vocabulary of a model folder, or of one vocabulary file, which the files next to it complete.
+  """Returns the vocabulary of a model folder or GGUF file, or of one vocabulary file, which its folder completes.
 
   A folder's `tokenizer.json` is preferred, and what it says wins over the other files. `docs/inference.md` lists them.
 
   Args:
-    path: the folder or file, local or `gs://`.
+    path: the folder or file, local or `gs://`; a GGUF file is local.
     extra_ids: the number of sentinels of a SentencePiece model; None is the number that the folder states, else 100,
       or 0 for Llama's `tokenizer.model`.
 
@@ -32,7 +32,7 @@ def load_vocabulary(path: str, extra_ids: int | None = None) -> Vocabulary:
   files = [path.rpartition('/')[2]] if named else FILES
   for file in files:
     found = path if named else storage.join(folder, file)
-    if storage.exists(found) or (named and storage.is_remote(found)):
+    if model_files.exists(found) or (named and storage.is_remote(found)):
       vocabulary = _READERS.get(file, _other_file)(found, folder, extra_ids)
       if vocabulary is not None:
         return vocabulary

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from prompt_tuning.files import terminal
 
 _ID = re.compile(r'([A-Za-z0-9][\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?')
-_FILE = re.compile(r'\.(npy|npz|safetensors|jsonl?|toml|tsv|csv|parquet|txt|gz|model|gin|pt|pth|bin|ckpt)$')
+_FILE = re.compile(r'\.(npy|npz|safetensors|gguf|jsonl?|toml|tsv|csv|parquet|txt|gz|model|gin|pt|pth|bin|ckpt)$')
 _SNAPSHOT = re.compile(r'(?:models|datasets)--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\]\w+')
 # What is read of a repository with trained tensors.
 TRAINED = ('best.safetensors', 'last.safetensors', 'run.toml', 'adapter_config.json', 'adapter_model.safetensors')

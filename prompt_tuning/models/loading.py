@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -17,25 +16,21 @@ from prompt_tuning import trees
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder, write_huggingface
 from prompt_tuning.checkpoints.loading import Reader, load, save
 from prompt_tuning.checkpoints.scanned import Layers, is_scanned
-from prompt_tuning.checkpoints.state import require_no_run
-from prompt_tuning.checkpoints.t5x import T5XCheckpoint, write_t5x
+from prompt_tuning.checkpoints.t5x import write_t5x
 from prompt_tuning.checks import typed
 from prompt_tuning.data.token_files import end_ids
 from prompt_tuning.data.vocabularies import ByteVocabulary
 from prompt_tuning.data.vocabulary_folders import COPIED, load_vocabulary
 from prompt_tuning.devices import meshes, sharding
-from prompt_tuning.files import hub, storage
-from prompt_tuning.files.json_files import read_object
+from prompt_tuning.files import model_files
 from prompt_tuning.models.families.registry import family_of_folder, family_of_t5x, get_family
 from prompt_tuning.models.family import OUTPUT, Config
-from prompt_tuning.models.hub_models import local_model
+from prompt_tuning.models.finding import find_model, open_checkpoint
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.quantised import INT8, is_quantisable, quantise
 from prompt_tuning.names import nearest
 from prompt_tuning.rows import layouts
 from prompt_tuning.types import Flat, Params
-
-_SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')
 
 
 @typed
@@ -45,8 +40,8 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   """Returns the frozen model of a checkpoint.
 
   Args:
-    path: a Hugging Face folder (with `config.json`), a T5X checkpoint (local or `gs://`), the name of a model that
-      comes with the package, or `owner/name` of the Hugging Face hub, which `@revision` may follow.
+    path: a Hugging Face folder (with `config.json`), a GGUF file, a T5X checkpoint (local or `gs://`), the name of a
+      model that comes with the package, or `owner/name` of the Hugging Face hub, which `@revision` may follow.
     dtype: type of the parameters, such as `jnp.bfloat16`; None is float32, and 'int8' stores the layers' matrices in 8
       bits and all else in bfloat16.
     activation_dtype: type of the activations.
@@ -58,6 +53,7 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
 
   Raises:
     FileNotFoundError: there is no checkpoint at `path`.
+    ImportError: a package that reads it is not installed.
     ValueError: it is damaged or has another shape, or the vocabulary is too large; the message names the mismatch.
   """
   for name, value in (('dtype', dtype), ('activation_dtype', activation_dtype)):
@@ -86,7 +82,7 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
               for path, array in shapes.items()}
     dtype, rounded = None, {'finish': _rounded(mesh)}
   params = load(reader, shapes, rules, dtype=dtype, ignore=ignore, mesh=mesh, **rounded)
-  if vocabulary is None and os.path.isdir(path):
+  if vocabulary is None and (os.path.isdir(path) or model_files.is_gguf(path)):
     with contextlib.suppress(FileNotFoundError):
       vocabulary = load_vocabulary(path)
   if vocabulary is not None and vocabulary.size > config.vocab_size:
@@ -211,43 +207,9 @@ def save_model(model: LanguageModel, folder: str, *, layout: str = 'huggingface'
   source = getattr(model.vocabulary, 'path', '')
   for name in COPIED:
     found = os.path.join(os.path.dirname(source), name)
-    if source and os.path.exists(found):
-      shutil.copyfile(found, os.path.join(folder, name))
-
-
-def find_model(path: str) -> str:
-  """Returns the folder of a model that comes with the package or of the hub, or `path` itself.
-
-  Raises:
-    OSError, ValueError: the hub has no such model, or it cannot be read.
-  """
-  shipped = os.path.join(_SHIPPED, str(path))
-  if not os.path.exists(path) and '/' not in str(path) and os.path.isdir(shipped):
-    return shipped
-  return local_model(str(path))
-
-
-def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
-  """Returns the reader of the checkpoint at `path`, of any format.
-
-  Raises:
-    FileNotFoundError: there is no checkpoint.
-  """
-  if not storage.is_remote(path):
-    if not os.path.isdir(path):
-      shipped = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
-      found = 'this is a file' if os.path.exists(path) else f'there is no such folder.{nearest(path, shipped)}'
-      raise FileNotFoundError(f'{path}: {found.rstrip(".")}. Give a T5X checkpoint, '
-                              'a Hugging Face folder, or the name of a model that comes with the package '
-                              f'({", ".join(shipped) or "none is installed"}).{hub.advice(path)}')
-    described = os.path.join(path, 'config.json')
-    if os.path.exists(described):
-      config = read_object(described)
-      if 'model_type' in config:
-        family_of_folder(config, path)  # before its arrays, which may have to be converted first
-      return HuggingFaceFolder(path)
-    require_no_run(path)
-  return T5XCheckpoint(path)
+    if source and model_files.exists(found):
+      with open(os.path.join(folder, name), 'wb') as file:
+        file.write(model_files.read_bytes(found))
 
 
 def load_embedding(path: str, name: str = 'token_embedder/embedding') -> Any:

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from prompt_tuning.files import json_files
+from prompt_tuning.files import model_files
 
 _POSITIONS = ('n_positions', 'max_position_embeddings')  # of a config.json
 
@@ -17,7 +17,7 @@ def longest_row(model: Any) -> int | None:
   if count := getattr(model.module.config, 'position_count', 0):
     return count
   path = os.path.join(model.path, 'config.json')
-  stored = json_files.read_object(path) if os.path.isfile(path) else {}
+  stored = model_files.read_object(path) if model_files.exists(path) else {}
   inner = stored.get('text_config')
   stored = inner if isinstance(inner, dict) else stored
   return next((stored[name] for name in _POSITIONS if type(stored.get(name)) is int and stored[name] > 0), None)

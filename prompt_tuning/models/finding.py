@@ -1,0 +1,68 @@
+"""Finds a model by its path or name, and opens its checkpoint, of any supported format."""
+
+import os
+
+from prompt_tuning.checkpoints.gguf import GgufCheckpoint
+from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
+from prompt_tuning.checkpoints.state import require_no_run
+from prompt_tuning.checkpoints.t5x import T5XCheckpoint
+from prompt_tuning.files import hub, model_files, storage
+from prompt_tuning.files.gguf_file import SUFFIX
+from prompt_tuning.files.json_files import read_object
+from prompt_tuning.models.families.registry import family_of_folder
+from prompt_tuning.models.hub_models import local_model
+from prompt_tuning.names import nearest
+
+_SHIPPED = os.path.join(os.path.dirname(os.path.dirname(__file__)), 'pretrained_models')
+
+
+def find_model(path: str) -> str:
+  """Returns the folder of a model that comes with the package or of the hub, the GGUF file of a folder, or `path`.
+
+  Raises:
+    OSError, ValueError: the hub has no such model, or it cannot be read; or a folder has several GGUF files.
+  """
+  shipped = os.path.join(_SHIPPED, str(path))
+  if not os.path.exists(path) and '/' not in str(path) and os.path.isdir(shipped):
+    return shipped
+  return _in_folder(local_model(str(path)))
+
+
+def _in_folder(path: str) -> str:
+  """Returns the only GGUF file of a local folder without safetensors; `path` itself if it has none."""
+  names = [] if storage.is_remote(path) else storage.list_folder(path)
+  found = [name for name in names if name.endswith(SUFFIX)]
+  if not found or any(name.endswith('.safetensors') for name in names):
+    return path
+  if len(found) > 1:
+    raise ValueError(f'{path} holds several GGUF files: {", ".join(found)}. Give the path of one of them.')
+  return os.path.join(path, found[0])
+
+
+def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
+  """Returns the reader of the checkpoint at `path`, of any format.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ImportError: a package that reads it is not installed.
+    ValueError: it is damaged, or something in it is not supported.
+  """
+  if model_files.is_gguf(path):
+    if storage.is_remote(path):
+      raise OSError(f'{path}: GGUF files are read only from a local disk. Copy the file and give its local path.')
+    return GgufCheckpoint(path)
+  if not storage.is_remote(path):
+    if not os.path.isdir(path):
+      shipped = sorted(os.listdir(_SHIPPED)) if os.path.isdir(_SHIPPED) else []
+      found = 'this is a file' if os.path.exists(path) else f'there is no such folder.{nearest(path, shipped)}'
+      raise FileNotFoundError(f'{path}: {found.rstrip(".")}. Give a T5X checkpoint, '
+                              'a Hugging Face folder, a GGUF file, or the name of a model that comes with the package '
+                              f'({", ".join(shipped) or "none is installed"}).{hub.advice(path)}')
+    described = os.path.join(path, 'config.json')
+    if os.path.exists(described):
+      config = read_object(described)
+      if 'model_type' in config:
+        family_of_folder(config, path)  # before its arrays, which may have to be converted first
+      return HuggingFaceFolder(path)
+    require_no_run(path)
+  return T5XCheckpoint(path)
