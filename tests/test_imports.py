@@ -53,6 +53,7 @@ HOMES = {
   'prometheus_client': ('serving/http/metrics.py',),
   'gcsfs': ('files/gcs.py',),
   'huggingface_hub': ('files/hub.py',),
+  'gguf': ('files/gguf_file.py',),
   'datasets': ('data/hub_tables.py',),
   'pyarrow': ('data/parquet.py',),
   't5x': ('t5x_plugin/',),

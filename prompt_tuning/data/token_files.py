@@ -197,8 +197,9 @@ def _read(folder: str, file: str, kind: type[_Read]) -> tuple[_Read, dict[str, A
   path = storage.join(folder, file)
   if not model_files.exists(path):
     return kind(), {}
+  read = model_files.read_bytes(path)
   try:
-    content = json.loads(model_files.read_bytes(path))
+    content = json.loads(read)
     return msgspec.convert(content, kind, str_keys=True), content
   except (ValueError, RecursionError, msgspec.ValidationError) as error:
     raise ValueError(f'{path} cannot be read ({error}). Fix it, or download it again.') from error

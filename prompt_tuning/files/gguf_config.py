@@ -23,8 +23,8 @@ ARCHITECTURES = {
 _NEUTRAL = {
   'vocab_size': (), 'rope.scaling.finetuned': (), 'attention.causal': (True,), 'use_parallel_residual': (False,),
   'expert_count': (0,), 'expert_used_count': (0,), 'pooling_type': (0,),
-  'tensor_data_layout': ('Meta AI original pth',), 'attention.clamp_kqv': (0.0,), 'attention.max_alibi_bias': (0.0,), 'rope.scaling.attn_factor': (1.0,),
-  'rope.scaling.yarn_attn_factor': (1.0,), 'rope.scaling.yarn_ext_factor': (1.0,),
+  'tensor_data_layout': ('Meta AI original pth',), 'attention.clamp_kqv': (0.0,), 'attention.max_alibi_bias': (0.0,),
+  'rope.scaling.attn_factor': (1.0,), 'rope.scaling.yarn_attn_factor': (1.0,), 'rope.scaling.yarn_ext_factor': (1.0,),
   'rope.scaling.yarn_log_multiplier': (0.0,), 'leading_dense_block_count': (0,), 'nextn_predict_layers': (0,)}
 # The layers of the one size of each family whose queries are scaled by width / heads instead of the heads' width.
 _SCALED_BY_WIDTH = {'gemma2': 46, 'gemma3': 62}

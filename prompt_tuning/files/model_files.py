@@ -57,7 +57,9 @@ def _content(path: str, name: str, *_: int) -> bytes:
 
 def _names(file: GgufFile) -> dict[str, Callable[[GgufFile], bytes]]:
   """Returns the names of the files that a GGUF file stands for, and what makes their content."""
-  found: dict[str, Callable[[GgufFile], bytes]] = {'config.json': lambda file: _json(gguf_config.config_of(file))}
+  found: dict[str, Callable[[GgufFile], bytes]] = {}
+  if file.shapes():  # a file may hold a vocabulary alone
+    found['config.json'] = lambda file: _json(gguf_config.config_of(file))
   kind = gguf_tokenizer.tokenizer_kind(file)
   if kind:
     found[kind] = gguf_tokenizer.tokenizer_model if kind.endswith('.model') else gguf_tokenizer.tokenizer_json

@@ -43,8 +43,8 @@ class Run:
   """What every run has.
 
   Attributes:
-    model: the frozen model: a Hugging Face folder, a T5X checkpoint (local or gs://), the name of a model that comes
-      with the package, or owner/name of the Hugging Face hub, which @revision may follow.
+    model: the frozen model: a Hugging Face folder, a GGUF file, a T5X checkpoint (local or gs://), the name of a model
+      that comes with the package, or owner/name of the Hugging Face hub, which @revision may follow.
     data: a .jsonl, .tsv, .csv or .parquet file, hf://datasets/OWNER/NAME of the Hugging Face hub, or the name of a task
       or mixture.
     imports: Python modules to import first, which register tasks, methods, model families, losses or optimizers.
