@@ -12,7 +12,9 @@ from gguf_files import MEMBERS, write_member
 
 from prompt_tuning.data import byte_level_bpe
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
+from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
+from prompt_tuning.programs import command
 
 TEXTS = ['', ' ', 'a  b', ' 12  345\n 6', "It's  naïve", '日本語 <end>text<end>', '\t\n\n x', 'f(x):\n    return 10']
 
@@ -31,7 +33,7 @@ def test_a_file_is_the_model_of_the_folder_with_its_weights(name, tmp_path):
   np.testing.assert_allclose(found.logits(*rows), wanted.logits(*rows), atol=2e-5)
 
 
-def test_the_folder_of_one_file_names_it_and_files_of_trained_tensors_fit_both(tmp_path):
+def test_the_folder_of_one_file_is_the_model_and_one_of_several_is_an_error(tmp_path):
   folder = write_member('qwen2', tmp_path)
   model = loading.load_model(str(folder))
   assert model.path.endswith('model.gguf')
@@ -134,6 +136,20 @@ def test_a_written_folder_has_the_tokenizer_and_the_template(tmp_path, monkeypat
   assert again.chat_format.template.source == model.chat_format.template.source
   assert again.vocabulary.encode(TEXTS[5]) == model.vocabulary.encode(TEXTS[5])
   np.testing.assert_allclose(again.logits(['a b'], ['c']), model.logits(['a b'], ['c']), atol=2e-5)
+
+
+def test_commands_take_a_file_and_its_prompt_knows_its_weights(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr('gguf_files.V', 281)
+  folder = write_member('smollm', tmp_path, tokenizer=byte_level)
+  model, trained = str(folder / 'model.gguf'), str(tmp_path / 'run')
+  (tmp_path / 'rows.jsonl').write_text(''.join(
+    f'{{"inputs": "a b {i}", "targets": "x"}}\n' for i in range(40)))
+  assert command.main(['train', '--model', model, '--data', str(tmp_path / 'rows.jsonl'), '--steps=1', '--batch_size=2',
+                       '--length=2', '--output', trained]) == 0
+  assert command.main(['infer', '--prompt', trained, '--data', str(tmp_path / 'rows.jsonl'), '--output',
+                       str(tmp_path / 'out.jsonl')]) == 0
+  assert len((tmp_path / 'out.jsonl').read_text().splitlines()) == 40
+  assert saved.load_trained(trained).about['weights'] == loading.load_model(model).weights_digest
 
 
 @pytest.mark.parametrize('key, value, message', [

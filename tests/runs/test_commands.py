@@ -77,7 +77,7 @@ def test_a_run_is_repeated_by_its_file_and_resumed_by_the_same_command(run, fold
 
 @pytest.mark.parametrize(('arguments', 'message'), [
   (['--model', 't5_integer'], 'there is no such folder. Did you mean t5_integers'),
-  (['--model', __file__], 'this is a file. Give a T5X checkpoint, a Hugging Face folder, or the name of a model'),
+  (['--model', __file__], 'this is a file. Give a T5X checkpoint, a Hugging Face folder, a GGUF file, or the name'),
   (['--template', 'Sum: {lst}'], "there is no column 'lst'; found id, list, label. Did you mean list"),
   (['--loss', 'margn'], "There is no loss 'margn'. Did you mean margin"),
   (['--loss.z_los', '3'], "The loss cross_entropy has no option 'z_los'. Did you mean z_loss"),
