@@ -24,6 +24,7 @@ _SINGLE = 'model.safetensors'
 _INDEX = 'model.safetensors.index.json'
 _SUFFIX = '.safetensors'
 _WANTED = f'a Hugging Face folder with {_CONFIG} and {_SINGLE}'
+_OLD_NAME = re.compile(r'LayerNorm\.(gamma|beta)$')
 _PICKLES = ('.bin', '.pt', '.pth', '.ckpt')
 
 
@@ -54,16 +55,18 @@ class HuggingFaceFolder:
     self.config = read_object(os.path.join(self.path, _CONFIG), _WANTED)
     weight_map = _read_weight_map(self.path, self.config)
     opened = {file: _open(os.path.join(self.path, file)) for file in sorted(set(weight_map.values())) or [_SINGLE]}
-    self._files = {name: shard for shard in opened.values() for name in shard.keys()}
+    files = {name: shard for shard in opened.values() for name in shard.keys()}
     for name, file in weight_map.items():
       if name not in opened[file].keys():
         raise ValueError(f'{os.path.join(self.path, file)} lacks the array {printable(name)}, which {_INDEX} lists '
                          'there. Download the folder again.')
-      self._files[name] = opened[file]
+      files[name] = opened[file]
+    self._stored = {_current(name): name for name in files}
+    self._files = {name: files[stored] for name, stored in self._stored.items()}
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns name -> shape and type, without reading the arrays."""
-    headers = {name: opened.get_slice(name) for name, opened in self._files.items()}
+    headers = {name: opened.get_slice(self._stored[name]) for name, opened in self._files.items()}
     return {name: (tuple(header.get_shape()), state.numpy_dtype(self.path, name, header.get_dtype()))
             for name, header in headers.items()}
 
@@ -76,10 +79,16 @@ class HuggingFaceFolder:
     """
     if name not in self._files:
       raise KeyError(f'{self.path} has no array {name}.{nearest(name, self._files)}')
+    file, stored = self._files[name], self._stored[name]
     try:
-      return self._files[name].get_tensor(name) if part is ... else self._files[name].get_slice(name)[part]
+      return file.get_tensor(stored) if part is ... else file.get_slice(stored)[part]
     except safetensors.SafetensorError as error:
       raise ValueError(f'{self.path}: the array {name} cannot be read: {error}. Download the folder again.') from error
+
+
+  def hide(self, name: str) -> None:
+    """Leaves out an array, as if the folder did not have it."""
+    del self._files[name], self._stored[name]
 
 
 def write_huggingface(folder: str, config: Mapping[str, Any], named: Mapping[str, Array], *,
@@ -136,6 +145,11 @@ def write_json(path: str, value: Mapping[str, Any]) -> None:
   """Writes a JSON object as transformers does: indented by two spaces, keys sorted."""
   with open(path, 'w', encoding='utf-8') as file:
     file.write(json.dumps(value, indent=2, sort_keys=True) + '\n')
+
+
+def _current(name: str) -> str:
+  """Returns the name of an array that was named as in TensorFlow."""
+  return _OLD_NAME.sub(lambda found: f'LayerNorm.{"weight" if found[1] == "gamma" else "bias"}', name)
 
 
 def _read_weight_map(folder: str, config: Mapping[str, Any]) -> dict[str, str]:

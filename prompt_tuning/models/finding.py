@@ -2,6 +2,8 @@
 
 import os
 
+import numpy as np
+
 from prompt_tuning.checkpoints.gguf import GgufCheckpoint
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.checkpoints.state import require_no_run
@@ -10,6 +12,7 @@ from prompt_tuning.files import hub, model_files, storage
 from prompt_tuning.files.gguf_file import SUFFIX
 from prompt_tuning.files.json_files import read_object
 from prompt_tuning.models.families.registry import family_of_folder
+from prompt_tuning.models.family import OUTPUT, Family
 from prompt_tuning.models.hub_models import local_model
 from prompt_tuning.names import nearest
 
@@ -61,8 +64,24 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
     described = os.path.join(path, 'config.json')
     if os.path.exists(described):
       config = read_object(described)
-      if 'model_type' in config:
-        family_of_folder(config, path)  # before its arrays, which may have to be converted first
-      return HuggingFaceFolder(path)
+      family = family_of_folder(config, path) if 'model_type' in config else None
+      reader = HuggingFaceFolder(path)  # after that, as its arrays may have to be converted first
+      if family is not None:
+        _hide_copies(reader, family)
+      return reader
     require_no_run(path)
   return T5XCheckpoint(path)
+
+
+def _hide_copies(reader: HuggingFaceFolder, family: Family) -> None:
+  """Hides an output layer that repeats the embedding, which older folders hold of models that share them."""
+  inner = reader.config.get('text_config')
+  if (inner if isinstance(inner, dict) else reader.config).get('tie_word_embeddings') is False:
+    return
+  known = reader.names()
+  embeddings = [name for name in family.their_names('token_embedder/embedding') if name in known]
+  for name in family.their_names(OUTPUT):
+    if name in known and embeddings and known[name] == known[embeddings[0]]:
+      arrays = [reader.read(each) for each in (name, embeddings[0])]
+      if np.array_equal(arrays[0][:1], arrays[1][:1]) and np.array_equal(*arrays):
+        reader.hide(name)

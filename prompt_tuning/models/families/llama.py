@@ -124,4 +124,4 @@ REQUIRED = {'mlp_bias': False, 'use_bidirectional_attention': False}
 FAMILY = Family(
   name='llama', model_types=('llama',), architecture='LlamaForCausalLM', read=read, write=write, table=TABLE,
   prefixes=('model.', ''),  # the empty one: folders of the bare model, without the class of its output layer
-  unread=(r'.*\.rotary_emb\.inv_freq',), required={'use_bidirectional_attention': False})
+  unread=(r'.*\.rotary_emb(_local)?\.inv_freq',), required={'use_bidirectional_attention': False})

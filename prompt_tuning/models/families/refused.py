@@ -27,8 +27,8 @@ _BY_TYPE = {
   ENCODER: ('albert bert big_bird camembert convbert data2vec-text deberta distilbert electra ernie$ ernie_m esm '
             'eurobert flaubert funnel ibert layoutlm longformer luke mega megatron-bert mobilebert modernbert$ mpnet '
             'mra nezha nomic_bert nystromformer qdqbert rembert roberta roc_bert roformer squeezebert xlm xmod yoso'),
-  OTHER_DECODER: ('bart bigbird_pegasus blenderbot encoder-decoder fsmt led longt5 m2m_100 marian mbart mvp nllb '
-                  'pegasus plbart prophetnet seamless switch_transformers t5gemma udop xlm-prophetnet'),
+  OTHER_DECODER: ('bart bigbird_pegasus blenderbot codet5p encoder-decoder fsmt led longt5 m2m_100 marian mbart mvp '
+                  'nllb pegasus plbart prophetnet seamless switch_transformers t5gemma udop xlm-prophetnet'),
   MEDIA: ('align aria audio aya_vision beit blip chameleon clip clvp deit detr dinov emu3 fuyu gemma3n git glm4v '
           'got_ocr2 hubert idefics imagegpt instructblip internvl kosmos llama4$ llava mimi mllama moonshine '
           'musicgen owlv ovis paligemma perceiver pixtral qwen2_5_omni qwen2_5_vl qwen2_audio qwen2_vl qwen3_omni '
