@@ -41,7 +41,8 @@ def read_base(folder: str) -> Base:
   """
   from prompt_tuning.checkpoints.peft import scale_of_embeddings
   from prompt_tuning.files import hub
-  from prompt_tuning.files.json_files import read_object, shown
+  from prompt_tuning.files.json_files import shown
+  from prompt_tuning.files.model_files import read_object
 
   path = os.path.join(hub.local(folder, ('config.json',)), 'config.json')
   config = read_object(path, 'the Hugging Face folder of a base model')

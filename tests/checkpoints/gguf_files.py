@@ -41,12 +41,12 @@ GEMMA_NAMES = NAMES | {'post_attention_layernorm': 'post_attention_norm', 'pre_f
                        'post_feedforward_layernorm': 'post_ffw_norm'}
 
 
-def write_member(name, folder, *, tokenizer=lambda writer: None, keys=lambda writer: None):
-  """Writes `folder/model.gguf` and `folder/folder`; the functions add metadata."""
+def write_member(name, folder, *, tokenizer=lambda writer: None, keys=lambda writer: None, **changes):
+  """Writes `folder/model.gguf` and `folder/folder`; the functions add metadata, `changes` are of `config.json`."""
   arch, kind, config = MEMBERS[name]
   config = {'model_type': arch, 'vocab_size': V, 'hidden_size': D, 'intermediate_size': F, 'num_hidden_layers': 2,
             'num_attention_heads': 4, 'head_dim': D // 4, 'rms_norm_eps': 1e-5, 'max_position_embeddings': 256,
-            'tie_word_embeddings': False, **config}
+            'tie_word_embeddings': False, **config, **changes}
   arrays = {each: _rounded(array, kind) for each, array in _arrays(arch, config).items()}
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,7 @@ def _their_name(name, arch):
 
 
 def _write_keys(writer, arch, config):
+  writer.add_vocab_size(V)
   writer.add_block_count(config['num_hidden_layers'])
   writer.add_context_length(config['max_position_embeddings'])
   writer.add_embedding_length(D)

@@ -8,7 +8,7 @@ import gguf
 import jax
 import numpy as np
 import pytest
-from gguf_files import MEMBERS, write_member
+from gguf_files import MEMBERS, PLAIN, write_member
 
 from prompt_tuning.data import byte_level_bpe
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
@@ -31,6 +31,31 @@ def test_a_file_is_the_model_of_the_folder_with_its_weights(name, tmp_path):
   assert found.weights_digest == wanted.weights_digest
   rows = [[3, 9, 27, 5, 11, 40, 2, 8, 6, 31]], [[7, 1, 30]]
   np.testing.assert_allclose(found.logits(*rows), wanted.logits(*rows), atol=2e-5)
+
+
+def test_a_part_of_an_array_is_read_as_a_part_of_it(tmp_path):
+  reader = loading.open_checkpoint(str(write_member('llama', tmp_path) / 'model.gguf'))
+  for name, (shape, _) in reader.names().items():
+    part = tuple(slice(1, size // 2 + 1) for size in shape)
+    np.testing.assert_array_equal(reader.read(name, part), reader.read(name)[part])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, changes', [
+  ('smollm', {}), ('llama', {'rope_parameters': PLAIN}), ('qwen2', {}),
+  # transformers reads neither these widths of heads nor caps, nor the scale of queries: these are its defaults.
+  ('qwen3', {'rope_parameters': PLAIN, 'head_dim': 128}),
+  ('gemma2', {'head_dim': 256, 'query_pre_attn_scalar': 256, 'attn_logit_softcapping': 50.0,
+              'final_logit_softcapping': 30.0})])
+def test_logits_are_those_of_transformers(name, changes, tmp_path):
+  torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
+  folder = write_member(name, tmp_path, **changes)
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file='model.gguf', dtype=torch.float32).eval()
+  ids = [3, 9, 27, 5, 11, 40, 2, 8, 6, 31]
+  with torch.no_grad():
+    wanted = theirs(torch.tensor([ids])).logits[0, :-1].numpy()
+  found = loading.load_model(str(folder / 'model.gguf')).logits([ids[:1]], [ids[1:]])[0]
+  np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
 
 
 def test_the_folder_of_one_file_is_the_model_and_one_of_several_is_an_error(tmp_path):
