@@ -85,7 +85,6 @@ class HuggingFaceFolder:
     except safetensors.SafetensorError as error:
       raise ValueError(f'{self.path}: the array {name} cannot be read: {error}. Download the folder again.') from error
 
-
   def hide(self, name: str) -> None:
     """Leaves out an array, as if the folder did not have it."""
     del self._files[name], self._stored[name]

@@ -20,5 +20,6 @@ def local_model(path: str) -> str:
   if found != path and not any(name.endswith('.safetensors') for name in os.listdir(found)):
     raise ValueError(f'{path}: this repository of the Hugging Face hub has no model.safetensors, and other forms, such '
                      'as pickles, are not fetched. Give a revision that has it (NAME@REVISION), or convert the model '
-                     'with transformers (from_pretrained, then save_pretrained), and give its folder.')
+                     'with transformers (from_pretrained, then save_pretrained), and give its folder. If it has a GGUF '
+                     'file, download that and give its path.')
   return found
