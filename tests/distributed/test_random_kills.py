@@ -15,7 +15,7 @@ FILES = (f'checkpoint_{STEPS}/state.safetensors', 'last.safetensors')
 
 
 def reached(folder):
-  return max((int(path.parent.name.removeprefix('checkpoint_')) for path in folder.glob('checkpoint_*/state.*')),
+  return max((int(path.parent.name.removeprefix('checkpoint_')) for path in folder.glob('checkpoint_*/state.safetensors')),
              default=0)
 
 

@@ -212,6 +212,7 @@ def test_prefixes_elicit_pretrained_tasks_and_teach_no_new_one(found_whole):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_frozen_pretrained_network_learns_exclusive_or(found_whole):
   found = found_whole('frozen_transformer', '--tasks', 'xor')['xor']
   assert found['pretrained']['accuracy'] >= 99 and found['pretrained']['steps'] <= 1000

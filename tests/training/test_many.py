@@ -230,8 +230,10 @@ def test_other_members_equal_their_runs_alone(tmp_path, causal, name):
     model = dataclasses.replace(model, module=module)
   if 'packed' in name:
     changes = {'packed': True}
+  if name in ('at once', 'prompts before a causal model'):
+    changes = {'steps': 8}  # rounding may differ, by processor, and grows by a third with each step
   if 'at once' in name:
-    changes, settings = {'steps': 8}, {'at_once': 3}  # rounding differs, and grows by a third with each step
+    settings = {'at_once': 3}
   lengths = (3, 3, 3) if 'dropout' in name else (3, 5, 2)
   make = {'scales': lambda length: Scales(), 'prefixes': Prefix}.get(
     name.split()[0], lambda length: prompts.PromptTuning(prompts.Prompt(length)))
