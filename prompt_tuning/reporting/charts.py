@@ -1,4 +1,4 @@
-"""Charts as inline SVG, whose colours are those of the page's style (`--c0`, `--c1`, …), so that dark mode has its own."""
+"""Charts as inline SVG. The page's style gives the classes `k0`, `k1`, … their colours, in dark mode others."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,6 @@
 """What only the frozen model can tell of a run: examples, nearest words, how far vectors moved, attention."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from prompt_tuning.data.class_metrics import ClassReport, class_report, ece
 from prompt_tuning.data.metric_values import normal
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.registry import import_module
-from prompt_tuning.data.tasks import Task
+from prompt_tuning.data.tasks import Task, short_names
 from prompt_tuning.evaluation.ensembles import evaluate_trained
 from prompt_tuning.evaluation.nearest_words import nearest_words
 from prompt_tuning.evaluation.predictions import conditioned
@@ -129,8 +130,8 @@ def _or_why(make: Callable[[], Any]) -> Any:
 
 
 def _examined(described: EvalRun, model: Any, trained: Trained) -> list[Examined]:
-  task = objects.task(described)
-  return [_examine(each, described, model, trained) for each, _ in task.parts(described.split)]
+  tasks = [each for each, _ in objects.task(described).parts(described.split)]
+  return [_examine(each, name, described, model, trained) for each, name in zip(tasks, short_names(tasks), strict=True)]
 
 
 def _confidence(targets: Any, predictions: Any, confidences: Any) -> dict[str, float]:
@@ -141,9 +142,10 @@ def _confidence(targets: Any, predictions: Any, confidences: Any) -> dict[str, f
 _confidence.needs_confidence = True
 
 
-def _examine(task: Task, described: EvalRun, model: Any, trained: Trained) -> Examined:
+def _examine(task: Task, name: str, described: EvalRun, model: Any, trained: Trained) -> Examined:
   lengths = objects.lengths_given(described)
-  asking = dataclasses.replace(task, metrics=(*task.metrics, _confidence))
+  asking = copy.copy(task)  # some tasks are made of other arguments than their fields
+  object.__setattr__(asking, 'metrics', (*task.metrics, _confidence))
   result = evaluate_trained(
     model, trained, asking, sampler=objects.sampler(described), split=described.split, lengths=lengths,
     batch_size=described.batch_size, num_examples=described.examples, seed=described.seed or 0)
@@ -153,7 +155,7 @@ def _examine(task: Task, described: EvalRun, model: Any, trained: Trained) -> Ex
   known = isinstance(classes, ClassReport)
   calibration = ece(*([line[name] for line in result.lines] for name in ('target', 'prediction')),
                     [line['confidence'] for line in result.lines])['ece'] if known else None
-  return Examined(task.name, described.split, result.metrics, lines, classes, calibration,
+  return Examined(name, described.split, result.metrics, lines, classes, calibration,
                   _or_why(lambda: _attention(task, described, model, trained, lengths)))
 
 

@@ -18,6 +18,8 @@ from prompt_tuning.reporting.folder import Folder
 from prompt_tuning.reporting.of_model import Examined, OfModel
 
 _SHOWN = 12  # right and wrong examples of a run
+_CURVES = 4  # so many charts are shown; a click shows the others
+_PARTS = ('cross_ent_loss', 'z_loss')  # of the loss
 _LONGEST = 600  # characters of a text that is shown
 
 
@@ -36,7 +38,8 @@ def render(folders: Sequence[Folder], of_model: Sequence[OfModel]) -> str:
           for i, (folder, model) in enumerate(zip(folders, of_model, strict=True))]
   same, different = settings(folders)
   return environment.from_string(template).render(
-    runs=runs, same=same, different=different, version=__version__, curves=curves(folders), metrics=metrics(folders),
+    runs=runs, same=same, different=different, version=__version__, curves=curves(folders),
+    open_curves=_CURVES, metrics=metrics(folders),
     alike=alike(folders), components=components(folders, of_model), costs=[costs(*each) for each in zip(
       folders, of_model, strict=True)], examples=examples,
     made=datetime.datetime.now().strftime('%Y-%m-%d %H:%M'))
@@ -62,7 +65,7 @@ def curves(folders: Sequence[Folder]) -> dict[str, str]:
       own = dict.fromkeys(name for each in folders for line in each.figures if line['folder'] == part for name in line)
       for name in own:
         shown = {each.name: each.points(part, name) for each in folders}
-        if name != 'step' and ':' not in name and any(len(points) > 1 for points in shown.values()):
+        if name not in ('step', *_PARTS) and ':' not in name and any(len(points) > 1 for points in shown.values()):
           title = f'{name} of {of_what}, {part.partition("/")[2]}'
           found[title] = charts.lines(shown, x='step', y=name, dots=True, logarithmic='loss' in name)
   return found
