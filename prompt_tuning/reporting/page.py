@@ -123,7 +123,8 @@ def components(folders: Sequence[Folder], of_model: Sequence[OfModel]) -> str | 
   _, sizes, axes = np.linalg.svd(every - centre, full_matrices=False)
   shares = 100 * sizes**2 / max(np.sum(sizes**2), 1e-300)
   placed = lambda arrays: {name: ((array - centre) @ axes[:2].T).tolist() for name, array in arrays.items()}
-  return charts.scatter(placed(ends), hollow=placed(starts),
+  every_run = {each.name: [] for each in folders}  # a run without a prompt keeps its colour
+  return charts.scatter(every_run | placed(ends), hollow=placed(starts),
                         x=f'first component ({shares[0]:.0f} % of the variance)',
                         y=f'second ({shares[1]:.0f} %)')
 

@@ -116,6 +116,14 @@ def test_texts_of_data_and_models_are_escaped(runs):
   assert '\x1b' not in text
 
 
+def test_a_run_has_one_colour_in_all_charts(runs):
+  folders = folder.read([str(runs / 'b'), str(runs / 'a')])  # the first has no vectors
+  why = of_model.OfModel('', '', '', None)
+  drawn = page.components(folders, [why, why])
+  assert drawn.count('class="dot k1"') == 3
+  assert 'class="dot k0"' not in drawn
+
+
 def test_a_name_in_a_chart_is_escaped():
   drawn = charts.lines({'<b>': [(1, 2.0), (2, float('nan'))]}, x='step', y='a<b', dots=True)
   assert '<b>' not in drawn
