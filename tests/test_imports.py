@@ -38,7 +38,7 @@ HOMES = {
   'tokenizers': ('data/tokenizers_vocabulary.py', 'data/added_tokens.py', 'data/byte_level_bpe.py',
                  'scripts/make_integer_tokenizer.py'),
   'grain': ('data/pipeline.py',),
-  'jinja2': ('data/chat_rendering.py',),
+  'jinja2': ('data/chat_rendering.py', 'reporting/page.py'),
   'sklearn': ('evaluation/clusters.py', 'data/digits.py'),
   'seqio': ('data/seqio_tasks.py', 'data/seqio_reading.py'),
   'tensorflow': ('data/seqio_tasks.py', 'data/seqio_reading.py'),

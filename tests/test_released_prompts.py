@@ -118,5 +118,6 @@ def test_a_published_prompt_is_evaluated_end_to_end_with_a_model_of_the_true_siz
   lines = [json.loads(line) for line in (folder / f'{name}-1100000.jsonl').read_text().splitlines()]
   assert [line['input']['targets_pretokenized'] for line in lines] == 4 * ['positive', 'negative', 'positive']
   assert all(isinstance(line['output'], str) for line in lines)
-  assert {'config.gin', 'run.toml', 'model-info.txt', 'inference_eval'} == {path.name for path in folder.parent.iterdir()}
+  written = {path.name for path in folder.parent.iterdir()}
+  assert written == {'config.gin', 'run.toml', 'model-info.txt', 'inference_eval'}
   assert peak < 6.0

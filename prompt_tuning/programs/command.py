@@ -28,6 +28,7 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
               'prompt_tuning.scripts.convert'),
   'words': ("shows the vocabulary's tokens that are nearest to each vector of a prompt", 'prompt_tuning.scripts.words'),
   'similarities': ('shows how similar prompts are, as tables and heat maps', 'prompt_tuning.scripts.similarities'),
+  'report': ('writes a report of one or several runs, as one HTML file', 'prompt_tuning.reporting.command'),
   'recycle': ('makes a prompt for another model of a trained one', 'prompt_tuning.scripts.recycle'),
   'transfer': ('ranks trained prompts as starts for another task', 'prompt_tuning.scripts.transfer'),
   'tasks': ('lists tasks, and shows their examples', 'prompt_tuning.scripts.tasks'),

@@ -15,8 +15,8 @@ FILES = (f'checkpoint_{STEPS}/state.safetensors', 'last.safetensors')
 
 
 def reached(folder):
-  return max((int(path.parent.name.removeprefix('checkpoint_')) for path in folder.glob('checkpoint_*/state.safetensors')),
-             default=0)
+  states = folder.glob('checkpoint_*/state.safetensors')
+  return max((int(path.parent.name.removeprefix('checkpoint_')) for path in states), default=0)
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""The report of runs: one HTML file with what they learnt, how well, and how."""
