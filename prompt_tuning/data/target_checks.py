@@ -39,6 +39,9 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
     looked_at = [examples[i] for i in range(min(_MOST, len(examples)))]
     texts = list(filter(_is_text, looked_at))
     lay_out = Preprocessor(vocabulary, layout, lengths)
+    if getattr(layout, 'classes', 0):
+      require_known_labels(part, split, evaluated(part, split, None), layout)
+      texts = []
     for example in looked_at:
       if not all(isinstance(example.get(name, ''), str) for name in FEATURES) and len(example.get('inputs', ())):
         lay_out(example)  # finds ids without a row of the embedding
@@ -86,6 +89,16 @@ def require_labels(task: Task, split: str, count: int | None) -> None:
     targets = [task.value(example['targets'], example, is_target=True) for example in chosen]
     for metric in single:
       metric.require(targets)
+
+
+def require_known_labels(task: Task, split: str, examples: Sequence[Example], layout: Layout) -> None:
+  """Raises ValueError if a target is not a label of the model's head; the message says where it stands."""
+  for i, example in enumerate(examples):
+    if isinstance(example.get('targets'), str):
+      try:
+        layout.target_ids(example['targets'])
+      except ValueError as error:
+        raise ValueError(f'{task.source or task.name}, example {i} of the split {split!r}: {error}') from error
 
 
 def evaluated(task: Task, split: str, count: int | None) -> list[Example]:
