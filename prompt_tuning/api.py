@@ -13,7 +13,6 @@ from prompt_tuning import prompts
 from prompt_tuning.checks import require_type, typed
 from prompt_tuning.data import tasks
 from prompt_tuning.data.pipeline import eval_batches
-from prompt_tuning.data.target_checks import evaluated, require_known_labels
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation.ensembles import evaluate_trained
 from prompt_tuning.evaluation.predictions import conditioned
@@ -164,8 +163,6 @@ def _arguments(model: LanguageModel, examples: Examples, *, method: Method | Non
       prompt_length or 20, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
   if head:
     method = method if isinstance(method, Headed) else Headed(method, head)
-    for part, _ in task.parts('train'):
-      require_known_labels(part, 'train', evaluated(part, 'train', None), model.layout())
     if (loss := {'multi': 'several_labels', 'regression': 'squared_error'}.get(head['problem'])):
       settings.setdefault('loss', make_loss(loss, {}))
   if lengths is None:

@@ -15,7 +15,7 @@ from prompt_tuning.data.class_metrics import ClassReport, class_report, classes
 from prompt_tuning.data.head_metrics import METRICS
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
-from prompt_tuning.data.target_checks import evaluated, require_known_labels
+from prompt_tuning.data.target_checks import require_labels_of_head
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.data.vocabulary import until_end
 from prompt_tuning.decoding.samplers import Sampler
@@ -80,11 +80,10 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout | 
   """
   head = heads.described(model)
   if head:
+    require_labels_of_head(task, split, model.layout(), num_examples)
     task = _of_head(task, head, ranked)
   if not (task.metrics or task.score_metrics or ranked):
     raise ValueError(f'The task {task.name} has no metrics. Give some, such as metrics=("accuracy",).')
-  if head:
-    require_known_labels(task, split, evaluated(task, split, num_examples), model.layout())
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
                          num_examples=num_examples)
   batches.heed = heed or batches.heed
@@ -220,7 +219,8 @@ def _of_head(task: Task, head: Mapping[str, Any], ranked: Ranked | None) -> Task
                      'labels. Leave out the words to rank and metrics of scores.')
   of_problem = METRICS[head['problem']]
   metrics = tuple(of_problem if metric is accuracy else metric for metric in task.metrics or (accuracy,))
-  return dataclasses.replace(task, metrics=metrics)
+  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(Task)}
+  return Task(**{**fields, 'metrics': metrics})
 
 
 def _classify(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, lines: list[dict[str, Any]],
