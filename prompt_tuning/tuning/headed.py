@@ -30,13 +30,13 @@ class Headed(Method):
   Attributes:
     joined: the other method; None trains the head alone.
     head: what files say about the head.
-    head_rate: the learning rate of the head, as a multiple of the run's; None makes it 0.003 at the default rate.
+    head_rate: the learning rate of the head, as a multiple of the run's; None makes it 0.03 at the default rate.
 
   Raises:
     ValueError: the rate is not above 0, or the other method cannot have a head.
   """
 
-  learning_rate: ClassVar[float] = 0.003
+  learning_rate: ClassVar[float] = 0.03
 
   joined: Method | None = None
   head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -49,8 +49,8 @@ class Headed(Method):
                        'as a prompt.')
 
   def rate(self, model: Any) -> float:
-    """Returns the rate of the other method, or of the head alone."""
-    return self.joined.rate(model) if self.joined else self.learning_rate
+    """Returns the rate of the other method, at most that of the head alone: BERT's prompts need less than T5's 0.3."""
+    return min(self.joined.rate(model), self.learning_rate) if self.joined else self.learning_rate
 
   def layout(self) -> Layout:
     """Returns the layout of the other method."""
@@ -86,7 +86,7 @@ class Headed(Method):
       return self.joined.rate_of(name)
     if self.head_rate is not None:
       return self.head_rate
-    return self.learning_rate / self.joined.learning_rate if self.joined else 1.0
+    return self.learning_rate / min(self.joined.learning_rate, self.learning_rate) if self.joined else 1.0
 
   def keep(self, before: Params, after: Params) -> Params:
     """Returns φ after a step; parts of the other method's may stay as they were."""
