@@ -262,7 +262,7 @@ def measure(model: LanguageModel, task: Task | Mixture, split: str) -> tuple[dic
   found, counts = {'inputs': 1, 'targets': 1}, []
   for each, _ in task.parts(split):
     examples = each.split(split)
-    require_labels_of_head(each, split, model.layout())
+    require_labels_of_head(each, split, model.layout(Layout()))
     batches = eval_batches(examples, model.vocabulary, model.layout(Layout()), batch_size=1000,
                            num_examples=min(1000, len(examples)))
     found = {name: max(length, batches.texts[name]) for name, length in found.items()}
