@@ -12,9 +12,13 @@ from absl import logging
 from prompt_tuning import prompts
 from prompt_tuning.checks import require_type, typed
 from prompt_tuning.data import tasks
+from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation.ensembles import evaluate_trained
+from prompt_tuning.evaluation.predictions import conditioned
 from prompt_tuning.evaluation.sources import Source, rank
+from prompt_tuning.losses import make_loss
+from prompt_tuning.models import heads
 from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_known, require_number
@@ -26,6 +30,7 @@ from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.running import MemberRun
 from prompt_tuning.training.schedules import create_schedule
 from prompt_tuning.tuning import rates
+from prompt_tuning.tuning.headed import Headed
 from prompt_tuning.tuning.method import Method
 
 _WHOLE = ('loss', 'microbatches', 'saving', 'log_period')  # what runs share that are trained together
@@ -38,6 +43,8 @@ def tune(model: LanguageModel, examples: Examples, *, method: Method | None = No
          validation: Examples | None = None, lengths: Mapping[str, int] | None = None, metrics: Any = None,
          model_dir: str | None = None, seed: int = 0, quiet: bool = False, **settings: Any) -> loop.Run:
   """Tunes a prompt, or the tensors of another method, for a frozen model.
+
+  A model with a classification head (`with_head`) trains its head too; targets are then labels or numbers.
 
   Args:
     model: the frozen model.
@@ -147,12 +154,17 @@ def _arguments(model: LanguageModel, examples: Examples, *, method: Method | Non
   require_type('evaluations', chosen, loop.Evaluations)
   held_out = 0.1 if validation is None and chosen.task is None and chosen.split == 'validation' and (
     chosen.anything) else 0.0
+  head = heads.described(model)
   task = as_task(examples, 'train', model, lengths, held_out=held_out, metrics=metrics)
   judged = None if validation is None else as_task(validation, 'validation', model, lengths, metrics=metrics)
   if method is None:
     rows = model.embeddings()
     method = prompts.PromptTuning(prompts.Prompt(
       prompt_length or 20, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
+  if head:
+    method = method if isinstance(method, Headed) else Headed(method, head)
+    if (loss := {'multi': 'several_labels', 'regression': 'squared_error'}.get(head['problem'])):
+      settings.setdefault('loss', make_loss(loss, {}))
   if lengths is None:
     lengths, buckets = measure(model, task, 'train')
     if buckets is not None and not settings.get('packed'):
@@ -206,6 +218,32 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
                               num_examples=num_examples)
     prefix = f'{name}/' if isinstance(task, tasks.Mixture) else ''
     found.update({prefix + metric: value for metric, value in result.metrics.items()})
+  return found
+
+
+@typed
+def classify(model: LanguageModel, texts: Sequence[str], prompt: Any = None, *,
+             batch_size: int = 32) -> list[dict[str, Any]]:
+  """Returns for each text the 'label' that the model's classification head predicts, and the 'scores' of all labels.
+
+  Args:
+    model: an encoder-only model with a head.
+    texts: the texts.
+    prompt: as for `evaluate`; None uses the model's own head alone.
+    batch_size: rows per batch.
+
+  Raises:
+    ValueError: the model has no head, or the trained tensors belong to another.
+  """
+  heads.require_head(model)
+  require_number('batch_size', batch_size, least=1, whole=True)
+  conditioning, layout = conditioned(model, as_trained(prompt, model))
+  found = []
+  batches = eval_batches([{'inputs': text} for text in texts], model.vocabulary, layout, batch_size=batch_size)
+  for batch, examples in batches.questions():
+    for values in heads.outputs(model, batch, conditioning)[:len(examples)]:
+      label, scores = heads.predicted(model, values)
+      found.append({'label': label, 'scores': scores})
   return found
 
 

@@ -188,6 +188,14 @@ VARIANTS = (
 )
 
 RARE = (
+  'models/test_encoder_only.py::test_adapters_of_peft_with_their_heads_give_its_logits[roberta',
+  'models/test_encoder_only.py::test_adapters_of_peft_with_their_heads_give_its_logits[distilbert',
+  'models/test_encoder_only.py::test_a_model_without_a_head_says_what_it_needs[distilbert',
+  'models/test_encoder_only.py::test_a_model_without_a_head_says_what_it_needs[roberta',
+  'runs/test_head_commands.py::test_a_head_is_trained_evaluated_and_used[multi',
+  'runs/test_head_commands.py::test_a_head_is_trained_evaluated_and_used[regression',
+  'tuning/test_headed.py::test_a_prompt_and_a_head_learn_each_problem[multi',
+  'tuning/test_headed.py::test_a_prompt_and_a_head_learn_each_problem[regression',
   'checkpoints/test_loading_memory.py::test_loading_needs_the_checkpoints_size_and_the_largest_array[t5x',
   'data/test_c4.py::test_every_task_gives_token_ids_with_end_tokens_in_each_split[c4_v220',
   'data/test_glue.py::test_every_split_has_its_examples_and_right_answers_are_worth_100[ax]',

@@ -72,6 +72,13 @@ class FileTask(Task):
       splits['test'] = read(test)
     source = str(path) if isinstance(path, str | os.PathLike) else 'examples'
     super().__init__(name or source, splits, functions, source=source, labels=make.label_texts)
+    paths = [each for each in (path, validation, test) if isinstance(each, str | os.PathLike)]
+    object.__setattr__(self, 'paths', tuple(map(str, paths)))
+
+  def place_of(self, example: Example) -> str | None:
+    """Returns `path:line` of the row that an example was made from, for messages; None if no file has it."""
+    rows = (found for path in self.paths for found in read_table(path))
+    return next((where for where, columns in rows if columns == example.get('row')), None)
 
 
 def read_inputs(path: str, *, inputs: str = INPUTS, cut: str = 'right', vocabulary: Any = None,

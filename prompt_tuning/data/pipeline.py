@@ -190,7 +190,7 @@ class EvalBatches:
     preprocess = Preprocessor(vocabulary, dataclasses.replace(members[0][1], prefixed=prefixed), lengths)
     self.examples, self._fields = examples, fields
     # Without targets, as for prediction, the decoder has only the end token.
-    self._ids = [preprocess.ids({'targets': ''} | example) for example in examples]
+    self._ids = [preprocess.ids({'targets': []} | example) for example in examples]
     within = not all(len(inputs) for inputs, _ in self._ids) or len({layout.in_front for _, layout in members}) > 1
     inside = lambda layout: dataclasses.replace(layout, within=True) if within else layout
     self._members = [(number, inside(layout)) for number, layout in members]

@@ -10,7 +10,7 @@ import numpy as np
 from prompt_tuning.data.tasks import Example, Mixture, Task
 from prompt_tuning.data.vocabulary import Vocabulary, started
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.target_fields import with_fields
+from prompt_tuning.rows.target_fields import LABEL_VALUES, with_fields
 from prompt_tuning.rows.turns import Turns
 
 FEATURES = ('inputs', 'targets')
@@ -47,6 +47,8 @@ class Preprocessor:
     """Returns the token ids of inputs and targets."""
     self.truncated['examples'] += 1
     inputs = self._ids(example, 'inputs', ends=self._layout.input_ends)
+    if getattr(self._layout, 'classes', 0) and isinstance(example.get('targets'), str):
+      return inputs, self._layout.target_ids(example['targets'])
     return inputs, self._ids(example, 'targets', ends=True)
 
   def _ids(self, example: Example, feature: str, *, ends: bool) -> list[int]:
@@ -89,6 +91,8 @@ def weighted(layout: layouts.Layout, inputs: Any, targets: Any, example: Example
   """
   found = layout.example(inputs, targets, loss_weight=loss_weight(example),
                          input_weights=getattr(inputs, 'weights', None), **prompt)
+  if LABEL_VALUES in fields:
+    example = {**example, LABEL_VALUES: [layout.values(example['targets'])]}
   missing = next((name for name in fields if name not in example), None)
   if missing is not None:
     raise ValueError(f'An example has no {missing!r}, which the loss reads; found {", ".join(map(repr, example))}. '

@@ -39,6 +39,9 @@ def check_targets(task: Task | Mixture, split: str, vocabulary: Vocabulary, layo
     looked_at = [examples[i] for i in range(min(_MOST, len(examples)))]
     texts = list(filter(_is_text, looked_at))
     lay_out = Preprocessor(vocabulary, layout, lengths)
+    if getattr(layout, 'labels', ()):
+      require_labels_of_head(part, split, layout)
+      texts = []
     for example in looked_at:
       if not all(isinstance(example.get(name, ''), str) for name in FEATURES) and len(example.get('inputs', ())):
         lay_out(example)  # finds ids without a row of the embedding
@@ -86,6 +89,30 @@ def require_labels(task: Task, split: str, count: int | None) -> None:
     targets = [task.value(example['targets'], example, is_target=True) for example in chosen]
     for metric in single:
       metric.require(targets)
+
+
+def require_labels_of_head(task: Task, split: str, layout: Layout, count: int | None = None) -> None:
+  """Ensures that every target is a label of the model's classification head, if the model has one.
+
+  Args:
+    task: the task.
+    split: its split.
+    layout: the model's, which knows the labels.
+    count: how many examples are looked at, from the first; None means all.
+
+  Raises:
+    ValueError: a target is not a label; the message says where it stands.
+  """
+  if not getattr(layout, 'labels', ()):
+    return
+  for i, example in enumerate(evaluated(task, split, count)):
+    if isinstance(example.get('targets'), str):
+      try:
+        layout.target_ids(example['targets'])
+      except ValueError as error:
+        place = task.place_of(example) if hasattr(task, 'place_of') else None
+        place = place or f'{task.source or task.name}, example {i} of the split {split!r}'
+        raise ValueError(f'{place}: {error}') from error
 
 
 def evaluated(task: Task, split: str, count: int | None) -> list[Example]:

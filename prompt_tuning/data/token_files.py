@@ -19,17 +19,23 @@ FILES = ('tokenizer_config.json', 'special_tokens_map.json', 'added_tokens.json'
 
 # The names of a tokenizer's tokens if no file gives them. GPT-2's end token is also its begin token.
 _T5 = {'eos': '</s>', 'unk': '<unk>', 'pad': '<pad>'}
+# BERT's text ends with its separator, and begins with the token of its class.
+_BERT = {'bos': '[CLS]', 'eos': '[SEP]', 'unk': '[UNK]', 'pad': '[PAD]', 'mask': '[MASK]'}
+_ROBERTA = {'bos': '<s>', 'eos': '</s>', 'unk': '<unk>', 'pad': '<pad>', 'mask': '<mask>'}
 _DEFAULTS = {
+  'BertTokenizer': _BERT, 'DistilBertTokenizer': _BERT,
   'T5Tokenizer': _T5, 'ByT5Tokenizer': _T5,
   'GPT2Tokenizer': {'bos': '<|endoftext|>', 'eos': '<|endoftext|>'},
-  'RobertaTokenizer': {'bos': '<s>', 'eos': '</s>', 'unk': '<unk>', 'pad': '<pad>', 'mask': '<mask>'},
+  'XLMRobertaTokenizer': _ROBERTA, 'RobertaTokenizer': _ROBERTA,
   'LlamaTokenizer': {'bos': '<s>', 'eos': '</s>', 'unk': '<unk>'},
   'Qwen2Tokenizer': {'eos': '<|endoftext|>', 'pad': '<|endoftext|>'},
   'GemmaTokenizer': {'bos': '<bos>', 'eos': '<eos>', 'unk': '<unk>', 'pad': '<pad>'},
 }
 _OF_MODELS = {'t5': 'T5Tokenizer', 'mt5': 'T5Tokenizer', 'gpt2': 'GPT2Tokenizer', 'llama': 'LlamaTokenizer',
               'qwen2': 'Qwen2Tokenizer', 'qwen3': 'Qwen2Tokenizer', 'gemma2': 'GemmaTokenizer',
-              'gemma3': 'GemmaTokenizer', 'gemma3_text': 'GemmaTokenizer'}
+              'gemma3': 'GemmaTokenizer', 'gemma3_text': 'GemmaTokenizer', 'bert': 'BertTokenizer',
+              'distilbert': 'DistilBertTokenizer', 'roberta': 'RobertaTokenizer',
+              'xlm-roberta': 'XLMRobertaTokenizer'}
 _ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
 
 _Token = str | AddedToken

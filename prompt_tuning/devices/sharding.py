@@ -27,7 +27,8 @@ RULES: dict[str, tuple[str, ...]] = {
 # End of a parameter's path -> its last axes. Parameters hold all layers; the layer axis is never split.
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'token_embedder/embedding', ('vocab', 'width')),
-  (r'(position_embedder/embedding|input_layer/kernel)', (None, 'width')),
+  (r'((position|type)_embedder/embedding|input_layer/kernel)', (None, 'width')),
+  (r'pooler/kernel', ('width', None)),
   (r'(query|key|value)/kernel', ('width', 'heads')),
   (r'(query|key|value)/bias', ('heads',)),
   (r'out/kernel', ('heads', 'width')),
@@ -37,7 +38,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'wi(_\d)?/bias', ('mlp',)),
   (r'wo/kernel', ('mlp', 'width')),
   (r'logits_dense/kernel', ('width', 'vocab')),
-  (r'(out|wo|input_layer|logits_dense)/bias', (None,)),
+  (r'(out|wo|input_layer|pooler|logits_dense)/bias', (None,)),
   (r'(scale|norm/bias|rel_embedding)', ()),
   (r'(down|up)', ()),  # of a low-rank update, beside a kernel
 )

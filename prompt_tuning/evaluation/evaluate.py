@@ -12,8 +12,10 @@ import jax
 import numpy as np
 
 from prompt_tuning.data.class_metrics import ClassReport, class_report, classes
+from prompt_tuning.data.head_metrics import METRICS
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
+from prompt_tuning.data.target_checks import require_labels_of_head
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.data.vocabulary import until_end
 from prompt_tuning.decoding.samplers import Sampler
@@ -22,6 +24,7 @@ from prompt_tuning.evaluation.predictions import generate_answers, readable, sco
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
+from prompt_tuning.models import heads
 from prompt_tuning.models.compiled import hidden_states
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
@@ -75,6 +78,10 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout | 
   Raises:
     ValueError: the task has no metrics, no such split or no examples; or a target is not among the words to rank.
   """
+  head = heads.described(model)
+  if head:
+    require_labels_of_head(task, split, model.layout(), num_examples)
+    task = _of_head(task, head, ranked)
   if not (task.metrics or task.score_metrics or ranked):
     raise ValueError(f'The task {task.name} has no metrics. Give some, such as metrics=("accuracy",).')
   batches = eval_batches(task.split(split), model.vocabulary, layout, batch_size=batch_size, lengths=lengths,
@@ -89,6 +96,8 @@ def evaluate(model: LanguageModel, conditioning: Conditioning, layout: Layout | 
   metrics: dict[str, float] = {}
   if ranked is not None:
     metrics |= _rank(model, conditioning, batches, ranked, lines, task)
+  elif head:
+    _classify(model, conditioning, batches, lines, task)
   elif task.metrics:
     answers = generate_answers(model, conditioning, batches, sampler=sampler, seed=seed,
                                max_length=max_length or batches.texts['targets'])
@@ -197,6 +206,32 @@ def _rank(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches
     line['output'] = ranked.words[int(scores.argmax())]
     line['prediction'] = task.value(line['output'], example, is_target=False)
   return accuracy(targets, [line['output'] for line in lines])
+
+
+def _of_head(task: Task, head: Mapping[str, Any], ranked: Ranked | None) -> Task:
+  """Returns a task with the metrics of a head's problem instead of the accuracy of texts.
+
+  Raises:
+    ValueError: words are to be ranked, or the task's metrics compare log-likelihoods of texts.
+  """
+  if ranked is not None or task.score_metrics:
+    raise ValueError(f'The task {task.name} ranks or scores texts, but a model with a classification head predicts '
+                     'labels. Leave out the words to rank and metrics of scores.')
+  of_problem = METRICS[head['problem']]
+  metrics = tuple(of_problem if metric is accuracy else metric for metric in task.metrics or (accuracy,))
+  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(Task)}
+  return Task(**{**fields, 'metrics': metrics})
+
+
+def _classify(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, lines: list[dict[str, Any]],
+              task: Task) -> None:
+  """Adds the predictions of the model's head to the lines, with the score of each label."""
+  found = (values for batch, examples in batches
+           for values in heads.outputs(model, batch, conditioning)[:len(examples)])
+  for example, line, values in zip(batches.examples, lines, found, strict=True):
+    line['output'], line['scores'] = heads.predicted(model, values)
+    line['prediction'] = task.value(line['output'], example, is_target=False)
+    line['confidence'] = max(line['scores'].values())
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'loss'))

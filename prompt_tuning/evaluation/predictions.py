@@ -15,6 +15,8 @@ from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
+from prompt_tuning.models import heads
+from prompt_tuning.models.abilities import require_writing
 from prompt_tuning.models.compiled import score_batch
 from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.generation import generate
@@ -69,6 +71,8 @@ def infer(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[
   """
   if mode not in ('predict', 'predict_with_aux', 'score'):
     raise ValueError(f'mode={mode!r} cannot be used: expected predict, predict_with_aux or score.')
+  if mode == 'score':
+    require_writing(model.module, 'score texts')
   if mode == 'score' and any('targets' not in example for example in examples):
     raise ValueError('mode=score needs targets, but an example has none. Add them, or use mode=predict.')
   conditioning, layout = conditioned(model, trained)
@@ -81,6 +85,9 @@ def infer(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[
     for example, score in zip(examples, score_targets(model, conditioning, batches), strict=True):
       yield {'inputs': readable(example, model.vocabulary), 'score': score}
     return
+  if heads.described(model):
+    yield from _of_head(model, conditioning, batches, ranked)
+    return
   if ranked is not None:
     for example, scores in zip(examples, rank(model, conditioning, batches, ranked), strict=True):
       yield {'inputs': readable(example, model.vocabulary), 'prediction': ranked.words[int(scores.argmax())],
@@ -92,6 +99,18 @@ def infer(model: LanguageModel, trained: Trained | Ensemble, examples: Sequence[
     if mode == 'predict_with_aux':
       line['aux'] = {'scores': float(scores[-1])}
     yield line
+
+
+def _of_head(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches,
+             ranked: Ranked | None) -> Iterator[dict[str, Any]]:
+  """Yields a line for each example with the label, or number, that the model's head predicts, and all scores."""
+  if ranked is not None:
+    raise ValueError('label_words cannot be used with a classification head, which predicts its own labels. Leave them '
+                     'out.')
+  for batch, examples in batches.questions():
+    for example, values in zip(examples, heads.outputs(model, batch, conditioning), strict=False):
+      label, scores = heads.predicted(model, values)
+      yield {'inputs': readable(example, model.vocabulary), 'prediction': label, 'scores': scores}
 
 
 def json_line(line: Mapping[str, Any], number: int) -> str:

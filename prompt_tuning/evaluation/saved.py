@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning import trees
+from prompt_tuning.checkpoints import peft_head
 from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
 from prompt_tuning.checkpoints.peft_modules import modules_of
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
@@ -17,6 +18,7 @@ from prompt_tuning.checks import typed
 from prompt_tuning.evaluation import fit_checks, pushing
 from prompt_tuning.files import hub, storage
 from prompt_tuning.files.json_files import Fields, fields_of
+from prompt_tuning.models import heads
 from prompt_tuning.models.families.registry import get_family
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import printable
@@ -160,6 +162,7 @@ class Trained:
     fit_checks.require_same_model(self.about.get('made_for'), facts)
     if self.about.keys() & set(_OF_STACKS):
       fit_checks.require_stack(self.tensors, facts)
+    heads.require_same_head(self.about.get('head'), model)
     fit_checks.warn_of_other_weights(self.about.get('weights'), model)
     return combine([(method, method.condition_of(task, trees.unflatten(tensors), facts))
                     for method, tensors in self.parts()])
@@ -264,13 +267,16 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
   if CONFIG not in inside or BEST in inside or LAST in inside:  # a pushed prompt has both forms
     return load_trained(path, any_model=any_model)
   adapter, facts = read_adapter(path), model.facts
+  rules = get_family(facts.family).rules()
+  own, head = peft_head.split(adapter, rules)
+  adapter = dataclasses.replace(adapter, arrays=own)
   layers, kv_heads, head_dim = facts.attentions['decoder']
   tensors = adapter.trained(
     encoder_decoder=facts.prompted == 'encoder', width=facts.width, layers=layers, kv_heads=kv_heads,
     head_dim=head_dim, embedding_scale=facts.embedding_scale,
-    modules=modules_of(get_family(facts.family).rules(), trees.flatten(model.params), model.module.config)
+    modules=modules_of(rules, trees.flatten(model.params), model.module.config)
     if adapter.changes_modules else None)
-  return Trained(tensors, adapter.about)
+  return Trained({**tensors, **head}, adapter.about)
 
 
 @typed

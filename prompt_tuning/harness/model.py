@@ -7,6 +7,7 @@ from typing import Any
 import prompt_tuning as pt
 from prompt_tuning.data.vocabulary import started
 from prompt_tuning.decoding.samplers import Sampling
+from prompt_tuning.models.abilities import require_writing
 from prompt_tuning.models.window import longest_row
 from prompt_tuning.names import require_known, require_number
 
@@ -47,6 +48,7 @@ class PromptedLM(TemplateLM):
       model = pt.load_model(str(model), **settings)
     elif settings:
       raise ValueError(f'{", ".join(settings)} cannot be used with a loaded model. Give its path.')
+    require_writing(model.module, 'run lm-eval')
     if model.vocabulary is None:
       raise ValueError('The model was loaded without a vocabulary, but tasks are texts. Give vocabulary=.')
     if isinstance(batch_size, str):  # lm_eval's command line

@@ -7,6 +7,7 @@ from typing import Any
 
 from prompt_tuning.losses.cross_entropy import cross_entropy
 from prompt_tuning.losses.distillation import distillation
+from prompt_tuning.losses.label_values import several_labels, squared_error
 from prompt_tuning.losses.loss import Loss, LossFunction
 from prompt_tuning.losses.margin import margin
 from prompt_tuning.losses.pairwise_cosine import pairwise_cosine
@@ -19,6 +20,8 @@ LOSSES: Registry = Registry('loss', {
   'margin': margin,
   'pairwise_cosine': pairwise_cosine,
   'pairwise_distance': pairwise_distance,
+  'several_labels': several_labels,
+  'squared_error': squared_error,
 }, ', or register yours with prompt_tuning.register_loss')
 register_loss = LOSSES.register
 

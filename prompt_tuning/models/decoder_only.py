@@ -148,7 +148,7 @@ class DecoderOnly(nn.Module):
     if 'prompt_slots' in layout and given.prompt is not None:
       rows = prompt_rows(layout, batch['prompt_ids'], given)
       vectors = fill_prompt(vectors, rows, given)
-    visible = self_visible(layout, causal=True, visibility=given.visibility)
+    visible = self_visible(layout, causal=self.config.causal, visibility=given.visibility)
     plain = given.visibility == Visibility() and 'bidirectional' not in layout
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
                           dropout=dropout)

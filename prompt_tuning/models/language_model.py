@@ -21,6 +21,7 @@ from prompt_tuning.data.messages import are_messages
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampler, require_sampler
 from prompt_tuning.devices import sharding
+from prompt_tuning.models.abilities import require_reading, require_writing
 from prompt_tuning.models.apart import apart
 from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
 from prompt_tuning.models.ensembles import Ensemble, Votes
@@ -125,9 +126,7 @@ class LanguageModel:
     Raises:
       ValueError: the model has an encoder, in which every position sees the whole input.
     """
-    if self.prompted == 'encoder':
-      raise ValueError('Only a decoder-only model can read a text as a context, but this one has an encoder. Put the '
-                       'text into the inputs.')
+    require_reading(self.module)
     rows = self._rows(texts, 'texts', mask=mask)
     batch, _ = batch_of(self, rows, None, None)
     context = read_batch(self.module, self.params, batch)
@@ -174,6 +173,7 @@ class LanguageModel:
       per_token: return one `TokenScores` for each target, without the token that nothing precedes.
       top: the likeliest tokens that each has.
     """
+    require_writing(self.module, 'score texts')
     require_number('top', top, least=1, most=self.module.config.vocab_size, whole=True)
     if top > 1 and not per_token:
       raise ValueError(f'top={top} cannot be used without per_token=True.')
@@ -209,7 +209,7 @@ class LanguageModel:
       context, mask: as in `logits`.
 
     Returns:
-      A text for each input; or, if ids were given, an array of ids without the end token. With `n`, a list of these.
+      A text for each input, or an array of ids without the end token if ids were given. With `n`, a list of these.
     """
     require_number('batch_size', batch_size, least=1, whole=True)
     require_number('n', n, least=1, whole=True, none=True)
@@ -246,6 +246,7 @@ class LanguageModel:
   def _answers(self, inputs: Texts, prompt: Any, sampler: Sampler, asked: Asked, part: slice, context: Context | None,
                mask: Any) -> Any:
     """Returns the answers to a part of the inputs before their first token."""
+    require_writing(self.module, 'generate texts')
     if inputs is None:
       raise ValueError('inputs=None cannot be used here. Give texts or token ids.')
     if isinstance(prompt, Ensemble) and prompt.kind == 'vote':
@@ -277,8 +278,9 @@ class LanguageModel:
     Raises:
       ValueError: the model's folder has no chat template, or the template cannot write the messages.
     """
-    replies = self.predict(self.chat_format.questions(messages), prompt, sampler=sampler, max_length=max_length,
-                           batch_size=batch_size, seed=seed)
+    require_writing(self.module, 'chat')
+    own = {'sampler': sampler, 'max_length': max_length, 'batch_size': batch_size, 'seed': seed}
+    replies = self.predict(self.chat_format.questions(messages), prompt, **own)
     texts = [self.vocabulary.decode(ids.tolist()) for ids in replies]
     return texts[0] if are_messages(messages) else texts
 
@@ -288,8 +290,7 @@ class LanguageModel:
     if inputs is not None:
       return self._rows(inputs, 'inputs', behind=context, mask=mask), [row.ids for row in targets]
     if self.prompted == 'encoder':
-      raise ValueError('inputs=None cannot be used: this model reads inputs with its encoder and targets with its '
-                       'decoder. Give texts or token ids.')
+      raise ValueError('inputs=None cannot be used: this model reads inputs with its encoder. Give texts or token ids.')
     first = 0 if self.layout().started and context is None else 1
     return [dataclasses.replace(row, ids=row.ids[:first]) for row in targets], [row.ids[first:] for row in targets]
 

@@ -8,6 +8,8 @@ import numpy as np
 from prompt_tuning.rows.assembling import Segment, target_stack
 from prompt_tuning.rows.token_ids import require_ids
 
+LABEL_VALUES = 'label_values'  # [classes] of an example: what the outputs of a head must be, see `TextLayout.values`
+
 
 def with_fields(segment: Segment, fields: Mapping[str, Any], *, vocab_size: int = 0) -> Segment:
   """Returns a laid-out example with further arrays beside its targets, 0 at positions without one.

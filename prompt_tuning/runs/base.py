@@ -23,7 +23,7 @@ MOST_VECTORS = 2**16  # of a method: each may have a position in every row
 _TEMPLATES = {'template': '{inputs}', 'target_template': '{targets}'}
 # What only a file of examples reads.
 FILE_SETTINGS = ('template', 'target_template', 'labels', 'test', 'metrics', 'loss_weight', 'cut', 'train_on',
-                 'columns')
+                 'columns', 'label_column')
 
 
 def setting(default: Any, group: str, *, learnt: bool = True, flag: str | None = None) -> Any:
@@ -72,6 +72,12 @@ class Run:
     ignored: regular expressions of parameters of the checkpoint that are not read.
     random_weights: freeze random weights of the model's shape instead of its own.
     new_layers: new input and output layers around a decoder-only model: classes, and tokens or features; seed.
+    head: a classification head on an encoder-only model, which every method then trains too: it reads the first
+      position of a row (cls) or the mean over the tokens (mean); none keeps the head of the model's folder.
+    head_labels: the labels of the head; none takes those of the data that is learnt.
+    problem: what the head predicts: single (one label; the same as none), multi (several, separated by commas) or
+      regression (a number).
+    label_column: the column of the file with the labels or numbers; short for columns=targets=COLUMN.
     rotary_length: positions that rows may have, in models that scale rotary positions by it (longrope, dynamic); none
       is the length that the model was first trained with.
   """
@@ -104,6 +110,10 @@ class Run:
   ignored: tuple[str, ...] = setting((), 'model')
   random_weights: bool = setting(False, 'model')
   new_layers: Mapping[str, int] | None = setting(None, 'model')
+  head: Literal['cls', 'mean'] | None = setting(None, 'model')
+  head_labels: tuple[str, ...] | None = setting(None, 'model')
+  problem: Literal['single', 'multi', 'regression'] | None = setting(None, 'model')
+  label_column: str | None = setting(None, 'data')
   rotary_length: Positive | None = setting(None, 'model')
 
   def __post_init__(self) -> None:
@@ -119,11 +129,21 @@ class Run:
     if isinstance(self.validation, str) and _is_number(self.validation):
       raise ValueError(f'validation={self.validation} cannot be used: expected a share of at least 0 and '
                        'below 1, or a file.')
+    self._take_label_column()
     given = [f'{name}={getattr(self, name)!r}' for name in FILE_SETTINGS if name in self.settings()
              and getattr(self, name) != getattr(type(self), name) and name not in self.file_settings()]
     if self.data is not None and given:
       raise ValueError(f'{" and ".join(given)} cannot be used: {self.data.name} is not a .jsonl, .tsv or .csv file '
                        'or another table with columns. Leave them out, or give data=FILE.')
+
+  def _take_label_column(self) -> None:
+    """Lets `columns` name the label column, so that whatever reads the file needs only that."""
+    there = (self.columns or {}).get('targets', self.label_column)
+    if self.label_column is not None and there != self.label_column:
+      raise ValueError(f'label_column={self.label_column} and columns=targets={there} cannot be used together. Give '
+                       'one of them.')
+    if self.label_column is not None and self.data is not None and self.reads_table:
+      object.__setattr__(self, 'columns', {**(self.columns or {}), 'targets': self.label_column})
 
   def __repr__(self) -> str:
     return f'{type(self).__name__}({", ".join(f"{name}={value!r}" for name, value in self.given().items())})'

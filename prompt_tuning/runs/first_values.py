@@ -12,6 +12,7 @@ from prompt_tuning.evaluation import saved
 from prompt_tuning.models.loading import load_embedding
 from prompt_tuning.names import Registry, nearest, require_number
 from prompt_tuning.runs.choice import Choice
+from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.types import Array
 
 _POPULATION = 5000  # SentencePiece sorts by frequency: the first rows are those of common words
@@ -105,3 +106,11 @@ def _called(chosen: Choice, make: Callable[..., Any], *given: Any) -> Any:
     known = list(getattr(make, '__kwdefaults__', None) or {})
     wrong = next((name for name in chosen.options if f"'{name}'" in str(error)), '')
     raise ValueError(f'The first values {chosen.name} cannot be made: {error}.{nearest(wrong, known)}') from error
+
+
+def read_files(run: TrainRun) -> None:
+  """Reads the files that a run's first values come from, to find errors before the model is read."""
+  if run.start_from is not None:
+    saved.load_trained(run.start_from)
+  if (path := file_of(run.method.options.get('init'))) is not None:
+    saved.load_prompt(path)

@@ -23,7 +23,7 @@ from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.new_models import ARCHITECTURES
 from prompt_tuning.models.quantised import INT8
 from prompt_tuning.names import require_known, require_number
-from prompt_tuning.runs import first_values
+from prompt_tuning.runs import first_values, heading
 from prompt_tuning.runs.base import FILE_SETTINGS, MOST_VECTORS, Count, Run
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.train_run import TrainRun
@@ -175,7 +175,8 @@ def load_model(run: Run, *, mesh: Any = None) -> LanguageModel:
 
 def around(run: Run, model: LanguageModel) -> LanguageModel:
   """Returns the model between the run's new input and output layers, if there are any."""
-  return model if run.new_layers is None else new_layers.with_new_layers(model, **run.new_layers)
+  model = model if run.new_layers is None else new_layers.with_new_layers(model, **run.new_layers)
+  return heading.around(run, model, functools.partial(task, run))
 
 
 # --- Data ------------------------------------------------------------------------------------------------------------
@@ -189,7 +190,8 @@ def task(run: Run, chosen: Choice | None = None) -> Task | Mixture:
   """
   chosen = chosen or run.data
   if chosen == run.data and run.reads_table:
-    settings = {'train_on': None} | {name: getattr(run, name) for name in FILE_SETTINGS if name in run.settings()}
+    names = {*FILE_SETTINGS} & {*run.settings()} - {'label_column'}  # which `columns` has
+    settings = {'train_on': None} | {name: getattr(run, name) for name in names}
     return files.FileTask(chosen.name, inputs=settings.pop('template'), targets=settings.pop('target_template'),
                           validation=run.validation, vocabulary=lambda: vocabulary(run), **settings)
   words = None if run.new_layers else vocabulary(run)
@@ -242,14 +244,6 @@ def default_first_values(chosen: Choice) -> str:
   return field.default if field is not None and isinstance(field.default, str) else "the method's own"
 
 
-def read_first_values(run: TrainRun) -> None:
-  """Reads the files that a run's first values come from, to find errors before the model is read."""
-  if run.start_from is not None:
-    saved.load_trained(run.start_from)
-  if (path := first_values.file_of(run.method.options.get('init'))) is not None:
-    saved.load_prompt(path)
-
-
 def require_trainable(run: TrainRun, model: Any, trained: Mapping[str, Any]) -> None:
   """Raises ValueError if the run's patterns do not match exactly the names of the trained tensors."""
   if run.trainable is None:
@@ -295,6 +289,7 @@ def end(run: TrainRun, start: int) -> int:
   return run.total_steps if run.steps is None else start + run.steps
 
 
-def loss(run: TrainRun, words: Any) -> Loss:
-  """Returns what is minimised."""
-  return make_loss(run.loss.name, run.loss.options, divisor=run.loss_divisor, vocabulary=words)
+def loss(run: TrainRun, words: Any, model: LanguageModel | None = None) -> Loss:
+  """Returns what is minimised; a model with a classification head has that of its problem."""
+  chosen = run.loss if model is None else heading.loss(run.loss, model)
+  return make_loss(chosen.name, chosen.options, divisor=run.loss_divisor, vocabulary=words)

@@ -11,7 +11,7 @@ import jax
 from prompt_tuning import trees
 from prompt_tuning.data.buckets import usual_length
 from prompt_tuning.data.pipeline import eval_batches
-from prompt_tuning.data.target_checks import check_targets
+from prompt_tuning.data.target_checks import check_targets, require_labels_of_head
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.devices import multihost
@@ -22,7 +22,7 @@ from prompt_tuning.models import new_layers
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
-from prompt_tuning.runs import objects, run_file
+from prompt_tuning.runs import first_values, heading, objects, result_table, run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training import lock, loop, run_files
@@ -91,7 +91,7 @@ class Training:
     if run.check_frozen:
       self._check_frozen()
     if command and multihost.is_main():
-      terminal.show(_table(ended, before, self.method, command))
+      terminal.show(result_table.table(ended, before, self.method, command))
     return ended
 
   def _run_file(self) -> dict[str, str]:
@@ -162,11 +162,12 @@ def build(run: TrainRun, model: LanguageModel | None = None, task: Task | Mixtur
   chosen = evaluations(run, task)
   objects.optimizer(run, 0)  # errors are found before the model is read
   tracker = make_tracker(run.tracker.name, run.tracker.options) if multihost.is_main() else None
-  objects.read_first_values(run)
+  first_values.read_files(run)
   if run.new_layers is None:  # with new layers, the vocabulary is known only with them
     objects.loss(run, words)
   model = read_model(run) if alone else model
-  method = method_of(run, model, task)
+  run = heading.complete(run, model)
+  method = heading.method(method_of(run, model, task), model)
   if run.trainable is not None or run.start_from is not None:
     shapes = jax.eval_shape(lambda: method.initialise(jax.random.key(0), model))
     objects.require_trainable(run, model, trees.flatten(shapes))
@@ -177,7 +178,7 @@ def build(run: TrainRun, model: LanguageModel | None = None, task: Task | Mixtur
   if method.layout().cached:  # inputs are not part of the rows
     buckets = run.buckets
   return Training(run, model, method, task, longest, buckets, chosen,
-                  optimizer(run, method, model, warn=alone), objects.loss(run, model.vocabulary), tracker)
+                  optimizer(run, method, model, warn=alone), objects.loss(run, model.vocabulary, model), tracker)
 
 
 def method_of(run: TrainRun, model: Any, task: Task | Mixture | None = None) -> Method:
@@ -261,6 +262,7 @@ def measure(model: LanguageModel, task: Task | Mixture, split: str) -> tuple[dic
   found, counts = {'inputs': 1, 'targets': 1}, []
   for each, _ in task.parts(split):
     examples = each.split(split)
+    require_labels_of_head(each, split, model.layout(Layout()))
     batches = eval_batches(examples, model.vocabulary, model.layout(Layout()), batch_size=1000,
                            num_examples=min(1000, len(examples)))
     found = {name: max(length, batches.texts[name]) for name, length in found.items()}
@@ -280,21 +282,3 @@ def say_new_folder(output: str) -> None:
   parent = os.path.dirname(output.rstrip('/'))
   if parent and not storage.is_remote(output) and not os.path.exists(parent):
     say(f'The folder {parent} does not exist yet; it will be created.')
-
-
-def _table(ended: loop.Run, before: Mapping[str, float], method: Method, command: str) -> str:
-  """Returns the metrics before and after a run, the path of its tensors, and the next commands to type."""
-  best = ended.best or {}
-  after = best.get('metrics') or ended.metrics
-  width = max((len(name) for name in after), default=0)
-  frozen = lambda text: f'  {text:>12}' if before else ''  # unless it was not evaluated
-  lines = [f'{"":{width}}{frozen("frozen model")}  {"tuned":>12}'] if after else []
-  lines += [f'{name:{width}}{frozen(f"{before[name]:.4g}" if name in before else "")}  {value:>12.4g}'
-            for name, value in after.items()]
-  path = storage.join(ended.folder, saved.BEST if best else saved.LAST)
-  size = f', {os.path.getsize(path):,} bytes' if os.path.exists(path) else ''
-  count = sum(array.size for array in ended.trained.values())
-  step = best.get('step', ended.step)
-  return '\n'.join([*lines, f'Trained: {count:,} parameters ({type(method).__name__}), step {step}: {path}{size}',
-                    'Next:', f'  {command} eval --prompt {ended.folder}',
-                    f'  {command} infer --prompt {ended.folder} --data FILE --output predictions.jsonl'])

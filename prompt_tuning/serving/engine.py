@@ -20,6 +20,7 @@ from absl import logging
 
 from prompt_tuning.data.preprocessing import stand_in
 from prompt_tuning.models import packed
+from prompt_tuning.models.abilities import require_writing
 from prompt_tuning.models.text_rows import text_rows
 from prompt_tuning.names import require_number
 from prompt_tuning.serving import bank as banks
@@ -57,6 +58,7 @@ class Engine:
   def __init__(self, model: Any, *, slots: int = 64, max_length: int = 2048, queue: int = 1024,
                prompt_memory: int = 1 << 30, cache_memory: int = 4 << 30):
     config = model.module.config
+    require_writing(model.module, 'be served')
     for name, value in (('slots', slots), ('max_length', max_length), ('queue', queue)):
       require_number(name, value, least=1, whole=True)
     if getattr(config, 'prefix_lm', False) or getattr(config, 'features', 0) or getattr(config, 'classes', 0):

@@ -10,13 +10,14 @@ from prompt_tuning.models.families import t5
 from prompt_tuning.models.families.registry import family_of_folder
 from prompt_tuning.models.t5_config import T5Config
 
-FOLDERS = {path.parent.name: json.loads(path.read_text()) for path in
-           sorted((pathlib.Path(__file__).parent / 'families').glob('*/config.json'))}
+FOLDERS = {path.parent.name: json.loads(path.read_text()) for folder in ('families', 'encoders') for path in
+           sorted((pathlib.Path(__file__).parent / folder).glob('*/config.json'))}
+HEADS = ['lm_head.weight', 'classifier.weight', 'classifier.out_proj.weight']
 WRONG = (None, 'x', '', -1, 0, 3.5, 10**400, float('nan'), float('inf'), 1e308, True, [], [[1]], {}, {'a': 'b'}, 10**9)
 
 
 def read(config):
-  return family_of_folder(config, 'here').read_config(config, ['lm_head.weight'], 'here')
+  return family_of_folder(config, 'here').read_config(config, HEADS, 'here')
 
 
 @pytest.mark.parametrize('name', FOLDERS)

@@ -6,7 +6,8 @@ from typing import Any
 EXPERTS, RECURRENT = 'a mixture of experts', 'recurrent, convolutional or linear-attention layers'
 LATENT, SINKS = 'keys and values compressed to a latent vector', 'attention sinks'
 BY_LAYER = 'embeddings of tokens for each layer'
-ENCODER, OTHER_DECODER = 'a bidirectional encoder without a decoder', "an encoder-decoder with other layers than T5's"
+ENCODER = "a bidirectional encoder with other layers than BERT's"
+OTHER_DECODER = "an encoder-decoder with other layers than T5's"
 MEDIA = 'inputs other than text'
 PLAIN_NORMS = 'LayerNorm without a bias, or without parameters'
 FUSED = 'another order of its fused projections'
@@ -24,9 +25,10 @@ _BY_TYPE = {
   LATENT: 'deepseek_v2 deepseek_v3 deepseek_v4 kimi longcat minicpm3 youtu',
   SINKS: 'gpt_oss',
   BY_LAYER: 'gemma3n gemma4',
-  ENCODER: ('albert bert big_bird camembert convbert data2vec-text deberta distilbert electra ernie$ ernie_m esm '
+  ENCODER: ('albert bert-generation big_bird convbert data2vec-text deberta electra ernie$ ernie_m esm '
             'eurobert flaubert funnel ibert layoutlm longformer luke mega megatron-bert mobilebert modernbert$ mpnet '
-            'mra nezha nomic_bert nystromformer qdqbert rembert roberta roc_bert roformer squeezebert xlm xmod yoso'),
+            'mra nezha nomic_bert nystromformer qdqbert rembert roberta-prelayernorm roc_bert roformer squeezebert xlm '
+            'xmod yoso'),
   OTHER_DECODER: ('bart bigbird_pegasus blenderbot codet5p encoder-decoder fsmt led longt5 m2m_100 marian mbart mvp '
                   'nllb pegasus plbart prophetnet seamless switch_transformers t5gemma udop xlm-prophetnet'),
   MEDIA: ('align aria audio aya_vision beit blip chameleon clip clvp deit detr dinov emu3 fuyu gemma3n git glm4v '
@@ -81,7 +83,9 @@ def nearest_family(model_type: str, config: Mapping[str, Any], families: Collect
     return max(begun, key=lambda each: len(each[0]))[1]
   if config.get('is_encoder_decoder') or OTHER_DECODER in needs(model_type, config):
     return 't5'
-  return 'gpt2' if 'n_embd' in config or ENCODER in needs(model_type, config) else 'llama'
+  if ENCODER in needs(model_type, config):
+    return 'bert'
+  return 'gpt2' if 'n_embd' in config else 'llama'
 
 
 def refusal(model_type: str, config: Mapping[str, Any], families: Collection[str]) -> str:

@@ -5,7 +5,9 @@ from typing import Any
 
 from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models.families import (
+  bert,
   bloom,
+  distilbert,
   gemma,
   gemma2,
   gemma3,
@@ -25,6 +27,7 @@ from prompt_tuning.models.families import (
   qwen2,
   qwen3,
   refused,
+  roberta,
   smollm3,
   t5,
   t5x_decoder_only,
@@ -54,6 +57,9 @@ FAMILIES: Registry = Registry('model family', {
   'gpt_neo': gpt_neo.FAMILY,
   'opt': opt.FAMILY,
   'bloom': bloom.FAMILY,
+  'bert': bert.FAMILY,
+  'roberta': roberta.FAMILY,
+  'distilbert': distilbert.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find

@@ -1,0 +1,47 @@
+"""The shape of an encoder-only model, with or without a classification head."""
+
+import dataclasses
+
+from prompt_tuning.models.decoder_config import DecoderConfig
+
+POOLINGS = ('cls', 'mean')
+PROBLEMS = ('single', 'multi', 'regression')
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig(DecoderConfig):
+  """The shape of an encoder-only model: a stack in which every position sees the whole text, and perhaps a head.
+
+  `classes` is the number of outputs of the head, 0 without one. `tied` is True of a folder without a head.
+
+  Attributes:
+    token_types: rows of the table of token types; every token has the first; 0 means no table.
+    pooling: what the head reads: 'cls', the output at the first position of a row, or 'mean', the mean over its tokens.
+    pooler: activation of a dense layer before the head ('tanh', 'relu'); '' means no such layer.
+    labels: the names of the head's outputs.
+    problem: 'single' (one of the labels), 'multi' (any number of them) or 'regression' (a number).
+    kind: a description for messages.
+
+  Raises:
+    ValueError: a value is not one of those, or there are not as many labels as classes.
+  """
+
+  token_types: int = 0
+  pooling: str = 'cls'
+  pooler: str = ''
+  labels: tuple[str, ...] = ()
+  problem: str = 'single'
+  kind = 'an encoder-only model'
+
+  def __post_init__(self) -> None:
+    if self.tied:  # the folder has no output layer
+      object.__setattr__(self, 'classes', 0)
+      object.__setattr__(self, 'labels', ())
+    super().__post_init__()
+    object.__setattr__(self, 'causal', False)
+    object.__setattr__(self, 'outputs', self.classes)
+    for name, known in (('pooling', POOLINGS), ('problem', PROBLEMS)):
+      if getattr(self, name) not in known:
+        raise ValueError(f'{name}={getattr(self, name)!r} cannot be used: expected one of {", ".join(known)}.')
+    if len(self.labels) not in (0, self.classes):
+      raise ValueError(f'The head has {self.classes} outputs, but {len(self.labels)} labels. Give each a label.')

@@ -1,0 +1,48 @@
+"""RoBERTa (Liu et al. 2019): BERT whose positions start after the padding token's id, and whose head is two layers.
+
+Heads of masked words, and the pooler of a folder without a head, which RoBERTa's classifier does not use, are not read.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from prompt_tuning.files.json_files import Fields, Size, checked
+from prompt_tuning.models.encoder_config import EncoderConfig
+from prompt_tuning.models.families import bert
+from prompt_tuning.models.family import table
+
+TABLE = table((bert.EMBEDDINGS + bert.LAYERS.strip('\n')).replace('bert.', 'roberta.') + '''
+  pooler/kernel                classifier.dense.weight     T
+  pooler/bias                  classifier.dense.bias
+  decoder/logits_dense/kernel  classifier.out_proj.weight  T
+  decoder/logits_dense/bias    classifier.out_proj.bias
+''')
+
+
+class _Stored(Fields):
+  max_position_embeddings: Size
+  pad_token_id: int = 1
+
+
+def read(config: Mapping[str, Any]) -> EncoderConfig:
+  """Returns the config of a `config.json`."""
+  stored = checked(config, _Stored)
+  offset = stored.pad_token_id + 1
+  if not 0 < offset < stored.max_position_embeddings:
+    raise ValueError(f'sets pad_token_id to {stored.pad_token_id}, after which positions begin, but the table has '
+                     f'{stored.max_position_embeddings}. Download it again.')
+  return dataclasses.replace(bert.read(config), position_offset=offset,
+                             position_count=stored.max_position_embeddings - offset)
+
+
+def write(config: EncoderConfig) -> dict[str, Any]:
+  """Returns the values of a `config.json`: the inverse of `read`."""
+  return bert.write(config) | {'pad_token_id': config.position_offset - 1}
+
+
+FAMILY = dataclasses.replace(
+  bert.FAMILY, name='roberta', model_types=('roberta', 'xlm-roberta', 'camembert'),
+  architecture='RobertaForSequenceClassification', read=read, write=write, table=TABLE, prefixes=('roberta.', ''),
+  unread=(r'lm_head\..*', r'(roberta\.)?pooler\..*', r'(roberta\.)?embeddings\.(position|token_type)_ids'),
+  defaults={'type_vocab_size': 2})

@@ -1,0 +1,86 @@
+"""A classification head from the command line: train, resume, eval and infer on a folder of a BERT."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import tokenizers
+
+from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
+from prompt_tuning.programs.command import main
+from prompt_tuning.runs import run_file
+from prompt_tuning.runs.train_run import TrainRun
+
+BERT = pathlib.Path(__file__).parents[1] / 'models' / 'encoders' / 'bert'
+WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *'abcdefghijklmnopqrstuvwxyz']
+
+
+@pytest.fixture
+def bert(tmp_path):
+  """A folder of a BERT without a head, with a tokenizer of letters."""
+  folder = tmp_path / 'bert'
+  folder.mkdir()
+  shutil.copy(BERT / 'config.json', folder)
+  arrays = read_arrays(str(BERT / 'model.safetensors'))
+  write_arrays(str(folder / 'model.safetensors'), {
+    name: array for name, array in arrays.items() if not name.startswith('classifier')})
+  tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, '[UNK]'))
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+    single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)])
+  tokenizer.save(str(folder / 'tokenizer.json'))
+  (folder / 'tokenizer_config.json').write_text('{"tokenizer_class": "BertTokenizer"}')
+  return str(folder)
+
+
+def table(path, label, count=40):
+  numbers = np.random.default_rng(0)
+  with open(path, 'w') as file:
+    for number in range(count):
+      has = number % 2 == 0
+      text = ' '.join(['a' if has else 'b', *numbers.choice(list('cdefgh'), 6)])
+      file.write(json.dumps({'text': text, 'label': label(has)}) + '\n')
+  return str(path)
+
+
+@pytest.mark.parametrize(('problem', 'label', 'metric'), [
+  ('single', lambda has: 'yes' if has else 'no', 'accuracy'), ('multi', lambda has: 'yes,big' if has else '', 'f1'),
+  ('regression', lambda has: 2.5 if has else 1, 'pearson')])
+def test_a_head_is_trained_evaluated_and_used(bert, tmp_path, capsys, problem, label, metric):
+  data, run = table(tmp_path / 'rows.jsonl', label), str(tmp_path / 'run')
+  assert not main(['train', '--model', bert, '--data', data, '--template', '{text}', '--label_column', 'label',
+                   '--head', 'mean', '--problem', problem, '--method', 'prefix', '--length', '2', '--steps', '4',
+                   '--output', run])
+  assert metric in capsys.readouterr().out
+  written = run_file.read_beside(run)
+  assert written.get('head_labels') == {'single': ['no', 'yes'], 'multi': ['big', 'yes']}.get(problem)
+  assert not main(['train', '--config', f'{run}/run.toml', '--steps', '6', '--extend', '--output', run])
+  assert not main(['eval', '--prompt', run])
+  assert f'{metric} ' in capsys.readouterr().out
+  assert not main(['infer', '--prompt', run, '--data', data, '--output', str(tmp_path / 'out.jsonl')])
+  lines = [json.loads(line) for line in (tmp_path / 'out.jsonl').read_text().splitlines()]
+  assert len(lines) == 40 and {'text', 'label', 'prediction', 'scores'} == {*lines[0]}
+  wanted = {'single': {'no', 'yes'}, 'multi': {'big', 'yes'}, 'regression': {'score'}}[problem]
+  assert {*lines[0]['scores']} == wanted
+
+
+@pytest.mark.parametrize(('flags', 'message'), [
+  ([], 'is an encoder-only model without a classification head. Give --head=cls or --head=mean'),
+  (['--problem', 'multi'], 'cannot be used without --head'),
+  (['--head', 'cls', '--loss', 'pairwise_cosine'], 'cannot be used with a classification head'),
+  (['--head', 'cls', '--problem', 'regression'], "rows.jsonl:1: The score 'yes' is not a number"),
+  (['--head', 'cls', '--head_labels', 'yes,maybe'], "rows.jsonl:2: The head has no label 'no'")])
+def test_what_does_not_fit_is_an_error(bert, tmp_path, capsys, flags, message):
+  data = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no')
+  assert main(['train', '--model', bert, '--data', data, '--template', '{text}', '--label_column', 'label', '--steps',
+               '1', '--output', str(tmp_path / 'run'), *flags]) == 2
+  assert message in ''.join(capsys.readouterr())
+
+
+def test_a_label_column_is_the_column_of_targets():
+  run = TrainRun(model='m', data='rows.jsonl', output='o', label_column='label')
+  assert run.columns == {'targets': 'label'} and TrainRun.of(run.given()) == run
+  with pytest.raises(ValueError, match='label_column=label and columns=targets=other cannot be used together'):
+    TrainRun(model='m', data='rows.jsonl', output='o', label_column='label', columns={'targets': 'other'})
