@@ -26,7 +26,7 @@ _DEFAULTS = {
   'BertTokenizer': _BERT, 'DistilBertTokenizer': _BERT,
   'T5Tokenizer': _T5, 'ByT5Tokenizer': _T5,
   'GPT2Tokenizer': {'bos': '<|endoftext|>', 'eos': '<|endoftext|>'},
-  'XLMRobertaTokenizer': _ROBERTA, 'RobertaTokenizer': _ROBERTA,
+  'XLMRobertaTokenizer': _ROBERTA, 'CamembertTokenizer': _ROBERTA, 'RobertaTokenizer': _ROBERTA,
   'LlamaTokenizer': {'bos': '<s>', 'eos': '</s>', 'unk': '<unk>'},
   'Qwen2Tokenizer': {'eos': '<|endoftext|>', 'pad': '<|endoftext|>'},
   'GemmaTokenizer': {'bos': '<bos>', 'eos': '<eos>', 'unk': '<unk>', 'pad': '<pad>'},
@@ -35,7 +35,7 @@ _OF_MODELS = {'t5': 'T5Tokenizer', 'mt5': 'T5Tokenizer', 'gpt2': 'GPT2Tokenizer'
               'qwen2': 'Qwen2Tokenizer', 'qwen3': 'Qwen2Tokenizer', 'gemma2': 'GemmaTokenizer',
               'gemma3': 'GemmaTokenizer', 'gemma3_text': 'GemmaTokenizer', 'bert': 'BertTokenizer',
               'distilbert': 'DistilBertTokenizer', 'roberta': 'RobertaTokenizer',
-              'xlm-roberta': 'XLMRobertaTokenizer'}
+              'xlm-roberta': 'XLMRobertaTokenizer', 'camembert': 'CamembertTokenizer'}
 _ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')
 
 _Token = str | AddedToken

@@ -18,6 +18,7 @@ class _Head(Fields):
   id2label: dict[str, str] | None = None
   num_labels: int | None = None
   problem_type: str | None = None
+  architectures: list[str] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,13 +35,18 @@ class EncoderFamily(Family):
   def read_config(self, stored: Mapping[str, Any], names: Iterable[str], path: str) -> Any:
     """Returns the config of a Hugging Face folder, with its head if the folder holds one; see `Family.read_config`."""
     names = set(names)
-    config = super().read_config(stored, names, path)
+    known = {name: value for name, value in stored.items() if name != 'tie_word_embeddings'}  # of masked words' head
+    config = super().read_config(known, names, path)
     pooler = '' if names.isdisjoint(self.their_names('pooler/kernel')) else self.pooler_activation
     config = dataclasses.replace(config, pooler=pooler)
     if config.tied:
       return config
     file = f'{path}/config.json'
     head = fields_of(file, stored, _Head)
+    other = next((name for name in head.architectures or () if not name.endswith('ForSequenceClassification')), None)
+    if other is not None:
+      raise ValueError(f'{file} says that the folder is a {other}, whose head does not classify whole texts. Give a '
+                       f'folder of {self.architecture}, or of the model without a head.')
     if head.problem_type not in (None, *_PROBLEMS):
       raise ValueError(f'{file} sets problem_type to {head.problem_type!r}; supported are {", ".join(_PROBLEMS)}.')
     count = len(head.id2label or ()) or head.num_labels or 2

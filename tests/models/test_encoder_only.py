@@ -1,5 +1,6 @@
 """Encoder-only models against transformers and PEFT; `make_encoder_goldens.py` made the folders."""
 
+import json
 import pathlib
 
 import jax
@@ -10,6 +11,7 @@ from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
 from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.families import bert
 from prompt_tuning.rows import layouts
 
 MEMBERS = pathlib.Path(__file__).parent / 'encoders'
@@ -86,6 +88,15 @@ def test_a_model_without_a_head_says_what_it_needs(name, tmp_path):
   assert model.module.config.classes == 0 and model.module.config.pooler == ('tanh' if name == 'bert' else '')
   with pytest.raises(ValueError, match=r'has no classification head.*with_head'):
     model.logits([[3, 4]], [[1]])
+
+
+def test_a_head_of_another_kind_is_refused():
+  stored = json.loads((MEMBERS / 'bert' / 'config.json').read_text())
+  read = lambda **changed: bert.FAMILY.read_config(stored | changed, ['classifier.weight'], 'here')
+  assert read().classes == 3
+  with pytest.raises(ValueError, match='is a BertForTokenClassification, whose head does not classify whole texts'):
+    read(architectures=['BertForTokenClassification'])
+  assert bert.FAMILY.read_config(stored | {'tie_word_embeddings': False}, [], 'here').classes == 0
 
 
 def test_what_only_decoders_do_is_refused():
