@@ -24,6 +24,7 @@ from prompt_tuning.distilling.reading import Reading, Text, pieces
 from prompt_tuning.distilling.settings import Study
 from prompt_tuning.files import storage
 from prompt_tuning.files.json_files import Count, Fields, fields_of, parse_object, read_object
+from prompt_tuning.models.abilities import require_writing
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.window import longest_row
 from prompt_tuning.names import require_number
@@ -121,6 +122,7 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
 
 def require_usable(model: LanguageModel, document: Text) -> None:
   """Raises ValueError if a model cannot study a document."""
+  require_writing(model.module, 'study a document')
   if model.prompted == 'encoder':
     raise ValueError('A document cannot be distilled for a model with an encoder, whose inputs see one another: keys '
                      'and values of a document depend on the question. Use a decoder-only model, or tune a prompt on '

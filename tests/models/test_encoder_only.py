@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
+from prompt_tuning.distilling import phases
 from prompt_tuning.evaluation import saved
 from prompt_tuning.models import loading
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.families import bert
 from prompt_tuning.rows import layouts
+from prompt_tuning.serving.engine import Engine
 
 MEMBERS = pathlib.Path(__file__).parent / 'encoders'
 ADAPTERS = [str(path.parent.relative_to(MEMBERS)) for path in sorted(MEMBERS.glob('*/*/adapter_config.json'))]
@@ -101,6 +103,8 @@ def test_a_head_of_another_kind_is_refused():
 
 def test_what_only_decoders_do_is_refused():
   model = loading.load_model(MEMBERS / 'bert')
-  for call in (model.predict, model.chat, lambda texts: model.score(texts, [[1]]), model.read):
+  study = lambda texts: phases.require_usable(model, texts[0])
+  for call in (model.predict, model.chat, lambda texts: model.score(texts, [[1]]), model.read, study,
+               lambda _: Engine(model)):
     with pytest.raises(ValueError, match='encoder-only'):
       call([[3, 4, 5]])
