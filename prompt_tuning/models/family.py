@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from prompt_tuning.checkpoints import experts
 from prompt_tuning.checkpoints.fused import Parts, cuts_in, join
 from prompt_tuning.checkpoints.loading import Reader, Rule, save
 from prompt_tuning.files.json_files import Fields, fields_of, shown
@@ -169,12 +170,13 @@ class Family:
     return [rule.theirs for rule in self.rules() if rule.ours == ours]
 
   def parts(self, reader: Reader, config: Any) -> Reader:
-    """Returns the reader of a Hugging Face folder; it splits arrays that hold several parameters."""
-    return Parts(reader, cuts_in(self.rules(), config))
+    """Returns the reader of a Hugging Face folder: it splits arrays that hold several parameters, and joins experts."""
+    joined = experts.Experts(reader, self.rules(), getattr(config, 'experts', 0))
+    return Parts(joined, cuts_in(self.rules(), config))
 
   def named(self, params: Params, config: Any) -> Flat:
     """Returns the arrays of a Hugging Face folder."""
-    return join(save(params, self.rules()), cuts_in(self.rules(), config))
+    return experts.split(join(save(params, self.rules()), cuts_in(self.rules(), config)))
 
   def t5x_rules(self, paths: Iterable[str]) -> list[Rule]:
     """Returns the table of names of a T5X checkpoint, given the stacked paths of all parameters."""

@@ -28,7 +28,7 @@ from prompt_tuning.tuning.scales import Scales
 pytestmark = pytest.mark.slow
 # One of every family that other tests do not pack, mix and serve.
 DECODERS = ('gemma_1', 'smollm3', 'llama_yarn', 'phi4_mini', 'granite', 'olmo2', 'olmo3', 'ministral3', 'gpt_neox',
-            'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo')
+            'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo', 'mixtral', 'qwen3_moe')
 each = pytest.mark.parametrize('name', DECODERS)
 random = np.random.default_rng(0)
 
@@ -143,7 +143,8 @@ def test_a_written_folder_is_read_by_transformers_with_equal_logits(name, tmp_pa
   golden, inputs, targets = golden_of(FAMILIES / name)
   loading.save_model(load(name), str(tmp_path / 'written'))  # with a vocabulary, whose special tokens are written
   kind = transformers.AutoModelForSeq2SeqLM if targets else transformers.AutoModelForCausalLM
-  theirs = kind.from_pretrained(tmp_path / 'written', dtype=torch.float32, attn_implementation='eager').eval()
+  theirs = kind.from_pretrained(tmp_path / 'written', dtype=torch.float32, attn_implementation='eager',
+                                experts_implementation='eager').eval()
   for b, row in enumerate(inputs):
     given = {'decoder_input_ids': torch.tensor([[0, *targets[b][:-1]]])} if targets else {}
     with torch.no_grad():

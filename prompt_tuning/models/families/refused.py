@@ -18,7 +18,7 @@ _MEDIA = ('vision', 'audio', 'speech', 'video', 'image')  # anywhere in a type
 # What a model needs -> the beginnings of its type, or a whole type with a $.
 _BY_TYPE = {
   EXPERTS: ('afmoe dbrx deepseek dots1 ernie4_5_moe flex_olmo glm4_moe gpt_oss granitemoe hunyuan_v1_moe jetmoe jamba '
-            'kimi llama4 longcat minimax mixtral nllb_moe olmoe phimoe qwen2_moe qwen3_moe qwen3_next qwen3_5_moe '
+            'kimi llama4 longcat minimax nllb_moe olmoe phimoe qwen2_moe qwen3_next qwen3_5_moe '
             'qwen3_omni_moe qwen3_vl_moe switch_transformers'),
   RECURRENT: ('bamba falcon_h1 falcon_mamba granitemoehybrid jamba kimi_linear lfm2 mamba minimax nemotron_h '
               'olmo_hybrid qwen3_next qwen3_5 recurrent_gemma rwkv xlstm zamba'),
@@ -57,7 +57,7 @@ _BY_FIELD = {
 }
 # Beginning of a type -> its nearest family, if their names do not show it.
 _NEAREST = {
-  'mixtral': 'mistral', 'pixtral': 'mistral', 'voxtral': 'mistral', 'falcon': 'gpt_neox', 'mpt': 'bloom',
+  'pixtral': 'mistral', 'voxtral': 'mistral', 'falcon': 'gpt_neox', 'mpt': 'bloom',
   'codegen': 'gptj', 'persimmon': 'gpt_neox', 'biogpt': 'opt', 'xglm': 'opt', 'paligemma': 'gemma2',
   'recurrent_gemma': 'gemma2', 'gemma4': 'gemma3', 't5gemma': 'gemma2', 'olmo': 'olmo2', 'flex_olmo': 'olmo2',
   'longt5': 't5', 'phi': 'phi3', 'codeqwen': 'qwen2', 'openai-gpt': 'gpt2', 'gpt_bigcode': 'gpt2',
