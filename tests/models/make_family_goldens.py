@@ -135,6 +135,9 @@ MEMBERS = {
                           'num_experts_per_tok': 2, 'sliding_window': 4, 'rope_theta': 80.0}, None),
   'qwen3_moe': ('Qwen3Moe', {**QWEN3, 'moe_intermediate_size': 10, 'num_experts': 7, 'num_experts_per_tok': 3,
                              'attention_bias': True, 'norm_topk_prob': False}, None),
+  'gpt_oss': ('GptOss', {**QWEN3, 'hidden_size': 16, 'intermediate_size': 10, 'num_hidden_layers': 3,
+                         'num_local_experts': 3, 'num_experts_per_tok': 2, 'sliding_window': 4, 'swiglu_limit': 1.2,
+                         'swiglu_alpha': 1.3, 'rope_parameters': {**YARN, 'truncate': False}}, None),
 }
 KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm', 'lora', 'ia3')
 # The stored members, each for something that no other has, and their adapters.
@@ -146,7 +149,7 @@ KEPT = {
   'phi3_long': (), 'granite': ('prompt',), 'olmo2': (), 'olmo3': (), 'ministral3': (),
   'gpt_neox': ('prompt', 'prefix', 'lora', 'ia3'), 'gpt_neox_serial': (), 'phi2': (), 'gptj': (),
   'opt': ('prompt', 'prefix'), 'opt_after': (), 'bloom': ('prompt', 'prefix'), 'gpt_neo': (), 'umt5': (),
-  'mixtral': (), 'qwen3_moe': ()}
+  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': ()}
 
 
 def randomise(model, seed):

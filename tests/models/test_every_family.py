@@ -28,7 +28,8 @@ from prompt_tuning.tuning.scales import Scales
 pytestmark = pytest.mark.slow
 # One of every family that other tests do not pack, mix and serve.
 DECODERS = ('gemma_1', 'smollm3', 'llama_yarn', 'phi4_mini', 'granite', 'olmo2', 'olmo3', 'ministral3', 'gpt_neox',
-            'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo', 'mixtral', 'qwen3_moe')
+            'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo', 'mixtral', 'qwen3_moe',
+            'gpt_oss')
 each = pytest.mark.parametrize('name', DECODERS)
 random = np.random.default_rng(0)
 
