@@ -12,8 +12,8 @@ GOLDEN = {path.parent.name: json.loads(path.read_text()) for path in
           sorted((pathlib.Path(__file__).parent / 'families').glob('*/config.json'))}
 # Fifty types of transformers' registry, by what is missing for them.
 TYPES = {
-  refused.EXPERTS: {'mixtral': 'mistral', 'qwen2_moe': 'qwen2', 'qwen3_moe': 'qwen3', 'phimoe': 'phi3',
-                    'olmoe': 'olmo2', 'granitemoe': 'granite', 'gpt_oss': 'llama', 'deepseek_v3': 'llama',
+  refused.EXPERTS: {'qwen2_moe': 'qwen2', 'qwen3_vl_moe': 'qwen3', 'phimoe': 'phi3', 'glm4_moe': 'llama',
+                    'olmoe': 'olmo2', 'granitemoe': 'granite', 'dots1': 'llama', 'deepseek_v3': 'llama',
                     'dbrx': 'llama', 'jetmoe': 'llama', 'minimax': 'llama', 'switch_transformers': 't5'},
   refused.RECURRENT: {'mamba': 'llama', 'mamba2': 'llama', 'rwkv': 'llama', 'jamba': 'llama', 'bamba': 'llama',
                       'recurrent_gemma': 'gemma2', 'falcon_mamba': 'gpt_neox', 'granitemoehybrid': 'granite',
