@@ -46,7 +46,7 @@ class Rule:
   Attributes:
     ours: our name, with `layers_{i}` for a layer of a stack.
     theirs: the checkpoint's name, with `{i}` for the layer.
-    transpose: the checkpoint's array is `[out, in]`.
+    transpose: the checkpoint's array is `[out, in]`, or `[E, out, in]` of experts.
   """
 
   ours: str
@@ -130,7 +130,7 @@ def save(params: Params, rules: Sequence[Rule] | None = None) -> Flat:
     for i, piece in enumerate(row):
       name, transpose = piece.candidates[0]
       part = array[i, ...] if trees.is_stacked(path) else array
-      named[name] = part.T if transpose else part
+      named[name] = np.swapaxes(part, -2, -1) if transpose else part
   return named
 
 
@@ -161,7 +161,7 @@ def _require_agreement(path: str, known: Mapping[str, tuple[tuple[int, ...], np.
       missing.append(piece.candidates[0][0] if piece.candidates else f'{piece.ours} (no rule for it)')
     for name, transpose in found:
       shape, dtype = known[name]
-      wanted = piece.shape[::-1] if transpose else piece.shape
+      wanted = (*piece.shape[:-2], *piece.shape[:-3:-1]) if transpose else piece.shape
       if tuple(shape) != wanted:
         differing.append(f'{name}: found {tuple(shape)}, expected {wanted}')
       elif not jnp.issubdtype(dtype, jnp.floating):
@@ -217,7 +217,8 @@ def _read_shard(reader: Reader, path: str, sources: list[list[tuple[str, bool]]]
 def _read_oriented(reader: Reader, name: str, transpose: bool, part: Part) -> np.ndarray:
   if not transpose:
     return reader.read(name, part)
-  return reader.read(name, part if part is ... else part[::-1]).T
+  part = part if part is ... else (*part[:-2], *part[:-3:-1])
+  return np.swapaxes(reader.read(name, part), -2, -1)
 
 
 def _aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

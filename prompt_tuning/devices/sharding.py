@@ -3,7 +3,8 @@
   data    the rows of a batch. Parameters are copied; replicas exchange only the gradients of trainable parameters.
   fsdp    the rows of a batch, and the width of parameters, which are gathered layer by layer as the scan reaches
           them (Rajbhandari et al. 2020). Frozen weights have no gradient to scatter back.
-  model   heads, the MLP's hidden width and the vocabulary; activations are summed twice a layer (Shoeybi et al. 2019).
+  model   heads, the hidden width of the MLP or of each expert, and the vocabulary; activations are summed twice a layer
+          (Shoeybi et al. 2019).
 
 The mesh of a single device is None; all functions here then return arrays unchanged.
 """
@@ -31,6 +32,8 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'pooler/kernel', ('width', None)),
   (r'(query|key|value)/kernel', ('width', 'heads')),
   (r'(query|key|value)/bias', ('heads',)),
+  (r'sinks', ('heads',)),
+  (r'router/kernel', ('width', None)),
   (r'out/kernel', ('heads', 'width')),
   (r'input_projection/kernel', (None, 'width')),
   (r'output_projection/kernel', ('width', None)),
@@ -38,7 +41,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'wi(_\d)?/bias', ('mlp',)),
   (r'wo/kernel', ('mlp', 'width')),
   (r'logits_dense/kernel', ('width', 'vocab')),
-  (r'(out|wo|input_layer|pooler|logits_dense)/bias', (None,)),
+  (r'(out|wo|router|input_layer|pooler|logits_dense)/bias', (None,)),
   (r'(scale|norm/bias|rel_embedding)', ()),
   (r'(down|up)', ()),  # of a low-rank update, beside a kernel
 )

@@ -40,7 +40,7 @@ class Block:
 
 
 def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = None,
-           cap: float = 0.0) -> tuple[Array, Array]:
+           cap: float = 0.0, sinks: Array | None = None) -> tuple[Array, Array]:
   """Returns softmax(query · keys + biases) · values over all blocks together, and the weights [B, H, T, S].
 
   Logits are not scaled by the head width: T5 folds that into its initialiser, other families scale the query.
@@ -51,6 +51,7 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
     blocks: their logits are joined before the softmax; keys and values are not copied into one array.
     dropout: [B, H, 1, S] factors on the attention weights; S counts all blocks.
     cap: products are limited to between -cap and cap by a tanh (Gemma 2); 0 means no limit.
+    sinks: [H], logits for attending to nothing, which take a part of the weight (gpt-oss).
   """
   logits = []
   for block in blocks:
@@ -58,7 +59,12 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
     if cap:
       products = cap * jnp.tanh(products / cap)
     logits.append(sum(block.biases, start=products))
+  if sinks is not None:
+    sinks = sinks.astype(jnp.float32)[:, None, None]
+    logits.append(jnp.broadcast_to(sinks, (*query.shape[:3], 1)))
   weights = jax.nn.softmax(logits[0] if len(logits) == 1 else jnp.concatenate(logits, axis=-1), axis=-1)
+  if sinks is not None:
+    weights = weights[..., :-1]
   weights = checkpoint_name(weights, 'attention_weights')
   if dropout is not None:
     weights = weights * dropout

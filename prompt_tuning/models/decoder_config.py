@@ -49,6 +49,11 @@ class DecoderConfig(StackConfig):
     require_choices(self)
     require_rotary(self)
     require_sizes(self, 'width', 'heads', 'head_dim', 'mlp_dim', 'layers')
+    if self.experts:
+      require_sizes(self, 'experts', 'experts_per_token')
+      if self.experts_per_token > self.experts:
+        raise ValueError(f'experts_per_token={self.experts_per_token} cannot be used with experts={self.experts}: a '
+                         'token cannot choose more experts than there are.')
     object.__setattr__(self, 'causal', True)
     object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
     object.__setattr__(self, 'output_bias', self.output_bias or self.classes > 0)

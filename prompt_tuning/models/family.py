@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from prompt_tuning.checkpoints import experts
 from prompt_tuning.checkpoints.fused import Parts, cuts_in, join
 from prompt_tuning.checkpoints.loading import Reader, Rule, save
 from prompt_tuning.files.json_files import Fields, fields_of, shown
@@ -79,6 +80,7 @@ class Family:
     unread: regular expressions of the folder's names that are not parameters.
     defaults: the values of keys that a `config.json` leaves out.
     required: keys of `config.json` -> the only supported value, which is also the value of an absent key.
+    unpacks: `quant_method` of `config.json` -> the reader that gives the floating-point arrays of such a folder.
     module: returns the Linen module of a config.
     compared: the fields of a config that make up its shape.
     infer: returns the config inferred from the names and shapes of a T5X checkpoint; its path is for messages.
@@ -96,6 +98,7 @@ class Family:
   unread: tuple[str, ...] = ()
   defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  unpacks: Mapping[str, Callable[[Reader], Reader]] = dataclasses.field(default_factory=dict)
   module: Callable[[Any], nn.Module] = DecoderOnly
   compared: tuple[str, ...] = ('vocab_size', 'width', 'heads', 'head_dim', 'mlp_dim', 'layers',
                                'mlp_activations', 'tied', 'relative_buckets')
@@ -121,7 +124,7 @@ class Family:
     stored = self.defaults | dict(stored if outer.text_config is None else outer.text_config)  # of a multimodal model
     quantised, names = fields_of(file, stored, _Common).quantization_config or outer.quantization_config, set(names)
     packed = sorted(filter(_QUANTISED.search, names)) if quantised else ()
-    if packed:
+    if packed and quantised.get('quant_method') not in self.unpacks:
       raise ValueError(f'{file} sets quantization_config to {shown(quantised)}, and the folder holds {packed[0]}: '
                        'quantised arrays cannot be read. Get a folder whose arrays are float32, bfloat16 or float16; '
                        'dtype="int8" rounds them in memory.')
@@ -169,12 +172,15 @@ class Family:
     return [rule.theirs for rule in self.rules() if rule.ours == ours]
 
   def parts(self, reader: Reader, config: Any) -> Reader:
-    """Returns the reader of a Hugging Face folder; it splits arrays that hold several parameters."""
-    return Parts(reader, cuts_in(self.rules(), config))
+    """Returns the reader of a Hugging Face folder: it splits arrays that hold several parameters, and joins experts."""
+    for unpack in self.unpacks.values():
+      reader = unpack(reader)
+    joined = experts.Experts(reader, self.rules(), getattr(config, 'experts', 0))
+    return Parts(joined, cuts_in(self.rules(), config))
 
   def named(self, params: Params, config: Any) -> Flat:
     """Returns the arrays of a Hugging Face folder."""
-    return join(save(params, self.rules()), cuts_in(self.rules(), config))
+    return experts.split(join(save(params, self.rules()), cuts_in(self.rules(), config)))
 
   def t5x_rules(self, paths: Iterable[str]) -> list[Rule]:
     """Returns the table of names of a T5X checkpoint, given the stacked paths of all parameters."""

@@ -40,6 +40,7 @@ class Facts:
     dropout: attention weights are dropped.
     cap: logits are capped.
     weights: the caller needs the attention weights.
+    sinks: heads have a logit for attending to nothing.
   """
 
   platform: str
@@ -53,6 +54,7 @@ class Facts:
   dropout: bool = False
   cap: bool = False
   weights: bool = False
+  sinks: bool = False
 
 
 def choose(asked: str, facts: Facts) -> tuple[str, str]:
@@ -88,7 +90,8 @@ def _hindrances(kernel: str, facts: Facts) -> list[tuple[Any, str]]:
   """Returns pairs: whether a condition holds, and why the kernel cannot run then."""
   dtype, width = jnp.dtype(facts.dtype), facts.head_dim
   of_all = [(facts.dropout, 'attention weights are dropped in training (dropout_rate)'),
-            (facts.cap, 'attention logits are capped (attention_cap)')]
+            (facts.cap, 'attention logits are capped (attention_cap)'),
+            (facts.sinks, 'heads can attend to nothing (sinks)')]
   if kernel == 'pallas':
     return [(facts.platform != 'tpu', f"Pallas' kernel needs a TPU, and this is a {facts.platform}"),
             (dtype not in (jnp.float32, jnp.bfloat16), f'activations are {dtype}, not bfloat16 or float32'),
@@ -107,7 +110,8 @@ def _first(reasons: Sequence[tuple[Any, str]]) -> str:
 
 
 def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'xla', dropout: Array | None = None,
-           cap: float = 0.0, weights: bool = False, mesh: Mesh | None = None) -> tuple[Array, Array | None]:
+           cap: float = 0.0, weights: bool = False, mesh: Mesh | None = None,
+           sinks: Array | None = None) -> tuple[Array, Array | None]:
   """Returns the result of `attention.attend`, from the program that `choose` selects; a kernel returns no weights.
 
   Args:
@@ -115,6 +119,7 @@ def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'xla', dropout
     asked: as in `choose`.
     weights: the caller needs the attention weights.
     mesh: the devices that the model is spread over; each runs a kernel on its own rows and heads.
+    sinks: as in `attention.attend`.
 
   Raises:
     ValueError: the requested kernel cannot run.
@@ -127,10 +132,11 @@ def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'xla', dropout
     platform=device.platform, dtype=query.dtype, queries=length, keys=count, head_dim=width,
     capability=_capability(device),
     by_head=any(bias.ndim > 2 and bias.shape[-3] > 1 for block in blocks for bias in block.biases),
-    by_segments=segments is not None, dropout=dropout is not None, cap=bool(cap), weights=weights))
+    by_segments=segments is not None, dropout=dropout is not None, cap=bool(cap), weights=weights,
+    sinks=sinks is not None))
   _log(f'Attention of {length} queries to {count} keys: {backend}, as {reason}.')
   if backend == 'xla':
-    return attention.attend(query, blocks, dropout=dropout, cap=cap)
+    return attention.attend(query, blocks, dropout=dropout, cap=cap, sinks=sinks)
   if backend == 'pallas' and segments is not None:
     blocks = [dataclasses.replace(blocks[0], biases=())]
   own = max(block.keys.shape[1] for block in blocks)  # cuDNN reads fewer heads of keys than of queries

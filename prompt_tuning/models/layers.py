@@ -1,7 +1,7 @@
 """One layer of the stack."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,18 +10,16 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from prompt_tuning.models import kernels
+from prompt_tuning.models.activations import multiplied
 from prompt_tuning.models.attention import Block
 from prompt_tuning.models.dense import Dense
+from prompt_tuning.models.experts import Experts
 from prompt_tuning.models.layer_positions import add_relative_biases, query_factor, turns, window_bias
 from prompt_tuning.models.positions import rotate
 from prompt_tuning.models.scaling import picked
 from prompt_tuning.models.stack_config import StackConfig, mlp_names, self_attention_name
 from prompt_tuning.models.surroundings import Scanned, Surroundings
 from prompt_tuning.types import Array
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-  'gelu': lambda x: jax.nn.gelu(x, approximate=True), 'gelu_exact': lambda x: jax.nn.gelu(x, approximate=False),
-  'silu': jax.nn.silu, 'relu': jax.nn.relu, 'linear': lambda x: x}
 
 
 class RMSNorm(nn.Module):
@@ -86,6 +84,8 @@ class Attention(nn.Module):
     self.key = dense('key', read, initialise)
     self.value = dense('value', read, initialise)
     self.out = dense('out', config.width, config.initialiser(writes=True))
+    if config.sinks:
+      self.sinks = self.param('sinks', nn.initializers.zeros, (config.heads,))
     if config.query_norms:
       self.query_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
       self.key_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
@@ -119,7 +119,7 @@ class Attention(nn.Module):
       factors = drop(ones, dropout, config.dropout_rate, site=site, over=(1, 3))
     wanted = self.is_mutable_collection('intermediates')
     heads, weights = kernels.attend(query, blocks, asked=config.attention, dropout=factors, cap=config.attention_cap,
-                                    weights=wanted, mesh=config.mesh)
+                                    weights=wanted, mesh=config.mesh, sinks=self.sinks if config.sinks else None)
     if wanted:
       self.sow('intermediates', 'weights', weights)
     return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1), scales)  # [B, H, T, K] -> [B, T, H·K]
@@ -147,10 +147,8 @@ class MLP(nn.Module):
     dense = lambda features, name: Dense(
       features, use_bias=config.bias or config.mlp_bias, dtype=config.dtype, name=name,
       kernel_init=config.initialiser(shape='truncated_normal', writes=name == 'wo'))
-    hidden = 1
-    for name, activation in zip(mlp_names(config), config.mlp_activations, strict=True):
-      products = checkpoint_name(dense(config.mlp_dim, name)(x, scales), 'mlp_hidden')
-      hidden = hidden * ACTIVATIONS[activation](products)
+    hidden = multiplied(config, [checkpoint_name(dense(config.mlp_dim, name)(x, scales), 'mlp_hidden')
+                                 for name in mlp_names(config)])
     hidden = drop(hidden, dropout, config.dropout_rate, site=site, over=(2,))
     return dense(config.width, 'wo')(hidden, scales)
 
@@ -221,4 +219,5 @@ class Layer(nn.Module):
       read = x = checkpoint_name(x, 'mlp_input')
     if not config.shared_norm:
       normed = before(read, 'mlp')
-    return residual(x, MLP(config, name='mlp')(normed, keys, site=next(site), scales=scales), 'mlp'), own
+    mlp = (Experts if config.experts else MLP)(config, name='mlp')
+    return residual(x, mlp(normed, keys, site=next(site), scales=scales), 'mlp'), own

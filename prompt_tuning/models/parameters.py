@@ -92,9 +92,11 @@ def merged(frozen: Params, conditioning: Conditioning) -> Params:
       name, _, side = place.rpartition('/')
       kernel, bias = (f'{stack}/layers/{name}/{part}' for part in ('kernel', 'bias'))
       factors = array[:, 0]  # [L, 1, width] -> [L, width]
-      flat[kernel] = dequantised(flat[kernel]) * (factors[:, :, None] if side == 'input' else factors[:, None])
+      along = factors[:, :, None] if side == 'input' else factors[:, None]
+      experts = len(flat[kernel].shape) == 4  # [L, E, in, out]
+      flat[kernel] = dequantised(flat[kernel]) * (along[:, None] if experts else along)
       if side == 'output' and bias in flat:
-        flat[bias] = flat[bias] * factors
+        flat[bias] = flat[bias] * (factors[:, None] if experts else factors)
   return trees.unflatten(flat)
 
 

@@ -69,5 +69,8 @@ def dequantised(array: Array | Quantised, dtype: Any = jnp.float32) -> Array:
 
 
 def is_quantisable(path: str) -> bool:
-  """Returns True for the layers' matrices; embeddings, biases, norms and the output layer are not quantised."""
-  return trees.is_stacked(path) and path.endswith('/kernel')
+  """Returns True for the layers' matrices; embeddings, biases, norms, routers and the output layer are not quantised.
+
+  Rounding a router would change which experts a token chooses.
+  """
+  return trees.is_stacked(path) and path.endswith('/kernel') and not path.endswith('/router/kernel')

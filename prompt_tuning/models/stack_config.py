@@ -35,6 +35,13 @@ class StackConfig:
     mlp_dim: F.
     kv_heads: the number of KV heads, each read by a group of H / kv_heads heads; 0 means H.
     mlp_activations: one activation, or two whose outputs are multiplied (a gated MLP).
+    clamped_gate: (α, limit) of a gated MLP in place of its activations: inputs g and u are clamped to at most the limit
+      and to ±limit, and (u + 1) · g · sigmoid(α g) is taken (gpt-oss).
+    experts: E, the number of MLPs of each layer, see `experts`; 0 means one, without a router.
+    experts_per_token: k, how many of them a token chooses.
+    shares_sum_to_one: the shares of the chosen experts sum to 1; else those of all experts do.
+    router_bias: the router has a bias (gpt-oss).
+    sinks: each head has a logit for attending to nothing (gpt-oss).
     causal: a position sees only itself and earlier positions.
     cross: each layer also attends to a memory (a decoder that reads an encoder).
     norm: 'rms', or 'layer' (LayerNorm with a bias).
@@ -84,6 +91,12 @@ class StackConfig:
   embedding_width: int = 0
   kv_heads: int = 0
   mlp_activations: tuple[str, ...] = ('gelu', 'linear')
+  clamped_gate: tuple[float, float] | None = None
+  experts: int = 0
+  experts_per_token: int = 0
+  shares_sum_to_one: bool = True
+  router_bias: bool = False
+  sinks: bool = False
   causal: bool = False
   cross: bool = False
   norm: str = 'rms'

@@ -61,8 +61,9 @@ class LowRank(Method):
     trained = {}
     for i, (name, value) in enumerate(chosen(self.patterns, model).items()):
       if len(value.shape) != 2:
-        raise ValueError(f'{name} has shape {tuple(value.shape)}, but low-rank updates need matrices. '
-                         'Narrow the patterns, for example to .*/kernel.')
+        raise ValueError(f'{name} has shape {tuple(value.shape)}, but low-rank updates need matrices'
+                         f'{", not those of several experts" if len(value.shape) == 3 else ""}. Narrow the patterns, '
+                         'for example to .*attention/.*/kernel.')
       trained[f'{name}/down'] = self.init(jax.random.fold_in(key, i), (value.shape[0], self.rank))
       trained[f'{name}/up'] = jnp.zeros((self.rank, value.shape[1]))
     return trees.unflatten(trained)

@@ -131,6 +131,13 @@ MEMBERS = {
                          'max_position_embeddings': 32, 'intermediate_size': 16,
                          'attention_types': [[['local', 'global'], 1], [['local'], 1]]}, None),
   'umt5': ('UMT5', {**T5, 'num_decoder_layers': 3, 'feed_forward_proj': 'gated-gelu'}, None),
+  'mixtral': ('Mixtral', {**QWEN3, 'intermediate_size': 10, 'num_hidden_layers': 3, 'num_local_experts': 5,
+                          'num_experts_per_tok': 2, 'sliding_window': 4, 'rope_theta': 80.0}, None),
+  'qwen3_moe': ('Qwen3Moe', {**QWEN3, 'moe_intermediate_size': 10, 'num_experts': 7, 'num_experts_per_tok': 3,
+                             'attention_bias': True, 'norm_topk_prob': False}, None),
+  'gpt_oss': ('GptOss', {**QWEN3, 'hidden_size': 16, 'intermediate_size': 10, 'num_hidden_layers': 3,
+                         'num_local_experts': 3, 'num_experts_per_tok': 2, 'sliding_window': 4, 'swiglu_limit': 1.2,
+                         'swiglu_alpha': 1.3, 'rope_parameters': {**YARN, 'truncate': False}}, None),
 }
 KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm', 'lora', 'ia3')
 # The stored members, each for something that no other has, and their adapters.
@@ -141,7 +148,8 @@ KEPT = {
   'llama_yarn': (), 'llama_yarn_mscale': (), 'llama_dynamic': (), 'phi3_mini': (), 'phi4_mini': ('prefix', 'lora'),
   'phi3_long': (), 'granite': ('prompt',), 'olmo2': (), 'olmo3': (), 'ministral3': (),
   'gpt_neox': ('prompt', 'prefix', 'lora', 'ia3'), 'gpt_neox_serial': (), 'phi2': (), 'gptj': (),
-  'opt': ('prompt', 'prefix'), 'opt_after': (), 'bloom': ('prompt', 'prefix'), 'gpt_neo': (), 'umt5': ()}
+  'opt': ('prompt', 'prefix'), 'opt_after': (), 'bloom': ('prompt', 'prefix'), 'gpt_neo': (), 'umt5': (),
+  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': ()}
 
 
 def randomise(model, seed):
@@ -195,7 +203,8 @@ def read_model(folder):
   """Returns a model as users load it: a Mistral with layer types becomes another class."""
   of_t5 = 'd_kv' in json.loads((folder / 'config.json').read_text())
   kind = transformers.AutoModelForSeq2SeqLM if of_t5 else transformers.AutoModelForCausalLM
-  return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation='eager').eval()
+  return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation='eager',
+                              experts_implementation='eager').eval()
 
 
 def rewrite_config(path, how):

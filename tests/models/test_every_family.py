@@ -28,7 +28,8 @@ from prompt_tuning.tuning.scales import Scales
 pytestmark = pytest.mark.slow
 # One of every family that other tests do not pack, mix and serve.
 DECODERS = ('gemma_1', 'smollm3', 'llama_yarn', 'phi4_mini', 'granite', 'olmo2', 'olmo3', 'ministral3', 'gpt_neox',
-            'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo')
+            'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo', 'mixtral', 'qwen3_moe',
+            'gpt_oss')
 each = pytest.mark.parametrize('name', DECODERS)
 random = np.random.default_rng(0)
 
@@ -91,7 +92,8 @@ def test_rows_with_different_prompts_are_as_alone(name):
 @each
 def test_scales_and_low_rank_updates_can_be_merged_into_the_weights(name):
   model, golden = load(name), golden_of(FAMILIES / name)
-  method = LowRank(2, ('.*(query|key|value|out|wi|wi_0|wi_1|wo)/kernel',))
+  dense = 'query|key|value|out' if model.module.config.experts else 'query|key|value|out|wi|wi_0|wi_1|wo'
+  method = LowRank(2, (f'.*({dense})/kernel',))
   tensors = trees.unflatten({path: jnp.asarray(0.2 * random.normal(size=array.shape), jnp.float32) for path, array in
                              trees.flatten(method.initialise(jax.random.key(0), model)).items()})
   scales = trained(Scales(), model, 5).conditioning(model)
@@ -143,7 +145,8 @@ def test_a_written_folder_is_read_by_transformers_with_equal_logits(name, tmp_pa
   golden, inputs, targets = golden_of(FAMILIES / name)
   loading.save_model(load(name), str(tmp_path / 'written'))  # with a vocabulary, whose special tokens are written
   kind = transformers.AutoModelForSeq2SeqLM if targets else transformers.AutoModelForCausalLM
-  theirs = kind.from_pretrained(tmp_path / 'written', dtype=torch.float32, attn_implementation='eager').eval()
+  theirs = kind.from_pretrained(tmp_path / 'written', dtype=torch.float32, attn_implementation='eager',
+                                experts_implementation='eager').eval()
   for b, row in enumerate(inputs):
     given = {'decoder_input_ids': torch.tensor([[0, *targets[b][:-1]]])} if targets else {}
     with torch.no_grad():

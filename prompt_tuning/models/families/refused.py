@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 EXPERTS, RECURRENT = 'a mixture of experts', 'recurrent, convolutional or linear-attention layers'
-LATENT, SINKS = 'keys and values compressed to a latent vector', 'attention sinks'
+LATENT = 'keys and values compressed to a latent vector'
 BY_LAYER = 'embeddings of tokens for each layer'
 ENCODER = "a bidirectional encoder with other layers than BERT's"
 OTHER_DECODER = "an encoder-decoder with other layers than T5's"
@@ -17,13 +17,12 @@ ACTIVATION, SINUSOIDS = 'another activation function', 'sinusoidal positions'
 _MEDIA = ('vision', 'audio', 'speech', 'video', 'image')  # anywhere in a type
 # What a model needs -> the beginnings of its type, or a whole type with a $.
 _BY_TYPE = {
-  EXPERTS: ('afmoe dbrx deepseek dots1 ernie4_5_moe flex_olmo glm4_moe gpt_oss granitemoe hunyuan_v1_moe jetmoe jamba '
-            'kimi llama4 longcat minimax mixtral nllb_moe olmoe phimoe qwen2_moe qwen3_moe qwen3_next qwen3_5_moe '
+  EXPERTS: ('afmoe dbrx deepseek dots1 ernie4_5_moe flex_olmo glm4_moe granitemoe hunyuan_v1_moe jetmoe jamba '
+            'kimi llama4 longcat minimax nllb_moe olmoe phimoe qwen2_moe qwen3_next qwen3_5_moe '
             'qwen3_omni_moe qwen3_vl_moe switch_transformers'),
   RECURRENT: ('bamba falcon_h1 falcon_mamba granitemoehybrid jamba kimi_linear lfm2 mamba minimax nemotron_h '
               'olmo_hybrid qwen3_next qwen3_5 recurrent_gemma rwkv xlstm zamba'),
   LATENT: 'deepseek_v2 deepseek_v3 deepseek_v4 kimi longcat minicpm3 youtu',
-  SINKS: 'gpt_oss',
   BY_LAYER: 'gemma3n gemma4',
   ENCODER: ('albert bert-generation big_bird convbert data2vec-text deberta electra ernie$ ernie_m esm '
             'eurobert flaubert funnel ibert layoutlm longformer luke mega megatron-bert mobilebert modernbert$ mpnet '
@@ -57,7 +56,7 @@ _BY_FIELD = {
 }
 # Beginning of a type -> its nearest family, if their names do not show it.
 _NEAREST = {
-  'mixtral': 'mistral', 'pixtral': 'mistral', 'voxtral': 'mistral', 'falcon': 'gpt_neox', 'mpt': 'bloom',
+  'pixtral': 'mistral', 'voxtral': 'mistral', 'falcon': 'gpt_neox', 'mpt': 'bloom',
   'codegen': 'gptj', 'persimmon': 'gpt_neox', 'biogpt': 'opt', 'xglm': 'opt', 'paligemma': 'gemma2',
   'recurrent_gemma': 'gemma2', 'gemma4': 'gemma3', 't5gemma': 'gemma2', 'olmo': 'olmo2', 'flex_olmo': 'olmo2',
   'longt5': 't5', 'phi': 'phi3', 'codeqwen': 'qwen2', 'openai-gpt': 'gpt2', 'gpt_bigcode': 'gpt2',
