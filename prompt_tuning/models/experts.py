@@ -33,7 +33,7 @@ class Experts(nn.Module):
   def __call__(self, x: Array, dropout: Array | None, *, site: int, scales: Mapping[str, Array] | None = None) -> Array:
     """Returns the sum of the chosen experts' outputs [B, T, D], each multiplied by its share.
 
-    All experts of a position have the same scales. Activations of experts are not dropped.
+    All experts of a position have the same scales. There is no dropout here, see `DecoderConfig`.
     """
     del dropout, site
     config, scales = self.config, scales or {}

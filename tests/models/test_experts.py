@@ -95,3 +95,8 @@ def test_gradients_reach_the_input_through_chosen_experts():
   step = 1e-2 * jax.random.normal(jax.random.key(2), x.shape)
   slope = jnp.vdot(jax.grad(value)(x), step)
   np.testing.assert_allclose(slope, (value(x + step) - value(x - step)) / 2, rtol=2e-2)
+
+
+def test_dropout_of_experts_is_refused():
+  with pytest.raises(ValueError, match=r'dropout_rate=0\.1 cannot be used with a mixture of experts'):
+    dataclasses.replace(loading.load_model(str(FAMILIES / 'mixtral')).module.config, dropout_rate=0.1)
