@@ -300,8 +300,9 @@ def test_slurm_gives_every_process_all_gpus_of_its_host(pod):
   pod.program('srun', '#!/usr/bin/env bash\necho "$JAX_LOCAL_DEVICE_IDS" "$@"\n')
   script = ['bash', str(SCRIPTS / 'slurm.sbatch')]
   environment = {key: value for key, value in pod.environment.items() if not key.startswith(('SLURM', 'JAX_LOCAL'))}
-  done = subprocess.run([*script, 'python3', LENGTHS], env=environment | {'SLURM_GPUS_ON_NODE': '3', 'SLURM_CPUS_PER_TASK': '7'},
-                        capture_output=True, text=True, check=True)
+  given = {'SLURM_GPUS_ON_NODE': '3', 'SLURM_CPUS_PER_TASK': '7'}
+  done = subprocess.run([*script, 'python3', LENGTHS], env=environment | given, capture_output=True, text=True,
+                        check=True)
   assert done.stdout == f'0,1,2 --cpus-per-task=7 --kill-on-bad-exit=1 python3 {LENGTHS}\n'
   done = subprocess.run(script, env=environment, capture_output=True, text=True)
   assert done.returncode == 2
