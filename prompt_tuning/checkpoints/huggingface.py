@@ -173,7 +173,14 @@ def _read_weight_map(folder: str, config: Mapping[str, Any]) -> dict[str, str]:
 
 def _conversion(folder: str, config: Mapping[str, Any]) -> str:
   """Returns the command that writes a folder's arrays, and its tokenizer if it has one, to a new folder."""
-  auto = 'AutoModelForSeq2SeqLM' if 't5' in str(config.get('model_type')) else 'AutoModelForCausalLM'
+  kind, architecture = str(config.get('model_type')), str(next(iter(config.get('architectures') or ()), ''))
+  headed = re.search('For(SequenceClassification|MaskedLM)$', architecture)
+  if headed:
+    auto = f'AutoModelFor{headed[1]}'
+  elif 'bert' in kind:
+    auto = 'AutoModel'
+  else:
+    auto = 'AutoModelForSeq2SeqLM' if 't5' in kind else 'AutoModelForCausalLM'
   names, new = [f'{auto} as M'], f'{os.path.normpath(folder)}-safetensors'
   steps = [f'M.from_pretrained({folder!r}).save_pretrained({new!r})']
   if any(re.match(r'tokenizer|.*\.model$|vocab\.|merges\.', name) for name in os.listdir(folder)):

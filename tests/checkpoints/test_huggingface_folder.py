@@ -131,7 +131,8 @@ def test_pickled_arrays_are_refused_with_a_way_to_convert_them(tmp_path):
 
 
 @pytest.mark.parametrize(('model_type', 'auto'), [
-  ('t5', 'AutoModelForSeq2SeqLM'), ('mt5', 'AutoModelForSeq2SeqLM'), ('llama', 'AutoModelForCausalLM')])
+  ('t5', 'AutoModelForSeq2SeqLM'), ('mt5', 'AutoModelForSeq2SeqLM'), ('llama', 'AutoModelForCausalLM'),
+  ('bert', 'AutoModel')])
 def test_the_command_that_converts_pickles_is_the_familys_and_takes_the_tokenizer_along(tmp_path, model_type, auto):
   (tmp_path / 'config.json').write_text(f'{{"model_type": "{model_type}"}}')
   (tmp_path / 'pytorch_model.bin').write_bytes(b'\x80\x02')
