@@ -1,4 +1,4 @@
-"""Fused arrays, cut in each of the three orders, against arrays that NumPy puts together."""
+"""Fused arrays, cut in each of the four orders, against arrays that NumPy puts together."""
 
 import types
 
@@ -8,8 +8,8 @@ import pytest
 from prompt_tuning.checkpoints.fused import Parts, cuts_in, join
 from prompt_tuning.checkpoints.loading import Rule
 
-SIZES = types.SimpleNamespace(heads=4, kv_heads=2)
 K, D = 3, 5
+SIZES = types.SimpleNamespace(heads=4, kv_heads=2, mlp_dim=4 * K)
 random = np.random.default_rng(0)
 QUERY, KEY, VALUE = (random.normal(size=(heads * K, D)).astype(np.float32) for heads in (4, 2, 2))
 WIDE = [random.normal(size=(4 * K, D)).astype(np.float32) for _ in range(3)]
@@ -32,6 +32,7 @@ class Arrays:
 CASES = {
   '3': (np.concatenate(WIDE), WIDE, True),
   '3:grouped': (np.concatenate([QUERY, KEY, VALUE]), [QUERY, KEY, VALUE], True),
+  '3:alternating': (np.stack(WIDE, axis=1).reshape(-1, D), WIDE, True),
   '3:heads': (BY_HEAD, WIDE, True), '3 columns': (np.concatenate(WIDE).T, [part.T for part in WIDE], False)}
 
 
