@@ -57,7 +57,7 @@ def started(*commands: Sequence[str], devices: int = 1, **environment: str) -> I
     **environment: additional variables.
   """
   environment = {**os.environ, 'PYTHONPATH': f'{HERE.parent}:{HERE.parent.parent}', 'JAX_NUM_CPU_DEVICES': str(devices),
-                 'NPROC': '16', **environment}  # on few cores, several devices wait for one another without threads
+                 'NPROC': '64', **environment}  # on few cores, several devices wait for one another without threads
   with tempfile.TemporaryDirectory() as folder:
     found = []
     try:
