@@ -74,9 +74,8 @@ class Bank:
            scaling: Scalings | None = None) -> tuple[np.ndarray, TokenScores | None]:
     """Generates a token in each slot; returns the ids [B], and with `top` their scores [B]."""
     constant = {name: cache for name, cache in self.caches.items() if name != 'self'}
-    logits, own = _step(self._model.module, self._model.layers, self.caches['self'], constant, newest, draw.active,
-                        scaling)
-    self.caches = {**constant, 'self': own}
+    logits, own = _step(self._model.module, self._model.layers, self.caches, newest, scaling)
+    self.caches = {**constant, 'self': _grown(self.caches['self'], own, newest.lengths['self'], draw.active)}
     ids, scores = _choose(self._model.module, logits, draw, top=top)
     return np.asarray(ids), None if scores is None else jax.tree.map(np.asarray, scores)
 
@@ -126,16 +125,17 @@ def _take(cache: tuple[Any, Any], slots: Array, places: Array) -> KeysValues:
   return taken(cache, slots, places)
 
 
-@functools.partial(jax.jit, static_argnames='module', donate_argnames='cache')
-def _step(module: nn.Module, layers: Params, cache: tuple[Any, Any], constant: Caches, newest: Newest,
-          active: Array, scaling: Scalings | None) -> tuple[Array, Any]:
-  logits, own = next_tokens(module, layers, newest, {**constant, 'self': cache}, scaling)
-  # All reads of the cache come first: else XLA copies the parts whose writing it could begin before.
-  logits, own, cache = jax.lax.optimization_barrier((logits, own, cache))
-  rows = jnp.arange(logits.shape[0])
-  outside = places_in(cache)
-  places = jnp.where(active, newest.lengths['self'], outside)
-  return logits, written(cache, tuple(part[:, :, :, 0] for part in own), rows, places)
+@functools.partial(jax.jit, static_argnames='module')
+def _step(module: nn.Module, layers: Params, caches: Caches, newest: Newest,
+          scaling: Scalings | None) -> tuple[Array, KeysValues]:
+  return next_tokens(module, layers, newest, caches, scaling)
+
+
+# A program of its own: XLA copies some caches of a program that reads them and then writes to them.
+@functools.partial(jax.jit, donate_argnames='cache')
+def _grown(cache: tuple[Any, Any], own: KeysValues, lengths: Array, active: Array) -> tuple[Any, Any]:
+  places = jnp.where(active, lengths, places_in(cache))
+  return written(cache, tuple(part[:, :, :, 0] for part in own), jnp.arange(len(places)), places)
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'top'))

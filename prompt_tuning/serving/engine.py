@@ -167,9 +167,10 @@ class Engine:
   def stats(self) -> Stats:
     """Returns the engine's numbers at this moment."""
     programs = sum(function._cache_size() for function in (
-      banks._step, banks._choose, banks._put, banks._take, banks._resized, packed.read_pack, packed.before))
-    return Stats(self._count, len(self._waiting), self.slots,
-                 len(self.prompts), self.prompts.bytes, self._steps, programs)
+      banks._step, banks._grown, banks._choose, banks._put, banks._take, banks._resized, packed.read_pack,
+      packed.before))
+    return Stats(self._count, len(self._waiting), self.slots, len(self.prompts), self.prompts.bytes, self._steps,
+                 programs)
 
   def drain(self, timeout: float | None = None) -> bool:
     """Refuses new requests, and waits until all others have ended; returns True if they have."""
