@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.types import Array
 
+_MANY_ROWS = 16  # from which XLA's CPU backend sums the values of one query faster than it multiplies matrices
 HIDDEN = -1e10  # added to the logit of a hidden key; finite, so that a row that sees nothing stays finite
 
 
@@ -73,9 +74,18 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
   for block in blocks:
     length = block.keys.shape[2]
     part = weights if len(blocks) == 1 else weights[..., start:start + length]
-    out = out + _product('bhts,bhsk->bhtk', part, block.values)
+    out = out + _sum_of_values(part, block.values)
     start += length
   return out, weights
+
+
+def _sum_of_values(weights: Array, values: Array) -> Array:
+  """Returns the values [B, H, S, K] (or fewer rows or heads), summed with weights [B, H, T, S]."""
+  rows, heads, queries, _ = weights.shape
+  if queries == 1 and rows >= _MANY_ROWS and (rows, heads) == values.shape[:2] and (
+      weights.dtype == values.dtype == jnp.float32 and jax.default_backend() == 'cpu'):
+    return jnp.sum(jnp.swapaxes(weights, 2, 3) * values, axis=2, keepdims=True)
+  return _product('bhts,bhsk->bhtk', weights, values)
 
 
 def _product(formula: str, of_queries: Array, of_block: Array, **options) -> Array:

@@ -76,3 +76,10 @@ def test_logits_are_taken_in_float32_for_half_precision_activations(heads):
   exps = [eqn for eqn in traced.jaxpr.eqns if eqn.primitive.name == 'exp']
   assert attend(query, [Block(keys, values)])[0].dtype == jnp.bfloat16
   assert [eqn.outvars[0].aval.dtype for eqn in exps] == [jnp.float32]
+
+
+def test_one_query_of_many_rows_gets_what_it_gets_among_few():
+  query, keys, values = (jax.random.normal(jax.random.key(i), (20, 2, size, 3)) for i, size in enumerate((1, 5, 5)))
+  many, _ = attend(query, [Block(keys, values)])
+  few = [attend(query[i:i + 4], [Block(keys[i:i + 4], values[i:i + 4])])[0] for i in range(0, 20, 4)]
+  np.testing.assert_allclose(many, np.concatenate(few), atol=1e-6)
