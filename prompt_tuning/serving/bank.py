@@ -73,9 +73,8 @@ class Bank:
   def step(self, newest: Newest, draw: Draw, top: int | None,
            scaling: Scalings | None = None) -> tuple[np.ndarray, TokenScores | None]:
     """Generates a token in each slot; returns the ids [B], and with `top` their scores [B]."""
-    constant = {name: cache for name, cache in self.caches.items() if name != 'self'}
     logits, own = _step(self._model.module, self._model.layers, self.caches, newest, scaling)
-    self.caches = {**constant, 'self': _grown(self.caches['self'], own, newest.lengths['self'], draw.active)}
+    self.caches = {**self.caches, 'self': _grown(self.caches['self'], own, newest.lengths['self'], draw.active)}
     ids, scores = _choose(self._model.module, logits, draw, top=top)
     return np.asarray(ids), None if scores is None else jax.tree.map(np.asarray, scores)
 
