@@ -23,11 +23,12 @@ class Mxfp4:
 
   def __init__(self, reader: Reader):
     self._reader = reader
+    self._known = reader.names()
     self.path = reader.path
 
   def names(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Returns name -> shape and type, without reading the arrays; blocks whose scales do not fit stay as they are."""
-    found = dict(self._reader.names())
+    found = dict(self._known)
     for name in [name for name in found if name.endswith(_BLOCKS)]:
       plain = name.removesuffix(_BLOCKS)
       shape, dtype = found[name]
@@ -39,7 +40,7 @@ class Mxfp4:
 
   def read(self, name: str, part: Part = ...) -> np.ndarray:
     """Returns one array, or a slice of each of its axes."""
-    known = self._reader.names()
+    known = self._known
     if name in known or f'{name}{_BLOCKS}' not in known:
       return self._reader.read(name, part)
     experts, outputs, groups, _ = known[f'{name}{_BLOCKS}'][0]
