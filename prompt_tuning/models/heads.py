@@ -12,9 +12,8 @@ from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.rows.text_layout import HEAD
 from prompt_tuning.types import Batch
-
-HEAD = r'decoder/logits_dense/(kernel|bias)'  # the names of a trained head
 
 
 def with_head(model: LanguageModel, labels: Sequence[str] = (), *, pooling: str = 'cls', problem: str = 'single',

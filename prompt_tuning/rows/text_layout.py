@@ -10,6 +10,8 @@ from prompt_tuning.names import nearest
 from prompt_tuning.rows.assembling import Segment
 from prompt_tuning.rows.layouts import CausalLayout
 
+HEAD = r'decoder/logits_dense/(kernel|bias)'  # the names of a classification head's parameters
+
 
 @dataclasses.dataclass(frozen=True)
 class TextLayout(CausalLayout):

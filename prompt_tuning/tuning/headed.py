@@ -15,12 +15,11 @@ from prompt_tuning import trees
 from prompt_tuning.names import require_number
 from prompt_tuning.rows.conditioning import Conditioning, Frozen
 from prompt_tuning.rows.layouts import Layout
+from prompt_tuning.rows.text_layout import HEAD
 from prompt_tuning.tuning.method import Method, combine
 from prompt_tuning.tuning.multitask import MultitaskPrompt
 from prompt_tuning.tuning.retrained import Retrained
 from prompt_tuning.types import Array, Flat, Params
-
-HEAD = r'decoder/logits_dense/(kernel|bias)'
 
 
 @dataclasses.dataclass(frozen=True)
