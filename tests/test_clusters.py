@@ -86,11 +86,11 @@ def test_what_cannot_be_judged_is_a_clear_error(change, message):
 def test_principal_components_keep_the_variance_and_name_their_share():
   points = np.random.default_rng(0).normal(size=(30, 3)) * [5.0, 2.0, 0.5]
   turned = points @ np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0] + 7
-  found, shares = reports._components(turned)
+  found, shares = reports.principal_components(turned)
   variance = np.linalg.eigvalsh(np.cov(points.T))[::-1]
   np.testing.assert_allclose(found.var(0, ddof=1), variance[:2])
   np.testing.assert_allclose(shares, 100 * variance[:2] / variance.sum())
-  np.testing.assert_allclose(reports._components(np.ones((3, 4)))[1], 0)
+  np.testing.assert_allclose(reports.principal_components(np.ones((3, 4)))[1], 0)
 
 
 def test_the_scatter_is_a_picture_of_both_sides(tmp_path):

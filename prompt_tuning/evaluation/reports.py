@@ -248,7 +248,7 @@ def scatter(before: Any, after: Any, labels: Sequence[Any], path: str, *, title:
   figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), layout='constrained')
   names = np.unique(labels)
   for axis, rows, side in zip(axes, (before, after), ('before tuning', 'after tuning'), strict=True):
-    points, shares = _components(rows)
+    points, shares = principal_components(rows)
     for i, name in enumerate(names):
       axis.scatter(*points[labels == name].T, s=22, alpha=0.7, linewidths=0, color=f'C{i % 10}',
                    marker='os^Dv*'[i % 6], label=str(name))
@@ -260,7 +260,7 @@ def scatter(before: Any, after: Any, labels: Sequence[Any], path: str, *, title:
   return _saved(figure, path)
 
 
-def _components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def principal_components(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns rows [N, D] along their first two principal components [N, 2], and the variance share of each in %."""
   left, sizes, _ = np.linalg.svd(rows - rows.mean(0), full_matrices=False)
   points, squares = np.zeros((len(rows), 2)), np.zeros(2)

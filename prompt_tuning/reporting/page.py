@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import importlib.resources
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import jinja2
 import numpy as np
 
 from prompt_tuning import __version__
+from prompt_tuning.evaluation.reports import principal_components
 from prompt_tuning.evaluation.similarities import similarities
 from prompt_tuning.names import printable
 from prompt_tuning.reporting import charts
@@ -118,13 +120,12 @@ def components(folders: Sequence[Folder], of_model: Sequence[OfModel]) -> str | 
             if (prompt := _prompts([each]).get(each.name)) is not None and not isinstance(model.start, str)}
   if sum(map(len, ends.values())) < 3 or len({array.shape[1] for array in ends.values()}) > 1:
     return None
-  every = np.concatenate([*ends.values(), *starts.values()])
-  centre = every.mean(0)
-  _, sizes, axes = np.linalg.svd(every - centre, full_matrices=False)
-  shares = 100 * sizes**2 / max(np.sum(sizes**2), 1e-300)
-  placed = lambda arrays: {name: ((array - centre) @ axes[:2].T).tolist() for name, array in arrays.items()}
+  points, shares = principal_components(np.concatenate([*ends.values(), *starts.values()]))
+  rows = iter(points.tolist())  # in the order in which they were joined
+  placed_ends, placed_starts = ({name: list(itertools.islice(rows, len(array))) for name, array in arrays.items()}
+                                for arrays in (ends, starts))
   every_run = {each.name: [] for each in folders}  # a run without a prompt keeps its colour
-  return charts.scatter(every_run | placed(ends), hollow=placed(starts),
+  return charts.scatter(every_run | placed_ends, hollow=placed_starts,
                         x=f'first component ({shares[0]:.0f} % of the variance)',
                         y=f'second ({shares[1]:.0f} %)')
 
