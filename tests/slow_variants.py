@@ -107,7 +107,7 @@ VARIANTS = (
   'scripts/test_tpu_pod.py::test_a_second_run_waits',
   'scripts/test_tpu_pod.py::test_logs_show',
   'scripts/test_tpu_pod.py::test_stop_waits',
-  'scripts/test_tpu_pod.py::test_the_jobset_starts_a_run_again_that_was_evicted',
+  'scripts/test_recipes.py::test_the_jobset_starts_a_run_again_that_was_evicted',
   'serving/test_engine.py::test_a_full_queue_refuses_and_recovers[T5',
   'serving/test_engine.py::test_a_prompt_without_room_for_an_answer_is_refused_and_messages_add_up[T5',
   'serving/test_engine.py::test_a_stop_text_ends_an_answer_and_no_part_of_it_gets_out[T5',
