@@ -15,13 +15,14 @@ from prompt_tuning.data import tasks
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation.ensembles import evaluate_trained
-from prompt_tuning.evaluation.predictions import conditioned
+from prompt_tuning.evaluation.predictions import conditioned, label_answers
 from prompt_tuning.evaluation.sources import Source, rank
 from prompt_tuning.losses import make_loss
 from prompt_tuning.models import heads
 from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_known, require_number
+from prompt_tuning.runs import heading
 from prompt_tuning.runs.given import Examples, as_task, as_trained
 from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop, many
@@ -30,7 +31,6 @@ from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.running import MemberRun
 from prompt_tuning.training.schedules import create_schedule
 from prompt_tuning.tuning import rates
-from prompt_tuning.tuning.headed import Headed
 from prompt_tuning.tuning.method import Method
 
 _WHOLE = ('loss', 'microbatches', 'saving', 'log_period')  # what runs share that are trained together
@@ -161,10 +161,9 @@ def _arguments(model: LanguageModel, examples: Examples, *, method: Method | Non
     rows = model.embeddings()
     method = prompts.PromptTuning(prompts.Prompt(
       prompt_length or 20, prompts.from_sample_of_embeddings(rows, min(5000, len(rows)))))
-  if head:
-    method = method if isinstance(method, Headed) else Headed(method, head)
-    if (loss := {'multi': 'several_labels', 'regression': 'squared_error'}.get(head['problem'])):
-      settings.setdefault('loss', make_loss(loss, {}))
+  method = heading.method(method, model)
+  if head and head['problem'] != 'single':
+    settings.setdefault('loss', make_loss(heading.LOSSES[head['problem']], {}))
   if lengths is None:
     lengths, buckets = measure(model, task, 'train')
     if buckets is not None and not settings.get('packed'):
@@ -238,13 +237,9 @@ def classify(model: LanguageModel, texts: Sequence[str], prompt: Any = None, *,
   heads.require_head(model)
   require_number('batch_size', batch_size, least=1, whole=True)
   conditioning, layout = conditioned(model, as_trained(prompt, model))
-  found = []
   batches = eval_batches([{'inputs': text} for text in texts], model.vocabulary, layout, batch_size=batch_size)
-  for batch, examples in batches.questions():
-    for values in heads.outputs(model, batch, conditioning)[:len(examples)]:
-      label, scores = heads.predicted(model, values)
-      found.append({'label': label, 'scores': scores})
-  return found
+  return [{'label': label, 'scores': scores}
+          for label, scores in label_answers(model, conditioning, batches.questions())]
 
 
 @typed

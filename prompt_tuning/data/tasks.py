@@ -184,6 +184,12 @@ def add(task: Task | Mixture) -> Task | Mixture:
   return task
 
 
+def with_metrics(task: Task, metrics: Sequence[Metric]) -> Task:
+  """Returns a task with other metrics; those of files are made of other arguments than their fields."""
+  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(Task)}
+  return Task(**{**fields, 'metrics': tuple(metrics)})
+
+
 def unique_names(tasks: Sequence[Task]) -> list[str]:
   """Returns the tasks' names; those of several tasks are numbered, as in `reviews.jsonl-1`."""
   return _numbered([task.name for task in tasks])

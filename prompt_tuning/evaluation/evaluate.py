@@ -16,11 +16,18 @@ from prompt_tuning.data.head_metrics import METRICS
 from prompt_tuning.data.metrics import accuracy
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
 from prompt_tuning.data.target_checks import require_labels_of_head
-from prompt_tuning.data.tasks import Mixture, Task
+from prompt_tuning.data.tasks import Mixture, Task, with_metrics
 from prompt_tuning.data.vocabulary import until_end
 from prompt_tuning.decoding.samplers import Sampler
 from prompt_tuning.devices import multihost, sharding
-from prompt_tuning.evaluation.predictions import generate_answers, readable, score_targets, text_of, write_lines
+from prompt_tuning.evaluation.predictions import (
+  generate_answers,
+  label_answers,
+  readable,
+  score_targets,
+  text_of,
+  write_lines,
+)
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss, averages
@@ -218,18 +225,14 @@ def _of_head(task: Task, head: Mapping[str, Any], ranked: Ranked | None) -> Task
     raise ValueError(f'The task {task.name} ranks or scores texts, but a model with a classification head predicts '
                      'labels. Leave out the words to rank and metrics of scores.')
   of_problem = METRICS[head['problem']]
-  metrics = tuple(of_problem if metric is accuracy else metric for metric in task.metrics or (accuracy,))
-  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(Task)}
-  return Task(**{**fields, 'metrics': metrics})
+  return with_metrics(task, [of_problem if metric is accuracy else metric for metric in task.metrics or (accuracy,)])
 
 
 def _classify(model: LanguageModel, conditioning: Conditioning, batches: EvalBatches, lines: list[dict[str, Any]],
               task: Task) -> None:
   """Adds the predictions of the model's head to the lines, with the score of each label."""
-  found = (values for batch, examples in batches
-           for values in heads.outputs(model, batch, conditioning)[:len(examples)])
-  for example, line, values in zip(batches.examples, lines, found, strict=True):
-    line['output'], line['scores'] = heads.predicted(model, values)
+  found = label_answers(model, conditioning, batches)
+  for example, line, (line['output'], line['scores']) in zip(batches.examples, lines, found, strict=True):
     line['prediction'] = task.value(line['output'], example, is_target=False)
     line['confidence'] = max(line['scores'].values())
 

@@ -1,7 +1,7 @@
 """Predictions for whole files: generated texts, scores, and the lines of output files."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from prompt_tuning.data.pipeline import EvalBatches, eval_batches
-from prompt_tuning.data.tasks import RESERVED, columns_of
+from prompt_tuning.data.tasks import RESERVED, Example, columns_of
 from prompt_tuning.decoding.samplers import Sampler
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.ranking import Ranked, rank
@@ -22,6 +22,7 @@ from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.generation import generate
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.types import Batch
 
 
 def conditioned(model: LanguageModel, trained: Trained | Ensemble, task: str | None = None) -> tuple[Conditioning, Any]:
@@ -107,10 +108,17 @@ def _of_head(model: LanguageModel, conditioning: Conditioning, batches: EvalBatc
   if ranked is not None:
     raise ValueError('label_words cannot be used with a classification head, which predicts its own labels. Leave them '
                      'out.')
-  for batch, examples in batches.questions():
-    for example, values in zip(examples, heads.outputs(model, batch, conditioning), strict=False):
-      label, scores = heads.predicted(model, values)
-      yield {'inputs': readable(example, model.vocabulary), 'prediction': label, 'scores': scores}
+  found = label_answers(model, conditioning, batches.questions())
+  for example, (label, scores) in zip(batches.examples, found, strict=True):
+    yield {'inputs': readable(example, model.vocabulary), 'prediction': label, 'scores': scores}
+
+
+def label_answers(model: LanguageModel, conditioning: Conditioning,
+                  batches: Iterable[tuple[Batch, Sequence[Example]]]) -> Iterator[tuple[str, dict[str, float]]]:
+  """Yields for each example the label, or number, that the model's head predicts, and the score of each label."""
+  for batch, examples in batches:
+    for values in heads.outputs(model, batch, conditioning)[:len(examples)]:
+      yield heads.predicted(model, values)
 
 
 def json_line(line: Mapping[str, Any], number: int) -> str:

@@ -1,6 +1,5 @@
 """What only the frozen model can tell of a run: examples, nearest words, how far vectors moved, attention."""
 
-import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from prompt_tuning.data.class_metrics import ClassReport, class_report, ece
 from prompt_tuning.data.metric_values import normal
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.data.registry import import_module
-from prompt_tuning.data.tasks import Task, short_names
+from prompt_tuning.data.tasks import Task, short_names, with_metrics
 from prompt_tuning.evaluation.ensembles import evaluate_trained
 from prompt_tuning.evaluation.nearest_words import nearest_words
 from prompt_tuning.evaluation.predictions import conditioned
@@ -27,9 +26,6 @@ from prompt_tuning.training.run_files import started_from
 
 _LABELS = 30  # so many different targets are classes
 _ATTENDING = 16  # examples whose attention is averaged
-# What determines the frozen model of a run.
-_OF_MODEL = ('model', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers', 'rotary_length', 'dtype',
-             'activation_dtype', 'attention', 'imports')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +100,7 @@ def read(folder: Folder, *, model: str | None, examples: int, models: dict[str, 
     described = EvalRun.after(folder.path, given)
     for module in described.imports:
       import_module(module)
-    key = repr({name: getattr(described, name) for name in _OF_MODEL})
+    key = model_of(described)
     if key not in models:
       models[key] = training.read_model(described)
     frozen = models[key]
@@ -119,6 +115,12 @@ def read(folder: Folder, *, model: str | None, examples: int, models: dict[str, 
                   if frozen.vocabulary else 'The model has no vocabulary.'),
     start=_or_why(lambda: _start(folder, frozen, model)),
     weights=sum(array.nbytes for array in jax.tree.leaves(frozen.params)))
+
+
+def model_of(described: EvalRun) -> str:
+  """Returns a text that is the same for runs with the same frozen model."""
+  return repr({name: getattr(described, name) for name, field in EvalRun.settings().items()
+               if field.metadata['group'] == 'model' or name in ('attention', 'imports')})
 
 
 def _or_why(make: Callable[[], Any]) -> Any:
@@ -144,11 +146,10 @@ _confidence.needs_confidence = True
 
 def _examine(task: Task, name: str, described: EvalRun, model: Any, trained: Trained) -> Examined:
   lengths = objects.lengths_given(described)
-  asking = copy.copy(task)  # some tasks are made of other arguments than their fields
-  object.__setattr__(asking, 'metrics', (*task.metrics, _confidence))
   result = evaluate_trained(
-    model, trained, asking, sampler=objects.sampler(described), split=described.split, lengths=lengths,
-    batch_size=described.batch_size, num_examples=described.examples, seed=described.seed or 0)
+    model, trained, with_metrics(task, (*task.metrics, _confidence)), sampler=objects.sampler(described),
+    split=described.split, lengths=lengths, batch_size=described.batch_size,
+    num_examples=described.examples, seed=described.seed or 0)
   lines = [Line(_text(line['input']), _text(line['target']), _text(line['prediction']), line.get('confidence'),
                 _is_right(line['target'], line['prediction'])) for line in result.lines]
   classes = _or_why(lambda: _classes(result.lines))

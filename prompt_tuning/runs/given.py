@@ -1,6 +1,5 @@
 """Examples and prompts in the forms in which Python code gives them, and the task and tensors that they stand for."""
 
-import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -61,8 +60,7 @@ def _with_metrics(task: tasks.Task | tasks.Mixture, functions: tuple[Any, ...]) 
   """Returns a task with other metrics."""
   if isinstance(task, tasks.Mixture):
     return tasks.Mixture(task.name, tuple(_with_metrics(part, functions) for part in task.tasks), task.rates)
-  fields = {field.name: getattr(task, field.name) for field in dataclasses.fields(tasks.Task)}
-  return tasks.Task(**{**fields, 'metrics': functions})
+  return tasks.with_metrics(task, functions)
 
 
 def as_trained(prompt: Any, model: LanguageModel) -> saved.Trained:

@@ -73,7 +73,7 @@ def complete(run: Run, model: LanguageModel) -> Run:
 def method(made: Method, model: LanguageModel) -> Method:
   """Returns a method that trains the head of the model too, if the model has one."""
   head = heads.described(model)
-  return Headed(made, head) if head else made
+  return Headed(made, head) if head and not isinstance(made, Headed) else made
 
 
 def loss(chosen: Choice, model: LanguageModel) -> Choice:

@@ -160,3 +160,11 @@ def test_a_prompt_of_python_without_run_toml_still_has_curves_and_similarities(r
   text = (tmp_path / 'x.html').read_text()
   assert 'Left out: The folder has no run.toml' in text
   assert text.count('>1.00') == 8  # two tables of two equal prompts
+
+
+def test_runs_with_other_heads_have_other_models_and_those_with_other_data_the_same():
+  plain = of_model.EvalRun(model='bert', data='a.jsonl')
+  assert of_model.model_of(plain) == of_model.model_of(of_model.EvalRun(model='bert', data='b.jsonl', batch_size=4))
+  changed = [of_model.EvalRun(model='bert', data='a.jsonl', **each) for each in (
+    {'head': 'cls'}, {'head': 'mean'}, {'head': 'mean', 'problem': 'regression'}, {'dtype': 'bfloat16'})]
+  assert len({of_model.model_of(each) for each in (plain, *changed)}) == 5
