@@ -31,8 +31,9 @@ from prompt_tuning.distilling.phases import SCORES
 from prompt_tuning.evaluation.saved import Trained, load_trained
 from prompt_tuning.losses import Loss, cross_entropy
 from prompt_tuning.models import loading
-from prompt_tuning.models.new_models import gpt2
+from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.parameters import merged
+from prompt_tuning.models.positions import Rotary
 from prompt_tuning.runs.distilling import LOSS
 from prompt_tuning.training.loop import Evaluations
 from prompt_tuning.training.optimizers import AdamW
@@ -50,7 +51,7 @@ NOT_EVALUATED = Evaluations(examples=0, loss_steps=0)
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--folder', help='where the pretrained model is kept; by default a temporary folder')
-  parser.add_argument('--pretraining_steps', type=int, default=8000)
+  parser.add_argument('--pretraining_steps', type=int, default=4000)
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--lengths', type=int, nargs='+', default=[2, 4, 8], help='of cartridges')
   parser.add_argument('--steps', type=int, default=1000, help='of training a cartridge')
@@ -68,8 +69,7 @@ def main() -> None:
 def pretrained(folder: pathlib.Path, width: int, steps: int) -> pt.LanguageModel:
   """Returns the GPT of a folder, which is pretrained if it is not there."""
   if not (folder / 'config.json').exists():
-    config = gpt2(vocab_size=VOCABULARY.size, width=width, heads=4, layers=2, position_count=128)
-    model = loading.random_model(config, vocabulary=VOCABULARY)
+    model = loading.random_model(small(width), vocabulary=VOCABULARY)
     rate = create_schedule('linear_warmup * linear_decay', 2e-3, warmup_steps=min(200, steps // 2), total_steps=steps)
     began = time.perf_counter()
     run = str(folder.parent / 'pretraining')
@@ -80,6 +80,14 @@ def pretrained(folder: pathlib.Path, width: int, steps: int) -> pt.LanguageModel
     print(f'Pretrained: {steps} steps in {time.perf_counter() - began:.0f} s')
     loading.save_model(model, str(folder), params=merged(model.params, load_trained(run).conditioning(model)))
   return loading.load_model(str(folder), vocabulary=VOCABULARY)
+
+
+def small(width: int) -> DecoderConfig:
+  """Returns the shape of a small Llama: with rotary positions, looking back by one token is soon learnt."""
+  layers, heads = 2, 4
+  return DecoderConfig(vocab_size=VOCABULARY.size, width=width, heads=heads, kv_heads=heads, head_dim=width // heads,
+                       layers=layers, mlp_dim=2 * width, mlp_activations=('silu', 'linear'), tied=True,
+                       query_scale=(width // heads)**-0.5, rotary=(Rotary(base=1000.0),) * layers, initial_scale=0.02)
 
 
 def of_values(logits, targets, weights):
