@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from prompt_tuning.data import files
 from prompt_tuning.data.vocabulary import require_whole
@@ -15,9 +16,9 @@ from prompt_tuning.decoding.samplers import Greedy, Sampler, Sampling
 from prompt_tuning.distilling.reading import Reading, Text, pieces
 from prompt_tuning.distilling.settings import Study
 from prompt_tuning.models.language_model import LanguageModel
-from prompt_tuning.names import require_known
 
 Row = dict[str, Any]  # 'question', 'seed', 'part' (of the document), and 'answer' if it is given
+_COLUMNS = ('question', 'answer')
 INSTRUCTIONS = (
   'Ask a question about a detail of the text above.',
   'Ask for a summary of the text above, or of a part of it.',
@@ -40,15 +41,19 @@ def given(questions: Any, seed: int) -> list[Row]:
   """
   if isinstance(questions, list | tuple) and all(isinstance(each, str) for each in questions):
     questions = [{'question': each} for each in questions]
-  rows = []
+  rows, unread = [], set()
   for where, columns in files.read_rows(questions):
     if columns.keys() == {'inputs', 'targets'}:  # a pair
       columns = {'question': columns['inputs'], 'answer': columns['targets']}
-    require_known(columns, ('question', 'answer'), f'{where}: the row', 'column')
-    found = {name: _text(f'{where}: {name}', value) for name, value in columns.items() if not _is_empty(value)}
+    found = {name: _text(f'{where}: {name}', columns[name]) for name in _COLUMNS if not _is_empty(columns.get(name))}
     if 'question' not in found:
-      raise ValueError(f'{where}: there is no question. Write {{"question": "…"}}, with "answer" if it is known.')
+      raise ValueError(f'{where}: there is no question, but {", ".join(columns) or "nothing"}. Write '
+                       '{"question": "…"}, with "answer" if it is known.')
+    unread |= columns.keys() - set(_COLUMNS)
     rows.append({**found, 'seed': seed_of(seed, len(rows))})
+  if unread:
+    logging.warning('Of the questions, the columns %s are not read: only %s are.', ', '.join(sorted(unread)),
+                    ' and '.join(_COLUMNS))
   if len(rows) < 2:
     raise ValueError(f'There is only {len(rows)} question, expected two or more: one of them is kept for evaluation. '
                      'Give further questions.')

@@ -86,6 +86,12 @@ def test_a_document_that_was_distilled_is_not_studied_again(causal, distilled):
   np.testing.assert_array_equal(again.tensors[KEYS], trained.tensors[KEYS])
 
 
+def test_other_columns_of_questions_are_named_and_not_read(caplog):
+  found = questions.given([{'question': 'Where?', 'id': 3}, {'question': 'When?', 'answer': 'At 4.', 'source': 'x'}], 0)
+  assert [(row['question'], row.get('answer')) for row in found] == [('Where?', None), ('When?', 'At 4.')]
+  assert 'the columns id, source are not read' in caplog.text
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
   ({'document': [*DOCUMENT, 6]}, r"something else \(document: '5 9 3.* there, '5 9 3 .*10 tokens.* here\). Choose"),
   ({'questions': QUESTIONS[:3]}, 'something else .questions: '),
@@ -230,7 +236,7 @@ def test_a_document_longer_than_the_window_is_studied_in_parts_with_a_warning(ca
   ({'first': 'last'}, "first='last' cannot be used"),
   ({'questions': [([7], [8])]}, 'only 1 question, expected two or more'),
   ({'questions': [{'question': ''}, {'question': 'x'}]}, 'there is no question'),
-  ({'questions': [{'text': 'x'}]}, "has no column 'text'"),
+  ({'questions': [{'text': 'x'}]}, 'there is no question, but text'),
   ({'questions': [{'question': 4.5}, {'question': 'x'}]}, 'question is 4.5, expected a text or token ids'),
   ({'questions': [([7] * 27, [8]), ([7], [8])]}, r'Question 0 .* take 30 tokens, which leaves no room .* 30 tokens'),
   ({'study': pt.Study(top=40)}, 'top=40 cannot be used'),
