@@ -4,7 +4,7 @@ import dataclasses
 
 from prompt_tuning.models.decoder_config import DecoderConfig
 
-POOLINGS = ('cls', 'mean')
+POOLINGS = ('cls', 'mean', 'all')
 PROBLEMS = ('single', 'multi', 'regression')
 
 
@@ -16,8 +16,11 @@ class EncoderConfig(DecoderConfig):
 
   Attributes:
     token_types: rows of the table of token types; every token has the first; 0 means no table.
-    pooling: what the head reads: 'cls', the output at the first position of a row, or 'mean', the mean over its tokens.
-    pooler: activation of a dense layer before the head ('tanh', 'relu'); '' means no such layer.
+    pooling: what the head reads: 'cls', the output at the first position of a row; 'mean', the mean over its tokens; or
+      'all', the mean over tokens and prompt, as in PEFT's models with such a head.
+    pooler: activation of a dense layer before the head, 'tanh' or one of an MLP; '' means no such layer.
+    pooler_norm: a norm follows it (ModernBERT).
+    pooler_bias: it has a bias.
     labels: the names of the head's outputs.
     problem: 'single' (one of the labels), 'multi' (any number of them) or 'regression' (a number).
     kind: a description for messages.
@@ -29,6 +32,8 @@ class EncoderConfig(DecoderConfig):
   token_types: int = 0
   pooling: str = 'cls'
   pooler: str = ''
+  pooler_norm: bool = False
+  pooler_bias: bool = True
   labels: tuple[str, ...] = ()
   problem: str = 'single'
   kind = 'an encoder-only model'

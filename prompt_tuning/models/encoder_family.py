@@ -26,19 +26,21 @@ class EncoderFamily(Family):
   """A family of encoder-only models.
 
   Attributes:
-    pooler_activation: of the dense layer before the head, if a folder has that layer.
+    pooler_activation: of the dense layer before the head, if a folder has that layer and `read` returns no other.
+    poolings: what the heads of transformers' class can read.
   """
 
   module: Any = EncoderOnly
   pooler_activation: str = 'tanh'
+  poolings: tuple[str, ...] = ('cls',)
 
   def read_config(self, stored: Mapping[str, Any], names: Iterable[str], path: str) -> Any:
     """Returns the config of a Hugging Face folder, with its head if the folder holds one; see `Family.read_config`."""
     names = set(names)
     known = {name: value for name, value in stored.items() if name != 'tie_word_embeddings'}  # of masked words' head
     config = super().read_config(known, names, path)
-    pooler = '' if names.isdisjoint(self.their_names('pooler/kernel')) else self.pooler_activation
-    config = dataclasses.replace(config, pooler=pooler)
+    pooled = not names.isdisjoint(self.their_names('pooler/kernel'))
+    config = dataclasses.replace(config, pooler=config.pooler or self.pooler_activation if pooled else '')
     if config.tied:
       return config
     file = f'{path}/config.json'
@@ -67,10 +69,11 @@ class EncoderFamily(Family):
     written = super().write_config(config)
     if not config.classes:
       return written | {'architectures': [self.architecture.removesuffix('ForSequenceClassification') + 'Model']}
-    if config.pooling != 'cls' or config.pooler != self.pooler_activation:
-      raise ValueError(f'{self.architecture} has a dense layer on the first position before its head; this head reads '
-                       f'{config.pooling}{"" if config.pooler else " without such a layer"}. Save the run, or the '
-                       'model without the head.')
+    if config.pooling not in self.poolings or not config.pooler:
+      raise ValueError(f'{self.architecture} has a dense layer before its head, which reads '
+                       f'{" or ".join(self.poolings)}; this head reads {config.pooling}'
+                       f'{"" if config.pooler else " without such a layer"}. Save the run, or the model without the '
+                       'head.')
     problem = next(theirs for theirs, ours in _PROBLEMS.items() if ours == config.problem)
     labels = config.labels or tuple(f'LABEL_{i}' for i in range(config.classes))
     return written | {'id2label': {str(i): label for i, label in enumerate(labels)},

@@ -6,21 +6,22 @@ Names call their one stack `decoder`, like that of every model with one stack.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.models import dense
 from prompt_tuning.models.abilities import require_writing
+from prompt_tuning.models.activations import ACTIVATIONS
 from prompt_tuning.models.decoder_only import DecoderOnly
 from prompt_tuning.models.encoder_config import EncoderConfig
 from prompt_tuning.models.fronts import Front
+from prompt_tuning.models.layers import norm
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.rows.text_layout import TextLayout
 from prompt_tuning.types import Array, Batch
 
-POOLERS = {'tanh': jnp.tanh, 'relu': jax.nn.relu}
+POOLERS = {**ACTIVATIONS, 'tanh': jnp.tanh}
 
 
 class EncoderOnly(DecoderOnly):
@@ -41,7 +42,9 @@ class EncoderOnly(DecoderOnly):
       self.type_embedder = nn.Embed(config.token_types, config.width, dtype=config.dtype,
                                     embedding_init=nn.initializers.normal(0.02))
     if config.pooler:
-      self.pooler = dense.Dense(config.width, dtype=config.dtype)
+      self.pooler = dense.Dense(config.width, use_bias=config.pooler_bias, dtype=config.dtype)
+      if config.pooler_norm:
+        self.pooler_norm = norm(config)
 
   def layout(self, asked: Layout) -> TextLayout:
     """Returns the layout of this model's examples.
@@ -74,6 +77,8 @@ class EncoderOnly(DecoderOnly):
     config = self.config
     if config.pooler:
       x = POOLERS[config.pooler](self.pooler(x))
+      if config.pooler_norm:
+        x = self.pooler_norm(x)
     if config.classes:
       return self.decoder.logits(x)
     if self.is_initializing():
@@ -84,8 +89,8 @@ class EncoderOnly(DecoderOnly):
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
             collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     x, own, fronts, positions = super()._read(batch, conditioning, dropout, collect=collect)
-    if self.config.classes and self.config.pooling == 'mean':
-      x = _means(x, batch['decoder'])
+    if self.config.classes and self.config.pooling != 'cls':
+      x = _means(x, batch['decoder'], prompts=self.config.pooling == 'all')
     return x, own, fronts, positions
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
@@ -94,11 +99,11 @@ class EncoderOnly(DecoderOnly):
     require_writing(self, 'generate, score or rank texts')
 
 
-def _means(x: Array, layout: Batch) -> Array:
-  """Returns [B, T, D]: at every position, the mean over the tokens of its segment; prompts do not count."""
+def _means(x: Array, layout: Batch, *, prompts: bool) -> Array:
+  """Returns [B, T, D]: at every position, the mean over the tokens of its segment, and over its prompt if asked."""
   segments = layout['segments']
   counted = segments > 0
-  if 'prompt_slots' in layout:
+  if 'prompt_slots' in layout and not prompts:
     counted &= layout['prompt_slots'] < 0
   same = ((segments[:, :, None] == segments[:, None, :]) & counted[:, None, :]).astype(x.dtype)
   return same @ x / jnp.maximum(same.sum(-1, keepdims=True), 1)

@@ -20,13 +20,14 @@ def with_head(model: LanguageModel, labels: Sequence[str] = (), *, pooling: str 
               seed: int = 0) -> LanguageModel:
   """Returns an encoder-only model with a new linear classification head, which training with any method trains too.
 
-  A head that the model has is replaced; of it, only the dense layer before the output stays, with pooling='cls'.
+  A head that the model has is replaced; of it, only the dense layer before the output stays, if the family's heads
+  have it: BERT's with pooling='cls', ModernBERT's with both.
 
   Args:
     model: the model.
     labels: the names of the head's outputs; none for a regression, whose one output is a number.
     pooling: what the head reads: 'cls', the output at the first position of a row (as BERT's heads do, through the
-      model's pooler if it has one), or 'mean', the mean over the tokens.
+      model's pooler if it has one), 'mean', the mean over the tokens, or 'all', that over tokens and prompt.
     problem: 'single' (a text has one of the labels), 'multi' (any number of them) or 'regression' (a number).
     seed: of the head's first values.
 
@@ -43,9 +44,10 @@ def with_head(model: LanguageModel, labels: Sequence[str] = (), *, pooling: str 
       'none' if problem == 'regression' else f'{least} or more different labels') + '.')
   if problem == 'multi' and any(',' in label for label in labels):
     raise ValueError('A label has a comma, which separates the labels of a text with problem=multi. Rename it.')
+  given = model.module.config
   config = dataclasses.replace(
-    model.module.config, tied=False, classes=len(labels), labels=labels, pooling=pooling, problem=problem,
-    pooler=model.module.config.pooler if pooling == 'cls' else '')
+    given, tied=False, classes=len(labels), labels=labels, pooling=pooling, problem=problem,
+    pooler=given.pooler if pooling == 'cls' or given.pooler_norm else '')
   fresh = random_model(config, seed=seed)
   frozen = trees.flatten(model.params)
   params = {name: array if trees.matches(name, (HEAD,)) else frozen[name]

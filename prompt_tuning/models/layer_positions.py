@@ -62,9 +62,13 @@ def query_factor(config: StackConfig, positions: Array | None) -> Array | float:
   return config.query_scale * grown[:, None, :, None]
 
 
-def window_bias(layer: Mapping[str, Array], queries: Array | None, keys: Array | None) -> tuple[Array, ...]:
-  """Returns the bias that hides keys outside the layer's window; keys without positions are always visible."""
+def window_bias(layer: Mapping[str, Array], queries: Array | None, keys: Array | None, *,
+                causal: bool) -> tuple[Array, ...]:
+  """Returns the bias that hides keys outside the layer's window; keys without positions are always visible.
+
+  A window of a causal layer ends before the query, that of another layer has the query in its middle.
+  """
   if 'window' not in layer or keys is None:
     return ()
   distance = jnp.atleast_2d(queries)[:, :, None] - jnp.atleast_2d(keys)[:, None, :]
-  return (hide(distance < layer['window'])[:, None],)
+  return (hide((distance if causal else jnp.abs(distance)) < layer['window'])[:, None],)

@@ -1,5 +1,6 @@
 """One layer of the stack."""
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ class RMSNorm(nn.Module):
 def norm(config: StackConfig, name: str | None = None) -> nn.Module:
   """Returns a norm of the stack's kind."""
   if config.norm == 'layer':
-    return nn.LayerNorm(config.norm_epsilon, dtype=config.dtype, name=name)
+    return nn.LayerNorm(config.norm_epsilon, dtype=config.dtype, use_bias=config.norm_bias, name=name)
   return RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset, name=name)
 
 
@@ -189,14 +190,17 @@ class Layer(nn.Module):
     x = checkpoint_name(x if scanned.inputs is None else scanned.inputs, 'attention_input')
     attention = Attention(config, name=name)
     normed = before(x, name)
+    if config.plain_start:
+      normed = jnp.where(layer['number'] == 0, x, normed)
     turn = turns(layer, around.positions)
     own = attention.keys_values(normed, turn, scales=scales)
-    blocks = [Block(*front, (*biases, *window_bias(layer, around.positions, positions)))
+    window = functools.partial(window_bias, layer, around.positions, causal=config.causal)
+    blocks = [Block(*front, (*biases, *window(positions)))
               for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
                                                   strict=True)]
-    window = window_bias(layer, around.positions, around.positions)
-    alone = around.segments is not None and not window and not config.relative_buckets and not config.linear_biases
-    blocks.append(Block(*own, (*around.biases, *window), (around.segments,) * 2 if alone else None, config.causal))
+    near = window(around.positions)
+    alone = around.segments is not None and not near and not config.relative_buckets and not config.linear_biases
+    blocks.append(Block(*own, (*around.biases, *near), (around.segments,) * 2 if alone else None, config.causal))
     attended = attention(normed, blocks, keys, site=next(site), turn=turn, scales=scales,
                          factor=query_factor(config, around.positions))
     read, x = x, residual(x, attended, name)

@@ -44,13 +44,16 @@ class StackConfig:
     sinks: each head has a logit for attending to nothing (gpt-oss).
     causal: a position sees only itself and earlier positions.
     cross: each layer also attends to a memory (a decoder that reads an encoder).
-    norm: 'rms', or 'layer' (LayerNorm with a bias).
+    norm: 'rms', or 'layer' (LayerNorm).
+    norm_bias: LayerNorms have a bias.
     norm_epsilon: added to the variance.
     norm_offset: added to the scale of RMS norms (Gemma's is stored without its 1).
     pre_norms: the inputs of attention and MLP are normed.
     post_norms: the outputs of attention and MLP are normed (Gemma 2 and 3, OLMo 2 and 3).
     residual_norms: the residual stream is normed after each addition (OPT 350m).
     final_norm: the output of the last layer is normed.
+    plain_start: the first layer's attention reads its input without a norm, whose parameters have no effect
+      (ModernBERT).
     parallel: attention and MLP read the same input, and both outputs are added to it (GPT-NeoX).
     shared_norm: they also share a norm (GPT-J, Phi-2).
     residual_scale: factor on what attention and MLP add (Granite).
@@ -68,7 +71,8 @@ class StackConfig:
     rotary_length: how many positions rows may have, if the scaling of rotary positions depends on it (longrope,
       dynamic); 0 means the length that the model was first trained with.
     linear_biases: attention logits fall linearly with the distance (ALiBi; BLOOM).
-    windows: how far back each layer sees, itself included; 0 means no limit, empty means 0 for all.
+    windows: how far back each layer sees, itself included; a layer that is not causal sees as far ahead (ModernBERT).
+      0 means no limit, empty means 0 for all.
     relative_buckets: buckets of T5's relative position bias; 0 means no such bias.
     relative_max_distance: distance at which the last bucket starts.
     layer_biases: each layer has separate position biases (umT5); else all layers share them.
@@ -100,12 +104,14 @@ class StackConfig:
   causal: bool = False
   cross: bool = False
   norm: str = 'rms'
+  norm_bias: bool = True
   norm_epsilon: float = 1e-6
   norm_offset: float = 0.0
   pre_norms: bool = True
   post_norms: bool = False
   residual_norms: bool = False
   final_norm: bool = True
+  plain_start: bool = False
   parallel: bool = False
   shared_norm: bool = False
   residual_scale: float = 1.0

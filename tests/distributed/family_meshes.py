@@ -1,4 +1,4 @@
-"""Every decoder-only family on eight simulated devices and on one. test_eight_devices.py runs it in another process."""
+"""Every family with one stack on eight simulated devices and on one; test_eight_devices.py runs it in a process."""
 
 import dataclasses
 import pathlib
@@ -13,12 +13,13 @@ from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.loading import load_model, random_model, read_config, save_model
 
 FOLDERS = pathlib.Path(__file__).parents[1] / 'models/families'
+ENCODERS = FOLDERS.parent / 'encoders'
 INPUTS, TARGETS = [[7, 8, 9, 1], [3, 1], [12, 2, 5, 6, 4, 1], [28, 20, 1]], [[5, 6], [11], [3, 3, 4], [9]]
 
 
 def spread(name):
   """Returns a member's config with sizes that a mesh can split; None for an encoder-decoder."""
-  config = read_config(HuggingFaceFolder(str(FOLDERS / name)))
+  config = read_config(HuggingFaceFolder(str((ENCODERS if name in NAMES else FOLDERS) / name)))
   if not isinstance(config, DecoderConfig):
     return None
   width = 4 * config.head_dim
@@ -27,7 +28,8 @@ def spread(name):
                              embedding_scale=config.embedding_scale if config.embedding_scale == 1.0 else width**0.5)
 
 
-CONFIGS = {path.name: spread(path.name) for path in sorted(FOLDERS.iterdir())}
+NAMES = [path.name for path in sorted(ENCODERS.iterdir())]
+CONFIGS = {name: spread(name) for name in [*[path.name for path in sorted(FOLDERS.iterdir())], *NAMES]}
 
 
 @pytest.mark.parametrize('name', [name for name, config in CONFIGS.items()
@@ -41,6 +43,7 @@ def test_logits_of_a_sharded_folder_are_those_of_one_device(name, tmp_path):
   for path, array in jax.tree_util.tree_leaves_with_path(wide.params):
     if path[-1].key == 'kernel':
       assert array.addressable_shards[0].data.size < array.size, path
+  targets = [[0]] * len(INPUTS) if name in NAMES else TARGETS
   prompt = np.random.default_rng(0).normal(size=(3, model.width)).astype(np.float32)
-  found, wanted = (np.concatenate(each.logits(INPUTS, TARGETS, prompt)) for each in (wide, model))
+  found, wanted = (np.concatenate(each.logits(INPUTS, targets, prompt)) for each in (wide, model))
   np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())

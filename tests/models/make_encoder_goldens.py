@@ -1,6 +1,6 @@
 """Makes `tests/models/encoders`: tiny random encoder-only models with a head, and outputs of transformers and PEFT.
 
-  python tests/models/make_encoder_goldens.py [FOLDER]
+  python tests/models/make_encoder_goldens.py [FOLDER] [MEMBER]
 
 Made with torch 2.13.0, transformers 5.23.0 and peft 0.21.2 on the CPU. Each member's folder holds the model,
 `golden.npz` with the last hidden states and the logits of three rows, and adapters that PEFT wrote with their logits.
@@ -30,6 +30,10 @@ MEMBERS = {
               ('prompt', 'prefix')),
   'distilbert': ('DistilBert', {**WORDS, 'dim': 8, 'hidden_dim': 18, 'n_layers': 3, 'n_heads': 2,
                                 'max_position_embeddings': 24, 'num_labels': 1}, ('prompt',)),
+  'modernbert': ('ModernBert', {**WORDS, 'hidden_size': 12, 'intermediate_size': 10, 'num_hidden_layers': 4,
+                                'num_attention_heads': 3, 'local_attention': 4, 'classifier_pooling': 'mean',
+                                'bos_token_id': 1, 'cls_token_id': 1, 'eos_token_id': 2, 'sep_token_id': 2,
+                                'num_labels': 2}, ('prompt',)),
 }
 
 
@@ -81,4 +85,5 @@ def make(name, folder, seed):
 if __name__ == '__main__':
   target = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / 'encoders')
   for number, member in enumerate(MEMBERS, start=1):
-    make(member, target / member, number)
+    if member in sys.argv[2:] or not sys.argv[2:]:
+      make(member, target / member, number)

@@ -1,5 +1,6 @@
 """Encoder-only models against transformers and PEFT; `make_encoder_goldens.py` made the folders."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -41,9 +42,11 @@ def require_logits(model, golden, trained=saved.Trained({})):
 def test_logits_and_hidden_states_equal_transformers(name):
   model, golden = loading.load_model(MEMBERS / name), np.load(MEMBERS / name / 'golden.npz')
   require_logits(model, golden)
+  plain = dataclasses.replace(model.module.config, pooling='cls')  # hidden states before they are pooled
+  module = model.module.clone(config=plain)
   for side in ('right', 'left'):
     batch = batch_of(model, golden, side=side)
-    hidden = np.asarray(apply_model(model.module, model.params, batch, saved.Trained({}).conditioning(model),
+    hidden = np.asarray(apply_model(module, model.params, batch, saved.Trained({}).conditioning(model),
                                     hidden=True))
     for b in range(3):
       found = hidden[b][batch['decoder']['segments'][b] > 0]
@@ -72,19 +75,21 @@ def test_heads_of_folders_are_read_with_their_labels_and_problem():
   assert found['bert'].labels == ('LABEL_0', 'LABEL_1', 'LABEL_2') and found['bert'].problem == 'single'
   assert found['roberta'].problem == 'multi' and found['distilbert'].problem == 'regression'
   assert [found[name].pooler for name in ('bert', 'roberta', 'distilbert')] == ['tanh', 'tanh', 'relu']
+  assert (found['modernbert'].pooling, found['modernbert'].pooler) == ('all', 'gelu_exact')
 
 
 def without_head(name, folder):
   """Writes a member as its base model alone, with the shorter names that such folders have."""
-  arrays = read_arrays(str(MEMBERS / name / 'model.safetensors'))
+  arrays, prefix = read_arrays(str(MEMBERS / name / 'model.safetensors')), (
+    'model.' if name == 'modernbert' else f'{name}.')
   folder.mkdir()
   (folder / 'config.json').write_bytes((MEMBERS / name / 'config.json').read_bytes())
   write_arrays(str(folder / 'model.safetensors'), {
-    each.removeprefix(f'{name}.'): array for each, array in arrays.items() if each.startswith(f'{name}.')})
+    each.removeprefix(prefix): array for each, array in arrays.items() if each.startswith(prefix)})
   return loading.load_model(folder)
 
 
-@pytest.mark.parametrize('name', ['bert', 'roberta', 'distilbert'])
+@pytest.mark.parametrize('name', ['bert', 'roberta', 'distilbert', 'modernbert'])
 def test_a_model_without_a_head_says_what_it_needs(name, tmp_path):
   model = without_head(name, tmp_path / 'base')
   assert model.module.config.classes == 0 and model.module.config.pooler == ('tanh' if name == 'bert' else '')

@@ -20,7 +20,7 @@ TYPES = {
                       'qwen3_next': 'qwen3', 'lfm2': 'llama', 'zamba2': 'llama'},
   refused.LATENT: {'deepseek_v2': 'llama', 'minicpm3': 'llama'},
   refused.BY_LAYER: {'gemma3n': 'gemma3', 'gemma4': 'gemma3'},
-  refused.ENCODER: {'albert': 'bert', 'mpnet': 'bert', 'bert-generation': 'bert', 'modernbert': 'bert',
+  refused.ENCODER: {'albert': 'bert', 'mpnet': 'bert', 'bert-generation': 'bert',
                     'electra': 'bert', 'deberta-v2': 'bert'},
   refused.OTHER_DECODER: {'bart': 't5', 'mbart': 't5', 'pegasus': 't5', 'longt5': 't5', 'm2m_100': 't5',
                           't5gemma': 'gemma2'},

@@ -1,5 +1,6 @@
 """A classification head, trained with every kind of method, kept in a file, and used."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -10,15 +11,23 @@ from prompt_tuning import trees
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.losses.label_values import several_labels, squared_error
 from prompt_tuning.models import heads, loading
+from prompt_tuning.tuning.factored import Factored
 from prompt_tuning.tuning.layer_prompts import LayerPrompts
 from prompt_tuning.tuning.low_rank import LowRank
+from prompt_tuning.tuning.residual import Residual
+from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.scales import Scales
+from prompt_tuning.tuning.together import Together
 
 ENCODERS = pathlib.Path(__file__).parents[1] / 'models' / 'encoders'
 
 
-def bert(**head):
-  model = loading.load_model(ENCODERS / 'bert', vocabulary=PassThroughVocabulary(40, eos_id=1, pad_id=0))
+def encoder(name, **head):
+  model = loading.load_model(ENCODERS / name, vocabulary=PassThroughVocabulary(40, eos_id=1, pad_id=0))
   return pt.with_head(model, **head)
+
+
+bert = functools.partial(encoder, 'bert')
 
 
 def rows(label, count=48, seed=0):
@@ -32,9 +41,11 @@ def rows(label, count=48, seed=0):
   return found
 
 
-METHODS = {'head': pt.Headed, 'prefix': lambda **own: pt.Headed(pt.Prefix(3), **own),
-           'layer_prompts': lambda **own: pt.Headed(LayerPrompts(2), **own),
-           'low_rank': lambda **own: pt.Headed(LowRank(2), **own)}
+METHODS = {'head': None, 'prefix': pt.Prefix(3), 'layer_prompts': LayerPrompts(2), 'low_rank': LowRank(2),
+           'prompt': pt.PromptTuning(pt.Prompt(2)), 'added': LayerPrompts(2, mode='add'), 'scales': Scales(),
+           'residual': Residual(pt.Prompt(3), hidden=2), 'factored': Factored(pt.Prompt(3), rank=2),
+           'retrained': Retrained('.*/mlp/.*/kernel'), 'together': Together(pt.Prefix(2), LowRank(1, '.*/wo/kernel'))}
+OFTEN = ('head', 'prefix', 'layer_prompts', 'low_rank')  # with BERT; all others are slow
 
 
 @pytest.mark.parametrize(('problem', 'label', 'labels', 'metric', 'least'), [
@@ -50,21 +61,23 @@ def test_a_prompt_and_a_head_learn_each_problem(problem, label, labels, metric, 
   assert found != pt.evaluate(model, rows(label, seed=2))
 
 
-@pytest.mark.parametrize('kind', METHODS)
-def test_a_head_is_trained_with_any_method_and_used_from_its_file(kind, tmp_path):
+@pytest.mark.parametrize(('name', 'kind'), [
+  pytest.param(name, kind, marks=[] if name == 'bert' and kind in OFTEN else [pytest.mark.slow])
+  for name in ('bert', 'modernbert') for kind in METHODS])
+def test_a_head_is_trained_with_any_method_and_used_from_its_file(name, kind, tmp_path):
   own = {'head': {'labels': ['no', 'yes'], 'pooling': 'cls', 'problem': 'single'}}
-  model, data = bert(labels=['no', 'yes']), rows(lambda a, b: 'yes' if a else 'no', 16)
-  method, folder = METHODS[kind](**own), str(tmp_path / 'run')
+  model, data = encoder(name, labels=['no', 'yes']), rows(lambda a, b: 'yes' if a else 'no', 16)
+  method, folder = pt.Headed(METHODS[kind], **own), str(tmp_path / 'run')
   run = pt.tune(model, data, method=method, steps=3, batch_size=4, validation=data, quiet=True, model_dir=folder)
   saved = pt.load_trained(folder)
-  head = {name for name in saved.tensors if 'logits_dense' in name}
+  head = {each for each in saved.tensors if 'logits_dense' in each}
   assert head == {'decoder/logits_dense/kernel', 'decoder/logits_dense/bias'} and saved.about['head'] == own['head']
-  again = bert(**saved.about['head'], seed=5)
+  again = encoder(name, **saved.about['head'], seed=5)
   texts = [' '.join(map(str, row['inputs'])) for row in data]
   used, direct = pt.classify(again, texts, folder), pt.classify(model, texts, run)
   assert used == direct and used != pt.classify(model, texts)
-  before, after = (trees.flatten(each.params) for each in (bert(labels=['no', 'yes']), model))
-  assert all(np.array_equal(before[name], after[name]) for name in before)
+  before, after = (trees.flatten(each.params) for each in (encoder(name, labels=['no', 'yes']), model))
+  assert all(np.array_equal(before[each], after[each]) for each in before)
 
 
 def test_the_loss_of_several_labels_is_that_of_its_formula():

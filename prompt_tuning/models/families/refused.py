@@ -25,7 +25,7 @@ _BY_TYPE = {
   LATENT: 'deepseek_v2 deepseek_v3 deepseek_v4 kimi longcat minicpm3 youtu',
   BY_LAYER: 'gemma3n gemma4',
   ENCODER: ('albert bert-generation big_bird convbert data2vec-text deberta electra ernie$ ernie_m esm '
-            'eurobert flaubert funnel ibert layoutlm longformer luke mega megatron-bert mobilebert modernbert$ mpnet '
+            'eurobert flaubert funnel ibert layoutlm longformer luke mega megatron-bert mobilebert mpnet '
             'mra nezha nomic_bert nystromformer qdqbert rembert roberta-prelayernorm roc_bert roformer squeezebert xlm '
             'xmod yoso'),
   OTHER_DECODER: ('bart bigbird_pegasus blenderbot codet5p encoder-decoder fsmt led longt5 m2m_100 marian mbart mvp '

@@ -21,6 +21,7 @@ from prompt_tuning.models.families import (
   ministral3,
   mistral,
   mixtral,
+  modernbert,
   olmo2,
   olmo3,
   opt,
@@ -66,6 +67,7 @@ FAMILIES: Registry = Registry('model family', {
   'bert': bert.FAMILY,
   'roberta': roberta.FAMILY,
   'distilbert': distilbert.FAMILY,
+  'modernbert': modernbert.FAMILY,
   't5x': t5x_decoder_only.FAMILY,
 }, ', or register yours with prompt_tuning.register_family')
 get_family = FAMILIES.find
