@@ -30,7 +30,7 @@ _HOME = {
   'recycle': 'evaluation.recycling',
   'distill': 'runs.distilling', 'Study': 'distilling.settings',
   'tune': 'api', 'tune_many': 'api', 'evaluate': 'api', 'rank_sources': 'api',
-  'with_head': 'models.heads', 'classify': 'api', 'Headed': 'tuning.headed',
+  'with_head': 'models.heads', 'with_verbaliser': 'models.heads', 'classify': 'api', 'Headed': 'tuning.headed',
 }
 __all__ = sorted(_HOME)
 

@@ -16,6 +16,7 @@ class TokenizersVocabulary(FileVocabulary):
     eos: text or id of the end token; or several, of which the first is used that the file has.
     pad: text of the padding token, or several texts; None if the model has none: the end token's id is used.
     bos: text of the begin token, or several texts; None if the model has none.
+    mask: likewise, of the mask.
     ends: ids of additional tokens that end a generation.
     added: tokens that are matched in a text; those that the file lacks get the next ids.
     starts: an input begins with the begin token; None does what the file says.
@@ -25,9 +26,9 @@ class TokenizersVocabulary(FileVocabulary):
   def __init__(self, path: str, eos: str | int | Sequence[str | int] = '</s>',
                pad: str | Sequence[str] | None = '<pad>', bos: str | Sequence[str] | None = None,
                ends: Iterable[int] = (), *, added: Sequence[AddedToken] = (), starts: bool | None = None,
-               content: bytes | None = None):
+               content: bytes | None = None, mask: str | Sequence[str] | None = None):
     super().__init__(path, model_files.read_bytes(path) if content is None else content, {
-      'eos': eos, 'pad': pad, 'bos': bos, 'ends': tuple(ends), 'added': tuple(added), 'starts': starts})
+      'eos': eos, 'pad': pad, 'bos': bos, 'mask': mask, 'ends': tuple(ends), 'added': tuple(added), 'starts': starts})
 
   def _open(self) -> None:
     try:
@@ -50,7 +51,7 @@ class TokenizersVocabulary(FileVocabulary):
     self.size = self._tokenizer.get_vocab_size(with_added_tokens=False)
     self._match(self._settings['added'])
     self.eos_id = self._id('eos')
-    pad, self.bos_id = self._id('pad'), self._id('bos')
+    pad, self.bos_id, self.mask_id = self._id('pad'), self._id('bos'), self._id('mask')
     self.pad_id = self.eos_id if pad is None else pad
     plain, whole = self.encode('a'), self._encode('a', special=True).ids
     places = [i for i in range(len(whole)) if plain and whole[i:i + len(plain)] == plain]

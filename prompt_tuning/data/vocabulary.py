@@ -6,6 +6,7 @@ Every vocabulary has
   piece(id) -> how the vocabulary's file writes a token; of a single byte, <0xE2>,
   size, pad_id, bos_id (None if the model has none), eos_id, which ends training targets,
   end_ids, all ids that end a generation: instruction-tuned models have several,
+  mask_id, of encoders: the token that stands for one that is to be filled in; others may lack it,
   start, the ids that the model's tokenizer prepends to a text; callers that encode an input add them.
 Two vocabularies are equal if they read the same file content in the same way. All can be pickled.
 """

@@ -75,7 +75,7 @@ def _vocab_json(path: str, folder: str, extra_ids: int | None) -> Vocabulary | N
 
 
 def _roles(facts: TokenFacts) -> dict[str, object]:
-  """Returns the end, padding and begin tokens, and further ends."""
+  """Returns the end, padding and begin tokens, the mask, and further ends."""
   names, defaults = facts.names, facts.defaults
   if 'eos' in names:
     eos = names['eos']
@@ -86,7 +86,7 @@ def _roles(facts: TokenFacts) -> dict[str, object]:
   plain = not facts.tokenizer_class and not facts.described  # as this package's own tokenizers are
   pad = names.get('pad', (defaults['pad'],) if 'pad' in defaults else ('<pad>',) if plain else None)
   return {'eos': eos, 'pad': pad, 'bos': names.get('bos', (defaults['bos'],) if 'bos' in defaults else None),
-          'ends': facts.ends}
+          'mask': tuple(filter(None, [names.get('mask', defaults.get('mask'))])), 'ends': facts.ends}
 
 
 def _hugging_face_model(path: str, folder: str, extra_ids: int | None) -> Vocabulary:

@@ -29,7 +29,7 @@ RULES: dict[str, tuple[str, ...]] = {
 PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'token_embedder/embedding', ('vocab', 'width')),
   (r'((position|type)_embedder/embedding|input_layer/kernel)', (None, 'width')),
-  (r'pooler/kernel', ('width', None)),
+  (r'(pooler|mask_head/dense)/kernel', ('width', None)),
   (r'(query|key|value)/kernel', ('width', 'heads')),
   (r'(query|key|value)/bias', ('heads',)),
   (r'sinks', ('heads',)),
@@ -41,7 +41,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'wi(_\d)?/bias', ('mlp',)),
   (r'wo/kernel', ('mlp', 'width')),
   (r'logits_dense/kernel', ('width', 'vocab')),
-  (r'(out|wo|router|input_layer|pooler|logits_dense)/bias', (None,)),
+  (r'(out|wo|router|input_layer|pooler|logits_dense|mask_head|mask_head/dense)/bias', (None,)),
   (r'(scale|norm/bias|rel_embedding)', ()),
   (r'(down|up)', ()),  # of a low-rank update, beside a kernel
 )

@@ -39,8 +39,10 @@ class EncoderFamily(Family):
     names = set(names)
     known = {name: value for name, value in stored.items() if name != 'tie_word_embeddings'}  # of masked words' head
     config = super().read_config(known, names, path)
-    pooled = not names.isdisjoint(self.their_names('pooler/kernel'))
-    config = dataclasses.replace(config, pooler=config.pooler or self.pooler_activation if pooled else '')
+    holds = lambda name: not names.isdisjoint(self.their_names(name))
+    config = dataclasses.replace(
+      config, pooler=config.pooler or self.pooler_activation if holds('pooler/kernel') else '',
+      mask_activation=config.mask_activation if holds('mask_head/bias') else '')
     if config.tied:
       return config
     file = f'{path}/config.json'
@@ -67,8 +69,10 @@ class EncoderFamily(Family):
       ValueError: transformers has no class with such a head.
     """
     written = super().write_config(config)
-    if not config.classes:
-      return written | {'architectures': [self.architecture.removesuffix('ForSequenceClassification') + 'Model']}
+    if not config.classes or config.words:
+      kind = 'ForMaskedLM' if config.mask_activation else 'Model'
+      return written | {'architectures': [self.architecture.removesuffix('ForSequenceClassification') + kind],
+                        'tie_word_embeddings': True}
     if config.pooling not in self.poolings or not config.pooler:
       raise ValueError(f'{self.architecture} has a dense layer before its head, which reads '
                        f'{" or ".join(self.poolings)}; this head reads {config.pooling}'

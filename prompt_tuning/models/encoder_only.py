@@ -16,6 +16,7 @@ from prompt_tuning.models.decoder_only import DecoderOnly
 from prompt_tuning.models.encoder_config import EncoderConfig
 from prompt_tuning.models.fronts import Front
 from prompt_tuning.models.layers import norm
+from prompt_tuning.models.masked_words import MaskHead, at_masks
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.rows.text_layout import TextLayout
@@ -45,6 +46,8 @@ class EncoderOnly(DecoderOnly):
       self.pooler = dense.Dense(config.width, use_bias=config.pooler_bias, dtype=config.dtype)
       if config.pooler_norm:
         self.pooler_norm = norm(config)
+    if config.mask_activation:
+      self.mask_head = MaskHead(config)
 
   def layout(self, asked: Layout) -> TextLayout:
     """Returns the layout of this model's examples.
@@ -57,7 +60,8 @@ class EncoderOnly(DecoderOnly):
                        'out.')
     return TextLayout(asked.prompt_length, asked.placement, isolated=asked.isolated, within=asked.within,
                       prefixed=asked.prefixed, vocab_size=self.config.vocab_size, classes=self.config.classes,
-                      labels=self.config.labels, problem=self.config.problem)
+                      labels=self.config.labels, problem=self.config.problem, masks=self.config.masks,
+                      mask_id=self.config.mask_id)
 
   def placed(self, vectors: Array, positions: Array) -> Array:
     """Returns vectors, tokens or prompts, as the input of the stack at their positions."""
@@ -69,12 +73,16 @@ class EncoderOnly(DecoderOnly):
     return self.embedding_norm(x) if config.embedding_norm else x
 
   def project(self, x: Array) -> Array:
-    """Returns the head's logits [B, T, classes] in float32 of pooled hidden states [B, T, D].
+    """Returns the head's logits [B, T, classes] in float32 of pooled hidden states [B, T, D], or those of masks.
 
     Raises:
       ValueError: the model has no head.
     """
     config = self.config
+    if config.words:
+      return self.mask_head.scores(x, self.token_embedder.embedding)
+    if config.mask_activation and self.is_initializing():
+      self.mask_head(x)
     if config.pooler:
       x = POOLERS[config.pooler](self.pooler(x))
       if config.pooler_norm:
@@ -84,12 +92,15 @@ class EncoderOnly(DecoderOnly):
     if self.is_initializing():
       return x
     raise ValueError('This encoder-only model has no classification head, so it makes no logits. Give it one with '
-                     'prompt_tuning.with_head(model, labels=[…]).')
+                     'prompt_tuning.with_head(model, labels=[…]), or words of a head of masked words with '
+                     'prompt_tuning.with_verbaliser(model, {…}).')
 
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
             collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
     x, own, fronts, positions = super()._read(batch, conditioning, dropout, collect=collect)
-    if self.config.classes and self.config.pooling != 'cls':
+    if self.config.words:
+      x = at_masks(x, batch['decoder'], self.config)
+    elif self.config.classes and self.config.pooling != 'cls':
       x = _means(x, batch['decoder'], prompts=self.config.pooling == 'all')
     return x, own, fronts, positions
 

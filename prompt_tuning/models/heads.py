@@ -9,15 +9,19 @@ import numpy as np
 from prompt_tuning import trees
 from prompt_tuning.models.abilities import is_encoder
 from prompt_tuning.models.compiled import apply_model
+from prompt_tuning.models.families.registry import get_family
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import random_model
+from prompt_tuning.models.masked_words import mask_of, words_of
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.text_layout import HEAD
 from prompt_tuning.types import Batch
 
+_HEADS = (HEAD, r'pooler(_norm)?/.*')  # what a verbaliser does not read
+
 
 def with_head(model: LanguageModel, labels: Sequence[str] = (), *, pooling: str = 'cls', problem: str = 'single',
-              seed: int = 0) -> LanguageModel:
+              words: Sequence[str] = (), mask_id: int | None = None, seed: int = 0) -> LanguageModel:
   """Returns an encoder-only model with a new linear classification head, which training with any method trains too.
 
   A head that the model has is replaced; of it, only the dense layer before the output stays, if the family's heads
@@ -29,6 +33,8 @@ def with_head(model: LanguageModel, labels: Sequence[str] = (), *, pooling: str 
     pooling: what the head reads: 'cls', the output at the first position of a row (as BERT's heads do, through the
       model's pooler if it has one), 'mean', the mean over the tokens, or 'all', that over tokens and prompt.
     problem: 'single' (a text has one of the labels), 'multi' (any number of them) or 'regression' (a number).
+    words: of a verbaliser, the word of each label, see `with_verbaliser`.
+    mask_id: likewise.
     seed: of the head's first values.
 
   Raises:
@@ -45,8 +51,11 @@ def with_head(model: LanguageModel, labels: Sequence[str] = (), *, pooling: str 
   if problem == 'multi' and any(',' in label for label in labels):
     raise ValueError('A label has a comma, which separates the labels of a text with problem=multi. Rename it.')
   given = model.module.config
+  if words or pooling == 'mask':
+    return _with_words(model, labels, words, mask_id, pooling=pooling, problem=problem)
   config = dataclasses.replace(
-    given, tied=False, classes=len(labels), labels=labels, pooling=pooling, problem=problem,
+    given, tied=False, classes=len(labels), labels=labels, pooling=pooling, problem=problem, mask_activation='',
+    words=(), word_ids=(),
     pooler=given.pooler if pooling == 'cls' or given.pooler_norm else '')
   fresh = random_model(config, seed=seed)
   frozen = trees.flatten(model.params)
@@ -55,12 +64,50 @@ def with_head(model: LanguageModel, labels: Sequence[str] = (), *, pooling: str 
   return dataclasses.replace(model, module=fresh.module, params=trees.unflatten(params))
 
 
+def with_verbaliser(model: LanguageModel, verbaliser: Mapping[str, str], *,
+                    mask_id: int | None = None) -> LanguageModel:
+  """Returns an encoder-only model that predicts labels by the words that its head of masked words fills in (PET).
+
+  Nothing of it is trained, so it predicts without training, and any method can be trained with it. Each text must have
+  a mask, such as "A fine film. It was [MASK].", or as many masks as each word has tokens.
+
+  Args:
+    model: a model whose folder holds a head of masked words, such as that of a BertForMaskedLM.
+    verbaliser: label -> its word.
+    mask_id: the mask; None means the vocabulary's.
+
+  Raises:
+    ValueError: the model has no such head, or a word cannot be used.
+  """
+  return with_head(model, tuple(verbaliser), pooling='mask', words=tuple(verbaliser.values()), mask_id=mask_id)
+
+
+def _with_words(model: LanguageModel, labels: tuple[str, ...], words: Sequence[str], mask_id: int | None, *,
+                pooling: str, problem: str) -> LanguageModel:
+  """Returns the model with a verbaliser instead of a head; see `with_head`."""
+  config = model.module.config
+  if pooling != 'mask' or problem != 'single' or len(words) != len(labels):
+    raise ValueError(f'words={list(words)!r:.200} cannot be used with pooling={pooling}, problem={problem} and '
+                     f"{len(labels)} labels: expected pooling='mask', problem='single' and a word for each label.")
+  if not config.mask_activation:
+    raise ValueError(f'{model.path} has no head of masked words, which a verbaliser reads: its folder lacks '
+                     f'{get_family(config.family).their_names("mask_head/bias")[0]}. Give the folder of a '
+                     '…ForMaskedLM, or train a classification head with prompt_tuning.with_head.')
+  config = dataclasses.replace(
+    config, tied=False, classes=len(labels), labels=labels, pooling=pooling, problem=problem, pooler='',
+    words=tuple(words), word_ids=words_of(model.vocabulary, labels, words),
+    mask_id=mask_of(model.vocabulary, mask_id, model.path))
+  kept = {name: array for name, array in trees.flatten(model.params).items() if not trees.matches(name, _HEADS)}
+  return dataclasses.replace(model, module=model.module.clone(config=config), params=trees.unflatten(kept))
+
+
 def described(model: LanguageModel) -> dict[str, Any]:
   """Returns what files say about a model's head; {} without one. `with_head(model, **…)` makes it."""
   config = model.module.config
   if not (is_encoder(model.module) and config.classes):
     return {}
-  return {'labels': list(config.labels), 'pooling': config.pooling, 'problem': config.problem}
+  found = {'labels': list(config.labels), 'pooling': config.pooling, 'problem': config.problem}
+  return found | ({'words': list(config.words), 'mask_id': config.mask_id} if config.words else {})
 
 
 def outputs(model: LanguageModel, batch: Batch, conditioning: Conditioning) -> np.ndarray:
@@ -89,7 +136,8 @@ def predicted(model: LanguageModel, values: np.ndarray) -> tuple[str, dict[str, 
 def require_head(model: LanguageModel) -> None:
   """Raises ValueError if a model has no classification head."""
   if not described(model):
-    raise ValueError(f'{model.path} has no classification head. Give it one with prompt_tuning.with_head.')
+    raise ValueError(f'{model.path} has no classification head. Give it one with prompt_tuning.with_head, or words '
+                     'with prompt_tuning.with_verbaliser.')
 
 
 def require_same_head(about: Mapping[str, Any] | None, model: Any) -> None:

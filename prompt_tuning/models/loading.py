@@ -230,8 +230,9 @@ def parameter_shapes(module: nn.Module) -> Flat:
 
 def _example_batch(module: nn.Module) -> Any:
   layout, features = module.layout(layouts.Layout()), getattr(module.config, 'features', 0)
-  inputs = np.zeros((1, features)) if features else [1]
-  return layouts.assemble([[layout.example(inputs, [1])]], layout.row_lengths({'inputs': 1, 'targets': 1}))
+  masks = [layout.mask_id] * layout.masks if getattr(layout, 'masks', 0) else []  # of a verbaliser
+  inputs = np.zeros((1, features)) if features else masks or [1]
+  return layouts.assemble([[layout.example(inputs, [1])]], layout.row_lengths({'inputs': len(inputs), 'targets': 1}))
 
 
 def read_config(reader: Reader, ignore: Iterable[str] = ()) -> Config:

@@ -100,8 +100,9 @@ def read_outline(run: Run) -> Outline:
   Raises:
     ValueError: the checkpoint is of another shape than the run asks for.
   """
-  if run.head is not None:
-    raise ValueError(f'dry_run cannot be used with head={run.head}. Leave one of them out.')
+  if run.head is not None or run.verbaliser is not None:
+    given = 'verbaliser=…' if run.head is None else f'head={run.head}'
+    raise ValueError(f'dry_run cannot be used with {given}. Leave one of them out.')
   config, path, step = objects.config(run), run.model, 0
   if path is None:
     return Outline('random', config, _RANDOM, run=run)

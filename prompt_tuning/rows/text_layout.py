@@ -24,11 +24,15 @@ class TextLayout(CausalLayout):
     classes: the number of outputs of the head; 0 without one.
     labels: the names of the outputs, if they have some.
     problem: 'single', 'multi' or 'regression', see `EncoderConfig`.
+    masks: how many mask tokens every text has; 0 means any number.
+    mask_id: the mask token.
   """
 
   classes: int = 0
   labels: tuple[str, ...] = ()
   problem: str = 'single'
+  masks: int = 0
+  mask_id: int = 0
   input_ends = True  # [SEP]
   in_front = False
   question_side = 'right'
@@ -42,7 +46,8 @@ class TextLayout(CausalLayout):
     """Lays out one text; `targets` is its label, or empty. See `Layout.example`.
 
     Raises:
-      ValueError: the text and the prompt are empty, there are several labels, or the head has no such label.
+      ValueError: the text and the prompt are empty, there are several labels, the head has no such label, or the text
+        has another number of masks.
     """
     self._require_ids(inputs, ())
     if input_weights is not None and np.any(input_weights):
@@ -54,6 +59,11 @@ class TextLayout(CausalLayout):
     if self.classes and self.problem == 'single' and len(targets) and not 0 <= targets[0] < self.classes:
       raise ValueError(f'An example has the label {int(targets[0])}, but the head has {self.classes} labels, 0 to '
                        f'{self.classes - 1}. Give the head all labels.')
+    found = sum(int(token) == self.mask_id for token in inputs) if self.masks else 0
+    if found != self.masks:
+      raise ValueError(f'An input has {found} mask tokens (id {self.mask_id}), but the words of the verbaliser have '
+                       f'{self.masks} token{"s" * (self.masks > 1)}. Write as many masks into the template, as in '
+                       '"{text} It was [MASK].", and keep them within max_input_length=.')
     arrays = self._arranged(inputs, prompt_length)
     total = len(arrays['tokens'])
     if total == 0:

@@ -77,6 +77,8 @@ class Run:
     head_labels: the labels of the head; none takes those of the data that is learnt.
     problem: what the head predicts: single (one label; the same as none), multi (several, separated by commas) or
       regression (a number).
+    verbaliser: predicts labels by the words that an encoder-only model fills in at the mask, such as
+      positive=great,negative=terrible; the template has a mask, as in "{text} It was [MASK].".
     label_column: the column of the file with the labels or numbers; short for columns=targets=COLUMN.
     rotary_length: positions that rows may have, in models that scale rotary positions by it (longrope, dynamic); none
       is the length that the model was first trained with.
@@ -113,6 +115,7 @@ class Run:
   head: Literal['cls', 'mean'] | None = setting(None, 'model')
   head_labels: tuple[str, ...] | None = setting(None, 'model')
   problem: Literal['single', 'multi', 'regression'] | None = setting(None, 'model')
+  verbaliser: Mapping[str, str] | None = setting(None, 'model')
   label_column: str | None = setting(None, 'data')
   rotary_length: Positive | None = setting(None, 'model')
 

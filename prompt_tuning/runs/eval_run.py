@@ -15,7 +15,7 @@ from prompt_tuning.runs.choice import Choice
 INHERITED = ('model', 'data', 'imports', 'template', 'target_template', 'columns', 'cut', 'labels', 'validation',
              'test', 'metrics', 'max_input_length', 'max_target_length', 'sampler', 'dtype', 'activation_dtype',
              'attention', 'architecture', 'vocabulary', 'ignored', 'random_weights', 'new_layers', 'rotary_length',
-             'head', 'head_labels', 'problem', 'label_column')
+             'head', 'head_labels', 'problem', 'verbaliser', 'label_column')
 # Setting of a use -> the setting of evaluations in the run that trained.
 _EVALUATED = {'data': 'evaluation_data', 'split': 'evaluation_split', 'examples': 'evaluation_examples',
               'max_input_length': 'evaluation_max_input_length', 'max_target_length': 'evaluation_max_target_length'}

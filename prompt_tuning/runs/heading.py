@@ -30,13 +30,18 @@ def around(run: Run, model: LanguageModel, task: Callable[[], Task | Mixture]) -
     ValueError: the model needs a head and has none, cannot have one, or the labels do not suit the problem.
   """
   if run.head is None:
+    if run.verbaliser is not None and run.problem is None and run.head_labels is None:
+      return heads.with_verbaliser(model, run.verbaliser)
     if run.problem is not None or run.head_labels is not None:
       raise ValueError(f'problem={run.problem} and head_labels={run.head_labels} cannot be used without head=. Give '
                        'head=cls or head=mean, or leave them out.')
     if is_encoder(model.module) and not model.module.config.classes:
       raise ValueError(f'{model.path} is an encoder-only model without a classification head. Give head=cls or '
-                       'head=mean, or a model with a decoder.')
+                       'head=mean, verbaliser=LABEL=WORD,… for its head of masked words, or a model with a decoder.')
     return model
+  if run.verbaliser is not None:
+    raise ValueError(f'head={run.head} and verbaliser=… cannot be used together: the verbaliser is a head. Give one of '
+                     'them.')
   problem = run.problem or 'single'
   labels = run.head_labels
   if labels is None and problem != 'regression' and is_encoder(model.module):

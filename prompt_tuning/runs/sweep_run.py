@@ -9,8 +9,9 @@ from prompt_tuning.runs.train_run import TrainRun
 
 # Settings of what all runs share: the frozen model, the machine, the loss, and when files are written.
 SHARED = ('model', 'imports', 'dtype', 'activation_dtype', 'attention', 'mesh', 'architecture', 'vocabulary',
-          'ignored', 'random_weights', 'new_layers', 'head', 'head_labels', 'problem', 'rotary_length', 'dropout_rate',
-          'rematerialise', 'loss', 'loss_divisor', 'microbatches', 'saving_period', 'keep', 'log_period', 'compare')
+          'ignored', 'random_weights', 'new_layers', 'head', 'head_labels', 'problem', 'verbaliser', 'rotary_length',
+          'dropout_rate', 'rematerialise', 'loss', 'loss_divisor', 'microbatches', 'saving_period', 'keep',
+          'log_period', 'compare')
 # Settings that only a run alone can have -> what to do instead.
 _ALONE = {'stop_accuracy': 'Members end at their last step, by patience= or by halving=.',
           'profile': 'Profile one of the runs alone.',

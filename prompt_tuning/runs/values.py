@@ -18,7 +18,7 @@ _PLAIN = (('`int`', 'a whole number'), ('`int | null`', 'a whole number or none'
           ('`object | null`', 'name=value pairs or none'), (' >= ', ' of at least '), (' <= ', ' of at most '),
           (' > ', ' above '), (' < ', ' below '))
 _PAIRS = {'labels': '0=negative,1=positive', 'columns': 'prompt=question,completion=answer', 'mesh': 'data=2,model=4',
-          'new_layers': 'classes=2,tokens=5'}
+          'new_layers': 'classes=2,tokens=5', 'verbaliser': 'positive=great,negative=terrible'}
 _NONE = ('none', 'None')
 
 

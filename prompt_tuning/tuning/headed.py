@@ -4,7 +4,8 @@
   φ = {W, b} ∪ the other method's tensors.
 
 The head is the model's output layer, so its tensors have that layer's names, like retrained parameters. Its first
-values are the model's, which `with_head` draws.
+values are the model's, which `with_head` draws. A verbaliser (`with_verbaliser`) has no tensors: then φ is the other
+method's, and the file says which words it was trained with.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ class Headed(Method):
     head_rate: the learning rate of the head, as a multiple of the run's; None makes it 0.03 at the default rate.
 
   Raises:
-    ValueError: the rate is not above 0, or the other method cannot have a head.
+    ValueError: the rate is not above 0, the other method cannot have a head, or there is nothing to train.
   """
 
   learning_rate: ClassVar[float] = 0.03
@@ -46,6 +47,13 @@ class Headed(Method):
     if isinstance(self.joined, Headed | MultitaskPrompt):
       raise ValueError(f'A head cannot be trained with {type(self.joined).__name__}. Use another method with it, such '
                        'as a prompt.')
+    if self.joined is None and self._own is None:
+      raise ValueError('A verbaliser has nothing to train. Train a prompt, a prefix or another method with it.')
+
+  @property
+  def _own(self) -> Retrained | None:
+    """The method of the head's tensors; None for a verbaliser, which has none."""
+    return None if self.head.get('words') else Retrained((HEAD,))
 
   def rate(self, model: Any) -> float:
     """Returns the rate of the other method, at most that of the head alone: BERT's prompts need less than T5's 0.3."""
@@ -57,15 +65,14 @@ class Headed(Method):
 
   def initialise(self, key: Array, model: Frozen) -> Params:
     """Returns φ: the head's first values, and the tensors of the other method under the names that they have alone."""
-    head = trees.flatten(Retrained((HEAD,)).initialise(key, model))
+    head = trees.flatten(self._own.initialise(key, model)) if self._own else {}
     own = trees.flatten(self.joined.initialise(key, model)) if self.joined else {}
     return trees.unflatten({**head, **own})
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Returns the conditioning of both."""
     head, own = _split(trees.flatten(trained))
-    retrained = Retrained((HEAD,))
-    parts = [(retrained, retrained.condition(trees.unflatten(head), model))]
+    parts = [(self._own, self._own.condition(trees.unflatten(head), model))] if self._own else []
     if self.joined:
       parts.append((self.joined, self.joined.condition(trees.unflatten(own), model)))
     return combine(parts)

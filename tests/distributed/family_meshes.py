@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from prompt_tuning import trees, tune, with_verbaliser
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
-from prompt_tuning.devices import meshes
+from prompt_tuning.data.vocabularies import PassThroughVocabulary
+from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.loading import load_model, random_model, read_config, save_model
 
@@ -30,6 +32,27 @@ def spread(name):
 
 NAMES = [path.name for path in sorted(ENCODERS.iterdir())]
 CONFIGS = {name: spread(name) for name in [*[path.name for path in sorted(FOLDERS.iterdir())], *NAMES]}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_scores_of_masked_words_on_eight_devices_are_those_of_one(name):
+  shape = dataclasses.replace(CONFIGS[name], tied=True, mask_activation='gelu')
+  one = random_model(shape, vocabulary=PassThroughVocabulary(32))
+  save = dataclasses.replace(one, params=jax.tree.map(
+    lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), one.params))
+  mesh = meshes.make_mesh(meshes.MeshShape(2, 2, 2))
+  places = {path: jax.device_put(array, sharding.parameter_sharding(path, array.shape, mesh))
+            for path, array in trees.flatten(save.params).items()}
+  wide = dataclasses.replace(save, params=trees.unflatten(places),
+                             module=save.module.clone(config=dataclasses.replace(shape, mesh=mesh)))
+  data = [{'inputs': [5 + i, 4, 9], 'targets': 'ab'[i % 2]} for i in range(8)]
+  found = []
+  for model in (save, wide):
+    model = with_verbaliser(model, {'a': '20', 'b': '21'}, mask_id=4)
+    run = tune(model, data, prompt_length=2, steps=2, batch_size=4, quiet=True, validation=data)
+    found.append((np.concatenate(model.logits([row['inputs'] for row in data], [[0]] * 8)), run.prompt.vectors))
+  for other, wanted in zip(*found[::-1], strict=True):
+    np.testing.assert_allclose(other, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize('name', [name for name, config in CONFIGS.items()

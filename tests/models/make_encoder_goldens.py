@@ -1,9 +1,10 @@
-"""Makes `tests/models/encoders`: tiny random encoder-only models with a head, and outputs of transformers and PEFT.
+"""Makes `tests/models/encoders` and `masked_encoders`: tiny random encoder-only models, and outputs of other tools.
 
-  python tests/models/make_encoder_goldens.py [FOLDER] [MEMBER]
+  python tests/models/make_encoder_goldens.py [FOLDER] [MEMBER]   # a folder that holds both, and one of them
 
 Made with torch 2.13.0, transformers 5.23.0 and peft 0.21.2 on the CPU. Each member's folder holds the model,
 `golden.npz` with the last hidden states and the logits of three rows, and adapters that PEFT wrote with their logits.
+Those of `masked_encoders` have a head of masked words; their logits are those of all words at each mask.
 """
 
 import pathlib
@@ -34,6 +35,18 @@ MEMBERS = {
                                 'num_attention_heads': 3, 'local_attention': 4, 'classifier_pooling': 'mean',
                                 'bos_token_id': 1, 'cls_token_id': 1, 'eos_token_id': 2, 'sep_token_id': 2,
                                 'num_labels': 2}, ('prompt',)),
+}
+
+MASK = 4
+MASKED = {
+  'bert': ('Bert', {**BERT, 'hidden_size': 8, 'num_attention_heads': 2, 'hidden_act': 'relu'}),
+  'roberta': ('Roberta', {**BERT, 'pad_token_id': 1, 'hidden_size': 6, 'num_hidden_layers': 1, 'hidden_act': 'silu'}),
+  'distilbert': ('DistilBert', {**WORDS, 'dim': 9, 'hidden_dim': 7, 'n_layers': 1, 'n_heads': 3,
+                                'max_position_embeddings': 20}),
+  'modernbert': ('ModernBert', {**WORDS, 'hidden_size': 8, 'intermediate_size': 6, 'num_hidden_layers': 2,
+                                'num_attention_heads': 2, 'local_attention': 6, 'classifier_bias': True,
+                                'classifier_activation': 'silu', 'norm_bias': True, 'bos_token_id': 1,
+                                'cls_token_id': 1, 'eos_token_id': 2, 'sep_token_id': 2}),
 }
 
 
@@ -82,8 +95,25 @@ def make(name, folder, seed):
       for b, row in enumerate(rows)})
 
 
+def make_masked(name, folder, seed):
+  kind, values = MASKED[name]
+  shutil.rmtree(folder, ignore_errors=True)
+  model = getattr(transformers, f'{kind}ForMaskedLM')(getattr(transformers, f'{kind}Config')(**values)).eval()
+  randomise(model, seed)
+  model.save_pretrained(folder)
+  numbers = np.random.default_rng(seed)
+  golden = {}
+  for b, length in enumerate(ROWS):
+    row = numbers.integers(5, 40, (1, length))
+    row[0, [1, length - 2]] = MASK
+    found = model(input_ids=torch.tensor(row)).logits[0]
+    golden |= {f'input_{b}': row[0].astype(np.int8), f'logits_{b}': found[[1, length - 2]].numpy()}
+  np.savez_compressed(folder / 'golden.npz', **golden)
+
+
 if __name__ == '__main__':
-  target = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent / 'encoders')
-  for number, member in enumerate(MEMBERS, start=1):
-    if member in sys.argv[2:] or not sys.argv[2:]:
-      make(member, target / member, number)
+  target = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parent)
+  for maker, members, name in ((make, MEMBERS, 'encoders'), (make_masked, MASKED, 'masked_encoders')):
+    for number, member in enumerate(members, start=1):
+      if f'{name}/{member}' in sys.argv[2:] or not sys.argv[2:]:
+        maker(member, target / name / member, number)

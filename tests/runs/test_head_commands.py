@@ -14,20 +14,31 @@ from prompt_tuning.runs import run_file
 from prompt_tuning.runs.train_run import TrainRun
 
 BERT = pathlib.Path(__file__).parents[1] / 'models' / 'encoders' / 'bert'
-WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *'abcdefghijklmnopqrstuvwxyz']
+MASKED = BERT.parents[1] / 'masked_encoders' / 'bert'
+WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *'abcdefghijklmnopqrstuvwxyz.']
 
 
 @pytest.fixture
 def bert(tmp_path):
   """A folder of a BERT without a head, with a tokenizer of letters."""
-  folder = tmp_path / 'bert'
+  return folder_of(BERT, tmp_path / 'bert')
+
+
+@pytest.fixture
+def masked(tmp_path):
+  """A folder of a BERT with a head of masked words, with a tokenizer of letters."""
+  return folder_of(MASKED, tmp_path / 'masked')
+
+
+def folder_of(member, folder):
   folder.mkdir()
-  shutil.copy(BERT / 'config.json', folder)
-  arrays = read_arrays(str(BERT / 'model.safetensors'))
+  shutil.copy(member / 'config.json', folder)
+  arrays = read_arrays(str(member / 'model.safetensors'))
   write_arrays(str(folder / 'model.safetensors'), {
     name: array for name, array in arrays.items() if not name.startswith('classifier')})
   tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, '[UNK]'))
   tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  tokenizer.add_special_tokens(['[MASK]'])
   tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
     single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)])
   tokenizer.save(str(folder / 'tokenizer.json'))
@@ -84,3 +95,43 @@ def test_a_label_column_is_the_column_of_targets():
   assert run.columns == {'targets': 'label'} and TrainRun.of(run.given()) == run
   with pytest.raises(ValueError, match='label_column=label and columns=targets=other cannot be used together'):
     TrainRun(model='m', data='rows.jsonl', output='o', label_column='label', columns={'targets': 'other'})
+
+
+TEMPLATE = ['--template', '{text} h [MASK].', '--label_column', 'label']
+
+
+def test_a_verbaliser_predicts_without_training_is_trained_and_used(masked, tmp_path, capsys):
+  data, run = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no'), str(tmp_path / 'run')
+  words = ['--verbaliser', 'yes=y,no=n']
+  assert not main(['eval', '--model', masked, '--data', data, *TEMPLATE, *words])
+  alone = capsys.readouterr().out
+  assert '40 examples: accuracy ' in alone
+  assert not main(['train', '--model', masked, '--data', data, *TEMPLATE, *words, '--method', 'prefix', '--length', '2',
+                   '--steps', '4', '--max_input_length', '9', '--output', run])  # columns are cut, masks are not
+  assert run_file.read_beside(run)['verbaliser'] == {'yes': 'y', 'no': 'n'}
+  assert not main(['train', '--config', f'{run}/run.toml', '--steps', '6', '--extend', '--output', run])
+  assert not main(['eval', '--prompt', run])
+  assert 'accuracy ' in capsys.readouterr().out
+  assert not main(['infer', '--prompt', run, '--data', data, '--output', str(tmp_path / 'out.jsonl')])
+  lines = [json.loads(line) for line in (tmp_path / 'out.jsonl').read_text().splitlines()]
+  assert len(lines) == 40 and {*lines[0]['scores']} == {'yes', 'no'} and lines[0]['prediction'] in ('yes', 'no')
+
+
+@pytest.mark.parametrize(('flags', 'message'), [
+  (['--verbaliser', 'yes=y,no=n', '--head', 'cls'], 'cannot be used together: the verbaliser is a head'),
+  (['--verbaliser', 'yes=y,no=great'], "The word 'great' of the label 'no' is unknown"),
+  (['--verbaliser', 'yes=y,maybe=n'], "rows.jsonl:2: The head has no label 'no'"),
+  (['--verbaliser', 'yes'], "'yes' is not a pair with an equals sign"),
+  (['--verbaliser', 'yes=y h,no=n h'], 'has 1 mask tokens (id 4), but the words of the verbaliser have 2 tokens'),
+  (['--verbaliser', 'yes=y,no=n', '--max_input_length', '4'], 'keep them within --max_input_length')])
+def test_a_verbaliser_that_does_not_fit_is_an_error(masked, tmp_path, capsys, flags, message):
+  data = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no')
+  assert main(['train', '--model', masked, '--data', data, *TEMPLATE, '--steps', '1', '--output',
+               str(tmp_path / 'run'), *flags]) == 2
+  assert message in ''.join(capsys.readouterr())
+
+
+def test_a_model_without_a_head_of_masked_words_is_refused(bert, tmp_path, capsys):
+  data = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no')
+  assert main(['eval', '--model', bert, '--data', data, *TEMPLATE, '--verbaliser', 'yes=y,no=n']) == 2
+  assert 'has no head of masked words' in ''.join(capsys.readouterr())

@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2019), MiniLM among others: norms after each addition, learned positions and token types.
 
-Every token has the token type 0. The heads of masked words and next sentences are not read.
+Every token has the token type 0. The head of next sentences is not read.
 """
 
 from collections.abc import Mapping
@@ -42,6 +42,13 @@ TABLE = table(EMBEDDINGS + LAYERS.strip('\n') + '''
   pooler/bias                  bert.pooler.dense.bias
   decoder/logits_dense/kernel  classifier.weight         T
   decoder/logits_dense/bias    classifier.bias
+  mask_head/dense/kernel       cls.predictions.transform.dense.weight      T
+  mask_head/dense/bias         cls.predictions.transform.dense.bias
+  mask_head/norm/scale         cls.predictions.transform.LayerNorm.weight
+  mask_head/norm/bias          cls.predictions.transform.LayerNorm.bias
+  mask_head/bias               cls.predictions.bias
+  mask_head/bias               cls.predictions.decoder.bias
+  token_embedder/embedding     cls.predictions.decoder.weight
 ''')
 
 
@@ -68,7 +75,8 @@ def read(config: Mapping[str, Any]) -> EncoderConfig:
     mlp_dim=stored.intermediate_size, vocab_size=stored.vocab_size,
     mlp_activations=(read_activation(stored.hidden_act),), norm='layer', norm_epsilon=stored.layer_norm_eps,
     pre_norms=False, residual_norms=True, final_norm=False, bias=True, query_scale=head_dim**-0.5,
-    position_count=stored.max_position_embeddings, token_types=stored.type_vocab_size, embedding_norm=True)
+    position_count=stored.max_position_embeddings, token_types=stored.type_vocab_size, embedding_norm=True,
+    mask_activation=read_activation(stored.hidden_act))
 
 
 def write(config: EncoderConfig) -> dict[str, Any]:
@@ -82,5 +90,5 @@ def write(config: EncoderConfig) -> dict[str, Any]:
 
 FAMILY = EncoderFamily(
   name='bert', model_types=('bert',), architecture='BertForSequenceClassification', read=read, write=write, table=TABLE,
-  prefixes=('bert.', ''), unread=(r'cls\..*', r'(bert\.)?embeddings\.(position|token_type)_ids'),
+  prefixes=('bert.', ''), unread=(r'cls\.seq_relationship\..*', r'(bert\.)?embeddings\.(position|token_type)_ids'),
   required={'position_embedding_type': 'absolute', 'is_decoder': False, 'add_cross_attention': False})

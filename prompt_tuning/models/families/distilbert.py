@@ -1,7 +1,4 @@
-"""DistilBERT (Sanh et al. 2019): BERT without token types and pooler; its head is two layers with a ReLU.
-
-The head of masked words is not read.
-"""
+"""DistilBERT (Sanh et al. 2019): BERT without token types and pooler; its head is two layers with a ReLU."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -38,6 +35,12 @@ TABLE = table('''
   pooler/bias                  pre_classifier.bias
   decoder/logits_dense/kernel  classifier.weight      T
   decoder/logits_dense/bias    classifier.bias
+  mask_head/dense/kernel       vocab_transform.weight   T
+  mask_head/dense/bias         vocab_transform.bias
+  mask_head/norm/scale         vocab_layer_norm.weight
+  mask_head/norm/bias          vocab_layer_norm.bias
+  mask_head/bias               vocab_projector.bias
+  token_embedder/embedding     vocab_projector.weight
 ''')
 
 
@@ -61,7 +64,8 @@ def read(config: Mapping[str, Any]) -> EncoderConfig:
     layers=stored.n_layers, width=stored.dim, heads=stored.n_heads, head_dim=head_dim, mlp_dim=stored.hidden_dim,
     vocab_size=stored.vocab_size, mlp_activations=(read_activation(stored.activation),), norm='layer',
     norm_epsilon=1e-12, pre_norms=False, residual_norms=True, final_norm=False, bias=True, query_scale=head_dim**-0.5,
-    position_count=stored.max_position_embeddings, embedding_norm=True)
+    position_count=stored.max_position_embeddings, embedding_norm=True,
+    mask_activation=read_activation(stored.activation))
 
 
 def write(config: EncoderConfig) -> dict[str, Any]:
@@ -74,4 +78,4 @@ def write(config: EncoderConfig) -> dict[str, Any]:
 FAMILY = dataclasses.replace(
   bert.FAMILY, name='distilbert', model_types=('distilbert',), architecture='DistilBertForSequenceClassification',
   read=read, write=write, table=TABLE, prefixes=('distilbert.', ''), pooler_activation='relu',
-  unread=(r'vocab_(transform|layer_norm|projector)\..*', r'(distilbert\.)?embeddings\.position_ids'), required={})
+  unread=(r'(distilbert\.)?embeddings\.position_ids',), required={})

@@ -50,6 +50,12 @@ TABLE = table('''
   pooler_norm/bias             head.norm.bias
   decoder/logits_dense/kernel  classifier.weight   T
   decoder/logits_dense/bias    classifier.bias
+  mask_head/dense/kernel       head.dense.weight   T
+  mask_head/dense/bias         head.dense.bias
+  mask_head/norm/scale         head.norm.weight
+  mask_head/norm/bias          head.norm.bias
+  mask_head/bias               decoder.bias
+  token_embedder/embedding     decoder.weight
 ''')
 _POOLINGS = {'cls': 'cls', 'mean': 'all'}
 _THETAS = {FULL: ('global_rope_theta', 160000.0), LOCAL: ('local_rope_theta', 10000.0)}
@@ -101,7 +107,8 @@ def read(config: Mapping[str, Any]) -> EncoderConfig:
     rotary=tuple(rotary[kind] for kind in kinds),
     windows=tuple(stored.local_attention // 2 + 1 if kind == LOCAL else 0 for kind in kinds),
     pooling=_POOLINGS[stored.classifier_pooling], pooler=read_activation(stored.classifier_activation),
-    pooler_norm=True, pooler_bias=stored.classifier_bias)
+    pooler_norm=True, pooler_bias=stored.classifier_bias,
+    mask_activation=read_activation(stored.classifier_activation))
 
 
 def _rotary(config: Mapping[str, Any], stored: Stored, kind: str, head_dim: int) -> Any:
@@ -120,8 +127,9 @@ def write(config: EncoderConfig) -> dict[str, Any]:
     'norm_eps': config.norm_epsilon, 'norm_bias': config.norm_bias, 'attention_bias': bool(config.projection_biases),
     'mlp_bias': config.mlp_bias, 'layer_types': [LOCAL if window else FULL for window in config.windows],
     'local_attention': 2 * (max(2, *config.windows) - 1), 'classifier_bias': config.pooler_bias,
-    'classifier_pooling': 'cls' if config.pooling == 'cls' else 'mean',
-    **({'classifier_activation': write_activation(config.pooler)} if config.pooler else {}),
+    'classifier_pooling': 'mean' if config.pooling in ('mean', 'all') else 'cls',
+    **({'classifier_activation': write_activation(config.pooler or config.mask_activation)}
+       if config.pooler or config.mask_activation else {}),
     **write_kinds(config), **write_length(config.rotary)}
 
 
@@ -148,4 +156,4 @@ def _unread_norm(config: EncoderConfig) -> dict[str, float]:
 
 FAMILY = ModernBertFamily(
   name='modernbert', model_types=('modernbert',), architecture='ModernBertForSequenceClassification', read=read,
-  write=write, table=TABLE, prefixes=('model.', ''), unread=(r'decoder\..*',), poolings=('cls', 'mean', 'all'))
+  write=write, table=TABLE, prefixes=('model.', ''), poolings=('cls', 'mean', 'all'))

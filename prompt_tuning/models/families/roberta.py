@@ -1,6 +1,6 @@
 """RoBERTa (Liu et al. 2019): BERT whose positions start after the padding token's id, and whose head is two layers.
 
-Heads of masked words, and the pooler of a folder without a head, which RoBERTa's classifier does not use, are not read.
+The pooler of a folder without a head, which RoBERTa's classifier does not use, is not read.
 """
 
 import dataclasses
@@ -17,6 +17,13 @@ TABLE = table((bert.EMBEDDINGS + bert.LAYERS.strip('\n')).replace('bert.', 'robe
   pooler/bias                  classifier.dense.bias
   decoder/logits_dense/kernel  classifier.out_proj.weight  T
   decoder/logits_dense/bias    classifier.out_proj.bias
+  mask_head/dense/kernel       lm_head.dense.weight        T
+  mask_head/dense/bias         lm_head.dense.bias
+  mask_head/norm/scale         lm_head.layer_norm.weight
+  mask_head/norm/bias          lm_head.layer_norm.bias
+  mask_head/bias               lm_head.bias
+  mask_head/bias               lm_head.decoder.bias
+  token_embedder/embedding     lm_head.decoder.weight
 ''')
 
 
@@ -32,7 +39,7 @@ def read(config: Mapping[str, Any]) -> EncoderConfig:
   if not 0 < offset < stored.max_position_embeddings:
     raise ValueError(f'sets pad_token_id to {stored.pad_token_id}, after which positions begin, but the table has '
                      f'{stored.max_position_embeddings}. Download it again.')
-  return dataclasses.replace(bert.read(config), position_offset=offset,
+  return dataclasses.replace(bert.read(config), position_offset=offset, mask_activation='gelu_exact',
                              position_count=stored.max_position_embeddings - offset)
 
 
@@ -44,5 +51,5 @@ def write(config: EncoderConfig) -> dict[str, Any]:
 FAMILY = dataclasses.replace(
   bert.FAMILY, name='roberta', model_types=('roberta', 'xlm-roberta', 'camembert'),
   architecture='RobertaForSequenceClassification', read=read, write=write, table=TABLE, prefixes=('roberta.', ''),
-  unread=(r'lm_head\..*', r'(roberta\.)?pooler\..*', r'(roberta\.)?embeddings\.(position|token_type)_ids'),
+  unread=(r'(roberta\.)?pooler\..*', r'(roberta\.)?embeddings\.(position|token_type)_ids'),
   defaults={'type_vocab_size': 2})
