@@ -21,7 +21,7 @@ def split(adapter: Stored, rules: Sequence[Rule]) -> tuple[dict[str, np.ndarray]
   """
   if adapter.config.get('task_type') != SEQ_CLS:
     return dict(adapter.arrays), {}
-  known = {f'{_PREFIX}{rule.theirs}': rule for rule in rules if '{i}' not in rule.theirs}
+  known = {f'{_PREFIX}{rule.theirs}': rule for rule in reversed(rules) if '{i}' not in rule.theirs}
   head = {known[name].ours: array.T if known[name].transpose else array
           for name, array in adapter.arrays.items() if name in known}
   return {name: array for name, array in adapter.arrays.items() if name not in known}, head

@@ -64,7 +64,8 @@ def _front(tensors: Mapping[str, Any], about: Mapping[str, Any], base: str, libr
   if hub.is_id(base):
     yield f'base_model: {json.dumps(base.partition("@")[0])}'
   yield f'library_name: {library}'
-  yield f'pipeline_tag: {"text2text-generation" if _is_encoder_decoder(tensors, about) else "text-generation"}'
+  writes = 'text2text-generation' if _is_encoder_decoder(tensors, about) else 'text-generation'
+  yield f'pipeline_tag: {"text-classification" if about.get("head") else writes}'
   yield f'tags: {json.dumps(list(dict.fromkeys(("prompt-tuning", _slug(about.get("method")), "jax"))))}'
   task = str(about.get('task', ''))
   if (data := re.match(r'hf://datasets/([^/@:]+/[^/@:]+)', task)) is not None:

@@ -71,8 +71,12 @@ def words_of(vocabulary: Any, labels: Sequence[str], words: Sequence[str]) -> tu
   """Returns the tokens of the word of each label, as they stand within a text.
 
   Raises:
-    ValueError: a word is unknown, two labels have the same, or words differ in their number of tokens.
+    ValueError: there is no vocabulary, a word is unknown, two labels have the same, or words differ in their number of
+      tokens.
   """
+  if vocabulary is None:
+    raise ValueError('The model has no vocabulary, which a verbaliser needs for its words. Give load_model '
+                     'vocabulary=.')
   found: dict[str, tuple[int, ...]] = {}
   pieces = lambda ids: ' '.join(vocabulary.piece(i) for i in ids)
   for label, word in zip(labels, words, strict=True):

@@ -59,7 +59,7 @@ class TextLayout(CausalLayout):
     if self.classes and self.problem == 'single' and len(targets) and not 0 <= targets[0] < self.classes:
       raise ValueError(f'An example has the label {int(targets[0])}, but the head has {self.classes} labels, 0 to '
                        f'{self.classes - 1}. Give the head all labels.')
-    found = sum(int(token) == self.mask_id for token in inputs) if self.masks else 0
+    found = int(np.sum(np.asarray(inputs) == self.mask_id)) if self.masks else 0
     if found != self.masks:
       raise ValueError(f'An input has {found} mask tokens (id {self.mask_id}), but the words of the verbaliser have '
                        f'{self.masks} token{"s" * (self.masks > 1)}. Write as many masks into the template, as in '

@@ -230,7 +230,10 @@ def _require_fit(source: str, tensors: Mapping[str, Any], base: Base) -> None:
 
 
 def _require_plain(source: str, about: Mapping[str, Any]) -> None:
-  """Raises ValueError for a prompt with a placement or visibility that PEFT does not support."""
+  """Raises ValueError for a prompt with a placement, visibility or verbaliser that PEFT does not support."""
+  if (about.get('head') or {}).get('words'):
+    raise ValueError(f'{source} was trained with a verbaliser, and no task type of PEFT predicts words at masks. '
+                     "Keep this package's file.")
   placement, visibility = about.get('placement', 'before'), about.get('visibility', {})
   if placement != 'before' or not all(visibility.values()):
     raise ValueError(f'{source} holds a prompt with the placement {placement!r} and the visibility {dict(visibility)}, '

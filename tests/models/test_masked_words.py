@@ -173,6 +173,8 @@ def test_what_a_verbaliser_cannot_use_is_refused(tmp_path):
                               ({'a': '', 'b': '31'}, "The word '' of the label 'a' is unknown")):
     with pytest.raises(ValueError, match=message):
       load('bert', verbaliser)
+  with pytest.raises(ValueError, match='has no vocabulary, which a verbaliser needs'):
+    pt.with_verbaliser(loading.load_model(MEMBERS / 'bert'), {'a': '30', 'b': '31'}, mask_id=MASK)
   with pytest.raises(ValueError, match=r'names no mask token.*mask_id='):
     pt.with_verbaliser(load('bert'), {'a': '30', 'b': '31'})
   with pytest.raises(ValueError, match=r'has 0 mask tokens \(id 4\), but the words of the verbaliser have 1 token\.'):

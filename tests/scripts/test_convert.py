@@ -128,6 +128,11 @@ def test_the_best_prompt_of_a_run_goes_to_peft(script, tmp_path, base):
   assert read_adapter(tmp_path / 'named').config['base_model_name_or_path'] == 't5-small'
 
 
+def test_a_prompt_of_a_verbaliser_stays_here(script, refused, tmp_path, base):
+  write_state(str(tmp_path / 'prompt.safetensors'), {DECODER: PROMPT}, {'head': {'words': ['great', 'bad']}})
+  assert 'was trained with a verbaliser' in refused('convert', tmp_path / 'prompt.safetensors', tmp_path / 'peft')
+
+
 def test_a_prompt_of_peft_is_ready_for_eval(script, shared, tmp_path):
   source = shared / 'hf' / 'peft_t5_v11_ptuning_mlp' / 'adapter'
   assert script('convert', source, tmp_path / 'a.safetensors', f'--model={shared}/hf/t5_v11')[0] == 0
