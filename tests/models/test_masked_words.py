@@ -127,7 +127,7 @@ METHODS = {'prompt': None, 'prefix': Prefix(2), 'layer_prompts': LayerPrompts(2)
            'head': Retrained('mask_head/.*'), 'biases': Retrained('.*/bias')}
 
 
-@pytest.mark.parametrize('kind', [kind if kind in ('prompt', 'head') else pytest.param(kind, marks=pytest.mark.slow)
+@pytest.mark.parametrize('kind', [kind if kind == 'prompt' else pytest.param(kind, marks=pytest.mark.slow)
                                   for kind in METHODS])
 def test_a_verbaliser_is_used_alone_and_trained_with_any_method(kind, tmp_path):
   words = {'no': '30', 'yes': '31'}
