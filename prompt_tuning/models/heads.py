@@ -111,9 +111,9 @@ def described(model: LanguageModel) -> dict[str, Any]:
 
 
 def outputs(model: LanguageModel, batch: Batch, conditioning: Conditioning) -> np.ndarray:
-  """Returns the outputs of the head [B, classes] for the rows of a batch, one text in each."""
+  """Returns the outputs of the head [B, classes] for a batch with one text in each row; of an ensemble, joint ones."""
   logits = np.asarray(apply_model(model.module, model.params, batch, conditioning))
-  first = np.argmax(batch['decoder']['segments'] > 0, axis=1)
+  first = np.argmax(batch['decoder']['segments'] > 0, axis=1)[::conditioning.members]
   return logits[np.arange(len(logits)), first]
 
 

@@ -208,7 +208,8 @@ def _attention(task: Task, described: EvalRun, model: Any, trained: Trained,
   for name, weights in attention_weights(model.module, model.params, batch, conditioning).items():
     reads, _, kind = name.split('/')
     queries = batch.get(reads) or target_rows(batch)
-    share = _share(np.asarray(weights, np.float32), queries, queries if kind == 'self_attention' else batch['encoder'])
+    keys = batch['encoder'] if kind == 'encoder_decoder_attention' else queries
+    share = _share(np.asarray(weights, np.float32), queries, keys)
     if share is not None:
       found[name] = share
   if not found:

@@ -117,6 +117,22 @@ def test_a_verbaliser_predicts_without_training_is_trained_and_used(masked, tmp_
   assert len(lines) == 40 and {*lines[0]['scores']} == {'yes', 'no'} and lines[0]['prediction'] in ('yes', 'no')
 
 
+@pytest.mark.slow
+def test_runs_with_a_verbaliser_are_swept_reported_and_joined(masked, tmp_path):
+  data, sweep = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no'), tmp_path / 'sweep'
+  assert not main(['sweep', '--model', masked, '--data', data, *TEMPLATE, '--verbaliser', 'yes=y,no=n', '--length', '1',
+                   '2', '--steps', '3', '--output', str(sweep)])
+  runs = sorted(str(path.parent) for path in sweep.glob('*/run.toml'))
+  assert len(runs) == 2
+  assert not main(['report', runs[0], '--output', str(tmp_path / 'report.html')])
+  scores = []
+  for given in ([runs[0]], [runs[1]], runs):
+    assert not main(['infer', '--prompt', *given, '--data', data, '--output', str(tmp_path / 'out.jsonl')])
+    lines = (tmp_path / 'out.jsonl').read_text().splitlines()
+    scores.append([json.loads(line)['scores']['yes'] for line in lines])
+  np.testing.assert_allclose(scores[2], np.mean(scores[:2], axis=0), atol=1e-5)
+
+
 @pytest.mark.parametrize(('flags', 'message'), [
   (['--verbaliser', 'yes=y,no=n', '--head', 'cls'], 'cannot be used together: the verbaliser is a head'),
   (['--verbaliser', 'yes=y,no=great'], "The word 'great' of the label 'no' is unknown"),
