@@ -155,7 +155,8 @@ def _faults(example: Example, vocabulary: Vocabulary, layout: Layout,
   if len(ids) >= lengths.get('targets', len(ids) + 1):
     yield _CUT, f'{_shown(target)} of {len(ids) + 1} tokens for a length of {lengths["targets"]}'
   inputs = example.get('inputs')
-  if not layout.input_ends and isinstance(inputs, str) and inputs and target:
+  apart = layout.input_ends or 'encoder' in layout.stacks
+  if not apart and isinstance(inputs, str) and inputs and target:
     joined = vocabulary.decode([*vocabulary.encode(inputs), *ids])
     if joined == inputs + target and not (inputs[-1].isspace() or target[0].isspace()):
       yield _JOINED, _shown(inputs[-20:] + target)

@@ -102,11 +102,12 @@ class PromptedLM(TemplateLM):
     return text[:place] + (whole if text[place:].startswith(whole) else whole.rstrip())
 
   def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
-    """Returns the ids of a text; unless forbidden, with its begin token, or for an encoder with its end token."""
+    """Returns the ids of a text; unless forbidden, with its begin token, and for most encoders with its end token."""
     ids = self._model.vocabulary.encode(string)  # `started` adds no begin token that a template has written
     if add_special_tokens is False:
       return list(ids)
-    return [*ids, self.eot_token_id] if self.backend == 'seq2seq' else started(ids, self._model.vocabulary)
+    ends = self.backend == 'seq2seq' and self._model.layout().input_ends
+    return started(ids, self._model.vocabulary) + [self.eot_token_id] * ends
 
   def _loglikelihood_tokens(self, requests: Sequence[tuple[Any, list[int], list[int]]],
                             **unused: Any) -> list[tuple[float, bool]]:

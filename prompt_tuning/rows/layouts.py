@@ -44,23 +44,8 @@ from prompt_tuning.rows.placements import (
 )
 from prompt_tuning.rows.token_ids import require_ids
 
-__all__ = [
-  'IN_TURNS',
-  'PLACEMENTS',
-  'CausalLayout',
-  'LabelLayout',
-  'Layout',
-  'Placement',
-  'Segment',
-  'after_bos',
-  'after_eos',
-  'assemble',
-  'at_system',
-  'at_user',
-  'before',
-  'before_eos',
-  'target_rows',
-]
+__all__ = ['IN_TURNS', 'PLACEMENTS', 'CausalLayout', 'LabelLayout', 'Layout', 'Placement', 'Segment', 'after_bos',
+           'after_eos', 'assemble', 'at_system', 'at_user', 'before', 'before_eos', 'target_rows']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +63,7 @@ class Layout:
       the first target of an input without tokens.
     prefixed: keys and values come before the rows, so that a begin token can stand for an input without tokens.
     vocab_size: V, rows of the embedding that token ids are checked against; 0 does not check.
+    ended: inputs have an end token; decoder-only models follow `started`.
   """
 
   prompt_length: int = 0
@@ -89,10 +75,15 @@ class Layout:
   within: bool = False
   prefixed: bool = False
   vocab_size: int = 0
+  ended: bool = True
   stacks = ('encoder', 'decoder')
   target_stack = TARGET_STACK
-  input_ends = True  # inputs have an end token
   question_side = 'right'  # padding side for generation
+
+  @property
+  def input_ends(self) -> bool:
+    """Whether inputs have an end token."""
+    return self.ended
 
   @property
   def in_front(self) -> bool:
