@@ -74,10 +74,10 @@ def read_rotary(config: Mapping[str, Any], kind: str, head_dim: int = 0) -> Rota
     given = given[kind]
     if not isinstance(given, dict):
       raise ValueError(f'sets {kind} of rope_parameters to {shown(given)}: expected an object. Download it again.')
+  local = stored.rope_local_base_freq if kind == 'sliding_attention' else None
   if not given:
-    local = stored.rope_local_base_freq if kind == 'sliding_attention' else None
     given = {'rope_theta': local} if local else stored.rope_scaling or {}
-  scaling = checked({'rope_theta': stored.rope_theta, **given}, _Scaling)
+  scaling = checked({'rope_theta': local or stored.rope_theta, **given}, _Scaling)
   how = scaling.rope_type or scaling.type or 'default'
   share = scaling.partial_rotary_factor or stored.partial_rotary_factor or 1.0
   if share > 1.0:
