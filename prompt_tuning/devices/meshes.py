@@ -75,17 +75,19 @@ def require_fit(mesh: Mesh | None, config: Any) -> None:
 
   Args:
     mesh: from `make_mesh`.
-    config: the model's config, with `heads`, `kv_heads`, `mlp_dim`, `width` and `embedding_width`.
+    config: the model's config, with `heads`, `kv_heads`, `mlp_dim`, `width` and `embedding_width`, or with `stacks`
+      that have them.
 
   Raises:
     ValueError: a dimension cannot be split evenly; the message names meshes that fit.
   """
   if mesh is None:
     return
-  sizes = {'heads': config.heads, 'KV heads': getattr(config, 'kv_heads', 0) or config.heads,
-           'hidden width of the MLP': config.mlp_dim}
-  for axis, dimensions in (('model', sizes), ('fsdp', {'width': config.width, **_embedding(config)})):
-    _require_even(axis, mesh.shape[axis], dimensions)
+  for each in getattr(config, 'stacks', (config,)):
+    sizes = {'heads': each.heads, 'KV heads': getattr(each, 'kv_heads', 0) or each.heads,
+             'hidden width of the MLP': each.mlp_dim}
+    for axis, dimensions in (('model', sizes), ('fsdp', {'width': each.width, **_embedding(each)})):
+      _require_even(axis, mesh.shape[axis], dimensions)
 
 
 def _embedding(config: Any) -> dict[str, int]:

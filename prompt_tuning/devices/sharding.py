@@ -42,7 +42,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'wo/kernel', ('mlp', 'width')),
   (r'logits_dense/kernel', ('width', 'vocab')),
   (r'(out|wo|router|input_layer|pooler|logits_dense|mask_head|mask_head/dense)/bias', (None,)),
-  (r'(scale|norm/bias|rel_embedding)', ()),
+  (r'(scale|norm/bias|rel_embedding|image_end)', ()),
   (r'(down|up)', ()),  # of a low-rank update, beside a kernel
 )
 

@@ -55,12 +55,15 @@ def score_batch(module: nn.Module, params: Params, batch: Batch, conditioning: C
 def attention_weights(module: nn.Module, params: Params, batch: Batch, conditioning: Conditioning) -> dict[str, Array]:
   """Returns the attention weights [L, B, H, T, S] of each attention, by its name in the parameters.
 
-  S counts cached positions first, then the layer's own. Names are 'decoder/layers/self_attention' and the like.
+  S counts cached positions first, then the layer's own. Names are 'decoder/layers/self_attention' and the like. A
+  self-attention that also reads a memory in its softmax has two entries, as if they were separate.
   """
   _, kept = module.apply({'params': ready(module, params, conditioning.parameters)}, batch, conditioning,
                          mutable=['intermediates'])
   # If a stack ran a prompt separately before the rows, the last weights are those of the rows.
-  found = {name.removesuffix('/weights'): runs[-1] for name, runs in trees.flatten(kept['intermediates']).items()}
+  flat = trees.flatten(kept['intermediates'])
+  found = {name.replace('self_attention/memory_weights', 'encoder_decoder_attention').removesuffix('/weights'): runs[-1]
+           for name, runs in flat.items()}
   return sharding.whole(module.config.mesh, found)
 
 

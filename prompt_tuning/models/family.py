@@ -43,7 +43,7 @@ class _Common(Fields):
 
 
 class Config(Protocol):
-  """The fields that the configs of all families have. They are frozen dataclasses, here `T5Config` and `DecoderConfig`.
+  """The fields that the configs of all families have. They are frozen dataclasses, such as `DecoderConfig`.
 
   Attributes:
     kind: a description of the models for messages, such as 'a decoder-only model'.

@@ -62,13 +62,12 @@ def query_factor(config: StackConfig, positions: Array | None) -> Array | float:
   return config.query_scale * grown[:, None, :, None]
 
 
-def window_bias(layer: Mapping[str, Array], queries: Array | None, keys: Array | None, *,
-                causal: bool) -> tuple[Array, ...]:
-  """Returns the bias that hides keys outside the layer's window; keys without positions are always visible.
-
-  A window of a causal layer ends before the query, that of another layer has the query in its middle.
-  """
+def window_bias(layer: Mapping[str, Array], queries: Array | None, keys: Array | None) -> tuple[Array, ...]:
+  """Returns the bias that hides keys outside the layer's window; keys without positions are always visible."""
   if 'window' not in layer or keys is None:
     return ()
   distance = jnp.atleast_2d(queries)[:, :, None] - jnp.atleast_2d(keys)[:, None, :]
-  return (hide((distance if causal else jnp.abs(distance)) < layer['window'])[:, None],)
+  visible = distance < layer['window']
+  if 'window_ahead' in layer:
+    visible &= -distance < layer['window_ahead']
+  return (hide(visible)[:, None],)

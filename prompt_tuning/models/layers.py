@@ -45,6 +45,11 @@ def norm(config: StackConfig, name: str | None = None) -> nn.Module:
   return RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset, name=name)
 
 
+def head_norm(config: StackConfig, **placed: Any) -> RMSNorm:
+  """Returns the norm of a stack's queries or keys."""
+  return RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset, **placed)
+
+
 def drop(x: Array, keys: Array | None, rate: float, *, site: int, over: Sequence[int]) -> Array:
   """Zeroes a share of `x` and scales up the rest; a row's mask depends only on the row's own key.
 
@@ -88,8 +93,7 @@ class Attention(nn.Module):
     if config.sinks:
       self.sinks = self.param('sinks', nn.initializers.zeros, (config.heads,))
     if config.query_norms:
-      self.query_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
-      self.key_norm = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset)
+      self.query_norm, self.key_norm = head_norm(config), head_norm(config)
 
   def keys_values(self, x: Array, turn: tuple[Array, Array] | None = None, *,
                   scales: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
@@ -101,12 +105,12 @@ class Attention(nn.Module):
 
   def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None, *, site: int,
                turn: tuple[Array, Array] | None = None, factor: Array | float = 1.0,
-               scales: Mapping[str, Array] | None = None) -> Array:
-    """Returns the attention of `x` [B, T, D] to the blocks, [B, T, D].
+               scales: Mapping[str, Array] | None = None, memory: Sequence[Block] = ()) -> Array:
+    """Returns the attention of `x` [B, T, D] to the blocks, and to those of a memory in one softmax, [B, T, D].
 
     `site` is as in `drop`, `turn` as in `rotate`, and `factor`, of `query_factor`, multiplies the queries.
     """
-    config = self.config
+    config, blocks = self.config, [*blocks, *memory]
     query = self._heads(self.query(x, scales), 'query_norm')
     if isinstance(factor, jax.Array) or factor != 1.0:
       query = (query * factor).astype(query.dtype)
@@ -122,7 +126,10 @@ class Attention(nn.Module):
     heads, weights = kernels.attend(query, blocks, asked=config.attention, dropout=factors, cap=config.attention_cap,
                                     weights=wanted, mesh=config.mesh, sinks=self.sinks if config.sinks else None)
     if wanted:
-      self.sow('intermediates', 'weights', weights)
+      own = weights.shape[-1] - sum(block.keys.shape[2] for block in memory)
+      self.sow('intermediates', 'weights', weights[..., :own])
+      if memory:
+        self.sow('intermediates', 'memory_weights', weights[..., own:])
     return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1), scales)  # [B, H, T, K] -> [B, T, H·K]
 
   def _heads(self, x: Array, name: str) -> Array:
@@ -194,7 +201,7 @@ class Layer(nn.Module):
       normed = jnp.where(layer['number'] == 0, x, normed)
     turn = turns(layer, around.positions)
     own = attention.keys_values(normed, turn, scales=scales)
-    window = functools.partial(window_bias, layer, around.positions, causal=config.causal)
+    window = functools.partial(window_bias, layer, around.positions)
     blocks = [Block(*front, (*biases, *window(positions)))
               for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
                                                   strict=True)]
@@ -202,21 +209,14 @@ class Layer(nn.Module):
     alone = around.segments is not None and not near and not config.relative_buckets and not config.linear_biases
     blocks.append(Block(*own, (*around.biases, *near), (around.segments,) * 2 if alone else None, config.causal))
     attended = attention(normed, blocks, keys, site=next(site), turn=turn, scales=scales,
-                         factor=query_factor(config, around.positions))
+                         factor=query_factor(config, around.positions),
+                         memory=_memory_blocks(attention, scanned, around) if config.merged else ())
     read, x = x, residual(x, attended, name)
-    if config.cross:
+    if config.cross and not config.merged:
       x = checkpoint_name(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
-      read_memory = lambda vectors, rows: attention.keys_values(vectors, scales=picked(scanned.scales, rows))
-      rows = around.memory_scale_rows
-      memory = scanned.memory if around.memory is None else read_memory(around.memory, rows)
+      blocks = _memory_blocks(attention, scanned, around)
       queries = norm(config, 'pre_cross_attention_layer_norm')(x)
-      blocks = [Block(*memory, (around.memory_bias,), around.memory_segments)]
-      if scanned.memory_front is not None:
-        blocks.insert(0, Block(*scanned.memory_front, (around.memory_front_bias,)))
-      if around.prompt_memory is not None:
-        of_first = None if rows is None else rows[:, :1]  # all segments of a row use the first one's prompt
-        blocks.insert(0, Block(*read_memory(around.prompt_memory, of_first), (around.prompt_memory_bias,)))
       x = residual(x, attention(queries, blocks, keys, site=next(site), factor=config.query_scale, scales=scales),
                    'cross_attention')
     if not config.parallel:
@@ -225,3 +225,16 @@ class Layer(nn.Module):
       normed = before(read, 'mlp')
     mlp = (Experts if config.experts else MLP)(config, name='mlp')
     return residual(x, mlp(normed, keys, site=next(site), scales=scales), 'mlp'), own
+
+
+def _memory_blocks(attention: Attention, scanned: Scanned, around: Surroundings) -> list[Block]:
+  """Returns what a layer reads of a memory: of a prompt that was run separately, of a KV prefix, of the memory."""
+  read = lambda vectors, rows: attention.keys_values(vectors, scales=picked(scanned.scales, rows))
+  rows, blocks = around.memory_scale_rows, []
+  if around.prompt_memory is not None:
+    of_first = None if rows is None else rows[:, :1]  # all segments of a row use the first one's prompt
+    blocks.append(Block(*read(around.prompt_memory, of_first), (around.prompt_memory_bias,)))
+  if scanned.memory_front is not None:
+    blocks.append(Block(*scanned.memory_front, (around.memory_front_bias,)))
+  memory = scanned.memory if around.memory is None else read(around.memory, rows)
+  return [*blocks, Block(*memory, (around.memory_bias,), around.memory_segments)]

@@ -10,7 +10,7 @@ prompt contributes to each cache, `read_pack` what a pack of inputs does, `next_
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,11 +22,11 @@ from prompt_tuning.losses.chunks import at_targets
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.layers import gather
+from prompt_tuning.models.memory import memory_keys_values
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.models.scaling import Scaling, Scalings, scaling_of_prompts
 from prompt_tuning.models.stack import Front
 from prompt_tuning.models.surroundings import Surroundings
-from prompt_tuning.models.t5 import memory_keys_values
 from prompt_tuning.models.token_scores import TokenScores, scores_of
 from prompt_tuning.rows.conditioning import Conditioning, Visibility
 from prompt_tuning.types import Array, Params
@@ -117,7 +117,8 @@ def _before_t5(module: nn.Module, params: Params, conditioning: Conditioning, le
   if given.prompt is not None:
     given = dataclasses.replace(given, lengths={'prompt': length[None]})
     output, found['encoder'] = module.run_prompt(given)
-    found['memory'] = memory_keys_values(module.config, params, output, scaling_of_prompts(conditioning.decoder, 1))
+    scaling = scaling_of_prompts(conditioning.decoder, 1)
+    found['memory'] = memory_keys_values(module.config.stack(cross=True), params, output, scaling)
   elif given.prefix is not None:
     found['encoder'] = given.prefix
   if conditioning.decoder.prefix is not None:
@@ -145,7 +146,7 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
   if module.prompted == 'encoder':
     variables = {'params': ready(module, params, {})}
     output = module.apply(variables, pack, front, scaling or {}, method=_read_encoder)
-    return memory_keys_values(module.config, params, output, (scaling or {}).get('decoder')), None
+    return memory_keys_values(module.config.stack(cross=True), params, output, (scaling or {}).get('decoder')), None
   variables = {'params': ready(module, layers, {})}
   hidden, own = module.apply(variables, pack, front, scaling or {}, method=_read_decoder)
   if top is None:
@@ -158,20 +159,20 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
 
 def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None,
                   scaling: Scalings) -> tuple[Array, KeysValues]:
-  x, around, fronts = _packed(module, pack, front, causal=True)
+  x, around, fronts = _packed(module.token_embedder, pack, front, causal=True)
   return module.decoder(module.placed(x, pack.positions[None]), around, fronts=fronts, scaling=scaling.get('decoder'),
                         collect=True)
 
 
 def _read_encoder(module: nn.Module, pack: Pack, front: KeysValues | None, scaling: Scalings) -> Array:
-  x, around, fronts = _packed(module, pack, front, causal=False)
-  return module.encoder(x, around, fronts=fronts, added=pack.added, scaling=scaling.get('encoder'))[0]
+  x, around, fronts = _packed(module.embed, pack, front, causal=False)
+  return module.encoder(module.placed(x), around, fronts=fronts, added=pack.added, scaling=scaling.get('encoder'))[0]
 
 
-def _packed(module: nn.Module, pack: Pack, front: KeysValues | None, *,
+def _packed(embed: Callable[[Array], Array], pack: Pack, front: KeysValues | None, *,
             causal: bool) -> tuple[Array, Surroundings, list[Front]]:
   """Returns the vectors [1, N, D] of a pack, and what a stack reads beside them."""
-  x = module.token_embedder(pack.tokens[None])
+  x = embed(pack.tokens[None])
   rows = None if pack.rows is None else pack.rows[None]
   if rows is not None:
     x = jnp.where((rows >= 0)[..., None], gather(pack.vectors, rows, x.dtype), x)
@@ -207,7 +208,7 @@ def _next_of_decoder(module: nn.Module, newest: Newest, caches: Caches,
 def _next_of_t5(module: nn.Module, newest: Newest, caches: Caches,
                 scaling: Scaling | None) -> tuple[Array, KeysValues]:
   around = Surroundings((), positions=newest.lengths['self'][:, None], memory_bias=_unfilled(newest, caches, 'memory'))
-  x, own = module.decoder(module.token_embedder(newest.tokens[:, None]), around,
+  x, own = module.decoder(module.read_targets(newest.tokens[:, None]), around,
                           fronts=[_front_of_cache(newest, caches)], memory=_rows(caches['memory']),
                           scaling=scaling, collect=True)
   return module.project(x)[:, 0], own

@@ -44,6 +44,9 @@ class StackConfig:
     sinks: each head has a logit for attending to nothing (gpt-oss).
     causal: a position sees only itself and earlier positions.
     cross: each layer also attends to a memory (a decoder that reads an encoder).
+    merged: in the softmax of its self-attention, with the same projections; the memory's keys have no positions
+      (T5Gemma 2).
+    memory_width: width of the memory; 0 means D.
     norm: 'rms', or 'layer' (LayerNorm).
     norm_bias: LayerNorms have a bias.
     norm_epsilon: added to the variance.
@@ -71,8 +74,8 @@ class StackConfig:
     rotary_length: how many positions rows may have, if the scaling of rotary positions depends on it (longrope,
       dynamic); 0 means the length that the model was first trained with.
     linear_biases: attention logits fall linearly with the distance (ALiBi; BLOOM).
-    windows: how far back each layer sees, itself included; a layer that is not causal sees as far ahead (ModernBERT).
-      0 means no limit, empty means 0 for all.
+    windows: how far back each layer sees, itself included; 0 means no limit, empty means 0 for all.
+    windows_ahead: how far ahead each layer of a stack that is not causal sees, like `windows`; empty means no limit.
     relative_buckets: buckets of T5's relative position bias; 0 means no such bias.
     relative_max_distance: distance at which the last bucket starts.
     layer_biases: each layer has separate position biases (umT5); else all layers share them.
@@ -103,6 +106,8 @@ class StackConfig:
   sinks: bool = False
   causal: bool = False
   cross: bool = False
+  merged: bool = False
+  memory_width: int = 0
   norm: str = 'rms'
   norm_bias: bool = True
   norm_epsilon: float = 1e-6
@@ -128,6 +133,7 @@ class StackConfig:
   rotary_length: int = 0
   linear_biases: bool = False
   windows: tuple[int, ...] = ()
+  windows_ahead: tuple[int, ...] = ()
   relative_buckets: int = 0
   relative_max_distance: int = 128
   layer_biases: bool = False
@@ -157,8 +163,9 @@ class StackConfig:
     found: dict[str, Array] = {'number': jnp.arange(self.layers)}
     if any(self.rotary):
       found |= self._rotary()
-    if any(self.windows):
-      found['window'] = jnp.array([window or 1 << 30 for window in self.windows], jnp.int32)
+    for name, windows in (('window', self.windows), ('window_ahead', self.windows_ahead)):
+      if any(windows):
+        found[name] = jnp.array([window or 1 << 30 for window in windows], jnp.int32)
     return found
 
   def _rotary(self) -> dict[str, Array]:
@@ -176,9 +183,11 @@ class StackConfig:
 def dense_shapes(config: StackConfig, stack: str) -> dict[str, tuple[int, int, int]]:
   """Returns the name of each dense layer of a stack's layers -> L, and the widths of its input and output."""
   heads, read = config.heads * config.head_dim, (config.kv_heads or config.heads) * config.head_dim
-  names = [self_attention_name(config), *(['encoder_decoder_attention'] if config.cross else [])]
-  widths = {f'{name}/{part}': size for name in names for part, size in (
-    ('query', (config.width, heads)), ('key', (config.width, read)), ('value', (config.width, read)),
+  sources = {self_attention_name(config): config.width}
+  if config.cross and not config.merged:
+    sources['encoder_decoder_attention'] = config.memory_width or config.width
+  widths = {f'{name}/{part}': size for name, source in sources.items() for part, size in (
+    ('query', (config.width, heads)), ('key', (source, read)), ('value', (source, read)),
     ('out', (heads, config.width)))}
   widths |= {f'mlp/{name}': (config.width, config.mlp_dim) for name in mlp_names(config)}
   widths['mlp/wo'] = config.mlp_dim, config.width

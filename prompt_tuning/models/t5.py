@@ -1,4 +1,4 @@
-"""The module of T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020; Shazeer 2020; Xue et al. 2021)."""
+"""The module of T5 1.0, T5 1.1 and mT5 (Raffel et al. 2020; Shazeer 2020; Xue et al. 2021), and of T5Gemma."""
 
 import dataclasses
 import functools
@@ -12,17 +12,18 @@ from flax import linen as nn
 from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
-from prompt_tuning.models.fronts import choose, concatenated, empty_cache, front_of, joined, spread, written
-from prompt_tuning.models.quantised import dequantised
-from prompt_tuning.models.scaling import Scaling, picked, scaling_of, scaling_of_prompts
+from prompt_tuning.models.fronts import concatenated, empty_cache, front_of, joined, spread, written
+from prompt_tuning.models.memory import chosen_prompts, memory_front, memory_keys_values
+from prompt_tuning.models.scaling import Scaling, scaling_of, scaling_of_prompts
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
 from prompt_tuning.models.stack_config import dense_shapes
+from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.models.surroundings import Surroundings
 from prompt_tuning.models.t5_config import T5Config
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
 from prompt_tuning.rows.layouts import Layout
-from prompt_tuning.types import Array, Batch, Params
+from prompt_tuning.types import Array, Batch
 
 _DECODER = 1 << 16  # separates the decoder's dropout keys from the encoder's, whose layers count from 0
 
@@ -34,7 +35,7 @@ class T5(nn.Module):
     config: the model's shape.
   """
 
-  config: T5Config
+  config: T5Config | StacksConfig
   prompted = 'encoder'  # the stack that a prompt belongs to
 
   def layout(self, asked: Layout) -> Layout:
@@ -46,28 +47,51 @@ class T5(nn.Module):
     if asked.cached:
       raise ValueError('cached=True cannot be used: this model has an encoder, in which the text before the prompt '
                        'sees the prompt. Choose a decoder-only model, or leave out cached=True.')
-    return dataclasses.replace(asked, vocab_size=self.config.vocab_size)
+    config = self.config
+    return dataclasses.replace(asked, vocab_size=config.vocab_size, start_id=config.start_id, ended=config.input_ends)
 
   def facts(self) -> Facts:
     """Returns the properties of the model that do not need its weights."""
     config = self.config
     return Facts(config.family, config.width, (config.encoder_layers, config.decoder_layers), config.vocab_size,
-                 self.prompted, self.prefix_shapes(), dense=dense_shapes(config.stack(cross=False), 'encoder') |
-                 dense_shapes(config.stack(cross=True), 'decoder'))
+                 self.prompted, self.prefix_shapes(), config.embedding_scale,
+                 dense_shapes(config.stack(cross=False), 'encoder') | dense_shapes(config.stack(cross=True), 'decoder'))
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
-    config = self.config
-    of = lambda layers: (layers, config.heads, config.head_dim)
-    return {'encoder': of(config.encoder_layers), 'decoder': of(config.decoder_layers),
-            'cross': of(config.decoder_layers)}
+    of = lambda stack: (stack.layers, stack.kv_heads or stack.heads, stack.head_dim)
+    decoder = of(self.config.stack(cross=True))
+    return {'encoder': of(self.config.stack(cross=False)), 'decoder': decoder, 'cross': decoder}
 
   def setup(self) -> None:
     config = self.config
-    self.token_embedder = nn.Embed(config.vocab_size, config.width, dtype=config.dtype,
-                                   embedding_init=nn.initializers.normal(1.0))
-    self.encoder = Stack(config.stack(cross=False))
-    self.decoder = Stack(config.stack(cross=True))
+    encoder, decoder = config.stack(cross=False), config.stack(cross=True)
+    initialise = nn.initializers.normal(1.0 / (config.embedding_scale * config.input_scale))
+    embed = lambda stack: nn.Embed(config.vocab_size, stack.width, dtype=config.dtype, embedding_init=initialise)
+    self.token_embedder = embed(encoder)
+    self.decoder_token_embedder = embed(decoder) if config.separate_embeddings else None
+    if config.image_end >= 0:
+      self.image_end = self.param('image_end', nn.initializers.zeros, (config.width,))
+    self.encoder, self.decoder = Stack(encoder), Stack(decoder)
+
+  def embed(self, tokens: Array) -> Array:
+    """Returns the encoder's embedded tokens [B, T, D], as a prompt stands among them."""
+    return self._replaced(self.token_embedder(tokens), tokens, self.config.embedding_scale * self.config.input_scale)
+
+  def placed(self, vectors: Array) -> Array:
+    """Returns vectors, tokens or prompts, as the input of the encoder."""
+    return _times(vectors, self.config.embedding_scale * self.config.input_scale)
+
+  def read_targets(self, tokens: Array) -> Array:
+    """Returns tokens as the input of the decoder [B, S, D]."""
+    embed, scale = self.decoder_token_embedder or self.token_embedder, self.config.decoder_scale
+    return _times(self._replaced(embed(tokens), tokens, scale), scale)
+
+  def _replaced(self, x: Array, tokens: Array, scale: float) -> Array:
+    """Returns embedded tokens, where the end of an image is a vector of its own, which is not scaled."""
+    if self.config.image_end < 0:
+      return x
+    return jnp.where((tokens == self.config.image_end)[..., None], (self.image_end / scale).astype(x.dtype), x)
 
   def __call__(self, batch: Batch, conditioning: Conditioning = Conditioning(), *,
                dropout: Array | None = None, hidden: bool = False) -> Array:
@@ -104,7 +128,7 @@ class T5(nn.Module):
                        'conditioning.encoder.')
     layout, given = batch['encoder'], conditioning.encoder
     fronts, offset = prefixed(given, batch)
-    x, rows, of_prompt = self.token_embedder(layout['tokens']), None, None
+    x, rows, of_prompt = self.embed(layout['tokens']), None, None
     added = added_vectors(given, self.config.encoder_layers)
     if 'prompt_slots' in layout and given.prompt is not None:
       rows = prompt_rows(layout, batch['prompt_ids'], given)
@@ -119,7 +143,7 @@ class T5(nn.Module):
       fronts, offset = [*fronts, front], offset + own
     visible = self_visible(layout, causal=False, visibility=given.visibility)
     around = Surroundings((hide(visible),), positions=layout['positions'] + offset, added_rows=rows, dropout=dropout)
-    x, _ = self.encoder(x, around, fronts=fronts, added=None if rows is None else added,
+    x, _ = self.encoder(self.placed(x), around, fronts=fronts, added=None if rows is None else added,
                         scaling=scaling_of(given, batch, 'encoder'))
     return x, of_prompt
 
@@ -132,7 +156,7 @@ class T5(nn.Module):
     if not given.visibility.prompt:
       seen = seen & (index[:, None] == index[None, :])
     around = Surroundings((hide(seen)[:, None],), added_rows=separate_rows(given))
-    return self.encoder(given.prompt.astype(self.config.dtype), around,
+    return self.encoder(self.placed(given.prompt.astype(self.config.dtype)), around,
                         added=added_vectors(given, self.config.encoder_layers),
                         scaling=scaling_of_prompts(given, count), collect=True)
 
@@ -140,7 +164,7 @@ class T5(nn.Module):
              dropout: Array | None = None, hidden: bool = False) -> Array:
     """Returns logits [B, S, V] (or `hidden` states) of all target positions, given the result of `read`."""
     layout, given = batch['decoder'], conditioning.decoder
-    x = self.token_embedder(layout['tokens'])
+    x = self.read_targets(layout['tokens'])
     if dropout is not None:
       dropout = jax.vmap(lambda key: jax.random.fold_in(key, _DECODER))(dropout)
     fronts, offset = prefixed(given, batch)
@@ -162,10 +186,10 @@ class T5(nn.Module):
     """Runs the decoder on one more token per row.
 
     Args:
-      tokens: [B·N] the last token of each of N sequences for each of B inputs.
+      tokens: [B·N] the last token of each of N sequences for each of B inputs; before their first token, any.
       index: [] the number of tokens before it.
-      cache: keys and values [L, B·N, H, S, K] of earlier tokens; places from `index` on are ignored.
-      memory: keys and values [L, B, H, T, K] of the encoder's output.
+      cache: keys and values [L, B·N, kv_heads, S, K] of earlier tokens; places from `index` on are ignored.
+      memory: keys and values [L, B, kv_heads, T, K] of the encoder's output.
       memory_bias: [B·N, 1, 1, T].
       fronts: a prefix.
       offset: the number of its positions.
@@ -173,9 +197,10 @@ class T5(nn.Module):
       scaling: of the rows.
 
     Returns:
-      Logits [B·N, V], and this token's keys and values [L, B·N, H, 1, K].
+      Logits [B·N, V], and this token's keys and values [L, B·N, kv_heads, 1, K].
     """
-    x = self.token_embedder(tokens[:, None])
+    tokens = jnp.where(index == 0, self.config.start_id, tokens)
+    x = self.read_targets(tokens[:, None])
     places = jnp.arange(cache[0].shape[3])
     before = Front(*cache, hide(places < index)[None, None, None, :], places + offset)
     around = Surroundings((), positions=index[None] + offset, memory_bias=memory_bias)
@@ -187,11 +212,11 @@ class T5(nn.Module):
             max_length: int) -> tuple['Steps', tuple[Array, Array], Array]:
     """Starts `count` generations per row, see `generation.generate`; the decoder's part of the batch is not read."""
     apply = functools.partial(self.apply, {'params': params})
-    config = self.config
+    decoder = self.config.stack(cross=True)
     output, of_prompt = apply(batch, conditioning, method='read')
     rows = output.shape[0]
     scaling = scaling_of(conditioning.decoder, batch, 'decoder')
-    memory = memory_keys_values(config, params, output, scaling)
+    memory = memory_keys_values(decoder, params, output, scaling)
     bias = hide(jnp.repeat(batch['encoder']['segments'] > 0, count, axis=0))[:, None, None, :]
     given = conditioning.decoder
     fronts, offset = prefixed(given, batch)
@@ -201,19 +226,21 @@ class T5(nn.Module):
     of_memory = memory_front(given, batch)
     if of_prompt is not None:
       chosen, seen = chosen_prompts(of_prompt, conditioning.encoder, batch)
-      of_memory = concatenated(Front(*memory_keys_values(config, params, chosen, scaling), seen), of_memory)
+      of_memory = concatenated(Front(*memory_keys_values(decoder, params, chosen, scaling), seen), of_memory)
     of_memory = spread(of_memory, count)
-    cache = empty_cache(config, config.decoder_layers, rows, count, config.heads, max_length)
+    cache = empty_cache(decoder, decoder.layers, rows, count, decoder.kv_heads or decoder.heads, max_length)
     steps = Steps(self, memory, bias, fronts, offset, of_memory, scaling and scaling.spread(count))
     return steps, cache, jnp.any(batch['encoder']['segments'] > 0, axis=1)
 
   def project(self, x: Array) -> Array:
     """Returns the logits [B, S, V] in float32 of hidden states [B, S, D], see `__call__`."""
     config = self.config
-    logits = (dense.apply({'kernel': self.token_embedder.embedding.T}, x, jnp.float32) if config.tied else
-              self.decoder.logits(x))
+    embed = self.decoder_token_embedder or self.token_embedder
+    logits = dense.apply({'kernel': embed.embedding.T}, x, jnp.float32) if config.tied else self.decoder.logits(x)
     if config.scaled:
       logits = logits * config.width**-0.5
+    if config.output_cap:
+      logits = config.output_cap * jnp.tanh(logits / config.output_cap)
     return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
 
 
@@ -247,37 +274,5 @@ def prefixed(given: StackConditioning, batch: Batch) -> tuple[list[Front], Array
   return [front], offset
 
 
-def memory_front(given: StackConditioning, batch: Batch) -> Front | None:
-  """Returns the prefix before the encoder's output in cross-attention."""
-  if given.memory_prefix is None:
-    return None
-  return front_of(given.memory_prefix, batch['prompt_ids'], given.lengths.get('memory_prefix'), placed=False)[0]
-
-
-def chosen_prompts(of_prompt: Array, given: StackConditioning, batch: Batch) -> tuple[Array, Array]:
-  """Returns the encoder's output for each row's prompt [B, P, D] ([1, P, D] for all), and a bias that hides padding."""
-  (count, length, _), lengths = of_prompt.shape, given.lengths.get('prompt')
-  if count == 1 and lengths is None:
-    return of_prompt, jnp.zeros((1, 1, 1, 1))
-  chosen, _, bias = choose(batch['prompt_ids'], lengths, count, length)
-  return of_prompt[chosen], bias
-
-
-def memory_keys_values(config: T5Config, params: Mapping[str, Any], memory: Array,
-                       scaling: Scaling | None = None) -> tuple[Array, Array]:
-  """Returns every decoder layer's keys and values of the encoder's output [B, T, D]: [L, B, H, T, K] twice."""
-  place = 'encoder_decoder_attention'
-  attention, arrays = params['decoder']['layers'][place], scaling.arrays if scaling else {}
-
-  def project(name: str) -> Array:
-    def one(of_layer: tuple[Params, Params]) -> Array:
-      layer, scales = of_layer
-      kernel = dequantised(sharding.gather(f'{name}/kernel', layer['kernel'], config.mesh), memory.dtype)
-      heads = dense.apply_scaled({**layer, 'kernel': kernel}, memory, memory.dtype,
-                                 picked(scales, scaling and scaling.memory_rows), f'{place}/{name}')
-      heads = heads.reshape(*heads.shape[:2], config.heads, config.head_dim)
-      return heads.swapaxes(1, 2)  # -> [B, H, T, K]
-
-    return jax.lax.map(one, (attention[name], arrays))
-
-  return project('key'), project('value')
+def _times(x: Array, scale: float) -> Array:
+  return x * jnp.asarray(scale, x.dtype) if scale != 1.0 else x

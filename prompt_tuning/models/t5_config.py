@@ -34,6 +34,8 @@ class T5Config:
     mesh: the devices that the model is spread over, see `sharding`; None means one.
     family: the family that defines the names and config of a folder; see `families`.
     kind: a description for messages.
+    embedding_scale, input_scale, decoder_scale, separate_embeddings, image_end, output_cap, start_id, input_ends: as in
+      `StacksConfig`; no T5 has other values.
   """
 
   vocab_size: int
@@ -56,6 +58,12 @@ class T5Config:
   mesh: Mesh | None = None
   family: str = 't5'
   kind = 'an encoder-decoder'
+  embedding_scale = input_scale = decoder_scale = 1.0
+  separate_embeddings = False
+  image_end = -1
+  output_cap = 0.0
+  start_id = 0
+  input_ends = True
 
   def __post_init__(self) -> None:
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))

@@ -116,17 +116,18 @@ def _check_output(run: Run) -> None:
     check(folder)
 
 
-def _layers(config: loading.Config) -> str:
-  return str(config.layers) if hasattr(config, 'layers') else f'{config.encoder_layers}+{config.decoder_layers}'
+def _shape(config: loading.Config) -> str:
+  """Returns the sizes of a model's stack, or of both of its stacks if they have configs of their own."""
+  count = lambda stack: stack.layers if hasattr(stack, 'layers') else f'{stack.encoder_layers}+{stack.decoder_layers}'
+  return ' and '.join(f'{count(stack)} layers, {stack.heads} heads of {stack.head_dim}, width {stack.width}, MLP '
+                      f'{stack.mlp_dim}' for stack in getattr(config, 'stacks', (config,)))
 
 
 def _show_model(run: Run, outline: Outline) -> None:
   config, frozen = outline.config, trees.flatten(outline.params)
   step = outline.step if outline.missing is None else 'unknown'
-  print(f'Frozen model: {outline.path}, step {step}: {_layers(config)} '
-        f'layers, {config.heads} heads of {config.head_dim}, width {config.width}, MLP {config.mlp_dim}, vocabulary '
-        f'{config.vocab_size}\n  {trees.count(frozen):,} frozen parameters, {_size(device_memory.bytes_of(frozen))} as '
-        f'{outline.dtype}')
+  print(f'Frozen model: {outline.path}, step {step}: {_shape(config)}, vocabulary {config.vocab_size}\n  '
+        f'{trees.count(frozen):,} frozen parameters, {_size(device_memory.bytes_of(frozen))} as {outline.dtype}')
 
 
 def _show_mesh(run: Run, outline: Outline, compiler: step_compiler.Compiler | None) -> AbstractMesh:

@@ -149,7 +149,7 @@ def test_the_program_of_a_modernbert_does_not_grow_with_its_layers():
 
   def lines(layers):
     config = dataclasses.replace(shape, layers=layers, rotary=shape.rotary[:2] * (layers // 2),
-                                 windows=(0, 3) * (layers // 2))
+                                 windows=(0, 3) * (layers // 2), windows_ahead=(0, 3) * (layers // 2))
     module = loading.module_of(config)
     batch = batch_of(loading.LanguageModel(module, {}), golden, side='right')
     shapes = trees.unflatten(loading.parameter_shapes(module))

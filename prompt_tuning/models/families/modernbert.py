@@ -98,6 +98,7 @@ def read(config: Mapping[str, Any]) -> EncoderConfig:
     raise ValueError(f'sets layer_types to {found} for {stored.num_hidden_layers} layers; supported is {LOCAL} or '
                      f'{FULL} for each. Download it again.')
   rotary = {kind: _rotary(config, stored, kind, head_dim) for kind in sorted(set(kinds))}
+  windows = tuple(stored.local_attention // 2 + 1 if kind == LOCAL else 0 for kind in kinds)
   return EncoderConfig(
     layers=stored.num_hidden_layers, width=stored.hidden_size, heads=stored.num_attention_heads, head_dim=head_dim,
     mlp_dim=stored.intermediate_size, vocab_size=stored.vocab_size,
@@ -105,7 +106,7 @@ def read(config: Mapping[str, Any]) -> EncoderConfig:
     norm_epsilon=stored.norm_eps, embedding_norm=True, plain_start=True, query_scale=head_dim**-0.5,
     projection_biases=('query', 'key', 'value', 'out') if stored.attention_bias else (), mlp_bias=stored.mlp_bias,
     rotary=tuple(rotary[kind] for kind in kinds),
-    windows=tuple(stored.local_attention // 2 + 1 if kind == LOCAL else 0 for kind in kinds),
+    windows=windows, windows_ahead=windows,
     pooling=_POOLINGS[stored.classifier_pooling], pooler=read_activation(stored.classifier_activation),
     pooler_norm=True, pooler_bias=stored.classifier_bias,
     mask_activation=read_activation(stored.classifier_activation))
