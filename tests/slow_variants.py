@@ -49,6 +49,7 @@ VARIANTS = (
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[phi3',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[qwen3_moe',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[smollm3',
+  'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[t5gemma',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[umt5',
   'models/test_context.py',
   'models/test_decoder_only.py::test_answers_are_those_of_t5xs',

@@ -89,7 +89,7 @@ def read_adapter(folder: str) -> Adapter:
 
 def scale_of_embeddings(family: Any, width: int) -> float:
   """Returns the factor on embedded tokens, and on this package's prompts, that a family has and PEFT's files do not."""
-  return width**0.5 if str(family).startswith('gemma') else 1.0
+  return width**0.5 if str(family).startswith(('gemma', 't5gemma2')) else 1.0
 
 
 def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, kind: str = peft_prompts.PROMPTS[0],

@@ -33,7 +33,8 @@ _DEFAULTS = {
 }
 _OF_MODELS = {'t5': 'T5Tokenizer', 'mt5': 'T5Tokenizer', 'gpt2': 'GPT2Tokenizer', 'llama': 'LlamaTokenizer',
               'qwen2': 'Qwen2Tokenizer', 'qwen3': 'Qwen2Tokenizer', 'gemma2': 'GemmaTokenizer',
-              'gemma3': 'GemmaTokenizer', 'gemma3_text': 'GemmaTokenizer', 'bert': 'BertTokenizer',
+              'gemma3': 'GemmaTokenizer', 'gemma3_text': 'GemmaTokenizer', 't5gemma': 'GemmaTokenizer',
+              't5gemma2': 'GemmaTokenizer', 'bert': 'BertTokenizer',
               'distilbert': 'DistilBertTokenizer', 'roberta': 'RobertaTokenizer',
               'xlm-roberta': 'XLMRobertaTokenizer', 'camembert': 'CamembertTokenizer'}
 _ROLES = ('bos', 'eos', 'unk', 'sep', 'pad', 'cls', 'mask')

@@ -79,7 +79,8 @@ def _hide_copies(reader: HuggingFaceFolder, family: Family) -> None:
   if (inner if isinstance(inner, dict) else reader.config).get('tie_word_embeddings') is False:
     return
   known = reader.names()
-  embeddings = [name for name in family.their_names('token_embedder/embedding') if name in known]
+  embeddings = [name for ours in ('decoder_token_embedder/embedding', 'token_embedder/embedding')
+                for name in family.their_names(ours) if name in known]
   for name in family.their_names(OUTPUT):
     if name in known and embeddings and known[name] == known[embeddings[0]]:
       arrays = [reader.read(each) for each in (name, embeddings[0])]

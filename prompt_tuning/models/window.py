@@ -18,6 +18,7 @@ def longest_row(model: Any) -> int | None:
     return count
   path = os.path.join(model.path, 'config.json')
   stored = model_files.read_object(path) if model_files.exists(path) else {}
-  inner = stored.get('text_config')
-  stored = inner if isinstance(inner, dict) else stored
+  for part in ('encoder', 'text_config'):
+    inner = stored.get(part)
+    stored = inner if isinstance(inner, dict) else stored
   return next((stored[name] for name in _POSITIONS if type(stored.get(name)) is int and stored[name] > 0), None)

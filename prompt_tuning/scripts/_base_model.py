@@ -17,10 +17,10 @@ class Base:
 
   Attributes:
     encoder_decoder: whether it is an encoder-decoder.
-    width: D.
+    width: D, of an encoder if there is one.
     layers: L of the decoder.
-    kv_heads: H, the number of KV heads.
-    head_dim: K.
+    kv_heads: H, the number of its KV heads.
+    head_dim: K of the decoder.
     embedding_scale: the factor by which it scales embeddings.
   """
 
@@ -46,23 +46,29 @@ def read_base(folder: str) -> Base:
 
   path = os.path.join(hub.local(folder, ('config.json',)), 'config.json')
   config = read_object(path, 'the Hugging Face folder of a base model')
-  inner = config.get('text_config')
-  config = inner if isinstance(inner, dict) else config
+  encoder, decoder = (_inner(config, name, 'text_config') for name in ('encoder', 'decoder'))
 
-  def first(*names: str, default: int | None = None) -> int:
-    value = next((config[name] for name in names if config.get(name) is not None), default)
+  def first(*names: str, default: int | None = None, part: Mapping[str, Any] = decoder) -> int:
+    value = next((part[name] for name in names if part.get(name) is not None), default)
     if type(value) is not int or value < 1:
       raise ValueError(f'{path} needs one of {", ".join(names)}, a whole number above 0, but has {shown(value)}. '
                        'Give the folder of a language model.')
     return value
 
-  width = first('d_model', 'hidden_size', 'n_embd')
+  of_decoder, width = (first('d_model', 'hidden_size', 'n_embd', part=part) for part in (decoder, encoder))
   heads = first('decoder_attention_heads', 'num_attention_heads', 'num_heads', 'n_head')
   return Base(encoder_decoder=bool(config.get('is_encoder_decoder', False)), width=width,
               layers=first('num_decoder_layers', 'decoder_layers', 'num_hidden_layers', 'num_layers', 'n_layer'),
               kv_heads=first('num_key_value_heads', default=heads),
-              head_dim=first('d_kv', 'head_dim', default=width // heads or None),
-              embedding_scale=scale_of_embeddings(config.get('model_type'), width))
+              head_dim=first('d_kv', 'head_dim', default=of_decoder // heads or None),
+              embedding_scale=scale_of_embeddings(encoder.get('model_type'), width))
+
+
+def _inner(config: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+  """Returns the part of a config that its fields lead to, those that there are."""
+  for name in names:
+    config = config[name] if isinstance(config.get(name), dict) else config
+  return config
 
 
 def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) -> Any:

@@ -35,6 +35,14 @@ GPT2 = {**WORDS, 'n_embd': 12, 'n_layer': 2, 'n_head': 3, 'n_positions': 32, 're
 T5 = {'vocab_size': 40, 'd_model': 12, 'd_kv': 4, 'num_heads': 3, 'd_ff': 14, 'num_layers': 2,
       'num_decoder_layers': 1, 'dropout_rate': 0.0, 'pad_token_id': 0, 'eos_token_id': 1, 'decoder_start_token_id': 0,
       'relative_attention_num_buckets': 8, 'relative_attention_max_distance': 10}
+# The stacks of T5Gemma: no size of one is a size of the other.
+ENCODER = {**GEMMA, 'num_hidden_layers': 3, 'attn_logit_softcapping': 2.0, 'sliding_window': 3}
+DECODER = {**GEMMA, 'hidden_size': 18, 'intermediate_size': 10, 'num_attention_heads': 3, 'num_key_value_heads': 1,
+           'head_dim': 8, 'query_pre_attn_scalar': 7, 'sliding_window': 4, 'attn_logit_softcapping': 3.0,
+           'final_logit_softcapping': 5.0}
+IMAGES = {'eoi_token_index': 7, 'mm_tokens_per_image': 1, 'vision_config': {
+  'model_type': 'siglip_vision_model', 'hidden_size': 2, 'intermediate_size': 2, 'num_hidden_layers': 1,
+  'num_attention_heads': 1, 'image_size': 2, 'patch_size': 2}}
 LINEAR = {'rope_type': 'linear', 'rope_theta': 300.0, 'factor': 2.5}
 LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 100.0, 'factor': 8.0, 'original_max_position_embeddings': 16,
           'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
@@ -138,6 +146,18 @@ MEMBERS = {
   'gpt_oss': ('GptOss', {**QWEN3, 'hidden_size': 16, 'intermediate_size': 10, 'num_hidden_layers': 3,
                          'num_local_experts': 3, 'num_experts_per_tok': 2, 'sliding_window': 4, 'swiglu_limit': 1.2,
                          'swiglu_alpha': 1.3, 'rope_parameters': {**YARN, 'truncate': False}}, None),
+  't5gemma': ('T5Gemma', {'encoder': {**ENCODER, 'attention_bias': True}, 'decoder': DECODER, 'vocab_size': 40}, None),
+  't5gemma_untied': ('T5Gemma', {
+    'encoder': {**ENCODER, 'num_hidden_layers': 2, 'layer_types': [F, S], 'rope_theta': 70.0},
+    'decoder': {**DECODER, 'num_hidden_layers': 4, 'attn_logit_softcapping': None, 'final_logit_softcapping': None,
+                'attention_bias': True}, 'vocab_size': 40, 'tie_word_embeddings': False}, None),
+  't5gemma2': ('T5Gemma2', {
+    'encoder': {**IMAGES, 'text_config': {**GEMMA, 'num_hidden_layers': 3, 'layer_types': [S, F, S],
+                                          'rope_parameters': {S: {'rope_type': 'default', 'rope_theta': 30.0},
+                                                              F: LINEAR}}},
+    'decoder': {**GEMMA, 'intermediate_size': 10, 'num_attention_heads': 6, 'num_key_value_heads': 3, 'head_dim': 4,
+                'query_pre_attn_scalar': 7, 'sliding_window': 3, 'final_logit_softcapping': 4.0,
+                'layer_types': [S, F]}}, None),
 }
 KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm', 'lora', 'ia3')
 # The stored members, each for something that no other has, and their adapters.
@@ -149,7 +169,7 @@ KEPT = {
   'phi3_long': (), 'granite': ('prompt',), 'olmo2': (), 'olmo3': (), 'ministral3': (),
   'gpt_neox': ('prompt', 'prefix', 'lora', 'ia3'), 'gpt_neox_serial': (), 'phi2': (), 'gptj': (),
   'opt': ('prompt', 'prefix'), 'opt_after': (), 'bloom': ('prompt', 'prefix'), 'gpt_neo': (), 'umt5': (),
-  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': ()}
+  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': (), 't5gemma': ('prompt',), 't5gemma2': ('prompt',)}
 
 
 def randomise(model, seed):
@@ -162,10 +182,10 @@ def randomise(model, seed):
     seen.add(id(parameter))
     value = torch.randn(parameter.shape, generator=generator)
     if parameter.dim() == 1:
-      gemma = model.config.model_type.startswith('gemma')
+      gemma = 'gemma' in model.config.model_type
       value = 0.3 * value + (0.0 if gemma or name.endswith('bias') else 1.0)
     elif any(part in name for part in ('wte', 'wpe', 'shared', 'embed', 'lm_head')):
-      value = 0.6 * value
+      value = (0.03 if model.config.model_type.startswith('t5gemma') else 0.6) * value  # else a token repeats itself
     elif 'relative_attention_bias' not in name:
       conv = any(part in name for part in ('c_attn', 'c_proj', 'c_fc'))
       value = 1.3 * value / parameter.shape[0 if conv else 1]**0.5
@@ -177,7 +197,7 @@ def save_member(name, folder, seed):
   family, values, rewrite = MEMBERS[name]
   values = json.loads(json.dumps(values))
   kind = {'GPT2': 'GPT2LMHeadModel'}.get(family, f'{family.removesuffix("Text")}For' + (
-    'ConditionalGeneration' if family.endswith('T5') else 'CausalLM'))
+    'ConditionalGeneration' if 'T5' in family else 'CausalLM'))
   config = getattr(transformers, f'{family}Config')(**values)
   model = getattr(transformers, kind)(config)
   if rewrite in ('untied', 'untied_unsaid'):  # transformers 5 ties every T5 that it creates, and its config says so
@@ -201,8 +221,8 @@ def save_member(name, folder, seed):
 
 def read_model(folder):
   """Returns a model as users load it: a Mistral with layer types becomes another class."""
-  of_t5 = 'd_kv' in json.loads((folder / 'config.json').read_text())
-  kind = transformers.AutoModelForSeq2SeqLM if of_t5 else transformers.AutoModelForCausalLM
+  both = json.loads((folder / 'config.json').read_text()).get('is_encoder_decoder')
+  kind = transformers.AutoModelForSeq2SeqLM if both else transformers.AutoModelForCausalLM
   return kind.from_pretrained(folder, dtype=torch.float32, attn_implementation='eager',
                               experts_implementation='eager').eval()
 
@@ -243,16 +263,16 @@ def padded(rows, side='right'):
 
 def outputs(model, rows, targets, adapted=False):
   """Returns logits and generations of a model; PEFT's are made row by row, since it misplaces padded rows."""
-  encoder_decoder = model.config.is_encoder_decoder
-  found = {}
+  encoder_decoder, found = model.config.is_encoder_decoder, {}
+  start = model.config.decoder.bos_token_id if hasattr(model.config, 'decoder') else 0
   for b, (row, target) in enumerate(zip(rows, targets, strict=True)):
     ids, given = torch.tensor([row]), {}
     if encoder_decoder:
-      given = {'decoder_input_ids': torch.tensor([[0, *target[:-1]]])}
+      given = {'decoder_input_ids': torch.tensor([[start, *target[:-1]]])}
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **given).logits[0]
     found[f'logits_{b}'] = logits[-(len(target) if encoder_decoder else len(row)):].numpy()
   options = {'max_new_tokens': ANSWER, 'do_sample': False}
-  if encoder_decoder and not adapted:  # transformers' cache has as many layers as the encoder
+  if encoder_decoder and not adapted and not hasattr(model.config, 'decoder'):  # T5's cache has the encoder's layers
     options['use_cache'] = False
   beams = {'num_beams': BEAMS, 'num_return_sequences': BEAMS, 'early_stopping': False, 'length_penalty': 1.0}
   ends = {'eos_token_id': ENDS}
@@ -270,9 +290,12 @@ def outputs(model, rows, targets, adapted=False):
   return found
 
 
-def adapters(encoder_decoder):
-  task = 'SEQ_2_SEQ_LM' if encoder_decoder else 'CAUSAL_LM'
+def adapters(config):
+  task = 'SEQ_2_SEQ_LM' if config.is_encoder_decoder else 'CAUSAL_LM'
   common = {'task_type': task, 'num_virtual_tokens': P}
+  if hasattr(config, 'decoder'):  # PEFT does not find these in configs of two stacks
+    common |= {'num_layers': config.decoder.num_hidden_layers, 'num_attention_heads': 1,
+               'token_dim': getattr(config.encoder, 'text_config', config.encoder).hidden_size}
   return {'lora': peft.LoraConfig(task_type=task, r=2, lora_alpha=3, target_modules='all-linear'),
           'ia3': peft.IA3Config(task_type=task),
           'prompt': peft.PromptTuningConfig(**common), 'prefix': peft.PrefixTuningConfig(**common),
@@ -297,7 +320,7 @@ def make(name, folder, kinds):
     model = read_model(folder)
     try:
       torch.manual_seed(seed)
-      adapted = peft.get_peft_model(model, adapters(model.config.is_encoder_decoder)[kind]).eval()
+      adapted = peft.get_peft_model(model, adapters(model.config)[kind]).eval()
       for each, parameter in adapted.named_parameters():
         if 'prompt_encoder' in each or 'lora_' in each or 'ia3_' in each:
           parameter.copy_(0.8 * torch.randn(parameter.shape))

@@ -1,4 +1,4 @@
-"""What every decoder-only family must do, on the golden members: pack, mix prompts, round, serve, and be written."""
+"""What every family that writes must do, on the golden members: pack, mix prompts, round, serve, and be written."""
 
 import dataclasses
 
@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 DECODERS = ('gemma_1', 'smollm3', 'llama_yarn', 'phi4_mini', 'granite', 'olmo2', 'olmo3', 'ministral3', 'gpt_neox',
             'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo', 'mixtral', 'qwen3_moe',
             'gpt_oss')
-each = pytest.mark.parametrize('name', DECODERS)
+BOTH = ('umt5', 't5gemma', 't5gemma2')  # encoder-decoders
+each = pytest.mark.parametrize('name', (*DECODERS, *BOTH))
 random = np.random.default_rng(0)
 
 
@@ -47,12 +48,23 @@ def trained(method, model, seed):
                  {'mode': method.mode} if isinstance(method, LayerPrompts) else {})
 
 
+def batch_of(model, golden, *rows, lengths=(15, 7), side='right'):
+  """Returns a batch; each of its rows is given as the numbers of the golden examples that share it."""
+  (_, inputs, targets), layout = golden, model.layout()
+  examples = [layout.example(row, [5] if targets is None else targets[b]) for b, row in enumerate(inputs)]
+  return layouts.assemble([[examples[b] for b in each] for each in rows],
+                          layout.row_lengths(dict(zip(('inputs', 'targets'), lengths, strict=True))), side=side)
+
+
 def mixed(model):
   """Returns what the rows of one batch may have."""
   vectors = random.normal(size=(3, model.width)).astype(np.float32)
   prefix, scales = trained(Prefix(2), model, 1), trained(Scales(), model, 2)
   found = {'prompt': vectors, 'among': SavedPrompt(vectors[:2], layouts.after_bos), 'prefix': prefix, 'scales': scales,
            'both': Trained({**prefix.tensors, **scales.tensors}), 'nothing': None}
+  if model.prompted == 'encoder':
+    return found | {'memory': trained(Prefix(2, attentions=('cross',)), model, 3),
+                    'added': trained(LayerPrompts(2, mode='add'), model, 4)}
   if not model.facts.layer_width:
     found['replaced'] = trained(LayerPrompts(2, mode='replace'), model, 3)
     found['added'] = trained(LayerPrompts(2, mode='add'), model, 4)
@@ -61,14 +73,12 @@ def mixed(model):
 
 @each
 def test_packed_rows_give_transformers_logits(name):
-  golden, inputs, _ = golden_of(FAMILIES / name)
-  model = load(name)
-  first, second, third = [model.layout().example(row, [5]) for row in inputs]
+  golden, model = golden_of(FAMILIES / name), load(name)
   for side in ('right', 'left'):
-    batch = layouts.assemble([[second, third], [first]], {'decoder': 15}, side=side)
+    batch = batch_of(model, golden, [1, 2], [0], lengths=(15, 1 if golden[2] is None else 10), side=side)
     logits = np.asarray(apply_model(model.module, model.params, batch, Conditioning()))
     for b, row, segment in ((1, 0, 1), (2, 0, 2), (0, 1, 1)):
-      wanted = golden[f'logits_{b}']
+      wanted = golden[0][f'logits_{b}']
       found = logits[row][batch['decoder']['segments'][row] == segment]
       np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
 
@@ -92,13 +102,13 @@ def test_rows_with_different_prompts_are_as_alone(name):
 @each
 def test_scales_and_low_rank_updates_can_be_merged_into_the_weights(name):
   model, golden = load(name), golden_of(FAMILIES / name)
-  dense = 'query|key|value|out' if model.module.config.experts else 'query|key|value|out|wi|wi_0|wi_1|wo'
+  dense = 'query|key|value|out' if getattr(model.module.config, 'experts', 0) else 'query|key|value|out|wi|wi_0|wi_1|wo'
   method = LowRank(2, (f'.*({dense})/kernel',))
   tensors = trees.unflatten({path: jnp.asarray(0.2 * random.normal(size=array.shape), jnp.float32) for path, array in
                              trees.flatten(method.initialise(jax.random.key(0), model)).items()})
   scales = trained(Scales(), model, 5).conditioning(model)
   given = dataclasses.replace(scales, parameters=method.condition(tensors, model).parameters)
-  batch = layouts.assemble([[model.layout().example(golden[1][0], [5])]], {'decoder': 12})
+  batch = batch_of(model, golden, [0])
   found = apply_model(model.module, model.params, batch, given)
   wanted = apply_model(model.module, merged(model.params, given), batch, Conditioning())
   np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
@@ -109,11 +119,10 @@ def test_scales_and_low_rank_updates_can_be_merged_into_the_weights(name):
 @each
 @pytest.mark.parametrize(('dtype', 'within'), [('bfloat16', 0.06), ('int8', 0.1)])
 def test_rounded_weights_give_nearly_transformers_logits(name, dtype, within):
-  golden, inputs, _ = golden_of(FAMILIES / name)
+  golden = golden_of(FAMILIES / name)
   model = load(name, dtype=dtype, activation_dtype='bfloat16' if dtype == 'bfloat16' else 'float32')
-  batch = layouts.assemble([[model.layout().example(inputs[0], [5])]], {'decoder': 12})
-  found = np.asarray(apply_model(model.module, model.params, batch, Conditioning())[0])
-  wanted = golden['logits_0']
+  wanted, batch = golden[0]['logits_0'], batch_of(model, golden, [0])
+  found = np.asarray(apply_model(model.module, model.params, batch, Conditioning())[0])[:len(wanted)]
   assert found.dtype == np.float32
   assert np.sqrt(np.mean((found - wanted)**2)) < within * np.sqrt(np.mean(wanted**2))
 
@@ -143,12 +152,14 @@ def test_an_engine_that_reads_layers_apart_answers_as_predict_does(name, monkeyp
 def test_a_written_folder_is_read_by_transformers_with_equal_logits(name, tmp_path):
   transformers, torch = pytest.importorskip('transformers'), pytest.importorskip('torch')
   golden, inputs, targets = golden_of(FAMILIES / name)
-  loading.save_model(load(name), str(tmp_path / 'written'))  # with a vocabulary, whose special tokens are written
+  model = load(name)
+  start = model.layout().start_id
+  loading.save_model(model, str(tmp_path / 'written'))  # with a vocabulary, whose special tokens are written
   kind = transformers.AutoModelForSeq2SeqLM if targets else transformers.AutoModelForCausalLM
   theirs = kind.from_pretrained(tmp_path / 'written', dtype=torch.float32, attn_implementation='eager',
                                 experts_implementation='eager').eval()
   for b, row in enumerate(inputs):
-    given = {'decoder_input_ids': torch.tensor([[0, *targets[b][:-1]]])} if targets else {}
+    given = {'decoder_input_ids': torch.tensor([[start, *targets[b][:-1]]])} if targets else {}
     with torch.no_grad():
       found = theirs(input_ids=torch.tensor(np.asarray(row)[None], dtype=torch.int64), **given).logits[0].numpy()
     wanted = golden[f'logits_{b}']

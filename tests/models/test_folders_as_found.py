@@ -93,18 +93,45 @@ UL2 = {'feed_forward_proj': 'gated-silu', 'dense_act_fn': 'silu', 'is_gated_act'
 CODET5P = {'feed_forward_proj': 'relu', 'dense_act_fn': 'relu', 'is_gated_act': False, 'd_model': 768, 'd_kv': 64,
            'd_ff': 3072, 'num_heads': 12, 'num_layers': 12, 'n_positions': 512}
 
+UMT5 = {'model_type': 'umt5', 'feed_forward_proj': 'gated-gelu', 'dense_act_fn': 'gelu_new', 'is_gated_act': True,
+        'd_model': 512, 'd_kv': 64, 'd_ff': 1024, 'num_heads': 6, 'num_layers': 8, 'num_decoder_layers': 8,
+        'scalable_attention': True, 'relative_attention_max_distance': 128, 'tie_word_embeddings': False}
+BYT5 = {'feed_forward_proj': 'gated-gelu', 'd_model': 1472, 'd_kv': 64, 'd_ff': 3584, 'num_heads': 6, 'num_layers': 12,
+        'num_decoder_layers': 4, 'vocab_size': 384, 'tokenizer_class': 'ByT5Tokenizer', 'tie_word_embeddings': False}
+
 
 @pytest.mark.parametrize('stored, activations, tied, scaled', [
   (FLAN_T5, ('gelu', 'linear'), False, False), (UL2, ('silu', 'linear'), False, False),
-  (CODET5P, ('relu',), True, True)])
-def test_flan_t5_ul2_and_codet5p_are_t5(stored, activations, tied, scaled):
+  (CODET5P, ('relu',), True, True), (UMT5, ('gelu', 'linear'), False, False), (BYT5, ('gelu', 'linear'), False, False)])
+def test_flan_t5_ul2_codet5p_umt5_and_byt5_are_t5(stored, activations, tied, scaled):
   config = {'model_type': 't5', 'vocab_size': 32128, 'decoder_start_token_id': 0, 'layer_norm_epsilon': 1e-6, **stored}
   found = loading.family_of_folder(config, 'here').read_config(config, () if tied else ('lm_head.weight',), 'here')
   assert (found.mlp_activations, found.tied, found.scaled) == (activations, tied, scaled)
   assert (found.width, found.heads, found.head_dim) == (stored['d_model'], stored['num_heads'], stored['d_kv'])
+  assert found.decoder_layers == stored.get('num_decoder_layers', stored['num_layers'])
+  assert found.layer_biases == (stored is UMT5)
 
 
-@pytest.mark.parametrize('kind', ['codet5p', 'codet5p_bimodal', 't5gemma', 't5gemma2'])
+def test_t5gemma_of_a_version_without_rope_parameters_starts_with_its_begin_token():
+  part = {'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0, 'head_dim': 64, 'hidden_size': 768,
+          'intermediate_size': 2048, 'layer_types': ['sliding_attention', 'full_attention'] * 6, 'rope_theta': 10000.0,
+          'model_type': 't5_gemma_module', 'num_attention_heads': 12, 'num_hidden_layers': 12, 'vocab_size': 256000,
+          'num_key_value_heads': 12, 'query_pre_attn_scalar': 64, 'sliding_window': 4096, 'torch_dtype': 'bfloat16'}
+  config = {'model_type': 't5gemma', 'encoder': part, 'decoder': {**part, 'cross_attention_hidden_size': 768}}
+  found = loading.family_of_folder(config, 'here').read_config(config, (), 'here')
+  assert (found.start_id, found.tied, found.vocab_size, found.encoder.rotary[0].base) == (2, True, 256000, 1e4)
+  assert (found.encoder.windows[:2], found.decoder.windows[:2]) == ((4097, 0), (4096, 0))
+
+
+def test_a_byt5_folder_reads_bytes_without_a_file_of_a_tokenizer(tmp_path):
+  folder = rewritten('t5_v11', tmp_path, lambda arrays: {
+    name: np.resize(array, (384, array.shape[1])) if name in ('shared.weight', 'lm_head.weight') else array
+    for name, array in arrays.items()}, lambda stored: stored | {'vocab_size': 384, 'tokenizer_class': 'ByT5Tokenizer'})
+  model = loading.load_model(folder)
+  assert (model.vocabulary.encode('é'), model.vocabulary.size, model.eos_id) == ([198, 172], 384, 1)
+
+
+@pytest.mark.parametrize('kind', ['codet5p', 'codet5p_bimodal', 'longt5', 't5gemma2_decoder'])
 def test_other_encoder_decoders_are_refused_by_name(kind):
   with pytest.raises(ValueError, match=f"type '{kind}'.* missing is an encoder-decoder with other layers than T5's"):
     loading.family_of_folder({'model_type': kind}, 'here')

@@ -1,5 +1,7 @@
 """Every stored parameter of a model is used: its gradient is not zero, except for parameters exempt by name."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from prompt_tuning.losses import cross_entropy
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.positions import Rotary
+from prompt_tuning.models.stack_config import StackConfig
+from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.rows import layouts
 
@@ -29,14 +33,25 @@ MODELS = {
   't5 1.1': T5Config(encoder_layers=2, decoder_layers=3, relative_buckets=6, relative_max_distance=9, **SIZES),
   't5 1.0': T5Config(encoder_layers=2, decoder_layers=2, relative_buckets=6, relative_max_distance=9, tied=True,
                      scaled=True, mlp_activations=('relu',), **SIZES)}
+GEMMA = {name: value for name, value in GEMMA.items() if name != 'embedding_scale'} | {'query_scale': 0.3}
+ENCODER = StackConfig(**{name: value for name, value in SIZES.items() if name != 'vocab_size'}, **GEMMA, layers=2,
+                      kv_heads=2, rotary=(Rotary(),) * 2, windows=(3, 0), windows_ahead=(2, 0), attention_cap=5.0)
+MODELS['t5gemma'] = StacksConfig(17, ENCODER, dataclasses.replace(
+  ENCODER, layers=3, width=10, kv_heads=1, rotary=(Rotary(),) * 3, windows=(0, 3, 0), windows_ahead=(),
+  projection_biases=('value',)), input_scale=12**0.5, decoder_scale=10**0.5, output_cap=4.0)
+MODELS['t5gemma2'] = StacksConfig(17, ENCODER, dataclasses.replace(
+  ENCODER, merged=True, query_norms=True, kv_heads=4, windows_ahead=()), embedding_scale=12**0.5,
+  decoder_scale=12**0.5, separate_embeddings=False, image_end=7, tied=True, family='t5gemma2')
 # A softmax is invariant to a constant added to the products of a query with all keys.
 EXEMPT = ('.*attention/key/bias',)
 TEXTS = (([7, 8, 9, 4, 3, 2, 11, 6, 1], [5, 6, 10, 12, 1]), ([10, 3, 1], [11, 14, 1]))
 UNUSED = [0, 13, 15, 16]  # tokens that do not occur
+ONLY_TARGETS = [5, 12, 14]  # tokens that do not occur in inputs
 
 
 @pytest.mark.parametrize('name', [
-  pytest.param(name, marks=pytest.mark.slow) if name in ('qwen3', 'gemma2', 't5 1.1') else name for name in MODELS])
+  pytest.param(name, marks=pytest.mark.slow) if name in ('qwen3', 'gemma2', 't5 1.1', 't5gemma', 't5gemma2') else name
+  for name in MODELS])
 def test_every_number_of_a_model_has_a_gradient(name):
   model = random_model(MODELS[name], seed=4)
   random = np.random.default_rng(1)
@@ -54,8 +69,10 @@ def test_every_number_of_a_model_has_a_gradient(name):
       continue
     used = np.array(gradient)
     if path == 'token_embedder/embedding' and not MODELS[name].tied:
-      unused = UNUSED[1:] if name.startswith('t5') else UNUSED  # T5's decoder starts with 0
-      used = np.delete(used, unused, axis=0)
+      unused = UNUSED[1:] if name.startswith('t5 ') else UNUSED  # T5's decoder starts with 0
+      used = np.delete(used, unused + ONLY_TARGETS * (name == 't5gemma'), axis=0)
+    if path == 'decoder_token_embedder/embedding':
+      used = used[[0, *sorted({token for _, target in TEXTS for token in target[:-1]})]]
     if path == 'position_embedder/embedding':
       used = used[:len(TEXTS[0][0]) + len(TEXTS[0][1]) - 1]
     if 'rel_embedding' in path:  # these texts do not have all distances, and a decoder has none to later positions

@@ -1,5 +1,6 @@
 """Requirements for every tuning method. A new method is one line in METHODS."""
 
+import copy
 import dataclasses
 import functools
 import json
@@ -16,6 +17,8 @@ from prompt_tuning.models import loading
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.positions import Rotary
+from prompt_tuning.models.stack_config import StackConfig
+from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
 from prompt_tuning.training import run_files
@@ -65,6 +68,21 @@ DECODER_METHODS = {  # the same for a decoder-only model
   'decoder prefix together with low rank': Together(Prefix(3), LowRank(2, '.*/(query|wo)/kernel')),
   'decoder multitask prompt': MultitaskPrompt(prompts.Prompt(3), layouts.after_eos, tasks=('a',)),
 }
+ON_T5GEMMA = {f't5gemma {name}': copy.copy(method) for name, method in METHODS.items()} | {
+  't5gemma retrained layer': Retrained(['decoder/layers_1/self_attention/(value|out)/kernel', 'encoder/.*/wo/kernel'])}
+ON_T5GEMMA2 = {f't5gemma2 {name}': copy.copy(METHODS[name]) for name in (
+  'prompt before', 'prompt that sees nothing', 'retrained norms', 'prefix', 'prefix of cross-attention', 'scales',
+  'layer prompts that are added')} | {
+  't5gemma2 low rank': LowRank(2, ['.*/self_attention/(key|value)/kernel', 'encoder/.*/wo/kernel'])}
+GEMMA = StackConfig(width=12, layers=2, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, query_scale=6**-0.5,
+                    norm_offset=1.0, post_norms=True, rotary=(Rotary(), Rotary()), windows=(4, 0))
+T5GEMMA = loading.random_model(StacksConfig(
+  29, dataclasses.replace(GEMMA, windows_ahead=(3, 0), attention_cap=9.0), dataclasses.replace(
+    GEMMA, width=10, heads=3, kv_heads=1), input_scale=12**0.5, decoder_scale=10**0.5, output_cap=8.0), seed=1)
+T5GEMMA2 = loading.random_model(StacksConfig(
+  29, dataclasses.replace(GEMMA, windows_ahead=(3, 0), query_norms=True), dataclasses.replace(
+    GEMMA, heads=6, kv_heads=3, merged=True, query_norms=True), embedding_scale=12**0.5, decoder_scale=12**0.5,
+  separate_embeddings=False, image_end=8, tied=True, family='t5gemma2'), seed=1)
 DECODER_ONLY = loading.random_model(DecoderConfig(
   vocab_size=29, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
   query_scale=6**-0.5, rotary=(Rotary(), Rotary()), windows=(4, 0), query_norms=True), seed=1)
@@ -75,14 +93,15 @@ SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of c
         'decoder prompt after_bos', 'decoder prompt after_eos', 'decoder prefix of a network',
         'decoder retrained norms', 'decoder scales')
 every_method = pytest.mark.parametrize('method', [
-  pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW))
-  for name, method in (METHODS | DECODER_METHODS).items()])
+  pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW or name.startswith('t5gemma')))
+  for name, method in (METHODS | DECODER_METHODS | ON_T5GEMMA | ON_T5GEMMA2).items()])
 
 
 @pytest.fixture
 def model(method, tiny):
   """The frozen model for the tests of a method."""
-  return tiny if any(method is each for each in METHODS.values()) else DECODER_ONLY
+  return next(found for methods, found in ((METHODS, tiny), (DECODER_METHODS, DECODER_ONLY), (ON_T5GEMMA, T5GEMMA),
+                                           (ON_T5GEMMA2, T5GEMMA2)) if any(method is each for each in methods.values()))
 
 
 def batch_of(model, asked):

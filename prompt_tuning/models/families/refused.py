@@ -26,10 +26,10 @@ _BY_TYPE = {
   BY_LAYER: 'gemma3n gemma4',
   ENCODER: ('albert bert-generation big_bird convbert data2vec-text deberta electra ernie$ ernie_m esm '
             'eurobert flaubert funnel ibert layoutlm longformer luke mega megatron-bert mobilebert mpnet '
-            'mra nezha nomic_bert nystromformer qdqbert rembert roberta-prelayernorm roc_bert roformer squeezebert xlm '
-            'xmod yoso'),
+            'mra nezha nomic_bert nystromformer qdqbert rembert roberta-prelayernorm roc_bert roformer squeezebert '
+            't5_gemma_module t5gemma2_encoder t5gemma2_text xlm xmod yoso'),
   OTHER_DECODER: ('bart bigbird_pegasus blenderbot codet5p encoder-decoder fsmt led longt5 m2m_100 marian mbart mvp '
-                  'nllb pegasus plbart prophetnet seamless switch_transformers t5gemma udop xlm-prophetnet'),
+                  'nllb pegasus plbart prophetnet seamless switch_transformers t5gemma2_decoder udop xlm-prophetnet'),
   MEDIA: ('align aria audio aya_vision beit blip chameleon clip clvp deit detr dinov emu3 fuyu gemma3n git glm4v '
           'got_ocr2 hubert idefics imagegpt instructblip internvl kosmos llama4$ llava mimi mllama moonshine '
           'musicgen owlv ovis paligemma perceiver pixtral qwen2_5_omni qwen2_5_vl qwen2_audio qwen2_vl qwen3_omni '
@@ -58,7 +58,7 @@ _BY_FIELD = {
 _NEAREST = {
   'pixtral': 'mistral', 'voxtral': 'mistral', 'falcon': 'gpt_neox', 'mpt': 'bloom',
   'codegen': 'gptj', 'persimmon': 'gpt_neox', 'biogpt': 'opt', 'xglm': 'opt', 'paligemma': 'gemma2',
-  'recurrent_gemma': 'gemma2', 'gemma4': 'gemma3', 't5gemma': 'gemma2', 'olmo': 'olmo2', 'flex_olmo': 'olmo2',
+  'recurrent_gemma': 'gemma2', 'gemma4': 'gemma3', 't5_gemma': 't5gemma', 'olmo': 'olmo2', 'flex_olmo': 'olmo2',
   'longt5': 't5', 'phi': 'phi3', 'codeqwen': 'qwen2', 'openai-gpt': 'gpt2', 'gpt_bigcode': 'gpt2',
   'imagegpt': 'gpt2', 'smolvlm': 'llama'}
 

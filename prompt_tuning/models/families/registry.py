@@ -34,6 +34,8 @@ from prompt_tuning.models.families import (
   roberta,
   smollm3,
   t5,
+  t5gemma,
+  t5gemma2,
   t5x_decoder_only,
 )
 from prompt_tuning.models.family import Family
@@ -41,6 +43,8 @@ from prompt_tuning.names import Registry, nearest
 
 FAMILIES: Registry = Registry('model family', {
   't5': t5.FAMILY,
+  't5gemma': t5gemma.FAMILY,
+  't5gemma2': t5gemma2.FAMILY,
   'gpt2': gpt2.FAMILY,
   'llama': llama.FAMILY,
   'mistral': mistral.FAMILY,
