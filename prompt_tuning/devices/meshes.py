@@ -128,3 +128,11 @@ def _require_even(axis: str, size: int, dimensions: Mapping[str, int]) -> None:
 def _closest(shards: int, mesh: Mesh) -> str:
   apart = mesh.size // shards
   return f'data={shards}, fsdp=1, model={apart}' if mesh.size % shards == 0 else f'data={shards} on {shards} devices'
+
+
+def device(mesh: Any) -> Any:
+  """Returns a device of the kind that programs for this mesh are compiled for; None and abstract meshes have JAX's own.
+
+  The devices of a mesh may only be a compilation target.
+  """
+  return mesh.devices.flat[0] if isinstance(mesh, Mesh) else jax.local_devices()[0]

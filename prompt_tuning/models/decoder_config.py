@@ -48,9 +48,6 @@ class DecoderConfig(StackConfig):
   def __post_init__(self) -> None:
     require_choices(self)
     require_rotary(self)
-    if self.experts and self.dropout_rate:
-      raise ValueError(f'dropout_rate={self.dropout_rate!r} cannot be used with a mixture of experts, whose hidden '
-                       'activations are not dropped. Leave dropout_rate at 0.')
     require_sizes(self, 'width', 'heads', 'head_dim', 'mlp_dim', 'layers')
     if self.experts:
       require_sizes(self, 'experts', 'experts_per_token')

@@ -1,7 +1,8 @@
 """A mixture of experts (Shazeer et al. 2017): several MLPs, of which a router chooses a few for each token.
 
-The tokens are sorted by expert, and each expert multiplies only those that chose it. No expert is ever full, so padding
-and other rows do not change a token's output. The router is frozen with the rest and needs no balancing loss.
+The tokens are sorted by expert, and each expert multiplies only those that chose it, see `grouped`. No expert is ever
+full, so padding and other rows do not change a token's output. The router is frozen with the rest and needs no
+balancing loss.
 """
 
 import math
@@ -15,9 +16,13 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 
 from prompt_tuning.devices import meshes, sharding
+from prompt_tuning.models import dense, grouped
 from prompt_tuning.models.activations import multiplied
+from prompt_tuning.models.dropout import drop
 from prompt_tuning.models.stack_config import StackConfig, mlp_names
 from prompt_tuning.types import Array
+
+_HIDDEN = 'mlp/wo/input'
 
 
 class Experts(nn.Module):
@@ -33,18 +38,18 @@ class Experts(nn.Module):
   def __call__(self, x: Array, dropout: Array | None, *, site: int, scales: Mapping[str, Array] | None = None) -> Array:
     """Returns the sum of the chosen experts' outputs [B, T, D], each multiplied by its share.
 
-    All experts of a position have the same scales. There is no dropout here, see `DecoderConfig`.
+    All experts of a position have the same scales, and all experts of a row drop the same hidden units.
     """
-    del dropout, site
-    config, scales = self.config, scales or {}
+    config = self.config
     weights = {name: _Weights(config, name=name)() for name in (*mlp_names(config), 'wo')}
     router = _Router(config, name='router')
     shares, chosen = choose(router(x), config)
-    rows, width = x.shape[:2], x.shape[-1]
-    factors = {name: jnp.broadcast_to(scale, (*rows, scale.shape[-1])) for name, scale in scales.items()
-               if name.startswith('mlp/')}
+    factors = {name: scale for name, scale in (scales or {}).items() if name.startswith('mlp/')}
+    if dropout is not None and config.dropout_rate:
+      kept = drop(jnp.ones((len(x), 1, config.mlp_dim), x.dtype), dropout, config.dropout_rate, site=site, over=(2,))
+      factors[_HIDDEN] = kept * factors.get(_HIDDEN, 1)
     compute = _on_each_device(lambda *arrays: _computed(config, *arrays), config, x, weights, factors)
-    return compute(x, shares, chosen, weights, factors).reshape(*rows, width)
+    return compute(x, shares, chosen, weights, factors).reshape(x.shape)
 
 
 class _Weights(nn.Module):
@@ -55,8 +60,8 @@ class _Weights(nn.Module):
     config, writes = self.config, self.name == 'wo'
     read, written = (config.mlp_dim, config.width) if writes else (config.width, config.mlp_dim)
     initialise = config.initialiser(shape='truncated_normal', writes=writes)
-    of_one = lambda key, shape: jnp.stack([initialise(each, shape[1:]) for each in jax.random.split(key, shape[0])])
-    found = {'kernel': self.param('kernel', of_one, (config.experts, read, written))}
+    of_each = lambda key, shape: jax.vmap(lambda key: initialise(key, shape[1:]))(jax.random.split(key, shape[0]))
+    found = {'kernel': self.param('kernel', of_each, (config.experts, read, written))}
     if config.bias or config.mlp_bias:
       found['bias'] = self.param('bias', nn.initializers.zeros, (config.experts, written))
     return found
@@ -69,11 +74,10 @@ class _Router(nn.Module):
   def __call__(self, x: Array) -> Array:
     """Returns the logits [B, T, E] of the experts, float32."""
     config = self.config
-    kernel = self.param('kernel', config.initialiser(), (config.width, config.experts))
-    logits = jnp.dot(x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+    self.param('kernel', config.initialiser(), (config.width, config.experts))
     if config.router_bias:
-      logits = logits + self.param('bias', nn.initializers.zeros, (config.experts,)).astype(jnp.float32)
-    return logits
+      self.param('bias', nn.initializers.zeros, (config.experts,))
+    return dense.apply(self.variables['params'], x, jnp.float32)
 
 
 def choose(logits: Array, config: StackConfig) -> tuple[Array, Array]:
@@ -86,28 +90,41 @@ def choose(logits: Array, config: StackConfig) -> tuple[Array, Array]:
 
 def _computed(config: StackConfig, x: Array, shares: Array, chosen: Array, weights: Mapping[str, Any],
               factors: Mapping[str, Array]) -> Array:
-  """Returns [B · T, D]; the weights may be those of a part of the hidden width F, and then so is the sum."""
+  """Returns [B · T, D]; the weights may be those of a part of the hidden width F, and then so is the sum.
+
+  Factors are [B or 1, T or 1, ·].
+  """
   flat = lambda array: array.reshape(-1, array.shape[-1])  # [B, T, ·] -> [B·T, ·]
   experts = flat(chosen).ravel()  # [B·T·k]
   order = jnp.argsort(experts, stable=True)
   tokens, experts = order // config.experts_per_token, experts[order]
   sizes = jnp.bincount(experts, length=config.experts)
+  platform = meshes.device(config.mesh).platform
 
   def scaled(array: Array, place: str) -> Array:
-    return (array * flat(factors[place])[tokens]).astype(array.dtype) if place in factors else array
+    if place not in factors:
+      return array
+    factor = factors[place]
+    if factor.shape[1] > 1:
+      factor = flat(jnp.broadcast_to(factor, (*x.shape[:2], factor.shape[-1])))[tokens]
+    elif len(factor) > 1:
+      factor = factor[tokens // x.shape[1], 0]
+    else:
+      factor = factor[0]
+    return (array * factor).astype(array.dtype)
 
-  def dense(array: Array, name: str) -> Array:
+  def multiply(array: Array, name: str) -> Array:
     kernel, array = weights[name]['kernel'], scaled(array, f'mlp/{name}/input')
     if array.dtype != kernel.dtype:
       array, kernel = array.astype(config.dtype), kernel.astype(config.dtype)
-    y = jax.lax.ragged_dot(array, kernel, sizes.astype(jnp.int32), preferred_element_type=config.dtype)
+    y = grouped.product(array, kernel, sizes, platform=platform, dtype=config.dtype)
     if 'bias' in weights[name]:
       y = y + weights[name]['bias'].astype(config.dtype)[experts]
     return scaled(y, f'mlp/{name}/output')
 
   read = flat(x)[tokens]
-  hidden = multiplied(config, [checkpoint_name(dense(read, name), 'mlp_hidden') for name in mlp_names(config)])
-  y = dense(hidden, 'wo').astype(jnp.float32) * shares.reshape(-1)[order][:, None]
+  hidden = multiplied(config, [checkpoint_name(multiply(read, name), 'mlp_hidden') for name in mlp_names(config)])
+  y = multiply(hidden, 'wo').astype(jnp.float32) * shares.reshape(-1)[order][:, None]
   y = y[jnp.argsort(order)].reshape(-1, config.experts_per_token, y.shape[-1])
   return y.sum(axis=1).astype(config.dtype)
 
@@ -124,12 +141,16 @@ def _on_each_device(compute: Any, config: StackConfig, x: Array, weights: Mappin
   apart = sharding.mapped_axes()  # of the caller
   over = tuple(axis for axis in sharding.RULES['batch'] if axis not in apart)
   over = over if over and x.shape[0] % math.prod(mesh.shape[axis] for axis in over) == 0 else None
-  rows, hidden = PartitionSpec(over), PartitionSpec(over, None, 'model')
+  rows = PartitionSpec(over)
 
   def of_weights(name: str, part: str) -> PartitionSpec:
     if name == 'wo':
       return PartitionSpec(None, 'model') if part == 'kernel' else PartitionSpec()
     return PartitionSpec(None, None, 'model') if part == 'kernel' else PartitionSpec(None, 'model')
+
+  def of_factor(name: str, factor: Array) -> PartitionSpec:
+    whole = name == 'mlp/wo/output' or (name.endswith('/input') and name != _HIDDEN)
+    return PartitionSpec(over if len(factor) > 1 else None, None, None if whole else 'model')
 
   def mapped(x: Array, shares: Array, chosen: Array, weights: Any, factors: Any) -> Array:
     if 'bias' in weights['wo']:  # each device adds its part of the sum
@@ -139,7 +160,6 @@ def _on_each_device(compute: Any, config: StackConfig, x: Array, weights: Mappin
 
   specs = (rows, rows, rows,
            {name: {part: of_weights(name, part) for part in parts} for name, parts in weights.items()},
-           {name: rows if name in ('mlp/wo/output', *(f'mlp/{each}/input' for each in mlp_names(config))) else hidden
-            for name in factors})
+           {name: of_factor(name, factor) for name, factor in factors.items()})
   return jax.shard_map(mapped, mesh=None if apart else mesh, in_specs=specs, out_specs=rows,
                        axis_names=set(meshes.AXES) - apart, check_vma=False)

@@ -126,8 +126,7 @@ def attend(query: Array, blocks: Sequence[Block], *, asked: str = 'xla', dropout
   """
   (_, heads, length, width), count = query.shape, sum(block.keys.shape[2] for block in blocks)
   segments = blocks[0].segments if len(blocks) == 1 else None
-  # The mesh's devices may only be a compilation target; an abstract mesh has no devices.
-  device = mesh.devices.flat[0] if isinstance(mesh, Mesh) else jax.local_devices()[0]
+  device = meshes.device(mesh)
   backend, reason = choose(asked, Facts(
     platform=device.platform, dtype=query.dtype, queries=length, keys=count, head_dim=width,
     capability=_capability(device),

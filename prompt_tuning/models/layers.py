@@ -14,6 +14,7 @@ from prompt_tuning.models import kernels
 from prompt_tuning.models.activations import multiplied
 from prompt_tuning.models.attention import Block
 from prompt_tuning.models.dense import Dense
+from prompt_tuning.models.dropout import drop
 from prompt_tuning.models.experts import Experts
 from prompt_tuning.models.layer_positions import add_relative_biases, query_factor, turns, window_bias
 from prompt_tuning.models.positions import rotate
@@ -48,24 +49,6 @@ def norm(config: StackConfig, name: str | None = None) -> nn.Module:
 def head_norm(config: StackConfig, **placed: Any) -> RMSNorm:
   """Returns the norm of a stack's queries or keys."""
   return RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset, **placed)
-
-
-def drop(x: Array, keys: Array | None, rate: float, *, site: int, over: Sequence[int]) -> Array:
-  """Zeroes a share of `x` and scales up the rest; a row's mask depends only on the row's own key.
-
-  Args:
-    x: [B, ...].
-    keys: [B] random keys, or None for no dropout.
-    rate: the share to drop.
-    site: distinguishes the places in a layer that use the same keys.
-    over: the axes, except the first, along which the mask varies; it is shared along the others, as in T5.
-  """
-  if keys is None or rate == 0.0:
-    return x
-  shape = [size if axis in over else 1 for axis, size in enumerate(x.shape)][1:]
-  keys = jax.vmap(lambda key: jax.random.fold_in(key, site))(keys)
-  kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys)
-  return x * (kept / (1 - rate)).astype(x.dtype)
 
 
 def gather(vectors: Array, rows: Array, dtype: Any) -> Array:

@@ -17,8 +17,9 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.dense import Dense
+from prompt_tuning.models.dropout import drop
 from prompt_tuning.models.layer_positions import add_linear_biases, add_relative_biases
-from prompt_tuning.models.layers import Layer, drop, norm
+from prompt_tuning.models.layers import Layer, norm
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.scaling import Scaling
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig

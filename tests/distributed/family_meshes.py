@@ -4,16 +4,22 @@ import dataclasses
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from prompt_tuning import trees, tune, with_verbaliser
+from prompt_tuning import prompts, trees, tune, with_verbaliser
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.devices import meshes, sharding
 from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.loading import load_model, random_model, read_config, save_model
 from prompt_tuning.models.stacks_config import StacksConfig
+from prompt_tuning.rows import layouts
+from prompt_tuning.training.step import TrainState, make_step
+from prompt_tuning.tuning.scales import Scales
+from prompt_tuning.tuning.together import Together
 
 FOLDERS = pathlib.Path(__file__).parents[1] / 'models/families'
 ENCODERS = FOLDERS.parent / 'encoders'
@@ -79,3 +85,24 @@ def test_logits_of_a_sharded_folder_are_those_of_one_device(name, tmp_path):
   if model.prompted == 'encoder':  # its memory is read by a program of its own
     for found, wanted in zip(*(each.predict(INPUTS, prompt, max_length=4) for each in (wide, model)), strict=True):
       np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize('name', ['mixtral', 'qwen3_moe', 'gpt_oss'])
+def test_gradients_through_experts_are_those_of_one_device(name):
+  """With dropout, whose masks depend on the rows alone."""
+  method, remember, ends = Together(prompts.PromptTuning(prompts.Prompt(3)), Scales()), optax.trace(0.0), []
+  for mesh in (meshes.make_mesh(meshes.MeshShape(2, 2, 2)), None):
+    model = random_model(dataclasses.replace(CONFIGS[name], dropout_rate=0.3, mesh=mesh))
+    layout = model.layout(method.layout())
+    rows = [[layout.example(*row)] for row in zip(INPUTS * 2, TARGETS * 2, strict=True)]
+    trained = method.initialise(jax.random.key(1), model)
+    state = sharding.copied(mesh, TrainState(jnp.int32(0), trained, remember.init(trained), jnp.uint32(3)))
+    batch = sharding.global_batch(mesh, layouts.assemble(rows, {'decoder': 9}), len(rows))
+    state, sums = jax.jit(make_step(model.module, method, remember))(model.params, state, batch)
+    ends.append((float(sums['loss']), trees.flatten(jax.device_get(state.optimizer.trace))))
+  (loss, found), (wanted_loss, wanted) = ends
+  np.testing.assert_allclose(loss, wanted_loss, rtol=1e-5)
+  largest = max(np.abs(array).max() for array in wanted.values())
+  for path, array in wanted.items():
+    assert (array != 0).any(), path
+    np.testing.assert_allclose(found[path], array, atol=2e-5 * largest, err_msg=path)

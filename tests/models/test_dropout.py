@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prompt_tuning.models.layers import drop
+from prompt_tuning.models.dropout import drop
 from prompt_tuning.rows import layouts
 
 ROWS = [[layouts.Layout().example(inputs, targets)] for inputs, targets in (

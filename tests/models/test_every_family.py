@@ -102,7 +102,7 @@ def test_rows_with_different_prompts_are_as_alone(name):
 @each
 def test_scales_and_low_rank_updates_can_be_merged_into_the_weights(name):
   model, golden = load(name), golden_of(FAMILIES / name)
-  dense = 'query|key|value|out' if getattr(model.module.config, 'experts', 0) else 'query|key|value|out|wi|wi_0|wi_1|wo'
+  dense = 'query|key|value|out|' + ('router' if getattr(model.module.config, 'experts', 0) else 'wi|wi_0|wi_1|wo')
   method = LowRank(2, (f'.*({dense})/kernel',))
   tensors = trees.unflatten({path: jnp.asarray(0.2 * random.normal(size=array.shape), jnp.float32) for path, array in
                              trees.flatten(method.initialise(jax.random.key(0), model)).items()})

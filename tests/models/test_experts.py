@@ -13,6 +13,7 @@ from golden_models import FAMILIES
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.models import loading
 from prompt_tuning.models.experts import Experts
+from prompt_tuning.models.layers import MLP
 from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.tuning.low_rank import LowRank
 
@@ -97,6 +98,19 @@ def test_gradients_reach_the_input_through_chosen_experts():
   np.testing.assert_allclose(slope, (value(x + step) - value(x - step)) / 2, rtol=2e-2)
 
 
-def test_dropout_of_experts_is_refused():
-  with pytest.raises(ValueError, match=r'dropout_rate=0\.1 cannot be used with a mixture of experts'):
-    dataclasses.replace(loading.load_model(str(FAMILIES / 'mixtral')).module.config, dropout_rate=0.1)
+@pytest.mark.parametrize('rate', [0.0, 0.5])
+def test_experts_that_are_all_the_same_are_an_mlp_also_in_what_they_drop(rate):
+  config = dataclasses.replace(CONFIG, dropout_rate=rate)
+  x, keys = jax.random.normal(jax.random.key(1), (3, 4, 6)), jax.random.split(jax.random.key(2), 3)
+  mlp, experts = MLP(config, name='mlp'), Experts(config, name='mlp')
+  one = mlp.init(jax.random.key(0), x, None, site=0)['params']
+  several = jax.tree.map(lambda array: jnp.stack([array] * 4), one)
+  several['router'] = {'kernel': jax.random.normal(jax.random.key(3), (6, 4))}
+  scales = {f'mlp/{name}': jax.random.normal(jax.random.key(4), (rows, 1, width)) for rows, name, width in (
+    (1, 'wi_0/output', 5), (3, 'wo/input', 5), (1, 'wi_1/input', 6))}
+  for given in ({}, scales):
+    found = experts.apply({'params': several}, x, keys, site=2, scales=given)
+    of_mlp = {name.removeprefix('mlp/'): scale for name, scale in given.items()}  # it is no part of a layer here
+    wanted = mlp.apply({'params': one}, x, keys, site=2, scales=of_mlp)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert np.abs(np.asarray(wanted)).max() > 0.1

@@ -83,9 +83,20 @@ T5GEMMA2 = loading.random_model(StacksConfig(
   29, dataclasses.replace(GEMMA, windows_ahead=(3, 0), query_norms=True), dataclasses.replace(
     GEMMA, heads=6, kv_heads=3, merged=True, query_norms=True), embedding_scale=12**0.5, decoder_scale=12**0.5,
   separate_embeddings=False, image_end=8, tied=True, family='t5gemma2'), seed=1)
-DECODER_ONLY = loading.random_model(DecoderConfig(
+EXPERTS_METHODS = {  # the same for one with experts, in place of those that update matrices of an MLP
+  **{name.replace('decoder', 'experts'): copy.copy(method) for name, method in DECODER_METHODS.items()},
+  'experts layer prompts': LayerPrompts(2),
+  'experts low rank': LowRank(2, '.*/(value|router)/kernel'),
+  'experts prefix together with low rank': Together(Prefix(3), LowRank(2, '.*/(query|out)/kernel')),
+  'experts retrained layer': Retrained('decoder/layers_1/mlp/(wi_0|wo|router)/kernel'),
+}
+del EXPERTS_METHODS['layer prompts']
+CONFIG = DecoderConfig(
   vocab_size=29, layers=2, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
-  query_scale=6**-0.5, rotary=(Rotary(), Rotary()), windows=(4, 0), query_norms=True), seed=1)
+  query_scale=6**-0.5, rotary=(Rotary(), Rotary()), windows=(4, 0), query_norms=True)
+DECODER_ONLY = loading.random_model(CONFIG, seed=1)
+EXPERTS = loading.random_model(dataclasses.replace(CONFIG, experts=3, experts_per_token=2, shares_sum_to_one=False),
+                               seed=1)
 TEXTS = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]))
 OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remembers the gradient
 
@@ -93,15 +104,16 @@ SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of c
         'decoder prompt after_bos', 'decoder prompt after_eos', 'decoder prefix of a network',
         'decoder retrained norms', 'decoder scales')
 every_method = pytest.mark.parametrize('method', [
-  pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW or name.startswith('t5gemma')))
-  for name, method in (METHODS | DECODER_METHODS | ON_T5GEMMA | ON_T5GEMMA2).items()])
+  pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW or name.startswith(('t5gemma', 'experts'))))
+  for name, method in (METHODS | DECODER_METHODS | ON_T5GEMMA | ON_T5GEMMA2 | EXPERTS_METHODS).items()])
 
 
 @pytest.fixture
 def model(method, tiny):
   """The frozen model for the tests of a method."""
   return next(found for methods, found in ((METHODS, tiny), (DECODER_METHODS, DECODER_ONLY), (ON_T5GEMMA, T5GEMMA),
-                                           (ON_T5GEMMA2, T5GEMMA2)) if any(method is each for each in methods.values()))
+                                           (ON_T5GEMMA2, T5GEMMA2), (EXPERTS_METHODS, EXPERTS))
+              if any(method is each for each in methods.values()))
 
 
 def batch_of(model, asked):
