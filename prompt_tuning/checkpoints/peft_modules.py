@@ -15,6 +15,7 @@ from prompt_tuning.checkpoints.peft_folder import ARRAYS, Stored
 from prompt_tuning.names import nearest, printable
 
 _PREFIX = 'base_model.model.'
+_ROUTER = 'router/kernel'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Modules:
 
 
 def modules_of(rules: Iterable[Rule], stacked: Mapping[str, Any], config: Any = None) -> Modules:
-  """Returns the modules of a model.
+  """Returns the modules of a model, without experts and their routers, which transformers has as bare parameters.
 
   Args:
     rules: the table of names of its family.
@@ -82,9 +83,10 @@ def modules_of(rules: Iterable[Rule], stacked: Mapping[str, Any], config: Any = 
   rules = list(rules)
   parts: dict[str, dict[int, str]] = {}
   in_by_out, cuts, known = set(), {}, cuts_in(rules, config)
+  mixtures = tuple(path.removesuffix(_ROUTER) for path in stacked if path.endswith(_ROUTER))
   for rule in rules:
     name, _, parameter = rule.ours.rpartition('/')
-    if rule.path not in stacked or parameter not in ('kernel', 'scale'):
+    if rule.path not in stacked or parameter not in ('kernel', 'scale') or rule.path.startswith(mixtures):
       continue
     for layer in range(stacked[rule.path].shape[0]) if '{i}' in rule.theirs else (None,):
       fused = PART.fullmatch(rule.their_name(layer))

@@ -90,6 +90,8 @@ def _scales_form(tensors: Flat, modules: Modules) -> tuple[dict[str, Any], Flat]
   for tensor, array in tensors.items():
     stack, dense, side = _SCALES.fullmatch(tensor).groups()
     kernel = modules.shapes.get(f'{stack}/layers/{dense}/kernel', (0, 0, 0))
+    if len(kernel) > 3:  # of experts
+      modules.owner(f'{stack}/layers_0/{dense}')
     if array.shape != (kernel[0], kernel[1 if side == 'input' else 2]):
       raise ValueError(f'{tensor} has shape {list(array.shape)}, which does not fit the base model. Give the model '
                        'that it was trained for.')
