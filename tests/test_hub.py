@@ -8,6 +8,7 @@ import hub_stand_in
 import huggingface_hub.constants
 import numpy as np
 import pytest
+from gguf_files import write_member
 
 import prompt_tuning as pt
 from prompt_tuning.checkpoints.peft import read_adapter
@@ -39,9 +40,11 @@ def remote(tmp_path, monkeypatch):
                       'HF_HUB_DISABLE_XET': True}.items():
     monkeypatch.setattr(huggingface_hub.constants, name, value)
   monkeypatch.chdir(tmp_path)
-  hub.fetch.cache_clear()
+  for cached in (hub.fetch, hub.names):
+    cached.cache_clear()
   yield served
-  hub.fetch.cache_clear()
+  for cached in (hub.fetch, hub.names):
+    cached.cache_clear()
   served.close()
 
 
@@ -97,9 +100,44 @@ def test_why_a_model_cannot_be_read_is_said(remote, monkeypatch, name, change, m
 
 def test_pickles_are_never_fetched(remote):
   (remote.folder / 'models/acme/tiny/model.safetensors').unlink()
-  with pytest.raises(ValueError, match=r'acme/tiny: this repository .* has no model\.safetensors, and other forms'):
+  with pytest.raises(ValueError, match=r'acme/tiny: this repository .* has no model\.safetensors and no GGUF file'):
     pt.load_model('acme/tiny')
   assert 'pytorch_model.bin' not in remote.fetched
+
+
+@pytest.fixture
+def files(remote):
+  """A repository that holds only GGUF files."""
+  folder = remote.folder / 'models/acme/quants'
+  write_member('qwen2', folder)
+  shutil.rmtree(folder / 'folder')
+  return folder
+
+
+def test_the_only_gguf_file_of_a_repository_is_the_model(remote, files):
+  (files / 'README.md').write_text('None of this is read.')
+  model = pt.load_model('acme/quants')
+  assert model.weights_digest == pt.load_model(str(files / 'model.gguf')).weights_digest
+  assert remote.fetched == {'model.gguf'} and hub.id_of(model.path) == 'acme/quants/model.gguf'
+  assert loading.find_model(hub.id_of(model.path)) == model.path
+  text = cards.card({'decoder/prompt/prompt/prompt': np.ones((2, 3))}, {}, title='a', source='a',
+                    base='acme/quants@main/model.gguf')
+  assert 'base_model: "acme/quants"\n' in text
+
+
+def test_of_several_gguf_files_one_is_named(remote, files, monkeypatch):
+  (files / 'other.gguf').write_bytes(b'')
+  with pytest.raises(ValueError, match=r'several GGUF files: model\.gguf, other\.gguf\. Name one of them, such as '
+                                       r'acme/quants/model\.gguf'):
+    pt.load_model('acme/quants')
+  assert loading.find_model('acme/quants@main/model.gguf') == loading.find_model('acme/quants/model.gguf')
+  assert remote.fetched == {'model.gguf'}
+  with pytest.raises(FileNotFoundError, match=r'q4\.gguf is not among the files of acme/quants: model\.gguf, other'):
+    pt.load_model('acme/quants/q4.gguf')
+  for cached in (hub.fetch, hub.names):
+    cached.cache_clear()
+  monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+  assert loading.find_model('acme/quants').endswith('model.gguf')  # the one in the cache
 
 
 def test_without_the_extra_a_missing_folder_names_it(monkeypatch):
@@ -157,6 +195,13 @@ def test_who_may_not_write_is_told_so(remote):
   ('/models/t5', False), ('t5_integers', False), ('gs://bucket/a', False), ('a/b/c', False), ('runs/x.npy', False)])
 def test_names_of_repositories_are_told_from_paths(path, expected):
   assert hub.is_id(path) == expected
+
+
+@pytest.mark.parametrize('name, repository, file', [
+  ('acme/tiny', 'acme/tiny', ''), ('acme/tiny@v1/q4/x.gguf', 'acme/tiny@v1', 'q4/x.gguf'),
+  ('./acme/x.gguf', '', ''), ('/acme/tiny/x.gguf', '', ''), ('gs://bucket/a/x.gguf', '', ''), ('acme/x.gguf', '', '')])
+def test_a_file_of_a_repository_follows_its_name(name, repository, file):
+  assert hub.split(name) == (repository, file)
 
 
 def test_a_card_is_yaml_with_the_license_left_to_fill():

@@ -61,8 +61,8 @@ def _front(tensors: Mapping[str, Any], about: Mapping[str, Any], base: str, libr
   """Yields the front matter: YAML, whose texts are written as JSON."""
   license_line = re.search(r'^license: *\S.*$', earlier.partition('\n---')[0], re.MULTILINE)
   yield '---'
-  if hub.is_id(base):
-    yield f'base_model: {json.dumps(base.partition("@")[0])}'
+  if repository := hub.split(base)[0]:
+    yield f'base_model: {json.dumps(repository.partition("@")[0])}'
   yield f'library_name: {library}'
   writes = 'text2text-generation' if _is_encoder_decoder(tensors, about) else 'text-generation'
   yield f'pipeline_tag: {"text-classification" if about.get("head") else writes}'

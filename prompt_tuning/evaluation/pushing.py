@@ -65,7 +65,7 @@ def _adapter(tensors: Flat, about: Mapping[str, Any], base: Any, folder: str) ->
 def _settings(about: Mapping[str, Any], base: Any) -> str:
   """Returns the settings that use the tensors as they were trained, as `run.toml`; '' if none are known."""
   own, lengths = about.get('settings') or {}, about.get('lengths') or {}
-  found = {'model': base} if isinstance(base, str) and hub.is_id(base) else {}
+  found = {'model': base} if isinstance(base, str) and hub.split(base)[0] else {}
   found |= {name: own[name] for name in _TEMPLATES if isinstance(own.get(name), str)}
   found |= {f'max_{name[:-1]}_length': length for name, length in lengths.items() if name in ('inputs', 'targets')}
   lines = [f'{name} = {_toml(value)}' for name, value in found.items()]

@@ -15,7 +15,8 @@ from prompt_tuning.files import terminal
 
 _ID = re.compile(r'([A-Za-z0-9][\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?')
 _FILE = re.compile(r'\.(npy|npz|safetensors|gguf|jsonl?|toml|tsv|csv|parquet|txt|gz|model|gin|pt|pth|bin|ckpt)$')
-_SNAPSHOT = re.compile(r'(?:models|datasets)--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\]\w+')
+_GGUF = re.compile(r'([^/]+/[^/]+)/([^/].*\.gguf)')
+_SNAPSHOT = re.compile(r'(?:models|datasets)--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\]\w+(?:[/\\](.+\.gguf))?')
 # What is read of a repository with trained tensors.
 TRAINED = ('best.safetensors', 'last.safetensors', 'run.toml', 'adapter_config.json', 'adapter_model.safetensors')
 _INSTALL = "`pip install '.[hub]'`"
@@ -25,6 +26,16 @@ _LOG_IN = 'Log in with `hf auth login`, or set HF_TOKEN'
 def is_id(path: str) -> bool:
   """Returns True for `owner/name` and `owner/name@revision`; a local path may look the same."""
   return _ID.fullmatch(str(path)) is not None and not _FILE.search(str(path))
+
+
+def split(name: str) -> tuple[str, str]:
+  """Returns the repository that a model's name stands for, with its revision, and the GGUF file that it names in it.
+
+  The file is '' for a whole repository; both are '' for a name that is none of the hub.
+  """
+  found = _GGUF.fullmatch(str(name))
+  repository, file = found.groups() if found else (str(name), '')
+  return (repository, file) if is_id(repository) else ('', '')
 
 
 def local(path: str, files: Sequence[str], *, say: bool = False) -> str:
@@ -73,6 +84,24 @@ def fetch(name: str, files: tuple[str, ...], kind: str = 'model') -> str:
     _explain(name, kind, error)
 
 
+@functools.cache
+def names(name: str) -> tuple[str, ...]:
+  """Returns the names of the files of a repository of models; those in the cache if HF_HUB_OFFLINE is set.
+
+  Raises:
+    OSError: there is no such repository, or it cannot be read; the message says what to do.
+  """
+  from huggingface_hub import HfApi, constants
+
+  repository, revision = _parsed(name)
+  if constants.HF_HUB_OFFLINE:
+    return tuple(sorted(os.listdir(fetch(name, ()))))
+  try:
+    return tuple(sorted(HfApi().list_repo_files(repository, revision=revision)))
+  except Exception as error:
+    _explain(name, 'model', error)
+
+
 def push(name: str, files: Mapping[str, bytes], *, private: bool | None = None) -> str:
   """Writes files to a repository of models in one commit, and returns its address; a new one is made if needed.
 
@@ -118,9 +147,12 @@ def read_file(name: str, file: str) -> str:
 
 
 def id_of(path: str) -> str | None:
-  """Returns the id of the repository that a folder of the hub's cache holds; None for any other path."""
+  """Returns the id of the repository that a folder of the hub's cache holds, with the name of a GGUF file in it.
+
+  None for any other path.
+  """
   found = _SNAPSHOT.search(str(path))
-  return f'{found[1]}/{found[2]}' if found else None
+  return '/'.join(filter(None, found.groups())) if found else None
 
 
 def advice(path: str) -> str:

@@ -103,7 +103,7 @@ def _convert(options: Any) -> None:
     _require_plain(options.source, about)
     _require_scale(options.source, tensors, base)
     name = options.base_model or about.get('base_model') or options.model or (
-      about['model'] if hub.is_id(str(about.get('model'))) else None)
+      about['model'] if hub.split(str(about.get('model')))[0] else None)
     modules, encoder_decoder = _modules(options) if peft.needs_modules(tensors) else (None, base.encoder_decoder)
     base = dataclasses.replace(base, encoder_decoder=encoder_decoder)
     config = peft.write_adapter(options.destination, tensors, base_model_name_or_path=name,

@@ -1,6 +1,6 @@
 """Writes tiny models twice, with the same weights: as a GGUF file in the layout of llama.cpp, and as a folder.
 
-  python tests/checkpoints/gguf_files.py FOLDER   # FOLDER/NAME/model.gguf and FOLDER/NAME/folder of every member
+  python tests/gguf_files.py FOLDER   # FOLDER/NAME/model.gguf and FOLDER/NAME/folder of every member
 """
 
 import math
@@ -99,6 +99,18 @@ def _rounded(array, kind):
   """Returns a matrix as the file will hold it. Blocks are parts of rows, whose order does not matter."""
   stored = gguf.GGMLQuantizationType[kind]
   return gguf.dequantize(gguf.quantize(array, stored), stored) if array.ndim == 2 else array
+
+
+def random_blocks(kind, shape, seed):
+  """Returns the bytes of a matrix in blocks of 256 numbers, which the package reads, but does not write."""
+  stored = gguf.GGMLQuantizationType[kind]
+  length, size = gguf.GGML_QUANT_SIZES[stored]
+  random = np.random.default_rng(seed)
+  found = random.integers(0, 256, (shape[0] * shape[1] // length, size), np.uint8)
+  factors, at = {'Q4_K': ((2e-4, 1.5e-3), slice(0, 4)), 'Q5_K': ((1e-4, 1.5e-3), slice(0, 4)),
+                 'Q6_K': ((7e-5,), slice(208, 210))}[kind]  # of values and of minima
+  found[:, at] = np.array(factors, np.float16).view(np.uint8)
+  return found.reshape(shape[0], -1)
 
 
 def _their_name(name, arch):
