@@ -8,7 +8,7 @@ import gguf
 import jax
 import numpy as np
 import pytest
-from gguf_files import MEMBERS, PLAIN, write_member
+from gguf_files import LLAMA3, MEMBERS, PLAIN, write_member
 
 from prompt_tuning.data import byte_level_bpe
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
@@ -56,6 +56,37 @@ def test_logits_are_those_of_transformers(name, changes, tmp_path):
     wanted = theirs(torch.tensor([ids])).logits[0, :-1].numpy()
   found = loading.load_model(str(folder / 'model.gguf')).logits([ids[:1]], [ids[1:]])[0]
   np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', MEMBERS)
+def test_logits_are_those_of_transformers_with_the_folder(name, tmp_path):
+  """Of the folder that the file was made from: transformers reads neither `rope_freqs` nor `rope.scaling` of a file."""
+  torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
+  folder = write_member(name, tmp_path)
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    folder / 'folder', dtype=torch.float32, attn_implementation='eager').eval()
+  ids = [3, 9, 27, 5, 11, 40, 2, 8, 6, 31] * 4
+  with torch.no_grad():
+    wanted = theirs(torch.tensor([ids])).logits[0, :-1].numpy()
+  found = loading.load_model(str(folder / 'model.gguf')).logits([ids[:1]], [ids[1:]])[0]
+  np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.slow
+def test_the_divisors_of_llama_3_give_the_frequencies_of_transformers(tmp_path):
+  pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+  folder = write_member('llama', tmp_path)
+  config = transformers.AutoConfig.from_pretrained(folder / 'folder')
+  wanted, amplitude = ROPE_INIT_FUNCTIONS['llama3'](config, 'cpu')
+  plain = LLAMA3['rope_theta']**(-np.arange(0, 1, 2 / config.head_dim))
+  assert {*np.round(plain / wanted.numpy(), 3)} >= {1.0, 8.0}  # some are as they were, some divided by the factor
+  for rotary in loading.load_model(str(folder / 'model.gguf')).module.config.rotary:
+    np.testing.assert_allclose(rotary.frequencies(config.head_dim, 0), wanted.numpy(), rtol=1e-6)
+    assert rotary.amplitude == amplitude == 1
 
 
 def test_the_folder_of_one_file_is_the_model_and_one_of_several_is_an_error(tmp_path):
