@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from prompt_tuning import prompts, trees, tune, with_verbaliser
+from prompt_tuning import trees, tune, with_verbaliser
 from prompt_tuning.checkpoints.huggingface import HuggingFaceFolder
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.devices import meshes, sharding
@@ -19,7 +19,6 @@ from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.rows import layouts
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.scales import Scales
-from prompt_tuning.tuning.together import Together
 
 FOLDERS = pathlib.Path(__file__).parents[1] / 'models/families'
 ENCODERS = FOLDERS.parent / 'encoders'
@@ -90,7 +89,7 @@ def test_logits_of_a_sharded_folder_are_those_of_one_device(name, tmp_path):
 @pytest.mark.parametrize('name', ['mixtral', 'qwen3_moe', 'gpt_oss'])
 def test_gradients_through_experts_are_those_of_one_device(name):
   """With dropout, whose masks depend on the rows alone."""
-  method, remember, ends = Together(prompts.PromptTuning(prompts.Prompt(3)), Scales()), optax.trace(0.0), []
+  method, remember, ends = Scales(), optax.trace(0.0), []
   for mesh in (meshes.make_mesh(meshes.MeshShape(2, 2, 2)), None):
     model = random_model(dataclasses.replace(CONFIGS[name], dropout_rate=0.3, mesh=mesh))
     layout = model.layout(method.layout())
