@@ -4,12 +4,13 @@
 # make variants  passes further cases of what the fast tests check; CI runs them too
 # make slow   passes these and the tests that need minutes
 # make browser  passes those that need Chromium, see CONTRIBUTING.md
+# make docs   builds the documentation as a site in build/site; a warning is an error
 # make lint   checks the style
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo serve test variants slow browser lint clean
+.PHONY: demo serve test variants slow browser docs lint clean
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -37,6 +38,9 @@ slow: .venv/installed-test
 
 browser: .venv/installed-browser
 	$(BIN)/python -m pytest -m browser
+
+docs: .venv/installed-docs
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -24,6 +24,8 @@ LOSSES: Registry = Registry('loss', {
   'squared_error': squared_error,
 }, ', or register yours with prompt_tuning.register_loss')
 register_loss = LOSSES.register
+"""Registers a loss, `register_loss(name, function)`, and returns it; ValueError if another loss has the name.
+`--loss NAME` then minimises it, with its keyword arguments as `--loss.ARGUMENT`. `losses.Loss` has the signature."""
 
 
 def make_loss(name: str, options: Mapping[str, Any], *, divisor: float | str | None = None,

@@ -165,10 +165,9 @@ class LanguageModel:
   def score(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None,
             mask: Any = None, target_mask: Any = None, end_token: bool = True, per_token: bool = False,
             top: int = 1) -> np.ndarray | list[TokenScores]:
-    """Returns [B], the log-likelihood of each target given its input; or the scores of every target token.
+    """Returns [B], the log-likelihood of each target given its input; or all tokens' scores. See `logits` too.
 
     Args:
-      inputs, targets, prompt, context, mask, target_mask: as in `logits`.
       end_token: the end token of a text is scored too; False for continuations that may go on.
       per_token: return one `TokenScores` for each target, without the token that nothing precedes.
       top: the likeliest tokens that each has.
@@ -193,6 +192,7 @@ class LanguageModel:
 
     Settings of several inputs may differ: `max_length`, `seed`, `stop` and the fields of `Sampling` may be lists with
     a value for each. New values compile nothing, and an input's prediction does not depend on those beside it.
+    `context` and `mask` are those of `logits`.
 
     Args:
       inputs: texts, or token ids (with the end token if the model expects one).
@@ -206,7 +206,6 @@ class LanguageModel:
       n: return so many predictions for each input, best first; None returns the best.
       return_scores: return a `Prediction` with the scores of its tokens instead of a text or ids.
       top: the likeliest tokens whose scores it has too.
-      context, mask: as in `logits`.
 
     Returns:
       A text for each input, or an array of ids without the end token if ids were given. With `n`, a list of these.
@@ -265,12 +264,11 @@ class LanguageModel:
 
   def chat(self, messages: Any, prompt: Any = None, *, sampler: Sampler = Greedy(), max_length: int = 64,
            batch_size: int = 32, seed: int = 0) -> Any:
-    """Writes the assistant's next turn of a conversation, or of each of several.
+    """Writes the assistant's next turn of a conversation, or of each of several. Other arguments: see `predict`.
 
     Args:
       messages: a list of `{'role': …, 'content': …}` that ends with the user's turn, or a list of such lists.
       prompt: see the top of this file; it stands where it was trained to stand.
-      sampler, max_length, batch_size, seed: as in `predict`.
 
     Returns:
       A text, or a list of texts.

@@ -14,6 +14,9 @@ from prompt_tuning.training.schedules import Schedule
 OPTIMIZERS: Registry = Registry('optimizer', {'adafactor': Adafactor, 'adamw': AdamW},
                                 ', a function of optax, or register yours with prompt_tuning.register_optimizer')
 register_optimizer = OPTIMIZERS.register
+"""Registers an optimizer, `register_optimizer(name, function)`, and returns the function, whose first argument is the
+learning rate and which returns an optax transformation. ValueError if another optimizer has the name. `--optimizer
+NAME` then uses it, with its other arguments as `--optimizer.ARGUMENT`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -145,6 +145,9 @@ TRACKERS: Registry = Registry('tracker', {TENSORBOARD: lambda: None, 'wandb': Wa
                                           'trackio': Trackio},
                               ', or register yours with prompt_tuning.register_tracker')
 register_tracker = TRACKERS.register
+"""Registers a tracker, `register_tracker(name, make)`, and returns `make`, which returns an object with the methods
+`start(run)`, `log(step, values)` and `end()`. ValueError if another tracker has the name. `--tracker NAME` then uses
+it, with the arguments of `make` as `--tracker.ARGUMENT`."""
 
 
 def make_tracker(name: str, options: Mapping[str, Any]) -> Tracker | None:

@@ -29,7 +29,10 @@ METHODS: Registry = Registry('method', {
   'together': Together,
   'multitask': MultitaskPrompt,
 }, ', or register yours with prompt_tuning.register_method')
-register_method, get_method = METHODS.register, METHODS.find
+get_method = METHODS.find
+register_method = METHODS.register
+"""Registers a method, `register_method(name, method)`, and returns it: a dataclass derived from `Method`, or its
+`Settings`. ValueError if another method has the name. `--method NAME` then trains it, with its fields as flags."""
 
 
 def read_methods(tensors: Flat, about: Mapping[str, Any]) -> list[tuple[Method, Flat]]:
