@@ -74,6 +74,18 @@ def test_a_folder_of_the_same_name_wins_and_that_is_said_once(remote, capsys):
   assert remote.asked == []
 
 
+def test_a_path_into_a_folder_that_is_here_is_not_asked_for_on_the_hub(remote):
+  shutil.copytree(loading.find_model('t5_integers'), 'acme/tinier')
+  with pytest.raises(FileNotFoundError, match=r'acme/tiny: the folder acme is here, and has no tiny\. Did you mean '
+                                              r'tinier\? .* add a revision: acme/tiny@main'):
+    pt.load_model('acme/tiny')
+  with pytest.raises(FileNotFoundError, match='acme/words: the folder acme is here, and has no words'):
+    pt.load_prompt('acme/words')
+  assert command.main(['eval', '--prompt', 'acme/words', '--data', 'rows.jsonl']) == 2
+  assert remote.asked == []
+  assert hub.id_of(loading.find_model('acme/tiny@main')) == 'acme/tiny'
+
+
 def test_what_was_fetched_once_is_read_without_network(remote, monkeypatch):
   first = loading.find_model('acme/tiny')
   hub.fetch.cache_clear()

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from prompt_tuning.files import terminal
+from prompt_tuning.names import nearest
 
 _ID = re.compile(r'([A-Za-z0-9][\w.-]*/\w[\w.-]*)(?:@(\w[\w./-]*))?')
 _FILE = re.compile(r'\.(npy|npz|safetensors|gguf|jsonl?|toml|tsv|csv|parquet|txt|gz|model|gin|pt|pth|bin|ckpt)$')
@@ -47,7 +48,8 @@ def local(path: str, files: Sequence[str], *, say: bool = False) -> str:
     say: if there is a local folder of this name, say once that it is used.
 
   Raises:
-    OSError: there is no such repository, or it cannot be read; the message says what to do.
+    OSError: there is no such repository, or it cannot be read; or the path begins with a folder that is here, without
+      a revision, so that it is probably a local one. The message says what to do.
   """
   path = str(path)
   if not is_id(path) or not _installed():
@@ -56,6 +58,11 @@ def local(path: str, files: Sequence[str], *, say: bool = False) -> str:
     if say:
       _say_local(path)
     return path
+  folder, _, name = path.partition('/')
+  if '@' not in path and os.path.isdir(folder):
+    raise FileNotFoundError(
+      f'{path}: the folder {folder} is here, and has no {name}.{nearest(name, os.listdir(folder))} Check the path; for '
+      f'the repository of this name on the Hugging Face hub, add a revision: {path}@main.')
   return fetch(path, tuple(files))
 
 
