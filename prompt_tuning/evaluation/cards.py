@@ -9,14 +9,14 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 import prompt_tuning
 from prompt_tuning.checkpoints import peft
-from prompt_tuning.files import hub
+from prompt_tuning.files import hub, storage, terminal
 from prompt_tuning.names import printable
 from prompt_tuning.tuning.prompt import PATH, PROMPTS
 
@@ -54,6 +54,28 @@ def card(tensors: Mapping[str, Any], about: Mapping[str, Any], *, title: str, so
 def is_own(text: str) -> bool:
   """Returns True for a card that may be replaced: one that was written by this module, and no longer by its users."""
   return not text.strip() or MARK in text
+
+
+def write(folder: str, make: Callable[[str], str]) -> bool:
+  """Writes the card of a folder, unless its users have made it theirs; returns True if it was written.
+
+  Args:
+    folder: where it is.
+    make: returns the text of the card, given that of the card that it replaces.
+  """
+  path = storage.join(folder, README)
+  earlier = storage.read_bytes(path).decode(errors='replace') if storage.exists(path) else ''
+  if not is_own(earlier):
+    return False
+  storage.write_bytes(path, make(earlier).encode())
+  return True
+
+
+def write_or_say(folder: str, make: Callable[[str], str]) -> None:
+  """Does the same, and says that a file of its users is kept."""
+  if not write(folder, make):
+    terminal.say(f'{storage.join(folder, README)} was not written by prompt-tuning, or was changed: it is kept, and no '
+                 'model card is written. Move it away for one.')
 
 
 def _front(tensors: Mapping[str, Any], about: Mapping[str, Any], base: str, library: str,

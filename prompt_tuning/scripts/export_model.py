@@ -29,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> None:
   from prompt_tuning.data.vocabulary_folders import load_vocabulary
   from prompt_tuning.evaluation import cards, saved
-  from prompt_tuning.files import storage
   from prompt_tuning.models import loading
   from prompt_tuning.models.parameters import merged
 
@@ -44,8 +43,8 @@ def _export(options: argparse.Namespace) -> None:
   loading.save_model(model, options.output, layout=options.layout, params=params)
   name = os.path.basename(os.path.normpath(options.output))
   library = 'transformers' if options.layout == 'huggingface' else 't5x'
-  storage.write_bytes(storage.join(options.output, cards.README), cards.card(
-    trained.tensors, trained.about, title=name, source=name, base=options.model, library=library).encode())
+  cards.write_or_say(options.output, lambda earlier: cards.card(
+    trained.tensors, trained.about, title=name, source=name, base=options.model, library=library, earlier=earlier))
   print(f'Wrote {options.output}')
 
 

@@ -134,13 +134,13 @@ def save_last(folder: str, step: int, exported: Flat, about: Mapping[str, Any]) 
 
 def _write_card(folder: str, exported: Flat, about: Mapping[str, Any]) -> None:
   """Writes the card of a run, unless its users have made it theirs."""
-  path, before = storage.join(folder, cards.README), storage.join(folder, BEFORE)
-  earlier = storage.read_bytes(path).decode(errors='replace') if storage.exists(path) else ''
-  if cards.is_own(earlier):
+  def make(earlier: str) -> str:
+    before = storage.join(folder, BEFORE)
     alone = json.loads(storage.read_bytes(before)) if storage.exists(before) else {}
     name = folder.rstrip('/').rpartition('/')[2]
-    text = cards.card(exported, about, title=name, source=name, before=alone, earlier=earlier)
-    storage.write_bytes(path, text.encode())
+    return cards.card(exported, about, title=name, source=name, before=alone, earlier=earlier)
+
+  cards.write(folder, make)
 
 
 def save_best(folder: str, trained: Flat, about: Mapping[str, Any], prompts: Mapping[str, Flat] | None = None) -> None:

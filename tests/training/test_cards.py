@@ -35,3 +35,13 @@ def test_a_readme_of_users_is_kept_and_a_license_too(tmp_path):
   path.write_text(path.read_text().replace('# license: choose one, for example apache-2.0', 'license: mit'))
   toy_run.train(path.parent, train_steps=toy_run.START + 3, extend=True, evaluations={'examples': 0})
   assert 'license: mit\n' in path.read_text() and cards.is_own(path.read_text())
+
+
+def test_a_readme_that_is_kept_is_told(tmp_path, capsys):
+  path = tmp_path / 'README.md'
+  cards.write_or_say(str(tmp_path), lambda earlier: f'{cards.MARK} {len(earlier)}')
+  cards.write_or_say(str(tmp_path), lambda earlier: f'{cards.MARK} {len(earlier)}')
+  assert path.read_text() == f'{cards.MARK} {len(cards.MARK) + 2}' and capsys.readouterr().err == ''
+  path.write_text('Mine.')
+  cards.write_or_say(str(tmp_path), lambda earlier: 'Theirs.')
+  assert path.read_text() == 'Mine.' and f'{path} was not written by prompt-tuning' in capsys.readouterr().err
