@@ -22,7 +22,7 @@ from prompt_tuning.distilling import questions as asking
 from prompt_tuning.distilling import teacher
 from prompt_tuning.distilling.reading import Reading, Text, pieces
 from prompt_tuning.distilling.settings import Study
-from prompt_tuning.files import storage
+from prompt_tuning.files import progress, storage
 from prompt_tuning.files.json_files import Count, Fields, fields_of, parse_object, read_object
 from prompt_tuning.models.abilities import require_writing
 from prompt_tuning.models.language_model import LanguageModel
@@ -66,7 +66,7 @@ class Studied:
 
 
 def study(model: LanguageModel, document: Text, folder: str, how: Study, *, questions: Any = None, seed: int = 0,
-          batch_size: int = 8, say: Callable[[str], None]) -> Studied:
+          batch_size: int = 8, display: progress.Display) -> Studied:
   """Asks and answers questions about a document and scores the answers, or goes on with what the folder holds of it.
 
   Args:
@@ -77,7 +77,7 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
     questions: see `questions.given`; None lets the model ask.
     seed: of questions and answers.
     batch_size: rows that are run together.
-    say: prints a line.
+    display: shows how far a phase is.
 
   Raises:
     ValueError: something does not fit, or the folder holds what was made of something else.
@@ -90,7 +90,7 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
   teacher_files.require_local(folder)
   require_number('top', how.top, least=1, most=model.module.config.vocab_size, whole=True)
   rows = None if questions is None else asking.given(questions, seed)
-  parts = _parts(model, document, rows, how, say)
+  parts = _parts(model, document, rows, how, display.say)
   readings = [Reading(model, part, how.question_template) for part in parts]
   about = _identity(model, document, rows, how, seed)
   _require_same(folder, about)
@@ -98,12 +98,12 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
   def ask() -> list[asking.Row]:
     if rows is not None:
       return teacher.placed(model, readings, rows, batch_size=batch_size)
-    with phase(f'Asking {how.count} questions', say):
-      return asking.ask(model, parts, how, seed=seed, batch_size=batch_size, say=say)
+    with phase(f'Asking {how.count} questions', display):
+      return asking.ask(model, parts, how, seed=seed, batch_size=batch_size, say=display.say)
 
   def answer() -> list[asking.Row]:
     asked = _lines(folder, QUESTIONS, ask, len(parts))
-    with phase(f'Answering {len(asked)} questions', say):
+    with phase(f'Answering {len(asked)} questions', display):
       return teacher.answered(model, readings, asked, how, batch_size=batch_size)
 
   path = storage.join(folder, SCORES)
@@ -111,7 +111,7 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
     found = _lines(folder, ANSWERS, answer, len(parts))
     lengths = {'inputs': max(len(readings[0].plain(row['question'])) for row in found),
                'targets': max(len(teacher.targets_of(row)) for row in found)}
-    with phase(f'Scoring {len(found)} answers', say):
+    with phase(f'Scoring {len(found)} answers', display):
       teacher_files.write(path, teacher.scored(model, readings, found, how.top, batch_size=batch_size), {
         **about, 'model_name': model.path, 'count': len(found), 'lengths': lengths,
         'validation': teacher.held_out(found, how.held_out)})

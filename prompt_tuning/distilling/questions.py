@@ -4,7 +4,7 @@ The model reads a part of the document and asks a question about it. What it is 
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from prompt_tuning.data.vocabulary import require_whole
 from prompt_tuning.decoding.samplers import Greedy, Sampler, Sampling
 from prompt_tuning.distilling.reading import Reading, Text, pieces
 from prompt_tuning.distilling.settings import Study
+from prompt_tuning.files import progress
 from prompt_tuning.models.language_model import LanguageModel
 
 Row = dict[str, Any]  # 'question', 'seed', 'part' (of the document), and 'answer' if it is given
@@ -86,9 +87,10 @@ def ask(model: LanguageModel, parts: Sequence[Text], study: Study, *, seed: int,
   for chunk, reading in enumerate(readings):
     own = [row for row in rows if row['chunk'] == chunk]
     asked = [reading.request(INSTRUCTIONS[row['kind']]) for row in own]
-    found = behind(model, reading.ids, [ids for ids, _ in asked], sampler=sampler(study.question_temperature),
-                   seeds=[row['seed'] for row in own], max_length=study.question_length,
-                   stop=[stop for _, stop in asked], batch_size=batch_size)
+    with progress.part(sum('question' in row for row in rows), len(rows)):
+      found = behind(model, reading.ids, [ids for ids, _ in asked], sampler=sampler(study.question_temperature),
+                     seeds=[row['seed'] for row in own], max_length=study.question_length,
+                     stop=[stop for _, stop in asked], batch_size=batch_size)
     for row, each in zip(own, found, strict=True):
       row['question'] = each.text.strip()
   kept = [{name: row[name] for name in ('question', 'part', 'seed')} for row in rows if row['question']]
@@ -118,12 +120,20 @@ def behind(model: LanguageModel, begin: Sequence[int], rows: Sequence[Sequence[i
   found: list[Any] = [None] * len(rows)
   for context, numbers in shared(model, begin, rows):
     cut = 0 if context is None else len(begin)
-    own = model.predict([rows[i][cut:] for i in numbers], sampler=sampler, seed=[seeds[i] for i in numbers],
-                        max_length=max_length, batch_size=batch_size, return_scores=True, context=context,
-                        stop=[stop[i] for i in numbers] if any(stop) else ())
-    for i, each in zip(numbers, own, strict=True):
-      found[i] = each
+    for own in batches(numbers, batch_size):
+      predictions = model.predict([rows[i][cut:] for i in own], sampler=sampler, seed=[seeds[i] for i in own],
+                                  max_length=max_length, batch_size=batch_size, return_scores=True, context=context,
+                                  stop=[stop[i] for i in own] if any(stop) else ())
+      for i, each in zip(own, predictions, strict=True):
+        found[i] = each
+      progress.tell(sum(each is not None for each in found), len(rows))
   return found
+
+
+def batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
+  """Yields the numbers in groups of a size; the last may be smaller."""
+  for first in range(0, len(numbers), size):
+    yield list(numbers[first:first + size])
 
 
 def shared(model: LanguageModel, begin: Sequence[int],

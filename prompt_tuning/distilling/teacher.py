@@ -1,15 +1,16 @@
 """What the teacher, the model with the document before it, answers, and how likely it finds each token of an answer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from prompt_tuning.data.files import row_share
 from prompt_tuning.data.tasks import Example
-from prompt_tuning.distilling.questions import Row, behind, sampler, shared
+from prompt_tuning.distilling.questions import Row, batches, behind, sampler, shared
 from prompt_tuning.distilling.reading import Reading
 from prompt_tuning.distilling.settings import Study
+from prompt_tuning.files import progress
 from prompt_tuning.models.language_model import LanguageModel
 
 
@@ -23,7 +24,7 @@ def placed(model: LanguageModel, readings: Sequence[Reading], rows: Sequence[Row
     begin = reading.ids[:-1]  # its last token predicts the question's first
     for context, numbers in shared(model, begin, whole):
       cut = 0 if context is None else len(begin)
-      for own in _batches(numbers, batch_size):
+      for own in batches(numbers, batch_size):
         texts = [whole[i][cut:] for i in own]
         scores[part, own] = model.score([ids[:1] for ids in texts], [ids[1:] for ids in texts], context=context)
   return [{**row, 'part': int(part)} for row, part in zip(rows, scores.argmax(axis=0), strict=True)]
@@ -41,10 +42,11 @@ def answered(model: LanguageModel, readings: Sequence[Reading], rows: Sequence[R
       row['targets'], row['end'] = readings[row['part']].answer(row['question'], row['answer'])
   for part, reading in enumerate(readings):
     own = [row for row in found if row['part'] == part and 'answer' not in row]
-    predictions = [] if not own else behind(
-      model, reading.ids, [reading.asked(row['question']) for row in own], sampler=sampler(study.answer_temperature),
-      seeds=[row['seed'] for row in own], max_length=study.answer_length, batch_size=batch_size,
-      stop=[reading.ends] * len(own))
+    with progress.part(sum('answer' in row for row in found), len(found)):
+      predictions = [] if not own else behind(
+        model, reading.ids, [reading.asked(row['question']) for row in own], sampler=sampler(study.answer_temperature),
+        seeds=[row['seed'] for row in own], max_length=study.answer_length, batch_size=batch_size,
+        stop=[reading.ends] * len(own))
     for row, each in zip(own, predictions, strict=True):
       ids = each.ids.tolist()
       row['answer'] = each.text
@@ -62,11 +64,12 @@ def scored(model: LanguageModel, readings: Sequence[Reading], rows: Sequence[Row
     begin = reading.ids
     for context, numbers in shared(model, begin, whole):
       cut = 0 if context is None else len(begin)
-      for each in _batches(numbers, batch_size):
+      for each in batches(numbers, batch_size):
         scores = model.score([whole[n][cut:] for n in each], [targets_of(rows[own[n]]) for n in each],
                              context=context, per_token=True, top=top)
         for n, score in zip(each, scores, strict=True):
           found[own[n]] = _example(reading, rows[own[n]], score, model.eos_id)
+        progress.tell(sum(each is not None for each in found), len(found))
   return found
 
 
@@ -92,8 +95,3 @@ def _example(reading: Reading, row: Row, score: Any, eos_id: int) -> Example:
     'teacher_log_probs': np.asarray(score.top_log_probs, np.float32),
     'target_log_probs': np.asarray(score.log_probs, np.float32),
     'inputs_pretokenized': text(row['question']), 'targets_pretokenized': text(row['answer'])}
-
-
-def _batches(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
-  for first in range(0, len(numbers), size):
-    yield list(numbers[first:first + size])

@@ -13,13 +13,13 @@ from prompt_tuning.distilling.phases import Studied
 from prompt_tuning.distilling.reading import Reading, Text
 from prompt_tuning.distilling.settings import Study
 from prompt_tuning.evaluation import saved
-from prompt_tuning.files import storage, terminal
+from prompt_tuning.files import progress, storage, terminal
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_number
 from prompt_tuning.runs import objects, training
 from prompt_tuning.runs.choice import Choice
 from prompt_tuning.runs.distill_run import DistillRun
-from prompt_tuning.training import lock, loop
+from prompt_tuning.training import lock, loop, metric_log
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.schedules import create_schedule
 from prompt_tuning.tuning.method import Method
@@ -72,8 +72,9 @@ def distill(model: LanguageModel, document: str | Sequence[int], *, questions: A
   chosen = _method(model, method, length, frozen)
   _require_fit(model, document, study, chosen, first)
   with lock.held(folder):
-    studied = phases.study(model, document, folder, study, questions=questions, seed=seed, batch_size=batch_size,
-                           say=(lambda text: None) if quiet else terminal.say)
+    with progress.display(quiet=quiet) as display:
+      studied = phases.study(model, document, folder, study, questions=questions, seed=seed, batch_size=batch_size,
+                             display=display)
     rate = create_schedule('linear_decay', learning_rate or chosen.rate(model), warmup_steps=model.step,
                            total_steps=model.step + steps)
     start_from = first_values(model, studied, chosen, first, seed)
@@ -84,7 +85,9 @@ def distill(model: LanguageModel, document: str | Sequence[int], *, questions: A
       'evaluations': loop.Evaluations(period=max(1, steps // 4), examples=0, objective='loss', loss_steps=_batches(
         studied, batch_size)), **settings})
     trained = saved.load_trained(folder)
-    table = comparison.write(folder, comparison.compare(model, studied, trained, batch_size=batch_size))
+    with progress.display(quiet=quiet) as display, metric_log.phase('Comparing', display):
+      figures = comparison.compare(model, studied, trained, batch_size=batch_size)
+    table = comparison.write(folder, figures)
   if not quiet:
     terminal.say(table)
   return trained
@@ -125,8 +128,9 @@ def run(described: DistillRun) -> str:
   method = objects.method(train.method, model)
   _require_fit(model, document, described.study, method, described.first)
   with lock.held(train.output):
-    studied = phases.study(model, document, train.output, described.study, questions=described.questions,
-                           seed=train.seed or 0, batch_size=train.batch_size, say=training.say)
+    with progress.display() as display:
+      studied = phases.study(model, document, train.output, described.study, questions=described.questions,
+                             seed=train.seed or 0, batch_size=train.batch_size, display=display)
     path = storage.join(train.output, START)
     if train.start_from is None:
       if not storage.exists(path):
@@ -138,7 +142,8 @@ def run(described: DistillRun) -> str:
       max_target_length=train.max_target_length or studied.lengths['targets'],
       loss_steps=_batches(studied, train.batch_size))
     training.build(train, model, studied.task).run()
-    figures = comparison.compare(model, studied, saved.load_trained(train.output), batch_size=train.batch_size)
+    with training.phase('Comparing'):
+      figures = comparison.compare(model, studied, saved.load_trained(train.output), batch_size=train.batch_size)
     comparison.draw(train.output, figures)
     return comparison.write(train.output, figures)
 

@@ -16,7 +16,7 @@ from prompt_tuning.files import storage
 from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.eval_run import EvalRun
-from prompt_tuning.runs.training import read_model, say, say_new_folder
+from prompt_tuning.runs.training import phase, read_model, say, say_new_folder
 from prompt_tuning.training import metric_log, run_files
 
 
@@ -55,9 +55,9 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
       seed=described.seed or 0, ranked=words)
     alone: dict[str, library.Evaluation] = {}
     for path, member in members.items():
-      with metric_log.phase_that_compiles(f'Evaluating {short} with {path}', say):
+      with phase(f'Evaluating {short} with {path}', compiles=True):
         alone[path] = judge(member)
-    with metric_log.phase_that_compiles(f'Evaluating {short}', say):
+    with phase(f'Evaluating {short}', compiles=True):
       result = elected(list(alone.values()), each) if described.ensemble == 'vote' else judge(trained)
     if folder is not None and multihost.is_main() and not found:  # now that all inputs fit
       run_file.write(storage.join(folder, run_file.NAME), described.given(), program='eval', config_text=config_text)

@@ -14,8 +14,7 @@ from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
 from prompt_tuning.runs import objects, run_file, use
 from prompt_tuning.runs.infer_run import InferRun
-from prompt_tuning.runs.training import read_model, say, say_new_folder
-from prompt_tuning.training.metric_log import phase_that_compiles
+from prompt_tuning.runs.training import phase, read_model, say_new_folder
 
 _LINES = {'rows': predictions.json_line, 't5x': predictions.json_line, 'id||text': predictions.text_line}
 _MOST = 64  # tokens of a prediction, unless max_target_length is given
@@ -48,7 +47,7 @@ def run(described: InferRun, *, config_text: str = '') -> str:
     ranked=words)
   if described.lines == 'rows':
     lines = _as_rows(rows, lines)
-  with phase_that_compiles('Predicting', say):
+  with phase('Predicting', compiles=True):
     count = predictions.write_lines(path, lines, _LINES[described.lines])
   if multihost.is_main():
     if described.marker:

@@ -1,9 +1,10 @@
 """Executes a run that trains: builds its objects, trains, and prints the metrics before and after."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
-from prompt_tuning.files import storage, terminal
+from prompt_tuning.files import progress, storage, terminal
 from prompt_tuning.losses import Loss
 from prompt_tuning.models import new_layers
 from prompt_tuning.models.language_model import LanguageModel
@@ -25,10 +26,10 @@ from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.runs import first_values, heading, objects, result_table, run_file
 from prompt_tuning.runs.base import Run
 from prompt_tuning.runs.train_run import TrainRun
-from prompt_tuning.training import lock, loop, run_files
+from prompt_tuning.training import lock, loop, metric_log, run_files
 from prompt_tuning.training.evaluations import Evaluations, Evaluator, require_objective
 from prompt_tuning.training.members import Member
-from prompt_tuning.training.metric_log import Silence, phase
+from prompt_tuning.training.metric_log import Silence
 from prompt_tuning.training.optimizers import Optimizer
 from prompt_tuning.training.settings import Saving, Stop
 from prompt_tuning.training.trackers import Tracker, make_tracker
@@ -117,7 +118,7 @@ class Training:
       return json.loads(content)
     evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations,
                           split=self.described.split)
-    with phase('Evaluating the frozen model alone', say):
+    with phase('Evaluating the frozen model alone'):
       found = evaluator(lambda task: Conditioning(), self.model.layout(), self.model.step, Silence())
     if multihost.is_main():
       storage.write_bytes(path, json.dumps(found).encode())
@@ -204,7 +205,7 @@ def optimizer(run: TrainRun, method: Method, model: Any, *, warn: bool = True) -
 
 def read_model(run: Run) -> LanguageModel:
   """Reads a run's frozen model, and prints that. Raises what `objects.load_model` raises."""
-  with phase(f'Reading {run.model or "a model of random weights"}', say):
+  with phase(f'Reading {run.model or "a model of random weights"}'):
     return objects.load_model(run)
 
 
@@ -275,6 +276,14 @@ def say(text: str) -> None:
   """Prints a line about the progress, on the main host."""
   if multihost.is_main():
     terminal.say(text)
+
+
+@contextlib.contextmanager
+def phase(text: str, *, compiles: bool = False) -> Iterator[None]:
+  """Shows how far a phase is and how long it took, on the main host; if asked, what compiling took of it."""
+  made = metric_log.phase_that_compiles if compiles else metric_log.phase
+  with progress.display(quiet=not multihost.is_main()) as display, made(text, display):
+    yield
 
 
 def say_new_folder(output: str) -> None:

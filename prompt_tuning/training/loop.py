@@ -17,7 +17,7 @@ from prompt_tuning.checks import typed
 from prompt_tuning.data.pipeline import TrainBatches
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.data.tasks import Mixture, Task
-from prompt_tuning.devices import compilation, meshes, multihost, sharding
+from prompt_tuning.devices import compilation, memory, meshes, multihost, sharding
 from prompt_tuning.devices.preemption import Interrupted, Preemption
 from prompt_tuning.evaluation.saved import Trained
 from prompt_tuning.files import storage
@@ -237,7 +237,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
         elapsed = max(time.monotonic() - began, 1e-9)
         figures.update(**rate_at(optimizer, step - 1), steps_per_second=len(pending) / elapsed,
                        examples_per_second=figures.pop('examples') / elapsed,
-                       tokens_per_second=figures.pop('tokens') / elapsed)
+                       tokens_per_second=figures.pop('tokens') / elapsed, **memory.peak())
         log.write(step, figures)
         log.show(step, figures)
         pending, began = [], time.monotonic()

@@ -16,7 +16,7 @@ from prompt_tuning.data.metric_values import lower_is_better
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.devices import compilation, sharding
 from prompt_tuning.devices.preemption import Interrupted, Preemption
-from prompt_tuning.files import storage, terminal
+from prompt_tuning.files import progress, storage
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_number
@@ -83,7 +83,8 @@ class _Together:
                microbatches: int | None, at_once: int | None, saving: Saving, log_period: int,
                rungs: Mapping[int, int], quiet: bool):
     self._model, self._folder, self._loss, self._saving = model, folder, loss, saving
-    self._microbatches, self._at_once, self._log_period, self._quiet = microbatches, at_once, log_period, quiet
+    self._microbatches, self._at_once, self._log_period = microbatches, at_once, log_period
+    self._display = progress.display(quiet=quiet)
     self._rungs, self._last = rungs, max(member.train_steps for member in members)
     storage.remove_left(folder)
     saved = run_files.read_newest(folder)
@@ -140,6 +141,7 @@ class _Together:
       self._batches.close()
     for each in self.running:
       each.log.close()
+    self._display.close()
 
   def _begin(self) -> None:
     if not self.running:
@@ -175,7 +177,8 @@ class _Together:
     batch = sharding.global_batch(self._model.module.config.mesh, next(self._batches), self._rows)
     shape = tuple(array.shape for array in jax.tree.leaves(batch))
     if shape not in self._compiled:
-      with phase(f'Compiling a step of {len(self.running)} runs for rows of {row_lengths(batch)} tokens', self._say):
+      what = f'a step of {len(self.running)} runs for rows of {row_lengths(batch)} tokens'
+      with phase(f'Compiling {what}', self._display):
         self._compiled[shape] = compilation.compile_step(self._jitted, params, self._states, batch)
       self._began = time.monotonic()
     self._states, sums = self._compiled[shape](params, self._states, batch)
@@ -193,7 +196,9 @@ class _Together:
     found, seconds = jax.device_get(self._pending), max(time.monotonic() - self._began, 1e-9)
     for i, each in enumerate(self.running):
       each.take([sums[i] for sums in found], self.step, seconds)
-    self._say(of_losses(self.running, len(self.all), self.step, self._last, len(found) / seconds))
+    rate = len(found) / seconds
+    self._display.show('step', self.step, self._last, figures=of_losses(self.running, len(self.all), rate),
+                       left=(self._last - self.step) / max(rate, 1e-9))
     self._pending, self._began = [], time.monotonic()
 
   def _settle(self, preemption: Preemption, saver: Background) -> bool:
@@ -208,10 +213,13 @@ class _Together:
     evaluated = [(each, state) for each, state, now in zip(self.running, self._states, due, strict=True)
                  if now.evaluate and not each.diverged and each.evaluated != self.step]
     try:
-      for each, state in evaluated:
+      for i, (each, state) in enumerate(evaluated):
+        self._display.show('Evaluating', i, len(evaluated), unit=' runs')
         each.evaluate(state, self.step, saver, preemption.heed)
     except Interrupted:
       return True
+    finally:
+      self._display.end('Evaluating')
     if evaluated and evaluated[0][0].member.evaluations.anything:
       self._say(of_evaluations([each for each, _ in evaluated], self.step))
     ended = {each: each.diverged or (
@@ -255,8 +263,7 @@ class _Together:
       each.member.name: state for each, state in zip(self.running, held, strict=True)}, metadata, self._saving.keep)
 
   def _say(self, text: str) -> None:
-    if not self._quiet:
-      terminal.say(text)
+    self._display.say(text)
 
 
 def _batches(model: LanguageModel, running: Sequence[Running], fields: Sequence[str]) -> list[Any]:

@@ -4,23 +4,21 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
+from prompt_tuning.devices import memory
 from prompt_tuning.training.halving import ranked
 from prompt_tuning.training.running import Running
 
 
-def of_losses(running: Sequence[Running], count: int, step: int, last: int, rate: float) -> str:
-  """Returns a line about the training losses of a step.
+def of_losses(running: Sequence[Running], count: int, rate: float) -> str:
+  """Returns a text about the training losses of a step.
 
   Args:
     running: the members that run, of `count`.
     count: how many there are.
-    step: the step.
-    last: the last step.
     rate: steps per second.
   """
-  left = (last - step) / max(rate, 1e-9)
-  return (f'step {step}/{last}  loss {_spread(running, lambda each: each.loss, lower=True)}  '
-          f'{len(running)} of {count} run  {rate:.3g} steps/s  ETA {left:.0f} s')
+  return (f'loss {_spread(running, lambda each: each.loss, lower=True)}  {len(running)} of {count} run  '
+          f'{rate:.3g} steps/s  {memory.words(memory.peak())}')
 
 
 def of_evaluations(evaluated: Sequence[Running], step: int) -> str:

@@ -14,18 +14,19 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import logging
 
-from prompt_tuning.devices import compilation
+from prompt_tuning.devices import compilation, memory
 from prompt_tuning.evaluation import metric_lines
 from prompt_tuning.evaluation.saved import METRICS
-from prompt_tuning.files import local, storage, terminal
+from prompt_tuning.files import local, progress, storage
 from prompt_tuning.training.trackers import Guarded, Tracker
 
 _JUDGED = 'inference_eval'
+_STEP = 'step'  # what progress counts
 _PUT_PERIOD = 30.0  # seconds between uploads while training figures are logged
 
 
@@ -53,7 +54,9 @@ class MetricLog:
     self._grown = storage.GrowingFolder(folder)
     self._put = time.monotonic()
     self._file = self._grown.open(METRICS)
-    self._progress = _Progress(start_step, total_steps, quiet)
+    self._total = total_steps
+    self._display = progress.display(quiet=quiet)
+    self._display.show(_STEP, start_step, total_steps)
     self._tracker = None if tracker is None else Guarded(tracker, folder, settings or {}, self.say)
 
   def write(self, step: int, values: Mapping[str, float], *, folder: str = 'train') -> None:
@@ -90,15 +93,19 @@ class MetricLog:
 
   def show(self, step: int, values: Mapping[str, float]) -> None:
     """Updates the progress line."""
-    self._progress.show(step, values)
+    right = f'token accuracy {100 * values["token_accuracy"]:.1f} %  ' if 'token_accuracy' in values else ''
+    figures = (f'loss {values["loss"]:.4f}  {right}{values["steps_per_second"]:.3g} steps/s  '
+               f'{values["examples_per_second"]:.3g} examples/s  {memory.words(values)}')
+    left = (self._total - step) / max(values['steps_per_second'], 1e-9)
+    self._display.show(_STEP, step, self._total, figures=figures.rstrip(), left=left)
 
   def say(self, text: str) -> None:
     """Prints a separate line."""
-    self._progress.say(text)
+    self._display.say(text)
 
   def phase(self, text: str) -> contextlib.AbstractContextManager[None]:
-    """Prints the start of a phase, and how many seconds it took at its end."""
-    return phase(text, self.say)
+    """Prints the start of a phase, how far it is, and how many seconds it took at its end."""
+    return phase(text, self._display)
 
   def close(self) -> None:
     """Ends the progress line and closes all files."""
@@ -106,7 +113,7 @@ class MetricLog:
       self.say(f"TensorBoard's files lack the figures of {self._missed} lines of {METRICS}.")
     if self._tracker is not None:
       self._tracker.end()
-    self._progress.close()
+    self._display.close()
     for file in (self._file, *self._writers.values()):
       _close(file)
     self._grown.close()
@@ -138,21 +145,23 @@ class Silence:
 
 
 @contextlib.contextmanager
-def phase(text: str, say: Callable[[str], None]) -> Iterator[None]:
-  """Announces a phase at its start, and prints how many seconds it took at its end."""
-  say(f'{text} …')
+def phase(text: str, display: progress.Display) -> Iterator[None]:
+  """Announces a phase at its start, shows how many examples are done, and prints its seconds at its end."""
+  display.say(f'{text} …')
   began = time.monotonic()
-  yield
-  say(f'{text}: {time.monotonic() - began:.1f} s')
+  with progress.examples_on(display, text):
+    yield
+  display.say(f'{text}: {time.monotonic() - began:.1f} s')
 
 
 @contextlib.contextmanager
-def phase_that_compiles(text: str, say: Callable[[str], None]) -> Iterator[None]:
+def phase_that_compiles(text: str, display: progress.Display) -> Iterator[None]:
   """Does the same for a phase that compiles when it needs to, and says how many of its seconds that took."""
-  say(f'{text}, after compiling …')
+  display.say(f'{text}, after compiling …')
   began, before = time.monotonic(), compilation.seconds()
-  yield
-  say(f'{text}: {time.monotonic() - began:.1f} s, {compilation.seconds() - before:.1f} s of it compiling')
+  with progress.examples_on(display, text):
+    yield
+  display.say(f'{text}: {time.monotonic() - began:.1f} s, {compilation.seconds() - before:.1f} s of it compiling')
 
 
 def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float]) -> None:
@@ -210,53 +219,3 @@ def _drop_later(path: str, step: int) -> None:
   kept = b''.join(line.content for line in lines if line.figures is None or line.figures['step'] <= step)
   if kept != content:
     storage.write_bytes(path, kept)
-
-
-class _Progress:
-  """A moving progress line in a terminal; else plain lines a few seconds apart."""
-
-  def __init__(self, start_step: int, total_steps: int, quiet: bool):
-    self._quiet, self._start, self._total = quiet, start_step, total_steps
-    self._last, self._bar = 0.0, None
-    if not quiet and terminal.is_terminal():
-      from rich.console import Console
-      from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-      console = Console(stderr=True)
-      console.on_broken_pipe = lambda: terminal.silence(console.file)  # rich would end the program
-      self._bar = Progress(
-        TextColumn('step {task.completed}/{task.total}'), BarColumn(), TextColumn('{task.fields[figures]}'),
-        TextColumn('ETA'), TimeRemainingColumn(), console=console, transient=False)
-      self._task = self._bar.add_task('train', total=total_steps, completed=start_step, figures='')
-      self._on_bar(lambda bar: bar.start())
-
-  def show(self, step: int, values: Mapping[str, float]) -> None:
-    if self._quiet:
-      return
-    right = f'token accuracy {100 * values["token_accuracy"]:.1f} %  ' if 'token_accuracy' in values else ''
-    text = (f'loss {values["loss"]:.4f}  {right}'
-            f'{values["steps_per_second"]:.3g} steps/s  {values["examples_per_second"]:.3g} examples/s')
-    if self._bar is not None:
-      self._on_bar(lambda bar: bar.update(self._task, completed=step, figures=text))
-    elif time.monotonic() - self._last > 5 or step == self._total:
-      self._last = time.monotonic()
-      left = (self._total - step) / max(values['steps_per_second'], 1e-9)
-      terminal.say(f'step {step}/{self._total}  {text}  ETA {left:.0f} s')
-
-  def say(self, text: str) -> None:
-    if self._quiet:
-      return
-    if self._bar is not None:
-      self._on_bar(lambda bar: bar.console.print(terminal.in_words(text), markup=False, highlight=False))
-    else:
-      terminal.say(text)
-
-  def close(self) -> None:
-    if self._bar is not None:
-      self._on_bar(lambda bar: bar.stop())
-
-  def _on_bar(self, change: Callable[[Any], None]) -> None:
-    try:
-      change(self._bar)
-    except (OSError, ValueError):  # the terminal was closed
-      self._bar = None

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from prompt_tuning import trees
+from prompt_tuning.devices import memory
 from prompt_tuning.files import storage
 from prompt_tuning.losses import Loss
 from prompt_tuning.models.language_model import LanguageModel
@@ -119,7 +120,7 @@ class Running:
     figures = means(sums)
     figures.update(**rate_at(self.member.optimizer, step - 1), steps_per_second=len(sums) / seconds,
                    examples_per_second=figures.pop('examples') / seconds,
-                   tokens_per_second=figures.pop('tokens') / seconds)
+                   tokens_per_second=figures.pop('tokens') / seconds, **memory.peak())
     self.loss = figures['loss']
     self.log.write(step, figures)
 

@@ -13,6 +13,7 @@ from prompt_tuning.data import teacher_files
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.distilling import phases, questions, start
 from prompt_tuning.distilling.reading import Reading, pieces
+from prompt_tuning.files import progress
 from prompt_tuning.models import loading
 from prompt_tuning.serving.engine import Engine
 from prompt_tuning.serving.requests import Request
@@ -22,6 +23,13 @@ QUESTIONS = [([7], [12, 20]), ([3], [7]), ([5], [9, 3]), ([4, 8], [11])]
 STUDY = pt.Study(top=4, answer_length=3, held_out=0.25)
 KEYS, VALUES = 'decoder/prefix/keys', 'decoder/prefix/values'
 QUICK = {'study': STUDY, 'length': 4, 'steps': 3, 'batch_size': 2, 'quiet': True}
+
+
+class Said(progress.Display):
+  """Keeps the lines that it is told to print."""
+
+  def __init__(self, lines):
+    self.say = lines.append
 
 
 @pytest.fixture
@@ -196,7 +204,7 @@ def test_a_chat_model_asks_itself(tmp_path):
   how = pt.Study(count=5, chunk_length=24, question_length=5, answer_length=4, top=3)
   lines = []
   found = phases.study(chat, 'A gem is a stone. It is cut, and worn by kings.', str(tmp_path), how, batch_size=4,
-                       say=lines.append)
+                       display=Said(lines))
   rows = [json.loads(line) for line in (tmp_path / phases.ANSWERS).read_text().split('\n') if line]
   assert 2 <= len(rows) <= 5 and all(row['question'].strip() == row['question'] for row in rows)
   assert found.lengths['targets'] <= 5 and len(found.task.split('validation')) == 1
@@ -204,7 +212,7 @@ def test_a_chat_model_asks_itself(tmp_path):
   (tmp_path / phases.ANSWERS).unlink()
   (tmp_path / phases.SCORES).rename(tmp_path / 'before')
   phases.study(chat, 'A gem is a stone. It is cut, and worn by kings.', str(tmp_path), how, batch_size=4,
-               say=lines.append)
+               display=Said(lines))
   assert (tmp_path / phases.SCORES).read_bytes() == (tmp_path / 'before').read_bytes()
 
 
@@ -212,7 +220,7 @@ def test_a_chat_model_asks_itself(tmp_path):
 def test_a_document_longer_than_the_window_is_studied_in_parts_with_a_warning(causal, tmp_path):
   lines, document = [], [*range(2, 28)] * 2
   found = phases.study(causal, document, str(tmp_path), STUDY, questions=[([7], [8, 9]), ([10], [11]), ([20], [21])],
-                       batch_size=2, say=lines.append)
+                       batch_size=2, display=Said(lines))
   assert 'the document has 52 tokens, but the teacher reads at most' in lines[0]
   assert len(found.readings) > 1 and found.tokens == 52
   rows = [json.loads(line) for line in (tmp_path / phases.QUESTIONS).read_text().split('\n') if line]
@@ -270,7 +278,8 @@ def test_a_sampled_start_keeps_the_frozen_tokens_and_the_order():
 
 
 def test_rows_that_were_changed_by_hand_are_read_or_named(causal, tmp_path):
-  study = lambda: phases.study(causal, DOCUMENT, str(tmp_path), STUDY, questions=QUESTIONS, batch_size=2, say=print)
+  study = lambda: phases.study(causal, DOCUMENT, str(tmp_path), STUDY, questions=QUESTIONS, batch_size=2,
+                               display=progress.Display())
   (tmp_path / phases.ANSWERS).write_text('{"question": [7], "seed": 1, "part": 1, "targets": [3], "answer": "3"}\n')
   with pytest.raises(ValueError, match=r'answers.jsonl:1: found part 1 of 1, counted from 0'):
     study()

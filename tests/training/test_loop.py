@@ -191,13 +191,14 @@ def test_a_run_writes_its_figures_and_says_them_in_plain_lines_where_there_is_no
   toy_run.train(tmp_path, train_steps=105, log_period=2, saving=loop.Saving(100), quiet=False)
   said = capsys.readouterr().err
   assert f'Started at step 100 of 105: 36 trained parameters, 9,192 frozen, in {tmp_path}' in said
-  assert 'step 105/105  loss ' in said and 'steps/s' in said and 'examples/s  ETA 0 s' in said
+  assert 'step 105/105  loss ' in said and 'steps/s' in said and ' GB  ETA 0 s' in said
   assert 'step 103: turn/loss' in said
   assert [line['step'] for line in lines(tmp_path)] == [102, 103, 104, 105]  # 103 and 105 because of evaluations
   for line in lines(tmp_path):
     assert set(line) == {'step', 'folder', 'loss', 'cross_ent_loss', 'z_loss', 'token_accuracy', 'gradient_norm',
                          'trained_norm', 'learning_rate', 'steps_per_second', 'examples_per_second',
-                         'tokens_per_second'}
+                         'tokens_per_second', 'peak_process_bytes'}
+    assert line['peak_process_bytes'] > 10**7
     assert line['learning_rate'] == pytest.approx(0.3)
   assert [line['step'] for line in lines(tmp_path, 'inference_eval/turn')] == [103, 105]
   assert [line['step'] for line in lines(tmp_path, 'training_eval/turn')] == [103, 105]

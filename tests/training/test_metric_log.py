@@ -8,6 +8,7 @@ import types
 import jax
 import pytest
 
+from prompt_tuning.files import progress
 from prompt_tuning.training import metric_log
 from prompt_tuning.training.metric_log import MetricLog
 
@@ -34,8 +35,9 @@ def test_what_a_tasks_metrics_say_also_stands_in_a_file_of_its_own(tmp_path):
 
 
 def test_a_phase_that_compiles_says_how_many_of_its_seconds_that_took():
-  said = []
-  with metric_log.phase_that_compiles('Predicting', said.append):
+  said, display = [], progress.Display()
+  display.say = said.append
+  with metric_log.phase_that_compiles('Predicting', display):
     jax.monitoring.record_event_duration_secs('/jax/core/compile/backend_compile_duration', 2.25)
     jax.monitoring.record_event_duration_secs('/jax/core/compile/jaxpr_trace_duration', 1.0)
   assert said[0] == 'Predicting, after compiling …'
