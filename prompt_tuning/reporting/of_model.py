@@ -19,7 +19,7 @@ from prompt_tuning.evaluation.saved import Trained, load_trained
 from prompt_tuning.models.compiled import attention_weights
 from prompt_tuning.reporting.folder import Folder
 from prompt_tuning.rows.layouts import target_rows
-from prompt_tuning.runs import objects, training
+from prompt_tuning.runs import heading, objects, training
 from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training.run_files import started_from
@@ -186,7 +186,9 @@ def _start(folder: Folder, model: Any, given: str | None) -> dict[str, np.ndarra
   if type(seed) is not int:
     raise ValueError('The file of trained tensors does not tell the seed of their first values.')
   described = TrainRun.of({**folder.settings, **({'model': given} if given else {})})
-  method = training.method_of(described, model)
+  if described.head is not None:  # drawn from the run's seed, which another evaluation need not have
+    model = heading.around(described, model, lambda: objects.task(described))
+  method = heading.method(training.method_of(described, model), model)
   first = method.initialise(jax.random.key(seed), model)
   if described.start_from is not None:
     first = started_from(load_trained(described.start_from), method, first, model)

@@ -23,6 +23,7 @@ _SHOWN = 12  # right and wrong examples of a run
 _CURVES = 4  # so many charts are shown; a click shows the others
 _PARTS = ('cross_ent_loss', 'z_loss')  # of the loss
 _LONGEST = 600  # characters of a text that is shown
+_PROMPT = '/prompt'  # the end of the name of a prompt's vectors
 
 
 def render(folders: Sequence[Folder], of_model: Sequence[OfModel]) -> str:
@@ -34,7 +35,7 @@ def render(folders: Sequence[Folder], of_model: Sequence[OfModel]) -> str:
   """
   environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                    lstrip_blocks=True)
-  environment.filters |= {'clean': _clean, 'figure': _figure}
+  environment.filters |= {'clean': _clean, 'figure': _figure, 'vectors': _vectors}
   template = importlib.resources.files(__package__).joinpath('report.html').read_text()
   runs = [{'folder': folder, 'model': model, 'moved': moved(folder, model.start), 'colour': i % charts.COLOURS}
           for i, (folder, model) in enumerate(zip(folders, of_model, strict=True))]
@@ -88,7 +89,7 @@ def moved(folder: Folder, start: Mapping[str, np.ndarray] | str) -> dict[str, li
   found = {}
   for name, array in folder.trained.tensors.items():
     after, before = (np.asarray(each, np.float64) for each in (array, start[name]))
-    rows = after.ndim == 2
+    rows = name.endswith(_PROMPT)
     norm = lambda values, rows=rows: np.linalg.norm(values, axis=-1).tolist() if rows else [
       float(np.linalg.norm(values))]
     found[name] = list(zip(norm(after), norm(after - before), strict=True))
@@ -141,6 +142,8 @@ def costs(folder: Folder, model: OfModel) -> dict[str, str]:
   rates = {name: [value for _, value in folder.points('train', f'{name}_per_second')]
            for name in ('steps', 'examples', 'tokens')}
   seconds = folder.seconds()
+  peaks = {where: max((value for _, value in folder.points('train', f'peak_{where}_bytes')), default=None)
+           for where in ('device', 'process')}
   count = sum(int(np.size(array)) for array in folder.trained.tensors.values()) if folder.trained else None
   return {
     'steps logged': f'{max((line["step"] for line in folder.figures), default=0):,}',
@@ -149,6 +152,8 @@ def costs(folder: Folder, model: OfModel) -> dict[str, str]:
        f'{np.median(values):,.0f}' if values else '' for name, values in rates.items()},
     'parameters in the file': '' if count is None else f'{count:,}',
     'file of trained tensors': f'{folder.size:,} bytes' if folder.size else '',
+    **{f'peak memory of the {where}': '' if peak is None else f'{peak / 1e6:,.0f} MB'
+       for where, peak in peaks.items()},
     'frozen weights in memory': '' if model.weights is None else f'{model.weights / 1e6:,.1f} MB'}
 
 
@@ -163,6 +168,11 @@ def _clean(text: Any) -> str:
   """Returns a text without control characters; of a long one the beginning."""
   text = printable(str(text))
   return text if len(text) <= _LONGEST else f'{text[:_LONGEST]}… ({len(text):,} characters)'
+
+
+def _vectors(moved: Mapping[str, Any] | str) -> str | None:
+  """Returns the name of a prompt's vectors among tensors that have moved."""
+  return None if isinstance(moved, str) else next((name for name in moved if name.endswith(_PROMPT)), None)
 
 
 def _figure(value: Any) -> str:

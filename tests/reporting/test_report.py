@@ -64,7 +64,14 @@ def test_two_runs_stand_side_by_side(text):
 def test_what_a_run_does_not_have_is_left_out_with_a_reason(text):
   assert 'Left out: The trained tensors are' in text  # a prefix has no nearest words
   assert 'Similarities compare at least two prompts' in text
-  assert 'do not record the peak memory' in text
+
+
+def test_the_peak_memory_of_training_is_shown(text, runs):
+  peaks = [max(line['peak_process_bytes'] for line in folder.read([str(runs / name)])[0].figures
+               if line['folder'] == 'train') for name in 'ab']
+  shown = re.search(r'<th>peak memory of the process(.*?)</tr>', text)[1]
+  assert re.findall(r'([\d,]+) MB', shown) == [f'{peak / 1e6:,.0f}' for peak in peaks]
+  assert 'peak memory of the device' not in text
 
 
 def test_a_report_goes_to_the_folder_of_its_run(runs, capsys):

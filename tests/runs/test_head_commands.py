@@ -2,12 +2,15 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
 import pytest
 import tokenizers
 
+import prompt_tuning as pt
+from prompt_tuning import trees
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.programs.command import main
 from prompt_tuning.runs import run_file
@@ -151,3 +154,18 @@ def test_a_model_without_a_head_of_masked_words_is_refused(bert, tmp_path, capsy
   data = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no')
   assert main(['eval', '--model', bert, '--data', data, *TEMPLATE, '--verbaliser', 'yes=y,no=n']) == 2
   assert 'has no head of masked words' in ''.join(capsys.readouterr())
+
+
+def test_a_report_shows_how_far_a_head_moved_from_what_its_seed_drew(bert, tmp_path):
+  data, run = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no'), str(tmp_path / 'run')
+  assert not main(['train', '--model', bert, '--data', data, '--template', '{text}', '--label_column', 'label',
+                   '--head', 'mean', '--method', 'prompt', '--length', '2', '--steps', '3', '--seed', '5',
+                   '--output', run])
+  assert not main(['report', run, '--examples', '4'])
+  text = (tmp_path / 'run/report.html').read_text()
+  shown = dict(re.findall(r'<td class="text">(\S+)<td class="number">([\d.e+-]+) ', text))
+  first = trees.flatten(pt.with_head(pt.load_model(bert), ('no', 'yes'), pooling='mean', seed=5).params)
+  (name,) = [name for name in shown if name.endswith('kernel')]
+  moved = np.linalg.norm(pt.load_trained(run).tensors[name] - np.asarray(first[name]))
+  assert float(shown[name]) == pytest.approx(moved, rel=2e-3) and moved > 0
+  assert '<th class="number">moved' in text.partition('<th>tensor')[0]  # of the prompt's vectors
