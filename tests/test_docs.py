@@ -297,7 +297,7 @@ def run_python(text, toys):
   if named:
     pathlib.Path(named[1]).write_text(text)
     return
-  if re.search(r'^from (peft|transformers) import', text, re.MULTILINE):
+  if re.search(r'^(from|import) (peft|transformers|qwix|tunix)\b', text, re.MULTILINE):
     ast.parse(text)  # of a page that compares; slow, and needs the extra `peers`
     return
   for long, short in SHORTER.items():
