@@ -92,7 +92,7 @@ class LanguageModel:
   @functools.cached_property
   def weights_digest(self) -> str | None:
     """A digest of the weights, which files of trained tensors keep; None of weights in 8 bits."""
-    return weights_digest(self.params, self.module.config.mesh)
+    return weights_digest(self.params, self.module.config.mesh, head=bool(getattr(self.module.config, 'classes', 0)))
 
   @functools.cached_property
   def chat_format(self) -> ChatFormat:

@@ -156,12 +156,13 @@ def test_a_model_without_a_head_of_masked_words_is_refused(bert, tmp_path, capsy
   assert 'has no head of masked words' in ''.join(capsys.readouterr())
 
 
-def test_a_report_shows_how_far_a_head_moved_from_what_its_seed_drew(bert, tmp_path):
+def test_a_report_shows_how_far_a_head_moved_from_what_its_seed_drew(bert, tmp_path, caplog):
   data, run = table(tmp_path / 'rows.jsonl', lambda has: 'yes' if has else 'no'), str(tmp_path / 'run')
   assert not main(['train', '--model', bert, '--data', data, '--template', '{text}', '--label_column', 'label',
                    '--head', 'mean', '--method', 'prompt', '--length', '2', '--steps', '3', '--seed', '5',
                    '--output', run])
   assert not main(['report', run, '--examples', '4'])
+  assert 'other weights' not in caplog.text  # before training the head had other values: that says nothing
   text = (tmp_path / 'run/report.html').read_text()
   shown = dict(re.findall(r'<td class="text">(\S+)<td class="number">([\d.e+-]+) ', text))
   first = trees.flatten(pt.with_head(pt.load_model(bert), ('no', 'yes'), pooling='mean', seed=5).params)
