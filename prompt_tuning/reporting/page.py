@@ -51,10 +51,17 @@ def render(folders: Sequence[Folder], of_model: Sequence[OfModel]) -> str:
 def settings(folders: Sequence[Folder]) -> tuple[dict[str, str], dict[str, list[str]]]:
   """Returns the settings in which the runs agree, and for others the value of each run ('' if it has none)."""
   names = dict.fromkeys(name for each in folders for name in each.settings if name != 'output')
-  rows = {name: [json.dumps(each.settings[name], ensure_ascii=False, default=str) if name in each.settings else ''
-                 for each in folders] for name in names}
+  rows = {name: [_setting(each.settings[name]) if name in each.settings else '' for each in folders] for name in names}
   same = {name: values[0] for name, values in rows.items() if len(set(values)) == 1}
   return same, {name: values for name, values in rows.items() if name not in same}
+
+
+def _setting(value: Any) -> str:
+  """Returns a setting as text; of a choice, such as a method, its name and its options."""
+  write = lambda each: each if isinstance(each, str) else json.dumps(each, ensure_ascii=False, default=str)
+  if isinstance(value, Mapping) and 'name' in value:
+    return ', '.join([write(value['name']), *(f'{key}={write(each)}' for key, each in value.items() if key != 'name')])
+  return write(value)
 
 
 def curves(folders: Sequence[Folder]) -> dict[str, str]:

@@ -56,7 +56,7 @@ def test_the_page_needs_nothing_from_elsewhere(text):
 
 def test_two_runs_stand_side_by_side(text):
   assert 'Settings that differ' in text
-  assert 'prefix' in re.search(r'<th>method(.*?)</tr>', text, re.DOTALL)[1]
+  assert '>prefix, length=2</code>' in re.search(r'<th>method(.*?)</tr>', text, re.DOTALL)[1]
   assert text.count('class="line k0"') >= 2  # of the loss and of an evaluation
   assert text.count('class="line k1"') == text.count('class="line k0"')
 
