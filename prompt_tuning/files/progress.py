@@ -55,7 +55,7 @@ def display(*, quiet: bool = False) -> Display:
     return Display()
   if terminal.is_terminal():
     return _Bars()
-  return _Text() if _in_notebook() else _Lines()
+  return _Notebook() if _in_notebook() else _Lines()
 
 
 def tell(done: int, total: int) -> None:
@@ -139,7 +139,7 @@ class _Clock:
     return '' if given is None else f'  ETA {given:.0f} s'
 
 
-class _Text(_Lines):
+class _Notebook(_Lines):
   """One text in the output of a notebook's cell, which changes; a line for each piece of work."""
 
   def __init__(self) -> None:
@@ -180,13 +180,16 @@ class _Bars(Display):
   def __init__(self) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     console = Console(stderr=True)
     console.on_broken_pipe = lambda: terminal.silence(console.file)  # rich would end the program
-    self._bar: Progress | None = Progress(
-      TextColumn('{task.description} {task.completed:.0f}/{task.total:.0f}{task.fields[unit]}'),
-      BarColumn(bar_width=20), TextColumn('ETA'), TimeRemainingColumn(), TextColumn('{task.fields[figures]}'),
-      console=console)
+    whole = lambda width=None: Column(no_wrap=True, min_width=width)
+    self._bar: Progress | None = Progress(  # in a narrow terminal the end of the figures is cut, and nothing else
+      TextColumn('{task.description} {task.completed:.0f}/{task.total:.0f}{task.fields[unit]}', table_column=whole()),
+      BarColumn(bar_width=12, table_column=whole(12)), TextColumn('ETA', table_column=whole(3)),
+      TimeRemainingColumn(table_column=whole(7)),
+      TextColumn('{task.fields[figures]}', table_column=Column(no_wrap=True, ratio=1)), console=console, expand=True)
     self._tasks: dict[str, Any] = {}
 
   def show(self, name: str, done: int, total: int, *, unit: str = '', figures: str = '',

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import sys
 import types
 
@@ -69,7 +70,7 @@ def test_a_terminal_shows_steps_and_examples_together(capsys, monkeypatch):
   monkeypatch.setattr('sys.stderr.isatty', lambda: True)
   monkeypatch.setenv('COLUMNS', '100')
   with progress.display() as shown:
-    shown.show('step', 3, 9, figures='loss 1.5')
+    shown.show('step', 3, 9, figures='loss 1.5' + 100 * 'x')
     with progress.examples_on(shown, 'Evaluating'):
       progress.tell(20, 40)
       progress.tell(0, 10)
@@ -78,6 +79,7 @@ def test_a_terminal_shows_steps_and_examples_together(capsys, monkeypatch):
     shown.say('[Not] markup.')
   said = capsys.readouterr().err
   assert 'step 3/9' in said and 'loss 1.5' in said and 'Evaluating 5/10 examples' in said and '[Not] markup.' in said
+  assert 'ETA -:--:-- loss 1.5xxx' in re.sub(r'\x1b\[[\d;]*m', '', said)  # only the figures are cut
   assert 'Evaluating' not in said[said.rindex('step 3/9'):]
 
 
