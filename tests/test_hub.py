@@ -48,8 +48,9 @@ def remote(tmp_path, monkeypatch):
   served.close()
 
 
-def test_of_a_model_only_configuration_tokenizer_and_safetensors_are_fetched(remote):
+def test_of_a_model_only_configuration_tokenizer_and_safetensors_are_fetched(remote, capfd):
   model = pt.load_model('acme/tiny')
+  assert 'Fetching' not in capfd.readouterr().err  # no bar where no terminal is
   assert {'config.json', 'tokenizer.json', 'model.safetensors'} <= remote.fetched
   assert not remote.fetched & {'pytorch_model.bin', 'consolidated.safetensors', 'notes.py'}
   assert not any('onnx' in request for request in remote.asked if 'resolve' in request)

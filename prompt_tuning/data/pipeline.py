@@ -233,16 +233,14 @@ class EvalBatches:
     laid_out = [[[lay_out(layout, i, prompt_id=number)] for number, layout in self._members]
                 for i in range(len(self._ids))]  # all, so that what does not fit is said before the work
     count = len(self._members)
-    for first in range(0, len(laid_out), self._batch_size):
+    for first in progress.counted(range(0, len(laid_out), self._batch_size)):
       self.heed()
-      progress.tell(first, len(laid_out))
       span = slice(first, first + self._batch_size)
       fits = max(self.input_lengths[span]) <= self._usual
       lengths = self._longest(lengths_of, self.texts | {'inputs': self._usual} if fits else self.texts)
       rows = [row for example in laid_out[span] for row in example]
       rows += [[]] * (self._batch_size * count - len(rows))
       yield layouts.assemble(rows, lengths, side=side, first_id=first, members=count), self.examples[span]
-    progress.tell(len(laid_out), len(laid_out))
 
   def _longest(self, lengths_of: str, texts: Mapping[str, int]) -> dict[str, int]:
     """Returns the array lengths that the rows of all layouts fit into."""

@@ -82,9 +82,11 @@ def fetch(name: str, files: tuple[str, ...], kind: str = 'model') -> str:
   if not _installed():
     raise ImportError(f'{name} is read from the Hugging Face hub with huggingface_hub, which is not installed: '
                       f'{_INSTALL}.')
-  from huggingface_hub import HfApi
+  from huggingface_hub import HfApi, constants, utils
 
   repository, revision = _parsed(name)
+  if not terminal.is_terminal() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
+    utils.disable_progress_bars()  # a file or a pipe has no use for them
   try:
     return HfApi().snapshot_download(repository, repo_type=kind, revision=revision, allow_patterns=list(files))
   except Exception as error:  # the library raises those of its HTTP client too

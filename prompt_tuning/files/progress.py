@@ -1,7 +1,7 @@
 """How far long work is: bars in a terminal, a text that changes in a notebook, else plain lines a few seconds apart.
 
-What goes through examples calls `tell`; whoever waits for it wraps it in `examples_on`. Nothing between the two knows
-of progress.
+What goes through examples calls `tell` or `counted`; whoever waits for it wraps it in `examples_on`. Nothing between
+the two knows of progress.
 """
 
 import contextlib
@@ -62,6 +62,14 @@ def tell(done: int, total: int) -> None:
   """Tells whoever waits how many examples are done."""
   if _following:
     _following[-1](done, total)
+
+
+def counted(firsts: range) -> Iterator[int]:
+  """Yields the number of the first example of each batch, and tells how many are done."""
+  for first in firsts:
+    tell(first, firsts.stop)
+    yield first
+  tell(firsts.stop, firsts.stop)
 
 
 @contextlib.contextmanager

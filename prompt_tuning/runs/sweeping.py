@@ -125,10 +125,11 @@ def table(runs: Sequence[MemberRun], output: str, command: str) -> str:
     loss = '' if run.loss is None else f'{run.loss:.4f}'
     lines.append(f'{run.name:{width}}' + ''.join(f'  {value:>{wide}}' for value in values)
                  + f'  {step:>9}  {loss:>8}  {run.ended}')
-  best = runs[0].folder
-  return '\n'.join([*lines, f'The table is {storage.join(output, TABLE)}, the curves are '
-                    f'{storage.join(output, CURVES)}.', 'Next:', f'  {command} eval --prompt {best}',
-                    f'  {command} infer --prompt {best} --data FILE --output predictions.jsonl'])
+  best, curves = runs[0].folder, storage.join(output, CURVES)
+  drawn = f', the curves are {curves}' if storage.exists(curves) else ''
+  return '\n'.join([*lines, f'The table is {storage.join(output, TABLE)}{drawn}.', 'Next:',
+                    f'  {command} eval --prompt {best}', f'  {command} infer --prompt {best} --data FILE '
+                    '--output predictions.jsonl'])
 
 
 def _data_of(run: TrainRun) -> str:

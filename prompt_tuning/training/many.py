@@ -177,8 +177,8 @@ class _Together:
     batch = sharding.global_batch(self._model.module.config.mesh, next(self._batches), self._rows)
     shape = tuple(array.shape for array in jax.tree.leaves(batch))
     if shape not in self._compiled:
-      what = f'a step of {len(self.running)} runs for rows of {row_lengths(batch)} tokens'
-      with phase(f'Compiling {what}', self._display):
+      runs = f'{len(self.running)} run{"s" * (len(self.running) > 1)}'
+      with phase(f'Compiling a step of {runs} for rows of {row_lengths(batch)} tokens', self._display):
         self._compiled[shape] = compilation.compile_step(self._jitted, params, self._states, batch)
       self._began = time.monotonic()
     self._states, sums = self._compiled[shape](params, self._states, batch)
