@@ -179,9 +179,9 @@ def outputs(folder):
 
 
 def last_figures(folder):
-  """Returns the last line of a training run's metrics, without those that depend on time."""
+  """Returns the last line of a training run's metrics, without those of time and memory."""
   line = [line for line in lines(folder) if line['folder'] == 'train'][-1]
-  return named_as_then({name: value for name, value in line.items() if not name.endswith('per_second')})
+  return named_as_then({name: value for name, value in line.items() if not name.endswith(('per_second', '_bytes'))})
 
 
 def lines(folder):

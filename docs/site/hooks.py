@@ -21,7 +21,8 @@ PAGES = {
 # Pages of the API: what they have in common, and the public names of the package.
 API = {
   'models': ('Models', 'A frozen model is loaded once; whatever conditions it is given with each call.', (
-    'load_model', 'LanguageModel', 'save_model', 'random_model', 'T5Config', 'with_head', 'Ensemble')),
+    'load_model', 'LanguageModel', 'save_model', 'random_model', 'T5Config', 'with_head', 'with_verbaliser',
+    'Ensemble')),
   'methods': ('Prompts and methods', 'What is trained, and its files.', (
     'SavedPrompt', 'load_prompt', 'load_trained', 'Method', 'Prompt', 'PromptTuning', 'Prefix', 'Retrained',
     'Headed')),

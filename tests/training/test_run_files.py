@@ -257,8 +257,8 @@ def test_a_run_in_a_bucket_that_failed_goes_on_and_ends_as_a_local_one(store, en
   for name in names_in(here):
     if name != 'metrics.jsonl':  # it contains times
       assert (there / name).read_bytes() == (here / name).read_bytes(), name
-  figures = lambda path: [{name: value for name, value in json.loads(line).items() if 'per_second' not in name}
-                          for line in open(path / 'metrics.jsonl')]
+  figures = lambda path: [{name: value for name, value in json.loads(line).items()
+                           if not name.endswith(('per_second', '_bytes'))} for line in open(path / 'metrics.jsonl')]
   assert figures(there) == figures(here)
   events = lambda path: {str(each.parent.relative_to(path)) for each in path.rglob('events*')}
   assert events(there) == events(here) == {'train', 'training_eval/turn', 'inference_eval/turn'}
