@@ -5,14 +5,14 @@ import functools
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prompt_tuning.types import Flat, Params
 
-_STACKED = re.compile(r'(^|/)layers(/|$)')
+_STACKED = re.compile(r'(^|/)layers(?:/(\d+)_of_(\d+))?(/|$)')
 _SECONDS = 2.0  # of all threads; a comparison needs microseconds
 _LAYER = re.compile(r'(^|/)layers_(\d+)(/|$)')
 
@@ -47,17 +47,47 @@ def is_stacked(path: str) -> bool:
   return _STACKED.search(path) is not None
 
 
-def layer_name(path: str, layer: int) -> str:
+def layer_number(path: str, index: int) -> int:
+  """Returns which layer of the stack the entry `index` of a stacked array is.
+
+  A stack of different layers repeats a group of them: `a/layers/2_of_4/b` holds the layers 2, 6, 10, …
+  """
+  place, size = _STACKED.search(path).group(2, 3)
+  return index if place is None else int(place) + int(size) * index
+
+
+def layer_name(path: str, index: int) -> str:
   """Returns the checkpoint's name of one layer of a stacked path: `a/layers/b`, 3 -> `a/layers_3/b`."""
-  return _STACKED.sub(rf'\g<1>layers_{layer}\g<2>', path, count=1)
+  return _STACKED.sub(rf'\g<1>layers_{layer_number(path, index)}\g<4>', path, count=1)
 
 
-def split_layer_name(name: str) -> tuple[str, int | None]:
-  """Returns the stacked path and the layer of a checkpoint's name, or the name itself and None."""
+def without_group(path: str) -> str:
+  """Returns a stacked path without the place in a group: `a/layers/2_of_4/b` -> `a/layers/b`."""
+  return _STACKED.sub(r'\g<1>layers\g<4>', path, count=1)
+
+
+def of_groups(path: str, paths: Iterable[str]) -> list[str]:
+  """Returns the stacked paths that are `path` without the place in a group, in the order of the layers."""
+  return sorted((each for each in paths if is_stacked(each) and without_group(each) == path),
+                key=lambda each: layer_number(each, 0))
+
+
+def split_layer_name(name: str, paths: Collection[str] = ()) -> tuple[str, int | None]:
+  """Returns the stacked path of a checkpoint's name and the index of its layer there, or the name itself and None.
+
+  Args:
+    name: the checkpoint's name.
+    paths: the stacked paths of the model, if its layers may differ.
+  """
   match = _LAYER.search(name)
   if match is None:
     return name, None
-  return _LAYER.sub(r'\g<1>layers\g<3>', name, count=1), int(match.group(2))
+  layer, path = int(match.group(2)), _LAYER.sub(r'\g<1>layers\g<3>', name, count=1)
+  size = 0 if path in paths else next((int(found.group(3)) for found in map(_STACKED.search, paths)
+                                       if found and found.group(3)), 0)
+  if not size:
+    return path, layer
+  return _LAYER.sub(rf'\g<1>layers/{layer % size}_of_{size}\g<3>', name, count=1), layer // size
 
 
 def unstack(flat: Mapping[str, Any]) -> Flat:

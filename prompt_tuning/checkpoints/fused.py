@@ -5,7 +5,8 @@ In a table of names, a part is called
   NAME[0/3]          parts of the same width, one after the other;
   NAME[0/3:grouped]  the first is wider: the queries of H heads before keys and values of fewer KV heads (Phi-3);
   NAME[0/3:heads]    the parts of the first head, then those of the second, and so on (GPT-NeoX, BLOOM);
-  NAME[0/2:alternating]  their outputs take turns (gpt-oss).
+  NAME[0/2:alternating]  their outputs take turns (gpt-oss);
+  NAME[0/3:delta]    queries, keys and values of delta layers (Qwen 3.5).
 
 They are cut along the axis of outputs: the first of an array [out, in], the last of others.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from prompt_tuning.checkpoints.loading import Part, Reader, Rule
 from prompt_tuning.types import Flat
 
-PART = re.compile(r'(.*)\[(\d+)/((\d+)(?::(heads|grouped|alternating))?)\]')
+PART = re.compile(r'(.*)\[(\d+)/((\d+)(?::(heads|grouped|alternating|delta))?)\]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +122,8 @@ def cuts_in(rules: Iterable[Rule], config: Any = None) -> dict[str, Cut]:
 
   Args:
     rules: the table, in which `{i}` is a layer.
-    config: the model's config with `heads`, `kv_heads` and `mlp_dim`, which ':heads', ':grouped' and ':alternating'
-      need.
+    config: the model's config with `heads`, `kv_heads`, `mlp_dim` and `delta`, which ':heads', ':grouped',
+      ':alternating' and ':delta' need.
   """
   found = {}
   for rule in rules:
@@ -132,6 +133,7 @@ def cuts_in(rules: Iterable[Rule], config: Any = None) -> dict[str, Cut]:
     count, how = int(match[4]), match[5]
     heads = config.heads if how else 1
     shares = (heads, *[config.kv_heads or heads] * (count - 1)) if how == 'grouped' else (1,) * count
+    shares = config.delta.widths if how == 'delta' else shares
     repeats = {'heads': heads, 'alternating': config.mlp_dim if config else 1}.get(how, 1)
     found[re.escape(match[1]).replace(r'\{i\}', r'\d+')] = Cut(match[3], shares, repeats, 0 if rule.transpose else -1)
   return found

@@ -146,7 +146,8 @@ def _pieces(shapes: Mapping[str, Any], rules: Sequence[Rule] | None) -> dict[str
     pieces[path] = []
     for layer in range(array.shape[0]) if stacked else [None]:
       ours = path if layer is None else trees.layer_name(path, layer)
-      candidates = [(rule.their_name(layer), rule.transpose) for rule in by_path.get(path, ())]
+      number = None if layer is None else trees.layer_number(path, layer)
+      candidates = [(rule.their_name(number), rule.transpose) for rule in by_path.get(trees.without_group(path), ())]
       pieces[path].append(_Piece(ours, tuple(candidates) if rules is not None else ((ours, False),), shape))
   return pieces
 

@@ -86,6 +86,8 @@ def require_fit(mesh: Mesh | None, config: Any) -> None:
   for each in getattr(config, 'stacks', (config,)):
     sizes = {'heads': each.heads, 'KV heads': getattr(each, 'kv_heads', 0) or each.heads,
              'hidden width of the MLP': each.mlp_dim}
+    if getattr(each, 'delta', None):
+      sizes['key heads of the delta layers'] = each.delta.key_heads
     for axis, dimensions in (('model', sizes), ('fsdp', {'width': each.width, **_embedding(each)})):
       _require_even(axis, mesh.shape[axis], dimensions)
 

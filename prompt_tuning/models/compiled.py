@@ -70,6 +70,6 @@ def attention_weights(module: nn.Module, params: Params, batch: Batch, condition
 @functools.partial(jax.jit, static_argnames='module')
 def read_batch(module: nn.Module, params: Params, batch: Batch) -> Context:
   """Returns the cached context of a batch of texts, for a decoder-only model."""
-  _, fronts, _ = module.apply({'params': ready(module, params, {})}, batch, Conditioning(), method='prefill')
-  read = Context(fronts[-1].keys, fronts[-1].values, target_rows(batch)['segments'] > 0)
+  _, fronts, state, _ = module.apply({'params': ready(module, params, {})}, batch, Conditioning(), method='prefill')
+  read = Context(fronts[-1].keys, fronts[-1].values, target_rows(batch)['segments'] > 0, state)
   return sharding.whole(module.config.mesh, read)

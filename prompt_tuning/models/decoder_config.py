@@ -54,9 +54,24 @@ class DecoderConfig(StackConfig):
       if self.experts_per_token > self.experts:
         raise ValueError(f'experts_per_token={self.experts_per_token} cannot be used with experts={self.experts}: a '
                          'token cannot choose more experts than there are.')
+    if self.delta:
+      self._require_delta()
     object.__setattr__(self, 'causal', True)
     object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
     object.__setattr__(self, 'output_bias', self.output_bias or self.classes > 0)
+
+  def _require_delta(self) -> None:
+    """Raises ValueError if the delta layers cannot be those of a model."""
+    require_sizes(self.delta, *(field.name for field in dataclasses.fields(self.delta)))
+    if self.delta.value_heads % self.delta.key_heads:
+      raise ValueError(f'value_heads={self.delta.value_heads} cannot be used with key_heads={self.delta.key_heads}, '
+                       'which does not divide it. Let every query and key serve the same number of value heads.')
+    if len(self.delta_layers) != self.layers or set(self.delta_layers) != {False, True}:
+      raise ValueError(f'delta_layers={self.delta_layers!r} cannot be used with layers={self.layers}: expected True or '
+                       'False for each, and at least one of both.')
+    if self.prefix_lm:
+      raise ValueError('prefix_lm=True cannot be used with delta layers, which read positions in their order. Leave it '
+                       'out.')
 
   @property
   def position_limit(self) -> int:

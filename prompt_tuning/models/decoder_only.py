@@ -5,11 +5,9 @@ learned prefix, or a prompt whose layout has no slots in the rows. These keys an
 positions.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -17,15 +15,26 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.decoder_config import DecoderConfig
-from prompt_tuning.models.fronts import empty_cache, front_of, front_of_context, joined, of_rows, spread, written
-from prompt_tuning.models.layers import norm
-from prompt_tuning.models.places import places_before, prompt_in_front, require_positions
+from prompt_tuning.models.decoding_steps import Steps
+from prompt_tuning.models.delta_rule import Spans
+from prompt_tuning.models.fronts import (
+  empty_cache,
+  front_of,
+  front_of_context,
+  of_rows,
+  parted,
+  repeated,
+  spread,
+  state_of,
+)
+from prompt_tuning.models.norms import norm
+from prompt_tuning.models.places import places_before, prompt_in_front, require_order, require_positions
 from prompt_tuning.models.scaling import Scaling, scaling_of, scaling_of_prompts
-from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
-from prompt_tuning.models.stack import Front, Stack
+from prompt_tuning.models.slots import added_vectors, entries, fill_prompt, prompt_rows, separate_rows
+from prompt_tuning.models.stack import Front, Own, Stack
 from prompt_tuning.models.stack_config import dense_shapes
 from prompt_tuning.models.surroundings import Surroundings
-from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, Visibility
+from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, State, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
 from prompt_tuning.types import Array, Batch
 
@@ -67,7 +76,7 @@ class DecoderOnly(nn.Module):
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
     config = self.config
-    return {'decoder': (config.layers, config.kv_heads or config.heads, config.head_dim)}
+    return {'decoder': (config.attention_layers, config.kv_heads or config.heads, config.head_dim)}
 
   def layout(self, asked: Layout) -> CausalLayout:
     """Returns the layout of this model's examples: input and target in one row, or a separate cached input.
@@ -104,18 +113,20 @@ class DecoderOnly(nn.Module):
     x, _, _, _ = self._read(batch, conditioning, dropout, collect=False)
     return x if hidden else self.project(x)
 
-  def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], Array]:
+  def prefill(self, batch: Batch, conditioning: Conditioning) -> tuple[Array, list[Front], State | None, Array]:
     """Runs the rows, padded left so that they end with their last token, to start generation.
 
     Returns:
-      Logits [B, V] after the last token, all keys and values so far, and the last positions [B].
+      Logits [B, V] after the last token, all keys and values so far, the delta layers' state, and the last positions
+      [B].
     """
     x, own, fronts, positions = self._read(batch, conditioning, None, collect=True)
+    keys_values, state = parted(own)
     seen = hide(batch['decoder']['segments'] > 0)[:, None, None, :]
-    return self.project(x[:, -1:])[:, 0], [*fronts, Front(*own, seen, positions)], positions[:, -1]
+    return self.project(x[:, -1:])[:, 0], [*fronts, Front(*keys_values, seen, positions)], state, positions[:, -1]
 
-  def decode_next(self, tokens: Array, positions: Array, fronts: list[Front],
-                  scaling: Scaling | None = None) -> tuple[Array, tuple[Array, Array]]:
+  def decode_next(self, tokens: Array, positions: Array, fronts: list[Front], scaling: Scaling | None = None,
+                  state: State | None = None) -> tuple[Array, Own]:
     """Runs one more token of each row.
 
     Args:
@@ -123,24 +134,27 @@ class DecoderOnly(nn.Module):
       positions: [B], the tokens' positions.
       fronts: the keys and values before them.
       scaling: of the rows.
+      state: of the delta layers before them.
 
     Returns:
-      Logits [B, V], and the tokens' keys and values [L, B, kv_heads, 1, K].
+      Logits [B, V], and the tokens' keys and values [L, B, kv_heads, 1, K], with the state after them.
     """
     x = self._embed(tokens[:, None], positions[:, None])
     around = Surroundings((), positions=positions[:, None])
-    x, own = self.decoder(x, around, fronts=fronts, scaling=scaling, collect=True)
+    x, own = self.decoder(x, around, fronts=fronts, scaling=scaling, state=state, collect=True)
     return self.project(x)[:, 0], own
 
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
-            collect: bool) -> tuple[Array, tuple[Array, Array] | None, list[Front], Array]:
+            collect: bool) -> tuple[Array, Own | None, list[Front], Array]:
     layout, given = batch['decoder'], conditioning.decoder
     for row in conditioning.each_kind():
       clash = 'decoder.layer_prompts' in row and {'decoder.prompt', 'decoder.prefix'} & set(row)
       if clash or 'decoder.memory_prefix' in row or any(name.startswith('encoder.') for name in row):
         raise ValueError(f'A decoder-only model got {", ".join(row)}. Use decoder.prefix and decoder.prompt, or '
                          'decoder.layer_prompts.')
-    fronts, offset = self.fronts(batch, given)
+    if self.config.delta:
+      require_order(batch, given)
+    fronts, state, offset = self.fronts(batch, given)
     positions = layout['positions'] + offset
     require_positions(self.config, places_before(batch, conditioning), layout['tokens'].shape[1])
     vectors, rows = self._vectors(layout), None
@@ -151,69 +165,83 @@ class DecoderOnly(nn.Module):
     visible = self_visible(layout, causal=self.config.causal, visibility=given.visibility)
     plain = given.visibility == Visibility() and 'bidirectional' not in layout
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
-                          dropout=dropout)
+                          spans=self._spans(layout['segments']), dropout=dropout)
     x, own = self.decoder(self.placed(vectors, positions), around, fronts=fronts, added=None if rows is None else added,
-                          scaling=scaling_of(given, batch, 'decoder'), collect=collect)
+                          scaling=scaling_of(given, batch, 'decoder'), state=state, collect=collect)
     return x, own, fronts, positions
 
   def _vectors(self, layout: Batch) -> Array:
     """Returns the embedded inputs of the rows [B, T, D], before positions are added."""
     return self.input_layer(layout['features']) if self.config.features else self.token_embedder(layout['tokens'])
 
-  def fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], Array | int]:
-    """Returns the keys and values before every row, and the number of their positions."""
-    before, start, prompt_ids = [], 0, batch['prompt_ids']
+  def _spans(self, segments: Array | None) -> Spans | None:
+    return None if segments is None or self.config.delta is None else Spans.of(segments)
+
+  def fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], State | None, Array | int]:
+    """Returns the keys and values before every row, the delta layers' state there, and the number of positions."""
+    before, start, prompt_ids, state = [], 0, batch['prompt_ids'], None
     if given.context is not None:
       front, start = front_of_context(given.context, len(prompt_ids))
-      before = [front]
+      before, state = [front], given.context.state
       if len(start) > 1 and (given.prompt is not None or given.layer_prompts is not None):
         given, prompt_ids = of_rows(given, prompt_ids)
-    found, lengths = {}, given.lengths  # keys and values of each field, in the order of the row
+    found, lengths = {}, given.lengths  # what each field hands to the rows, in the order of the row
     if given.prefix is not None:
       found['prefix'] = given.prefix
     if given.layer_prompts is not None:
       scaling = scaling_of_prompts(given, given.layer_prompts.shape[1])
-      found['layer_prompts'] = self.run_layer_prompts(given.layer_prompts, start, scaling)
+      own = self.run_layer_prompts(given.layer_prompts, start, scaling, state, entries(given, 'layer_prompts'))
+      found['layer_prompts'], state = parted(own)
     if prompt_in_front(batch, given):
       seen, place = before, start  # what the prompt sees, and its first position
       if given.prefix is not None:
         each = jnp.arange(given.prompt.shape[0])[:, None]
         front, count = front_of(given.prefix, each, lengths.get('prefix'), placed=True, start=start)
         seen, place = [*before, front], start + count
-      found['prompt'] = self.run_prompt(given, seen, place)
+      found['prompt'], state = parted(self.run_prompt(given, seen, place, state))
+    if state is not None and found.keys() & {'layer_prompts', 'prompt'}:
+      state = state_of(state, prompt_ids)
     for name, keys_values in found.items():
       front, count = front_of(keys_values, prompt_ids, lengths.get(name), placed=True, start=start)
       before, start = [*before, front], start + count
-    return before, start
+    return before, state, start
 
-  def run_prompt(self, given: StackConditioning, before: Sequence[Front] = (),
-                 start: Array | int = 0) -> tuple[Array, Array]:
+  def run_prompt(self, given: StackConditioning, before: Sequence[Front] = (), start: Array | int = 0,
+                 state: State | None = None) -> Own:
     """Returns every layer's keys and values [L, N, kv_heads, P, K] of prompts [N, P, D] before the rows.
 
     Args:
       given: holds the prompts.
       before: the keys and values that they see.
       start: their first position, or [N, 1].
+      state: of the delta layers before them.
     """
     index = jnp.arange(given.prompt.shape[1])
     seen = index[:, None] >= index[None, :]
     if not given.visibility.prompt:
       seen = index[:, None] == index[None, :]
     x = self.placed(given.prompt.astype(self.config.dtype), start + index)
-    around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given))
+    around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given),
+                          spans=self._spans(entries(given, 'prompt')))
     _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers),
-                          scaling=scaling_of_prompts(given, len(x)), collect=True)
+                          scaling=scaling_of_prompts(given, len(x)), state=state, collect=True)
     return own
 
-  def run_layer_prompts(self, vectors: Array, start: Array | int = 0,
-                        scaling: Scaling | None = None) -> tuple[Array, Array]:
+  def run_layer_prompts(self, vectors: Array, start: Array | int = 0, scaling: Scaling | None = None,
+                        state: State | None = None, segments: Array | None = None) -> Own:
     """Returns every layer's keys and values [L, N, kv_heads, P, K] of vectors at its input [L, N, P, D].
 
-    Their first position is `start`, or [N, 1].
+    Args:
+      vectors: the inputs.
+      start: their first position, or [N, 1].
+      scaling: of the N entries.
+      state: of the delta layers before them.
+      segments: [N, P], 0 for padding.
     """
     vectors = vectors.astype(self.config.dtype)
-    around = Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=start + jnp.arange(vectors.shape[2]))
-    _, own = self.decoder(vectors[0], around, inputs=vectors, scaling=scaling, collect=True)
+    around = Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=start + jnp.arange(vectors.shape[2]),
+                          spans=self._spans(segments))
+    _, own = self.decoder(vectors[0], around, inputs=vectors, scaling=scaling, state=state, collect=True)
     return own
 
   def _embed(self, tokens: Array, positions: Array) -> Array:
@@ -244,47 +272,17 @@ class DecoderOnly(nn.Module):
     return sharding.constrain(logits, config.mesh, 'batch', None, 'vocab')
 
   def begin(self, params: Mapping[str, Any], batch: Batch, conditioning: Conditioning, *, count: int,
-            max_length: int) -> tuple['Steps', tuple[Array, Array], Array]:
+            max_length: int) -> tuple[Steps, Own, Array]:
     """Starts `count` generations per row, see `generation.generate`; the rows are padded left."""
     config = self.config
     in_rows = batch['decoder']['tokens'].shape[1]
-    first, fronts, last = self.apply({'params': params}, batch, conditioning, method='prefill')
+    first, fronts, state, last = self.apply({'params': params}, batch, conditioning, method='prefill')
     rows = first.shape[0]
     require_positions(config, places_before(batch, conditioning), in_rows, max_length - 1)
     scaling = scaling_of(conditioning.decoder, batch, 'decoder')
-    cache = empty_cache(config, config.layers, rows, count, config.kv_heads or config.heads, max_length)
+    cache = empty_cache(config, config.attention_layers, rows, count, config.kv_heads or config.heads, max_length)
+    if state is not None:
+      cache = (*cache, repeated(state, rows, count))
     steps = Steps(self, jnp.repeat(first, count, axis=0), jnp.repeat(last, count),
                   [spread(front, count) for front in fronts], scaling and scaling.spread(count))
     return steps, cache, jnp.any(batch['decoder']['segments'] > 0, axis=1)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Steps:
-  """The decoding step behind the inputs of a batch.
-
-  Attributes:
-    module: the model.
-    first: [B·N, V] the logits after the inputs.
-    last: [B·N] the position of the last token of each input.
-    fronts: the keys and values of all before the first generated token.
-    scaling: of [B·N] rows.
-  """
-
-  module: DecoderOnly = dataclasses.field(metadata={'static': True})
-  first: Array
-  last: Array
-  fronts: list[Front]
-  scaling: Scaling | None
-
-  def __call__(self, params: Mapping[str, Any], ids: Array, index: Array,
-               cache: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the logits [B, N, V] after the newest tokens [B, N], and the cache with them, see `decoding`."""
-    places = jnp.arange(cache[0].shape[4])
-    # The first step's logits come from `prefill`; later, place i of the cache holds the i-th generated token.
-    grown = Front(*joined(cache), hide((places > 0) & (places < index))[None, None, None, :],
-                  self.last[:, None] + places)
-    logits, own = self.module.apply({'params': params}, ids.reshape(-1), self.last + index, [*self.fronts, grown],
-                                    self.scaling, method='decode_next')
-    logits = jnp.where(index == 0, self.first, logits)
-    return logits.reshape(*ids.shape, -1), written(cache, own, index)

@@ -15,8 +15,8 @@ from prompt_tuning.models.activations import ACTIVATIONS
 from prompt_tuning.models.decoder_only import DecoderOnly
 from prompt_tuning.models.encoder_config import EncoderConfig
 from prompt_tuning.models.fronts import Front
-from prompt_tuning.models.layers import norm
 from prompt_tuning.models.masked_words import MaskHead, at_masks
+from prompt_tuning.models.norms import norm
 from prompt_tuning.rows.conditioning import Conditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.rows.text_layout import TextLayout

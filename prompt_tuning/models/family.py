@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from prompt_tuning import trees
 from prompt_tuning.checkpoints import experts
 from prompt_tuning.checkpoints.fused import Parts, cuts_in, join
 from prompt_tuning.checkpoints.loading import Reader, Rule, save
@@ -184,7 +185,7 @@ class Family:
 
   def t5x_rules(self, paths: Iterable[str]) -> list[Rule]:
     """Returns the table of names of a T5X checkpoint, given the stacked paths of all parameters."""
-    named = [path.replace('/layers/', '/layers_{i}/') for path in paths]
+    named = dict.fromkeys(trees.without_group(path).replace('/layers/', '/layers_{i}/') for path in paths)
     return [Rule(name, self.t5x_names.get(name, name)) for name in named]
 
   def differences(self, asked: Config, stored: Config) -> list[tuple[str, Any, Any]]:

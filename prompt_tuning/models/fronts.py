@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.attention import hide
-from prompt_tuning.models.stack import Front
-from prompt_tuning.rows.conditioning import AXES, Context, StackConditioning
+from prompt_tuning.models.stack import Front, Own
+from prompt_tuning.rows.conditioning import AXES, Context, StackConditioning, State
 from prompt_tuning.types import Array
 
 
@@ -39,6 +39,16 @@ def choose(prompt_ids: Array, lengths: Array | None, count: int, length: int) ->
   chosen = prompt_ids[:, 0]
   own = jnp.full([count], length)[chosen] if lengths is None else lengths[chosen]
   return chosen, own, hide(jnp.arange(length) < own[:, None])[:, None, None, :]
+
+
+def parted(own: Own) -> tuple[tuple[Array, Array], State | None]:
+  """Returns keys and values, and the state of the delta layers, if there are any."""
+  return own[:2], own[2] if len(own) > 2 else None
+
+
+def state_of(state: State, prompt_ids: Array) -> State:
+  """Returns the state of the rows after what precedes them, given that after each of N prompts; N = 1 is shared."""
+  return state if state.memory.shape[1] == 1 else state.rows(prompt_ids[:, 0])
 
 
 def front_of_context(context: Context, rows: int) -> tuple[Front, Array]:
@@ -94,13 +104,24 @@ def empty_cache(config: Any, *shape: int) -> tuple[Array, Array]:
   return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
 
 
-def joined(cache: tuple[Array, Array]) -> tuple[Array, Array]:
-  """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]."""
-  return tuple(part.reshape(part.shape[0], -1, *part.shape[3:]) for part in cache)
+def joined(cache: Own) -> Own:
+  """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]; and the states, if there are any."""
+  return jax.tree.map(lambda part: part.reshape(part.shape[0], -1, *part.shape[3:]), cache)
 
 
-def written(cache: tuple[Array, Array], own: tuple[Array, Array], index: Array) -> tuple[Array, Array]:
-  """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] written at a place."""
+def repeated(state: State, rows: int, count: int) -> State:
+  """Returns the state of B rows, or of one for all, for N generations of each, [L, B, N, ...]."""
+  return jax.tree.map(lambda part: jnp.broadcast_to(
+    part[:, :, None], (part.shape[0], rows, count, *part.shape[2:])), state)
+
+
+def written(cache: Own, own: Own, index: Array) -> Own:
+  """Returns the cache with a token's keys and values [L, B·N, heads, 1, K] written at a place, and the states after it.
+
+  The first token (index 0) is read by nothing: it changes no state.
+  """
   one = lambda part: (*part.shape[:4], 1, part.shape[5])
-  return tuple(jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one(part)), index, axis=4)
-               for part, new in zip(cache, own, strict=True))
+  keys, values = (jax.lax.dynamic_update_slice_in_dim(part, new.reshape(one(part)), index, axis=4)
+                  for part, new in zip(cache[:2], own[:2], strict=True))
+  states = jax.tree.map(lambda old, new: jnp.where(index == 0, old, new.reshape(old.shape)), cache[2:], own[2:])
+  return keys, values, *states

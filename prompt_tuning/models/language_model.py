@@ -132,7 +132,7 @@ class LanguageModel:
     context = read_batch(self.module, self.params, batch)
     longest = max(1, (layouts.target_rows(batch)['segments'] > 0).sum(1).max())  # texts end in the last column
     return Context(*(array[:, :len(rows), :, -longest:] for array in (context.keys, context.values)),
-                   context.seen[:len(rows), -longest:])
+                   context.seen[:len(rows), -longest:], context.state and context.state.rows(slice(len(rows))))
 
   def logits(self, inputs: Texts, targets: Texts, prompt: Any = None, *, context: Context | None = None,
              mask: Any = None, target_mask: Any = None) -> np.ndarray:

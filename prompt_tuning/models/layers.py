@@ -13,42 +13,18 @@ from jax.ad_checkpoint import checkpoint_name
 from prompt_tuning.models import kernels
 from prompt_tuning.models.activations import multiplied
 from prompt_tuning.models.attention import Block
+from prompt_tuning.models.delta_attention import DeltaAttention
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.dropout import drop
 from prompt_tuning.models.experts import Experts
 from prompt_tuning.models.layer_positions import add_relative_biases, query_factor, turns, window_bias
+from prompt_tuning.models.norms import head_norm, norm
 from prompt_tuning.models.positions import rotate
 from prompt_tuning.models.scaling import picked
 from prompt_tuning.models.stack_config import StackConfig, mlp_names, self_attention_name
 from prompt_tuning.models.surroundings import Scanned, Surroundings
+from prompt_tuning.rows.conditioning import State
 from prompt_tuning.types import Array
-
-
-class RMSNorm(nn.Module):
-  """x / sqrt(mean(x²) + epsilon) · (scale + offset) (Zhang and Sennrich 2019), computed in float32."""
-
-  dtype: Any = jnp.float32
-  epsilon: float = 1e-6
-  offset: float = 0.0
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    scale = self.param('scale', nn.initializers.constant(1.0 - self.offset), (x.shape[-1],))
-    x = x.astype(jnp.float32)
-    scaled = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon) * (scale + self.offset)
-    return scaled.astype(self.dtype)
-
-
-def norm(config: StackConfig, name: str | None = None) -> nn.Module:
-  """Returns a norm of the stack's kind."""
-  if config.norm == 'layer':
-    return nn.LayerNorm(config.norm_epsilon, dtype=config.dtype, use_bias=config.norm_bias, name=name)
-  return RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset, name=name)
-
-
-def head_norm(config: StackConfig, **placed: Any) -> RMSNorm:
-  """Returns the norm of a stack's queries or keys."""
-  return RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset, **placed)
 
 
 def gather(vectors: Array, rows: Array, dtype: Any) -> Array:
@@ -73,6 +49,8 @@ class Attention(nn.Module):
     self.key = dense('key', read, initialise)
     self.value = dense('value', read, initialise)
     self.out = dense('out', config.width, config.initialiser(writes=True))
+    if config.output_gate:
+      self.gate = dense('gate', config.heads * config.head_dim, initialise)
     if config.sinks:
       self.sinks = self.param('sinks', nn.initializers.zeros, (config.heads,))
     if config.query_norms:
@@ -113,7 +91,10 @@ class Attention(nn.Module):
       self.sow('intermediates', 'weights', weights[..., :own])
       if memory:
         self.sow('intermediates', 'memory_weights', weights[..., own:])
-    return self.out(heads.swapaxes(1, 2).reshape(*x.shape[:2], -1), scales)  # [B, H, T, K] -> [B, T, H·K]
+    heads = heads.swapaxes(1, 2).reshape(*x.shape[:2], -1)  # [B, H, T, K] -> [B, T, H·K]
+    if config.output_gate:
+      heads = heads * nn.sigmoid(checkpoint_name(self.gate(x, scales), 'gate'))
+    return self.out(heads, scales)
 
   def _heads(self, x: Array, name: str) -> Array:
     """Returns queries or keys [B, H, T, K], normed if the stack norms them."""
@@ -148,13 +129,18 @@ class Layer(nn.Module):
   """Norm, attention, (norm, attention to the memory,) norm, MLP; each adds to the residual stream.
 
   The config may move or drop the norms, and let attention and MLP read the same input.
+
+  Attributes:
+    config: the stack's shape.
+    delta: the layer has the gated delta rule in place of self-attention.
   """
 
   config: StackConfig
+  delta: bool = False
 
   @nn.compact
-  def __call__(self, x: Array, scanned: Scanned, around: Surroundings) -> tuple[Array, tuple[Array, Array]]:
-    """Returns the layer's output [B, T, D], and its own keys and values [B, kv_heads, T, K]."""
+  def __call__(self, x: Array, scanned: Scanned, around: Surroundings) -> tuple[Array, tuple[Array, Array] | State]:
+    """Returns the layer's output [B, T, D], and its own keys and values [B, kv_heads, T, K], or its state."""
     config, layer = self.config, scanned.layer
     keys = around.dropout
     if keys is not None:
@@ -174,27 +160,19 @@ class Layer(nn.Module):
 
     if config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
-    name, scales = self_attention_name(config), picked(scanned.scales, around.scale_rows)
+    name = 'delta_attention' if self.delta else self_attention_name(config)
+    scales = picked(scanned.scales, around.scale_rows)
     if scanned.added is not None:
       x = x + gather(scanned.added, around.added_rows, x.dtype)
     x = checkpoint_name(x if scanned.inputs is None else scanned.inputs, 'attention_input')
-    attention = Attention(config, name=name)
     normed = before(x, name)
     if config.plain_start:
       normed = jnp.where(layer['number'] == 0, x, normed)
-    turn = turns(layer, around.positions)
-    own = attention.keys_values(normed, turn, scales=scales)
-    window = functools.partial(window_bias, layer, around.positions)
-    blocks = [Block(*front, (*biases, *window(positions)))
-              for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
-                                                  strict=True)]
-    near = window(around.positions)
-    alone = around.segments is not None and not near and not config.relative_buckets and not config.linear_biases
-    blocks.append(Block(*own, (*around.biases, *near), (around.segments,) * 2 if alone else None, config.causal))
-    attended = attention(normed, blocks, keys, site=next(site), turn=turn, scales=scales,
-                         factor=query_factor(config, around.positions),
-                         memory=_memory_blocks(attention, scanned, around) if config.merged else ())
-    read, x = x, residual(x, attended, name)
+    if self.delta:
+      mixed, own = DeltaAttention(config, name=name)(normed, scanned.state, around.spans, scales)
+    else:
+      mixed, own = self._attend(normed, scanned, around, keys, site=next(site), name=name)
+    read, x = x, residual(x, mixed, name)
     if config.cross and not config.merged:
       x = checkpoint_name(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
@@ -208,6 +186,24 @@ class Layer(nn.Module):
       normed = before(read, 'mlp')
     mlp = (Experts if config.experts else MLP)(config, name='mlp')
     return residual(x, mlp(normed, keys, site=next(site), scales=scales), 'mlp'), own
+
+  def _attend(self, normed: Array, scanned: Scanned, around: Surroundings, keys: Array | None, *, site: int,
+              name: str) -> tuple[Array, tuple[Array, Array]]:
+    """Returns the attention of the layer's input to what precedes it and to itself, and its own keys and values."""
+    config, layer = self.config, scanned.layer
+    attention, scales = Attention(config, name=name), picked(scanned.scales, around.scale_rows)
+    turn = turns(layer, around.positions)
+    own = attention.keys_values(normed, turn, scales=scales)
+    window = functools.partial(window_bias, layer, around.positions)
+    blocks = [Block(*front, (*biases, *window(positions)))
+              for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
+                                                  strict=True)]
+    near = window(around.positions)
+    alone = around.segments is not None and not near and not config.relative_buckets and not config.linear_biases
+    blocks.append(Block(*own, (*around.biases, *near), (around.segments,) * 2 if alone else None, config.causal))
+    return attention(normed, blocks, keys, site=site, turn=turn, scales=scales,
+                     factor=query_factor(config, around.positions),
+                     memory=_memory_blocks(attention, scanned, around) if config.merged else ()), own
 
 
 def _memory_blocks(attention: Attention, scanned: Scanned, around: Surroundings) -> list[Block]:

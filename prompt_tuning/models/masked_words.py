@@ -17,7 +17,7 @@ from flax import linen as nn
 from prompt_tuning.models import dense
 from prompt_tuning.models.activations import ACTIVATIONS
 from prompt_tuning.models.encoder_config import EncoderConfig
-from prompt_tuning.models.layers import norm
+from prompt_tuning.models.norms import norm
 from prompt_tuning.types import Array, Batch
 
 _UNKNOWN = ('[UNK]', '<unk>')

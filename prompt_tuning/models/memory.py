@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.fronts import choose, front_of
-from prompt_tuning.models.layers import head_norm
+from prompt_tuning.models.norms import head_norm
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.scaling import Scaling, picked
 from prompt_tuning.models.stack import Front

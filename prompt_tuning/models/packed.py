@@ -107,7 +107,7 @@ def before(module: nn.Module, params: Params, conditioning: Conditioning, length
 
 def _before_decoder(module: nn.Module, _: Params, conditioning: Conditioning, length: Array) -> dict[str, KeysValues]:
   batch = {'decoder': {}, 'prompt_ids': jnp.zeros((1, 1), jnp.int32)}
-  fronts, _ = module.fronts(batch, conditioning.decoder)
+  fronts, *_ = module.fronts(batch, conditioning.decoder)
   return {'self': tuple(jnp.concatenate([getattr(front, name) for front in fronts], axis=3)
                         for name in ('keys', 'values'))} if fronts else {}
 

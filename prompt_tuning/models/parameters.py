@@ -62,7 +62,7 @@ def merge(frozen: Params, retrained: Mapping[str, Array | LowRankUpdate]) -> Par
   if not retrained:
     return frozen
   flat = trees.flatten(frozen)
-  changed = {trees.split_layer_name(name)[0] for name in retrained}
+  changed = {trees.split_layer_name(name, flat)[0] for name in retrained}
   flat = {path: _dequantised(array) if path in changed else array for path, array in flat.items()}
   chosen: dict[str, dict[int | None, Array]] = {}
   for name, value in retrained.items():
@@ -90,13 +90,14 @@ def merged(frozen: Params, conditioning: Conditioning) -> Params:
   for stack in ('encoder', 'decoder'):
     for place, array in (getattr(conditioning, stack).scales or {}).items():
       name, _, side = place.rpartition('/')
-      kernel, bias = (f'{stack}/layers/{name}/{part}' for part in ('kernel', 'bias'))
-      factors = array[:, 0]  # [L, 1, width] -> [L, width]
-      along = factors[:, :, None] if side == 'input' else factors[:, None]
-      experts = len(flat[kernel].shape) == 4  # [L, E, in, out]
-      flat[kernel] = dequantised(flat[kernel]) * (along[:, None] if experts else along)
-      if side == 'output' and bias in flat:
-        flat[bias] = flat[bias] * (factors[:, None] if experts else factors)
+      kernels = trees.of_groups(f'{stack}/layers/{name}/kernel', flat)
+      for number, kernel in enumerate(kernels):
+        factors = array[number::len(kernels), 0]  # [L, 1, width] -> [L, width], of the layers that the kernel holds
+        along, bias = factors[:, :, None] if side == 'input' else factors[:, None], f'{kernel[:-len("kernel")]}bias'
+        experts = len(flat[kernel].shape) == 4  # [L, E, in, out]
+        flat[kernel] = dequantised(flat[kernel]) * (along[:, None] if experts else along)
+        if side == 'output' and bias in flat:
+          flat[bias] = flat[bias] * (factors[:, None] if experts else factors)
   return trees.unflatten(flat)
 
 
@@ -130,7 +131,7 @@ def _padded(factor: Array, axis: int, rank: int) -> Array:
 
 def _place(name: str, value: Array | LowRankUpdate, flat: Mapping[str, Array]) -> tuple[str, int | None]:
   """Returns the stacked path and the layer of a name. Raises ValueError if the model lacks it, or its shape differs."""
-  path, layer = trees.split_layer_name(name)
+  path, layer = trees.split_layer_name(name, flat)
   if path not in flat or trees.is_stacked(path) != (layer is not None):
     raise ValueError(f'The model has no parameter {name}.{nearest(path, flat)}')
   if layer is not None and layer >= flat[path].shape[0]:

@@ -20,6 +20,21 @@ def places_before(batch: Batch, conditioning: Conditioning) -> int:
   return of_context + max(sum(taken.get(name, 0) for name in row) for row in conditioning.each_kind())
 
 
+def require_order(batch: Batch, given: StackConditioning) -> None:
+  """Ensures that each position may read all earlier ones, as it does through the state of delta layers.
+
+  Raises:
+    ValueError: the prompt may not see what precedes it.
+  """
+  hidden = [f'{name}=False' for name, found in (
+    ('prompt', given.visibility.prompt), ('input', given.visibility.input or prompt_in_front(batch, given)))
+    if not found and given.prompt is not None]
+  if hidden:
+    raise ValueError(f'A visibility of {" and ".join(hidden)} cannot be used: this model has delta layers (Gated '
+                     'DeltaNet), through whose state every position reads all earlier ones. Use a prompt that sees the '
+                     'input and its own vectors.')
+
+
 def require_positions(config: Any, front: int, length: int, answer: int = 0) -> None:
   """Ensures that rows fit into a model's position table, or its rotary positions; JAX would not report it.
 

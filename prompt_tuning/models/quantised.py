@@ -71,6 +71,7 @@ def dequantised(array: Array | Quantised, dtype: Any = jnp.float32) -> Array:
 def is_quantisable(path: str) -> bool:
   """Returns True for the layers' matrices; embeddings, biases, norms, routers and the output layer are not quantised.
 
-  Rounding a router would change which experts a token chooses.
+  Rounding a router would change which experts a token chooses; the rates of a state are small, and errors add up in it.
   """
-  return trees.is_stacked(path) and path.endswith('/kernel') and not path.endswith('/router/kernel')
+  exact = ('/router/kernel', '/delta_attention/rate/kernel', '/delta_attention/decay/kernel')
+  return trees.is_stacked(path) and path.endswith('/kernel') and not path.endswith(exact)

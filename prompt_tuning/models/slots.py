@@ -32,6 +32,13 @@ def separate_rows(given: StackConditioning) -> Array:
   return jnp.arange(count * length).reshape(count, length)
 
 
+def entries(given: StackConditioning, name: str) -> Array | None:
+  """Returns [N, P], 1 where an entry of a field of `AXES` has a position, 0 where it is padded; None if none is."""
+  if name not in given.lengths:
+    return None
+  return (jnp.arange(given.longest(name)) < given.lengths[name][:, None]).astype(jnp.int32)
+
+
 def fill_prompt(x: Array, rows: Array, given: StackConditioning) -> Array:
   """Puts the prompt's vectors [N, P, D] into embedded tokens [B, T, D], at the indices `rows` of `prompt_rows`."""
   vectors = given.prompt.reshape(-1, given.prompt.shape[-1])

@@ -1,7 +1,8 @@
 """The transformer stack: one layer, scanned over all layers with stacked parameters.
 
 Compile time does not grow with depth. Decoding on CPUs unrolls the scan, see `apart`. The differences between families
-are in `StackConfig`; the differences between layers are scanned with the weights.
+are in `StackConfig`; the differences between layers are scanned with the weights. If a stack has layers of two kinds,
+the scan is over groups of them, see `groups`.
 """
 
 import dataclasses
@@ -18,13 +19,20 @@ from prompt_tuning.models import dense
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.dropout import drop
+from prompt_tuning.models.groups import Group, by_group, collected, member, member_name
 from prompt_tuning.models.layer_positions import add_linear_biases, add_relative_biases
-from prompt_tuning.models.layers import Layer, norm
+from prompt_tuning.models.layers import Layer
+from prompt_tuning.models.norms import norm
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.models.scaling import Scaling
 from prompt_tuning.models.stack_config import REMATERIALISE, StackConfig
 from prompt_tuning.models.surroundings import Scanned, Surroundings
+from prompt_tuning.rows.conditioning import State
 from prompt_tuning.types import Array
+
+# What a run hands to later positions: keys and values [L, B, kv_heads, T, K] of the layers with attention, and the
+# state of the delta layers, if there are any.
+Own = tuple[Array, Array] | tuple[Array, Array, State]
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +75,7 @@ class Stack(nn.Module):
   def __call__(self, x: Array, around: Surroundings, *, fronts: Sequence[Front] = (),
                memory: tuple[Array, Array] | None = None, memory_front: Front | None = None,
                inputs: Array | None = None, added: Array | None = None, scaling: Scaling | None = None,
-               collect: bool = False) -> tuple[Array, tuple[Array, Array] | None]:
+               state: State | None = None, collect: bool = False) -> tuple[Array, Own | None]:
     """Runs the stack.
 
     Args:
@@ -80,10 +88,11 @@ class Stack(nn.Module):
       inputs: [L, B, T, D], the input of each layer, instead of the previous layer's output.
       added: [L - 1, M, D], vectors for each layer except the first; `around.added_rows` assigns them to positions.
       scaling: factors on the inputs and outputs of dense layers.
-      collect: also return each layer's own keys and values.
+      state: of the delta layers before the rows, as fronts are to layers with attention; None is an empty one.
+      collect: also return what each layer hands to later positions.
 
     Returns:
-      [B, T, D], and [L, B, kv_heads, T, K] twice or None.
+      [B, T, D], and None or `Own`.
     """
     config = self.config
     run = self._unrolled if self._is_apart() else self._scanned
@@ -102,7 +111,7 @@ class Stack(nn.Module):
       added = jnp.concatenate([jnp.zeros_like(added, shape=(1, *added.shape[1:])), added])
     scanned = Scanned(config.per_layer(), tuple((front.keys, front.values) for front in fronts), memory,
                       None if memory_front is None else (memory_front.keys, memory_front.values), inputs, added,
-                      scaling.arrays if scaling else {})
+                      scaling.arrays if scaling else {}, state)
     x, own = run(x, scanned, around, collect)
     if config.final_norm:
       x = norm(config, f'{self.name}_norm')(x)
@@ -116,10 +125,9 @@ class Stack(nn.Module):
     """Returns the output layer's logits [B, T, V] of the stack's output [B, T, D]: float32, whatever `x` is."""
     return dense.apply(self.variables['params']['logits_dense'], x, jnp.float32)
 
-  def _scanned(self, x: Array, scanned: Scanned, around: Surroundings,
-               collect: bool) -> tuple[Array, tuple[Array, Array] | None]:
-    """Runs all layers as one scan over stacked weights."""
-    config = self.config
+  def _scanned(self, x: Array, scanned: Scanned, around: Surroundings, collect: bool) -> tuple[Array, Own | None]:
+    """Runs all layers, or all groups of layers, as one scan over stacked weights."""
+    config, size = self.config, len(self.config.group)
 
     def body(layer: nn.Module, x: Array, scanned: Scanned, around: Surroundings):
       x, own = layer(sharding.constrain(x, config.mesh, 'batch'), scanned, around)
@@ -128,31 +136,37 @@ class Stack(nn.Module):
     body = nn.remat(body, policy=REMATERIALISE[config.rematerialise], prevent_cse=False)
     # Nothing is broadcast out of the loop. Flax's check of that traces the layer twice; random weights depend on it.
     scan = nn.scan(body, variable_axes={'params': 0, 'intermediates': 0}, split_rngs={'params': True},
-                   in_axes=(0, nn.broadcast), length=config.layers,
+                   in_axes=(0, nn.broadcast), length=config.layers // size,
                    check_constancy_invariants=self.is_initializing())
-    return scan(self._layer()(config, name='layers'), x, scanned, around)
+    if size == 1:
+      return scan(self._layer()(config, name='layers'), x, scanned, around)
+    x, own = scan(Group(config, self._layer(), name='layers'), x, by_group(scanned, config), around)
+    return x, jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), own) if collect else None  # [groups, …]
 
   def _is_apart(self) -> bool:
     """Whether the layers' weights are arrays of their own, see `apart`."""
     found = self.variables.get('params', {}).get('layers', {})
     return any(map(_has_layers, trees.flatten(found).values()))
 
-  def _unrolled(self, x: Array, scanned: Scanned, around: Surroundings,
-                collect: bool) -> tuple[Array, tuple[Array, Array] | None]:
+  def _unrolled(self, x: Array, scanned: Scanned, around: Surroundings, collect: bool) -> tuple[Array, Own | None]:
     """Runs the layers one after the other."""
     config, params, owns = self.config, self.variables['params']['layers'], []
+    kinds, alike = config.group, len(config.group) == 1
 
-    def run(params: Any, x: Array, scanned: Scanned, around: Surroundings) -> tuple[Array, tuple[Array, Array] | None]:
+    def run(params: Any, x: Array, scanned: Scanned, around: Surroundings, delta: bool) -> tuple[Array, Any]:
       params = trees.map_named(lambda _, array: dequantised(array, config.dtype), params)
-      x, own = Layer(config, parent=None).apply({'params': params}, x, scanned, around)
+      x, own = Layer(config, delta, parent=None).apply({'params': params}, x, scanned, around)
       return x, own if collect else None
 
-    run = jax.checkpoint(run, policy=REMATERIALISE[config.rematerialise])
+    run = jax.checkpoint(run, policy=REMATERIALISE[config.rematerialise], static_argnums=4)
+    scanned = scanned if alike else by_group(scanned, config)
     for number in range(config.layers):
-      of_layer = lambda tree, number=number: jax.tree.map(lambda array: array[number], tree, is_leaf=_has_layers)
-      x, own = run(of_layer(params), x, of_layer(scanned), around)
+      group, place = divmod(number, len(kinds))
+      at = lambda tree, group=group: jax.tree.map(lambda array: array[group], tree, is_leaf=_has_layers)
+      of_layer = at(params) if alike else at(params[member_name(config, place)])
+      x, own = run(of_layer, x, at(scanned) if alike else member(at(scanned), config, place), around, kinds[place])
       owns.append(own)
-    return x, jax.tree.map(lambda *arrays: jnp.stack(arrays), *owns) if collect else None
+    return x, collected(owns, config.delta_layers) if collect else None
 
   def _layer(self) -> Callable[..., nn.Module]:
     """Returns the layer, with its parameters gathered and dequantised when they are used."""

@@ -13,12 +13,42 @@ from prompt_tuning.models.positions import Rotary
 from prompt_tuning.types import Array
 
 # The values of a layer that the backward pass needs when weights are frozen; the rest is cheap to recompute.
-_KEPT = ('attention_input', 'mlp_input', 'query', 'key', 'value', 'attention_weights', 'mlp_hidden', 'unscaled')
+_KEPT = ('attention_input', 'mlp_input', 'query', 'key', 'value', 'attention_weights', 'gate', 'mlp_hidden', 'unscaled')
 REMATERIALISE: dict[str, Any] = {
   'none': jax.checkpoint_policies.save_only_these_names(*_KEPT),
   'full': jax.checkpoint_policies.nothing_saveable,
 }
 ATTENTION = ('auto', 'xla', 'cudnn', 'pallas')
+
+
+@dataclasses.dataclass(frozen=True)
+class DeltaShape:
+  """The shape of delta layers (Gated DeltaNet), see `delta_rule`.
+
+  Attributes:
+    key_heads: G, heads of queries and keys.
+    value_heads: heads of values, states and outputs, a multiple of G.
+    key_dim: K.
+    value_dim: V.
+    taps: W, how many positions the convolution reads.
+  """
+
+  key_heads: int
+  value_heads: int
+  key_dim: int
+  value_dim: int
+  taps: int
+
+  @property
+  def sharing(self) -> int:
+    """R, how many value heads share a query and key."""
+    return self.value_heads // self.key_heads
+
+  @property
+  def widths(self) -> tuple[int, int, int]:
+    """The widths of all heads' queries, keys and values."""
+    keys = self.key_heads * self.key_dim
+    return keys, keys, self.value_heads * self.value_dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +94,9 @@ class StackConfig:
     wide_query_norms: these norms are over all heads together, not over each (OLMo 2 and 3).
     bias: dense layers have biases (GPT-2).
     mlp_bias: those of the MLP have, if other layers have none (GPT-J).
-    projection_biases: which of attention's 'query', 'key', 'value' and 'out' have biases if other layers have none
-      (Qwen 2).
+    projection_biases: which of attention's 'query', 'key', 'value', 'gate' and 'out' have biases if other layers have
+      none (Qwen 2).
+    output_gate: the heads' outputs are multiplied by sigmoids of the layer's input (Qwen 3.5).
     query_scale: factor on queries.
     query_growth: (β, n): queries at a position are also multiplied by 1 + β log(1 + ⌊position / n⌋) (Ministral 3).
     attention_cap: limit of the attention logits (Gemma 2); 0 means none.
@@ -76,6 +107,8 @@ class StackConfig:
     linear_biases: attention logits fall linearly with the distance (ALiBi; BLOOM).
     windows: how far back each layer sees, itself included; 0 means no limit, empty means 0 for all.
     windows_ahead: how far ahead each layer of a stack that is not causal sees, like `windows`; empty means no limit.
+    delta: the shape of the layers that have the gated delta rule in place of attention (Qwen 3.5).
+    delta_layers: True for each of these layers; empty means none.
     relative_buckets: buckets of T5's relative position bias; 0 means no such bias.
     relative_max_distance: distance at which the last bucket starts.
     layer_biases: each layer has separate position biases (umT5); else all layers share them.
@@ -125,6 +158,7 @@ class StackConfig:
   bias: bool = False
   mlp_bias: bool = False
   projection_biases: tuple[str, ...] = ()
+  output_gate: bool = False
   query_scale: float = 1.0
   query_growth: tuple[float, int] | None = None
   attention_cap: float = 0.0
@@ -134,6 +168,8 @@ class StackConfig:
   linear_biases: bool = False
   windows: tuple[int, ...] = ()
   windows_ahead: tuple[int, ...] = ()
+  delta: DeltaShape | None = None
+  delta_layers: tuple[bool, ...] = ()
   relative_buckets: int = 0
   relative_max_distance: int = 128
   layer_biases: bool = False
@@ -157,6 +193,18 @@ class StackConfig:
     if not self.initial_scale:
       return jax.nn.initializers.variance_scaling(scale, 'fan_in', shape)
     return jax.nn.initializers.normal(self.initial_scale / ((2 * self.layers)**0.5 if writes else 1.0))
+
+  @property
+  def group(self) -> tuple[bool, ...]:
+    """Which layers of the shortest group that the stack repeats are delta layers; one layer if all are alike."""
+    kinds = self.delta_layers or (False,) * self.layers
+    sizes = (size for size in range(1, self.layers + 1) if not self.layers % size)
+    return next(kinds[:size] for size in sizes if kinds[:size] * (self.layers // size) == kinds)
+
+  @property
+  def attention_layers(self) -> int:
+    """The number of layers with attention."""
+    return self.layers - sum(self.delta_layers)
 
   def per_layer(self) -> dict[str, Array]:
     """Returns the values that differ between layers, apart from the weights; arrays with a leading [L]."""
@@ -186,12 +234,19 @@ def dense_shapes(config: StackConfig, stack: str) -> dict[str, tuple[int, int, i
   sources = {self_attention_name(config): config.width}
   if config.cross and not config.merged:
     sources['encoder_decoder_attention'] = config.memory_width or config.width
-  widths = {f'{name}/{part}': size for name, source in sources.items() for part, size in (
-    ('query', (config.width, heads)), ('key', (source, read)), ('value', (source, read)),
+  gate = [('gate', (config.width, heads))] if config.output_gate else []
+  shapes = {f'{name}/{part}': (config.attention_layers, *size) for name, source in sources.items() for part, size in (
+    ('query', (config.width, heads)), ('key', (source, read)), ('value', (source, read)), *gate,
     ('out', (heads, config.width)))}
-  widths |= {f'mlp/{name}': (config.width, config.mlp_dim) for name in mlp_names(config)}
-  widths['mlp/wo'] = config.mlp_dim, config.width
-  return {f'{stack}/{name}': (config.layers, *size) for name, size in widths.items()}
+  if config.delta:
+    keys, _, values = config.delta.widths
+    outputs = {'query': keys, 'key': keys, 'value': values, 'gate': values, 'rate': config.delta.value_heads,
+               'decay': config.delta.value_heads}
+    sizes = {part: (config.width, size) for part, size in outputs.items()} | {'out': (values, config.width)}
+    shapes |= {f'delta_attention/{part}': (sum(config.delta_layers), *size) for part, size in sizes.items()}
+  shapes |= {f'mlp/{name}': (config.layers, config.width, config.mlp_dim) for name in mlp_names(config)}
+  shapes['mlp/wo'] = config.layers, config.mlp_dim, config.width
+  return {f'{stack}/{name}': size for name, size in shapes.items()}
 
 
 def self_attention_name(config: StackConfig) -> str:

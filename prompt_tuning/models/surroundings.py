@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import jax
 
+from prompt_tuning.models.delta_rule import Spans
+from prompt_tuning.rows.conditioning import State
 from prompt_tuning.types import Array
 
 
@@ -28,6 +30,7 @@ class Surroundings:
     added_rows: [B, T], the index of the layer's `added` vector for each position; -1 means none.
     scale_rows: as `rows` of `Scaling`.
     memory_scale_rows: as `memory_rows` of `Scaling`.
+    spans: the segments of the rows, which delta layers read; None means one segment without padding.
     dropout: [B] random keys, one for each row; None means no dropout.
   """
 
@@ -45,6 +48,7 @@ class Surroundings:
   added_rows: Array | None = None
   scale_rows: Array | None = None
   memory_scale_rows: Array | None = None
+  spans: Spans | None = None
   dropout: Array | None = None
 
 
@@ -52,6 +56,8 @@ class Surroundings:
 @dataclasses.dataclass(frozen=True)
 class Scanned:
   """The inputs that differ between layers, apart from the weights; every array has a leading [L].
+
+  If the layers differ, L counts those that read the array: fronts belong to layers with attention, a state to others.
 
   Attributes:
     layer: of `StackConfig.per_layer`.
@@ -61,6 +67,7 @@ class Scanned:
     inputs: [L, B, T, D], read instead of the previous layer's output.
     added: [L, M, D], vectors added to the previous layer's output at some positions.
     scales: [L, N, width] of some dense layers, see `Scaling`.
+    state: of the delta layers, before the rows.
   """
 
   layer: dict[str, Array]
@@ -70,3 +77,4 @@ class Scanned:
   inputs: Array | None = None
   added: Array | None = None
   scales: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+  state: State | None = None

@@ -32,6 +32,24 @@ class Visibility:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class State:
+  """What a stack's delta layers keep of the positions so far, see `models.delta_rule`.
+
+  Attributes:
+    memory: [L, B, H, K, V] float32, of H value heads; one row may serve all.
+    tails: [L, B, W - 1, width] three times, the last inputs of the convolutions of query, key and value.
+  """
+
+  memory: Array
+  tails: tuple[Array, Array, Array]
+
+  def rows(self, chosen: Any) -> 'State':
+    """Returns the state of some rows."""
+    return jax.tree.map(lambda array: array[:, chosen], self)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Context:
   """The cached keys and values of a text that a causal model has read; they come before everything else in a row.
 
@@ -41,11 +59,13 @@ class Context:
     keys: [L, B, kv_heads, S, K], one text for each row of a batch, or one for all.
     values: as `keys`.
     seen: [B, S] booleans: True for positions of the text, False for padding.
+    state: of the delta layers after the text, if the model has any; keys and values are those of the other layers.
   """
 
   keys: Array
   values: Array
   seen: Array
+  state: State | None = None
 
   @classmethod
   def of_batch(cls, batch: Batch) -> 'Context | None':
@@ -59,14 +79,17 @@ class Context:
     """Returns the texts of some rows; a text that all rows share is returned unchanged."""
     if self.keys.shape[1] == 1:
       return self
-    return Context(self.keys[:, rows], self.values[:, rows], self.seen[rows])
+    return Context(self.keys[:, rows], self.values[:, rows], self.seen[rows], self.state and self.state.rows(rows))
 
   def as_prefix(self) -> tuple[Array, Array]:
     """Returns keys and values [L, P, kv_heads, K] of one text, to initialise a prefix.
 
     Raises:
-      ValueError: there are several texts.
+      ValueError: there are several texts, or the model has delta layers, of which a prefix holds nothing.
     """
+    if self.state is not None:
+      raise ValueError('A context of a model with delta layers (Gated DeltaNet) cannot become a prefix: a prefix is '
+                       'keys and values, but such layers keep a state. Use the context itself, or a prompt.')
     if self.keys.shape[1] != 1:
       raise ValueError(f'A prefix starts from one text, but the context has {self.keys.shape[1]}. Choose one with '
                        '`take`, or read only one text.')

@@ -61,14 +61,14 @@ class LayerPrompts(Method):
       raise ValueError("Layer prompts with mode='replace' need a causal model, but this model has an encoder. "
                        "Use mode='add', a prefix, or a decoder-only model.")
     _require_one_width(model)
-    layers, _, _ = model.prefix_shapes()[model.prompted]
+    layers = model.facts.layers[0]  # of the stack that prompts belong to
     return {model.prompted: {'layer_prompts': {'vectors': self.init(key, (layers, self.length, model.width))}}}
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
     """Returns the vectors as conditioning; with 'add', those of the first layer are a prompt."""
     (stack, tree), = trained.items()
     vectors = jnp.asarray(tree['layer_prompts']['vectors'])
-    layers, _, _ = model.prefix_shapes()[model.prompted]
+    layers = model.facts.layers[0]  # of the stack that prompts belong to
     _require_one_width(model)
     fits = vectors.ndim == 3 and vectors.shape[::2] == (layers, model.width) and stack == model.prompted
     if not fits or (self.mode == 'replace' and model.prompted != 'decoder'):

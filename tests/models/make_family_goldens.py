@@ -158,6 +158,13 @@ MEMBERS = {
     'decoder': {**GEMMA, 'intermediate_size': 10, 'num_attention_heads': 6, 'num_key_value_heads': 3, 'head_dim': 4,
                 'query_pre_attn_scalar': 7, 'sliding_window': 3, 'final_logit_softcapping': 4.0,
                 'layer_types': [S, F]}}, None),
+  'qwen3_5': ('Qwen3_5Text', {
+    **WORDS, 'hidden_size': 12, 'intermediate_size': 10, 'num_hidden_layers': 8, 'num_attention_heads': 4,
+    'num_key_value_heads': 2, 'head_dim': 8, 'attention_bias': True, 'rms_norm_eps': 0.03,
+    'max_position_embeddings': 64, 'tie_word_embeddings': False, 'linear_num_key_heads': 2,
+    'linear_num_value_heads': 4, 'linear_key_head_dim': 5, 'linear_value_head_dim': 6, 'rope_parameters': {
+      'rope_type': 'default', 'rope_theta': 30.0, 'partial_rotary_factor': 0.5, 'mrope_interleaved': True,
+      'mrope_section': [1, 1, 0]}}, None),
 }
 KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm', 'lora', 'ia3')
 # The stored members, each for something that no other has, and their adapters.
@@ -169,7 +176,7 @@ KEPT = {
   'phi3_long': (), 'granite': ('prompt',), 'olmo2': (), 'olmo3': (), 'ministral3': (),
   'gpt_neox': ('prompt', 'prefix', 'lora', 'ia3'), 'gpt_neox_serial': (), 'phi2': (), 'gptj': (),
   'opt': ('prompt', 'prefix'), 'opt_after': (), 'bloom': ('prompt', 'prefix'), 'gpt_neo': (), 'umt5': (),
-  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': (), 't5gemma': ('prompt',), 't5gemma2': ('prompt',)}
+  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': (), 't5gemma': ('prompt',), 't5gemma2': ('prompt',), 'qwen3_5': ()}
 
 
 def randomise(model, seed):
@@ -182,8 +189,9 @@ def randomise(model, seed):
     seen.add(id(parameter))
     value = torch.randn(parameter.shape, generator=generator)
     if parameter.dim() == 1:
-      gemma = 'gemma' in model.config.model_type
-      value = 0.3 * value + (0.0 if gemma or name.endswith('bias') else 1.0)
+      kind = model.config.model_type
+      centred = 'gemma' in kind or (kind.startswith('qwen3_5') and 'linear_attn.norm' not in name)
+      value = 0.3 * value + (0.0 if centred or name.endswith('bias') else 1.0)
     elif any(part in name for part in ('wte', 'wpe', 'shared', 'embed', 'lm_head')):
       value = (0.03 if model.config.model_type.startswith('t5gemma') else 0.6) * value  # else a token repeats itself
     elif 'relative_attention_bias' not in name:

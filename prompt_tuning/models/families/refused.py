@@ -21,7 +21,7 @@ _BY_TYPE = {
             'kimi llama4 longcat minimax nllb_moe olmoe phimoe qwen2_moe qwen3_next qwen3_5_moe '
             'qwen3_omni_moe qwen3_vl_moe switch_transformers'),
   RECURRENT: ('bamba falcon_h1 falcon_mamba granitemoehybrid jamba kimi_linear lfm2 mamba minimax nemotron_h '
-              'olmo_hybrid qwen3_next qwen3_5 recurrent_gemma rwkv xlstm zamba'),
+              'olmo_hybrid qwen3_next qwen3_5_moe recurrent_gemma rwkv xlstm zamba'),
   LATENT: 'deepseek_v2 deepseek_v3 deepseek_v4 kimi longcat minicpm3 youtu',
   BY_LAYER: 'gemma3n gemma4',
   ENCODER: ('albert bert-generation big_bird convbert data2vec-text deberta electra ernie$ ernie_m esm '
