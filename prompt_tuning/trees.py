@@ -72,6 +72,18 @@ def of_groups(path: str, paths: Iterable[str]) -> list[str]:
                 key=lambda each: layer_number(each, 0))
 
 
+def names_of_layers(path: str, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+  """Returns the checkpoint's names of a path without the place in a group, in the order of the layers that have it.
+
+  Args:
+    path: as in `of_groups`.
+    shapes: stacked path -> shape.
+  """
+  found = {layer_number(each, i): layer_name(each, i) for each in of_groups(path, shapes)
+           for i in range(shapes[each][0])}
+  return [found[number] for number in sorted(found)]
+
+
 def split_layer_name(name: str, paths: Collection[str] = ()) -> tuple[str, int | None]:
   """Returns the stacked path of a checkpoint's name and the index of its layer there, or the name itself and None.
 

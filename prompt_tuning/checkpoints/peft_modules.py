@@ -42,7 +42,7 @@ class Modules:
 
   def shape(self, name: str, part: str = 'kernel') -> tuple[int, ...] | None:
     """Returns the shape of a layer's kernel [in, out], or of another parameter; None if it has none."""
-    path, layer = trees.split_layer_name(f'{name}/{part}')
+    path, layer = trees.split_layer_name(f'{name}/{part}', self.shapes)
     found = self.shapes.get(path)
     return found if layer is None or found is None else found[1:]
 
@@ -86,9 +86,11 @@ def modules_of(rules: Iterable[Rule], stacked: Mapping[str, Any], config: Any = 
   mixtures = tuple(path.removesuffix(_ROUTER) for path in stacked if path.endswith(_ROUTER))
   for rule in rules:
     name, _, parameter = rule.ours.rpartition('/')
-    if rule.path not in stacked or parameter not in ('kernel', 'scale') or rule.path.startswith(mixtures):
+    if parameter not in ('kernel', 'scale') or rule.path.startswith(mixtures):
       continue
-    for layer in range(stacked[rule.path].shape[0]) if '{i}' in rule.theirs else (None,):
+    paths = trees.of_groups(rule.path, stacked)
+    layers = [trees.layer_number(path, i) for path in paths for i in range(stacked[path].shape[0])]
+    for layer in layers or ([None] if rule.path in stacked else ()):
       fused = PART.fullmatch(rule.their_name(layer))
       theirs, number = (fused[1], int(fused[2])) if fused else (rule.their_name(layer), 0)
       module = theirs.rpartition('.')[0]

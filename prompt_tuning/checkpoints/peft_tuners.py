@@ -77,11 +77,12 @@ def _scales(adapter: Stored, modules: Modules) -> Flat:
     for name, factors in zip(names, own, strict=True):
       path, layer = trees.split_layer_name(name)
       stack, _, dense = path.partition('/layers/')
+      layers = trees.names_of_layers(f'{path}/kernel', modules.shapes)
       if layer is None:
         raise ValueError(f'{adapter.folder} scales {module}, but only layers of a stack can be scaled. Train it '
                          'without this module.')
-      shape = modules.shapes[f'{path}/kernel'][0], len(factors)
-      tensors.setdefault(f'{stack}/scales/{dense}/{side}', np.ones(shape, np.float32))[layer] = factors
+      table = tensors.setdefault(f'{stack}/scales/{dense}/{side}', np.ones((len(layers), len(factors)), np.float32))
+      table[layers.index(f'{name}/kernel')] = factors
   return tensors
 
 
@@ -89,14 +90,14 @@ def _scales_form(tensors: Flat, modules: Modules) -> tuple[dict[str, Any], Flat]
   own: dict[str, dict[str, dict[str, np.ndarray]]] = {}  # module -> side -> our name of a layer -> factors
   for tensor, array in tensors.items():
     stack, dense, side = _SCALES.fullmatch(tensor).groups()
-    kernel = modules.shapes.get(f'{stack}/layers/{dense}/kernel', (0, 0, 0))
-    if len(kernel) > 3:  # of experts
+    if len(modules.shapes.get(f'{stack}/layers/{dense}/kernel', ())) > 3:  # of experts
       modules.owner(f'{stack}/layers_0/{dense}')
-    if array.shape != (kernel[0], kernel[1 if side == 'input' else 2]):
+    layers = [name.removesuffix('/kernel') for name in trees.names_of_layers(f'{stack}/layers/{dense}/kernel',
+                                                                             modules.shapes)]
+    if not layers or array.shape != (len(layers), modules.shape(layers[0])[side == 'output']):
       raise ValueError(f'{tensor} has shape {list(array.shape)}, which does not fit the base model. Give the model '
                        'that it was trained for.')
-    for layer, factors in enumerate(array):
-      name = f'{stack}/layers_{layer}/{dense}'
+    for name, factors in zip(layers, array, strict=True):
       own.setdefault(modules.owner(name), {}).setdefault(side, {})[name] = factors
   arrays = {}
   for module, sides in own.items():

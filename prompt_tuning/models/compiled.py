@@ -64,7 +64,10 @@ def attention_weights(module: nn.Module, params: Params, batch: Batch, condition
   flat = trees.flatten(kept['intermediates'])
   found = {name.replace('self_attention/memory_weights', 'encoder_decoder_attention').removesuffix('/weights'): runs[-1]
            for name, runs in flat.items()}
-  return sharding.whole(module.config.mesh, found)
+  named = {trees.without_group(name): trees.of_groups(trees.without_group(name), found) for name in found}
+  joined = {name: jnp.stack([found[part] for part in parts], axis=1) for name, parts in named.items()}  # [groups, …]
+  return sharding.whole(module.config.mesh, {
+    name: array.reshape(-1, *array.shape[2:]) for name, array in joined.items()})
 
 
 @functools.partial(jax.jit, static_argnames='module')

@@ -88,7 +88,8 @@ class DecoderOnly(nn.Module):
       (asked.placement is not after_eos, f'the placement is {asked.placement.__name__}'),
       (asked.isolated, 'the prompt does not see the input'),
       (self.config.prefix_lm, 'in a prefix-LM the input sees the prompt'),
-      (self.config.classes, 'the positions of the input are labelled')) if found]
+      (self.config.classes, 'the positions of the input are labelled'),
+      (self.config.delta, 'the state of the delta layers is not cached with keys and values')) if found]
     if asked.cached and wrong:
       raise ValueError(f'cached=True cannot be used: {" and ".join(wrong)}. Use placement=after_eos and a prompt that '
                        'sees the input, or leave out cached=True.')

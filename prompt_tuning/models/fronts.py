@@ -104,6 +104,14 @@ def empty_cache(config: Any, *shape: int) -> tuple[Array, Array]:
   return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
 
 
+def empty_state(config: Any, rows: int) -> State:
+  """Returns the state of B rows before the first position."""
+  shape, layers = config.delta, sum(config.delta_layers)
+  memory = jnp.zeros((layers, rows, shape.value_heads, shape.key_dim, shape.value_dim))
+  return State(sharding.constrain(memory, config.mesh, None, None, 'heads'), tuple(
+    jnp.zeros((layers, rows, shape.taps - 1, width), config.dtype) for width in shape.widths))
+
+
 def joined(cache: Own) -> Own:
   """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]; and the states, if there are any."""
   return jax.tree.map(lambda part: part.reshape(part.shape[0], -1, *part.shape[3:]), cache)

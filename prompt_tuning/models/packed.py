@@ -3,9 +3,9 @@
 A slot holds the keys and values of one answer in caches of its own length: those of its prompt, of its input, and of
 what has been generated. Keys are stored as columns, which XLA's CPU backend multiplies twice as fast. A decoder-only
 model has the cache 'self', in which a position's place is its number. An encoder-decoder also has 'memory', the keys
-and values of the encoder's output, and 'encoder', the prefix that the encoder's layers see. `before` makes what a
-prompt contributes to each cache, `read_pack` what a pack of inputs does, `next_tokens` what a generated token does;
-`written` puts them there.
+and values of the encoder's output, and 'encoder', the prefix that the encoder's layers see. A model with delta layers
+also has a 'state' for each slot, and its packs hold one input. `before` makes what a prompt contributes to each cache,
+`read_pack` what a pack of inputs does, `next_tokens` what a generated token does; `written` puts them there.
 """
 
 import dataclasses
@@ -21,20 +21,22 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.losses.chunks import at_targets
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.attention import hide, self_visible
+from prompt_tuning.models.delta_rule import Spans
 from prompt_tuning.models.layers import gather
 from prompt_tuning.models.memory import memory_keys_values
 from prompt_tuning.models.parameters import ready
 from prompt_tuning.models.scaling import Scaling, Scalings, scaling_of_prompts
-from prompt_tuning.models.stack import Front
+from prompt_tuning.models.stack import Front, Own
 from prompt_tuning.models.surroundings import Surroundings
 from prompt_tuning.models.token_scores import TokenScores, scores_of
-from prompt_tuning.rows.conditioning import Conditioning, Visibility
+from prompt_tuning.rows.conditioning import Conditioning, State, Visibility
 from prompt_tuning.types import Array, Params
 
 _ALL = slice(None)
 KeysValues = tuple[Array, Array]  # [L, B, kv_heads, S, K] twice
-# Name -> keys [L, slots, kv_heads, K, S] and values [L, slots, kv_heads, S, K], arrays or `Apart` by layer.
-Caches = Mapping[str, tuple[Any, Any]]
+# Name -> keys [L, slots, kv_heads, K, S] and values [L, slots, kv_heads, S, K], arrays or `Apart` by layer; 'state' is
+# a State.
+Caches = Mapping[str, Any]
 
 
 @jax.tree_util.register_dataclass
@@ -106,10 +108,13 @@ def before(module: nn.Module, params: Params, conditioning: Conditioning, length
 
 
 def _before_decoder(module: nn.Module, _: Params, conditioning: Conditioning, length: Array) -> dict[str, KeysValues]:
-  batch = {'decoder': {}, 'prompt_ids': jnp.zeros((1, 1), jnp.int32)}
-  fronts, *_ = module.fronts(batch, conditioning.decoder)
-  return {'self': tuple(jnp.concatenate([getattr(front, name) for front in fronts], axis=3)
-                        for name in ('keys', 'values'))} if fronts else {}
+  batch, given = {'decoder': {}, 'prompt_ids': jnp.zeros((1, 1), jnp.int32)}, conditioning.decoder
+  if module.config.delta and given.prompt is not None:  # padding must not change the state
+    given = dataclasses.replace(given, lengths={'prompt': length[None]})
+  fronts, state, _ = module.fronts(batch, given)
+  joined = lambda name: jnp.concatenate([getattr(front, name) for front in fronts], axis=3)
+  found = {'self': (joined('keys'), joined('values'))} if fronts else {}
+  return found if state is None else {**found, 'state': state}
 
 
 def _before_t5(module: nn.Module, params: Params, conditioning: Conditioning, length: Array) -> dict[str, KeysValues]:
@@ -131,8 +136,9 @@ def _before_t5(module: nn.Module, params: Params, conditioning: Conditioning, le
 
 @functools.partial(jax.jit, static_argnames=('module', 'top'))
 def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, front: KeysValues | None,
-              scaling: Scalings | None = None, *, top: int | None = None) -> tuple[KeysValues, TokenScores | None]:
-  """Returns the keys and values [L, 1, kv_heads, N, K] of a pack, and the scores [N] of its targets.
+              scaling: Scalings | None = None, state: State | None = None, *,
+              top: int | None = None) -> tuple[Own, TokenScores | None]:
+  """Returns the keys and values [L, 1, kv_heads, N, K] of a pack, with the state after it, and its targets' scores [N].
 
   Args:
     module: the frozen model.
@@ -141,6 +147,7 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
     pack: the inputs.
     front: keys and values [L, 1, kv_heads, T, K] before them, or None.
     scaling: of the pack's positions.
+    state: of delta layers before them.
     top: the likeliest tokens at each place; None scores nothing.
   """
   if module.prompted == 'encoder':
@@ -148,7 +155,7 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
     output = module.apply(variables, pack, front, scaling or {}, method=_read_encoder)
     return memory_keys_values(module.config.stack(cross=True), params, output, (scaling or {}).get('decoder')), None
   variables = {'params': ready(module, layers, {})}
-  hidden, own = module.apply(variables, pack, front, scaling or {}, method=_read_decoder)
+  hidden, own = module.apply(variables, pack, front, scaling or {}, state, method=_read_decoder)
   if top is None:
     return own, None
   project = lambda part: module.apply(variables, part, method='project')
@@ -157,11 +164,13 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
   return own, jax.tree.map(lambda array: sharding.whole(module.config.mesh, array[0]), scores)
 
 
-def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None,
-                  scaling: Scalings) -> tuple[Array, KeysValues]:
+def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None, scaling: Scalings,
+                  state: State | None) -> tuple[Array, Own]:
   x, around, fronts = _packed(module.token_embedder, pack, front, causal=True)
+  if module.config.delta:
+    around = dataclasses.replace(around, spans=Spans.of(pack.segments[None]))
   return module.decoder(module.placed(x, pack.positions[None]), around, fronts=fronts, scaling=scaling.get('decoder'),
-                        collect=True)
+                        state=state, collect=True)
 
 
 def _read_encoder(module: nn.Module, pack: Pack, front: KeysValues | None, scaling: Scalings) -> Array:
@@ -185,8 +194,10 @@ def _packed(embed: Callable[[Array], Array], pack: Pack, front: KeysValues | Non
 
 
 def next_tokens(module: nn.Module, params: Params, newest: Newest, caches: Caches,
-                scaling: Scalings | None = None) -> tuple[Array, KeysValues]:
+                scaling: Scalings | None = None) -> tuple[Array, Own]:
   """Returns the logits [B, V] after the newest token of each slot, and its keys and values [L, B, kv_heads, 1, K].
+
+  With delta layers, the state after it is the third of them.
 
   The arguments are those of `read_pack`, and the caches; it is called inside a compiled function.
   """
@@ -195,13 +206,13 @@ def next_tokens(module: nn.Module, params: Params, newest: Newest, caches: Cache
   return module.apply({'params': ready(module, params, {})}, newest, caches, of_decoder, method=call)
 
 
-def _next_of_decoder(module: nn.Module, newest: Newest, caches: Caches,
-                     scaling: Scaling | None) -> tuple[Array, KeysValues]:
+def _next_of_decoder(module: nn.Module, newest: Newest, caches: Caches, scaling: Scaling | None) -> tuple[Array, Own]:
   x = module.token_embedder(newest.tokens[:, None])
   x = jnp.where(newest.of_prompt[:, None, None], newest.vectors[:, None].astype(x.dtype), x)
   positions = newest.lengths['self'][:, None]
   x, own = module.decoder(module.placed(x, positions), Surroundings((), positions=positions),
-                          fronts=[_front_of_cache(newest, caches)], scaling=scaling, collect=True)
+                          fronts=[_front_of_cache(newest, caches)], scaling=scaling, state=caches.get('state'),
+                          collect=True)
   return module.project(x)[:, 0], own
 
 

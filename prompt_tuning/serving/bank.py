@@ -18,9 +18,12 @@ from prompt_tuning.decoding.cache import row_keys
 from prompt_tuning.decoding.samplers import Sampling
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.apart import Apart
+from prompt_tuning.models.fronts import empty_state
 from prompt_tuning.models.packed import Caches, KeysValues, Newest, cache_shapes, next_tokens, places_in, taken, written
 from prompt_tuning.models.scaling import Scalings
+from prompt_tuning.models.stack import Own
 from prompt_tuning.models.token_scores import TokenScores, scores_of
+from prompt_tuning.rows.conditioning import State
 from prompt_tuning.types import Array, Params
 
 
@@ -66,6 +69,16 @@ class Bank:
     """Puts keys and values [L, 1, kv_heads, N, K] at places [N] of slots [N]; those outside are not written."""
     self.caches = {**self.caches, name: _put(self.caches[name], own, slots, places)}
 
+  def put_state(self, state: State | None, slot: int) -> None:
+    """Gives a slot the state [L, 1, ...] of the delta layers; None is that before the first position."""
+    if 'state' in self.caches:
+      state = empty_state(self._model.module.config, 1) if state is None else state
+      self.caches = {**self.caches, 'state': _put_state(self.caches['state'], state, slot)}
+
+  def state_of(self, slot: int) -> State | None:
+    """Returns the state [L, 1, ...] of a slot, if the model has delta layers."""
+    return self.caches['state'].rows(np.asarray([slot])) if 'state' in self.caches else None
+
   def take(self, name: str, slots: np.ndarray, places: np.ndarray) -> KeysValues:
     """Returns the keys and values [L, 1, kv_heads, T, K] at places [T] of slots [T]."""
     return _take(self.caches[name], slots, places)
@@ -74,16 +87,21 @@ class Bank:
            scaling: Scalings | None = None) -> tuple[np.ndarray, TokenScores | None]:
     """Generates a token in each slot; returns the ids [B], and with `top` their scores [B]."""
     logits, own = _step(self._model.module, self._model.layers, self.caches, newest, scaling)
-    self.caches = {**self.caches, 'self': _grown(self.caches['self'], own, newest.lengths['self'], draw.active)}
+    self.caches = {**self.caches, 'self': _grown(self.caches['self'], own[:2], newest.lengths['self'], draw.active)}
+    if 'state' in self.caches:
+      self.caches = {**self.caches, 'state': _advanced(self.caches['state'], own[2], draw.active)}
     ids, scores = _choose(self._model.module, logits, draw, top=top)
     return np.asarray(ids), None if scores is None else jax.tree.map(np.asarray, scores)
 
 
 def size_of(model: Any, rows: int, places: Mapping[str, int]) -> int:
   """Returns the bytes of the caches of this many slots with these places."""
-  width = jnp.dtype(model.module.config.dtype).itemsize
-  return sum(2 * layers * heads * head_dim * width * rows * places[name]
-             for name, (layers, heads, head_dim) in cache_shapes(model.module).items())
+  config = model.module.config
+  width = jnp.dtype(config.dtype).itemsize
+  state = jax.eval_shape(lambda: empty_state(config, rows)) if getattr(config, 'delta', None) else ()
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) + sum(
+    2 * layers * heads * head_dim * width * rows * places[name]
+    for name, (layers, heads, head_dim) in cache_shapes(model.module).items())
 
 
 def _empty(model: Any, rows: int, places: Mapping[str, int]) -> Caches:
@@ -98,7 +116,7 @@ def _empty(model: Any, rows: int, places: Mapping[str, int]) -> Caches:
     else:
       caches[name] = tuple(sharding.constrain(zeros(layers, *shape), config.mesh, None, None, 'heads')
                            for shape in shapes)
-  return caches
+  return {**caches, 'state': empty_state(config, rows)} if getattr(config, 'delta', None) else caches
 
 
 @functools.partial(jax.jit, static_argnames=('module', 'places'))
@@ -110,13 +128,26 @@ def _resized(module: nn.Module, caches: Caches, order: Array, places: tuple[tupl
     missing[axis] = (0, count - array.shape[axis])
     return jnp.pad(array, missing)
 
-  return {name: tuple(jax.tree.map(functools.partial(change, count=count, axis=axis), part)
-                      for part, axis in zip(caches[name], (-1, -2), strict=True)) for name, count in places}
+  changed = {name: tuple(jax.tree.map(functools.partial(change, count=count, axis=axis), part)
+                         for part, axis in zip(caches[name], (-1, -2), strict=True)) for name, count in places}
+  return {**changed, 'state': caches['state'].rows(order)} if 'state' in caches else changed
 
 
 @functools.partial(jax.jit, donate_argnames='cache')
 def _put(cache: tuple[Any, Any], own: KeysValues, slots: Array, places: Array) -> tuple[Any, Any]:
   return written(cache, tuple(part[:, 0].swapaxes(1, 2) for part in own), slots, places)
+
+
+@functools.partial(jax.jit, donate_argnames='states')
+def _put_state(states: State, state: State, slot: Array) -> State:
+  return jax.tree.map(lambda all_, one: all_.at[:, slot].set(one[:, 0]), states, state)
+
+
+@functools.partial(jax.jit, donate_argnames='states')
+def _advanced(states: State, own: State, active: Array) -> State:
+  """Returns the states after a token of the active slots."""
+  chosen = lambda new, old: jnp.where(active.reshape(1, -1, *(1,) * (new.ndim - 2)), new, old)
+  return jax.tree.map(chosen, own, states)
 
 
 @jax.jit
@@ -126,7 +157,7 @@ def _take(cache: tuple[Any, Any], slots: Array, places: Array) -> KeysValues:
 
 @functools.partial(jax.jit, static_argnames='module')
 def _step(module: nn.Module, layers: Params, caches: Caches, newest: Newest,
-          scaling: Scalings | None) -> tuple[Array, KeysValues]:
+          scaling: Scalings | None) -> tuple[Array, Own]:
   return next_tokens(module, layers, newest, caches, scaling)
 
 

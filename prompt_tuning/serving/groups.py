@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from prompt_tuning.models import packed
-from prompt_tuning.models.packed import KeysValues
 from prompt_tuning.serving import bank as banks
 from prompt_tuning.serving.bank import Bank
 from prompt_tuning.serving.requests import Piece
@@ -82,10 +81,13 @@ class Group:
     self._grow(rows if None not in self.members else 0, places)
     self.members[self.members.index(None)] = running
 
-  def put_prompt(self, running: Running, before: Mapping[str, KeysValues]) -> None:
-    """Copies the keys and values of an answer's prompt into its slot."""
+  def put_prompt(self, running: Running, before: Mapping[str, Any]) -> None:
+    """Copies the keys and values of an answer's prompt into its slot, and the state after it."""
     slot = self.members.index(running)
+    self.bank.put_state(before.get('state'), slot)
     for name, own in before.items():
+      if name == 'state':
+        continue
       padded = np.arange(own[0].shape[3], dtype=np.int32)
       places = np.where(padded < running.loaded.lengths[name], padded, _NOWHERE).astype(np.int32)
       self.bank.write(name, own, np.full(len(padded), slot, np.int32), places)
@@ -118,9 +120,12 @@ class Group:
     front = self.bank.take(source, where['front_slots'], where['front_places']) if before else None
     top = max((running.top or 1 for running, _, _ in members if running.answer.request.echo), default=None)
     scaling = self._scales.of(self.members, where['slots'][None])
-    own, scores = packed.read_pack(self._model.module, self._model.layers, self._model.params, pack, front, scaling,
-                                   top=top)
-    self.bank.write(target, own, where['slots'], where['places'])
+    (keys, values, *state), scores = packed.read_pack(
+      self._model.module, self._model.layers, self._model.params, pack, front, scaling,
+      self.bank.state_of(members[0][1]), top=top)
+    self.bank.write(target, (keys, values), where['slots'], where['places'])
+    if state:
+      self.bank.put_state(state[0], members[0][1])
     scores, at = jax.tree.map(np.asarray, scores), 0
     for running, _, count in members:
       running.read += count
@@ -133,8 +138,9 @@ class Group:
   def _next_pack(self) -> Iterator[tuple[Running, int, int]]:
     """Yields answers, their slots, and how many positions of each are read next."""
     room, whole = PACK, self._model.prompted == 'encoder'  # an encoder reads an input at once
+    alone = getattr(self._model.module.config, 'delta', None)  # a pack goes on from one state
     for slot, running in enumerate(self.members):
-      if running is None or running.is_read or room <= 0:
+      if running is None or running.is_read or room <= 0 or (alone and room < PACK):
         continue
       count = running.to_read - running.read
       if not whole:
@@ -203,5 +209,7 @@ def warm_up(model: Any, slots: int) -> None:
     for length, before in itertools.product((32, 64, PACK), fronts):
       pack, where = pack_of([], length, before)
       front = bank.take(source, where['front_slots'], where['front_places']) if before else None
-      own, _ = packed.read_pack(model.module, model.layers, model.params, pack, front)
-      bank.write(target, own, where['slots'], where['places'])
+      (keys, values, *state), _ = packed.read_pack(model.module, model.layers, model.params, pack, front, None,
+                                                   bank.state_of(0))
+      bank.write(target, (keys, values), where['slots'], where['places'])
+      bank.put_state(state[0] if state else None, 0)

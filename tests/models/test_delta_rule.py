@@ -48,8 +48,9 @@ def test_chunks_of_any_size_give_what_the_recurrence_gives_and_its_gradient(size
     return jnp.sum(jnp.sin(out)) + jnp.sum(state**2), (out, state)
 
   run = functools.partial(delta_rule.chunked, size=size)
-  found = jax.grad(functools.partial(loss, lambda *each: run(*each[:-1], state=each[-1])), range(6), True)(*given, STATE)
-  wanted = jax.grad(functools.partial(loss, recurrent), range(6), True)(*given, STATE)
+  in_chunks = lambda *each: run(*each[:-1], state=each[-1])
+  found, wanted = (jax.grad(functools.partial(loss, each), range(6), True)(*given, STATE)
+                   for each in (in_chunks, recurrent))
   close(found, wanted, 2e-5)
   close(run(*given), recurrent(*given, np.zeros_like(STATE)))
 

@@ -12,7 +12,7 @@ from prompt_tuning.losses import cross_entropy
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.positions import Rotary
-from prompt_tuning.models.stack_config import StackConfig
+from prompt_tuning.models.stack_config import DeltaShape, StackConfig
 from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.rows import layouts
@@ -30,6 +30,9 @@ MODELS = {
                           attention_cap=5.0, output_cap=3.0, family='gemma2', **GEMMA, **SIZES),
   'gemma3': DecoderConfig(layers=2, kv_heads=1, query_scale=0.3, rotary=(Rotary(), Rotary(1e6, 8.0)), windows=(3, 0),
                           query_norms=True, family='gemma3', **GEMMA, **SIZES),
+  'qwen3_5': DecoderConfig(layers=4, kv_heads=2, mlp_activations=('silu', 'linear'), query_scale=6**-0.5,
+                           rotary=(None, Rotary()) * 2, query_norms=True, output_gate=True, norm_offset=1.0,
+                           delta_layers=(True, False) * 2, delta=DeltaShape(2, 4, 5, 3, 3), family='qwen3_5', **SIZES),
   't5 1.1': T5Config(encoder_layers=2, decoder_layers=3, relative_buckets=6, relative_max_distance=9, **SIZES),
   't5 1.0': T5Config(encoder_layers=2, decoder_layers=2, relative_buckets=6, relative_max_distance=9, tied=True,
                      scaled=True, mlp_activations=('relu',), **SIZES)}
@@ -50,8 +53,8 @@ ONLY_TARGETS = [5, 12, 14]  # tokens that do not occur in inputs
 
 
 @pytest.mark.parametrize('name', [
-  pytest.param(name, marks=pytest.mark.slow) if name in ('qwen3', 'gemma2', 't5 1.1', 't5gemma', 't5gemma2') else name
-  for name in MODELS])
+  pytest.param(name, marks=[pytest.mark.slow] * (name in (
+    'qwen3', 'gemma2', 'qwen3_5', 't5 1.1', 't5gemma', 't5gemma2'))) for name in MODELS])
 def test_every_number_of_a_model_has_a_gradient(name):
   model = random_model(MODELS[name], seed=4)
   random = np.random.default_rng(1)

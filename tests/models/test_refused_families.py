@@ -13,11 +13,12 @@ GOLDEN = {path.parent.name: json.loads(path.read_text()) for path in
 # Fifty types of transformers' registry, by what is missing for them.
 TYPES = {
   refused.EXPERTS: {'qwen2_moe': 'qwen2', 'qwen3_vl_moe': 'qwen3', 'phimoe': 'phi3', 'glm4_moe': 'llama',
-                    'olmoe': 'olmo2', 'granitemoe': 'granite', 'dots1': 'llama', 'deepseek_v3': 'llama',
+                    'qwen3_5_moe': 'qwen3_5', 'qwen3_next': 'qwen3_5', 'olmoe': 'olmo2', 'granitemoe': 'granite',
+                    'dots1': 'llama', 'deepseek_v3': 'llama',
                     'dbrx': 'llama', 'jetmoe': 'llama', 'minimax': 'llama', 'switch_transformers': 't5'},
   refused.RECURRENT: {'mamba': 'llama', 'mamba2': 'llama', 'rwkv': 'llama', 'jamba': 'llama', 'bamba': 'llama',
                       'recurrent_gemma': 'gemma2', 'falcon_mamba': 'gpt_neox', 'granitemoehybrid': 'granite',
-                      'qwen3_next': 'qwen3', 'lfm2': 'llama', 'zamba2': 'llama'},
+                      'olmo_hybrid': 'olmo2', 'lfm2': 'llama', 'zamba2': 'llama'},
   refused.LATENT: {'deepseek_v2': 'llama', 'minicpm3': 'llama'},
   refused.BY_LAYER: {'gemma3n': 'gemma3', 'gemma4': 'gemma3'},
   refused.ENCODER: {'albert': 'bert', 'mpnet': 'bert', 'bert-generation': 'bert',

@@ -17,7 +17,7 @@ from prompt_tuning.models import loading
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.positions import Rotary
-from prompt_tuning.models.stack_config import StackConfig
+from prompt_tuning.models.stack_config import DeltaShape, StackConfig
 from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility
@@ -97,6 +97,11 @@ CONFIG = DecoderConfig(
 DECODER_ONLY = loading.random_model(CONFIG, seed=1)
 EXPERTS = loading.random_model(dataclasses.replace(CONFIG, experts=3, experts_per_token=2, shares_sum_to_one=False),
                                seed=1)
+HYBRID_METHODS = {f'hybrid {name}': dataclasses.replace(method) for name, method in DECODER_METHODS.items()}
+HYBRID = loading.random_model(DecoderConfig(
+  vocab_size=29, layers=4, width=12, heads=4, kv_heads=2, head_dim=6, mlp_dim=14, mlp_activations=('silu', 'linear'),
+  query_scale=6**-0.5, rotary=(None, Rotary()) * 2, query_norms=True, output_gate=True, norm_epsilon=0.01,
+  delta_layers=(True, False) * 2, delta=DeltaShape(2, 4, 5, 3, 3), family='qwen3_5'), seed=1)
 TEXTS = (([7, 8, 9, 4, 1], [5, 6, 1]), ([10, 3, 1], [11, 1]))
 OPTIMIZER = optax.chain(optax.trace(0.0), optax.adam(0.1))  # the first remembers the gradient
 
@@ -104,16 +109,17 @@ SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of c
         'decoder prompt after_bos', 'decoder prompt after_eos', 'decoder prefix of a network',
         'decoder retrained norms', 'decoder scales')
 every_method = pytest.mark.parametrize('method', [
-  pytest.param(method, id=name, marks=[pytest.mark.slow] * (name in SLOW or name.startswith(('t5gemma', 'experts'))))
-  for name, method in (METHODS | DECODER_METHODS | ON_T5GEMMA | ON_T5GEMMA2 | EXPERTS_METHODS).items()])
+  pytest.param(method, id=name, marks=[pytest.mark.slow] * (
+    name in SLOW or name.startswith(('t5gemma', 'experts', 'hybrid'))))
+  for name, method in (METHODS | DECODER_METHODS | ON_T5GEMMA | ON_T5GEMMA2 | EXPERTS_METHODS | HYBRID_METHODS).items()])
 
 
 @pytest.fixture
 def model(method, tiny):
   """The frozen model for the tests of a method."""
-  return next(found for methods, found in ((METHODS, tiny), (DECODER_METHODS, DECODER_ONLY), (ON_T5GEMMA, T5GEMMA),
-                                           (ON_T5GEMMA2, T5GEMMA2), (EXPERTS_METHODS, EXPERTS))
-              if any(method is each for each in methods.values()))
+  return next(found for methods, found in (
+    (METHODS, tiny), (DECODER_METHODS, DECODER_ONLY), (ON_T5GEMMA, T5GEMMA), (ON_T5GEMMA2, T5GEMMA2),
+    (EXPERTS_METHODS, EXPERTS), (HYBRID_METHODS, HYBRID)) if any(method is each for each in methods.values()))
 
 
 def batch_of(model, asked):

@@ -21,7 +21,7 @@ _BY_TYPE = {
             'kimi llama4 longcat minimax nllb_moe olmoe phimoe qwen2_moe qwen3_next qwen3_5_moe '
             'qwen3_omni_moe qwen3_vl_moe switch_transformers'),
   RECURRENT: ('bamba falcon_h1 falcon_mamba granitemoehybrid jamba kimi_linear lfm2 mamba minimax nemotron_h '
-              'olmo_hybrid qwen3_next qwen3_5_moe recurrent_gemma rwkv xlstm zamba'),
+              'olmo_hybrid recurrent_gemma rwkv xlstm zamba'),
   LATENT: 'deepseek_v2 deepseek_v3 deepseek_v4 kimi longcat minicpm3 youtu',
   BY_LAYER: 'gemma3n gemma4',
   ENCODER: ('albert bert-generation big_bird convbert data2vec-text deberta electra ernie$ ernie_m esm '
@@ -46,7 +46,7 @@ _BY_TYPE = {
 _BY_FIELD = {
   EXPERTS: ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts', 'moe_intermediate_size',
             'num_experts_per_tok'),
-  RECURRENT: ('mamba_d_state', 'mamba_d_conv', 'ssm_state_size', 'state_size', 'conv_L_cache', 'linear_num_key_heads',
+  RECURRENT: ('mamba_d_state', 'mamba_d_conv', 'ssm_state_size', 'state_size', 'conv_L_cache',
               'attn_layer_period', 'lru_width', 'rwkv'),
   LATENT: ('kv_lora_rank', 'q_lora_rank'),
   BY_LAYER: ('hidden_size_per_layer_input', 'vocab_size_per_layer_input'),
@@ -60,7 +60,7 @@ _NEAREST = {
   'codegen': 'gptj', 'persimmon': 'gpt_neox', 'biogpt': 'opt', 'xglm': 'opt', 'paligemma': 'gemma2',
   'recurrent_gemma': 'gemma2', 'gemma4': 'gemma3', 't5_gemma': 't5gemma', 'olmo': 'olmo2', 'flex_olmo': 'olmo2',
   'longt5': 't5', 'phi': 'phi3', 'codeqwen': 'qwen2', 'openai-gpt': 'gpt2', 'gpt_bigcode': 'gpt2',
-  'imagegpt': 'gpt2', 'smolvlm': 'llama'}
+  'imagegpt': 'gpt2', 'smolvlm': 'llama', 'qwen3_next': 'qwen3_5'}
 
 
 def needs(model_type: str, config: Mapping[str, Any]) -> list[str]:
