@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from prompt_tuning.devices import sharding
+from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.layers import Layer
 from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.surroundings import Scanned, Surroundings
@@ -44,12 +45,12 @@ class Group(nn.Module):
   @nn.compact
   def __call__(self, x: Array, scanned: Scanned, around: Surroundings) -> tuple[Array, Any]:
     """Returns the output of the last layer, and what `collected` makes of the layers' own results."""
-    owns = []
-    for place, delta in enumerate(self.config.group):
-      layer = self.layer(self.config, delta, name=member_name(self.config, place))
-      x, own = layer(sharding.constrain(x, self.config.mesh, 'batch'), member(scanned, self.config, place), around)
+    config, owns = self.config, []
+    for place, delta in enumerate(config.group):
+      layer = self.layer(config, delta, name=member_name(config, place))
+      x, own = layer(sharding.constrain(x, config.mesh, 'batch'), of_layer(scanned, config.group, place), around)
       owns.append(own)
-    return x, collected(owns, self.config.group)
+    return x, collected(owns, config.group)
 
 
 def by_group(scanned: Scanned, config: StackConfig) -> Scanned:
@@ -58,11 +59,11 @@ def by_group(scanned: Scanned, config: StackConfig) -> Scanned:
   return jax.tree.map(lambda array: array.reshape(groups, -1, *array.shape[1:]), scanned)
 
 
-def member(scanned: Scanned, config: StackConfig, place: int) -> Scanned:
-  """Returns what the layer at a place in the group reads of arrays [layers of the group, ...]."""
-  kinds, delta = config.group, config.group[place]
+def of_layer(scanned: Scanned, kinds: Sequence[bool], place: int) -> Scanned:
+  """Returns what the layer at a place reads of the arrays of a group, or of a stack, whose layers have these kinds."""
+  delta = kinds[place]
   rank = sum(kind == delta for kind in kinds[:place])
-  take = lambda tree, at: jax.tree.map(lambda array: array[at], tree)
+  take = lambda tree, at: jax.tree.map(lambda array: array[at], tree, is_leaf=lambda leaf: isinstance(leaf, Apart))
   foreign = 'self_attention/' if delta else 'delta_attention/'
   scales = {name: array[place if name.startswith('mlp/') else rank] for name, array in scanned.scales.items()
             if not name.startswith(foreign)}

@@ -19,7 +19,7 @@ from prompt_tuning.models import dense
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.dropout import drop
-from prompt_tuning.models.groups import Group, by_group, collected, member, member_name
+from prompt_tuning.models.groups import Group, by_group, collected, member_name, of_layer
 from prompt_tuning.models.layer_positions import add_linear_biases, add_relative_biases
 from prompt_tuning.models.layers import Layer
 from prompt_tuning.models.norms import norm
@@ -159,12 +159,12 @@ class Stack(nn.Module):
       return x, own if collect else None
 
     run = jax.checkpoint(run, policy=REMATERIALISE[config.rematerialise], static_argnums=4)
-    scanned = scanned if alike else by_group(scanned, config)
     for number in range(config.layers):
       group, place = divmod(number, len(kinds))
+      own_params = params if alike else params[member_name(config, place)]
       at = lambda tree, group=group: jax.tree.map(lambda array: array[group], tree, is_leaf=_has_layers)
-      of_layer = at(params) if alike else at(params[member_name(config, place)])
-      x, own = run(of_layer, x, at(scanned) if alike else member(at(scanned), config, place), around, kinds[place])
+      own_scanned = at(scanned) if alike else of_layer(scanned, config.delta_layers, number)
+      x, own = run(at(own_params), x, own_scanned, around, kinds[place])
       owns.append(own)
     return x, collected(owns, config.delta_layers) if collect else None
 

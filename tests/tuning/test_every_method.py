@@ -111,7 +111,8 @@ SLOW = ('prompt after_bos', 'prompt before_eos', 'retrained layer', 'prefix of c
 every_method = pytest.mark.parametrize('method', [
   pytest.param(method, id=name, marks=[pytest.mark.slow] * (
     name in SLOW or name.startswith(('t5gemma', 'experts', 'hybrid'))))
-  for name, method in (METHODS | DECODER_METHODS | ON_T5GEMMA | ON_T5GEMMA2 | EXPERTS_METHODS | HYBRID_METHODS).items()])
+  for methods in (METHODS, DECODER_METHODS, ON_T5GEMMA, ON_T5GEMMA2, EXPERTS_METHODS, HYBRID_METHODS)
+  for name, method in methods.items()])
 
 
 @pytest.fixture
