@@ -47,6 +47,7 @@ VARIANTS = (
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[opt_after',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[phi2',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[phi3',
+  'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[qwen3_5',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[qwen3_moe',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[smollm3',
   'models/test_config_files.py::test_every_field_that_is_wrong_is_named_with_the_path_or_not_read[t5gemma',

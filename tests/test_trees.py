@@ -43,6 +43,19 @@ def test_a_layers_name_and_the_stacked_path_are_inverse():
   assert not trees.is_stacked('encoder/my_layers/scale')
 
 
+def test_layers_of_a_group_are_numbered_by_their_place():
+  paths = {'decoder/layers/0_of_3/delta/scale': (2, 5), 'decoder/layers/2_of_3/mlp/scale': (2, 4),
+           'decoder/layers/0_of_3/mlp/scale': (2, 4), 'decoder/norm/scale': (4,)}
+  named = trees.unstack({path: np.zeros(shape) for path, shape in paths.items()})
+  assert sorted(named) == ['decoder/layers_0/delta/scale', 'decoder/layers_0/mlp/scale', 'decoder/layers_2/mlp/scale',
+                           'decoder/layers_3/delta/scale', 'decoder/layers_3/mlp/scale', 'decoder/layers_5/mlp/scale',
+                           'decoder/norm/scale']
+  assert trees.split_layer_name('decoder/layers_5/mlp/scale', paths) == ('decoder/layers/2_of_3/mlp/scale', 1)
+  assert trees.split_layer_name('a/layers_5/scale', {'a/layers/scale', *paths}) == ('a/layers/scale', 5)
+  assert trees.names_of_layers('decoder/layers/mlp/scale', paths) == [
+    f'decoder/layers_{number}/mlp/scale' for number in (0, 2, 3, 5)]
+
+
 def test_patterns_must_match_a_whole_name():
   assert trees.matches('encoder/norm/scale', ['x', '.*/scale'])
   assert not trees.matches('encoder/norm/scale', ['norm', 'encoder'])
