@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from prompt_tuning.models.delta_shape import DeltaShape
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.types import Array
 
@@ -19,36 +20,6 @@ REMATERIALISE: dict[str, Any] = {
   'full': jax.checkpoint_policies.nothing_saveable,
 }
 ATTENTION = ('auto', 'xla', 'cudnn', 'pallas')
-
-
-@dataclasses.dataclass(frozen=True)
-class DeltaShape:
-  """The shape of delta layers (Gated DeltaNet), see `delta_rule`.
-
-  Attributes:
-    key_heads: G, heads of queries and keys.
-    value_heads: heads of values, states and outputs, a multiple of G.
-    key_dim: K.
-    value_dim: V.
-    taps: W, how many positions the convolution reads.
-  """
-
-  key_heads: int
-  value_heads: int
-  key_dim: int
-  value_dim: int
-  taps: int
-
-  @property
-  def sharing(self) -> int:
-    """R, how many value heads share a query and key."""
-    return self.value_heads // self.key_heads
-
-  @property
-  def widths(self) -> tuple[int, int, int]:
-    """The widths of all heads' queries, keys and values."""
-    keys = self.key_heads * self.key_dim
-    return keys, keys, self.value_heads * self.value_dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,11 +210,8 @@ def dense_shapes(config: StackConfig, stack: str) -> dict[str, tuple[int, int, i
     ('query', (config.width, heads)), ('key', (source, read)), ('value', (source, read)), *gate,
     ('out', (heads, config.width)))}
   if config.delta:
-    keys, _, values = config.delta.widths
-    outputs = {'query': keys, 'key': keys, 'value': values, 'gate': values, 'rate': config.delta.value_heads,
-               'decay': config.delta.value_heads}
-    sizes = {part: (config.width, size) for part, size in outputs.items()} | {'out': (values, config.width)}
-    shapes |= {f'delta_attention/{part}': (sum(config.delta_layers), *size) for part, size in sizes.items()}
+    count = sum(config.delta_layers)
+    shapes |= {f'delta_attention/{part}': (count, *size) for part, size in config.delta.dense(config.width).items()}
   shapes |= {f'mlp/{name}': (config.layers, config.width, config.mlp_dim) for name in mlp_names(config)}
   shapes['mlp/wo'] = config.layers, config.mlp_dim, config.width
   return {f'{stack}/{name}': size for name, size in shapes.items()}

@@ -10,9 +10,10 @@ import pytest
 from prompt_tuning import trees
 from prompt_tuning.losses import cross_entropy
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.delta_shape import DeltaShape
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.positions import Rotary
-from prompt_tuning.models.stack_config import DeltaShape, StackConfig
+from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.rows import layouts

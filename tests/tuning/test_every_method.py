@@ -16,8 +16,9 @@ from prompt_tuning.evaluation.saved import load_trained
 from prompt_tuning.models import loading
 from prompt_tuning.models.compiled import apply_model
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.delta_shape import DeltaShape
 from prompt_tuning.models.positions import Rotary
-from prompt_tuning.models.stack_config import DeltaShape, StackConfig
+from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Visibility

@@ -10,9 +10,9 @@ from typing import Any
 
 from prompt_tuning.files.json_files import Fields, Size, checked
 from prompt_tuning.models.decoder_only import DecoderConfig
+from prompt_tuning.models.delta_shape import DeltaShape
 from prompt_tuning.models.families import llama
 from prompt_tuning.models.family import divided, table
-from prompt_tuning.models.stack_config import DeltaShape
 
 DELTA = 'linear_attention'
 _QUERY = 'decoder/layers_{i}/self_attention/query/'
