@@ -332,6 +332,7 @@ def make(name, folder, kinds):
       for each, parameter in adapted.named_parameters():
         if 'prompt_encoder' in each or 'lora_' in each or 'ia3_' in each:
           parameter.copy_(0.8 * torch.randn(parameter.shape))
+      adapted.peft_config['default'].base_model_name_or_path = f'tests/models/families/{folder.name}'
       adapted.save_pretrained(folder / kind)
       (folder / kind / 'README.md').unlink(missing_ok=True)
       # The parameters are read again, as by a user of the file.
