@@ -76,7 +76,7 @@ def logits_of(torch_model):
 def assert_same(model, trained, adapted):
   found, plain = (model.logits([INPUTS], [TARGETS], each)[0] for each in (trained, None))
   wanted = logits_of(adapted)
-  np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+  np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max())  # 1.1e-5 on some processors
   assert np.abs(found - plain).max() > 1e-2
 
 
