@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_a_clear_error(toy, shared, tmp_path):
     toy.layout().example([], [3])
   (tmp_path / 'config.json').write_text('{"model_type": "mamba"}')
   (tmp_path / 'model.safetensors').write_bytes((shared / 'hf/gpt2/model.safetensors').read_bytes())
-  with pytest.raises(ValueError, match="a model of type 'mamba'; supported types are t5, mt5, .*gpt2, llama"):
+  with pytest.raises(ValueError, match=r"a model of type 'mamba'; supported types are t5, mt5, .*gpt2, llama"):
     loading.load_model(str(tmp_path))
 
 
