@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from prompt_tuning.checkpoints.loading import Rule
 from prompt_tuning.files.json_files import Count, Fields, Size, checked
 from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.families import gemma2, llama
@@ -16,53 +17,48 @@ from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.models.t5 import T5
 
-TABLE = table('''
-  token_embedder/embedding                                   model.encoder.embed_tokens.weight
-  decoder_token_embedder/embedding                           model.decoder.embed_tokens.weight
-  encoder/layers_{i}/pre_attention_layer_norm/scale          model.encoder.layers.{i}.pre_self_attn_layernorm.weight
-  encoder/layers_{i}/attention/query/kernel                  model.encoder.layers.{i}.self_attn.q_proj.weight  T
-  encoder/layers_{i}/attention/query/bias                    model.encoder.layers.{i}.self_attn.q_proj.bias
-  encoder/layers_{i}/attention/key/kernel                    model.encoder.layers.{i}.self_attn.k_proj.weight  T
-  encoder/layers_{i}/attention/key/bias                      model.encoder.layers.{i}.self_attn.k_proj.bias
-  encoder/layers_{i}/attention/value/kernel                  model.encoder.layers.{i}.self_attn.v_proj.weight  T
-  encoder/layers_{i}/attention/value/bias                    model.encoder.layers.{i}.self_attn.v_proj.bias
-  encoder/layers_{i}/attention/out/kernel                    model.encoder.layers.{i}.self_attn.o_proj.weight  T
-  encoder/layers_{i}/attention/out/bias                      model.encoder.layers.{i}.self_attn.o_proj.bias
-  encoder/layers_{i}/post_attention_layer_norm/scale         model.encoder.layers.{i}.post_self_attn_layernorm.weight
-  encoder/layers_{i}/pre_mlp_layer_norm/scale                model.encoder.layers.{i}.pre_feedforward_layernorm.weight
-  encoder/layers_{i}/mlp/wi_0/kernel                         model.encoder.layers.{i}.mlp.gate_proj.weight     T
-  encoder/layers_{i}/mlp/wi_1/kernel                         model.encoder.layers.{i}.mlp.up_proj.weight       T
-  encoder/layers_{i}/mlp/wo/kernel                           model.encoder.layers.{i}.mlp.down_proj.weight     T
-  encoder/layers_{i}/post_mlp_layer_norm/scale               model.encoder.layers.{i}.post_feedforward_layernorm.weight
-  encoder/encoder_norm/scale                                 model.encoder.norm.weight
-  decoder/layers_{i}/pre_self_attention_layer_norm/scale     model.decoder.layers.{i}.pre_self_attn_layernorm.weight
-  decoder/layers_{i}/self_attention/query/kernel             model.decoder.layers.{i}.self_attn.q_proj.weight  T
-  decoder/layers_{i}/self_attention/query/bias               model.decoder.layers.{i}.self_attn.q_proj.bias
-  decoder/layers_{i}/self_attention/key/kernel               model.decoder.layers.{i}.self_attn.k_proj.weight  T
-  decoder/layers_{i}/self_attention/key/bias                 model.decoder.layers.{i}.self_attn.k_proj.bias
-  decoder/layers_{i}/self_attention/value/kernel             model.decoder.layers.{i}.self_attn.v_proj.weight  T
-  decoder/layers_{i}/self_attention/value/bias               model.decoder.layers.{i}.self_attn.v_proj.bias
-  decoder/layers_{i}/self_attention/out/kernel               model.decoder.layers.{i}.self_attn.o_proj.weight  T
-  decoder/layers_{i}/self_attention/out/bias                 model.decoder.layers.{i}.self_attn.o_proj.bias
-  decoder/layers_{i}/post_self_attention_layer_norm/scale    model.decoder.layers.{i}.post_self_attn_layernorm.weight
-  decoder/layers_{i}/pre_cross_attention_layer_norm/scale    model.decoder.layers.{i}.pre_cross_attn_layernorm.weight
-  decoder/layers_{i}/encoder_decoder_attention/query/kernel  model.decoder.layers.{i}.cross_attn.q_proj.weight T
-  decoder/layers_{i}/encoder_decoder_attention/query/bias    model.decoder.layers.{i}.cross_attn.q_proj.bias
-  decoder/layers_{i}/encoder_decoder_attention/key/kernel    model.decoder.layers.{i}.cross_attn.k_proj.weight T
-  decoder/layers_{i}/encoder_decoder_attention/key/bias      model.decoder.layers.{i}.cross_attn.k_proj.bias
-  decoder/layers_{i}/encoder_decoder_attention/value/kernel  model.decoder.layers.{i}.cross_attn.v_proj.weight T
-  decoder/layers_{i}/encoder_decoder_attention/value/bias    model.decoder.layers.{i}.cross_attn.v_proj.bias
-  decoder/layers_{i}/encoder_decoder_attention/out/kernel    model.decoder.layers.{i}.cross_attn.o_proj.weight T
-  decoder/layers_{i}/encoder_decoder_attention/out/bias      model.decoder.layers.{i}.cross_attn.o_proj.bias
-  decoder/layers_{i}/post_cross_attention_layer_norm/scale   model.decoder.layers.{i}.post_cross_attn_layernorm.weight
-  decoder/layers_{i}/pre_mlp_layer_norm/scale                model.decoder.layers.{i}.pre_feedforward_layernorm.weight
-  decoder/layers_{i}/mlp/wi_0/kernel                         model.decoder.layers.{i}.mlp.gate_proj.weight     T
-  decoder/layers_{i}/mlp/wi_1/kernel                         model.decoder.layers.{i}.mlp.up_proj.weight       T
-  decoder/layers_{i}/mlp/wo/kernel                           model.decoder.layers.{i}.mlp.down_proj.weight     T
-  decoder/layers_{i}/post_mlp_layer_norm/scale               model.decoder.layers.{i}.post_feedforward_layernorm.weight
-  decoder/decoder_norm/scale                                 model.decoder.norm.weight
-  decoder/logits_dense/kernel                                lm_head.out_proj.weight                           T
-''')
+_ATTENTION = '''
+  STACK/layers_{i}/pre_NORM_layer_norm/scale   model.STACK.layers.{i}.pre_THEIRS_layernorm.weight
+  STACK/layers_{i}/OURS/query/kernel           model.STACK.layers.{i}.THEIRS.q_proj.weight                  T
+  STACK/layers_{i}/OURS/query/bias             model.STACK.layers.{i}.THEIRS.q_proj.bias
+  STACK/layers_{i}/OURS/key/kernel             model.STACK.layers.{i}.THEIRS.k_proj.weight                  T
+  STACK/layers_{i}/OURS/key/bias               model.STACK.layers.{i}.THEIRS.k_proj.bias
+  STACK/layers_{i}/OURS/value/kernel           model.STACK.layers.{i}.THEIRS.v_proj.weight                  T
+  STACK/layers_{i}/OURS/value/bias             model.STACK.layers.{i}.THEIRS.v_proj.bias
+  STACK/layers_{i}/OURS/out/kernel             model.STACK.layers.{i}.THEIRS.o_proj.weight                  T
+  STACK/layers_{i}/OURS/out/bias               model.STACK.layers.{i}.THEIRS.o_proj.bias
+  STACK/layers_{i}/post_NORM_layer_norm/scale  model.STACK.layers.{i}.post_THEIRS_layernorm.weight
+'''
+_MLP = '''
+  STACK/layers_{i}/pre_mlp_layer_norm/scale    model.STACK.layers.{i}.pre_feedforward_layernorm.weight
+  STACK/layers_{i}/mlp/wi_0/kernel             model.STACK.layers.{i}.mlp.gate_proj.weight                  T
+  STACK/layers_{i}/mlp/wi_1/kernel             model.STACK.layers.{i}.mlp.up_proj.weight                    T
+  STACK/layers_{i}/mlp/wo/kernel               model.STACK.layers.{i}.mlp.down_proj.weight                  T
+  STACK/layers_{i}/post_mlp_layer_norm/scale   model.STACK.layers.{i}.post_feedforward_layernorm.weight
+  STACK/STACK_norm/scale                       model.STACK.norm.weight
+'''
+
+
+def rules_of(stack: str, *attentions: tuple[str, str, str]) -> tuple[Rule, ...]:
+  """Returns the table of names of one stack: of its attentions, in their order, its MLP and its last norm.
+
+  Args:
+    stack: 'encoder' or 'decoder'.
+    attentions: our name of each attention, our name of the norms around it, and their name.
+  """
+  texts = [_ATTENTION.replace('OURS', ours).replace('NORM', norm).replace('THEIRS', theirs)
+           for ours, norm, theirs in attentions]
+  return tuple(rule for text in [*texts, _MLP] for rule in table(text.replace('STACK', stack)))
+
+
+ENCODER = rules_of('encoder', ('attention', 'attention', 'self_attn'))
+SELF = 'self_attention', 'self_attention', 'self_attn'
+TABLE = (*table('''
+  token_embedder/embedding          model.encoder.embed_tokens.weight
+  decoder_token_embedder/embedding  model.decoder.embed_tokens.weight
+'''), *ENCODER, *rules_of('decoder', SELF, ('encoder_decoder_attention', 'cross_attention', 'cross_attn')), *table('''
+  decoder/logits_dense/kernel       lm_head.out_proj.weight            T
+'''))
 DEFAULTS = {**gemma2.FAMILY.defaults, 'vocab_size': 256000, 'hidden_size': 2304, 'intermediate_size': 9216,
             'num_hidden_layers': 26}
 
@@ -139,7 +135,12 @@ def joined(config: Mapping[str, Any], encoder: DecoderConfig, decoder: DecoderCo
 
 def stack_of(found: DecoderConfig, **changes: Any) -> StackConfig:
   """Returns the stack of a decoder-only model with other values."""
-  return StackConfig(**{field.name: getattr(found, field.name) for field in dataclasses.fields(StackConfig)} | changes)
+  return StackConfig(**_values(found) | changes)
+
+
+def _values(stack: StackConfig) -> dict[str, Any]:
+  """Returns the fields of a stack, without those that a decoder-only model has in addition."""
+  return {field.name: getattr(stack, field.name) for field in dataclasses.fields(StackConfig)}
 
 
 def write(config: StacksConfig) -> dict[str, Any]:
@@ -152,8 +153,7 @@ def written(config: StacksConfig, write: Callable[..., dict[str, Any]], encoder:
   """Returns the values of a `config.json`, whose parts are written as those of decoder-only models."""
   parts = {}
   for name, stack, cap in (('encoder', encoder, 0.0), ('decoder', config.decoder, config.output_cap)):
-    values = {field.name: getattr(stack, field.name) for field in dataclasses.fields(StackConfig)}
-    parts[name] = write(DecoderConfig(**values, output_cap=cap)) | {
+    parts[name] = write(DecoderConfig(**_values(stack), output_cap=cap)) | {
       'vocab_size': config.vocab_size, 'bos_token_id': config.start_id, 'dropout_rate': 0.0}
     # transformers makes the mask of windows even where no layer has one.
     parts[name]['sliding_window'] = parts[name]['sliding_window'] or DEFAULTS['sliding_window']

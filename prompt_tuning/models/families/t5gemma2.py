@@ -16,49 +16,18 @@ from prompt_tuning.models.families import gemma3, t5gemma
 from prompt_tuning.models.family import table
 from prompt_tuning.models.stacks_config import StacksConfig
 
-TABLE = table('''
-  token_embedder/embedding                                 model.encoder.embed_tokens.weight
-  token_embedder/embedding                                 model.decoder.embed_tokens.weight
-  image_end                                                model.encoder.embed_tokens.eoi_embedding
-  image_end                                                model.decoder.embed_tokens.eoi_embedding
-  encoder/layers_{i}/pre_attention_layer_norm/scale        model.encoder.layers.{i}.pre_self_attn_layernorm.weight
-  encoder/layers_{i}/attention/query/kernel                model.encoder.layers.{i}.self_attn.q_proj.weight T
-  encoder/layers_{i}/attention/query/bias                  model.encoder.layers.{i}.self_attn.q_proj.bias
-  encoder/layers_{i}/attention/key/kernel                  model.encoder.layers.{i}.self_attn.k_proj.weight T
-  encoder/layers_{i}/attention/key/bias                    model.encoder.layers.{i}.self_attn.k_proj.bias
-  encoder/layers_{i}/attention/value/kernel                model.encoder.layers.{i}.self_attn.v_proj.weight T
-  encoder/layers_{i}/attention/value/bias                  model.encoder.layers.{i}.self_attn.v_proj.bias
-  encoder/layers_{i}/attention/out/kernel                  model.encoder.layers.{i}.self_attn.o_proj.weight T
-  encoder/layers_{i}/attention/out/bias                    model.encoder.layers.{i}.self_attn.o_proj.bias
-  encoder/layers_{i}/attention/query_norm/scale            model.encoder.layers.{i}.self_attn.q_norm.weight
-  encoder/layers_{i}/attention/key_norm/scale              model.encoder.layers.{i}.self_attn.k_norm.weight
-  encoder/layers_{i}/post_attention_layer_norm/scale       model.encoder.layers.{i}.post_self_attn_layernorm.weight
-  encoder/layers_{i}/pre_mlp_layer_norm/scale              model.encoder.layers.{i}.pre_feedforward_layernorm.weight
-  encoder/layers_{i}/mlp/wi_0/kernel                       model.encoder.layers.{i}.mlp.gate_proj.weight    T
-  encoder/layers_{i}/mlp/wi_1/kernel                       model.encoder.layers.{i}.mlp.up_proj.weight      T
-  encoder/layers_{i}/mlp/wo/kernel                         model.encoder.layers.{i}.mlp.down_proj.weight    T
-  encoder/layers_{i}/post_mlp_layer_norm/scale             model.encoder.layers.{i}.post_feedforward_layernorm.weight
-  encoder/encoder_norm/scale                               model.encoder.norm.weight
-  decoder/layers_{i}/pre_self_attention_layer_norm/scale   model.decoder.layers.{i}.pre_self_attn_layernorm.weight
-  decoder/layers_{i}/self_attention/query/kernel           model.decoder.layers.{i}.self_attn.q_proj.weight T
-  decoder/layers_{i}/self_attention/query/bias             model.decoder.layers.{i}.self_attn.q_proj.bias
-  decoder/layers_{i}/self_attention/key/kernel             model.decoder.layers.{i}.self_attn.k_proj.weight T
-  decoder/layers_{i}/self_attention/key/bias               model.decoder.layers.{i}.self_attn.k_proj.bias
-  decoder/layers_{i}/self_attention/value/kernel           model.decoder.layers.{i}.self_attn.v_proj.weight T
-  decoder/layers_{i}/self_attention/value/bias             model.decoder.layers.{i}.self_attn.v_proj.bias
-  decoder/layers_{i}/self_attention/out/kernel             model.decoder.layers.{i}.self_attn.o_proj.weight T
-  decoder/layers_{i}/self_attention/out/bias               model.decoder.layers.{i}.self_attn.o_proj.bias
-  decoder/layers_{i}/self_attention/query_norm/scale       model.decoder.layers.{i}.self_attn.q_norm.weight
-  decoder/layers_{i}/self_attention/key_norm/scale         model.decoder.layers.{i}.self_attn.k_norm.weight
-  decoder/layers_{i}/post_self_attention_layer_norm/scale  model.decoder.layers.{i}.post_self_attn_layernorm.weight
-  decoder/layers_{i}/pre_mlp_layer_norm/scale              model.decoder.layers.{i}.pre_feedforward_layernorm.weight
-  decoder/layers_{i}/mlp/wi_0/kernel                       model.decoder.layers.{i}.mlp.gate_proj.weight    T
-  decoder/layers_{i}/mlp/wi_1/kernel                       model.decoder.layers.{i}.mlp.up_proj.weight      T
-  decoder/layers_{i}/mlp/wo/kernel                         model.decoder.layers.{i}.mlp.down_proj.weight    T
-  decoder/layers_{i}/post_mlp_layer_norm/scale             model.decoder.layers.{i}.post_feedforward_layernorm.weight
-  decoder/decoder_norm/scale                               model.decoder.norm.weight
-  decoder/logits_dense/kernel                              lm_head.out_proj.weight                          T
-''')
+TABLE = (*table('''
+  token_embedder/embedding                            model.encoder.embed_tokens.weight
+  token_embedder/embedding                            model.decoder.embed_tokens.weight
+  image_end                                           model.encoder.embed_tokens.eoi_embedding
+  image_end                                           model.decoder.embed_tokens.eoi_embedding
+'''), *t5gemma.ENCODER, *t5gemma.rules_of('decoder', t5gemma.SELF), *table('''
+  encoder/layers_{i}/attention/query_norm/scale       model.encoder.layers.{i}.self_attn.q_norm.weight
+  encoder/layers_{i}/attention/key_norm/scale         model.encoder.layers.{i}.self_attn.k_norm.weight
+  decoder/layers_{i}/self_attention/query_norm/scale  model.decoder.layers.{i}.self_attn.q_norm.weight
+  decoder/layers_{i}/self_attention/key_norm/scale    model.decoder.layers.{i}.self_attn.k_norm.weight
+  decoder/logits_dense/kernel                         lm_head.out_proj.weight                             T
+'''))
 # Folders have these names, but modules in memory, which adapters of PEFT name, and other folders have longer ones.
 TABLE = (*(dataclasses.replace(rule, theirs=rule.theirs.replace('model.encoder.', 'model.encoder.text_model.'))
            for rule in TABLE if rule.theirs.startswith('model.encoder.')), *TABLE)
