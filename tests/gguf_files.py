@@ -11,7 +11,9 @@ import gguf
 import numpy as np
 
 from prompt_tuning.checkpoints.huggingface import write_huggingface
+from prompt_tuning.models.loading import load_model
 
+IDS = [3, 9, 27, 5, 11, 40, 2, 8, 6, 31]
 V, D, F = 48, 64, 96  # sizes that blocks of 32 numbers divide
 LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500.0, 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
           'original_max_position_embeddings': 64}
@@ -39,6 +41,16 @@ NAMES = {'q_proj': 'attn_q', 'k_proj': 'attn_k', 'v_proj': 'attn_v', 'o_proj': '
          'input_layernorm': 'attn_norm', 'post_attention_layernorm': 'ffn_norm'}
 GEMMA_NAMES = NAMES | {'post_attention_layernorm': 'post_attention_norm', 'pre_feedforward_layernorm': 'ffn_norm',
                        'post_feedforward_layernorm': 'post_ffw_norm'}
+
+
+def assert_logits_are_those_of(theirs, folder, ids=IDS):
+  """Compares the logits of `folder/model.gguf` with those of a model of transformers."""
+  import torch
+
+  with torch.no_grad():
+    wanted = theirs(torch.tensor([ids])).logits[0, :-1].numpy()
+  found = load_model(str(folder / 'model.gguf')).logits([ids[:1]], [ids[1:]])[0]
+  np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
 
 
 def write_member(name, folder, *, tokenizer=lambda writer: None, keys=lambda writer: None, **changes):

@@ -8,7 +8,7 @@ import gguf
 import jax
 import numpy as np
 import pytest
-from gguf_files import LLAMA3, MEMBERS, PLAIN, write_member
+from gguf_files import IDS, LLAMA3, MEMBERS, PLAIN, assert_logits_are_those_of, write_member
 
 from prompt_tuning.data import byte_level_bpe
 from prompt_tuning.data.vocabulary_folders import load_vocabulary
@@ -51,11 +51,7 @@ def test_logits_are_those_of_transformers(name, changes, tmp_path):
   torch, transformers = pytest.importorskip('torch'), pytest.importorskip('transformers')
   folder = write_member(name, tmp_path, **changes)
   theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file='model.gguf', dtype=torch.float32).eval()
-  ids = [3, 9, 27, 5, 11, 40, 2, 8, 6, 31]
-  with torch.no_grad():
-    wanted = theirs(torch.tensor([ids])).logits[0, :-1].numpy()
-  found = loading.load_model(str(folder / 'model.gguf')).logits([ids[:1]], [ids[1:]])[0]
-  np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+  assert_logits_are_those_of(theirs, folder)
 
 
 @pytest.mark.slow
@@ -66,11 +62,7 @@ def test_logits_are_those_of_transformers_with_the_folder(name, tmp_path):
   folder = write_member(name, tmp_path)
   theirs = transformers.AutoModelForCausalLM.from_pretrained(
     folder / 'folder', dtype=torch.float32, attn_implementation='eager').eval()
-  ids = [3, 9, 27, 5, 11, 40, 2, 8, 6, 31] * 4
-  with torch.no_grad():
-    wanted = theirs(torch.tensor([ids])).logits[0, :-1].numpy()
-  found = loading.load_model(str(folder / 'model.gguf')).logits([ids[:1]], [ids[1:]])[0]
-  np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+  assert_logits_are_those_of(theirs, folder, IDS * 4)
 
 
 @pytest.mark.slow
