@@ -4,11 +4,12 @@ huggingface_hub does both (`pip install '.[hub]'`), so its environment variables
 HF_TOKEN, HF_ENDPOINT and others. Of a repository only the files are fetched that are read; pickles never are.
 """
 
+import contextlib
 import functools
 import importlib.util
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from prompt_tuning.files import terminal
@@ -87,10 +88,8 @@ def fetch(name: str, files: tuple[str, ...], kind: str = 'model') -> str:
   repository, revision = _parsed(name)
   if not terminal.is_terminal() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
     utils.disable_progress_bars()  # a file or a pipe has no use for them
-  try:
+  with _explained(name, kind):
     return HfApi().snapshot_download(repository, repo_type=kind, revision=revision, allow_patterns=list(files))
-  except Exception as error:  # the library raises those of its HTTP client too
-    _explain(name, kind, error)
 
 
 @functools.cache
@@ -105,10 +104,8 @@ def names(name: str) -> tuple[str, ...]:
   repository, revision = _parsed(name)
   if constants.HF_HUB_OFFLINE:
     return tuple(sorted(os.listdir(fetch(name, ()))))
-  try:
+  with _explained(name):
     return tuple(sorted(HfApi().list_repo_files(repository, revision=revision)))
-  except Exception as error:
-    _explain(name, 'model', error)
 
 
 def push(name: str, files: Mapping[str, bytes], *, private: bool | None = None) -> str:
@@ -132,12 +129,10 @@ def push(name: str, files: Mapping[str, bytes], *, private: bool | None = None) 
 
   repository, revision = _parsed(name)
   api = HfApi()
-  try:
+  with _explained(name, writing=True):
     address = api.create_repo(repository, private=private, exist_ok=True)
     api.create_commit(repository, [CommitOperationAdd(path, content) for path, content in files.items()],
                       commit_message=f'Upload {", ".join(files)}', revision=revision)
-  except Exception as error:
-    _explain(name, 'model', error, writing=True)
   return str(address)
 
 
@@ -186,7 +181,16 @@ def _say_local(path: str) -> None:
   terminal.say(f'{path} is a folder here: it is read, not the repository of this name on the Hugging Face hub.')
 
 
-def _explain(name: str, kind: str, error: Exception, *, writing: bool = False) -> NoReturn:
+@contextlib.contextmanager
+def _explained(name: str, kind: str = 'model', *, writing: bool = False) -> Iterator[None]:
+  """A context whose errors become an OSError that says why a repository cannot be read or written."""
+  try:
+    yield
+  except Exception as error:  # the library raises those of its HTTP client too
+    _explain(name, kind, error, writing=writing)
+
+
+def _explain(name: str, kind: str, error: Exception, *, writing: bool) -> NoReturn:
   """Raises an OSError that says why a repository cannot be read or written, and what to do."""
   from huggingface_hub import constants, errors
 
