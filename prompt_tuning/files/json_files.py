@@ -107,6 +107,13 @@ def checked(found: Mapping[str, Any], schema: type[Schema]) -> Schema:
   return schema(**values)
 
 
+def part_of(config: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+  """Returns the object within a `config.json` that these fields lead to; those that are no objects are passed over."""
+  for name in names:
+    config = config[name] if isinstance(config.get(name), dict) else config
+  return config
+
+
 def shown(value: Any) -> str:
   """Returns a value for a message, at most `_SHOWN` characters of it."""
   text = repr(value)

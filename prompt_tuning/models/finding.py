@@ -10,7 +10,7 @@ from prompt_tuning.checkpoints.state import require_no_run
 from prompt_tuning.checkpoints.t5x import T5XCheckpoint
 from prompt_tuning.files import hub, model_files, storage
 from prompt_tuning.files.gguf_file import SUFFIX
-from prompt_tuning.files.json_files import read_object
+from prompt_tuning.files.json_files import part_of, read_object
 from prompt_tuning.models.families.registry import family_of_folder
 from prompt_tuning.models.family import OUTPUT, Family
 from prompt_tuning.models.hub_models import local_model
@@ -75,8 +75,7 @@ def open_checkpoint(path: str) -> HuggingFaceFolder | T5XCheckpoint:
 
 def _hide_copies(reader: HuggingFaceFolder, family: Family) -> None:
   """Hides an output layer that repeats the embedding, which older folders hold of models that share them."""
-  inner = reader.config.get('text_config')
-  if (inner if isinstance(inner, dict) else reader.config).get('tie_word_embeddings') is False:
+  if part_of(reader.config, 'text_config').get('tie_word_embeddings') is False:
     return
   known = reader.names()
   embeddings = [name for ours in ('decoder_token_embedder/embedding', 'token_embedder/embedding')

@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from prompt_tuning.files import model_files
+from prompt_tuning.files.json_files import part_of
 
 _POSITIONS = ('n_positions', 'max_position_embeddings')  # of a config.json
 
@@ -17,8 +18,5 @@ def longest_row(model: Any) -> int | None:
   if count := getattr(model.module.config, 'position_count', 0):
     return count
   path = os.path.join(model.path, 'config.json')
-  stored = model_files.read_object(path) if model_files.exists(path) else {}
-  for part in ('encoder', 'text_config'):
-    inner = stored.get(part)
-    stored = inner if isinstance(inner, dict) else stored
+  stored = part_of(model_files.read_object(path) if model_files.exists(path) else {}, 'encoder', 'text_config')
   return next((stored[name] for name in _POSITIONS if type(stored.get(name)) is int and stored[name] > 0), None)

@@ -41,12 +41,12 @@ def read_base(folder: str) -> Base:
   """
   from prompt_tuning.checkpoints.peft import scale_of_embeddings
   from prompt_tuning.files import hub
-  from prompt_tuning.files.json_files import shown
+  from prompt_tuning.files.json_files import part_of, shown
   from prompt_tuning.files.model_files import read_object
 
   path = os.path.join(hub.local(folder, ('config.json',)), 'config.json')
   config = read_object(path, 'the Hugging Face folder of a base model')
-  encoder, decoder = (_inner(config, name, 'text_config') for name in ('encoder', 'decoder'))
+  encoder, decoder = (part_of(config, name, 'text_config') for name in ('encoder', 'decoder'))
 
   def first(*names: str, default: int | None = None, part: Mapping[str, Any] = decoder) -> int:
     value = next((part[name] for name in names if part.get(name) is not None), default)
@@ -62,13 +62,6 @@ def read_base(folder: str) -> Base:
               kv_heads=first('num_key_value_heads', default=heads),
               head_dim=first('d_kv', 'head_dim', default=of_decoder // heads or None),
               embedding_scale=scale_of_embeddings(encoder.get('model_type'), width))
-
-
-def _inner(config: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-  """Returns the part of a config that its fields lead to, those that there are."""
-  for name in names:
-    config = config[name] if isinstance(config.get(name), dict) else config
-  return config
 
 
 def read_base_model(prompt: str, model: str | None, *, vocabulary: bool = True) -> Any:
