@@ -16,9 +16,9 @@ one method, seed and side in a process.
 import argparse
 import json
 import pathlib
-import resource
 import time
 
+import contest
 import numpy as np
 
 VECTORS, LONGEST, HELD_OUT, SEARCHED, BATCH = 20, 64, 1000, 400, 16
@@ -105,9 +105,9 @@ def main():
           measure = ours if which == 'ours' else of_peft
           accuracy, spent = measure(options.folder, method, train, held_out, steps=options.steps, seed=seed, rate=rate,
                                     **own)
-          memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
           print(json.dumps({'which': which, **own, 'method': method, 'seed': seed, 'steps': options.steps, 'rate': rate,
-                            'accuracy': accuracy, 'seconds': round(spent, 1), 'MiB': memory}), flush=True)
+                            'accuracy': accuracy, 'seconds': round(spent, 1), 'MiB': contest.peak_memory() >> 20}),
+                flush=True)
 
 
 if __name__ == '__main__':
