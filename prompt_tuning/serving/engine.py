@@ -167,8 +167,8 @@ class Engine:
   def stats(self) -> Stats:
     """Returns the engine's numbers at this moment."""
     programs = sum(function._cache_size() for function in (
-      banks._step, banks._grown, banks._choose, banks._put, banks._take, banks._resized, packed.read_pack,
-      packed.before))
+      banks._step, banks._grown, banks._advanced, banks._choose, banks._put, banks._put_state, banks._take,
+      banks._resized, packed.read_pack, packed.before))
     return Stats(self._count, len(self._waiting), self.slots, len(self.prompts), self.prompts.bytes, self._steps,
                  programs)
 
