@@ -141,13 +141,13 @@ def _pieces(shapes: Mapping[str, Any], rules: Sequence[Rule] | None) -> dict[str
     by_path.setdefault(rule.path, []).append(rule)
   pieces = {}
   for path, array in shapes.items():
-    stacked = trees.is_stacked(path)
+    stacked, own = trees.is_stacked(path), by_path.get(trees.without_group(path), ())
     shape = tuple(array.shape[1:] if stacked else array.shape)
     pieces[path] = []
     for layer in range(array.shape[0]) if stacked else [None]:
       ours = path if layer is None else trees.layer_name(path, layer)
       number = None if layer is None else trees.layer_number(path, layer)
-      candidates = [(rule.their_name(number), rule.transpose) for rule in by_path.get(trees.without_group(path), ())]
+      candidates = [(rule.their_name(number), rule.transpose) for rule in own]
       pieces[path].append(_Piece(ours, tuple(candidates) if rules is not None else ((ours, False),), shape))
   return pieces
 
