@@ -26,6 +26,8 @@ from prompt_tuning.models.decoder_only import DecoderConfig, DecoderOnly
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.target_fields import with_fields
+from prompt_tuning.serving.engine import Engine
+from prompt_tuning.serving.requests import Request
 from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import TrainState, make_step
 from prompt_tuning.tuning.prefix import Prefix
@@ -97,13 +99,18 @@ def first_tokens(model, options):
   cartridge = Trained({'decoder/prefix/keys': np.asarray(keys), 'decoder/prefix/values': np.asarray(values)})
   context = model.read([document])
   first = lambda inputs, *prompt, **behind: model.predict([inputs], *prompt, max_length=1, **behind)
-  ways = {'with the document, which is read': lambda: first([*document, *question]),
-          'with the document, which was read': lambda: first(question, context=context),
-          'with the cartridge': lambda: first(question, cartridge)}
-  found = {}
-  for name, way in ways.items():
-    way()  # compiles
-    found[name] = statistics.median(contest.seconds(way) for _ in range(options.steps))
+  with Engine(model, slots=1) as engine:
+    engine.prompts.load('cartridge', cartridge)
+    served = lambda inputs, prompt=None: engine.submit(Request(inputs, prompt, max_tokens=1)).result()
+    ways = {'with the document, which is read': lambda: first([*document, *question]),
+            'with the document, which was read': lambda: first(question, context=context),
+            'with the cartridge': lambda: first(question, cartridge),
+            'served, the document in the request': lambda: served([*document, *question]),
+            'served with the cartridge': lambda: served(question, 'cartridge')}
+    found = {}
+    for name, way in ways.items():
+      way()  # compiles
+      found[name] = statistics.median(contest.seconds(way) for _ in range(options.steps))
   return found
 
 
