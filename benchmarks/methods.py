@@ -113,7 +113,8 @@ def measure(job: Mapping[str, Any], options: argparse.Namespace) -> dict[str, An
 
 def table(results: Sequence[Mapping[str, Any]], protocol: Mapping[str, int]) -> str:
   """Returns the measurements of a protocol as Markdown, one row for each method's best setting."""
-  lines = ['| method | accuracy, % (lowest to highest of seeds) | seeds | trained | bytes | s | peak MB | settings |',
+  lines = ['| method | accuracy, % (lowest to highest of seeds) | seeds | trained | bytes | processor s | peak MB | '
+           'settings |',
            '|---|---|---|---|---|---|---|---|']
   for method in METHODS:
     chosen = best(results, method, protocol)

@@ -17,8 +17,9 @@ METHODS: Mapping[str, tuple[str, Sequence[str]]] = {
   'few-shot in context': (OURS, ['--shots=2', '--shots=4', '--shots=8']),
   'prompt': (OURS, ['--method=prompt', *_rates('--method=prompt', 0.1, 0.01)]),
   'prompt from text': (OURS, _rates(f'--method=prompt --init=text --init.text="{TEXT}"', 0.1, 0.03, 0.01)),
-  'prefix from a normal': (OURS, _rates('--method=prefix', 0.3, 0.1, 0.03)),
-  'prefix from zeros': (OURS, _rates('--method=prefix --init=zeros', 0.3, 0.1, 0.03)),
+  'prefix from a standard normal': (OURS, _rates('--method=prefix --init=normal --init.stddev=1.0', 0.3, 0.03, 0.01)),
+  'prefix from a small normal': (OURS, _rates('--method=prefix --init=normal --init.stddev=0.02', 0.1, 0.03, 0.01)),
+  'prefix from zeros': (OURS, _rates('--method=prefix --init=zeros', 0.1, 0.03, 0.01)),
   'prefix from text': (OURS, _rates(f'--method=prefix --length=TOKENS --text="{TEXT}"', 0.1, 0.03, 0.01)),
   'residual': (OURS, ['--method=residual', *_rates('--method=residual', 0.1, 0.01)]),
   'decomposed': (OURS, _rates('--method=factored --rank=10 --init=normal', 0.1, 0.03, 0.01)),
@@ -28,8 +29,8 @@ METHODS: Mapping[str, tuple[str, Sequence[str]]] = {
   'prompt and low rank': (OURS, [f"--method=together --rank=8 --patterns='.*/(query|value)/kernel'{more}"
                                  for more in ('', ' --low_rank_rate=0.03', ' --learning_rate=0.01')]),
   'last layers': (OURS, _rates("--method=retrained --patterns='.*/layers_(28|29)/.*'", 0.003, 0.001, 0.0003)),
-  'PEFT prompt tuning': (PEFT, _rates('--kind=prompt', 0.1, 0.03, 0.01)),
+  'PEFT prompt tuning': (PEFT, _rates('--kind=prompt', 0.1, 0.03, 0.01, 0.003)),
   'PEFT prompt tuning from text': (PEFT, _rates(f'--kind=prompt --text="{TEXT}"', 0.1, 0.03, 0.01)),
-  'PEFT prefix tuning': (PEFT, _rates('--kind=prefix', 0.1, 0.03, 0.01)),
+  'PEFT prefix tuning': (PEFT, _rates('--kind=prefix', 0.1, 0.03, 0.01, 0.003)),
   'PEFT LoRA': (PEFT, _rates('--kind=lora', 0.003, 0.001, 0.0003)),
 }

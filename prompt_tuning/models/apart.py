@@ -1,14 +1,18 @@
-"""The weights of a stack's layers as arrays of their own, for decoding on CPUs.
+"""The weights of a stack's layers on CPUs: as arrays of their own for decoding, and as bits in a scan.
 
 A scan over stacked weights copies each layer's out of the stacks before XLA's CPU backend multiplies with them: at
 every token, the weights are moved three times. Weights that are separate arrays are only read. On a CPU they are views
 of the stacked arrays' memory, so a model has both, and one copy.
+
+Where a scan is kept, as in training, that backend takes a layer of bfloat16 out of a stack by way of float32, for which
+it converts all of the stack. Integers of the same bits are copied as they are.
 """
 
 import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import trees
@@ -58,3 +62,11 @@ def _views(stacked: Array | Quantised) -> Apart:
   # Neither line copies: JAX shares a CPU array's memory with NumPy, and takes an array of NumPy's that is aligned.
   whole = np.asarray(stacked)
   return Apart(tuple(jax.device_put(whole[layer]) for layer in range(len(whole))))
+
+
+def as_bits(params: Params) -> Params:
+  """Returns the parameters with stacks of bfloat16 as integers, on a CPU. They have no gradient."""
+  if jax.default_backend() != 'cpu':
+    return params
+  return trees.map_named(lambda path, array: jax.lax.bitcast_convert_type(array, jnp.uint16) if (
+    trees.is_stacked(path) and getattr(array, 'dtype', None) == jnp.bfloat16) else array, params)

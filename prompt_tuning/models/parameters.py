@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from prompt_tuning import trees
 from prompt_tuning.devices import sharding
-from prompt_tuning.models.apart import Apart
+from prompt_tuning.models.apart import Apart, as_bits
 from prompt_tuning.models.quantised import dequantised
 from prompt_tuning.names import nearest
 from prompt_tuning.rows.conditioning import Conditioning, LowRankUpdate
@@ -44,7 +44,7 @@ def ready(module: Any, frozen: Params, retrained: Mapping[str, Array | LowRankUp
                for part, array in _factors(updates, flat[path].shape[0]).items()}
     params = trees.unflatten({**trees.flatten(params), **factors})
   if mesh is None:
-    return params
+    return as_bits(params)
   return trees.map_named(
     lambda path, array: array if trees.is_stacked(path) else sharding.gather(path, array, mesh), params)
 

@@ -62,7 +62,9 @@ def quantise(matrix: Array) -> Quantised:
 
 
 def dequantised(array: Array | Quantised, dtype: Any = jnp.float32) -> Array:
-  """Returns the matrix in floating point of a given type; other arrays unchanged."""
+  """Returns the matrix in floating point of a given type; bits of `apart.as_bits` as bfloat16; others unchanged."""
+  if array.dtype == jnp.uint16:
+    return jax.lax.bitcast_convert_type(array, jnp.bfloat16)
   if not isinstance(array, Quantised):
     return array
   return (array.values.astype(jnp.float32) * array.scale).astype(dtype)

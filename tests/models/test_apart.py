@@ -10,7 +10,7 @@ import pytest
 from prompt_tuning import trees
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy
 from prompt_tuning.evaluation.saved import Trained
-from prompt_tuning.models import apart
+from prompt_tuning.models import apart, parameters
 from prompt_tuning.models.parameters import merge
 from prompt_tuning.models.quantised import quantise
 from prompt_tuning.rows.conditioning import LowRankUpdate
@@ -77,3 +77,19 @@ def test_layers_that_are_apart_share_the_memory_of_the_stack(monkeypatch):
 
 def test_small_models_are_scanned(causal):
   assert causal.layers is causal.params
+
+
+def test_a_scan_over_the_bits_of_bfloat16_gives_the_same_logits(causal, monkeypatch):
+  halved = dataclasses.replace(causal, params=jax.tree.map(lambda array: array.astype(jnp.bfloat16), causal.params))
+  prompt = jnp.asarray(np.random.default_rng(0).normal(size=(3, causal.width)), jnp.float32)
+  seen = []
+
+  def answers():
+    jax.clear_caches()
+    return halved.logits(INPUTS, [[5, 6], [7, 8], [9, 1]], prompt)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(parameters, 'as_bits', lambda params: seen.append(apart.as_bits(params)) or params)
+    wanted = answers()
+  assert any(array.dtype == jnp.uint16 for array in jax.tree.leaves(seen[0]))
+  np.testing.assert_array_equal(answers(), wanted)

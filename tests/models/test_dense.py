@@ -1,5 +1,6 @@
 """Dense layers in bfloat16: what is rounded, and what is not."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,3 +61,30 @@ def test_hidden_layers_round_float32_kernels_to_the_activations_type():
   rounded = jnp.asarray(kernel, jnp.bfloat16)
   found = dense.apply({'kernel': kernel, 'bias': np.zeros(OUT, np.float32)}, x, jnp.bfloat16)
   np.testing.assert_array_equal(found, dense.apply({'kernel': rounded}, x, jnp.bfloat16))
+
+
+@pytest.mark.parametrize('rows', [1, B])
+def test_few_rows_of_float32_are_multiplied_with_bfloat16_as_exactly_as_with_float32(rows):
+  x, kernel, back = random((rows, IN), 0), jnp.asarray(random((IN, OUT), 1), jnp.bfloat16), random((rows, OUT), 2)
+  found, gradient = jax.vjp(lambda x: dense.apply({'kernel': kernel}, x, jnp.float32), x)
+  exact = np.asarray(kernel, np.float64)
+  np.testing.assert_allclose(found, x @ exact, atol=1e-5)
+  np.testing.assert_allclose(gradient(back)[0], back @ exact.T, atol=1e-5)
+
+
+@pytest.mark.parametrize('rows', [1, B, 100])
+def test_products_of_bfloat16_round_activations_and_gradients_only(rows):
+  x, kernel, back = random((rows, IN), 0), jnp.asarray(random((IN, OUT), 1), jnp.bfloat16), random((rows, OUT), 2)
+  rounded = lambda array: np.asarray(jnp.asarray(array, jnp.bfloat16), np.float64)
+  with jax.default_matmul_precision('bfloat16'):
+    found, gradient = jax.vjp(lambda x: dense.apply({'kernel': kernel}, x, jnp.float32), x)
+    given = gradient(back)[0]
+  assert found.dtype == given.dtype == jnp.float32
+  np.testing.assert_allclose(found, rounded(x) @ rounded(kernel), atol=1e-5)
+  np.testing.assert_allclose(given, rounded(back) @ rounded(kernel).T, atol=1e-5)
+
+
+def test_a_kernel_of_bfloat16_has_the_gradient_of_its_product():
+  x, kernel = random((B, IN), 0), jnp.asarray(random((IN, OUT), 1), jnp.bfloat16)
+  found = jax.grad(lambda kernel: dense.apply({'kernel': kernel}, x, jnp.float32).sum())(kernel)
+  np.testing.assert_allclose(found.astype(np.float32), np.broadcast_to(x.sum(0)[:, None], (IN, OUT)), rtol=2**-7)
