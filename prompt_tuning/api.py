@@ -17,6 +17,7 @@ from prompt_tuning.decoding.samplers import Greedy, Sampler
 from prompt_tuning.evaluation.ensembles import evaluate_trained
 from prompt_tuning.evaluation.predictions import conditioned, label_answers
 from prompt_tuning.evaluation.sources import Source, rank
+from prompt_tuning.files import progress
 from prompt_tuning.losses import make_loss
 from prompt_tuning.models import heads
 from prompt_tuning.models.ensembles import Ensemble
@@ -191,7 +192,7 @@ def _arguments(model: LanguageModel, examples: Examples, *, method: Method | Non
 @typed
 def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
              sampler: Sampler = Greedy(), split: str = 'validation', batch_size: int = 32,
-             num_examples: int | None = None, metrics: Any = None) -> dict[str, float]:
+             num_examples: int | None = None, metrics: Any = None, quiet: bool = False) -> dict[str, float]:
   """Returns the task's metrics for a frozen model, with or without a prompt.
 
   Args:
@@ -204,6 +205,7 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
     batch_size: rows per batch.
     num_examples: evaluate on only this many examples, from the first.
     metrics: as for `tune`.
+    quiet: show no progress.
   """
   task = as_task(examples, split, model, metrics=metrics)
   if isinstance(prompt, Ensemble):
@@ -213,8 +215,9 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   found: dict[str, float] = {}
   parts = [each for each, _ in task.parts(split)]
   for each, name in zip(parts, tasks.unique_names(parts), strict=True):
-    result = evaluate_trained(model, trained, each, sampler=sampler, split=split, batch_size=batch_size,
-                              num_examples=num_examples)
+    with progress.display(quiet=quiet) as display, progress.examples_on(display, f'Evaluating on {name}'):
+      result = evaluate_trained(model, trained, each, sampler=sampler, split=split, batch_size=batch_size,
+                                num_examples=num_examples)
     prefix = f'{name}/' if isinstance(task, tasks.Mixture) else ''
     found.update({prefix + metric: value for metric, value in result.metrics.items()})
   return found

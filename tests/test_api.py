@@ -15,6 +15,7 @@ from prompt_tuning.checkpoints.peft import SEQ_2_SEQ, write_adapter
 from prompt_tuning.data.integers import Draws
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.evaluation import saved
+from prompt_tuning.files import progress
 from prompt_tuning.rows import layouts
 from prompt_tuning.training.evaluations import Evaluations
 from prompt_tuning.training.optimizers import Adafactor
@@ -99,6 +100,14 @@ def test_figures_of_training_rows_say_so(tiny, tmp_path, capsys):
   assert 'step 4 (training rows): examples/loss' in capsys.readouterr().err
   pt.tune(tiny, PAIRS, validation=PAIRS[:1], model_dir=str(tmp_path / 'b'), **QUICK | {'quiet': False})
   assert 'step 4: examples/loss' in capsys.readouterr().err
+
+
+def test_evaluate_shows_how_far_it_is_unless_it_is_quiet(tiny, monkeypatch, capsys):
+  monkeypatch.setattr(progress, '_BETWEEN_LINES', -1)
+  pt.evaluate(tiny, PAIRS, batch_size=2, quiet=True)
+  assert capsys.readouterr().err == ''
+  pt.evaluate(tiny, PAIRS, batch_size=2)
+  assert f'{len(PAIRS)}/{len(PAIRS)} examples' in capsys.readouterr().err
 
 
 def test_evaluate_names_the_tasks_of_a_mixture(tiny):
