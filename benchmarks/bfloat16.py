@@ -8,6 +8,7 @@ float32. The programs take turns; figures are medians.
 """
 
 import argparse
+import functools
 import statistics
 
 import contest
@@ -43,8 +44,8 @@ def main() -> None:
       times = {name: [] for name in programs}
       for number in range(-1, options.rounds):
         for name, program in programs.items():
-          run = lambda name=name, program=program: jax.block_until_ready(program(x, given[name]))
-          times[name] += [contest.seconds(run)] * (number >= 0)
+          run = functools.partial(program, x, given[name])
+          times[name] += [contest.seconds(lambda run=run: jax.block_until_ready(run()))] * (number >= 0)
       work = 2 * rows * inner * outer * MATRICES / 1e9
       print(f'| {rows} | {inner}, {outer} | ' +
             ' | '.join(f'{work / statistics.median(each):.1f}' for each in times.values()) + ' |', flush=True)

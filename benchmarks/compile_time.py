@@ -3,8 +3,8 @@
   python benchmarks/compile_time.py [--families qwen3_5 gpt_oss] [--repetitions 5]
 
 Layers, or groups of layers of different kinds, are scanned, so it hardly grows. Families have the toy widths of
-tests/models/families, and T5 has 2+2 and 24+24 layers, so that the figures are about the compiler; nothing is taken from
-the cache of compiled programs.
+tests/models/families, and T5 has 2+2 and 24+24 layers, so that the figures are about the compiler; nothing is taken
+from the cache of compiled programs.
 """
 
 import argparse

@@ -96,7 +96,7 @@ class Together(Method):
     low_rank_rate: the learning rate of the update, as a multiple of the run's: 0.003 beside 0.3.
 
   Raises:
-    ValueError: the rate is not above 0.
+    ValueError: a part is of another method, or the rate is not above 0.
   """
 
   Settings = TogetherSettings
@@ -106,6 +106,10 @@ class Together(Method):
   low_rank_rate: float = 0.01
 
   def __post_init__(self) -> None:
+    if not isinstance(self.update, LowRank) or isinstance(self.joined, LowRank):
+      raise ValueError(f'Together got joined={self.joined} and update={self.update}, but it trains a prompt or a '
+                       'prefix with a low-rank update. Give a method that sets no parameters first, and a LowRank '
+                       'second.')
     require_number('low_rank_rate', self.low_rank_rate, above=0)
 
   def rate(self, model: Any) -> float:

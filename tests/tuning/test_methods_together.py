@@ -22,6 +22,7 @@ from prompt_tuning.tuning.low_rank import LowRank
 from prompt_tuning.tuning.prefix import Prefix
 from prompt_tuning.tuning.prompt import PATH, Prompt, PromptTuning
 from prompt_tuning.tuning.retrained import Retrained
+from prompt_tuning.tuning.together import Together
 
 TEXT, PROMPT_IDS, INPUT, TARGET = [5, 9, 7, 3], [8, 2, 6], [11, 4], [12, 10, 5]
 
@@ -63,6 +64,12 @@ def test_rows_of_one_batch_have_prefixes_with_prompts_of_their_own(causal):
            enumerate(rows)]
   np.testing.assert_allclose(causal.logits([INPUT, INPUT], [TARGET, TARGET], rows, context=context), alone,
                              rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('parts', [(PromptTuning(Prompt(2)), Prefix(2)), (LowRank(), LowRank())])
+def test_together_is_of_a_prompt_or_prefix_with_a_low_rank_update(parts):
+  with pytest.raises(ValueError, match='with a low-rank update'):
+    Together(*parts)
 
 
 def test_two_methods_that_fill_one_field_are_named(tiny):
