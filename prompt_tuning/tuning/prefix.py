@@ -24,12 +24,14 @@ from prompt_tuning.names import require_number
 from prompt_tuning.rows.conditioning import Conditioning, Frozen, StackConditioning
 from prompt_tuning.rows.layouts import Layout
 from prompt_tuning.tuning.method import Method
+from prompt_tuning.tuning.rates import in_scale
 from prompt_tuning.types import Array, Flat, Params
 
 # Attention -> stack and field of its prefix in a Conditioning.
 _PLACES = {'encoder': ('encoder', 'prefix'), 'decoder': ('decoder', 'prefix'), 'cross': ('decoder', 'memory_prefix')}
 _PARTS = ('keys', 'values')
 _OF_TOKENS = 0.02  # the learning rate of a cartridge
+_SMALL, _STANDARD = nn.initializers.normal(0.02), nn.initializers.normal(1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Prefix(Method):
   Attributes:
     length: P.
     init: initialiser of keys and values, a function `(key, shape) -> array` with shape [L, P, kv_heads, K]; with
-      `hidden`, of the network's embedding [P, width].
+      `hidden`, of the network's embedding [P, width]. None is a normal distribution with a standard deviation of 0.02,
+      which changes little at first; with `hidden`, of 1.
     attentions: the attentions with a prefix, from 'encoder' (self-attention), 'decoder' (self-attention) and 'cross'
       (cross-attention); empty means all that the model has.
     hidden: width of the network's hidden layer; 0 trains keys and values directly.
@@ -51,7 +54,7 @@ class Prefix(Method):
   """
 
   length: int = 10
-  init: Any = nn.initializers.normal(1.0)
+  init: Any = None
   attentions: Sequence[str] = ()
   hidden: int = 0
   width: int = 0
@@ -75,8 +78,10 @@ class Prefix(Method):
                        'and values. Leave out hidden or init_from.')
 
   def rate(self, model: Any) -> float:
-    """Returns a rate that suits keys and values of tokens, if some of them are kept; else the usual one."""
-    return _OF_TOKENS if self.frozen else super().rate(model)
+    """Returns a rate that suits keys and values of tokens, if some are kept; else one in the scale of the embedding."""
+    if self.frozen or self.hidden:
+      return _OF_TOKENS if self.frozen else super().rate(model)
+    return in_scale(self.learning_rate, model.embeddings())
 
   def layout(self) -> Layout:
     """Returns the plain layout behind keys and values."""
@@ -109,7 +114,7 @@ class Prefix(Method):
         made = self._network(layers, heads, head_dim, model.width).init(own)['params']
       else:
         shape = (layers, self.length, heads, head_dim)
-        made = {part: self.init(jax.random.fold_in(own, j), shape) for j, part in enumerate(_PARTS)}
+        made = {part: (self.init or _SMALL)(jax.random.fold_in(own, j), shape) for j, part in enumerate(_PARTS)}
       trained[name] = {'prefix': made}
     return trained
 
@@ -182,7 +187,7 @@ class Prefix(Method):
     return cls(length=shape[1] if len(shape) > 1 else 1, attentions=attentions)
 
   def _network(self, layers: int, heads: int, head_dim: int, width: int) -> 'Network':
-    return Network(self.length, layers, heads, head_dim, self.width or width, self.hidden, self.init)
+    return Network(self.length, layers, heads, head_dim, self.width or width, self.hidden, self.init or _STANDARD)
 
 
 class Network(nn.Module):

@@ -54,7 +54,7 @@ def test_frozen_rows_stay_in_a_prefix_that_is_trained_together():
 
 
 def test_a_cartridge_has_a_rate_for_keys_and_values_of_tokens():
-  assert cartridge(1).rate(DECODER_ONLY) == 0.02 and cartridge(0).rate(DECODER_ONLY) == 0.3
+  assert cartridge(1).rate(DECODER_ONLY) == 0.02 and cartridge(0).rate(DECODER_ONLY) == Prefix(5).rate(DECODER_ONLY)
 
 
 @pytest.mark.parametrize(('settings', 'message'), [

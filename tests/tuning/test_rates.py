@@ -14,10 +14,10 @@ def test_the_rate_follows_the_embedding_up_to_that_of_t5(scale, expected):
   assert rates.in_scale(0.3, scale * signs) == expected
 
 
-def test_a_prompts_rate_is_in_the_scale_of_the_models_embedding_and_a_prefixs_is_not(causal):
-  method = prompts.PromptTuning(prompts.Prompt(3))
-  assert method.rate(causal) == rates.in_scale(0.3, causal.embeddings())
-  assert Prefix().rate(causal) == Prefix.learning_rate
+def test_the_rate_of_prompts_and_prefixes_is_in_the_scale_of_the_models_embedding(causal):
+  for method in (prompts.PromptTuning(prompts.Prompt(3)), Prefix()):
+    assert method.rate(causal) == rates.in_scale(0.3, causal.embeddings()) < 0.3
+  assert Prefix(hidden=4).rate(causal) == 0.3
 
 
 @pytest.mark.parametrize('given,words', [(0.5, 'more than ten times 0.04'), (0.003, 'less than a tenth of 0.04'),
