@@ -19,6 +19,7 @@ import contest
 import jax
 import jax.numpy as jnp
 
+from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.models.loading import load_model, module_of
 from prompt_tuning.models.t5 import T5, T5Config
 from prompt_tuning.prompts import Prompt, PromptTuning
@@ -73,7 +74,7 @@ def compile_step(module: Any) -> None:
   batch = layouts.assemble([[layout.example(range(3, 19), range(3, 10))] for _ in range(2)], {
     'encoder': 21, 'decoder': 7} if isinstance(module, T5) else {'decoder': 28})
   params = jax.eval_shape(module.init, jax.random.key(0), batch)['params']
-  trained = {module.prompted: {'prompt': {'prompt': {'prompt': jnp.zeros((5, module.facts().width))}}}}
+  trained = method.initialise(jax.random.key(1), LanguageModel(module, params))
   state = TrainState(jnp.int32(0), trained, optimizer.init(trained))
   jax.jit(make_step(module, method, optimizer), donate_argnums=1).lower(params, state, batch).compile()
 

@@ -79,8 +79,10 @@ class Prefix(Method):
 
   def rate(self, model: Any) -> float:
     """Returns a rate that suits keys and values of tokens, if some are kept; else one in the scale of the embedding."""
-    if self.frozen or self.hidden:
-      return _OF_TOKENS if self.frozen else super().rate(model)
+    if self.frozen:
+      return _OF_TOKENS
+    if self.hidden:
+      return self.learning_rate
     return in_scale(self.learning_rate, model.embeddings())
 
   def layout(self) -> Layout:
