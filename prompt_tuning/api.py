@@ -14,6 +14,7 @@ from prompt_tuning.checks import require_type, typed
 from prompt_tuning.data import tasks
 from prompt_tuning.data.pipeline import eval_batches
 from prompt_tuning.decoding.samplers import Greedy, Sampler
+from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.ensembles import evaluate_trained
 from prompt_tuning.evaluation.predictions import conditioned, label_answers
 from prompt_tuning.evaluation.sources import Source, rank
@@ -215,7 +216,8 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
   found: dict[str, float] = {}
   parts = [each for each, _ in task.parts(split)]
   for each, name in zip(parts, tasks.unique_names(parts), strict=True):
-    with progress.display(quiet=quiet) as display, progress.examples_on(display, f'Evaluating on {name}'):
+    with progress.display(quiet=quiet or not multihost.is_main()) as display, progress.examples_on(
+        display, f'Evaluating on {name}'):
       result = evaluate_trained(model, trained, each, sampler=sampler, split=split, batch_size=batch_size,
                                 num_examples=num_examples)
     prefix = f'{name}/' if isinstance(task, tasks.Mixture) else ''
