@@ -79,8 +79,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
           (folder / line['value']['path']).write_bytes(base64.b64decode(line['value']['content']))
       return self._reply({'commitUrl': f'{self.server.address}/{name}/commit/{commit}', 'commitOid': commit})
     if what == 'tree':
-      return self._reply([{'type': 'file', 'path': each, 'size': file.stat().st_size,
-                           'oid': hashlib.sha1(file.read_bytes()).hexdigest()} for each, file in files.items()])
+      within = folder / rest.strip('/')
+      if not within.is_dir():
+        return self._fail(404, 'EntryNotFound')
+      listed = within.rglob('*') if 'recursive=true' in self.path.lower() else within.iterdir()
+      return self._reply([{'type': 'file' if each.is_file() else 'directory', 'path': str(each.relative_to(folder)),
+                           'size': each.stat().st_size, 'oid': hashlib.sha1(str(each).encode()).hexdigest()}
+                          for each in sorted(listed)])
     if what == 'resolve':
       if rest not in files:
         return self._fail(404, 'EntryNotFound')

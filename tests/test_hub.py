@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import hub_stand_in
 import huggingface_hub.constants
@@ -57,6 +60,7 @@ def test_of_a_model_only_configuration_tokenizer_and_safetensors_are_fetched(rem
   own = pt.load_model('t5_integers')
   assert (model.weights_digest, model.vocabulary) == (own.weights_digest, own.vocabulary)
   assert hub.id_of(model.path) == 'acme/tiny'
+  assert repr(model).startswith("LanguageModel('acme/tiny', family t5, ")
 
 
 def test_a_run_records_the_name_of_its_model_not_the_folder_of_the_cache(remote):
@@ -223,9 +227,9 @@ def test_a_card_is_yaml_with_the_license_left_to_fill():
   best = {'step': 7, 'metrics': {'reviews.jsonl/loss': 0.25, 'reviews.jsonl/f1:a|b': 50.0}}
   trained = dataclasses.replace(prompt(), about={
     **ABOUT, 'task': 'hf://datasets/acme/reviews', 'best': best, 'method': 'PromptTuning', 'batch_size': 4,
-    'optimizer': 'Adafactor', 'rates': [0.3, 0.1], 'seed': 2, 'weights': 'abc'}).as_trained()
-  text = cards.card(trained.tensors, trained.about, title='words', source='runs/words',
-                    before={'reviews.jsonl/loss': 1.5})
+    'optimizer': 'Adafactor', 'rates': [0.3, 0.1], 'seed': 2, 'weights': 'abc',
+    'before': {'reviews.jsonl/loss': 1.5}}).as_trained()
+  text = cards.card(trained.tensors, trained.about, title='words', source='runs/words')
   front = yaml.safe_load(text.split('---')[1])
   assert front == {'base_model': 'acme/tiny', 'library_name': 'prompt-tuning', 'pipeline_tag': 'text2text-generation',
                    'tags': ['prompt-tuning', 'jax'], 'datasets': ['acme/reviews'], 'metrics': ['loss', 'f1:a|b']}
@@ -249,3 +253,19 @@ def test_a_file_of_a_data_set_is_fetched_alone(remote):
     pt.FileTask('hf://datasets/acme/reviews/data/dev.jsonl')
   with pytest.raises(FileNotFoundError, match=r'acme/none: this account can read no dataset http.*/datasets/acme/none'):
     pt.FileTask('hf://datasets/acme/none/a.csv')
+
+
+@pytest.mark.slow
+def test_the_splits_of_a_data_set_are_read_by_its_library(remote, tmp_path):
+  folder = remote.folder / 'datasets/acme/reviews/data'
+  folder.mkdir(parents=True)
+  (folder / 'train.jsonl').write_text('{"inputs": "1 2", "targets": "2"}\n' * 3)
+  (folder / 'test.jsonl').write_text('{"inputs": "3", "targets": "3"}\n' * 2)
+  asked = 'data hf://datasets/acme/reviews --validation hf://datasets/acme/reviews:test --model t5_integers'
+  program = 'import sys; from prompt_tuning.programs import command; sys.exit(command.main())'
+  done = subprocess.run([sys.executable, '-c', program, *asked.split()], capture_output=True, text=True, check=False,
+                        env={**os.environ, 'HF_ENDPOINT': remote.address, 'HF_HOME': str(tmp_path / 'home'),
+                             'HF_HUB_OFFLINE': '0'})
+  assert done.returncode == 0, done.stderr
+  assert 'hf://datasets/acme/reviews: train 3, validation 2' in done.stdout
+  assert 'also has test, which is read only where it is named' in done.stderr and 'Generating' not in done.stderr

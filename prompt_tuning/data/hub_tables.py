@@ -16,7 +16,7 @@ from typing import Any
 from absl import logging
 
 from prompt_tuning.data.tasks import FILE_ENDINGS, HUB
-from prompt_tuning.files import hub
+from prompt_tuning.files import hub, terminal
 
 _ADDRESS = re.compile(re.escape(HUB) + r'([^/@:]+/[^/@:]+)(?:@([^:/]+))?(?:/([^:]+))?(?::([^/]+))?')
 _EXAMPLE = f'{HUB}OWNER/NAME, {HUB}OWNER/NAME/CONFIG:SPLIT or {HUB}OWNER/NAME/FILE.parquet'
@@ -56,6 +56,8 @@ def read(address: str) -> list[dict[str, Any]]:
   except ImportError as error:
     raise ImportError(f"{address} is read with datasets, which is not installed: `pip install '.[hub]'`.") from error
   name, revision, config, split = _parsed(address)
+  if not terminal.is_terminal():
+    datasets.disable_progress_bars()  # a file or a pipe has no use for them
   try:
     found = datasets.load_dataset(name, config, split=split or 'train', revision=revision)
     rows = found.to_list()
@@ -67,8 +69,8 @@ def read(address: str) -> list[dict[str, Any]]:
   others = [each for each in found.info.splits or () if each != str(found.split)]
   if split is None and others:
     start = address if ':' not in address.removeprefix(HUB) else address.rpartition(':')[0]
-    logging.warning('%s: the split train is read. The data set also has %s: give validation=%s:%s or test= to use '
-                    'them.', address, ', '.join(others), start, others[0])
+    logging.warning('%s: the split train is read. The data set also has %s, which is read only where it is named, as '
+                    'in validation=%s:%s.', address, ', '.join(others), start, others[0])
   return rows
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from absl import logging
 
 from prompt_tuning.data.added_tokens import AddedToken
+from prompt_tuning.files import hub
 
 
 class Vocabulary(Protocol):
@@ -90,7 +91,7 @@ class FileVocabulary:
     return hash(self.digest)
 
   def __repr__(self) -> str:
-    return f'{type(self).__name__}({self.path!r})'
+    return f'{type(self).__name__}({(hub.id_of(self.path) or self.path)!r})'
 
 
 def started(ids: Sequence[int], vocabulary: Any) -> list[int]:

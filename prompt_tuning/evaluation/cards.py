@@ -1,7 +1,7 @@
 """Model cards: the `README.md` of a run, of an export and of a repository, made of the metadata of trained tensors.
 
-A card is a function of the tensors' file, of the frozen model's metrics and of the installed versions: a resumed run
-has the card of an uninterrupted one.
+A card is a function of the tensors' file and of the installed versions: a resumed run has the card of an uninterrupted
+one.
 """
 
 import importlib.metadata
@@ -28,8 +28,7 @@ _INPUT = 'the text of an input'
 
 
 def card(tensors: Mapping[str, Any], about: Mapping[str, Any], *, title: str, source: str, base: str | None = None,
-         library: str = 'prompt-tuning', adapter: str | None = None, before: Mapping[str, float] | None = None,
-         earlier: str = '') -> str:
+         library: str = 'prompt-tuning', adapter: str | None = None, earlier: str = '') -> str:
   """Returns the text of a card.
 
   Args:
@@ -40,13 +39,12 @@ def card(tensors: Mapping[str, Any], about: Mapping[str, Any], *, title: str, so
     base: the base model's name; None takes the one in the metadata.
     library: what loads it: 'prompt-tuning', 'peft', or, for a whole model, 'transformers' or 't5x'.
     adapter: a folder or repository with the same for PEFT, if there is one.
-    before: the metrics of the frozen model alone, by the names of the tuned ones.
     earlier: the card that this one replaces, whose license is kept.
   """
   base = base or about.get('base_model') or about.get('model')
   base = base if isinstance(base, str) and base else 'MODEL'
   sections = [*_front(tensors, about, base, library, earlier), MARK, '', f'# {_plain(title)}', '',
-              *_facts(tensors, about, base), '', *_scores(about, before or {}),
+              *_facts(tensors, about, base), '', *_scores(about),
               *_use(tensors, about, source, base, library, source if library == 'peft' else adapter)]
   return '\n'.join(sections).rstrip() + '\n'
 
@@ -124,9 +122,9 @@ def _facts(tensors: Mapping[str, Any], about: Mapping[str, Any], base: str) -> I
   yield from (f'| {name} | {_cell(value)} |' for name, value in rows.items() if value)
 
 
-def _scores(about: Mapping[str, Any], before: Mapping[str, float]) -> Iterator[str]:
+def _scores(about: Mapping[str, Any]) -> Iterator[str]:
   """Yields a table of the metrics, those of the frozen model beside them."""
-  tuned = _tuned(about)
+  tuned, before = _tuned(about), _numbers(about.get('before'))
   if not tuned:
     return
   yield '## Scores'
@@ -197,8 +195,11 @@ def _python(*lines: str) -> Iterator[str]:
 
 
 def _tuned(about: Mapping[str, Any]) -> dict[str, float]:
-  metrics = (about.get('best') or {}).get('metrics') or {}
-  return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+  return _numbers((about.get('best') or {}).get('metrics'))
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+  return {name: value for name, value in (metrics or {}).items() if isinstance(value, int | float)}
 
 
 def _is_encoder_decoder(tensors: Mapping[str, Any], about: Mapping[str, Any]) -> bool:

@@ -2,13 +2,15 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prompt_tuning.data.preprocessing import FEATURES, Preprocessor, row_lengths
 from prompt_tuning.data.tasks import Example, Task
+from prompt_tuning.data.token_texts import TokenTexts
 from prompt_tuning.evaluation import predictions
 from prompt_tuning.names import printable
 from prompt_tuning.rows.layouts import Layout, assemble
@@ -64,6 +66,7 @@ def rows(examples: Sequence[Example], vocabulary: Any, layout: Layout, lengths: 
     lengths: most tokens of 'inputs' and 'targets'.
   """
   lay_out = Preprocessor(vocabulary, layout, lengths)
+  shown = functools.partial(_shown, vocabulary, TokenTexts(vocabulary))
   laid_out, cut = [], []
   for example in examples:
     before = dict(lay_out.truncated)
@@ -76,14 +79,14 @@ def rows(examples: Sequence[Example], vocabulary: Any, layout: Layout, lengths: 
     for stack, arrays in batch.items():
       if isinstance(arrays, Mapping):
         row = {name: np.asarray(array[i]) for name, array in arrays.items()}
-        yield f'  {stack:8} {_row(row, vocabulary, layout, stack)}'
+        yield f'  {stack:8} {_row(row, shown, layout, stack)}'
 
 
-def _row(row: Mapping[str, np.ndarray], vocabulary: Any, layout: Layout, stack: str) -> str:
-  """Returns one row as text."""
+def _row(row: Mapping[str, np.ndarray], shown: Callable[[Any], str], layout: Layout, stack: str) -> str:
+  """Returns one row as text, given what shows a token."""
   if 'targets' in row and len(layout.stacks) > 1:  # what is learnt comes from the targets; tokens are these, shifted
     used, padding = int((row['segments'] > 0).sum()), int((row['segments'] == 0).sum())
-    items = [(_piece(vocabulary, token), weight > 0)
+    items = [(shown(token), weight > 0)
              for token, weight in zip(row['targets'][:used], row['loss_weights'][:used], strict=True)]
     return _joined(items) + f' [padding {padding}]' * bool(padding)
   items: list[tuple[str, bool]] = []
@@ -94,13 +97,13 @@ def _row(row: Mapping[str, np.ndarray], vocabulary: Any, layout: Layout, stack: 
   learnt = row['loss_weights'] > 0 if 'loss_weights' in row else np.zeros(len(kinds), bool)
   for at, kind in enumerate(kinds):
     if kind == 'token':
-      text = f'[vector of {row["features"].shape[-1]}]' if 'features' in row else _piece(vocabulary, row['tokens'][at])
+      text = f'[vector of {row["features"].shape[-1]}]' if 'features' in row else shown(row['tokens'][at])
       items.append((text, at > 0 and bool(learnt[at - 1])))
     elif at == 0 or kinds[at - 1] != kind:
       run = next((end for end in range(at, len(kinds)) if kinds[end] != kind), len(kinds)) - at
       items.append((f'[{kind} {run}]', False))
     if learnt[at] and (at + 1 == len(kinds) or kinds[at + 1] == 'padding'):  # predicted, and not read again
-      items.append((_piece(vocabulary, row['targets'][at]), True))
+      items.append((shown(row['targets'][at]), True))
   return _joined(items)
 
 
@@ -118,8 +121,14 @@ def _joined(items: Sequence[tuple[str, bool]]) -> str:
   return text
 
 
-def _piece(vocabulary: Any, token: Any) -> str:
-  return printable(str(vocabulary.piece(int(token))))
+def _shown(vocabulary: Any, texts: TokenTexts, token: Any) -> str:
+  """Returns a token as text, with ▁ for a space, and the bytes of a part of a character, such as <0xE2>."""
+  piece, found = vocabulary.piece(int(token)), texts.bytes_of(int(token))
+  try:
+    text = found.decode()
+  except UnicodeDecodeError:
+    return ''.join(f'<0x{byte:02X}>' for byte in found)
+  return printable(piece if piece == text.strip() else text.replace(' ', '▁'))
 
 
 def token_counts(examples: Sequence[Example], vocabulary: Any, layout: Layout) -> dict[str, list[int]]:

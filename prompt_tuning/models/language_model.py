@@ -21,6 +21,7 @@ from prompt_tuning.data.messages import are_messages
 from prompt_tuning.data.vocabularies import until_end
 from prompt_tuning.decoding.samplers import BeamSearch, Greedy, Sampler, require_sampler
 from prompt_tuning.devices import sharding
+from prompt_tuning.files import hub
 from prompt_tuning.models.abilities import require_reading, require_writing
 from prompt_tuning.models.apart import apart
 from prompt_tuning.models.compiled import apply_model, read_batch, score_batch
@@ -58,7 +59,8 @@ class LanguageModel:
 
   def __repr__(self) -> str:
     types = ' and '.join(sorted({str(array.dtype) for array in jax.tree.leaves(self.params)}))
-    return (f'LanguageModel({self.path!r}, family {self.module.config.family}, step {self.step}, '
+    name = hub.id_of(self.path) or self.path
+    return (f'LanguageModel({name!r}, family {self.module.config.family}, step {self.step}, '
             f'{trees.count(self.params):,} parameters of {types}, vocabulary {self.vocabulary!r})')
 
   @property

@@ -6,8 +6,8 @@
 
 FILE is what --data of train takes. All flags of train can be used: those that shape examples (templates, labels,
 columns, lengths, the method's length and placement) show what training would see. Of the model, only the configuration
-and the tokenizer are read. In a row, [prompt 20] are 20 positions of the prompt, [padding 3] is padding, and tokens in
-«» are those that the loss counts.
+and the tokenizer are read. In a row, [prompt 20] are 20 positions of the prompt, [padding 3] is padding, ▁ is a space,
+and tokens in «» are those that the loss counts.
 """
 
 import argparse

@@ -128,23 +128,21 @@ def _remove_old(folder: str, keep: int | None) -> None:
 
 def save_last(folder: str, step: int, exported: Flat, about: Mapping[str, Any]) -> None:
   """Saves the trained tensors of a step for use without training, and the card."""
-  write_state(storage.join(folder, LAST), jax.device_get(dict(exported)), {**about, 'step': step})
-  _write_card(folder, exported, {**about, 'step': step})
+  about = {**_with_before(folder, about), 'step': step}
+  write_state(storage.join(folder, LAST), jax.device_get(dict(exported)), about)
+  name = folder.rstrip('/').rpartition('/')[2]
+  cards.write(folder, lambda earlier: cards.card(exported, about, title=name, source=name, earlier=earlier))
 
 
-def _write_card(folder: str, exported: Flat, about: Mapping[str, Any]) -> None:
-  """Writes the card of a run, unless its users have made it theirs."""
-  def make(earlier: str) -> str:
-    before = storage.join(folder, BEFORE)
-    alone = json.loads(storage.read_bytes(before)) if storage.exists(before) else {}
-    name = folder.rstrip('/').rpartition('/')[2]
-    return cards.card(exported, about, title=name, source=name, before=alone, earlier=earlier)
-
-  cards.write(folder, make)
+def _with_before(folder: str, about: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the metadata with the metrics of the frozen model alone, if the run has measured them."""
+  path = storage.join(folder, BEFORE)
+  return {**about, 'before': json.loads(storage.read_bytes(path))} if storage.exists(path) else dict(about)
 
 
 def save_best(folder: str, trained: Flat, about: Mapping[str, Any], prompts: Mapping[str, Flat] | None = None) -> None:
   """Saves the best trained tensors so far, and the prompts of single tasks among them."""
+  about = _with_before(folder, about)
   _save_prompts(folder, prompts or {}, about)
   write_state(storage.join(folder, BEST), jax.device_get(dict(trained)), about)
 

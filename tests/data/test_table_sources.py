@@ -65,7 +65,8 @@ def library(monkeypatch):
     info = types.SimpleNamespace(splits={'train': 2, 'test': 1})
     return types.SimpleNamespace(to_list=lambda: ROWS, info=info, split=options['split'])
 
-  monkeypatch.setitem(sys.modules, 'datasets', types.SimpleNamespace(load_dataset=load_dataset))
+  monkeypatch.setitem(sys.modules, 'datasets', types.SimpleNamespace(
+    load_dataset=load_dataset, disable_progress_bars=lambda: None))
   hub_tables.read.cache_clear()
   yield loaded
   hub_tables.read.cache_clear()
@@ -84,8 +85,8 @@ def test_a_data_set_of_the_hub_is_a_table(library, address, given, split, revisi
 
 def test_splits_that_are_not_read_are_said(library, caplog):
   hub_tables.read('hf://datasets/acme/reviews/small')
-  assert ('hf://datasets/acme/reviews/small: the split train is read. The data set also has test: give '
-          'validation=hf://datasets/acme/reviews/small:test') in caplog.text
+  assert ('hf://datasets/acme/reviews/small: the split train is read. The data set also has test, which is '
+          'read only where it is named, as in validation=hf://datasets/acme/reviews/small:test') in caplog.text
   caplog.clear()
   hub_tables.read('hf://datasets/acme/reviews/small:train')
   assert caplog.text == ''
