@@ -1,6 +1,6 @@
 """What metrics compare: pairs of a target and a prediction, their normal forms, and labels."""
 
-import importlib
+import importlib.util
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -10,11 +10,15 @@ import numpy as np
 
 def library(module: str, metric: str) -> ModuleType:
   """Returns a module that a metric needs; the ImportError says how to install it."""
-  try:
-    return importlib.import_module(module)
-  except ImportError as error:
-    raise ImportError(f'The metric {metric} needs {module.split(".")[0]}, which is not installed: '
-                      "`pip install '.[metrics]'`.") from error
+  require_library(module, metric)
+  return importlib.import_module(module)
+
+
+def require_library(module: str, metric: str) -> None:
+  """Raises an ImportError that says how to install it if the package of a module is absent; imports nothing."""
+  package = module.split('.')[0]
+  if importlib.util.find_spec(package) is None:
+    raise ImportError(f"The metric {metric} needs {package}, which is not installed: `pip install '.[metrics]'`.")
 
 
 def pairs(targets: Sequence[Any], predictions: Sequence[Any]) -> list[tuple[Any, Any]]:

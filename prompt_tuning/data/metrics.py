@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from prompt_tuning.data.class_metrics import AVERAGES, MEASURES, BinaryF1, classes, ece
-from prompt_tuning.data.metric_values import exact, library, mean, normal, pairs
+from prompt_tuning.data.metric_values import exact, library, mean, normal, pairs, require_library
 from prompt_tuning.names import nearest
 
 Metric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
@@ -79,6 +79,9 @@ def rouge(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float
 
 METRICS: dict[str, Metric] = {m.__name__: m for m in (
   accuracy, sequence_match, token_accuracy, *AVERAGES.values(), classes, ece, bleu, sentence_bleu, rouge)}
+# The packages that metrics need, which are looked for before anything is evaluated.
+_PACKAGES = {**dict.fromkeys((*AVERAGES, *MEASURES, 'classes'), 'sklearn'),
+             **dict.fromkeys(('bleu', 'sentence_bleu'), 'sacrebleu'), 'rouge': 'rouge_score'}
 
 
 def get(name: str) -> Metric:
@@ -89,9 +92,11 @@ def get(name: str) -> Metric:
 
   Raises:
     ValueError: the metric does not exist; the message names the nearest.
-    ImportError: the module cannot be imported.
+    ImportError: the module cannot be imported, or a package that the metric needs is not installed.
   """
   measure, colon, rest = name.partition(':')
+  if measure in _PACKAGES:
+    require_library(_PACKAGES[measure], name)
   if measure in MEASURES and normal(rest):
     return BinaryF1(rest, measure)
   if colon and measure not in MEASURES:
@@ -107,7 +112,7 @@ def functions(metrics: Metric | str | Sequence[Metric | str]) -> tuple[Metric, .
 
   Raises:
     ValueError: one is neither, does not exist, or is given twice.
-    ImportError: a module cannot be imported.
+    ImportError: a module cannot be imported, or a package that a metric needs is not installed.
   """
   given = list(metrics) if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
   twice = next((metric for metric in given if given.count(metric) > 1), None)

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,14 @@ def test_unequal_numbers_of_targets_and_predictions_are_refused(name):
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch):
-  monkeypatch.setitem(__import__('sys').modules, 'sacrebleu', None)
+  monkeypatch.setitem(sys.modules, 'sacrebleu', None)
   with pytest.raises(ImportError, match=r"metric bleu needs sacrebleu.*pip install '\.\[metrics\]'"):
     metrics.bleu(['a'], ['a'])
+
+
+@pytest.mark.parametrize('name, package', [
+  ('bleu', 'sacrebleu'), ('rouge', 'rouge_score'), ('classes', 'sklearn'), ('f1:good', 'sklearn')])
+def test_a_missing_library_is_found_before_anything_is_evaluated(name, package, monkeypatch):
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(ImportError, match=f'metric {name} needs {package}'):
+    metrics.functions([name])
