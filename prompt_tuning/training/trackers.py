@@ -207,6 +207,7 @@ class Guarded:
     known = json.loads(storage.read_bytes(path)) if storage.exists(path) else {}
     known = known if isinstance(known, dict) and known.get('tracker') == self._name else {}
     name = self._folder.rstrip('/').rpartition('/')[2]
+    self._say(f'Starting the tracker {self._name} …')
     found = self._tracker.start(TrackedRun(self._folder, name, self._settings, known.get('id')))
     if found is not None and found != known.get('id'):
       storage.write_bytes(path, json.dumps({'tracker': self._name, 'id': found}).encode())

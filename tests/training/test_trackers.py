@@ -87,9 +87,11 @@ def stand_in(monkeypatch, name, **functions):
 
 
 def follow(tracker, folder):
-  guarded = trackers.Guarded(tracker, str(folder), {'seed': 1}, pytest.fail)
+  said = []
+  guarded = trackers.Guarded(tracker, str(folder), {'seed': 1}, said.append)
   guarded.log(3, {'inference_eval/a/f1:good film': 50.0})
   guarded.end()
+  assert said == [f'Starting the tracker {type(tracker).__name__} …']
 
 
 def test_weights_and_biases_is_resumed_by_its_id(tmp_path, monkeypatch):
