@@ -146,18 +146,20 @@ _confidence.needs_confidence = True
 
 def _examine(task: Task, name: str, described: EvalRun, model: Any, trained: Trained) -> Examined:
   lengths = objects.lengths_given(described)
-  result = evaluate_trained(
-    model, trained, with_metrics(task, (*task.metrics, _confidence)), sampler=objects.sampler(described),
-    split=described.split, lengths=lengths, batch_size=described.batch_size,
-    num_examples=described.examples, seed=described.seed or 0)
+  with training.phase(f'Evaluating {name}', compiles=True):
+    result = evaluate_trained(
+      model, trained, with_metrics(task, (*task.metrics, _confidence)), sampler=objects.sampler(described),
+      split=described.split, lengths=lengths, batch_size=described.batch_size,
+      num_examples=described.examples, seed=described.seed or 0)
   lines = [Line(_text(line['input']), _text(line['target']), _text(line['prediction']), line.get('confidence'),
                 _is_right(line['target'], line['prediction'])) for line in result.lines]
   classes = _or_why(lambda: _classes(result.lines))
   known = isinstance(classes, ClassReport)
   calibration = ece(*([line[name] for line in result.lines] for name in ('target', 'prediction')),
                     [line['confidence'] for line in result.lines])['ece'] if known else None
-  return Examined(name, described.split, result.metrics, lines, classes, calibration,
-                  _or_why(lambda: _attention(task, described, model, trained, lengths)))
+  with training.phase('Reading the attention to the prompt'):
+    attention = _or_why(lambda: _attention(task, described, model, trained, lengths))
+  return Examined(name, described.split, result.metrics, lines, classes, calibration, attention)
 
 
 def _text(value: Any) -> str:
