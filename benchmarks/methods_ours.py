@@ -1,4 +1,7 @@
-"""One measurement of methods.py with this package: trains by flags, then takes the likelier label of each row."""
+"""One measurement of methods.py with this package: trains by flags, then predicts.
+
+Of reviews the likelier label is taken; of lists of integers, a prompt for each task, the text that is generated.
+"""
 
 import contextlib
 import json
@@ -21,9 +24,12 @@ from prompt_tuning.programs import command
 
 def main() -> None:
   options = methods_rows.options(__doc__)
+  job, model, rows = options.job, options.model, options.rows
   with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-    found = measure(options.job, options.model, methods_rows.split(options.rows, options.job['protocol'], folder),
-                    os.path.join(folder, 'run'))
+    if 'tasks' in job['protocol']:
+      found = measure_tasks(job, model, methods_rows.integers_of(rows, job['protocol']), folder)
+    else:
+      found = measure(job, model, methods_rows.split(rows, job['protocol'], folder), os.path.join(folder, 'run'))
   print(json.dumps(found))
 
 
@@ -37,16 +43,9 @@ def measure(job: dict[str, Any], model: str, rows: dict[str, str], output: str) 
     template, inputs = _shots(rows['train'], shots, job['seed']) + template, None
   else:
     arguments = [each.replace('TOKENS', str(_tokens(model, arguments))) for each in arguments]
-    status = command.main([
-      'train', '--model', model, '--data', rows['train'], '--output', output, '--validation=0', '--compare=false',
-      '--evaluation_examples=0', '--loss_steps=0', f'--template={template}', '--target_template= {label}',
-      f'--steps={protocol["steps"]}', f'--batch_size={protocol["batch_size"]}', f'--max_input_length={inputs}',
-      f'--seed={job["seed"]}', *arguments])
-    if status != 0:
-      raise SystemExit(status)
+    trained, size = _train(job, model, rows['train'], output, [
+      f'--template={template}', '--target_template= {label}', f'--max_input_length={inputs}', *arguments])
     prompt = output
-    trained = int(re.search(r'^Trained: (\d+)$', pathlib.Path(output, 'model-info.txt').read_text(), re.MULTILINE)[1])
-    size = os.path.getsize(os.path.join(output, 'last.safetensors'))
   seconds, memory = time.process_time() - began, contest.peak_memory()
   found = {}
   for split in ('validation', 'test'):
@@ -56,6 +55,35 @@ def measure(job: dict[str, Any], model: str, rows: dict[str, str], output: str) 
       batch_size=protocol['batch_size']).run().items()
     found[split] = metrics['accuracy']
   return {**found, 'trained': trained, 'bytes': size, 'seconds': seconds, 'memory': memory}
+
+
+def measure_tasks(job: dict[str, Any], model: str, tasks: dict[str, dict[str, str]], output: str) -> dict[str, Any]:
+  """Returns the same for tasks of texts: means over the tasks, the largest peak, and each task's accuracy."""
+  arguments, found = shlex.split(job['settings']), {}
+  trains = not arguments[0].startswith('--shots=')
+  for task, rows in tasks.items():
+    run, began = os.path.join(output, task), time.process_time()
+    trained, size = _train(job, model, rows['train'], run, arguments) if trains else (0, 0)
+    found[task] = {'trained': trained, 'bytes': size, 'seconds': time.process_time() - began}
+    for split in ('validation', 'test'):
+      ((_, metrics),) = pt.EvalRun(
+        model=model, prompt=run if trains else None, data=rows[split], split='all').run().items()
+      found[task][split] = metrics['accuracy']
+  return {**methods_rows.means(found), 'memory': contest.peak_memory()}
+
+
+def _train(job: dict[str, Any], model: str, data: str, output: str, arguments: list[str]) -> tuple[int, int]:
+  """Trains by flags; returns the number of trained parameters, and the bytes of their file."""
+  protocol = job['protocol']
+  status = command.main([
+    'train', '--model', model, '--data', data, '--output', output, '--validation=0', '--compare=false',
+    '--evaluation_examples=0', '--loss_steps=0', f'--steps={protocol["steps"]}',
+    f'--batch_size={protocol["batch_size"]}', f'--seed={job["seed"]}', *arguments])
+  if status != 0:
+    raise SystemExit(status)
+  info = pathlib.Path(output, 'model-info.txt').read_text()
+  return (int(re.search(r'^Trained: (\d+)$', info, re.MULTILINE)[1]),
+          os.path.getsize(os.path.join(output, 'last.safetensors')))
 
 
 def _shots(path: str, count: int, seed: int) -> str:

@@ -1,10 +1,14 @@
-"""The rows of methods.py: which of them are for training, validation and test. No imports but the standard library."""
+"""The rows of methods.py: which of them are for training, validation and test. What PEFT's side imports needs only the
+standard library.
+"""
 
 import argparse
 import json
 import os
 import pathlib
+import statistics
 from collections.abc import Mapping
+from typing import Any
 
 LABELS = ('negative', 'positive')
 TEMPLATE = 'Review: {text}\nSentiment:'  # then ' positive' or ' negative'
@@ -17,6 +21,34 @@ def options(description: str | None) -> argparse.Namespace:
   flags.add_argument('--rows', required=True)
   flags.add_argument('job', type=json.loads)
   return flags.parse_args()
+
+
+def write_integers(protocol: Mapping[str, Any], output: str) -> None:
+  """Writes `TASK/{train,validation,test}.jsonl` with inputs and targets: as many rows to train on as steps take.
+
+  Args:
+    protocol: the names of the `tasks`, `steps`, `batch_size`, and how many rows, `validation` and `test`.
+    output: the folder to write to.
+  """
+  from prompt_tuning.data import integers
+
+  for name in protocol['tasks']:
+    task = integers.task(name)
+    train, unseen = task.split('train').draw(0), task.split('validation')
+    counts = {'train': range(protocol['steps'] * protocol['batch_size']), 'validation': range(protocol['validation']),
+              'test': range(protocol['validation'], protocol['validation'] + protocol['test'])}
+    folder = pathlib.Path(output, name)
+    folder.mkdir()
+    for part, places in counts.items():
+      examples = [(train if part == 'train' else unseen)[i] for i in places]
+      (folder / f'{part}.jsonl').write_text(''.join(
+        json.dumps({name: each[name] for name in ('inputs', 'targets')}) + '\n' for each in examples))
+
+
+def integers_of(folder: str, protocol: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+  """Returns task -> the paths of its rows."""
+  return {name: {part: os.path.join(folder, name, f'{part}.jsonl') for part in ('train', 'validation', 'test')}
+          for name in protocol['tasks']}
 
 
 def split(folder: str, protocol: Mapping[str, int], output: str) -> dict[str, str]:
@@ -40,3 +72,10 @@ def split(folder: str, protocol: Mapping[str, int], output: str) -> dict[str, st
   for name, lines in parts.items():
     pathlib.Path(paths[name]).write_text('\n'.join(lines) + '\n')
   return paths
+
+
+def means(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+  """Returns the means over tasks of what was measured of each, and each task's accuracy on its test rows."""
+  names = next(iter(tasks.values()))
+  found = {name: statistics.mean(each[name] for each in tasks.values()) for name in names}
+  return {**found, 'tasks': {task: each['test'] for task, each in tasks.items()}}

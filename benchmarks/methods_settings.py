@@ -1,4 +1,8 @@
-"""The methods that methods.py compares, and the settings that are tried of each: flags, as a user types them."""
+"""The methods that methods.py compares, and the settings that are tried of each: flags, as a user types them.
+
+`METHODS` are those on reviews, with a decoder-only model; `INTEGERS` those on lists of integers, with the T5 that comes
+with the package.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,4 +37,23 @@ METHODS: Mapping[str, tuple[str, Sequence[str]]] = {
   'PEFT prompt tuning from text': (PEFT, _rates(f'--kind=prompt --text="{TEXT}"', 0.1, 0.03, 0.01)),
   'PEFT prefix tuning': (PEFT, _rates('--kind=prefix', 0.1, 0.03, 0.01, 0.003)),
   'PEFT LoRA': (PEFT, _rates('--kind=lora', 0.003, 0.001, 0.0003)),
+}
+
+INTEGERS: Mapping[str, tuple[str, Sequence[str]]] = {
+  'zero-shot': (OURS, ['--shots=0']),
+  'prompt': (OURS, ['--method=prompt', *_rates('--method=prompt', 1.0, 0.1)]),
+  'prefix': (OURS, ['--method=prefix', *_rates('--method=prefix --init=normal --init.stddev=0.02', 1.0, 0.1)]),
+  'prefix from a standard normal': (OURS, _rates('--method=prefix --init=normal --init.stddev=1.0', 1.0, 0.3, 0.1)),
+  'prefix from zeros': (OURS, _rates('--method=prefix --init=zeros', 1.0, 0.3, 0.1)),
+  'residual': (OURS, ['--method=residual', *_rates('--method=residual', 1.0, 0.1)]),
+  'decomposed': (OURS, _rates('--method=factored --rank=10 --init=normal', 1.0, 0.3, 0.1)),
+  'superposed': (OURS, _rates('--method=factored --rank=28', 1.0, 0.3, 0.1)),
+  'scales': (OURS, _rates('--method=scales', 1.0, 0.3, 0.1)),
+  'low rank': (OURS, _rates("--method=low_rank --rank=8 --patterns='.*/(query|value)/kernel'", 0.1, 0.03, 0.01)),
+  'prompt and low rank': (OURS, [f"--method=together --rank=8 --patterns='.*/(query|value)/kernel'{more}"
+                                 for more in ('', ' --low_rank_rate=0.1', ' --learning_rate=0.1')]),
+  'last layers': (OURS, _rates("--method=retrained --patterns='.*/layers_1/.*'", 0.03, 0.01, 0.003)),
+  'PEFT prompt tuning': (PEFT, _rates('--kind=prompt', 1.0, 0.3, 0.1, 0.03)),
+  'PEFT prefix tuning': (PEFT, _rates('--kind=prefix', 1.0, 0.3, 0.1, 0.03)),
+  'PEFT LoRA': (PEFT, _rates('--kind=lora', 0.1, 0.03, 0.01)),
 }
