@@ -9,6 +9,7 @@
 Whatever is drawn depends on the seed of its row alone, so a run that is killed and resumed ends with the same bits.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -97,7 +98,9 @@ def study(model: LanguageModel, document: Text, folder: str, how: Study, *, ques
 
   def ask() -> list[asking.Row]:
     if rows is not None:
-      return teacher.placed(model, readings, rows, batch_size=batch_size)
+      finding = phase(f'Finding the parts of the document that {len(rows)} questions are about', display)
+      with finding if len(parts) > 1 else contextlib.nullcontext():
+        return teacher.placed(model, readings, rows, batch_size=batch_size)
     with phase(f'Asking {how.count} questions', display):
       return asking.ask(model, parts, how, seed=seed, batch_size=batch_size, say=display.say)
 

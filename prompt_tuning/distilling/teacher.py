@@ -18,7 +18,7 @@ def placed(model: LanguageModel, readings: Sequence[Reading], rows: Sequence[Row
   """Returns rows with 'part', the number of the part of the document after which the question is likeliest."""
   if len(readings) == 1:
     return [{**row, 'part': 0} for row in rows]
-  scores = np.zeros((len(readings), len(rows)))
+  scores, told = np.zeros((len(readings), len(rows))), 0
   for part, reading in enumerate(readings):
     whole = [reading.asked(row['question']) for row in rows]
     begin = reading.ids[:-1]  # its last token predicts the question's first
@@ -27,6 +27,8 @@ def placed(model: LanguageModel, readings: Sequence[Reading], rows: Sequence[Row
       for own in batches(numbers, batch_size):
         texts = [whole[i][cut:] for i in own]
         scores[part, own] = model.score([ids[:1] for ids in texts], [ids[1:] for ids in texts], context=context)
+        told += len(own)
+        progress.tell(told, len(readings) * len(rows))
   return [{**row, 'part': int(part)} for row, part in zip(rows, scores.argmax(axis=0), strict=True)]
 
 
