@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -83,7 +84,9 @@ def fetch(name: str, files: tuple[str, ...], kind: str = 'model') -> str:
   if not _installed():
     raise ImportError(f'{name} is read from the Hugging Face hub with huggingface_hub, which is not installed: '
                       f'{_INSTALL}.')
-  from huggingface_hub import HfApi, constants, utils
+  with warnings.catch_warnings():  # in a notebook without widgets, its bars complain
+    warnings.filterwarnings('ignore', 'IProgress not found')
+    from huggingface_hub import HfApi, constants, utils
 
   repository, revision = _parsed(name)
   if not terminal.is_terminal() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
