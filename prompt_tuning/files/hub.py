@@ -86,7 +86,8 @@ def fetch(name: str, files: tuple[str, ...], kind: str = 'model') -> str:
                       f'{_INSTALL}.')
   with warnings.catch_warnings():  # in a notebook without widgets, its bars complain
     warnings.filterwarnings('ignore', 'IProgress not found')
-    from huggingface_hub import HfApi, constants, utils
+    import tqdm.auto  # noqa: F401
+  from huggingface_hub import HfApi, constants, utils
 
   repository, revision = _parsed(name)
   if not terminal.is_terminal() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
