@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -183,6 +184,35 @@ def test_a_pushed_prompt_is_read_by_its_name_here_and_as_an_adapter(remote):
   (remote.folder / 'models/acme/words/README.md').write_text('Mine.')
   prompt(3).push('acme/words')
   assert (remote.folder / 'models/acme/words/README.md').read_text() == 'Mine.'
+
+
+def test_a_card_that_was_changed_is_pushed_as_it_is_and_of_another_the_license_is_kept(remote, capsys):
+  for text, expected in (('Mine.', 'Mine.'), (f'---\nlicense: other\nlicense_name: mine\n---\n{cards.MARK}', None)):
+    pathlib.Path('run').mkdir(exist_ok=True)
+    pathlib.Path('run/README.md').write_text(text)
+    prompt().save('run/best.safetensors')
+    name = f'acme/words{len(text)}'
+    pt.load_prompt('run').push(name)
+    found = (remote.folder / 'models' / name / 'README.md').read_text()
+    assert found == expected if expected else 'license: other\nlicense_name: mine\n---' in found
+  assert 'run/README.md was changed: it becomes the card of acme/words5' in capsys.readouterr().err
+
+
+def test_a_prompt_of_a_model_of_the_package_names_it_and_no_other_program(remote):
+  dataclasses.replace(prompt(), about={**ABOUT, 'model': 't5_integers'}).push('acme/words')
+  assert run_file.read_beside('acme/words')['model'] == 't5_integers'
+  assert 'PeftModel' not in (remote.folder / 'models/acme/words/README.md').read_text()
+
+
+@pytest.mark.parametrize('name, error, message', [
+  ('acme/tiny', ValueError, 'acme/tiny is the repository of a model: it holds config.json'),
+  ('acme/a..b', ValueError, r"'acme/a..b' is not the name of a repository \(Cannot have"),
+  ('acme/new@v1', FileNotFoundError, 'acme/new@v1: this account can read no model')])
+def test_a_prompt_is_not_pushed_where_it_does_not_belong(remote, name, error, message):
+  with pytest.raises(error, match=message):
+    prompt().push(name)
+  assert not (remote.folder / 'models/acme/new').exists()
+  assert not (remote.folder / 'models/acme/tiny/best.safetensors').exists()
 
 
 def test_an_evaluation_takes_model_and_templates_of_a_pushed_prompt(remote, capsys):

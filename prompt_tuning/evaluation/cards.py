@@ -17,6 +17,7 @@ import numpy as np
 import prompt_tuning
 from prompt_tuning.checkpoints import peft
 from prompt_tuning.files import hub, storage, terminal
+from prompt_tuning.models.finding import is_shipped
 from prompt_tuning.names import printable
 from prompt_tuning.tuning.prompt import PATH, PROMPTS
 
@@ -61,12 +62,22 @@ def write(folder: str, make: Callable[[str], str]) -> bool:
     folder: where it is.
     make: returns the text of the card, given that of the card that it replaces.
   """
-  path = storage.join(folder, README)
-  earlier = storage.read_bytes(path).decode(errors='replace') if storage.exists(path) else ''
+  earlier = read(folder)
   if not is_own(earlier):
     return False
-  storage.write_bytes(path, make(earlier).encode())
+  storage.write_bytes(storage.join(folder, README), make(earlier).encode())
   return True
+
+
+def read(folder: str) -> str:
+  """Returns the card of a folder; '' if it has none."""
+  path = storage.join(folder, README)
+  return storage.read_bytes(path).decode(errors='replace') if storage.exists(path) else ''
+
+
+def licenses(text: str) -> list[str]:
+  """Returns the lines of a card's front matter that name its license."""
+  return re.findall(r'^license(?:_name|_link)?: *\S.*$', text.partition('\n---')[0], re.MULTILINE)
 
 
 def write_or_say(folder: str, make: Callable[[str], str]) -> None:
@@ -79,7 +90,6 @@ def write_or_say(folder: str, make: Callable[[str], str]) -> None:
 def _front(tensors: Mapping[str, Any], about: Mapping[str, Any], base: str, library: str,
            earlier: str) -> Iterator[str]:
   """Yields the front matter: YAML, whose texts are written as JSON."""
-  license_line = re.search(r'^license: *\S.*$', earlier.partition('\n---')[0], re.MULTILINE)
   yield '---'
   if repository := hub.split(base)[0]:
     yield f'base_model: {json.dumps(repository.partition("@")[0])}'
@@ -92,7 +102,7 @@ def _front(tensors: Mapping[str, Any], about: Mapping[str, Any], base: str, libr
     yield f'datasets: {json.dumps([data[1]])}'
   if metrics := list(dict.fromkeys(name.rpartition('/')[2] for name in _tuned(about))):
     yield f'metrics: {json.dumps(metrics, ensure_ascii=False)}'
-  yield license_line[0] if license_line else _LICENSE
+  yield from licenses(earlier) or [_LICENSE]
   yield '---'
 
 
@@ -162,6 +172,8 @@ def _use(tensors: Mapping[str, Any], about: Mapping[str, Any], source: str, base
   else:
     yield from _python('import prompt_tuning as pt', '', f'model = pt.load_model({base!r})',
                        f"model.predict(['{_INPUT}'], prompt=pt.load_trained({source!r}))")
+  if is_shipped(base):  # no other program reads it by this name
+    return
   if adapter is not None or peft_form(tensors, about):
     yield 'With PEFT:'
     yield ''

@@ -149,17 +149,26 @@ def value_of(metric: Any, task: Task, targets: Sequence[Any], values: Sequence[A
   if getattr(metric, 'needs_confidence', False):
     given['confidences'] = [line['confidence'] for line in lines if line.get('confidence') is not None]
   try:
-    found = metric(targets, values, **given)
+    found = metric(list(targets), list(values), **given)  # a user's function may change its arguments
   except Exception as error:
     if is_own(metric):
       raise
     raise ValueError(f'The metric {name} of the task {task.name} failed ({type(error).__name__}: {error}). It is '
                      f'called with {len(targets)} targets and as many predictions. Fix it, or leave it out.') from error
-  found = {name: found} if isinstance(found, numbers.Real | np.generic) else found
-  if not isinstance(found, Mapping):
+  found = {name: found} if _is_number(found) else found
+  by_name = isinstance(found, Mapping) and all(isinstance(key, str) for key in found)
+  if not by_name or not (found or is_own(metric)):
     raise ValueError(f'The metric {name} of the task {task.name} returns {found!r:.60}, expected a number, or numbers '
                      'by name. Return {name: value}.')
+  wrong = next((key for key, value in found.items() if not _is_number(value)), None)
+  if wrong is not None:
+    raise ValueError(f'The metric {name} of the task {task.name} returns {found[wrong]!r:.60} for {wrong!r}, expected '
+                     'a number. Return float(…).')
   return found
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, numbers.Real | np.number | np.bool_) or (isinstance(value, np.ndarray) and value.ndim == 0)
 
 
 def is_own(metric: Any) -> bool:
@@ -192,13 +201,12 @@ def _require_targets(task: Task, split: str, examples: Sequence[Mapping[str, Any
 
 
 def _add(metrics: dict[str, float], metric: Any, found: Mapping[str, Any], task: Task) -> None:
-  """Adds the values of a metric; raises ValueError if one is not a number, or another metric has its name."""
-  owner = f'The metric {getattr(metric, "__name__", metric)} of the task {task.name}'
+  """Adds the values of a metric; raises ValueError if another metric has another value of the same name."""
   for name, value in found.items():
-    if isinstance(value, str) or np.ndim(value) or value is None:
-      raise ValueError(f'{owner} returns {value!r:.60} for {name!r}, expected a number. Return float(…).')
-    if name in metrics:
-      raise ValueError(f'{owner} returns {name!r}, which another metric returns too. Give each a unique name.')
+    same = is_own(metric) and math.isclose(metrics.get(name, math.nan), float(value))  # as of f1 and classes
+    if name in metrics and not same:
+      raise ValueError(f'The metric {getattr(metric, "__name__", metric)} of the task {task.name} returns {name!r}, '
+                       'which another metric returns too. Give each a unique name.')
     metrics[name] = float(value)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from prompt_tuning.checkpoints import peft
 from prompt_tuning.checkpoints.state import write_state
 from prompt_tuning.evaluation import cards
-from prompt_tuning.files import hub
+from prompt_tuning.files import hub, terminal
+from prompt_tuning.models.finding import is_shipped
 from prompt_tuning.types import Flat
 
 _FILE = 'best.safetensors'
@@ -17,7 +18,7 @@ _TEMPLATES = ('template', 'target_template', 'cut')
 
 
 def push(tensors: Flat, about: Mapping[str, Any], name: str, *, model: str | None = None,
-         private: bool | None = None) -> str:
+         private: bool | None = None, folder: str = '') -> str:
   """Writes trained tensors to a repository, and returns its address; a README.md of its owner is left alone.
 
   Args:
@@ -26,6 +27,8 @@ def push(tensors: Flat, about: Mapping[str, Any], name: str, *, model: str | Non
     name: `owner/name` of the repository, which is made if it does not exist; `@branch` may follow.
     model: the base model's name on the hub; None takes the one in the metadata.
     private: whether a new repository is private; None means the account's default.
+    folder: where the tensors come from. A README.md there that its owner has changed becomes the card; of another, the
+      license is kept.
 
   Raises:
     ImportError: huggingface_hub is not installed.
@@ -35,16 +38,21 @@ def push(tensors: Flat, about: Mapping[str, Any], name: str, *, model: str | Non
   if isinstance(about.get('task'), str) and '://' not in about['task']:
     about = {**about, 'task': os.path.basename(about['task'])}  # its folder is of this machine
   base = model or about.get('base_model') or about.get('model')
-  with tempfile.TemporaryDirectory(prefix='prompt_tuning_') as folder:
-    write_state(os.path.join(folder, _FILE), tensors, about)
-    adapter = _adapter(tensors, about, base, folder)
-    files = {_FILE: _read(folder, _FILE), **adapter}
+  with tempfile.TemporaryDirectory(prefix='prompt_tuning_') as made:
+    write_state(os.path.join(made, _FILE), tensors, about)
+    adapter = _adapter(tensors, about, base, made)
+    files = {_FILE: _read(made, _FILE), **adapter}
   if text := _settings(about, base):
     files['run.toml'] = text.encode()
+  beside = cards.read(folder) if folder else ''
   earlier = hub.read_file(name, cards.README) if hub.is_id(name) else ''
-  if cards.is_own(earlier):
+  if cards.is_own(earlier) and not cards.is_own(beside):
+    terminal.say(f'{os.path.join(folder, cards.README)} was changed: it becomes the card of {name} as it is.')
+    files[cards.README] = beside.encode()
+  elif cards.is_own(earlier):
     title = name.partition('/')[2].partition('@')[0]
-    files[cards.README] = cards.card(tensors, about, title=title, source=name, base=base, earlier=earlier,
+    licensed = next((card for card in (beside, earlier) if cards.licenses(card)), '')
+    files[cards.README] = cards.card(tensors, about, title=title, source=name, base=base, earlier=licensed,
                                      adapter=name.partition('@')[0] if adapter else None).encode()
   return hub.push(name, files, private=private)
 
@@ -65,7 +73,7 @@ def _adapter(tensors: Flat, about: Mapping[str, Any], base: Any, folder: str) ->
 def _settings(about: Mapping[str, Any], base: Any) -> str:
   """Returns the settings that use the tensors as they were trained, as `run.toml`; '' if none are known."""
   own, lengths = about.get('settings') or {}, about.get('lengths') or {}
-  found = {'model': base} if isinstance(base, str) and hub.split(base)[0] else {}
+  found = {'model': base} if isinstance(base, str) and (hub.split(base)[0] or is_shipped(base)) else {}
   found |= {name: own[name] for name in _TEMPLATES if isinstance(own.get(name), str)}
   found |= {f'max_{name[:-1]}_length': length for name, length in lengths.items() if name in ('inputs', 'targets')}
   lines = [f'{name} = {_toml(value)}' for name, value in found.items()]

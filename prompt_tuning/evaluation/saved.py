@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_num
 from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
 from prompt_tuning.checks import typed
 from prompt_tuning.evaluation import fit_checks, pushing
-from prompt_tuning.files import hub, storage
+from prompt_tuning.evaluation.trained_paths import BEST, LAST, file_of, find_trained
+from prompt_tuning.files import storage
 from prompt_tuning.files.json_files import Fields, fields_of
 from prompt_tuning.models import heads
 from prompt_tuning.models.families.registry import get_family
@@ -25,15 +25,14 @@ from prompt_tuning.names import printable
 from prompt_tuning.rows import layouts
 from prompt_tuning.rows.conditioning import Conditioning, Visibility
 from prompt_tuning.tuning.method import Method, combine, common_layout
-from prompt_tuning.tuning.prompt import PATH, PROMPTS, Prompt, PromptTuning
+from prompt_tuning.tuning.prompt import PATH, Prompt, PromptTuning
 from prompt_tuning.tuning.registry import read_methods
 from prompt_tuning.types import Array, Flat
 
 # A file that says one of these knows the stack of its prompt; a NumPy file does not.
 _OF_STACKS = ('method', 'task_type')
-_CONVERT = 'Convert its folder first: `prompt-tuning convert {} prompt.safetensors --model=FOLDER`.'
-# The names in a run's folder.
-BEST, LAST, METRICS, PROMPTS_OF_TASKS = 'best.safetensors', 'last.safetensors', 'metrics.jsonl', 'prompts'
+# Further names in a run's folder.
+METRICS, PROMPTS_OF_TASKS = 'metrics.jsonl', 'prompts'
 
 
 class _Seen(Fields, forbid_unknown_fields=True):
@@ -61,6 +60,7 @@ class SavedPrompt:
     visibility: the positions that they see.
     about: other metadata of the file: model, task, step, metrics.
     path: the name of its tensor, which determines the stack that it belongs to.
+    folder: the local folder that it was read from, whose card `push` takes over.
   """
 
   vectors: Array
@@ -68,6 +68,7 @@ class SavedPrompt:
   visibility: Visibility = Visibility()
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   path: str = PATH
+  folder: str = dataclasses.field(default='', compare=False)
 
   def __repr__(self) -> str:
     return (f'SavedPrompt({self.path}, {len(self.vectors)} vectors of width {self.vectors.shape[-1]}, placement '
@@ -105,7 +106,7 @@ class SavedPrompt:
   def as_trained(self) -> 'Trained':
     """Returns the prompt as the tensors of a file."""
     about = {**self.about, 'placement': self.placement.__name__, 'visibility': dataclasses.asdict(self.visibility)}
-    return Trained({self.path: self.vectors}, about)
+    return Trained({self.path: self.vectors}, about, self.folder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +116,12 @@ class Trained:
   Attributes:
     tensors: name -> array.
     about: the file's metadata.
+    folder: the local folder that they were read from, whose card `push` takes over.
   """
 
   tensors: Flat
   about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  folder: str = dataclasses.field(default='', compare=False)
 
   def __repr__(self) -> str:
     return f'Trained({trees.described(self.tensors)}{_origin(self.about)})'
@@ -128,7 +131,7 @@ class Trained:
     for method, tensors in self.parts():
       if isinstance(method, PromptTuning):
         ((path, vectors),) = tensors.items()
-        return SavedPrompt(vectors, method.placement, method.visibility, self.about, path)
+        return SavedPrompt(vectors, method.placement, method.visibility, self.about, path, self.folder)
     return None
 
   def parts(self) -> list[tuple[Method, Flat]]:
@@ -172,7 +175,7 @@ class Trained:
 
     The options and errors are those of `evaluation.pushing.push`: `model`, the base model on the hub, and `private`.
     """
-    return pushing.push(self.tensors, self.about, name, **options)
+    return pushing.push(self.tensors, self.about, name, folder=self.folder, **options)
 
   def for_any_model(self) -> 'Trained':
     """Returns the same tensors without the model that they were trained for, for use with any model of its shape."""
@@ -183,21 +186,6 @@ class Trained:
 def _origin(about: Mapping[str, Any]) -> str:
   """Returns the metadata that tell prompts of several runs apart, for `repr`."""
   return ''.join(f', {name} {about[name]}' for name in ('model', 'task', 'step') if name in about)
-
-
-def _files_of_run(folder: str) -> Iterator[str]:
-  """Yields paths of a run's folder that may hold trained tensors, in order of preference."""
-  yield storage.join(folder, BEST)
-  yield storage.join(folder, LAST)
-  saved = storage.join(folder, 'numpy_checkpoints')
-  try:
-    names = storage.list_folder(saved)
-  except (ImportError, PermissionError):  # a bucket may allow everyone to read objects, but not to list them
-    return
-  found = map(re.compile(r'checkpoint_(\d+)').fullmatch, names)
-  for step in sorted((int(match.group(1)) for match in found if match), reverse=True):
-    for name in PROMPTS.values():
-      yield storage.join(saved, f'checkpoint_{step}', name.replace('/', '.'))
 
 
 @typed
@@ -214,36 +202,14 @@ def load_trained(path: str, *, any_model: bool = False) -> Trained:
     FileNotFoundError: there is no such file or folder.
     ValueError: the file is damaged, holds numbers that are not finite, or has metadata that cannot be used.
   """
-  path = _file_of(path)
+  path = file_of(path)
   found = _read_trained(path)
+  if not storage.is_remote(path):
+    found = dataclasses.replace(found, folder=os.path.dirname(path))
   fields_of(path, found.about, _About)
   for name, array in found.tensors.items():
     require_finite(path, name, array)
   return found.for_any_model() if any_model else found
-
-
-def find_trained(path: str) -> str:
-  """Returns `path`, or the local folder of the repository of the hub that it names."""
-  return str(path) if os.path.exists(f'{path}.npy') else hub.local(path, hub.TRAINED)
-
-
-def _file_of(path: str) -> str:
-  """Returns the file that holds the trained tensors: `path`, or the file of its run."""
-  path = find_trained(path)
-  folder, name = os.path.split(path)
-  if name.startswith('adapter_model.') and storage.is_file(path):
-    raise ValueError(f'{path} is a file of a PEFT adapter. {_CONVERT.format(folder or ".")}')
-  if storage.is_file(path):
-    return path
-  found = next(filter(storage.exists, _files_of_run(path)), None)
-  if found is None and storage.exists(storage.join(path, CONFIG)):
-    raise FileNotFoundError(f'{path} is a PEFT adapter, not a run. {_CONVERT.format(path)}')
-  if found is None and os.path.isdir(path):
-    raise FileNotFoundError(f'{path} holds neither {BEST} nor {LAST}. Give the folder of a run that has saved its '
-                            'state, or a prompt file.')
-  if found is None and hub.advice(path) and not os.path.exists(path):
-    raise FileNotFoundError(f'{path}: there is no such file or folder.{hub.advice(path)}')
-  return found or path
 
 
 def _read_trained(path: str) -> Trained:

@@ -7,6 +7,7 @@ HF_TOKEN, HF_ENDPOINT and others. Of a repository only the files are fetched tha
 import contextlib
 import functools
 import importlib.util
+import logging
 import os
 import re
 import warnings
@@ -22,6 +23,7 @@ _GGUF = re.compile(r'([^/]+/[^/]+)/([^/].*\.gguf)')
 _SNAPSHOT = re.compile(r'(?:models|datasets)--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\]\w+(?:[/\\](.+\.gguf))?')
 # What is read of a repository with trained tensors.
 TRAINED = ('best.safetensors', 'last.safetensors', 'run.toml', 'adapter_config.json', 'adapter_model.safetensors')
+_OF_MODELS = ('config.json', 'model.safetensors', 'model.safetensors.index.json')
 _INSTALL = "`pip install '.[hub]'`"
 _LOG_IN = 'Log in with `hf auth login`, or set HF_TOKEN'
 
@@ -92,6 +94,7 @@ def fetch(name: str, files: tuple[str, ...], kind: str = 'model') -> str:
   repository, revision = _parsed(name)
   if not terminal.is_terminal() and constants.HF_HUB_DISABLE_PROGRESS_BARS is None:
     utils.disable_progress_bars()  # a file or a pipe has no use for them
+  logging.getLogger('huggingface_hub._snapshot_download').addFilter(_is_news)
   with _explained(name, kind):
     return HfApi().snapshot_download(repository, repo_type=kind, revision=revision, allow_patterns=list(files))
 
@@ -122,22 +125,46 @@ def push(name: str, files: Mapping[str, bytes], *, private: bool | None = None) 
 
   Raises:
     ImportError: huggingface_hub is not installed.
-    ValueError: the name is not that of a repository.
+    ValueError: the name is not that of a repository, or that of a model's, which other files must not join.
     OSError: the repository cannot be written; the message says what to do.
   """
   if not is_id(name):
     raise ValueError(f'{name!r} is not the name of a repository. Give owner/name, such as your-account/reviews.')
   if not _installed():
     raise ImportError(f'Writing to the Hugging Face hub needs huggingface_hub, which is not installed: {_INSTALL}.')
-  from huggingface_hub import CommitOperationAdd, HfApi
+  from huggingface_hub import CommitOperationAdd, HfApi, utils
 
   repository, revision = _parsed(name)
+  try:
+    utils.validate_repo_id(repository)
+  except ValueError as error:
+    raise ValueError(f'{name!r} is not the name of a repository ({str(error).splitlines()[0]}). Give owner/name, such '
+                     'as your-account/reviews.') from error
   api = HfApi()
+  with _explained(name, writing=True):
+    there = _files_there(api, repository, revision)
+  model = next((each for each in there if each in _OF_MODELS), None)
+  if model is not None:
+    raise ValueError(f'{name} is the repository of a model: it holds {model}. Give the prompt another name.')
   with _explained(name, writing=True):
     address = api.create_repo(repository, private=private, exist_ok=True)
     api.create_commit(repository, [CommitOperationAdd(path, content) for path, content in files.items()],
                       commit_message=f'Upload {", ".join(files)}', revision=revision)
   return str(address)
+
+
+def _files_there(api: Any, repository: str, revision: str | None) -> list[str]:
+  """Returns the names of the files of a repository; of a new one, without a revision, none."""
+  from huggingface_hub import errors
+
+  try:
+    return list(api.list_repo_files(repository, revision=revision))
+  except errors.GatedRepoError:
+    raise
+  except errors.RepositoryNotFoundError:
+    if revision is not None:
+      raise
+    return []
 
 
 def read_file(name: str, file: str) -> str:
@@ -167,6 +194,11 @@ def advice(path: str) -> str:
   """Returns the end of a message about a path that does not exist, if it may be a repository that cannot be asked."""
   return '' if _installed() or not is_id(path) else (
     f' If it is a repository of the Hugging Face hub, install what reads it: {_INSTALL}.')
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Returns False for the record that no file has a name: what asked for the file says so itself."""
+  return 'No files matched' not in record.getMessage()
 
 
 def _installed() -> bool:
@@ -213,10 +245,13 @@ def _explain(name: str, kind: str, error: Exception, *, writing: bool) -> NoRetu
   elif isinstance(error, errors.RevisionNotFoundError):
     raised, why = FileNotFoundError, (f'{address} has no revision {revision}. Give a branch, a tag or a commit that '
                                       'is there')
+  elif constants.HF_HUB_OFFLINE and writing:
+    raised, why = ConnectionError, 'HF_HUB_OFFLINE is set, so nothing can be written to the Hugging Face hub. Unset it'
   elif constants.HF_HUB_OFFLINE:
+    of_revision = f' --revision {revision}' if revision else ''
     raised, why = FileNotFoundError, (f'{missing}the Hugging Face hub is not asked, as HF_HUB_OFFLINE is set; its '
-                                      f'cache lacks {repository}. Check the name, or fetch it with network: `hf '
-                                      f'download {repository}`')
+                                      f'cache lacks {name}. Check the name, or fetch it with network: `hf '
+                                      f'download {repository}{of_revision}`')
   elif isinstance(error, errors.LocalEntryNotFoundError) or status is None:
     cause = error.__cause__ or error
     raised, why = ConnectionError, (f'{missing}{constants.ENDPOINT} cannot be reached '

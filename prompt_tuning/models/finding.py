@@ -25,10 +25,14 @@ def find_model(path: str) -> str:
   Raises:
     OSError, ValueError: the hub has no such model, or it cannot be read; or a folder has several GGUF files.
   """
-  shipped = os.path.join(_SHIPPED, str(path))
-  if not os.path.exists(path) and '/' not in str(path) and os.path.isdir(shipped):
-    return shipped
+  if not os.path.exists(path) and is_shipped(path):
+    return os.path.join(_SHIPPED, str(path))
   return _in_folder(local_model(str(path)))
+
+
+def is_shipped(name: str) -> bool:
+  """Returns True for the name of a model that comes with the package."""
+  return str(name) != '' and '/' not in str(name) and os.path.isdir(os.path.join(_SHIPPED, str(name)))
 
 
 def _in_folder(path: str) -> str:
