@@ -61,7 +61,7 @@ def require_known(given: Iterable[str], known: Iterable[str], owner: str, kind: 
   known = list(known)
   for name in given:
     if name not in known:
-      raise ValueError(f'{owner} has no {kind} {name!r}.{nearest(name, known)} It has {", ".join(known)}.')
+      raise ValueError(f'{owner} has no {kind} {name!r}.{nearest(name, known)} It has {", ".join(known) or "none"}.')
 
 
 def require_number(name: str, value: Any, *, least: float | None = None, above: float | None = None,

@@ -38,6 +38,7 @@ from prompt_tuning.training.profiler import PROFILE_AFTER, Profiler
 from prompt_tuning.training.requirements import require_usable
 from prompt_tuning.training.settings import CACHE_LIMIT, Run, Saving, Stop
 from prompt_tuning.training.step import TrainState, jitted_step
+from prompt_tuning.training.trackers import tracker_of
 from prompt_tuning.tuning.method import Method
 
 
@@ -85,7 +86,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
     start_from: trained tensors of this method, which are the first values instead of the method's own.
     extend: resume with another number of steps even if the learning rate depends on it.
     quiet: print nothing.
-    tracker: takes the figures too, on the main host, see `trackers`.
+    tracker: takes the figures too, on the main host: an object, see `trackers`, or the name of one.
 
   Returns:
     The finished run.
@@ -103,6 +104,7 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
   for name, value in (('microbatches', microbatches), ('profile', profile)):
     require_number(name, value, least=1, whole=True, none=True)
   require_number('seed', seed, least=0, below=2**32, whole=True, none=True)
+  tracker = tracker_of(tracker)
   mesh, main = model.module.config.mesh, multihost.is_main()
   meshes.rows_at_once(mesh, batch_size, microbatches)
   if method.tasks is not None:
@@ -256,6 +258,9 @@ def train(*, model: LanguageModel, method: Method, task: Task | Mixture, lengths
               + (' with the evaluation of this step.' if owed else '.'))
       log.say(said)
       raise preemption.ending(said)
+    if began_at < step and best is None and evaluations.anything and metrics:
+      log.say('The objective was NaN at every evaluation, so no step is the best one: only the last tensors are kept. '
+              'Repair the metric, or name another one with objective=.')
     if began_at < step:
       path = storage.join(model_dir, run_files.BEST if best else run_files.LAST)
       log.say(f'Finished at step {step}{best_of(best)}: {path}')

@@ -25,6 +25,7 @@ from prompt_tuning.names import Registry, require_known
 
 FILE = 'tracker.json'  # in a run's folder: what identifies the run in its tracker
 PROJECT = 'prompt-tuning'
+_OURS = ('name', 'id', 'resume', 'config')  # arguments of `wandb.init` and `trackio.init` that a run sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,11 @@ class Wandb:
 
   def __init__(self, project: str = PROJECT, run_name: str | None = None, **options: Any):
     self._module = _package(self.package)
-    _require_options(self.package, self._module.init, options)
+    taken = next((name for name in options if name in _OURS), None)
+    if taken is not None:
+      raise ValueError(f'tracker.{taken} of the tracker {self.package} is set by the run. Leave it out'
+                       + ('; for the name of the run there, give tracker.run_name.' if taken == 'name' else '.'))
+    _require_options(self.package, self._module.init, options, 'run_name')
     self._options, self._name = {'project': project, **options}, run_name
 
   def start(self, run: TrackedRun) -> str:
@@ -162,11 +167,27 @@ def make_tracker(name: str, options: Mapping[str, Any]) -> Tracker | None:
   return make(**options)
 
 
-def _require_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+def tracker_of(given: Any) -> Tracker | None:
+  """Returns a tracker that is given as an object, or by its name, without options; None for None.
+
+  Raises:
+    ValueError: it is neither.
+    ImportError: its package is not installed.
+  """
+  if given is None or isinstance(given, str):
+    return make_tracker(given or TENSORBOARD, {})
+  if isinstance(given, type) or not all(callable(getattr(given, name, None)) for name in ('start', 'log', 'end')):
+    raise ValueError(f'tracker= is {given!r:.80}, expected an object with start(run), log(step, values) and end(), or '
+                     f'one of {", ".join(TRACKERS)}.')
+  return given
+
+
+def _require_options(name: str, function: Callable[..., Any], options: Mapping[str, Any], *more: str) -> None:
   """Raises ValueError for an option that a function does not take."""
   parameters = inspect.signature(function).parameters.values()
   if not any(each.kind is each.VAR_KEYWORD for each in parameters):
-    require_known(options, [each.name for each in parameters], f'The tracker {name}', 'option')
+    known = [each.name for each in parameters if each.name not in _OURS]
+    require_known(options, [*more, *known], f'The tracker {name}', 'option')
 
 
 class Guarded:
@@ -194,7 +215,7 @@ class Guarded:
   def end(self) -> None:
     """Ends the tracker, and says how many lines it lacks."""
     if self._started:
-      self._attempt(self._tracker.end)
+      self._attempt(lambda: self._tracker.end())
     if self._lacks:
       self._say(f'The tracker {self._name} lacks {self._lacks} lines of figures, which metrics.jsonl has.')
 

@@ -145,6 +145,21 @@ def test_what_cannot_be_used_is_an_error_before_the_run(monkeypatch):
   assert make_tracker('tensorboard', {}) is None
 
 
+def test_arguments_that_a_run_sets_itself_are_refused_and_not_offered(monkeypatch):
+  stand_in(monkeypatch, 'wandb')
+  sys.modules['wandb'].init = lambda project, entity=None, name=None, config=None, id=None, resume=None: None
+  with pytest.raises(ValueError, match=r'tracker\.name of the tracker wandb is set by the run.*tracker\.run_name'):
+    make_tracker('wandb', {'name': 'x'})
+  with pytest.raises(ValueError, match=r"no option 'entiti'.* It has run_name, project, entity\."):
+    make_tracker('wandb', {'entiti': 'x'})
+
+
+@pytest.mark.parametrize('given', ['wandbb', Recorder, object()])
+def test_what_is_no_tracker_is_refused_before_training(given):
+  with pytest.raises(ValueError, match=r'no tracker|expected an object with start'):
+    trackers.tracker_of(given)
+
+
 def test_users_register_trackers(monkeypatch):
   monkeypatch.delitem(TRACKERS, 'recorder', raising=False)
   pt.register_tracker('recorder', Recorder)
