@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prompt_tuning.data import metrics
 from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.decoding.samplers import Greedy
 from prompt_tuning.evaluation.evaluate import evaluate, evaluate_loss
@@ -68,10 +69,23 @@ def test_an_example_without_target_cannot_be_evaluated(tiny):
 @pytest.mark.parametrize(('metric', 'message'), [
   (words, r"The metric words of the task three returns 'words', which another metric returns too"),
   (lambda targets, predictions: {'a': None}, r"returns None for 'a', expected a number"),
-  (lambda targets, predictions: {'a': 'high'}, r"returns 'high' for 'a', expected a number")])
+  (lambda targets, predictions: {'a': 'high'}, r"returns 'high' for 'a', expected a number"),
+  (lambda targets, predictions: {'a': {'b': 1}}, r"returns \{'b': 1\} for 'a', expected a number"),
+  (lambda targets, predictions: {1: 2}, r'returns \{1: 2\}, expected a number, or numbers by name'),
+  (lambda targets, predictions: {}, r'returns \{\}, expected a number, or numbers by name')])
 def test_metrics_return_numbers_under_names_of_their_own(tiny, metric, message):
   with pytest.raises(ValueError, match=message):
     judged(tiny, dataclasses.replace(TASK, metrics=(words, metric)), max_length=4)
+
+
+def test_metrics_may_change_their_arguments_and_return_arrays_without_axes(tiny):
+  def emptied(targets, predictions):
+    targets.clear()
+    return np.array(1.5)
+
+  found = judged(tiny, dataclasses.replace(TASK, metrics=(emptied, *metrics.functions('accuracy, sequence_match'))),
+                 max_length=4).metrics
+  assert found['emptied'] == 1.5 and set(found) == {'emptied', 'accuracy', 'sequence_match'}
 
 
 def of_targets(model, examples):

@@ -108,13 +108,15 @@ def get(name: str) -> Metric:
 
 
 def functions(metrics: Metric | str | Sequence[Metric | str]) -> tuple[Metric, ...]:
-  """Returns metrics that are given as functions or by name.
+  """Returns metrics that are given as functions or by name; a text may hold several names, joined by commas.
 
   Raises:
     ValueError: one is neither, does not exist, or is given twice.
     ImportError: a module cannot be imported, or a package that a metric needs is not installed.
   """
-  given = list(metrics) if isinstance(metrics, Sequence) and not isinstance(metrics, str) else [metrics]
+  given = metrics.split(',') if isinstance(metrics, str) else metrics
+  given = [each.strip() if isinstance(each, str) else each
+           for each in (given if isinstance(given, Sequence) else [given])]
   twice = next((metric for metric in given if given.count(metric) > 1), None)
   if twice is not None:
     raise ValueError(f'metrics={",".join(map(str, given))} names {twice} twice. Give each metric once.')

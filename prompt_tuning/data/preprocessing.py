@@ -137,6 +137,8 @@ def _token_ids(value: Any, vocabulary: Vocabulary) -> Any:
   except TypeError as error:
     raise ValueError(f'An example holds {value!r:.60}, which is neither a text nor token ids. Give a text or token ids.'
                      ) from error
+  if ids and min(ids) < 0:
+    raise ValueError(f'An example holds the token id {min(ids)}, but the first one is 0. Give ids of the vocabulary.')
   return ids[:-1] if ids and ids[-1] == vocabulary.eos_id else ids
 
 

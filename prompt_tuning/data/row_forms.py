@@ -79,7 +79,8 @@ class RowReader:
     if unused is not None or (not self._has_templates and len(forms) > 1):
       why = (f'no template has {{{unused}}}' if unused is not None else
              'these are of two forms of rows, such as conversations and plain columns')
-      raise ValueError(f'columns={_shown(given)} cannot be used: {why}. Leave the others out.')
+      raise ValueError(f'columns= with {", ".join(given)} cannot be used: {why}. Leave '
+                       f'{unused or "those of one form"} out.')
 
   def _renamed(self, where: str, columns: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a row's columns, of which some have a second name. Raises ValueError if the row lacks one."""
@@ -92,6 +93,11 @@ class RowReader:
 
   def _examples(self, rows: Sequence[Row]) -> list[Example]:
     form = self.form(rows[0][1])
+    pair = ('prompt', 'completion') if self.targets else ('prompt',)
+    lacks = [name for name in pair if name not in rows[0][1]]
+    if form == 'columns' and lacks and not self._has_templates and set(pair) & set(self.columns or ()):
+      raise ValueError(f'{rows[0][0]}: columns= names {", ".join(self.columns)}, but the row has no column {lacks[0]}. '
+                       f'Name the column that is the {lacks[0]} too.')
     if form in ('messages', 'prompt'):
       return list(map(self._conversations(form), rows))
     if self.train_on == 'last':
@@ -153,7 +159,3 @@ def _column(where: str, columns: Mapping[str, Any], name: str) -> Sequence[Any]:
     raise ValueError(f'{where}: column {name!r} is {columns[name]!r:.60}, expected a list of messages with role and '
                      'content. Fix the row; of files, JSONL and Parquet can hold conversations.')
   return list(columns[name])
-
-
-def _shown(pairs: Mapping[str, str]) -> str:
-  return ','.join(f'{name}={value}' for name, value in pairs.items())

@@ -38,7 +38,8 @@ def records(table: Any) -> list[dict[str, Any]]:
                      'dicts, a DataFrame, a dataset, or the path of a file.')
   rows = [_record(i, row) for i, row in enumerate(table)]
   if not rows:
-    raise ValueError('The list of examples is empty. Give at least one example.')
+    once = ' A generator can be read once.' if hasattr(table, '__next__') else ''
+    raise ValueError(f'The list of examples is empty.{once} Give at least one example.')
   return rows
 
 

@@ -128,7 +128,7 @@ _LOST = ('cannot be given back by the vocabulary, such as {}: no answer equals t
          'characters, or use another model.')
 _BLANKS = 'have white space that the vocabulary changes, such as {}. Metrics that compare every character count it.'
 _ENDED = 'already hold the end token, such as {}. It is added to every target: leave it out.'
-_CUT = 'are longer than max_target_length= and are cut, such as {}. Increase it to keep them whole.'
+_CUT = 'are longer than max_target_length= allows and are cut, such as {}. Increase it to keep them whole.'
 _JOINED = ('follow their input without a blank, such as {}. In this model input and target are one text: begin the '
            'target with a blank, as in target_template=" {{label}}", or end the input with one.')
 _SERIOUS = (_EMPTY, _LOST, _ENDED, _CUT)

@@ -149,7 +149,8 @@ def _parse(key: str, template: str) -> list[tuple[str, str | None]]:
 def _text(where: str, columns: Mapping[str, Any], column: str, place: str = 'in the template') -> str:
   if column not in columns:
     raise ValueError(f'{where}: there is no column {column!r}; found {", ".join(columns) or "none"}.'
-                     f'{nearest(column, columns)} Use one of these columns {place}.')
+                     f'{nearest(column, columns)} Use one of these columns {place}, or '
+                     'say with columns= what yours are.')
   value = columns[column]
   text = tables.spelled(value)  # label maps use JSON's spelling: true, not True
   if text is None:

@@ -10,6 +10,7 @@ report says why (docs/report.md).
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -37,11 +38,16 @@ def _write(options: argparse.Namespace) -> None:
   require_number('--examples', options.examples, least=1, whole=True)
   if options.output is None and len(options.runs) > 1:
     raise ValueError(f'A report of {len(options.runs)} runs belongs to no folder. Give --output FILE.html.')
+  if options.output is not None and os.path.isdir(options.output):
+    raise ValueError(f'--output {options.output} is a folder. Give a file, such as {options.output}/{NAME}.')
   from prompt_tuning.files import storage
   from prompt_tuning.reporting import folder, of_model, page
 
   try:
     folders = folder.read(options.runs)
+    if options.model and not any(each.settings for each in folders):
+      raise ValueError(f'model={options.model} cannot be used: {folders[0].path} has no run.toml, which names the data '
+                       'and their form. Leave it out; `prompt-tuning train` and `pt.TrainRun` write that file.')
     models: dict[str, object] = {}
     found = [of_model.read(each, model=options.model, examples=options.examples, models=models) for each in folders]
   except (ValueError, OSError, ImportError) as error:

@@ -94,7 +94,8 @@ def read(folder: Folder, *, model: str | None, examples: int, models: dict[str, 
   if folder.trained is None:
     return OfModel(*['The run has not saved its tensors yet.'] * 3, weights=None)
   if not folder.settings:
-    return OfModel(*['The folder has no run.toml, which names the model and the data.'] * 3, weights=None)
+    why = 'The folder has no run.toml, which names the model and the data; `pt.tune` writes none.'
+    return OfModel(why, why, why, weights=None)
   given = {'examples': examples, **({'model': model} if model else {})}
   try:
     described = EvalRun.after(folder.path, given)
@@ -178,7 +179,8 @@ def _classes(lines: Sequence[Mapping[str, Any]]) -> ClassReport:
   targets = [line['target'] for line in lines]
   different = len(set(map(str, targets)))
   if different > min(_LABELS, len(targets) / 2):
-    raise ValueError(f'The {len(targets)} examples have {different} different targets, so they are not classes.')
+    raise ValueError(f'The {len(targets)} examples have {different} different targets, so they are not classes: these '
+                     f'are at most {_LABELS} targets, each twice on average.')
   return class_report(targets, [line['prediction'] for line in lines])
 
 

@@ -30,7 +30,7 @@ class Choice:
       return cls(value)
     if isinstance(value, Mapping) and isinstance(value.get('name'), str):
       return cls(value['name'], {key: _read(option) for key, option in value.items() if key != 'name'})
-    raise ValueError(f'found {value!r}, expected a name, or a mapping with the key "name" and options')
+    raise ValueError(f'found {value!r:.80}, expected a name, or a mapping with the key "name" and options')
 
   def with_options(self, **options: Any) -> 'Choice':
     """Returns the choice with further options, which override its own."""

@@ -67,10 +67,13 @@ def parsed(name: str, text: str, hint: Any) -> Any:
       if wrong is not None:
         raise ValueError(f'{name}={text} cannot be used: {wrong!r} is not a pair with an equals sign. Write pairs '
                          f'joined by commas, such as {_PAIRS.get(name, "a=1,b=2")}.')
+      keys = [key for key, *_ in pairs]
+      twice = next((key for key in keys if keys.count(key) > 1), None)
+      if twice is not None:
+        raise ValueError(f'{name}={text} names {twice} twice. Give it once.')
       values = [value for *_, value in pairs]
       whole = typing.get_args(option)[1] is int
-      return checked(name, dict(zip((key for key, *_ in pairs), _numbers(name, values) if whole else values,
-                                    strict=True)), hint)
+      return checked(name, dict(zip(keys, _numbers(name, values) if whole else values, strict=True)), hint)
   failed: Exception | None = None
   for option in sorted(options, key=lambda each: each is str):  # a number if it reads as one
     try:

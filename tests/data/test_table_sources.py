@@ -124,7 +124,7 @@ def test_columns_of_other_names_have_a_meaning_by_a_map():
 
 @pytest.mark.parametrize('columns, settings, message', [
   ({'input': 'a'}, {}, r"columns= has no column 'input'. Did you mean inputs"),
-  ({'inputs': 'question', 'messages': 'a'}, {}, r'columns=inputs=question,messages=a cannot be used: these are of two'),
+  ({'inputs': 'question', 'messages': 'a'}, {}, r'columns= with inputs, messages cannot be used: these are of two'),
   ({'prompt': 'question'}, {'inputs': '{a}', 'targets': '{b}'}, r'cannot be used: no template has \{prompt\}'),
   ({'inputs': 'quesion'}, {}, r"a.jsonl:1: there is no column 'quesion', which columns=inputs=quesion names; found "
                               r'question\. Did you mean question')])

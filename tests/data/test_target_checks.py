@@ -38,7 +38,7 @@ def test_targets_that_can_be_given_back_are_not_named():
   ('{a}', "1 of 3 targets of toy cannot be given back by the vocabulary, such as '{a}', which comes back as 'a'"),
   ('  ', '1 of 3 targets of toy are empty: nothing but the end of a text is learnt from them'),
   ('no$', "1 of 3 targets of toy already hold the end token, such as 'no$'"),
-  ('abcdef', "1 of 3 targets of toy are longer than max_target_length= and are cut, such as 'abcdef' of 7 tokens"),
+  ('abcdef', "1 of 3 targets of toy are longer than max_target_length= allows and are cut, such as 'abcdef' of 7 "),
   ('a\nb', r"1 of 3 targets of toy have white space that the vocabulary changes, such as 'a\nb'"),
 ])
 def test_each_kind_is_counted_with_an_example_and_refused_if_it_is_most(target, message):

@@ -138,7 +138,7 @@ def test_the_plan_of_a_run_that_has_ended_or_whose_targets_cannot_be_given_back(
   assert 'First values: sampled; learning rate' in printed and 'dropout 0; seed 0' in printed
   status, printed, errors = run(*common, '--output', tmp_path / 'other', '--dry_run', '--max_target_length', '1')
   assert 'metrics.jsonl' not in printed  # nothing is listed that would not be written
-  assert status == 2 and 'targets of' in errors and 'are longer than --max_target_length= and are cut' in errors
+  assert status == 2 and 'targets of' in errors and 'are longer than --max_target_length= allows and are cut' in errors
 
 
 def test_tensors_to_start_from_are_compared_before_anything_is_evaluated(run, folders, rows, tmp_path):

@@ -49,6 +49,7 @@ def test_settings_of_the_method_and_options_of_choices_are_flags():
   ('train', [*TRAIN, '--rank=a', '--method=low_rank'], r'rank=a cannot be used'),
   ('train', [*TRAIN, '--steps=many'], r'steps=many cannot be used'),
   ('train', [*TRAIN, '--mesh=model'], r"mesh=model cannot be used: 'model' is not a pair with an equals sign"),
+  ('train', [*TRAIN, '--labels=0=no,1=yes,0=bad'], r'labels=0=no,1=yes,0=bad names 0 twice'),
   ('train', [*TRAIN, '--labels=0=no,1'], r"labels=0=no,1 .* '1' is not a pair .*, such as 0=negative,1=positive\.$"),
   ('train', [*TRAIN, 'stray'], r"'stray' belongs to no flag"),
   ('train', [*TRAIN, '--TRAIN_STEPS=5'], r'Write --gin\.TRAIN_STEPS=5$'),
