@@ -20,6 +20,7 @@ from prompt_tuning.models.compiled import attention_weights
 from prompt_tuning.reporting.folder import Folder
 from prompt_tuning.rows.layouts import target_rows
 from prompt_tuning.runs import heading, objects, training
+from prompt_tuning.runs.changed_examples import have_changed
 from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.train_run import TrainRun
 from prompt_tuning.training.run_files import started_from
@@ -48,6 +49,7 @@ class Examined:
     split: the split.
     metrics: name -> value.
     lines: the examples.
+    changed: whether the file holds other examples than when the run was trained.
     classes: what was predicted for each class, or why there are no classes.
     calibration: the expected calibration error in percent; None without classes.
     attention: name of an attention -> [L, H], the share of the attention that the prompt gets; or why there is none.
@@ -57,6 +59,7 @@ class Examined:
   split: str
   metrics: Mapping[str, float]
   lines: Sequence[Line]
+  changed: bool
   classes: ClassReport | str
   calibration: float | None
   attention: Mapping[str, np.ndarray] | str
@@ -111,7 +114,7 @@ def read(folder: Folder, *, model: str | None, examples: int, models: dict[str, 
       raise
     return OfModel(*[f'The model cannot be read. {error}'] * 3, weights=None)
   return OfModel(
-    examined=_or_why(lambda: _examined(described, frozen, folder.trained)),
+    examined=_or_why(lambda: _examined(folder, described, frozen)),
     words=_or_why(lambda: nearest_words(frozen, folder.trained, top=min(5, frozen.vocabulary.size))
                   if frozen.vocabulary else 'The model has no vocabulary.'),
     start=_or_why(lambda: _start(folder, frozen, model)),
@@ -132,9 +135,12 @@ def _or_why(make: Callable[[], Any]) -> Any:
     return str(error)
 
 
-def _examined(described: EvalRun, model: Any, trained: Trained) -> list[Examined]:
+def _examined(folder: Folder, described: EvalRun, model: Any) -> list[Examined]:
+  trained = folder.trained
+  changed = have_changed(folder.settings, trained.about, model)
   tasks = [each for each, _ in objects.task(described).parts(described.split)]
-  return [_examine(each, name, described, model, trained) for each, name in zip(tasks, short_names(tasks), strict=True)]
+  return [_examine(each, name, described, model, trained, changed)
+          for each, name in zip(tasks, short_names(tasks), strict=True)]
 
 
 def _confidence(targets: Any, predictions: Any, confidences: Any) -> dict[str, float]:
@@ -145,7 +151,7 @@ def _confidence(targets: Any, predictions: Any, confidences: Any) -> dict[str, f
 _confidence.needs_confidence = True
 
 
-def _examine(task: Task, name: str, described: EvalRun, model: Any, trained: Trained) -> Examined:
+def _examine(task: Task, name: str, described: EvalRun, model: Any, trained: Trained, changed: bool) -> Examined:
   lengths = objects.lengths_given(described)
   with training.phase(f'Evaluating {name}', compiles=True):
     result = evaluate_trained(
@@ -160,7 +166,7 @@ def _examine(task: Task, name: str, described: EvalRun, model: Any, trained: Tra
                     [line['confidence'] for line in result.lines])['ece'] if known else None
   with training.phase('Reading the attention to the prompt'):
     attention = _or_why(lambda: _attention(task, described, model, trained, lengths))
-  return Examined(name, described.split, result.metrics, lines, classes, calibration, attention)
+  return Examined(name, described.split, result.metrics, lines, changed, classes, calibration, attention)
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from prompt_tuning.evaluation.ranking import Ranked
 from prompt_tuning.files import storage
 from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.runs import objects, run_file, use
+from prompt_tuning.runs.changed_examples import have_changed
 from prompt_tuning.runs.eval_run import EvalRun
 from prompt_tuning.runs.training import phase, read_model, say, say_new_folder
 from prompt_tuning.training import metric_log, run_files
@@ -42,10 +43,15 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   each_trained = list(members.values()) or [trained]
   step = max(int(one.about.get('step', model.step)) for one in each_trained)
   folder = described.output
-  if described.split in ('all', 'train') and any(
-      run_file.read_beside(path).get('data') == described.data.plain() for path in described.prompts):
+  settings = {path: run_file.read_beside(path) for path in described.prompts}
+  same = [path for path, own in settings.items() if own.get('data') == described.data.plain()]
+  if same and described.split in ('all', 'train'):
     say(f'{described.data.name} holds the rows that the prompt was trained on. Without '
         'data=FILE, the validation rows of the run are evaluated.')
+  for path, one in zip(described.prompts, each_trained, strict=True):
+    if path in same and have_changed(settings[path], one.about, model):
+      say(f'Warning: {described.data.name} holds other examples than when {path} was trained: these figures and those '
+          'of its training are not of the same rows.')
   found = {}
   tasks = [each for each, _ in parts]
   for (each, words), name, short in zip(parts, unique_names(tasks), short_names(tasks), strict=True):

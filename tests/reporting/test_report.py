@@ -114,9 +114,9 @@ def test_the_share_of_the_prompt_is_that_of_its_keys():
 def test_texts_of_data_and_models_are_escaped(runs):
   (run,) = folder.read([str(runs / 'a')])
   evil = '<script>alert(1)</script>"\x1b[31m'
-  found = of_model.OfModel(
-    [of_model.Examined(evil, evil, {evil: 1.0}, [of_model.Line(evil, evil, evil, 0.5, False)], evil, None, evil)],
-    [[(evil, 0.5)]], evil, None)
+  line = of_model.Line(evil, evil, evil, 0.5, False)
+  found = of_model.OfModel([of_model.Examined(evil, evil, {evil: 1.0}, [line], False, evil, None, evil)],
+                           [[(evil, 0.5)]], evil, None)
   text = page.render([run], [found])
   assert text.count('&lt;script&gt;') >= 8
   assert 'script' not in Tags(text).tags
@@ -151,6 +151,7 @@ def test_points_of_a_chart_lie_where_its_axes_say():
   (['{root}'], 'is not the folder of a run'),
   (['{a}', '--examples', '0'], '--examples'),
   (['{a}', '--model', 'none'], 'none'),
+  (['{a}', '--output', '{root}'], 'is a folder. Give a file'),
 ])
 def test_what_cannot_be_reported_is_said(runs, capsys, arguments, message):
   given = [each.format(a=runs / 'a', b=runs / 'b', root=runs) for each in arguments]
@@ -175,3 +176,20 @@ def test_runs_with_other_heads_have_other_models_and_those_with_other_data_the_s
   changed = [of_model.EvalRun(model='bert', data='a.jsonl', **each) for each in (
     {'head': 'cls'}, {'head': 'mean'}, {'head': 'mean', 'problem': 'regression'}, {'dtype': 'bfloat16'})]
   assert len({of_model.model_of(each) for each in (plain, *changed)}) == 5
+
+
+def test_a_file_that_holds_other_examples_than_in_training_is_said(runs, text, capsys):
+  assert 'other examples than when' not in text
+  file, output = runs / 'x.jsonl', runs / 'a/changed.html'
+  before = file.read_text()
+  file.write_text(before.replace('"1 1"', '"1 2"'))
+  try:
+    assert command.main(['report', str(runs / 'a'), '--examples', '4', '--output', str(output)]) == 0
+    assert 'The file holds other examples than when the run was trained' in output.read_text()
+    capsys.readouterr()
+    assert command.main(['eval', '--prompt', str(runs / 'a')]) == 0
+    assert f'holds other examples than when {runs / "a"} was trained' in capsys.readouterr().err
+  finally:
+    file.write_text(before)
+  assert command.main(['eval', '--prompt', str(runs / 'a')]) == 0
+  assert 'other examples' not in capsys.readouterr().err
