@@ -78,8 +78,8 @@ def get(name: str, vocabulary: Any = None, lengths: Mapping[str, int] | None = N
   if module is not None and module not in sys.modules:
     raise ValueError(f'There is no task {name!r}; it looks like a SeqIO task of {module}. {_seqio_advice(module)}')
   raise ValueError(f'There is no task {name!r}.{hint} Give the name of a task (`prompt-tuning tasks` lists them), '
-                   'after importing the module that registers it (imports=MODULE), or the path of a .jsonl, '
-                   '.tsv or .csv file.')
+                   'after importing the module that registers it (imports=MODULE), the path of a .jsonl, '
+                   '.tsv, .csv or .parquet file, or hf://datasets/OWNER/NAME.')
 
 
 @functools.lru_cache(maxsize=8)  # a run asks for its task several times

@@ -39,6 +39,8 @@ def read_table(path: str) -> list[Row]:
   Raises:
     ValueError: a line cannot be read, or the file has no rows; the message names file and line.
   """
+  if path.startswith('hf:') and not path.startswith(HUB):
+    raise ValueError(f'{path} is not the address of a data set of the Hugging Face hub. Give {HUB}OWNER/NAME.')
   if not is_table(path):
     raise ValueError(no_table(path))
   if path.startswith(HUB):

@@ -48,7 +48,7 @@ def run(described: EvalRun, *, config_text: str = '') -> dict[str, Mapping[str, 
   if same and described.split in ('all', 'train'):
     say(f'{described.data.name} holds the rows that the prompt was trained on. Without '
         'data=FILE, the validation rows of the run are evaluated.')
-  for path, one in zip(described.prompts, each_trained, strict=True):
+  for path, one in zip(described.prompts, each_trained, strict=False):  # none for the frozen model alone
     if path in same and have_changed(settings[path], one.about, model):
       say(f'Warning: {described.data.name} holds other examples than when {path} was trained: these figures and those '
           'of its training are not of the same rows.')

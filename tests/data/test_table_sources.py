@@ -162,3 +162,9 @@ def test_frames_and_data_sets_of_their_libraries_are_the_same_tables():
   read = lambda table: [(each['inputs'], each['targets']) for each in files.FileTask(
     table, inputs='{text}', targets='{label}', validation=0.0).split('all')]
   assert [read(table) for table in found] == [[('good', '1'), ('bad', '0')]] * len(found)
+
+
+@pytest.mark.parametrize('path', ['hf://acme/reviews', 'hf:/datasets/acme/reviews/a.jsonl'])
+def test_an_address_that_begins_otherwise_is_told_how_they_do(path):
+  with pytest.raises(ValueError, match=r'Give hf://datasets/OWNER/NAME'):
+    files.FileTask(path)
