@@ -87,6 +87,7 @@ def settings_of(job: dict[str, Any]) -> argparse.Namespace:
   own = argparse.ArgumentParser()
   own.add_argument('--kind', choices=('prompt', 'prefix', 'lora'), required=True)
   own.add_argument('--text')
+  own.add_argument('--init', choices=('zero',), help='of a prefix, instead of a standard normal distribution')
   own.add_argument('--learning_rate', type=float, required=True)
   return own.parse_args(shlex.split(job['settings']))
 
@@ -129,7 +130,7 @@ def config_of(settings: argparse.Namespace, folder: str, task: str) -> peft.Peft
   if settings.kind == 'lora':
     return peft.LoraConfig(task_type=task, r=8, lora_alpha=16)
   if settings.kind == 'prefix':
-    return peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=LENGTH['prefix'])
+    return peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=LENGTH['prefix'], init_weights=settings.init)
   start = {'prompt_tuning_init': 'SAMPLE_VOCAB'} if settings.text is None else {
     'prompt_tuning_init': 'TEXT', 'prompt_tuning_init_text': settings.text, 'tokenizer_name_or_path': folder}
   return peft.PromptTuningConfig(task_type=task, num_virtual_tokens=LENGTH['prompt'],

@@ -36,6 +36,7 @@ METHODS: Mapping[str, tuple[str, Sequence[str]]] = {
   'PEFT prompt tuning': (PEFT, _rates('--kind=prompt', 0.1, 0.03, 0.01, 0.003)),
   'PEFT prompt tuning from text': (PEFT, _rates(f'--kind=prompt --text="{TEXT}"', 0.1, 0.03, 0.01)),
   'PEFT prefix tuning': (PEFT, _rates('--kind=prefix', 0.1, 0.03, 0.01, 0.003)),
+  'PEFT prefix tuning from zeros': (PEFT, _rates('--kind=prefix --init=zero', 0.1, 0.03, 0.01, 0.003)),
   'PEFT LoRA': (PEFT, _rates('--kind=lora', 0.003, 0.001, 0.0003)),
 }
 
@@ -55,5 +56,6 @@ INTEGERS: Mapping[str, tuple[str, Sequence[str]]] = {
   'last layers': (OURS, _rates("--method=retrained --patterns='.*/layers_1/.*'", 0.03, 0.01, 0.003)),
   'PEFT prompt tuning': (PEFT, _rates('--kind=prompt', 1.0, 0.3, 0.1, 0.03)),
   'PEFT prefix tuning': (PEFT, _rates('--kind=prefix', 1.0, 0.3, 0.1, 0.03)),
+  'PEFT prefix tuning from zeros': (PEFT, _rates('--kind=prefix --init=zero', 1.0, 0.3, 0.1, 0.03)),
   'PEFT LoRA': (PEFT, _rates('--kind=lora', 0.1, 0.03, 0.01)),
 }
