@@ -16,7 +16,7 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -75,7 +75,7 @@ class Wandb:
     if taken is not None:
       raise ValueError(f'tracker.{taken} of the tracker {self.package} is set by the run. Leave it out'
                        + ('; for the name of the run there, give tracker.run_name.' if taken == 'name' else '.'))
-    _require_options(self.package, self._module.init, options, 'run_name')
+    _require_options(self.package, self._module.init, options, own=('run_name',), hidden=_OURS)
     self._options, self._name = {'project': project, **options}, run_name
 
   def start(self, run: TrackedRun) -> str:
@@ -182,12 +182,13 @@ def tracker_of(given: Any) -> Tracker | None:
   return given
 
 
-def _require_options(name: str, function: Callable[..., Any], options: Mapping[str, Any], *more: str) -> None:
-  """Raises ValueError for an option that a function does not take."""
+def _require_options(name: str, function: Callable[..., Any], options: Mapping[str, Any], *, own: Sequence[str] = (),
+                     hidden: Sequence[str] = ()) -> None:
+  """Raises ValueError for an option that a function does not take; the message names `own`, and none that is hidden."""
   parameters = inspect.signature(function).parameters.values()
   if not any(each.kind is each.VAR_KEYWORD for each in parameters):
-    known = [each.name for each in parameters if each.name not in _OURS]
-    require_known(options, [*more, *known], f'The tracker {name}', 'option')
+    known = [each.name for each in parameters if each.name not in hidden]
+    require_known(options, [*own, *known], f'The tracker {name}', 'option')
 
 
 class Guarded:

@@ -154,6 +154,11 @@ def test_arguments_that_a_run_sets_itself_are_refused_and_not_offered(monkeypatc
     make_tracker('wandb', {'entiti': 'x'})
 
 
+def test_a_tracker_of_a_users_may_have_options_of_these_names(monkeypatch):
+  monkeypatch.setitem(TRACKERS, 'own', lambda name='x': name)
+  assert make_tracker('own', {'name': 'y'}) == 'y'
+
+
 @pytest.mark.parametrize('given', ['wandbb', Recorder, object()])
 def test_what_is_no_tracker_is_refused_before_training(given):
   with pytest.raises(ValueError, match=r'no tracker|expected an object with start'):
