@@ -25,7 +25,7 @@ from prompt_tuning.models.ensembles import Ensemble
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.names import require_known, require_number
 from prompt_tuning.runs import heading
-from prompt_tuning.runs.given import Examples, as_task, as_trained
+from prompt_tuning.runs.given import Examples, as_task, as_trained, is_rows
 from prompt_tuning.runs.training import measure
 from prompt_tuning.training import loop, many
 from prompt_tuning.training.members import Member
@@ -192,7 +192,7 @@ def _arguments(model: LanguageModel, examples: Examples, *, method: Method | Non
 
 @typed
 def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
-             sampler: Sampler = Greedy(), split: str = 'validation', batch_size: int = 32,
+             sampler: Sampler = Greedy(), split: str | None = None, batch_size: int = 32,
              num_examples: int | None = None, metrics: Any = None, quiet: bool = False) -> dict[str, float]:
   """Returns the task's metrics for a frozen model, with or without a prompt.
 
@@ -202,12 +202,19 @@ def evaluate(model: LanguageModel, examples: Examples, prompt: Any = None, *,
     prompt: a saved prompt, an array [P, D], `saved.Trained` tensors, a run, or a path: of a run, a .npy or .safetensors
       file, or a PEFT adapter; or an `Ensemble` of these. None evaluates the frozen model alone.
     sampler: chooses the tokens.
-    split: the split of a task; for a list, all examples are used.
+    split: the split of a task, or of a dict of splits, 'validation' if None; of rows, all are used.
     batch_size: rows per batch.
     num_examples: evaluate on only this many examples, from the first.
     metrics: as for `tune`.
     quiet: show no progress.
+
+  Raises:
+    ValueError: a split of rows is given, or there is no such split.
   """
+  if split is not None and is_rows(examples):
+    raise ValueError(f'split={split!r} cannot be used: the examples are rows, which have none, and are all evaluated. '
+                     "Leave it out, or give {'SPLIT': rows}.")
+  split = split or 'validation'
   task = as_task(examples, split, model, metrics=metrics)
   if isinstance(prompt, Ensemble):
     trained = dataclasses.replace(prompt, members=[as_trained(each, model) for each in prompt.members])

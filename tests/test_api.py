@@ -102,6 +102,14 @@ def test_figures_of_training_rows_say_so(tiny, tmp_path, capsys):
   assert 'step 4: examples/loss' in capsys.readouterr().err
 
 
+def test_rows_have_no_splits_to_evaluate(tiny):
+  assert pt.evaluate(tiny, {'test': PAIRS}, split='test', quiet=True) == pt.evaluate(tiny, PAIRS, quiet=True)
+  with pytest.raises(ValueError, match=r"split='tset' cannot be used: the examples are rows"):
+    pt.evaluate(tiny, PAIRS, split='tset')
+  with pytest.raises(ValueError, match=r"no split 'tset'. Choose one of test"):
+    pt.evaluate(tiny, {'test': PAIRS}, split='tset')
+
+
 def test_evaluate_shows_how_far_it_is_unless_it_is_quiet(tiny, monkeypatch, capsys):
   monkeypatch.setattr(progress, '_BETWEEN_LINES', -1)
   pt.evaluate(tiny, PAIRS, batch_size=2, quiet=True)

@@ -186,6 +186,20 @@ def test_a_pushed_prompt_is_read_by_its_name_here_and_as_an_adapter(remote):
   assert (remote.folder / 'models/acme/words/README.md').read_text() == 'Mine.'
 
 
+def test_the_base_model_that_a_push_names_is_one_of_the_shape_of_the_training(remote):
+  config = loading.describe(pt.load_model('t5_integers').module.config)
+  trained = dataclasses.replace(prompt(), about={**ABOUT, 'model_config': config})
+  trained.push('acme/words', model='acme/tiny')
+  about = {**trained.about, 'model_config': {**config, 'd_model': 128}}
+  for name, error, message in (
+      ('acme/tiny', ValueError, r"model='acme/tiny' is of another shape .*d_model: 96 there, 128 in training"),
+      ('t5_integers', ValueError, r"model='t5_integers' cannot be used: it is not the name of a model on the hub"),
+      ('acme/tyni', FileNotFoundError, 'acme/tyni: .*this account can read no model')):
+    with pytest.raises(error, match=message):
+      dataclasses.replace(trained, about=about).push('acme/other', model=name)
+  assert not (remote.folder / 'models/acme/other').exists()
+
+
 def test_a_card_that_was_changed_is_pushed_as_it_is_and_of_another_the_license_is_kept(remote, capsys):
   for text, expected in (('Mine.', 'Mine.'), (f'---\nlicense: other\nlicense_name: mine\n---\n{cards.MARK}', None)):
     pathlib.Path('run').mkdir(exist_ok=True)

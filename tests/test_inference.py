@@ -167,6 +167,11 @@ def test_lines_are_written_whole_or_not_at_all(tmp_path):
   assert 'ä' in path.read_text() and [file.name for file in path.parent.iterdir()] == ['answers.jsonl']
 
 
+def test_bytes_that_are_no_text_and_numbers_that_are_not_finite_are_written_as_json_has_them():
+  line = {'a': 'ä'.encode(), 'b': b'\xff\x00', 'c': np.float32('nan'), 'd': np.array([1.5, -np.inf])}
+  assert predictions.json_line(line, 0) == '{"a": "ä", "b": {"base64": "/wA="}, "c": null, "d": [1.5, null]}'
+
+
 def test_an_id_forges_no_line_of_predictions():
   line = {'inputs': {'id': 'a\n7||no\u2028b'}, 'prediction': 'yes'}
   with pytest.raises(ValueError, match=r"The id 'a 7\|\|no b' of example 3 holds \|\|, which ends an id"):

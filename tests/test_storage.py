@@ -198,3 +198,18 @@ def test_a_folder_that_must_be_whole_is_not_written_to_an_object_store():
   with pytest.raises(OSError, match=r'gs://bucket/model: writing a whole folder to an object store'), \
        storage.whole_folder('gs://bucket/model'):
     pass
+
+
+@pytest.mark.parametrize('path', ['/dev/null', '/dev/stdout', '/proc/self/fd/1', 'folder', 'folder/', 'new/', 'pipe'])
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path, monkeypatch, path):
+  monkeypatch.chdir(tmp_path)
+  os.mkdir('folder')
+  os.mkfifo('pipe')
+  before = os.lstat(path) if os.path.lexists(path) else None
+  for write in (storage.check_file, lambda name: storage.write_bytes(name, b'')):
+    with pytest.raises(OSError, match=r'is not a file, and is left|is a folder. Give a file|cannot be written'):
+      write(path)
+  assert before is None or os.lstat(path).st_ino == before.st_ino
+  assert sorted(os.listdir()) == ['folder', 'pipe'] or path == 'new/'
+  storage.check_file('folder/new/file')
+  assert os.listdir('folder') == []

@@ -1,6 +1,5 @@
 """What a distilled document is worth: held-out answers predicted with nothing, the document, and what was distilled."""
 
-import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from prompt_tuning.distilling.phases import Studied
 from prompt_tuning.evaluation import reports
 from prompt_tuning.evaluation.evaluate import evaluate_loss
 from prompt_tuning.evaluation.saved import Trained
-from prompt_tuning.files import storage, terminal
+from prompt_tuning.files import json_files, storage, terminal
 from prompt_tuning.losses import Loss, distillation
 from prompt_tuning.models.language_model import LanguageModel
 
@@ -52,7 +51,7 @@ def compare(model: LanguageModel, studied: Studied, trained: Trained, *, batch_s
 
 def write(folder: str, figures: Sequence[dict[str, Any]]) -> str:
   """Writes figures into a run's folder; returns their table."""
-  storage.write_bytes(storage.join(folder, COMPARISON), json.dumps(list(figures), indent=2).encode())
+  storage.write_bytes(storage.join(folder, COMPARISON), json_files.spelled(list(figures), indent=2).encode())
   lines = [f'{"before a question":20}  {"divergence":>10}  {"perplexity":>10}  {"tokens":>8}  keys and values']
   lines += [f'{row["before"]:20}  {row["divergence"]:>10.4g}  {row["perplexity"]:>10.4g}  {row["tokens"]:>8,}  '
             f'{row["bytes"]:>14,} bytes' for row in figures]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from prompt_tuning.evaluation.predictions import (
   write_lines,
 )
 from prompt_tuning.evaluation.ranking import Ranked, rank
-from prompt_tuning.files import storage
+from prompt_tuning.files import json_files, storage
 from prompt_tuning.losses import Loss, averages
 from prompt_tuning.models import heads
 from prompt_tuning.models.compiled import hidden_states
@@ -128,7 +127,7 @@ def write(result: Evaluation, folder: str, name: str, step: int, *, most: int | 
   path = storage.join(folder, 'inference_eval', f'{name}-{step:06}')
   write_lines(f'{path}.jsonl', iter(result.lines[:most]))
   if result.classes is not None and multihost.is_main():
-    storage.write_bytes(f'{path}-classes.json', json.dumps(result.classes.plain(), ensure_ascii=False).encode())
+    storage.write_bytes(f'{path}-classes.json', json_files.spelled(result.classes.plain(), ensure_ascii=False).encode())
 
 
 def metrics_of(task: Task, lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:

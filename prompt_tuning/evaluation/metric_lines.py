@@ -1,11 +1,11 @@
-"""Lines of figures, as `metrics.jsonl` holds them: one JSON object each, with its step."""
+"""Lines of figures, as `metrics.jsonl` holds them: one JSON object each, with its step; null stands for NaN."""
 
 import json
 from typing import Any, NamedTuple
 
 from absl import logging
 
-from prompt_tuning.files import storage
+from prompt_tuning.files import json_files, storage
 
 
 class Line(NamedTuple):
@@ -43,4 +43,5 @@ def _figures(line: bytes) -> dict[str, Any] | None:
     found = json.loads(line)
   except (ValueError, RecursionError):
     return None
-  return found if isinstance(found, dict) and type(found.get('step')) is int else None
+  usable = isinstance(found, dict) and type(found.get('step')) is int
+  return {**found, **json_files.numbers_of(found)} if usable else None

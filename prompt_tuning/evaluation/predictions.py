@@ -1,6 +1,6 @@
 """Predictions for whole files: generated texts, scores, and the lines of output files."""
 
-import json
+import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ from prompt_tuning.decoding.samplers import Sampler
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation.ranking import Ranked, rank
 from prompt_tuning.evaluation.saved import Trained
-from prompt_tuning.files import storage
+from prompt_tuning.files import json_files, storage
 from prompt_tuning.models import heads
 from prompt_tuning.models.abilities import require_writing
 from prompt_tuning.models.compiled import score_batch
@@ -122,8 +122,8 @@ def label_answers(model: LanguageModel, conditioning: Conditioning,
 
 
 def json_line(line: Mapping[str, Any], number: int) -> str:
-  """Returns a line of output as JSON."""
-  return json.dumps(line, ensure_ascii=False, default=_as_python)
+  """Returns a line of output as JSON: bytes that are no text as an object with `base64`, NaN and infinities as null."""
+  return json_files.spelled(line, ensure_ascii=False, default=_as_python)
 
 
 def text_line(line: Mapping[str, Any], number: int) -> str:
@@ -182,5 +182,8 @@ def readable(example: Mapping[str, Any], vocabulary: Any) -> dict[str, Any]:
 def _as_python(value: Any) -> Any:
   """Returns a replacement for a value that JSON cannot represent."""
   if isinstance(value, bytes):
-    return value.decode(errors='replace')
+    try:
+      return value.decode()
+    except UnicodeDecodeError:
+      return {'base64': base64.b64encode(value).decode()}
   return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

@@ -9,12 +9,13 @@ from typing import Any
 from prompt_tuning.checkpoints import peft
 from prompt_tuning.checkpoints.state import write_state
 from prompt_tuning.evaluation import cards
-from prompt_tuning.files import hub, terminal
+from prompt_tuning.files import hub, json_files, terminal
 from prompt_tuning.models.finding import is_shipped
 from prompt_tuning.types import Flat
 
 _FILE = 'best.safetensors'
 _TEMPLATES = ('template', 'target_template', 'cut')
+_SHAPE = ('model_type', 'vocab_size', 'hidden_size', 'd_model', 'n_embd', 'num_hidden_layers', 'num_layers', 'n_layer')
 
 
 def push(tensors: Flat, about: Mapping[str, Any], name: str, *, model: str | None = None,
@@ -32,11 +33,13 @@ def push(tensors: Flat, about: Mapping[str, Any], name: str, *, model: str | Non
 
   Raises:
     ImportError: huggingface_hub is not installed.
-    ValueError: the name is not that of a repository.
+    ValueError: the name is not that of a repository; or `model` is not, or one of another shape.
     OSError: the repository cannot be written; the message says what to do.
   """
   if isinstance(about.get('task'), str) and '://' not in about['task']:
     about = {**about, 'task': os.path.basename(about['task'])}  # its folder is of this machine
+  if model is not None:
+    _require_fit(model, about.get('model_config') or {})
   base = model or about.get('base_model') or about.get('model')
   with tempfile.TemporaryDirectory(prefix='prompt_tuning_') as made:
     write_state(os.path.join(made, _FILE), tensors, about)
@@ -55,6 +58,24 @@ def push(tensors: Flat, about: Mapping[str, Any], name: str, *, model: str | Non
     files[cards.README] = cards.card(tensors, about, title=title, source=name, base=base, earlier=licensed,
                                      adapter=name.partition('@')[0] if adapter else None).encode()
   return hub.push(name, files, private=private)
+
+
+def _require_fit(model: str, config: Mapping[str, Any]) -> None:
+  """Raises ValueError or OSError unless there is such a model on the hub, of the shape that was trained with."""
+  repository = hub.split(model)[0]
+  if not repository:
+    raise ValueError(f'model={model!r} cannot be used: it is not the name of a model on the hub. Give owner/name.')
+  try:
+    path = os.path.join(hub.fetch(repository, ('config.json',)), 'config.json')
+  except PermissionError as error:
+    terminal.say(f'{error} Whether the prompt fits it was not checked.')
+    return
+  found = json_files.part_of(json_files.read_object(path, 'the config of a model'), 'text_config')
+  wrong = [f'{name}: {found[name]} there, {config[name]} in training' for name in _SHAPE
+           if name in config and name in found and found[name] != config[name]]
+  if wrong:
+    raise ValueError(f'model={model!r} is of another shape than the model of the training ({"; ".join(wrong)}). Give '
+                     'the one that was trained with.')
 
 
 def _adapter(tensors: Flat, about: Mapping[str, Any], base: Any, folder: str) -> dict[str, bytes]:

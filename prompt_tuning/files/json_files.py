@@ -1,4 +1,4 @@
-"""Reads JSON objects that come from elsewhere: `config.json` and its like. Their fields are checked by a schema.
+"""Reads JSON objects that come from elsewhere, `config.json` and its like, by a schema; spells what programs read.
 
 A schema is a `Fields` class. A field without default is required; null is a value only where the type allows None:
 
@@ -105,6 +105,20 @@ def checked(found: Mapping[str, Any], schema: type[Schema]) -> Schema:
       raise ValueError(f'sets {field.encode_name} to {shown(value)}: {_reason(error)}. '
                        'Fix it, or get the file again.') from error
   return schema(**values)
+
+
+def spelled(value: Any, **options: Any) -> str:
+  """Returns a value as JSON, with null for NaN and infinities, which JSON does not have; options are `json.dumps`'s."""
+  try:
+    return json.dumps(value, allow_nan=False, **options)
+  except ValueError:
+    return json.dumps(json.loads(json.dumps(value, **options), parse_constant=lambda _: None), **options)
+
+
+def numbers_of(found: Mapping[str, Any]) -> dict[str, float]:
+  """Returns the numbers among the fields; null, which `spelled` writes for those that are not finite, is NaN."""
+  return {name: math.nan if value is None else value for name, value in found.items()
+          if value is None or type(value) in (int, float)}
 
 
 def part_of(config: Mapping[str, Any], *names: str) -> Mapping[str, Any]:

@@ -28,6 +28,13 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # which Arr
 _WRITING: set[str] = set()  # the temporaries of this process
 
 
+def require_replaceable(path: str) -> None:
+  """Raises OSError if there is something at `path` that has no content to replace, such as /dev/stdout."""
+  streams = ('/dev/std', '/dev/fd/', '/proc/')  # links, perhaps to files
+  if os.path.abspath(path).startswith(streams) or (os.path.exists(path) and not os.path.isfile(path)):
+    raise OSError(f'{path} is not a file, and is left as it is. Give the name of a file.')
+
+
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[str]:
   """Yields the path of an empty file that is renamed to `path` when the block ends without an error.
@@ -37,6 +44,7 @@ def whole_file(path: str) -> Iterator[str]:
   Raises:
     OSError: the file cannot be written; an existing file is unchanged and no temporary file is left.
   """
+  require_replaceable(path)
   folder = os.path.dirname(os.path.abspath(path))
   with explained(path, temporary := _temporary(path)):
     try:

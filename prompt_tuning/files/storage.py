@@ -101,7 +101,7 @@ def make_folder(path: str) -> None:
 
 
 def check_writable(folder: str) -> None:
-  """Checks, without writing, that files can be written into a folder, which need not exist yet.
+  """Checks, without leaving anything, that files can be written into a folder, which need not exist yet.
 
   Raises:
     ValueError: see `check_address`.
@@ -115,9 +115,26 @@ def check_writable(folder: str) -> None:
   parent = os.path.abspath(folder)
   while not os.path.exists(parent):
     parent = os.path.dirname(parent)
-  if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-    raise OSError(f'{folder} cannot be written: {parent} is not a folder that this user can write to. '
-                  'Give another folder.')
+  try:
+    with tempfile.TemporaryFile(dir=parent):
+      pass
+  except OSError as error:
+    raise OSError(f'{folder} cannot be written: {parent} is not a folder that this user can write to '
+                  f'({error.strerror}). Give another folder.') from error
+
+
+def check_file(path: str) -> None:
+  """Checks, without leaving anything, that a file can be written, which need not exist yet.
+
+  Raises:
+    ValueError, ImportError: see `check_writable`.
+    OSError: it is a folder or a device, or its folder cannot be written.
+  """
+  check_address(path)
+  if os.fspath(path).endswith('/') or os.path.isdir(path):
+    raise OSError(f'{path} is a folder. Give a file in it, such as {join(path, "NAME")}.')
+  local.require_replaceable(path)
+  check_writable(os.path.dirname(path) or '.')
 
 
 def remove_left(folder: str) -> None:

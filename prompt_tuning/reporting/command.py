@@ -10,7 +10,6 @@ report says why (docs/report.md).
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -38,21 +37,22 @@ def _write(options: argparse.Namespace) -> None:
   require_number('--examples', options.examples, least=1, whole=True)
   if options.output is None and len(options.runs) > 1:
     raise ValueError(f'A report of {len(options.runs)} runs belongs to no folder. Give --output FILE.html.')
-  if options.output is not None and os.path.isdir(options.output):
-    raise ValueError(f'--output {options.output} is a folder. Give a file, such as {options.output}/{NAME}.')
   from prompt_tuning.files import storage
   from prompt_tuning.reporting import folder, of_model, page
+  from prompt_tuning.runs import objects
 
   try:
     folders = folder.read(options.runs)
     if options.model and not any(each.settings for each in folders):
       raise ValueError(f'model={options.model} cannot be used: {folders[0].path} has no run.toml, which names the data '
                        'and their form. Leave it out; `prompt-tuning train` and `pt.TrainRun` write that file.')
+    path = options.output or storage.join(folders[0].path, NAME)
+    objects.check_output(path, is_file=True)
     models: dict[str, object] = {}
     found = [of_model.read(each, model=options.model, examples=options.examples, models=models) for each in folders]
   except (ValueError, OSError, ImportError) as error:
-    raise type(error)(translated(str(error), {'model': '--model', 'examples': '--examples'})) from error
-  path = options.output or storage.join(folders[0].path, NAME)
+    words = {name: f'--{name}' for name in ('model', 'examples', 'output')}
+    raise type(error)(translated(str(error), words)) from error
   storage.write_bytes(path, page.render(folders, found).encode())
   terminal.show(f'Wrote {path}')
 

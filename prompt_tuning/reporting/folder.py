@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.evaluation import metric_lines, saved
-from prompt_tuning.files import storage
+from prompt_tuning.files import json_files, storage
 from prompt_tuning.runs import run_file
 from prompt_tuning.training import run_files
 
@@ -98,4 +98,4 @@ def _numbers(path: str) -> dict[str, float]:
     raise ValueError(f'{path} is damaged: {error}. Delete it, to leave the frozen model out.') from error
   if not isinstance(found, dict):
     raise ValueError(f'{path} holds {found!r:.60}, expected numbers by name. Delete it, to leave the frozen model out.')
-  return {str(name): float(value) for name, value in found.items() if type(value) in (int, float)}
+  return json_files.numbers_of(found)

@@ -42,7 +42,7 @@ def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mappi
     return examples
   if isinstance(examples, str | os.PathLike):
     return registry.get(str(examples), model.vocabulary, lengths)
-  if isinstance(examples, Mapping) and examples and all(map(_is_table, examples.values())):  # splits
+  if _is_splits(examples):
     parts = {name: files.FileTask(table, validation=0.0, vocabulary=model.vocabulary)
              for name, table in examples.items()}
     return tasks.Task('examples', {name: part.split('all') for name, part in parts.items()}, _METRICS)
@@ -54,6 +54,11 @@ def as_task(examples: Examples, split: str, model: LanguageModel, lengths: Mappi
   if len(task.split('all')) >= _LEAST and task.splits['train'] and task.splits['validation']:
     return task
   return tasks.Task('examples', {split: task.split('all')}, _METRICS)
+
+
+def is_rows(examples: Examples) -> bool:
+  """Returns True for rows, which have no splits."""
+  return not isinstance(examples, tasks.Task | tasks.Mixture | str | os.PathLike) and not _is_splits(examples)
 
 
 def _with_metrics(task: tasks.Task | tasks.Mixture, functions: tuple[Any, ...]) -> tasks.Task | tasks.Mixture:
@@ -90,6 +95,11 @@ def as_trained(prompt: Any, model: LanguageModel) -> saved.Trained:
     raise ValueError(f'The prompt is of type {type(prompt).__name__}, expected an array [P, {model.width}], a saved '
                      'prompt, a run, or the path of one.')
   return saved.SavedPrompt(vectors).as_trained()
+
+
+def _is_splits(examples: Any) -> bool:
+  """Returns True for a dict of splits, False for a dict of columns."""
+  return isinstance(examples, Mapping) and bool(examples) and all(map(_is_table, examples.values()))
 
 
 def _is_table(examples: Any) -> bool:

@@ -30,8 +30,8 @@ def run(described: InferRun, *, config_text: str = '') -> str:
   Raises:
     ValueError, OSError, ImportError: something does not fit or cannot be read; the message says what to change.
   """
-  path, folder = described.output, os.path.dirname(described.output)
-  objects.check_output(folder or '.')
+  path = described.output
+  objects.check_output(path, is_file=True)
   say_new_folder(path)
   given, rows = examples(described)
   words = ranked(described)  # errors are found before the model is read

@@ -37,16 +37,16 @@ from prompt_tuning.tuning.registry import get_method
 # --- The frozen model ------------------------------------------------------------------------------------------------
 
 
-def check_output(folder: str) -> None:
-  """Ensures that a run can write its results, before it computes them.
+def check_output(path: str, *, is_file: bool = False) -> None:
+  """Ensures that a run can write its folder, or file, before it computes what is in it.
 
   Raises:
     ValueError: it is neither a local path nor a gs:// address.
     ImportError: a package is missing for it.
-    OSError: the folder cannot be written.
+    OSError: it cannot be written.
   """
   try:
-    storage.check_writable(folder)
+    (storage.check_file if is_file else storage.check_writable)(path)
   except (ValueError, ImportError, OSError) as error:
     raise type(error)(f'output={error}') from error
 

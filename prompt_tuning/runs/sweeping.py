@@ -1,14 +1,13 @@
 """Executes several runs together: builds their objects around one model, trains, and compares what they reached."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prompt_tuning.data.metric_values import lower_is_better
 from prompt_tuning.evaluation import reports
-from prompt_tuning.files import storage, terminal
+from prompt_tuning.files import json_files, storage, terminal
 from prompt_tuning.runs import objects, training
 from prompt_tuning.runs.choice import plain
 from prompt_tuning.runs.sweep_run import SweepRun
@@ -44,9 +43,10 @@ class Sweep:
       saving=Saving(first.described.saving_period, first.described.keep), log_period=first.described.log_period,
       halving=sweep.halving)
     ordered = best_first(ended)
-    lines = [{'name': run.name, 'settings': dict(sweep.varied[run.name]), 'ended': run.ended, 'step': run.step,
-              'best': run.best, 'metrics': run.metrics, 'loss': run.loss, 'folder': run.folder} for run in ordered]
-    storage.write_bytes(storage.join(sweep.output, TABLE), ''.join(f'{json.dumps(line)}\n' for line in lines).encode())
+    lines = [json_files.spelled({
+      'name': run.name, 'settings': dict(sweep.varied[run.name]), 'ended': run.ended, 'step': run.step,
+      'best': run.best, 'metrics': run.metrics, 'loss': run.loss, 'folder': run.folder}) for run in ordered]
+    storage.write_bytes(storage.join(sweep.output, TABLE), ''.join(f'{line}\n' for line in lines).encode())
     try:
       reports.curves({run.name: run.folder for run in ordered}, storage.join(sweep.output, CURVES))
     except ImportError as error:
@@ -74,7 +74,7 @@ class Sweep:
       key = f'{_data_of(each.described)} {each.lengths}'
       path = storage.join(each.described.output, run_files.BEFORE)
       if key in found and not storage.exists(path):
-        storage.write_bytes(path, json.dumps(found[key]).encode())
+        storage.write_bytes(path, json_files.spelled(found[key]).encode())
       found.setdefault(key, each.before())
 
 

@@ -17,7 +17,7 @@ from prompt_tuning.data.tasks import Mixture, Task
 from prompt_tuning.data.turn_checks import check_turns
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import saved
-from prompt_tuning.files import progress, storage, terminal
+from prompt_tuning.files import json_files, progress, storage, terminal
 from prompt_tuning.losses import Loss
 from prompt_tuning.models import new_layers
 from prompt_tuning.models.language_model import LanguageModel
@@ -115,13 +115,13 @@ class Training:
     path = storage.join(self.described.output, run_files.BEFORE)
     content = multihost.from_main(storage.read_bytes(path) if multihost.is_main() and storage.exists(path) else None)
     if content is not None:
-      return json.loads(content)
+      return json_files.numbers_of(json.loads(content))
     evaluator = Evaluator(self.model, self.task, self.lengths, self.described.batch_size, self.loss, self.evaluations,
                           split=self.described.split)
     with phase('Evaluating the frozen model alone'):
       found = evaluator(lambda task: Conditioning(), self.model.layout(), self.model.step, Silence())
     if multihost.is_main():
-      storage.write_bytes(path, json.dumps(found).encode())
+      storage.write_bytes(path, json_files.spelled(found).encode())
     return found
 
   def _check_frozen(self) -> None:

@@ -1,8 +1,9 @@
 """Shared by the experiments: runs of gin files with their results in one folder."""
 
-import json
 import os
 from typing import Any
+
+from prompt_tuning.files import json_files
 
 _CONFIGS = 'prompt_tuning/configs/experiments'
 
@@ -55,7 +56,7 @@ class Experiment:
 
   def write(self, found: Any, text: str) -> None:
     """Writes the results as `results.json` and `results.md`; prints the latter."""
-    for name, content in (('results.json', json.dumps(found, indent=1)), ('results.md', text)):
+    for name, content in (('results.json', json_files.spelled(found, indent=1)), ('results.md', text)):
       with open(self.path(name), 'w', encoding='utf-8') as file:
         file.write(content)
     print(f'\n{text}\nWrote {self.path("results.md")} and results.json.')

@@ -42,7 +42,7 @@ def _recycle(options: argparse.Namespace) -> None:
 
   words = {'model': '--from', 'rows': '--rows', 'output': '--output'}
   try:
-    check_output(options.output.rpartition('/')[0] or '.')
+    check_output(options.output, is_file=True)
     source = _base_model.read_base_model(options.prompt, options.source)
     trained = saved.load_for(source, options.prompt)
     words['model'] = '--to'

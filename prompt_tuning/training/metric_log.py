@@ -1,16 +1,15 @@
 """The logs of a run during training: `metrics.jsonl`, TensorBoard folders and the terminal.
 
-`metrics.jsonl` is the reference: one object per line, with its step. A resumed run first drops the lines of the steps
-that it will repeat, and half a line at the end; other damaged lines are reported and kept. In addition, there are the
-files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and TensorBoard folders, with tags `eval/{metric}`
-for a task's metrics and plain names for everything else.
+`metrics.jsonl` is the reference: one object per line, with its step; null stands for NaN and infinities. A resumed run
+first drops the lines of the steps that it will repeat, and half a line at the end; other damaged lines are reported and
+kept. In addition, there are the files that users of T5X know: `inference_eval/{task}-metrics.jsonl`, and TensorBoard
+folders, with tags `eval/{metric}` for a task's metrics and plain names for everything else.
 
 In an object store, the files are uploaded whole: after each evaluation and each saved state, at the end, and otherwise
 every half a minute.
 """
 
 import contextlib
-import json
 import os
 import secrets
 import time
@@ -22,7 +21,7 @@ from absl import logging
 from prompt_tuning.devices import compilation, memory
 from prompt_tuning.evaluation import metric_lines
 from prompt_tuning.evaluation.saved import METRICS
-from prompt_tuning.files import local, progress, storage
+from prompt_tuning.files import json_files, local, progress, storage
 from prompt_tuning.training.trackers import Guarded, Tracker
 
 _JUDGED = 'inference_eval'
@@ -67,7 +66,7 @@ class MetricLog:
         self.say(f'{path} was removed while the run writes it: the figures before step {step} are lost.')
         self._file.close()
         self._file = self._grown.open(METRICS)
-      self._file.write(json.dumps({'step': step, 'folder': folder, **values}) + '\n')
+      self._file.write(json_files.spelled({'step': step, 'folder': folder, **values}) + '\n')
       self._file.flush()
     self._write_tensorboard(folder, step, values)
     if self._tracker is not None:
@@ -169,7 +168,7 @@ def append_metrics(folder: str, task: str, step: int, values: Mapping[str, float
   path = storage.join(folder, _JUDGED, f'{task}-{METRICS}')
   before = storage.read_bytes(path) if storage.exists(path) else b''
   border = b'' if before.endswith(b'\n') or not before else b'\n'  # after half a line
-  storage.write_bytes(path, before + border + json.dumps({'step': step, **values}).encode() + b'\n')
+  storage.write_bytes(path, before + border + json_files.spelled({'step': step, **values}).encode() + b'\n')
 
 
 def open_tensorboard(folder: str) -> Any:

@@ -32,7 +32,7 @@ from prompt_tuning.data.tasks import shortened
 from prompt_tuning.devices import multihost
 from prompt_tuning.evaluation import cards
 from prompt_tuning.evaluation.saved import BEST, LAST, PROMPTS_OF_TASKS, Trained
-from prompt_tuning.files import storage
+from prompt_tuning.files import json_files, storage
 from prompt_tuning.models.language_model import LanguageModel
 from prompt_tuning.tuning.method import Method
 from prompt_tuning.types import Array, Flat, Params
@@ -137,7 +137,9 @@ def save_last(folder: str, step: int, exported: Flat, about: Mapping[str, Any]) 
 def _with_before(folder: str, about: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the metadata with the metrics of the frozen model alone, if the run has measured them."""
   path = storage.join(folder, BEFORE)
-  return {**about, 'before': json.loads(storage.read_bytes(path))} if storage.exists(path) else dict(about)
+  if not storage.exists(path):
+    return dict(about)
+  return {**about, 'before': json_files.numbers_of(json.loads(storage.read_bytes(path)))}
 
 
 def save_best(folder: str, trained: Flat, about: Mapping[str, Any], prompts: Mapping[str, Flat] | None = None) -> None:

@@ -1,10 +1,21 @@
 """JSON objects from elsewhere, and the schemas that check their fields."""
 
 import json
+import math
 
 import pytest
 
-from prompt_tuning.files.json_files import Count, Fields, Positive, Size, fields_of, read_fields, read_object
+from prompt_tuning.files.json_files import (
+  Count,
+  Fields,
+  Positive,
+  Size,
+  fields_of,
+  numbers_of,
+  read_fields,
+  read_object,
+  spelled,
+)
 
 
 class Shape(Fields):
@@ -62,3 +73,11 @@ def test_a_message_carries_no_control_characters_of_a_file():
   with pytest.raises(ValueError, match=r'\\x1b\[31m') as found:
     fields_of('a.json', {'width': '\x1b[31mred'}, Shape)
   assert str(found.value).isprintable()
+
+
+def test_numbers_that_are_not_finite_are_null_and_read_as_nan():
+  values = {'loss': math.nan, 'more': [math.inf, {'a': -math.inf}], 'step': 3, 'name': 'NaN', 'rate': 0.5}
+  text = spelled(values)
+  assert text == '{"loss": null, "more": [null, {"a": null}], "step": 3, "name": "NaN", "rate": 0.5}'
+  found = numbers_of(json.loads(text))
+  assert list(found) == ['loss', 'step', 'rate'] and math.isnan(found['loss']) and found['rate'] == 0.5
