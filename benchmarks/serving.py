@@ -2,18 +2,21 @@
 
   python benchmarks/serving.py                             # GPT-2 small's shape, random weights
   python benchmarks/serving.py --model FOLDER              # a model of yours, such as SmolLM2's folder
+  python benchmarks/serving.py --model FOLDER --dtype bfloat16 --peer_dtype float32
   python benchmarks/serving.py --peer_python path/to/python
 
-Requests of 16 to 64 tokens over 32 prompts of 20 vectors ask for 64 new tokens each, greedy, float32; no token ends
-them earlier. "All at once": so many requests arrive together. "At a steady rate": they arrive one by one, at 70 % of
-the rate at which the engine answered 64 at once. Contestants take turns; one slot and PEFT answer 8 requests a turn.
-The limit is the time that the machine needs for the products alone: every weight is read once a token at its
-bandwidth, or multiplied with all rows at its matrix rate, whichever is slower.
+Requests of 16 to 64 tokens over 32 prompts of 20 vectors ask for 64 new tokens each, greedy, float32 unless --dtype
+says otherwise (with bfloat16, our products are rounded to it too); no token ends them earlier. "All at once": so many
+requests arrive together. "At a steady rate": they arrive one by one, at 70 % of the rate at which the engine answered
+64 at once. Contestants take turns; one slot and PEFT answer 8 requests a turn. The limit is the time that the machine
+needs for the products alone: every weight is read once a token at its bandwidth, or multiplied with all rows at its
+matrix rate, whichever is slower.
 """
 
 import argparse
 import contextlib
 import dataclasses
+import os
 import pathlib
 import statistics
 import sys
@@ -26,24 +29,30 @@ import numpy as np
 
 NEW, PROMPTS, LENGTH, FEW = 64, 32, 20, 8
 CONCURRENT = (1, 8, 32, 64)
+DTYPES = ('float32', 'bfloat16')
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--model', help="a folder; none is GPT-2 small's shape")
   parser.add_argument('--blocks', type=int, default=3, help='turns of each contestant')
+  parser.add_argument('--dtype', default='float32', choices=DTYPES, help='of the weights of a folder')
+  parser.add_argument('--peer_dtype', choices=DTYPES, help="of PEFT's; the same unless given")
   parser.add_argument('--peer_python', default=sys.executable, help='an interpreter that can import peft')
   parser.add_argument('--without_peer', action='store_true', help='leave PEFT out')
   parser.add_argument('--contestant', choices=['ours', 'peft'], help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.contestant:
-    {'ours': ours, 'peft': peft_generate}[options.contestant](options.model)
+    {'ours': ours, 'peft': peft_generate}[options.contestant](options.model, options.dtype)
     return
-  command = [str(pathlib.Path(__file__)), *(['--model', options.model] if options.model else []), '--contestant']
+  if options.model is None and {options.dtype, options.peer_dtype} & {'bfloat16'}:
+    parser.error('--dtype and --peer_dtype are of a folder: give --model')
+  command = [str(pathlib.Path(__file__)), *(['--model', options.model] if options.model else [])]
   with contextlib.ExitStack() as stack:
-    start = lambda name, python: stack.enter_context(contest.Contestant([python, *command, name]))
-    ask = start('ours', sys.executable).ask
-    peer = None if options.without_peer else start('peft', options.peer_python).ask
+    start = lambda name, python, dtype: stack.enter_context(
+      contest.Contestant([python, *command, '--dtype', dtype, '--contestant', name]))
+    ask = start('ours', sys.executable, options.dtype).ask
+    peer = None if options.without_peer else start('peft', options.peer_python, options.peer_dtype or options.dtype).ask
     print(f'Starting: {ask("start"):.0f} s. A prompt: {ask("size") / 1000:.1f} kB; loading 1,000 of them: '
           f'{ask("thousand"):.2f} s.', flush=True)
     names = [*(f'at_once {count}' for count in CONCURRENT), 'one_slot', 'predict', *(['peft'] if peer else [])]
@@ -90,8 +99,10 @@ def vectors(width: int) -> list[np.ndarray]:
   return [0.05 * random.normal(size=(LENGTH, width)).astype(np.float32) for _ in range(PROMPTS)]
 
 
-def ours(folder: str | None) -> None:
+def ours(folder: str | None, dtype: str) -> None:
   """Answers with the engine, and with `predict`."""
+  if dtype == 'bfloat16':
+    os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', dtype)
   import jax
   import jax.numpy as jnp
   from our_step import frozen_model, made
@@ -103,7 +114,7 @@ def ours(folder: str | None) -> None:
   from prompt_tuning.serving.requests import Request
 
   if folder:
-    model = pt.load_model(folder)
+    model = pt.load_model(folder, dtype=dtype)
   else:
     module, batches = made(SIZES['gpt2'])
     model = frozen_model(module, batches[0])
@@ -175,7 +186,7 @@ def ours(folder: str | None) -> None:
   serve(commands)
 
 
-def peft_generate(folder: str | None) -> None:
+def peft_generate(folder: str | None, dtype: str) -> None:
   """Answers with PEFT, one request after the other, each with its own adapter."""
   import peft
   import torch
@@ -183,7 +194,7 @@ def peft_generate(folder: str | None) -> None:
   from sizes import SIZES
 
   if folder:
-    frozen = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    frozen = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
   else:
     size = SIZES['gpt2']
     frozen = transformers.GPT2LMHeadModel(transformers.GPT2Config(
