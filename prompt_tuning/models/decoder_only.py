@@ -26,6 +26,7 @@ from prompt_tuning.models.fronts import (
   repeated,
   spread,
   state_of,
+  with_products,
 )
 from prompt_tuning.models.norms import norm
 from prompt_tuning.models.places import places_before, prompt_in_front, require_order, require_positions
@@ -71,12 +72,16 @@ class DecoderOnly(nn.Module):
     config = self.config
     return Facts(config.family, config.embedding_width or config.width, (config.layers,), config.vocab_size,
                  self.prompted, self.prefix_shapes(), config.embedding_scale, dense_shapes(config, 'decoder'),
-                 config.width if config.embedding_width else 0)
+                 config.width if config.embedding_width else 0, self._state_shapes())
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
     config = self.config
     return {'decoder': (config.attention_layers, config.kv_heads or config.heads, config.head_dim)}
+
+  def _state_shapes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
+    shape, layers = self.config.delta, sum(self.config.delta_layers)
+    return shape and ((layers, shape.key_heads, shape.key_dim), (layers, shape.value_heads, shape.value_dim))
 
   def layout(self, asked: Layout) -> CausalLayout:
     """Returns the layout of this model's examples: input and target in one row, or a separate cached input.
@@ -184,8 +189,10 @@ class DecoderOnly(nn.Module):
     if given.context is not None:
       front, start = front_of_context(given.context, len(prompt_ids))
       before, state = [front], given.context.state
-      if len(start) > 1 and (given.prompt is not None or given.layer_prompts is not None):
+      if len(start) > 1 and any(each is not None for each in (given.prompt, given.layer_prompts, given.state_prefix)):
         given, prompt_ids = of_rows(given, prompt_ids)
+    if given.state_prefix is not None:
+      state = with_products(state, given.state_prefix, self.config)
     found, lengths = {}, given.lengths  # what each field hands to the rows, in the order of the row
     if given.prefix is not None:
       found['prefix'] = given.prefix
@@ -200,7 +207,7 @@ class DecoderOnly(nn.Module):
         front, count = front_of(given.prefix, each, lengths.get('prefix'), placed=True, start=start)
         seen, place = [*before, front], start + count
       found['prompt'], state = parted(self.run_prompt(given, seen, place, state))
-    if state is not None and found.keys() & {'layer_prompts', 'prompt'}:
+    if state is not None and (found.keys() & {'layer_prompts', 'prompt'} or given.state_prefix is not None):
       state = state_of(state, prompt_ids)
     for name, keys_values in found.items():
       front, count = front_of(keys_values, prompt_ids, lengths.get(name), placed=True, start=start)

@@ -112,6 +112,24 @@ def empty_state(config: Any, rows: int) -> State:
     jnp.zeros((layers, rows, shape.taps - 1, width), config.dtype) for width in shape.widths))
 
 
+def with_products(state: State | None, keys_values: tuple[Array, Array], config: Any) -> State:
+  """Returns the state of N entries, or of the rows of `state`, with the products of keys and values added to it.
+
+  Args:
+    state: [L, B, ...], with N = B, or of one row for all; None is that before the first position.
+    keys_values: of `StackConditioning.state_prefix`.
+    config: the model's.
+  """
+  keys, values = (array.astype(jnp.float32) for array in keys_values)
+  layers, count, heads, length, _ = keys.shape
+  state = empty_state(config, 1) if state is None else state
+  grouped = values.reshape(layers, count, heads, -1, length, values.shape[-1])  # a key's head has several of values
+  added = jnp.einsum('lngpk,lngrpv->lngrkv', keys, grouped, precision=jax.lax.Precision.HIGHEST)
+  memory = state.memory + added.reshape(layers, count, -1, *added.shape[-2:])
+  wide = lambda tail: jnp.broadcast_to(tail, (layers, memory.shape[1], *tail.shape[2:]))
+  return State(memory, tuple(map(wide, state.tails)))
+
+
 def joined(cache: Own) -> Own:
   """Returns keys and values with all generations as rows, [L, B·N, heads, S, K]; and the states, if there are any."""
   return jax.tree.map(lambda part: part.reshape(part.shape[0], -1, *part.shape[3:]), cache)

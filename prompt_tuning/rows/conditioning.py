@@ -14,7 +14,8 @@ from prompt_tuning.types import Array, Batch, Params
 
 # Field of a StackConditioning that rows of one batch may set differently -> the axes of N and P in its arrays.
 AXES: Mapping[str, tuple[int, int]] = {
-  'prompt': (0, 1), 'prefix': (1, 3), 'memory_prefix': (1, 3), 'layer_prompts': (1, 2), 'added': (1, 2)}
+  'prompt': (0, 1), 'prefix': (1, 3), 'memory_prefix': (1, 3), 'state_prefix': (1, 3), 'layer_prompts': (1, 2),
+  'added': (1, 2)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +107,8 @@ class StackConditioning:
     visibility: the positions that the prompt sees.
     prefix: keys and values [L, N, kv_heads, P, K] before every layer's own keys and values in self-attention.
     memory_prefix: the same for a decoder's cross-attention to the encoder.
+    state_prefix: keys [L, N, G, P, K] and values [L, N, H, P, V], whose products the delta layers' state holds before
+      the rows.
     layer_prompts: [L, N, P, D], inputs of every layer's attention at positions before the rows of a causal stack.
     added: [L - 1, N, P, D], added to the prompt at the input of every layer but the first, which reads `prompt`.
     context: the cached context before the rows of a causal stack.
@@ -119,6 +122,7 @@ class StackConditioning:
   visibility: Visibility = dataclasses.field(default=Visibility(), metadata={'static': True})
   prefix: tuple[Array, Array] | None = None
   memory_prefix: tuple[Array, Array] | None = None
+  state_prefix: tuple[Array, Array] | None = None
   layer_prompts: Array | None = None
   added: Array | None = None
   context: Context | None = None
@@ -196,6 +200,8 @@ class Facts:
     attentions: name of each attention (encoder, decoder, cross) -> layers, KV heads and head width.
     embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
     dense: name of each dense layer ('decoder/self_attention/key') -> layers, widths of its input and output.
+    state_shapes: layers, heads and head width of the keys, and of the values, that the delta layers' state holds; None
+      if there are none.
     layer_width: width of the layers, if vectors at the input have another one (OPT 350m); 0 means `width`.
   """
 
@@ -208,6 +214,7 @@ class Facts:
   embedding_scale: float = 1.0
   dense: Mapping[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
   layer_width: int = 0
+  state_shapes: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
 
   @property
   def facts(self) -> 'Facts':

@@ -4,7 +4,9 @@
 
 Keys and values are trained directly, or made by a small network during training (embedding, hidden layer with tanh,
 output), which stabilises training on few examples; only keys and values are kept. For decoder-only models, and for T5's
-three attentions. More expressive than a prompt if the frozen model is small; for vectors in the rows, see a prompt.
+three attentions. In delta layers (Gated DeltaNet), which keep a state instead of keys, keys and values are written into
+the state before the first token: S_l = Σ_p k_p v_pᵀ for each head. More expressive than a prompt if the frozen model is
+small; for vectors in the rows, see a prompt.
 
 A prefix that starts from the keys and values of a document's tokens and is trained to predict what the model predicts
 after reading the document is a cartridge (Eyuboglu et al. 2025, arXiv:2506.06266). Its first vectors can be kept as
@@ -28,7 +30,8 @@ from prompt_tuning.tuning.rates import in_scale
 from prompt_tuning.types import Array, Flat, Params
 
 # Attention -> stack and field of its prefix in a Conditioning.
-_PLACES = {'encoder': ('encoder', 'prefix'), 'decoder': ('decoder', 'prefix'), 'cross': ('decoder', 'memory_prefix')}
+_PLACES = {'encoder': ('encoder', 'prefix'), 'decoder': ('decoder', 'prefix'), 'cross': ('decoder', 'memory_prefix'),
+           'delta': ('decoder', 'state_prefix')}
 _PARTS = ('keys', 'values')
 _OF_TOKENS = 0.02  # the learning rate of a cartridge
 _SMALL, _STANDARD = nn.initializers.normal(0.02), nn.initializers.normal(1.0)
@@ -40,11 +43,12 @@ class Prefix(Method):
 
   Attributes:
     length: P.
-    init: initialiser of keys and values, a function `(key, shape) -> array` with shape [L, P, kv_heads, K]; with
+    init: initialiser of keys and values, a function `(key, shape) -> array` with shape [L, P, heads, K]; with
       `hidden`, of the network's embedding [P, width]. None is a normal distribution with a standard deviation of 0.02,
       which changes little at first; with `hidden`, of 1.
-    attentions: the attentions with a prefix, from 'encoder' (self-attention), 'decoder' (self-attention) and 'cross'
-      (cross-attention); empty means all that the model has.
+    attentions: the attentions with a prefix, from 'encoder' (self-attention), 'decoder' (self-attention), 'cross'
+      (cross-attention) and 'delta' (the state of delta layers); empty means all that the model has, without 'delta' for
+      a network or given keys and values.
     hidden: width of the network's hidden layer; 0 trains keys and values directly.
     width: width of the network's embedding; 0 means the model's width.
     init_from: initial keys and values [L, P, kv_heads, K] of one attention, instead of `init`: those of a text
@@ -73,6 +77,9 @@ class Prefix(Method):
     if self.frozen and self.hidden:
       raise ValueError(f'frozen={self.frozen} and hidden={self.hidden} cannot be used together: the network makes all '
                        'keys and values. Leave out one of them.')
+    if 'delta' in self.attentions and (self.hidden or self.init_from is not None or self.text is not None):
+      raise ValueError("attentions with 'delta' cannot be used with hidden, init_from or text, which are of keys and "
+                       'values in attention. Leave out one of them.')
     if self.init_from is not None and self.hidden:
       raise ValueError(f'init_from and hidden={self.hidden} cannot be used together: the network makes its own keys '
                        'and values. Leave out hidden or init_from.')
@@ -96,33 +103,32 @@ class Prefix(Method):
     return dataclasses.replace(self, init_from=model.read([self.text]).as_prefix())
 
   def initialise(self, key: Array, model: Frozen) -> Params:
-    """Returns φ: `decoder/prefix/keys` and `…/values` [L, P, kv_heads, K], or a network that makes them.
+    """Returns φ: `decoder/prefix/keys` and `…/values` [L, P, heads, K], or a network that makes them.
 
     Raises:
       ValueError: the model has no such attention, or `init_from` has another shape.
     """
-    shapes = model.prefix_shapes()
+    shapes, given = _shapes(model), self.hidden or self.init_from is not None
     missing = [name for name in self.attentions if name not in shapes]
     if missing:
       raise ValueError(f'A prefix got the attention {missing[0]}, but the model has the attentions '
                        f'{", ".join(shapes)}. Leave attentions out to use all of them.')
-    trained, names = {}, tuple(self.attentions or shapes)
+    trained, names = {}, tuple(self.attentions or (name for name in shapes if not given or name != 'delta'))
     if self.init_from is not None:
       return {names[0]: {'prefix': self._given(names, shapes)}}
     for i, name in enumerate(names):
-      layers, heads, head_dim = shapes[name]
       own = jax.random.fold_in(key, i)
       if self.hidden:
-        made = self._network(layers, heads, head_dim, model.width).init(own)['params']
+        made = self._network(*shapes[name][0], model.width).init(own)['params']
       else:
-        shape = (layers, self.length, heads, head_dim)
-        made = {part: (self.init or _SMALL)(jax.random.fold_in(own, j), shape) for j, part in enumerate(_PARTS)}
+        made = {part: (self.init or _SMALL)(jax.random.fold_in(own, j), (layers, self.length, heads, head_dim))
+                for j, (part, (layers, heads, head_dim)) in enumerate(zip(_PARTS, shapes[name], strict=True))}
       trained[name] = {'prefix': made}
     return trained
 
-  def _given(self, names: Sequence[str], shapes: Mapping[str, tuple[int, int, int]]) -> dict[str, Array]:
+  def _given(self, names: Sequence[str], shapes: Mapping[str, '_Pair']) -> dict[str, Array]:
     """Returns copies of `init_from`: training donates the memory of the initial values."""
-    layers, heads, head_dim = shapes[names[0]]
+    layers, heads, head_dim = shapes[names[0]][0]
     wanted = (layers, self.length, heads, head_dim)
     found = [tuple(array.shape) for array in self.init_from]
     if len(names) > 1:
@@ -136,9 +142,9 @@ class Prefix(Method):
     return {'keys': jnp.array(keys, jnp.float32), 'values': jnp.array(values, jnp.float32)}
 
   def condition(self, trained: Params, model: Frozen) -> Conditioning:
-    """Returns keys and values as conditioning, [L, 1, kv_heads, P, K]."""
+    """Returns keys and values as conditioning, [L, 1, heads, P, K]."""
     named, given = self.export(trained, model), {}
-    _require_fit(named, model.prefix_shapes())
+    _require_fit(named, _shapes(model))
     for name, (stack, field) in _PLACES.items():
       if f'{name}/prefix/keys' in named:
         pair = (self._held(jnp.asarray(named[f'{name}/prefix/{part}'])) for part in _PARTS)
@@ -146,7 +152,7 @@ class Prefix(Method):
     return Conditioning(**{stack: StackConditioning(**fields) for stack, fields in given.items()})
 
   def _held(self, array: Array) -> Array:
-    """Returns keys or values [L, P, kv_heads, K] whose frozen rows get no gradient."""
+    """Returns keys or values [L, P, heads, K] whose frozen rows get no gradient."""
     if not self.frozen:
       return array
     return jnp.concatenate([jax.lax.stop_gradient(array[:, :self.frozen]), array[:, self.frozen:]], axis=1)
@@ -227,14 +233,23 @@ class Network(nn.Module):
     return {'keys': keys, 'values': values}
 
 
-def _require_fit(named: Mapping[str, Any], shapes: Mapping[str, tuple[int, int, int]]) -> None:
+_Pair = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+
+def _shapes(model: Frozen) -> dict[str, _Pair]:
+  """Returns attention -> layers, heads and head width of its keys, and of its values."""
+  found, states = {name: (shape, shape) for name, shape in model.prefix_shapes().items()}, model.facts.state_shapes
+  return {**found, 'delta': states} if states else found
+
+
+def _require_fit(named: Mapping[str, Any], shapes: Mapping[str, _Pair]) -> None:
   """Raises ValueError if keys and values belong to another model."""
   for name, array in named.items():
-    attention = name.split('/')[0]
+    attention, _, part = name.split('/')
     if attention not in shapes:
       raise ValueError(f'{name} is a prefix of the attention {attention!r}, but the model has {", ".join(shapes)}. '
                        'Choose a prefix that was trained for this model.')
-    layers, heads, head_dim = shapes[attention]
+    layers, heads, head_dim = shapes[attention][_PARTS.index(part)]
     if array.ndim != 4 or (array.shape[0], *array.shape[2:]) != (layers, heads, head_dim):
       raise ValueError(f'{name} has shape {tuple(array.shape)}, but the model needs [{layers}, P, {heads}, {head_dim}] '
                        '(layers, length, heads, head width). Choose a prefix that was trained for this model.')

@@ -85,6 +85,24 @@ def test_prompts_of_several_lengths_and_kinds_behind_texts_are_as_alone(model):
     np.testing.assert_allclose(found[b, :len(alone)], alone, atol=1e-4, err_msg=str(b))
 
 
+@pytest.mark.parametrize('behind', [False, True])
+def test_a_prefix_of_delta_layers_is_the_state_before_the_rows(model, behind):
+  own, delta = trained(Prefix(3, attentions=('delta',)), model), model.module.config.delta
+  keys, values = (own.tensors[f'delta/prefix/{part}'] for part in ('keys', 'values'))
+  assert keys.shape == (6, 3, delta.key_heads, delta.key_dim)
+  assert values.shape == (6, 3, delta.value_heads, delta.value_dim)
+  products = np.einsum('lphk,lphv->lhkv', np.repeat(keys, delta.sharing, axis=2), values)[:, None]
+  context = jax.device_get(model.read([[16, 17], [18], [19, 20, 21]]))
+  state = context.state if behind else jax.tree.map(lambda array: np.zeros_like(array[:, :1]), context.state)
+  nothing = dataclasses.replace(context, **{name: getattr(context, name)[:, :1] for name in ('keys', 'values')},
+                                seen=np.zeros_like(context.seen[:1]))
+  same = dataclasses.replace(context if behind else nothing, state=dataclasses.replace(
+    state, memory=state.memory + products))
+  found = model.logits(INPUTS, TARGETS, own, context=context if behind else None)
+  np.testing.assert_allclose(found, model.logits(INPUTS, TARGETS, context=same), atol=1e-4)
+  assert np.abs(found - model.logits(INPUTS, TARGETS, context=context if behind else None)).max() > 1e-2
+
+
 @pytest.mark.parametrize('kind', ['prompt', 'prefix', 'low rank', 'int8'])
 def test_decoding_over_layers_apart_gives_what_the_scan_gives(model, monkeypatch, kind):
   if kind == 'int8':
@@ -132,6 +150,10 @@ def test_attention_weights_are_those_of_the_layers_with_attention(model):
 
 
 def test_what_a_state_cannot_do_is_refused_by_name(model):
+  assert set(trained(Prefix(2), model).tensors) == {
+    f'{name}/prefix/{part}' for name in ('decoder', 'delta') for part in ('keys', 'values')}
+  with pytest.raises(ValueError, match="attentions with 'delta' cannot be used with hidden, init_from or text"):
+    Prefix(2, attentions=('delta',), hidden=3)
   with pytest.raises(ValueError, match=r'of a model with delta layers .* cannot become a prefix'):
     model.read([[3, 4]]).as_prefix()
   for visibility, placement, named in ((Visibility(True, False), layouts.before, 'prompt=False'),
