@@ -168,6 +168,13 @@ def test_without_the_extra_a_missing_folder_names_it(monkeypatch):
     prompt().push('acme/words')
 
 
+def test_what_follows_the_name_of_a_repository_must_be_a_revision():
+  for name, found in (('acme/tiny@', "''"), ('acme/tiny@v 1', "'v 1'")):
+    for load in (pt.load_model, pt.load_trained):
+      with pytest.raises(FileNotFoundError, match=f'After @, expected .* of the repository acme/tiny, found {found}'):
+        load(name)
+
+
 def prompt(length=5):
   return saved.SavedPrompt(np.arange(length * 96, dtype=np.float32).reshape(length, 96), about=ABOUT)
 

@@ -191,7 +191,10 @@ def id_of(path: str) -> str | None:
 
 
 def advice(path: str) -> str:
-  """Returns the end of a message about a path that does not exist, if it may be a repository that cannot be asked."""
+  """Returns the end of a message about a path that does not exist, if it may be meant as a repository."""
+  repository, at, revision = str(path).partition('@')
+  if at and is_id(repository) and not is_id(path):
+    return f' After @, expected a branch, a tag or a commit of the repository {repository}, found {revision!r}.'
   return '' if _installed() or not is_id(path) else (
     f' If it is a repository of the Hugging Face hub, install what reads it: {_INSTALL}.')
 
