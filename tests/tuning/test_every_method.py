@@ -130,7 +130,8 @@ def model(method, tiny):
   """The frozen model for the tests of a method."""
   return next(found for methods, found in (
     (METHODS, tiny), (DECODER_METHODS, DECODER_ONLY), (ON_T5GEMMA, T5GEMMA), (ON_T5GEMMA2, T5GEMMA2),
-    (EXPERTS_METHODS, EXPERTS), (HYBRID_METHODS, HYBRID), (GEMMA4_METHODS, GEMMA4)) if any(method is each for each in methods.values()))
+    (EXPERTS_METHODS, EXPERTS), (HYBRID_METHODS, HYBRID), (GEMMA4_METHODS, GEMMA4))
+              if any(method is each for each in methods.values()))
 
 
 def unread(name, shape):
