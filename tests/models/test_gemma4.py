@@ -10,12 +10,14 @@ from test_families import FAMILIES, golden_of, require_logits
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
+from prompt_tuning.checkpoints.peft import write_adapter
+from prompt_tuning.checkpoints.peft_modules import modules_of
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
-from prompt_tuning.evaluation.saved import SavedPrompt
+from prompt_tuning.evaluation.saved import SavedPrompt, load_for
 from prompt_tuning.models import loading
 from prompt_tuning.models.attention_shape import AttentionShape
 from prompt_tuning.models.compiled import apply_model, attention_weights
-from prompt_tuning.models.families.registry import family_of_folder
+from prompt_tuning.models.families.registry import family_of_folder, get_family
 from prompt_tuning.models.layer_kinds import Kind, parts_of, stored_shape
 from prompt_tuning.models.new_layers import with_new_layers
 from prompt_tuning.rows import layouts
@@ -169,3 +171,34 @@ def test_new_heads_read_the_layers_without_their_embeddings_of_tokens(model):
     found, wanted = (np.asarray(apply_model(changed.module, params, batch, Conditioning()))
                      for params in (changed.params, without))
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', ['gemma4', 'gemma4_equal'])
+@pytest.mark.parametrize('kind', ['lora', 'ia3'])
+def test_adapters_of_layers_of_several_widths_are_pefts_both_ways(name, kind, tmp_path):
+  peft, torch = pytest.importorskip('peft'), pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  base = lambda: transformers.AutoModelForCausalLM.from_pretrained(
+    FAMILIES / name, dtype=torch.float32, attn_implementation='eager').eval()
+  modules = ['q_proj', 'k_proj', 'v_proj', 'down_proj']
+  config = {'lora': lambda: peft.LoraConfig(r=2, lora_alpha=3, target_modules=modules),
+            'ia3': lambda: peft.IA3Config(target_modules=modules, feedforward_modules=['down_proj'])}[kind]()
+  adapted = peft.get_peft_model(base(), config).eval()
+  torch.manual_seed(0)
+  for each, parameter in adapted.named_parameters():
+    if 'lora_' in each or 'ia3_' in each:
+      parameter.data.copy_(1 + 0.3 * torch.randn(parameter.shape) if kind == 'ia3' else torch.randn(parameter.shape))
+  adapted.save_pretrained(tmp_path / 'theirs')
+  model = loading.load_model(str(FAMILIES / name), vocabulary=PassThroughVocabulary(40, eos_id=1))
+  trained = load_for(model, str(tmp_path / 'theirs'))
+  written = modules_of(get_family('gemma4').rules(), trees.flatten(model.params), model.module.config)
+  write_adapter(str(tmp_path / 'ours'), trained.tensors, task_type='CAUSAL_LM', modules=written)
+  again = peft.PeftModel.from_pretrained(base(), tmp_path / 'ours').eval()
+  found, plain = (model.logits([[5, 9, 7, 3]], [[21, 4, 8]], each)[0] for each in (trained, None))
+  for theirs in (adapted, again):
+    with torch.no_grad():
+      wanted = theirs(input_ids=torch.tensor([[5, 9, 7, 3, 21, 4, 8]])).logits[0, 3:-1].numpy()
+    np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+  assert np.abs(found - plain).max() > 1e-2
