@@ -161,6 +161,15 @@ def test_attention_weights_are_those_of_all_layers_in_their_order(model):
 
 
 @pytest.mark.slow
+def test_a_prefix_of_peft_is_refused(model, tmp_path):
+  config = {'peft_type': 'PREFIX_TUNING', 'task_type': 'CAUSAL_LM', 'num_virtual_tokens': 3, 'num_layers': 4}
+  write_arrays(str(tmp_path / 'adapter_model.safetensors'), {'prompt_embeddings': np.zeros((3, 128), np.float32)})
+  (tmp_path / 'adapter_config.json').write_text(json.dumps(config))
+  with pytest.raises(ValueError, match=r'leaves out layers of .*gemma4 whose heads have another shape'):
+    load_for(model, str(tmp_path))
+
+
+@pytest.mark.slow
 def test_new_heads_read_the_layers_without_their_embeddings_of_tokens(model):
   for kind in ({'tokens': 7}, {'features': 5}):
     changed = with_new_layers(model, classes=3, **kind)
