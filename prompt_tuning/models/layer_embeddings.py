@@ -31,12 +31,14 @@ class LayerEmbeddings(nn.Module):
     """
     config = self.config
     layers, width = config.layers, config.layer_embedding
-    table = nn.Embed(config.layer_vocab_size, layers * width, dtype=config.dtype, name='token_embedder',
+    # Without a type, rows are converted after they are read: the table is large.
+    table = nn.Embed(config.layer_vocab_size, layers * width, name='token_embedder',
                      embedding_init=nn.initializers.normal(0.02))
     by_layer = lambda array: jnp.moveaxis(array.reshape(*array.shape[:-1], layers, width), -2, 0)
     projected = Dense(layers * width, use_bias=False, dtype=config.dtype, name='projection')(x) * config.width**-0.5
     found = RMSNorm(config.dtype, config.norm_epsilon, config.norm_offset, name='norm')(by_layer(projected))
     if tokens is not None or self.is_initializing():
-      of_tokens = table(jnp.zeros(x.shape[:2], jnp.int32) if tokens is None else tokens) * width**0.5
+      of_tokens = table(jnp.zeros(x.shape[:2], jnp.int32) if tokens is None else tokens)
+      of_tokens = of_tokens.astype(config.dtype) * width**0.5
       found += by_layer(of_tokens if prompt is None else jnp.where(prompt[..., None], 0, of_tokens))
     return found * 2**-0.5

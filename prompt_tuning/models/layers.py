@@ -136,11 +136,11 @@ class MLP(nn.Module):
 
   Attributes:
     config: the stack's shape.
-    width: F of the layer.
+    width: F of the layer; 0 means that of the stack.
   """
 
   config: StackConfig
-  width: int
+  width: int = 0
 
   @nn.compact
   def __call__(self, x: Array, dropout: Array | None, *, site: int, scales: Mapping[str, Array] | None = None) -> Array:
@@ -148,7 +148,7 @@ class MLP(nn.Module):
     dense = lambda features, name: Dense(
       features, use_bias=config.bias or config.mlp_bias, dtype=config.dtype, name=name,
       kernel_init=config.initialiser(shape='truncated_normal', writes=name == 'wo'))
-    hidden = multiplied(config, [checkpoint_name(dense(self.width, name)(x, scales), 'mlp_hidden')
+    hidden = multiplied(config, [checkpoint_name(dense(self.width or config.mlp_dim, name)(x, scales), 'mlp_hidden')
                                  for name in mlp_names(config)])
     hidden = drop(hidden, dropout, config.dropout_rate, site=site, over=(2,))
     return dense(config.width, 'wo')(hidden, scales)
