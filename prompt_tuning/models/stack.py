@@ -31,7 +31,7 @@ from prompt_tuning.models.surroundings import Scanned, Surroundings
 from prompt_tuning.rows.conditioning import State
 from prompt_tuning.types import Array
 
-# What a run hands to later positions: keys and values [L, B, kv_heads, T, K] of the layers with attention, and the
+# What a run hands to later positions: keys and values [L, B, kv_heads, T, K] of the layers that have their own, and the
 # state of the delta layers, if there are any.
 Own = tuple[Array, Array] | tuple[Array, Array, State]
 

@@ -4,7 +4,9 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_families import FAMILIES, golden_of, require_logits
 
@@ -13,7 +15,7 @@ from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.checkpoints.peft import write_adapter
 from prompt_tuning.checkpoints.peft_modules import modules_of
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
-from prompt_tuning.evaluation.saved import SavedPrompt, load_for
+from prompt_tuning.evaluation.saved import load_for
 from prompt_tuning.models import loading
 from prompt_tuning.models.attention_shape import AttentionShape
 from prompt_tuning.models.compiled import apply_model, attention_weights
@@ -21,7 +23,7 @@ from prompt_tuning.models.families.registry import family_of_folder, get_family
 from prompt_tuning.models.layer_kinds import Kind, parts_of, stored_shape
 from prompt_tuning.models.new_layers import with_new_layers
 from prompt_tuning.rows import layouts
-from prompt_tuning.rows.conditioning import Conditioning
+from prompt_tuning.rows.conditioning import Conditioning, StackConditioning
 
 FOLDER = FAMILIES / 'gemma4'
 STORED = json.loads((FOLDER / 'config.json').read_text())
@@ -102,21 +104,34 @@ def test_a_shape_that_no_model_has_is_refused_by_name():
 
 
 @pytest.mark.slow
-def test_a_prompt_is_what_transformers_makes_of_vectors_without_a_token(model):
+@pytest.mark.parametrize('rematerialise', ['none', 'full'])
+def test_a_prompt_and_its_gradient_are_those_of_vectors_without_a_token(model, rematerialise):
   transformers, torch = pytest.importorskip('transformers'), pytest.importorskip('torch')
   theirs = transformers.AutoModelForCausalLM.from_pretrained(
     FOLDER, dtype=torch.float32, attn_implementation='eager').eval()
   vectors = np.random.default_rng(1).normal(size=(3, model.width)).astype(np.float32)
-  text = [5, 6, 7, 8, 9, 10, 11]
-  with torch.no_grad():
-    ids = torch.tensor([text])
-    embedded = torch.cat([torch.tensor(vectors)[None] * model.width**0.5, theirs.get_input_embeddings()(ids)], 1)
-    of_tokens = theirs.model.get_per_layer_inputs(ids)
-    of_tokens = torch.cat([torch.zeros(1, 3, *of_tokens.shape[2:]), of_tokens], 1)
-    wanted = theirs(inputs_embeds=embedded, per_layer_inputs=of_tokens).logits[0, 3:].numpy()
-  for prompt in (vectors, SavedPrompt(vectors, lambda tokens, length: np.r_[:length, [-1] * tokens].astype(np.int32))):
-    found = model.logits([text[:3]], [text[3:] + [1]], prompt)[0]
-    np.testing.assert_allclose(found, wanted[2:], atol=2e-4 * np.abs(wanted).max())
+  text, ids = [5, 6, 7, 8, 9, 10, 11], torch.tensor([[5, 6, 7, 8, 9, 10, 11]])
+  prompt = torch.tensor(vectors, requires_grad=True)
+  embedded = torch.cat([prompt[None] * model.width**0.5, theirs.get_input_embeddings()(ids)], 1)
+  of_tokens = theirs.model.get_per_layer_inputs(ids)
+  of_tokens = torch.cat([torch.zeros(1, 3, *of_tokens.shape[2:]), of_tokens], 1)
+  wanted = theirs(inputs_embeds=embedded, per_layer_inputs=of_tokens).logits[0, 5:-1]
+  torch.nn.functional.cross_entropy(wanted, ids[0, 3:], reduction='sum').backward()
+  module = loading.module_of(dataclasses.replace(model.module.config, rematerialise=rematerialise))
+
+  def loss(prompt, batch):
+    logits = module.apply({'params': model.params}, batch, Conditioning(decoder=StackConditioning(prompt=prompt[None])))
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, batch['decoder']['targets'])
+    return jnp.sum(each * batch['decoder']['loss_weights']), logits
+
+  among = lambda tokens, length: np.r_[:length, [-1] * tokens].astype(np.int32)
+  for placement in (layouts.before, among):  # shared keys and values, or the vectors in the row
+    layout = module.layout(layouts.Layout(3, placement))
+    batch = layouts.assemble([[layout.example(text[:3], text[3:])]], {'decoder': 12})
+    (_, logits), gradient = jax.value_and_grad(loss, has_aux=True)(vectors, batch)
+    of_targets = logits[0][batch['decoder']['loss_weights'][0] > 0]
+    for found, expected in ((of_targets, wanted.detach().numpy()), (gradient, prompt.grad.numpy())):
+      np.testing.assert_allclose(found, expected, atol=2e-4 * np.abs(expected).max())
 
 
 @pytest.mark.slow
