@@ -247,10 +247,10 @@ class Layer(nn.Module):
     near = window(around.positions)
     alone = around.segments is not None and not near and not config.relative_buckets and not config.linear_biases
     blocks.append(Block(*read, (*around.biases, *near), (around.segments,) * 2 if alone else None, config.causal))
-    return attention(normed, blocks, keys, site=site, turn=turn, scales=scales,
-                     factor=query_factor(config, around.positions),
-                     memory=_memory_blocks(attention, scanned, around) if config.merged else (),
-                     ), None if self.kind.shared else read
+    mixed = attention(normed, blocks, keys, site=site, turn=turn, scales=scales,
+                      factor=query_factor(config, around.positions),
+                      memory=_memory_blocks(attention, scanned, around) if config.merged else ())
+    return mixed, None if self.kind.shared else read
 
 
 def _memory_blocks(attention: Attention, scanned: Scanned, around: Surroundings) -> list[Block]:
