@@ -170,6 +170,10 @@ MEMBERS = {
   'gemma4': ('Gemma4Text', {
     **GEMMA4, 'hidden_size': 10, 'num_hidden_layers': 6, 'layer_types': [S, F] * 3, 'num_kv_shared_layers': 2,
     'use_double_wide_mlp': True, 'hidden_size_per_layer_input': 4}, None),
+  'gemma4_odd': ('Gemma4Text', {
+    **GEMMA4, 'hidden_size': 10, 'num_hidden_layers': 7, 'layer_types': [S, F, S, S, F, S, F],
+    'num_kv_shared_layers': 2, 'global_head_dim': 4, 'hidden_size_per_layer_input': 3,
+    'rope_parameters': {S: LLAMA3, F: YARN}}, None),
   'gemma4_equal': ('Gemma4Text', {
     **GEMMA4, 'hidden_size': 8, 'intermediate_size': 14, 'num_hidden_layers': 4, 'layer_types': [S, F] * 2,
     'head_dim': 4, 'global_head_dim': 6, 'attention_k_eq_v': True, 'num_global_key_value_heads': 1, 'sliding_window': 3,
