@@ -139,7 +139,7 @@ def unread(name, shape):
   found = np.zeros(shape, bool)
   if name.endswith(('prefix/keys', 'prefix/values')):  # [L, P, H, K]
     found[::2, ..., 4:] = True
-  elif name.endswith(('output_bias', 'output_kernel')):
+  elif name.endswith(('prefix/output_bias', 'prefix/output_kernel')):
     found = found.reshape(-1, 2, 4, 2, 6)
     found[:, :, ::2, :, 4:] = True
   elif name.endswith('layer_prompts/vectors'):  # the last layers have no keys and values
