@@ -12,7 +12,7 @@ import numpy as np
 
 from prompt_tuning.types import Flat, Params
 
-_STACKED = re.compile(r'(^|/)layers(?:/(\d+)_of_(\d+))?(/|$)')
+_STACKED = re.compile(r'(^|/)(?:shared_)?layers(?:/(\d+)_of_(\d+))?(/|$)')
 _SECONDS = 2.0  # of all threads; a comparison needs microseconds
 _LAYER = re.compile(r'(^|/)layers_(\d+)(/|$)')
 
@@ -50,7 +50,8 @@ def is_stacked(path: str) -> bool:
 def layer_number(path: str, index: int) -> int:
   """Returns which layer of the stack the entry `index` of a stacked array is.
 
-  A stack of different layers repeats a group of them: `a/layers/2_of_4/b` holds the layers 2, 6, 10, …
+  A stack of different layers repeats a group of them: `a/layers/2_of_4/b` holds the layers 2, 6, 10, …; the last ones
+  of a stack may be apart, then `a/shared_layers/15_of_5/b` holds the layers 15, 20, 25, …
   """
   place, size = _STACKED.search(path).group(2, 3)
   return index if place is None else int(place) + int(size) * index
@@ -95,11 +96,15 @@ def split_layer_name(name: str, paths: Collection[str] = ()) -> tuple[str, int |
   if match is None:
     return name, None
   layer, path = int(match.group(2)), _LAYER.sub(r'\g<1>layers\g<3>', name, count=1)
-  size = 0 if path in paths else next((int(found.group(3)) for found in map(_STACKED.search, paths)
-                                       if found and found.group(3)), 0)
-  if not size:
+  if path in paths:
     return path, layer
-  return _LAYER.sub(rf'\g<1>layers/{layer % size}_of_{size}\g<3>', name, count=1), layer // size
+  groups = {(int(found.group(2)), int(found.group(3)), found.group(0).strip('/'))
+            for found in map(_STACKED.search, paths) if found and found.group(3)}
+  held = [(first, size, place) for first, size, place in groups if layer >= first and (layer - first) % size == 0]
+  if not held:
+    return path, layer
+  first, size, place = max(held)  # the last part of the stack that begins before the layer
+  return _LAYER.sub(rf'\g<1>{place}\g<3>', name, count=1), (layer - first) // size
 
 
 def unstack(flat: Mapping[str, Any]) -> Flat:

@@ -56,6 +56,19 @@ def test_layers_of_a_group_are_numbered_by_their_place():
     f'decoder/layers_{number}/mlp/scale' for number in (0, 2, 3, 5)]
 
 
+def test_the_last_layers_of_a_stack_may_be_apart_in_groups_of_another_size():
+  paths = {'decoder/layers/0_of_2/key': (2, 5), 'decoder/layers/1_of_2/key': (2, 7), 'decoder/layers/0_of_2/wo': (2, 3),
+           'decoder/layers/1_of_2/wo': (2, 3), 'decoder/shared_layers/4_of_3/wo': (1, 3),
+           'decoder/shared_layers/5_of_3/wo': (1, 3), 'decoder/shared_layers/6_of_3/wo': (1, 3)}
+  named = trees.unstack({path: np.zeros(shape) for path, shape in paths.items()})
+  assert sorted(named) == sorted([f'decoder/layers_{i}/key' for i in range(4)] + [
+    f'decoder/layers_{i}/wo' for i in range(7)])
+  assert trees.names_of_layers('decoder/layers/wo', paths) == [f'decoder/layers_{i}/wo' for i in range(7)]
+  for name, place in (('3/wo', ('layers/1_of_2/wo', 1)), ('5/wo', ('shared_layers/5_of_3/wo', 0)),
+                      ('5/key', ('shared_layers/5_of_3/key', 0))):  # which the model lacks
+    assert trees.split_layer_name(f'decoder/layers_{name}', paths) == (f'decoder/{place[0]}', place[1])
+
+
 def test_patterns_must_match_a_whole_name():
   assert trees.matches('encoder/norm/scale', ['x', '.*/scale'])
   assert not trees.matches('encoder/norm/scale', ['norm', 'encoder'])

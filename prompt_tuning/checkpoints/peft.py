@@ -92,6 +92,11 @@ def scale_of_embeddings(family: Any, width: int) -> float:
   return width**0.5 if str(family).startswith(('gemma', 't5gemma2')) else 1.0
 
 
+def has_prefixes(family: Any) -> bool:
+  """Returns True if PEFT has prefixes of all layers of a family; it leaves out those of another shape (Gemma 4)."""
+  return not str(family).startswith('gemma4')
+
+
 def write_adapter(folder: str, trained: Mapping[str, Any], *, task_type: str, kind: str = peft_prompts.PROMPTS[0],
                   base_model_name_or_path: str | None = None, embedding_scale: float = 1.0,
                   modules: Modules | None = None, frozen: int = 0) -> dict[str, Any]:

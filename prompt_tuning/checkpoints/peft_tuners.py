@@ -81,8 +81,9 @@ def _scales(adapter: Stored, modules: Modules) -> Flat:
       if layer is None:
         raise ValueError(f'{adapter.folder} scales {module}, but only layers of a stack can be scaled. Train it '
                          'without this module.')
-      table = tensors.setdefault(f'{stack}/scales/{dense}/{side}', np.ones((len(layers), len(factors)), np.float32))
-      table[layers.index(f'{name}/kernel')] = factors
+      table = tensors.setdefault(f'{stack}/scales/{dense}/{side}', np.ones(
+        (len(layers), max(_width(each.removesuffix('/kernel'), side, modules) for each in layers)), np.float32))
+      table[layers.index(f'{name}/kernel'), :len(factors)] = factors
   return tensors
 
 
@@ -94,11 +95,12 @@ def _scales_form(tensors: Flat, modules: Modules) -> tuple[dict[str, Any], Flat]
       modules.owner(f'{stack}/layers_0/{dense}')
     layers = [name.removesuffix('/kernel') for name in trees.names_of_layers(f'{stack}/layers/{dense}/kernel',
                                                                              modules.shapes)]
-    if not layers or array.shape != (len(layers), modules.shape(layers[0])[side == 'output']):
+    widths = [_width(name, side, modules) for name in layers]
+    if not layers or array.shape != (len(layers), max(widths)):
       raise ValueError(f'{tensor} has shape {list(array.shape)}, which does not fit the base model. Give the model '
                        'that it was trained for.')
-    for name, factors in zip(layers, array, strict=True):
-      own.setdefault(modules.owner(name), {}).setdefault(side, {})[name] = factors
+    for name, width, factors in zip(layers, widths, array, strict=True):
+      own.setdefault(modules.owner(name), {}).setdefault(side, {})[name] = factors[:width]
   arrays = {}
   for module, sides in own.items():
     names = modules.parts[module]
@@ -120,6 +122,11 @@ def _scales_form(tensors: Flat, modules: Modules) -> tuple[dict[str, Any], Flat]
   others = modules.targets(own.keys() - set(inputs))
   return {'peft_type': 'IA3', 'target_modules': sorted({*feedforward, *others}), 'feedforward_modules': feedforward,
           'fan_in_fan_out': not modules.in_by_out.isdisjoint(own)}, arrays
+
+
+def _width(name: str, side: str, modules: Modules) -> int:
+  """Returns how many factors a layer reads; if layers differ, narrower ones read the first of their row."""
+  return modules.shape(name)[side == 'output']
 
 
 def _norms(adapter: Stored, modules: Modules) -> Flat:

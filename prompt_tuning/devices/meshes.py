@@ -86,6 +86,12 @@ def require_fit(mesh: Mesh | None, config: Any) -> None:
   for each in getattr(config, 'stacks', (config,)):
     sizes = {'heads': each.heads, 'KV heads': getattr(each, 'kv_heads', 0) or each.heads,
              'hidden width of the MLP': each.mlp_dim}
+    if getattr(each, 'wide', None):
+      sizes['KV heads of the wide layers'] = each.wide.kv_heads
+    if getattr(each, 'shared_mlp_dim', 0):
+      sizes['hidden width of the shared layers\' MLP'] = each.shared_mlp_dim
+    if getattr(each, 'layer_embedding', 0):
+      sizes['width of the layers\' embeddings'] = each.layer_embedding
     if getattr(each, 'delta', None):
       sizes['key heads of the delta layers'] = each.delta.key_heads
     for axis, dimensions in (('model', sizes), ('fsdp', {'width': each.width, **_embedding(each)})):

@@ -39,6 +39,7 @@ PARAMETERS: tuple[tuple[str, tuple[str | None, ...]], ...] = (
   (r'router/kernel', ('width', None)),
   (r'out/kernel', ('heads', 'width')),
   (r'input_projection/kernel', (None, 'width')),
+  (r'layer_embeddings/projection/kernel', ('width', None)),
   (r'output_projection/kernel', ('width', None)),
   (r'wi(_\d)?/kernel', ('width', 'mlp')),
   (r'wi(_\d)?/bias', ('mlp',)),

@@ -196,7 +196,9 @@ def peft_form(tensors: Mapping[str, Any], about: Mapping[str, Any]) -> bool:
   plain = about.get('placement', 'before') == 'before' and all((about.get('visibility') or {}).values())
   if len(names) == 1 and names <= set(PROMPTS.values()):
     return plain
-  return names == {peft.PREFIX_KEYS, peft.PREFIX_VALUES} or peft.needs_modules(tensors)
+  if names == {peft.PREFIX_KEYS, peft.PREFIX_VALUES}:
+    return peft.has_prefixes((about.get('made_for') or {}).get('family'))
+  return peft.needs_modules(tensors)
 
 
 def _python(*lines: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from prompt_tuning import trees
 from prompt_tuning.checkpoints import peft_head
-from prompt_tuning.checkpoints.peft import CONFIG, read_adapter
+from prompt_tuning.checkpoints.peft import CONFIG, has_prefixes, read_adapter
 from prompt_tuning.checkpoints.peft_modules import modules_of
 from prompt_tuning.checkpoints.prompt_files import MAGIC, read_prompt, write_numpy_prompt
 from prompt_tuning.checkpoints.state import read_state, require_finite, write_state
@@ -236,6 +236,9 @@ def load_for(model: LanguageModel, path: str, *, any_model: bool = False) -> Tra
   rules = get_family(facts.family).rules()
   own, head = peft_head.split(adapter, rules)
   adapter = dataclasses.replace(adapter, arrays=own)
+  if adapter.is_prefix and not has_prefixes(facts.family):
+    raise ValueError(f'{path} holds a prefix of PEFT, which leaves out layers of {model.path} whose heads have another '
+                     'shape, or which share keys and values. Train a prefix with this package.')
   layers, kv_heads, head_dim = facts.attentions['decoder']
   tensors = adapter.trained(
     encoder_decoder=facts.prompted == 'encoder', width=facts.width, layers=layers, kv_heads=kv_heads,

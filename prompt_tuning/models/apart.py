@@ -38,9 +38,9 @@ class Apart:
     """That of the stacked array."""
     return len(self.layers), *self.layers[0].shape
 
-  def __getitem__(self, layer: int) -> Array | Quantised:
-    """Returns the array of one layer."""
-    return self.layers[layer]
+  def __getitem__(self, layer: int | slice) -> 'Array | Quantised | Apart':
+    """Returns the array of one layer, or what holds those of some."""
+    return Apart(self.layers[layer]) if isinstance(layer, slice) else self.layers[layer]
 
   def replaced(self, copies: dict[int, Array]) -> 'Apart':
     """Returns the same with other arrays for some layers."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from prompt_tuning import trees
@@ -65,9 +66,10 @@ def attention_weights(module: nn.Module, params: Params, batch: Batch, condition
   found = {name.replace('self_attention/memory_weights', 'encoder_decoder_attention').removesuffix('/weights'): runs[-1]
            for name, runs in flat.items()}
   named = {trees.without_group(name): trees.of_groups(trees.without_group(name), found) for name in found}
-  joined = {name: jnp.stack([found[part] for part in parts], axis=1) for name, parts in named.items()}  # [groups, …]
+  numbers = {name: [trees.layer_number(part, i) for part in parts for i in range(len(found[part]))]
+             for name, parts in named.items()}
   return sharding.whole(module.config.mesh, {
-    name: array.reshape(-1, *array.shape[2:]) for name, array in joined.items()})
+    name: jnp.concatenate([found[part] for part in parts])[np.argsort(numbers[name])] for name, parts in named.items()})
 
 
 @functools.partial(jax.jit, static_argnames='module')

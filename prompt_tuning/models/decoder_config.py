@@ -11,6 +11,7 @@ class DecoderConfig(StackConfig):
 
   Attributes:
     vocab_size: V, the number of rows of the embedding.
+    layer_vocab_size: the number of rows of the embeddings that each layer reads, see `layer_embedding`.
     family: the family that defines the names and config of a folder; see `families`.
     tied: the output layer is the embedding.
     position_count: positions of a learned position table; 0 means no table.
@@ -30,6 +31,7 @@ class DecoderConfig(StackConfig):
   """
 
   vocab_size: int = 0
+  layer_vocab_size: int = 0
   family: str = 'llama'
   tied: bool = False
   position_count: int = 0
@@ -56,6 +58,8 @@ class DecoderConfig(StackConfig):
                          'token cannot choose more experts than there are.')
     if self.delta:
       self._require_delta()
+    if self.wide or self.shared_layers:
+      self._require_kinds()
     object.__setattr__(self, 'causal', True)
     object.__setattr__(self, 'outputs', self.classes or (0 if self.tied else self.vocab_size))
     object.__setattr__(self, 'output_bias', self.output_bias or self.classes > 0)
@@ -72,6 +76,28 @@ class DecoderConfig(StackConfig):
     if self.prefix_lm:
       raise ValueError('prefix_lm=True cannot be used with delta layers, which read positions in their order. Leave it '
                        'out.')
+
+  def _require_kinds(self) -> None:
+    """Raises ValueError if the layers cannot be wide, or share keys and values, as they are said to."""
+    if self.wide:
+      require_sizes(self.wide, 'head_dim', 'kv_heads')
+      if self.heads % self.wide.kv_heads:
+        raise ValueError(f'wide={self.wide!r} cannot be used with heads={self.heads}, which kv_heads does not divide. '
+                         'Give every KV head the same number of heads.')
+      if len(self.wide_layers) != self.layers:
+        raise ValueError(f'wide_layers={self.wide_layers!r} cannot be used with layers={self.layers}: expected True or '
+                         'False for each.')
+    own = self.layers - self.shared_layers
+    wide = self.wide_layers or (False,) * self.layers
+    if not 0 <= self.shared_layers < self.layers or not {*wide[own:]} <= {*wide[:own]} or (
+        self.shared_layers and self.delta):
+      raise ValueError(f'shared_layers={self.shared_layers} cannot be used: it leaves {own} layers, and each of the '
+                       'others needs one among them that is as wide as itself, and no delta layers. Share fewer.')
+
+  @property
+  def stored_layers(self) -> int:
+    """The number of layers that have keys and values of their own."""
+    return self.layers - sum(self.delta_layers) - self.shared_layers
 
   @property
   def position_limit(self) -> int:

@@ -28,12 +28,13 @@ from prompt_tuning.models.fronts import (
   state_of,
   with_products,
 )
+from prompt_tuning.models.layer_embeddings import LayerEmbeddings
+from prompt_tuning.models.layer_kinds import dense_shapes, stored_shape
 from prompt_tuning.models.norms import norm
 from prompt_tuning.models.places import places_before, prompt_in_front, require_order, require_positions
 from prompt_tuning.models.scaling import Scaling, scaling_of, scaling_of_prompts
 from prompt_tuning.models.slots import added_vectors, entries, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Own, Stack
-from prompt_tuning.models.stack_config import dense_shapes
 from prompt_tuning.models.surroundings import Surroundings
 from prompt_tuning.rows.conditioning import Conditioning, Facts, StackConditioning, State, Visibility
 from prompt_tuning.rows.layouts import CausalLayout, LabelLayout, Layout, after_eos
@@ -65,6 +66,8 @@ class DecoderOnly(nn.Module):
       self.position_embedder = embed(config.position_count + config.position_offset, config.width)
     if config.embedding_norm:
       self.embedding_norm = norm(config)
+    if config.layer_embedding:
+      self.layer_embeddings = LayerEmbeddings(config)
     self.decoder = Stack(config)
 
   def facts(self) -> Facts:
@@ -76,8 +79,8 @@ class DecoderOnly(nn.Module):
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
-    config = self.config
-    return {'decoder': (config.attention_layers, config.kv_heads or config.heads, config.head_dim)}
+    shape = stored_shape(self.config)
+    return {'decoder': (self.config.stored_layers, shape.kv_heads, shape.head_dim)}
 
   def _state_shapes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
     shape, layers = self.config.delta, sum(self.config.delta_layers)
@@ -145,9 +148,10 @@ class DecoderOnly(nn.Module):
     Returns:
       Logits [B, V], and the tokens' keys and values [L, B, kv_heads, 1, K], with the state after them.
     """
-    x = self._embed(tokens[:, None], positions[:, None])
-    around = Surroundings((), positions=positions[:, None])
-    x, own = self.decoder(x, around, fronts=fronts, scaling=scaling, state=state, collect=True)
+    tokens, positions = tokens[:, None], positions[:, None]
+    x = self.placed(self.token_embedder(tokens), positions)
+    x, own = self.decoder(x, Surroundings((), positions=positions), fronts=fronts, embedded=self.embedded(x, tokens),
+                          scaling=scaling, state=state, collect=True)
     return self.project(x)[:, 0], own
 
   def _read(self, batch: Batch, conditioning: Conditioning, dropout: Array | None, *,
@@ -172,7 +176,9 @@ class DecoderOnly(nn.Module):
     plain = given.visibility == Visibility() and 'bidirectional' not in layout
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
                           spans=self._spans(layout['segments']), dropout=dropout)
-    x, own = self.decoder(self.placed(vectors, positions), around, fronts=fronts, added=None if rows is None else added,
+    x = self.placed(vectors, positions)
+    embedded = self.embedded(x, layout.get('tokens'), None if rows is None else rows >= 0)
+    x, own = self.decoder(x, around, fronts=fronts, added=None if rows is None else added, embedded=embedded,
                           scaling=scaling_of(given, batch, 'decoder'), state=state, collect=collect)
     return x, own, fronts, positions
 
@@ -231,8 +237,9 @@ class DecoderOnly(nn.Module):
     x = self.placed(given.prompt.astype(self.config.dtype), start + index)
     around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given),
                           spans=self._spans(entries(given, 'prompt')))
-    _, own = self.decoder(x, around, fronts=before, added=added_vectors(given, self.config.layers),
-                          scaling=scaling_of_prompts(given, len(x)), state=state, collect=True)
+    added, scaling = added_vectors(given, self.config.layers), scaling_of_prompts(given, len(x))
+    _, own = self.decoder(x, around, fronts=before, added=added, embedded=self.embedded(x), scaling=scaling,
+                          state=state, collect=True)
     return own
 
   def run_layer_prompts(self, vectors: Array, start: Array | int = 0, scaling: Scaling | None = None,
@@ -252,8 +259,11 @@ class DecoderOnly(nn.Module):
     _, own = self.decoder(vectors[0], around, inputs=vectors, scaling=scaling, state=state, collect=True)
     return own
 
-  def _embed(self, tokens: Array, positions: Array) -> Array:
-    return self.placed(self.token_embedder(tokens), positions)
+  def embedded(self, x: Array, tokens: Array | None = None, prompt: Array | None = None) -> Array | None:
+    """Returns what each layer reads beside the input, as `LayerEmbeddings`; tokens of a new input head have none."""
+    if not self.config.layer_embedding:
+      return None
+    return self.layer_embeddings(x, None if self.config.classes else tokens, prompt)
 
   def placed(self, vectors: Array, positions: Array) -> Array:
     """Returns vectors, tokens or prompts, as the input of the stack at their positions."""
@@ -288,7 +298,8 @@ class DecoderOnly(nn.Module):
     rows = first.shape[0]
     require_positions(config, places_before(batch, conditioning), in_rows, max_length - 1)
     scaling = scaling_of(conditioning.decoder, batch, 'decoder')
-    cache = empty_cache(config, config.attention_layers, rows, count, config.kv_heads or config.heads, max_length)
+    layers, heads, head_dim = self.prefix_shapes()['decoder']
+    cache = empty_cache(config, layers, rows, count, heads, max_length, head_dim)
     if state is not None:
       cache = (*cache, repeated(state, rows, count))
     steps = Steps(self, jnp.repeat(first, count, axis=0), jnp.repeat(last, count),

@@ -79,6 +79,7 @@ class Family:
     table: the package's names and those of a Hugging Face folder; rows of parameters that a member lacks are not used.
     prefixes: the prefix of the folder's names in the table, then the prefixes that folders may have instead.
     unread: regular expressions of the folder's names that are not parameters.
+    unread_of: further ones, given a member's config.
     defaults: the values of keys that a `config.json` leaves out.
     required: keys of `config.json` -> the only supported value, which is also the value of an absent key.
     unpacks: `quant_method` of `config.json` -> the reader that gives the floating-point arrays of such a folder.
@@ -97,6 +98,7 @@ class Family:
   table: tuple[Rule, ...] = ()
   prefixes: tuple[str, ...] = ('',)
   unread: tuple[str, ...] = ()
+  unread_of: Callable[[Any], tuple[str, ...]] = lambda config: ()
   defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   unpacks: Mapping[str, Callable[[Reader], Reader]] = dataclasses.field(default_factory=dict)

@@ -98,9 +98,9 @@ def empty_cache(config: Any, *shape: int) -> tuple[Array, Array]:
 
   Args:
     config: the model's, whose type and mesh the cache has.
-    *shape: L, B, N, KV heads and S.
+    *shape: L, B, N, KV heads, S and K.
   """
-  zeros = jnp.zeros((*shape, config.head_dim), config.dtype)
+  zeros = jnp.zeros(shape, config.dtype)
   return (sharding.constrain(zeros, config.mesh, None, 'batch', None, 'heads'),) * 2
 
 

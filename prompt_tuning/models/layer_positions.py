@@ -41,11 +41,14 @@ def add_linear_biases(config: StackConfig, around: Surroundings) -> Surroundings
       around.front_biases, around.front_positions, strict=True)))
 
 
-def turns(layer: Mapping[str, Array], positions: Array | None) -> tuple[Array, Array] | None:
-  """Returns the cosines and sines [B or 1, T, R/2] of a layer at positions [T] or [B, T]; None if it has none."""
+def turns(layer: Mapping[str, Array], positions: Array | None, head_dim: int) -> tuple[Array, Array] | None:
+  """Returns the cosines and sines [B or 1, T, R/2] of a layer at positions [T] or [B, T]; None if it has none.
+
+  The frequencies of layers with narrower heads end with zeros, which are left out.
+  """
   if 'frequencies' not in layer:
     return None
-  angles = jnp.atleast_2d(positions)[..., None] * layer['frequencies']
+  angles = jnp.atleast_2d(positions)[..., None] * layer['frequencies'][:head_dim // 2]
   factor = layer.get('amplitude', 1.0)
   return jnp.cos(angles) * factor, jnp.sin(angles) * factor
 

@@ -11,14 +11,15 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from prompt_tuning.models import kernels
-from prompt_tuning.models.activations import multiplied
+from prompt_tuning.models.activations import ACTIVATIONS, multiplied
 from prompt_tuning.models.attention import Block
 from prompt_tuning.models.delta_attention import DeltaAttention
 from prompt_tuning.models.dense import Dense
 from prompt_tuning.models.dropout import drop
 from prompt_tuning.models.experts import Experts
+from prompt_tuning.models.layer_kinds import Kind, attention_shape, mlp_width, stored_shape
 from prompt_tuning.models.layer_positions import add_relative_biases, query_factor, turns, window_bias
-from prompt_tuning.models.norms import head_norm, norm
+from prompt_tuning.models.norms import head_norm, norm, rms
 from prompt_tuning.models.positions import rotate
 from prompt_tuning.models.scaling import picked
 from prompt_tuning.models.stack_config import StackConfig, mlp_names, self_attention_name
@@ -33,24 +34,33 @@ def gather(vectors: Array, rows: Array, dtype: Any) -> Array:
 
 
 class Attention(nn.Module):
-  """Multi-head attention: `[D, H·K]` projections of query, key and value, `[H·K, D]` back."""
+  """Multi-head attention: `[D, H·K]` projections of query, key and value, `[H·K, D]` back.
+
+  If the layers of a stack differ in heads, keys and values are stored in one shape: narrower heads end with zeros, and
+  so do their queries; fewer heads are repeated. The products are the same.
+
+  Attributes:
+    config: the stack's shape.
+    kind: of the layer.
+  """
 
   config: StackConfig
+  kind: Kind = Kind()
 
   def setup(self) -> None:
-    config = self.config
+    config, self.shape = self.config, attention_shape(self.config, self.kind)
     initialise = config.initialiser()
     dense = lambda name, features, init: Dense(
       features, use_bias=config.bias or name in config.projection_biases, dtype=config.dtype, kernel_init=init)
     # T5 folds 1/sqrt(K) into the query's initialiser and does not scale logits.
-    small = config.initialiser(scale=1.0 / config.head_dim)
-    read = (config.kv_heads or config.heads) * config.head_dim
-    self.query = dense('query', config.heads * config.head_dim, small if config.query_scale == 1.0 else initialise)
+    small = config.initialiser(scale=1.0 / self.shape.head_dim)
+    read, width = self.shape.kv_heads * self.shape.head_dim, config.heads * self.shape.head_dim
+    self.query = dense('query', width, small if config.query_scale == 1.0 else initialise)
     self.key = dense('key', read, initialise)
     self.value = dense('value', read, initialise)
     self.out = dense('out', config.width, config.initialiser(writes=True))
     if config.output_gate:
-      self.gate = dense('gate', config.heads * config.head_dim, initialise)
+      self.gate = dense('gate', width, initialise)
     if config.sinks:
       self.sinks = self.param('sinks', nn.initializers.zeros, (config.heads,))
     if config.query_norms:
@@ -59,10 +69,14 @@ class Attention(nn.Module):
   def keys_values(self, x: Array, turn: tuple[Array, Array] | None = None, *,
                   scales: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
     """Returns keys and values [B, kv_heads, T, K] of `x` [B, T, D]; keys are rotated by `turn`, as in `rotate`."""
-    keys = self._heads(self.key(x, scales), 'key_norm')
+    config, product = self.config, self.key(x, scales)
+    keys = self._heads(product, 'key_norm')
     if turn is not None:
-      keys = rotate(keys, turn, neighbours=self.config.rotary_neighbours)
-    return checkpoint_name(keys, 'key'), checkpoint_name(self._split(self.value(x, scales)), 'value')
+      keys = rotate(keys, turn, neighbours=config.rotary_neighbours)
+    values = self._split(product if self.shape.keys_are_values else self.value(x, scales))
+    if config.value_norms:
+      values = rms(values, config.norm_epsilon).astype(values.dtype)
+    return self._stored(checkpoint_name(keys, 'key')), self._stored(checkpoint_name(values, 'value'))
 
   def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None, *, site: int,
                turn: tuple[Array, Array] | None = None, factor: Array | float = 1.0,
@@ -77,7 +91,7 @@ class Attention(nn.Module):
       query = (query * factor).astype(query.dtype)
     if turn is not None:
       query = rotate(query, turn, neighbours=config.rotary_neighbours)
-    query = checkpoint_name(query, 'query')
+    query = self._widened(checkpoint_name(query, 'query'))
     factors = None
     if dropout is not None and config.dropout_rate:
       count = sum(block.keys.shape[2] for block in blocks)
@@ -91,7 +105,7 @@ class Attention(nn.Module):
       self.sow('intermediates', 'weights', weights[..., :own])
       if memory:
         self.sow('intermediates', 'memory_weights', weights[..., own:])
-    heads = heads.swapaxes(1, 2).reshape(*x.shape[:2], -1)  # [B, H, T, K] -> [B, T, H·K]
+    heads = heads[..., :self.shape.head_dim].swapaxes(1, 2).reshape(*x.shape[:2], -1)  # [B, H, T, K] -> [B, T, H·K]
     if config.output_gate:
       heads = heads * nn.sigmoid(checkpoint_name(self.gate(x, scales), 'gate'))
     return self.out(heads, scales)
@@ -104,14 +118,29 @@ class Attention(nn.Module):
     return self._split(normed(x)) if self.config.wide_query_norms else normed(self._split(x))
 
   def _split(self, x: Array) -> Array:
-    heads = x.reshape(*x.shape[:2], -1, self.config.head_dim)
+    heads = x.reshape(*x.shape[:2], -1, self.shape.head_dim)
     return heads.swapaxes(1, 2)  # [B, T, H, K] -> [B, H, T, K]
+
+  def _stored(self, x: Array) -> Array:
+    """Returns keys or values in the shape that the stack stores."""
+    repeats = stored_shape(self.config).kv_heads // x.shape[1]
+    return self._widened(jnp.repeat(x, repeats, axis=1) if repeats > 1 else x)
+
+  def _widened(self, x: Array) -> Array:
+    missing = stored_shape(self.config).head_dim - x.shape[-1]
+    return jnp.pad(x, [*[(0, 0)] * 3, (0, missing)]) if missing else x
 
 
 class MLP(nn.Module):
-  """activation(x·wi)·wo; with two activations, the product of two such inputs (Shazeer 2020)."""
+  """activation(x·wi)·wo; with two activations, the product of two such inputs (Shazeer 2020).
+
+  Attributes:
+    config: the stack's shape.
+    width: F of the layer; 0 means that of the stack.
+  """
 
   config: StackConfig
+  width: int = 0
 
   @nn.compact
   def __call__(self, x: Array, dropout: Array | None, *, site: int, scales: Mapping[str, Array] | None = None) -> Array:
@@ -119,7 +148,7 @@ class MLP(nn.Module):
     dense = lambda features, name: Dense(
       features, use_bias=config.bias or config.mlp_bias, dtype=config.dtype, name=name,
       kernel_init=config.initialiser(shape='truncated_normal', writes=name == 'wo'))
-    hidden = multiplied(config, [checkpoint_name(dense(config.mlp_dim, name)(x, scales), 'mlp_hidden')
+    hidden = multiplied(config, [checkpoint_name(dense(self.width or config.mlp_dim, name)(x, scales), 'mlp_hidden')
                                  for name in mlp_names(config)])
     hidden = drop(hidden, dropout, config.dropout_rate, site=site, over=(2,))
     return dense(config.width, 'wo')(hidden, scales)
@@ -132,15 +161,16 @@ class Layer(nn.Module):
 
   Attributes:
     config: the stack's shape.
-    delta: the layer has the gated delta rule in place of self-attention.
+    kind: of the layer.
   """
 
   config: StackConfig
-  delta: bool = False
+  kind: Kind = Kind()
 
   @nn.compact
-  def __call__(self, x: Array, scanned: Scanned, around: Surroundings) -> tuple[Array, tuple[Array, Array] | State]:
-    """Returns the layer's output [B, T, D], and its own keys and values [B, kv_heads, T, K], or its state."""
+  def __call__(self, x: Array, scanned: Scanned,
+               around: Surroundings) -> tuple[Array, tuple[Array, Array] | State | None]:
+    """Returns the layer's output [B, T, D], and its own keys and values [B, kv_heads, T, K] or its state, if any."""
     config, layer = self.config, scanned.layer
     keys = around.dropout
     if keys is not None:
@@ -160,7 +190,7 @@ class Layer(nn.Module):
 
     if config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
-    name = 'delta_attention' if self.delta else self_attention_name(config)
+    name = 'delta_attention' if self.kind.delta else self_attention_name(config)
     scales = picked(scanned.scales, around.scale_rows)
     if scanned.added is not None:
       x = x + gather(scanned.added, around.added_rows, x.dtype)
@@ -168,7 +198,7 @@ class Layer(nn.Module):
     normed = before(x, name)
     if config.plain_start:
       normed = jnp.where(layer['number'] == 0, x, normed)
-    if self.delta:
+    if self.kind.delta:
       mixed, own = DeltaAttention(config, name=name)(normed, scanned.state, around.spans, scales)
     else:
       mixed, own = self._attend(normed, scanned, around, keys, site=next(site), name=name)
@@ -184,26 +214,43 @@ class Layer(nn.Module):
       read = x = checkpoint_name(x, 'mlp_input')
     if not config.shared_norm:
       normed = before(read, 'mlp')
-    mlp = (Experts if config.experts else MLP)(config, name='mlp')
-    return residual(x, mlp(normed, keys, site=next(site), scales=scales), 'mlp'), own
+    mlp = Experts(config, name='mlp') if config.experts else MLP(config, mlp_width(config, self.kind), name='mlp')
+    x = residual(x, mlp(normed, keys, site=next(site), scales=scales), 'mlp')
+    if scanned.embedded is not None:
+      x = residual(x, self._read_embedding(x, scanned.embedded), 'embedding')
+    if config.output_scales:
+      x = x * self.param('output_scale', nn.initializers.ones, (1,)).astype(x.dtype)
+    return x, own
+
+  def _read_embedding(self, x: Array, embedded: Array) -> Array:
+    """Returns what the layer makes [B, T, D] of its own embedding [B, T, E] of each position."""
+    config = self.config
+    dense = lambda features, name: Dense(features, use_bias=False, dtype=config.dtype, name=name,
+                                         kernel_init=config.initialiser())
+    gate = checkpoint_name(dense(config.layer_embedding, 'embedding_gate')(x), 'gate')
+    return dense(config.width, 'embedding_out')(ACTIVATIONS[config.mlp_activations[0]](gate) * embedded)
 
   def _attend(self, normed: Array, scanned: Scanned, around: Surroundings, keys: Array | None, *, site: int,
-              name: str) -> tuple[Array, tuple[Array, Array]]:
+              name: str) -> tuple[Array, tuple[Array, Array] | None]:
     """Returns the attention of the layer's input to what precedes it and to itself, and its own keys and values."""
     config, layer = self.config, scanned.layer
-    attention, scales = Attention(config, name=name), picked(scanned.scales, around.scale_rows)
-    turn = turns(layer, around.positions)
-    own = attention.keys_values(normed, turn, scales=scales)
+    attention, scales = Attention(config, self.kind, name=name), picked(scanned.scales, around.scale_rows)
+    turn = turns(layer, around.positions, attention_shape(config, self.kind).head_dim)
+    if self.kind.shared:
+      read, fronts = around.shared[self.kind.wide]
+    else:
+      read, fronts = attention.keys_values(normed, turn, scales=scales), scanned.fronts
     window = functools.partial(window_bias, layer, around.positions)
     blocks = [Block(*front, (*biases, *window(positions)))
-              for front, biases, positions in zip(scanned.fronts, around.front_biases, around.front_positions,
+              for front, biases, positions in zip(fronts, around.front_biases, around.front_positions,
                                                   strict=True)]
     near = window(around.positions)
     alone = around.segments is not None and not near and not config.relative_buckets and not config.linear_biases
-    blocks.append(Block(*own, (*around.biases, *near), (around.segments,) * 2 if alone else None, config.causal))
-    return attention(normed, blocks, keys, site=site, turn=turn, scales=scales,
-                     factor=query_factor(config, around.positions),
-                     memory=_memory_blocks(attention, scanned, around) if config.merged else ()), own
+    blocks.append(Block(*read, (*around.biases, *near), (around.segments,) * 2 if alone else None, config.causal))
+    mixed = attention(normed, blocks, keys, site=site, turn=turn, scales=scales,
+                      factor=query_factor(config, around.positions),
+                      memory=_memory_blocks(attention, scanned, around) if config.merged else ())
+    return mixed, None if self.kind.shared else read
 
 
 def _memory_blocks(attention: Attention, scanned: Scanned, around: Surroundings) -> list[Block]:

@@ -74,7 +74,8 @@ def load_model(path: str, *, dtype: Any = None, activation_dtype: Any = jnp.floa
   family, module = get_family(config.family), module_of(config)
   shapes, rounded = parameter_shapes(module), {}
   if in_folder:
-    reader, rules, ignore = family.parts(reader, config), family.rules(), (*ignore, *family.unread)
+    reader, rules, ignore = family.parts(reader, config), family.rules(), (*ignore, *family.unread,
+                                                                           *family.unread_of(config))
   else:
     rules = family.t5x_rules(shapes)
   if dtype == INT8:

@@ -10,6 +10,12 @@ from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.types import Array
 
 
+def rms(x: Array, epsilon: float) -> Array:
+  """Returns x / sqrt(mean(x²) + epsilon) over the last axis, in float32."""
+  x = x.astype(jnp.float32)
+  return x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + epsilon)
+
+
 class RMSNorm(nn.Module):
   """x / sqrt(mean(x²) + epsilon) · (scale + offset) (Zhang and Sennrich 2019), computed in float32."""
 
@@ -20,9 +26,7 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     scale = self.param('scale', nn.initializers.constant(1.0 - self.offset), (x.shape[-1],))
-    x = x.astype(jnp.float32)
-    scaled = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon) * (scale + self.offset)
-    return scaled.astype(self.dtype)
+    return (rms(x, self.epsilon) * (scale + self.offset)).astype(self.dtype)
 
 
 def norm(config: StackConfig, name: str | None = None) -> nn.Module:

@@ -169,8 +169,10 @@ def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None, scali
   x, around, fronts = _packed(module.token_embedder, pack, front, causal=True)
   if module.config.delta:
     around = dataclasses.replace(around, spans=Spans.of(pack.segments[None]))
-  return module.decoder(module.placed(x, pack.positions[None]), around, fronts=fronts, scaling=scaling.get('decoder'),
-                        state=state, collect=True)
+  x = module.placed(x, pack.positions[None])
+  embedded = module.embedded(x, pack.tokens[None], None if pack.rows is None else pack.rows[None] >= 0)
+  return module.decoder(x, around, fronts=fronts, embedded=embedded, scaling=scaling.get('decoder'), state=state,
+                        collect=True)
 
 
 def _read_encoder(module: nn.Module, pack: Pack, front: KeysValues | None, scaling: Scalings) -> Array:
@@ -210,9 +212,10 @@ def _next_of_decoder(module: nn.Module, newest: Newest, caches: Caches, scaling:
   x = module.token_embedder(newest.tokens[:, None])
   x = jnp.where(newest.of_prompt[:, None, None], newest.vectors[:, None].astype(x.dtype), x)
   positions = newest.lengths['self'][:, None]
-  x, own = module.decoder(module.placed(x, positions), Surroundings((), positions=positions),
-                          fronts=[_front_of_cache(newest, caches)], scaling=scaling, state=caches.get('state'),
-                          collect=True)
+  x = module.placed(x, positions)
+  embedded = module.embedded(x, newest.tokens[:, None], newest.of_prompt[:, None])
+  x, own = module.decoder(x, Surroundings((), positions=positions), fronts=[_front_of_cache(newest, caches)],
+                          embedded=embedded, scaling=scaling, state=caches.get('state'), collect=True)
   return module.project(x)[:, 0], own
 
 

@@ -1,5 +1,6 @@
 """The parameters that a model runs with: the frozen ones, with retrained copies and low-rank updates applied."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,8 +92,12 @@ def merged(frozen: Params, conditioning: Conditioning) -> Params:
     for place, array in (getattr(conditioning, stack).scales or {}).items():
       name, _, side = place.rpartition('/')
       kernels = trees.of_groups(f'{stack}/layers/{name}/kernel', flat)
-      for number, kernel in enumerate(kernels):
-        factors = array[number::len(kernels), 0]  # [L, 1, width] -> [L, width], of the layers that the kernel holds
+      layers = {kernel: [trees.layer_number(kernel, i) for i in range(flat[kernel].shape[0])] for kernel in kernels}
+      places = {layer: place for place, layer in enumerate(sorted(itertools.chain(*layers.values())))}
+      for kernel in kernels:
+        width = flat[kernel].shape[-2 if side == 'input' else -1]
+        # [L, 1, width] -> [L, width], of the layers that the kernel holds
+        factors = array[jnp.array([places[layer] for layer in layers[kernel]]), 0, :width]
         along, bias = factors[:, :, None] if side == 'input' else factors[:, None], f'{kernel[:-len("kernel")]}bias'
         experts = len(flat[kernel].shape) == 4  # [L, E, in, out]
         flat[kernel] = dequantised(flat[kernel]) * (along[:, None] if experts else along)

@@ -71,3 +71,20 @@ class Dynamic(Rotary):
   def limit(self, length: int) -> int:
     """Returns the length that the frequencies are for."""
     return max(length, self.original)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proportional(Rotary):
+  """Rotary positions of a part of the pairs of a head, those of the shortest wavelengths (Gemma 4).
+
+  Attributes:
+    rotated: share of the pairs (i, i + K/2) that are rotated; the others keep their values.
+  """
+
+  rotated: float = 1.0
+
+  def frequencies(self, head_dim: int, length: int = 0) -> np.ndarray:
+    """Returns [K / 2], as `Rotary.frequencies`; 0 rotates nothing."""
+    del length
+    kept = np.arange(head_dim // 2) < int(self.rotated * head_dim // 2)
+    return np.where(kept, self.plain(head_dim) / self.factor, 0).astype(np.float32)

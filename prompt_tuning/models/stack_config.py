@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from prompt_tuning.models.attention_shape import AttentionShape
 from prompt_tuning.models.delta_shape import DeltaShape
 from prompt_tuning.models.positions import Rotary
 from prompt_tuning.types import Array
@@ -63,6 +64,14 @@ class StackConfig:
     residual_scale: factor on what attention and MLP add (Granite).
     query_norms: queries and keys are normed (Qwen 3, Gemma 3).
     wide_query_norms: these norms are over all heads together, not over each (OLMo 2 and 3).
+    value_norms: values are normed, without a scale (Gemma 4).
+    wide: the shape of attention in the `wide_layers`; that of others is `head_dim` and `kv_heads` (Gemma 4).
+    wide_layers: True for each of these layers; empty means none.
+    shared_layers: how many layers at the end read the keys and values of the last layer before them that is as wide
+      (Gemma 4); they have none of their own.
+    shared_mlp_dim: F of these layers; 0 means `mlp_dim`.
+    layer_embedding: E, the width of what each layer reads of a token's separate embedding; 0 means none (Gemma 4).
+    output_scales: each layer's output is multiplied by a number of its own (Gemma 4).
     bias: dense layers have biases (GPT-2).
     mlp_bias: those of the MLP have, if other layers have none (GPT-J).
     projection_biases: which of attention's 'query', 'key', 'value', 'gate' and 'out' have biases if other layers have
@@ -126,6 +135,13 @@ class StackConfig:
   residual_scale: float = 1.0
   query_norms: bool = False
   wide_query_norms: bool = False
+  value_norms: bool = False
+  wide: AttentionShape | None = None
+  wide_layers: tuple[bool, ...] = ()
+  shared_layers: int = 0
+  shared_mlp_dim: int = 0
+  layer_embedding: int = 0
+  output_scales: bool = False
   bias: bool = False
   mlp_bias: bool = False
   projection_biases: tuple[str, ...] = ()
@@ -165,18 +181,6 @@ class StackConfig:
       return jax.nn.initializers.variance_scaling(scale, 'fan_in', shape)
     return jax.nn.initializers.normal(self.initial_scale / ((2 * self.layers)**0.5 if writes else 1.0))
 
-  @property
-  def group(self) -> tuple[bool, ...]:
-    """Which layers of the shortest group that the stack repeats are delta layers; one layer if all are alike."""
-    kinds = self.delta_layers or (False,) * self.layers
-    sizes = (size for size in range(1, self.layers + 1) if not self.layers % size)
-    return next(kinds[:size] for size in sizes if kinds[:size] * (self.layers // size) == kinds)
-
-  @property
-  def attention_layers(self) -> int:
-    """The number of layers with attention."""
-    return self.layers - sum(self.delta_layers)
-
   def per_layer(self) -> dict[str, Array]:
     """Returns the values that differ between layers, apart from the weights; arrays with a leading [L]."""
     found: dict[str, Array] = {'number': jnp.arange(self.layers)}
@@ -190,31 +194,16 @@ class StackConfig:
   def _rotary(self) -> dict[str, Array]:
     """Returns what rotates queries and keys of each layer; frequencies of 0 rotate nothing."""
     first = next(filter(None, self.rotary))
-    frequencies = [np.zeros(first.dims(self.head_dim) // 2, np.float32) if rotary is None else
-                   rotary.frequencies(self.head_dim, self.rotary_length) for rotary in self.rotary]
-    found = {'frequencies': jnp.asarray(np.stack(frequencies))}
+    widths = [self.wide.head_dim if wide else self.head_dim for wide in self.wide_layers or (False,) * self.layers]
+    frequencies = [np.zeros(first.dims(width) // 2, np.float32) if rotary is None else
+                   rotary.frequencies(width, self.rotary_length)
+                   for rotary, width in zip(self.rotary, widths, strict=True)]
+    most = max(map(len, frequencies))  # a layer reads as many as its heads have pairs
+    found = {'frequencies': jnp.asarray(np.stack([np.pad(each, (0, most - len(each))) for each in frequencies]))}
     amplitudes = [1.0 if rotary is None else rotary.amplitude for rotary in self.rotary]
     if set(amplitudes) != {1.0}:
       found['amplitude'] = jnp.array(amplitudes, jnp.float32)
     return found
-
-
-def dense_shapes(config: StackConfig, stack: str) -> dict[str, tuple[int, int, int]]:
-  """Returns the name of each dense layer of a stack's layers -> L, and the widths of its input and output."""
-  heads, read = config.heads * config.head_dim, (config.kv_heads or config.heads) * config.head_dim
-  sources = {self_attention_name(config): config.width}
-  if config.cross and not config.merged:
-    sources['encoder_decoder_attention'] = config.memory_width or config.width
-  gate = [('gate', (config.width, heads))] if config.output_gate else []
-  shapes = {f'{name}/{part}': (config.attention_layers, *size) for name, source in sources.items() for part, size in (
-    ('query', (config.width, heads)), ('key', (source, read)), ('value', (source, read)), *gate,
-    ('out', (heads, config.width)))}
-  if config.delta:
-    count = sum(config.delta_layers)
-    shapes |= {f'delta_attention/{part}': (count, *size) for part, size in config.delta.dense(config.width).items()}
-  shapes |= {f'mlp/{name}': (config.layers, config.width, config.mlp_dim) for name in mlp_names(config)}
-  shapes['mlp/wo'] = config.layers, config.mlp_dim, config.width
-  return {f'{stack}/{name}': size for name, size in shapes.items()}
 
 
 def self_attention_name(config: StackConfig) -> str:
@@ -253,8 +242,9 @@ def require_sizes(config: Any, *names: str) -> None:
     if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
       raise ValueError(f'{name}={size!r} cannot be used: expected a whole number above 0.')
   kv_heads = getattr(config, 'kv_heads', 0)
-  if kv_heads and config.heads % kv_heads:
-    raise ValueError(f'kv_heads={kv_heads} cannot be used with heads={config.heads}, which it does not divide. Give '
+  heads = getattr(config, 'heads', 0)
+  if kv_heads and heads % kv_heads:
+    raise ValueError(f'kv_heads={kv_heads} cannot be used with heads={heads}, which it does not divide. Give '
                      'every KV head the same number of heads.')
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -32,6 +33,7 @@ class Surroundings:
     memory_scale_rows: as `memory_rows` of `Scaling`.
     spans: the segments of the rows, which delta layers read; None means one segment without padding.
     dropout: [B] random keys, one for each row; None means no dropout.
+    shared: what layers without keys and values of their own read, see `groups.last_stored`.
   """
 
   biases: tuple[Array, ...]
@@ -50,6 +52,7 @@ class Surroundings:
   memory_scale_rows: Array | None = None
   spans: Spans | None = None
   dropout: Array | None = None
+  shared: Mapping[bool, Any] = dataclasses.field(default_factory=dict)
 
 
 @jax.tree_util.register_dataclass
@@ -57,7 +60,7 @@ class Surroundings:
 class Scanned:
   """The inputs that differ between layers, apart from the weights; every array has a leading [L].
 
-  If the layers differ, L counts those that read the array: fronts belong to layers with attention, a state to others.
+  If the layers differ, L counts those that read the array, see `groups`.
 
   Attributes:
     layer: of `StackConfig.per_layer`.
@@ -66,6 +69,7 @@ class Scanned:
     memory_front: keys and values before the memory's.
     inputs: [L, B, T, D], read instead of the previous layer's output.
     added: [L, M, D], vectors added to the previous layer's output at some positions.
+    embedded: [L, B, T, E], read in addition to the previous layer's output, see `layer_embeddings`.
     scales: [L, N, width] of some dense layers, see `Scaling`.
     state: of the delta layers, before the rows.
   """
@@ -76,5 +80,6 @@ class Scanned:
   memory_front: tuple[Array, Array] | None = None
   inputs: Array | None = None
   added: Array | None = None
+  embedded: Array | None = None
   scales: Mapping[str, Array] = dataclasses.field(default_factory=dict)
   state: State | None = None

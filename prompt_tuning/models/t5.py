@@ -13,11 +13,11 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.models import dense
 from prompt_tuning.models.attention import cross_visible, hide, self_visible
 from prompt_tuning.models.fronts import concatenated, empty_cache, front_of, joined, spread, written
+from prompt_tuning.models.layer_kinds import dense_shapes
 from prompt_tuning.models.memory import chosen_prompts, memory_front, memory_keys_values
 from prompt_tuning.models.scaling import Scaling, scaling_of, scaling_of_prompts
 from prompt_tuning.models.slots import added_vectors, fill_prompt, prompt_rows, separate_rows
 from prompt_tuning.models.stack import Front, Stack
-from prompt_tuning.models.stack_config import dense_shapes
 from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.models.surroundings import Surroundings
 from prompt_tuning.models.t5_config import T5Config
@@ -228,7 +228,8 @@ class T5(nn.Module):
       chosen, seen = chosen_prompts(of_prompt, conditioning.encoder, batch)
       of_memory = concatenated(Front(*memory_keys_values(decoder, params, chosen, scaling), seen), of_memory)
     of_memory = spread(of_memory, count)
-    cache = empty_cache(decoder, decoder.layers, rows, count, decoder.kv_heads or decoder.heads, max_length)
+    cache = empty_cache(decoder, decoder.layers, rows, count, decoder.kv_heads or decoder.heads, max_length,
+                        decoder.head_dim)
     steps = Steps(self, memory, bias, fronts, offset, of_memory, scaling and scaling.spread(count))
     return steps, cache, jnp.any(batch['encoder']['segments'] > 0, axis=1)
 

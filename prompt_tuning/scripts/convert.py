@@ -101,6 +101,9 @@ def _convert(options: Any) -> None:
     form = 'this package'
   else:
     _require_plain(options.source, about)
+    if peft.PREFIX_KEYS in tensors and not peft.has_prefixes((about.get('made_for') or {}).get('family')):
+      raise ValueError(f'{options.source} holds a prefix of a model whose layers have heads of several shapes; PEFT '
+                       "leaves out some of them. Keep this package's file.")
     _require_scale(options.source, tensors, base)
     name = options.base_model or about.get('base_model') or options.model or (
       about['model'] if hub.split(str(about.get('model')))[0] else None)

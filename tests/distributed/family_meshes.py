@@ -38,7 +38,10 @@ def spread(name):
   width = 4 * config.head_dim
   return dataclasses.replace(config, heads=4, kv_heads=config.kv_heads and 2, width=width, mlp_dim=4 * width,
                              embedding_width=config.embedding_width and 8, vocab_size=32,
-                             embedding_scale=config.embedding_scale if config.embedding_scale == 1.0 else width**0.5)
+                             embedding_scale=config.embedding_scale if config.embedding_scale == 1.0 else width**0.5,
+                             wide=config.wide and dataclasses.replace(config.wide, kv_heads=2),
+                             shared_mlp_dim=config.shared_mlp_dim and 8 * width,
+                             layer_vocab_size=config.layer_vocab_size and 32)
 
 
 NAMES = [path.name for path in sorted(ENCODERS.iterdir())]
@@ -86,8 +89,8 @@ def test_logits_of_a_sharded_folder_are_those_of_one_device(name, tmp_path):
       np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize('name', ['mixtral', 'qwen3_moe', 'gpt_oss'])
-def test_gradients_through_experts_are_those_of_one_device(name):
+@pytest.mark.parametrize('name', ['mixtral', 'qwen3_moe', 'gpt_oss', 'gemma4'])
+def test_gradients_through_experts_and_shared_layers_are_those_of_one_device(name):
   """With dropout, whose masks depend on the rows alone."""
   method, remember, ends = Scales(), optax.trace(0.0), []
   for mesh in (meshes.make_mesh(meshes.MeshShape(2, 2, 2)), None):

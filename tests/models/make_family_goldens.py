@@ -30,6 +30,8 @@ LLAMA = {**WORDS, 'hidden_size': 12, 'intermediate_size': 14, 'num_hidden_layers
          'num_key_value_heads': 3, 'head_dim': 4, 'max_position_embeddings': 64, 'tie_word_embeddings': False}
 QWEN3 = {**LLAMA, 'num_attention_heads': 4, 'num_key_value_heads': 2, 'head_dim': 6}
 GEMMA = {**QWEN3, 'query_pre_attn_scalar': 10, 'sliding_window': 4, 'tie_word_embeddings': True}
+GEMMA4 = {**QWEN3, 'intermediate_size': 10, 'global_head_dim': 8, 'sliding_window': 4, 'rms_norm_eps': 0.01,
+          'vocab_size_per_layer_input': 40, 'tie_word_embeddings': True}
 GPT2 = {**WORDS, 'n_embd': 12, 'n_layer': 2, 'n_head': 3, 'n_positions': 32, 'resid_pdrop': 0.0, 'embd_pdrop': 0.0,
         'attn_pdrop': 0.0}
 T5 = {'vocab_size': 40, 'd_model': 12, 'd_kv': 4, 'num_heads': 3, 'd_ff': 14, 'num_layers': 2,
@@ -165,6 +167,20 @@ MEMBERS = {
     'linear_num_value_heads': 4, 'linear_key_head_dim': 5, 'linear_value_head_dim': 6, 'rope_parameters': {
       'rope_type': 'default', 'rope_theta': 30.0, 'partial_rotary_factor': 0.5, 'mrope_interleaved': True,
       'mrope_section': [1, 1, 0]}}, None),
+  'gemma4': ('Gemma4Text', {
+    **GEMMA4, 'hidden_size': 10, 'num_hidden_layers': 6, 'layer_types': [S, F] * 3, 'num_kv_shared_layers': 2,
+    'use_double_wide_mlp': True, 'hidden_size_per_layer_input': 4}, None),
+  'gemma4_odd': ('Gemma4Text', {
+    **GEMMA4, 'hidden_size': 10, 'num_hidden_layers': 7, 'layer_types': [S, F, S, S, F, S, F],
+    'num_kv_shared_layers': 2, 'global_head_dim': 4, 'hidden_size_per_layer_input': 3,
+    'rope_parameters': {S: LLAMA3, F: YARN}}, None),
+  'gemma4_equal': ('Gemma4Text', {
+    **GEMMA4, 'hidden_size': 8, 'intermediate_size': 14, 'num_hidden_layers': 4, 'layer_types': [S, F] * 2,
+    'head_dim': 4, 'global_head_dim': 6, 'attention_k_eq_v': True, 'num_global_key_value_heads': 1, 'sliding_window': 3,
+    'attention_bias': True, 'final_logit_softcapping': 3.0, 'tie_word_embeddings': False,
+    'hidden_size_per_layer_input': 0, 'use_bidirectional_attention': 'vision', 'rope_parameters': {
+      S: {'rope_type': 'default', 'rope_theta': 30.0},
+      F: {'rope_type': 'proportional', 'rope_theta': 60.0, 'partial_rotary_factor': 0.7, 'factor': 2.0}}}, None),
 }
 KINDS = ('prompt', 'prefix', 'projected', 'mlp', 'lstm', 'lora', 'ia3')
 # The stored members, each for something that no other has, and their adapters.
@@ -176,21 +192,24 @@ KEPT = {
   'phi3_long': (), 'granite': ('prompt',), 'olmo2': (), 'olmo3': (), 'ministral3': (),
   'gpt_neox': ('prompt', 'prefix', 'lora', 'ia3'), 'gpt_neox_serial': (), 'phi2': (), 'gptj': (),
   'opt': ('prompt', 'prefix'), 'opt_after': (), 'bloom': ('prompt', 'prefix'), 'gpt_neo': (), 'umt5': (),
-  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': (), 't5gemma': ('prompt',), 't5gemma2': ('prompt',), 'qwen3_5': ()}
+  'mixtral': (), 'qwen3_moe': (), 'gpt_oss': (), 't5gemma': ('prompt',), 't5gemma2': ('prompt',), 'qwen3_5': (),
+  'gemma4': (), 'gemma4_equal': ()}
 
 
 def randomise(model, seed):
   """Gives every parameter values with an effect: no bias is zero, no norm's scale is one."""
   generator = torch.Generator().manual_seed(seed)
   seen = set()
-  for name, parameter in sorted(model.named_parameters()):
+  buffers = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith('layer_scalar')]  # of Gemma 4
+  for name, parameter in sorted([*model.named_parameters(), *buffers]):
     if id(parameter) in seen:
       continue
     seen.add(id(parameter))
     value = torch.randn(parameter.shape, generator=generator)
     if parameter.dim() == 1:
       kind = model.config.model_type
-      centred = 'gemma' in kind or (kind.startswith('qwen3_5') and 'linear_attn.norm' not in name)
+      centred = ('gemma' in kind and 'gemma4' not in kind) or (
+        kind.startswith('qwen3_5') and 'linear_attn.norm' not in name)
       value = 0.3 * value + (0.0 if centred or name.endswith('bias') else 1.0)
     elif any(part in name for part in ('wte', 'wpe', 'shared', 'embed', 'lm_head')):
       value = (0.03 if model.config.model_type.startswith('t5gemma') else 0.6) * value  # else a token repeats itself

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 # One of every family that other tests do not pack, mix and serve.
 DECODERS = ('gemma_1', 'smollm3', 'llama_yarn', 'phi4_mini', 'granite', 'olmo2', 'olmo3', 'ministral3', 'gpt_neox',
             'phi2', 'gptj', 'opt', 'opt_after', 'bloom', 'gpt_neo', 'mixtral', 'qwen3_moe',
-            'gpt_oss', 'qwen3_5')
+            'gpt_oss', 'qwen3_5', 'gemma4', 'gemma4_equal')
 BOTH = ('umt5', 't5gemma', 't5gemma2')  # encoder-decoders
 each = pytest.mark.parametrize('name', (*DECODERS, *BOTH))
 random = np.random.default_rng(0)

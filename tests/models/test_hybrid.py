@@ -1,4 +1,4 @@
-"""Layers of two kinds in one stack: prompts, texts and padding before and between rows change nothing else."""
+"""Layers of several kinds in one stack: prompts, texts and padding before and between rows change nothing else."""
 
 import dataclasses
 import json
@@ -25,12 +25,25 @@ pytestmark = pytest.mark.slow
 FOLDER = FAMILIES / 'qwen3_5'
 random = np.random.default_rng(0)
 INPUTS, TARGETS = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15]], [[4, 9], [12], [5, 6, 7]]
-VECTORS = random.normal(size=(3, 12)).astype(np.float32)
+WIDE = random.normal(size=(3, 12)).astype(np.float32)
+
+
+def read(name, **options):
+  return loading.load_model(str(FAMILIES / name), vocabulary=PassThroughVocabulary(40, eos_id=1), **options)
+
+
+@pytest.fixture(scope='module', params=['qwen3_5', 'gemma4', 'gemma4_equal'])
+def any_model(request):
+  return read(request.param)
 
 
 @pytest.fixture(scope='module')
 def model():
-  return loading.load_model(str(FOLDER), vocabulary=PassThroughVocabulary(40, eos_id=1))
+  return read('qwen3_5')
+
+
+def vectors_of(model):
+  return WIDE[:, :model.width]
 
 
 def trained(method, model):
@@ -40,8 +53,9 @@ def trained(method, model):
 
 @pytest.mark.parametrize(('placement', 'count'), [  # all texts of a packed row have the first one's prompt in front
   (layouts.before, 1), (layouts.after_bos, 1), (layouts.after_bos, 2), (layouts.after_eos, 1), (layouts.after_eos, 2)])
-def test_packed_and_padded_rows_with_prompts_are_as_alone(model, placement, count):
-  prompts = np.stack([VECTORS, VECTORS[::-1]])[:count]
+def test_packed_and_padded_rows_with_prompts_are_as_alone(any_model, placement, count):
+  model, vectors = any_model, vectors_of(any_model)
+  prompts = np.stack([vectors, vectors[::-1]])[:count]
   layout, given = model.layout(layouts.Layout(3, placement)), Conditioning(decoder=StackConditioning(prompt=prompts))
   rows = [layout.example(*each, prompt_id=b % count) for b, each in enumerate(zip(INPUTS, TARGETS, strict=True))]
 
@@ -59,14 +73,15 @@ def test_packed_and_padded_rows_with_prompts_are_as_alone(model, placement, coun
 
 @pytest.mark.parametrize('shared', [True, False])
 @pytest.mark.parametrize('placement', [layouts.before, layouts.after_eos, None])
-def test_rows_behind_a_text_that_was_read_are_rows_with_both(model, placement, shared):
+def test_rows_behind_a_text_that_was_read_are_rows_with_both(any_model, placement, shared):
+  model, vectors = any_model, vectors_of(any_model)
   texts = [[16, 17, 18, 19, 20], [21, 22], [23, 24, 25]][:1 if shared else 3]
   whole = [text + row for text, row in zip(texts * 3 if shared else texts, INPUTS, strict=True)]
-  prompt = plain = placement and SavedPrompt(VECTORS, placement)
+  prompt = plain = placement and SavedPrompt(vectors, placement)
   if placement is layouts.before:  # between the text and the input
     behind = lambda count: lambda tokens, length: np.r_[[-1] * count, range(length), [-1] * (tokens - count)].astype(
       np.int32)
-    plain = [SavedPrompt(VECTORS, behind(len(text))) for text in (texts * 3 if shared else texts)]
+    plain = [SavedPrompt(vectors, behind(len(text))) for text in (texts * 3 if shared else texts)]
   context = jax.device_get(model.read(texts))
   np.testing.assert_allclose(model.logits(INPUTS, TARGETS, prompt, context=context),
                              model.logits(whole, TARGETS, plain), atol=2e-4)
@@ -75,8 +90,9 @@ def test_rows_behind_a_text_that_was_read_are_rows_with_both(model, placement, s
   assert [each.tolist() for each in found] == [each.tolist() for each in model.predict(whole, plain, **options)]
 
 
-def test_prompts_of_several_lengths_and_kinds_behind_texts_are_as_alone(model):
-  prompts = [VECTORS, SavedPrompt(VECTORS[:1]), trained(LayerPrompts(2), model), trained(Prefix(2), model), None]
+def test_prompts_of_several_lengths_and_kinds_behind_texts_are_as_alone(any_model):
+  model, vectors = any_model, vectors_of(any_model)
+  prompts = [vectors, SavedPrompt(vectors[:1]), trained(LayerPrompts(2), model), trained(Prefix(2), model), None]
   inputs, targets, texts = ([*each, *each[:2]] for each in (INPUTS, TARGETS, [[16, 17, 18], [19], [20, 21]]))
   context = model.read(texts)
   found = model.logits(inputs, targets, prompts, context=context)
@@ -104,11 +120,12 @@ def test_a_prefix_of_delta_layers_is_the_state_before_the_rows(model, behind):
 
 
 @pytest.mark.parametrize('kind', ['prompt', 'prefix', 'low rank', 'int8'])
-def test_decoding_over_layers_apart_gives_what_the_scan_gives(model, monkeypatch, kind):
+def test_decoding_over_layers_apart_gives_what_the_scan_gives(any_model, monkeypatch, kind):
+  model = any_model
   if kind == 'int8':
-    model = loading.load_model(str(FOLDER), dtype='int8', vocabulary=model.vocabulary)
-  given = {'prompt': VECTORS, 'prefix': trained(Prefix(2), model), 'int8': None, 'low rank': trained(
-    LowRank(2, '.*layers_(2|3|7)/.*attention/(query|out)/kernel'), model)}[kind]
+    model = loading.load_model(model.path, dtype='int8', vocabulary=model.vocabulary)
+  given = {'prompt': vectors_of(model), 'prefix': trained(Prefix(2), model), 'int8': None, 'low rank': trained(
+    LowRank(2, '.*layers_(2|3|5|7)/.*attention/(query|out)/kernel'), model)}[kind]
   ask = lambda model: [each.tolist() for each in model.predict(INPUTS, given, sampler=BeamSearch(3), max_length=6)]
   wanted, unrolled = ask(model), dataclasses.replace(model)
   monkeypatch.setattr(apart, 'LEAST', 0)
@@ -159,8 +176,8 @@ def test_what_a_state_cannot_do_is_refused_by_name(model):
   for visibility, placement, named in ((Visibility(True, False), layouts.before, 'prompt=False'),
                                        (Visibility(False, True), layouts.after_eos, 'input=False')):
     with pytest.raises(ValueError, match=f'A visibility of {named} cannot be used: this model has delta layers'):
-      model.logits(INPUTS, TARGETS, SavedPrompt(VECTORS, placement, visibility))
-  assert np.isfinite(model.logits(INPUTS, TARGETS, SavedPrompt(VECTORS, visibility=Visibility(False, True)))).all()
+      model.logits(INPUTS, TARGETS, SavedPrompt(WIDE, placement, visibility))
+  assert np.isfinite(model.logits(INPUTS, TARGETS, SavedPrompt(WIDE, visibility=Visibility(False, True)))).all()
   config = model.module.config
   for changes, message in (
       ({'prefix_lm': True}, 'prefix_lm=True cannot be used with delta layers'),

@@ -9,10 +9,12 @@ import pytest
 
 from prompt_tuning import trees
 from prompt_tuning.losses import cross_entropy
+from prompt_tuning.models.attention_shape import AttentionShape
 from prompt_tuning.models.decoder_only import DecoderConfig
 from prompt_tuning.models.delta_shape import DeltaShape
 from prompt_tuning.models.loading import random_model
 from prompt_tuning.models.positions import Rotary
+from prompt_tuning.models.rotary_scaling import Proportional
 from prompt_tuning.models.stack_config import StackConfig
 from prompt_tuning.models.stacks_config import StacksConfig
 from prompt_tuning.models.t5 import T5Config
@@ -34,6 +36,11 @@ MODELS = {
   'qwen3_5': DecoderConfig(layers=4, kv_heads=2, mlp_activations=('silu', 'linear'), query_scale=6**-0.5,
                            rotary=(None, Rotary()) * 2, query_norms=True, output_gate=True, norm_offset=1.0,
                            delta_layers=(True, False) * 2, delta=DeltaShape(2, 4, 5, 3, 3), family='qwen3_5', **SIZES),
+  'gemma4': DecoderConfig(layers=6, kv_heads=2, mlp_activations=('silu', 'linear'), windows=(3, 0) * 3,
+                          rotary=(Rotary(), Proportional(rotated=0.7)) * 3, query_norms=True, value_norms=True,
+                          wide=AttentionShape(8, 4), wide_layers=(False, True) * 3,
+                          shared_layers=2, shared_mlp_dim=18, layer_embedding=3, layer_vocab_size=17, tied=True,
+                          output_scales=True, post_norms=True, embedding_scale=12**0.5, family='gemma4', **SIZES),
   't5 1.1': T5Config(encoder_layers=2, decoder_layers=3, relative_buckets=6, relative_max_distance=9, **SIZES),
   't5 1.0': T5Config(encoder_layers=2, decoder_layers=2, relative_buckets=6, relative_max_distance=9, tied=True,
                      scaled=True, mlp_activations=('relu',), **SIZES)}
@@ -55,7 +62,7 @@ ONLY_TARGETS = [5, 12, 14]  # tokens that do not occur in inputs
 
 @pytest.mark.parametrize('name', [
   pytest.param(name, marks=[pytest.mark.slow] * (name in (
-    'qwen3', 'gemma2', 'qwen3_5', 't5 1.1', 't5gemma', 't5gemma2'))) for name in MODELS])
+    'qwen3', 'gemma2', 'qwen3_5', 'gemma4', 't5 1.1', 't5gemma', 't5gemma2'))) for name in MODELS])
 def test_every_number_of_a_model_has_a_gradient(name):
   model = random_model(MODELS[name], seed=4)
   random = np.random.default_rng(1)
@@ -75,6 +82,9 @@ def test_every_number_of_a_model_has_a_gradient(name):
     if path == 'token_embedder/embedding' and not MODELS[name].tied:
       unused = UNUSED[1:] if name.startswith('t5 ') else UNUSED  # T5's decoder starts with 0
       used = np.delete(used, unused + ONLY_TARGETS * (name == 't5gemma'), axis=0)
+    if path == 'layer_embeddings/token_embedder/embedding':
+      rows = batch['decoder']  # shared layers read no keys and values of other positions
+      used = used[np.unique(rows['tokens'][rows['loss_weights'] > 0])]
     if path == 'decoder_token_embedder/embedding':
       used = used[[0, *sorted({token for _, target in TEXTS for token in target[:-1]})]]
     if path == 'position_embedder/embedding':

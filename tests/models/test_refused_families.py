@@ -20,7 +20,7 @@ TYPES = {
                       'recurrent_gemma': 'gemma2', 'falcon_mamba': 'gpt_neox', 'granitemoehybrid': 'granite',
                       'olmo_hybrid': 'olmo2', 'lfm2': 'llama', 'zamba2': 'llama'},
   refused.LATENT: {'deepseek_v2': 'llama', 'minicpm3': 'llama'},
-  refused.BY_LAYER: {'gemma3n': 'gemma3', 'gemma4': 'gemma3'},
+  refused.STREAMS: {'gemma3n': 'gemma3', 'gemma3n_text': 'gemma3'},
   refused.ENCODER: {'albert': 'bert', 'mpnet': 'bert', 'bert-generation': 'bert',
                     'electra': 'bert', 'deberta-v2': 'bert', 't5_gemma_module': 't5gemma'},
   refused.OTHER_DECODER: {'bart': 't5', 'mbart': 't5', 'pegasus': 't5', 'longt5': 't5', 'm2m_100': 't5',
@@ -78,8 +78,8 @@ HARMLESS = set('''
 # Fields that a value of another field makes harmless, in some members.
 UNUSED = set('''
   _remove_final_layer_norm _sliding_window_pattern hidden_act hidden_activation layer_types no_rope_layer_interval
-  partial_rotary_factor rope_local_base_freq rope_theta rotary_emb_base rotary_pct sliding_window use_sliding_window
-  window_size'''.split())
+  partial_rotary_factor rope_local_base_freq rope_theta rotary_emb_base rotary_pct sliding_window
+  use_double_wide_mlp use_sliding_window vocab_size_per_layer_input window_size'''.split())
 
 
 # Fields without effect of an encoder: of logits, of images, and those that transformers writes for every part.
@@ -94,7 +94,7 @@ def other(value):
     return not value
   if isinstance(value, list):
     return value[:-1] if value else [1]
-  return 2 * value if isinstance(value, int | float) else f'{value}_x'
+  return 2 * value or type(value)(1) if isinstance(value, int | float) else f'{value}_x'
 
 
 def flat(config):

@@ -211,6 +211,13 @@ def test_a_decoders_prompt_is_converted_with_its_model_alone(script, refused, ba
   assert 'does not say which model' in refused('convert', numpy_prompt, tmp_path / 'other', '--stack=decoder')
 
 
+def test_a_prefix_of_layers_of_several_shapes_has_no_form_of_peft(refused, tmp_path):
+  tensors = {KEYS: np.ones((3, 2, 4, 5), np.float32), KEYS.replace('keys', 'values'): np.ones((3, 2, 4, 5), np.float32)}
+  about = {'made_for': {'family': 'gemma4', 'width': 4, 'layers': [5], 'vocabulary': 9}}
+  write_state(str(tmp_path / 'run.safetensors'), tensors, about)
+  assert 'PEFT leaves out some of them' in refused('convert', tmp_path / 'run.safetensors', tmp_path / 'peft')
+
+
 def test_a_prefix_needs_its_model_for_peft(refused, tmp_path, saved_prefix):
   assert 'does not say whether its model has an encoder too' in refused('convert', saved_prefix, tmp_path / 'peft')
   assert 'holds one prompt only' in refused('convert', saved_prefix, tmp_path / 'a.npy')

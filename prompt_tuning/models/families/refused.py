@@ -5,7 +5,7 @@ from typing import Any
 
 EXPERTS, RECURRENT = 'a mixture of experts', 'recurrent, convolutional or linear-attention layers'
 LATENT = 'keys and values compressed to a latent vector'
-BY_LAYER = 'embeddings of tokens for each layer'
+STREAMS = 'several residual streams (AltUp), and activations of which few are kept'
 ENCODER = "a bidirectional encoder with other layers than BERT's"
 OTHER_DECODER = "an encoder-decoder with other layers than T5's"
 MEDIA = 'inputs other than text'
@@ -23,7 +23,7 @@ _BY_TYPE = {
   RECURRENT: ('bamba falcon_h1 falcon_mamba granitemoehybrid jamba kimi_linear lfm2 mamba minimax nemotron_h '
               'olmo_hybrid recurrent_gemma rwkv xlstm zamba'),
   LATENT: 'deepseek_v2 deepseek_v3 deepseek_v4 kimi longcat minicpm3 youtu',
-  BY_LAYER: 'gemma3n gemma4',
+  STREAMS: 'gemma3n',
   ENCODER: ('albert bert-generation big_bird convbert data2vec-text deberta electra ernie$ ernie_m esm '
             'eurobert flaubert funnel ibert layoutlm longformer luke mega megatron-bert mobilebert mpnet '
             'mra nezha nomic_bert nystromformer qdqbert rembert roberta-prelayernorm roc_bert roformer squeezebert '
@@ -49,7 +49,7 @@ _BY_FIELD = {
   RECURRENT: ('mamba_d_state', 'mamba_d_conv', 'ssm_state_size', 'state_size', 'conv_L_cache',
               'attn_layer_period', 'lru_width', 'rwkv'),
   LATENT: ('kv_lora_rank', 'q_lora_rank'),
-  BY_LAYER: ('hidden_size_per_layer_input', 'vocab_size_per_layer_input'),
+  STREAMS: ('altup_num_inputs', 'laurel_rank'),
   ENCODER: ('type_vocab_size',),
   OTHER_DECODER: ('is_encoder_decoder', 'encoder_ffn_dim'),
   MEDIA: ('vision_config', 'audio_config', 'image_size', 'num_mel_bins', 'num_channels'),
@@ -58,7 +58,7 @@ _BY_FIELD = {
 _NEAREST = {
   'pixtral': 'mistral', 'voxtral': 'mistral', 'falcon': 'gpt_neox', 'mpt': 'bloom',
   'codegen': 'gptj', 'persimmon': 'gpt_neox', 'biogpt': 'opt', 'xglm': 'opt', 'paligemma': 'gemma2',
-  'recurrent_gemma': 'gemma2', 'gemma4': 'gemma3', 't5_gemma': 't5gemma', 'olmo': 'olmo2', 'flex_olmo': 'olmo2',
+  'recurrent_gemma': 'gemma2', 't5_gemma': 't5gemma', 'olmo': 'olmo2', 'flex_olmo': 'olmo2',
   'longt5': 't5', 'phi': 'phi3', 'codeqwen': 'qwen2', 'openai-gpt': 'gpt2', 'gpt_bigcode': 'gpt2',
   'imagegpt': 'gpt2', 'smolvlm': 'llama', 'qwen3_next': 'qwen3_5'}
 
