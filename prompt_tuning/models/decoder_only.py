@@ -16,7 +16,7 @@ from prompt_tuning.models import dense
 from prompt_tuning.models.attention import hide, self_visible
 from prompt_tuning.models.decoder_config import DecoderConfig
 from prompt_tuning.models.decoding_steps import Steps
-from prompt_tuning.models.delta_rule import Spans
+from prompt_tuning.models.delta_rule import spans_of
 from prompt_tuning.models.fronts import (
   empty_cache,
   front_of,
@@ -29,7 +29,7 @@ from prompt_tuning.models.fronts import (
   with_products,
 )
 from prompt_tuning.models.layer_embeddings import LayerEmbeddings
-from prompt_tuning.models.layer_kinds import dense_shapes, stored_shape
+from prompt_tuning.models.layer_kinds import dense_shapes, state_shapes, stored_shape
 from prompt_tuning.models.norms import norm
 from prompt_tuning.models.places import places_before, prompt_in_front, require_order, require_positions
 from prompt_tuning.models.scaling import Scaling, scaling_of, scaling_of_prompts
@@ -75,16 +75,12 @@ class DecoderOnly(nn.Module):
     config = self.config
     return Facts(config.family, config.embedding_width or config.width, (config.layers,), config.vocab_size,
                  self.prompted, self.prefix_shapes(), config.embedding_scale, dense_shapes(config, 'decoder'),
-                 config.width if config.embedding_width else 0, self._state_shapes())
+                 config.width if config.embedding_width else 0, state_shapes(config))
 
   def prefix_shapes(self) -> dict[str, tuple[int, int, int]]:
     """Returns layers, KV heads and head width of each attention."""
     shape = stored_shape(self.config)
     return {'decoder': (self.config.stored_layers, shape.kv_heads, shape.head_dim)}
-
-  def _state_shapes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
-    shape, layers = self.config.delta, sum(self.config.delta_layers)
-    return shape and ((layers, shape.key_heads, shape.key_dim), (layers, shape.value_heads, shape.value_dim))
 
   def layout(self, asked: Layout) -> CausalLayout:
     """Returns the layout of this model's examples: input and target in one row, or a separate cached input.
@@ -175,7 +171,7 @@ class DecoderOnly(nn.Module):
     visible = self_visible(layout, causal=self.config.causal, visibility=given.visibility)
     plain = given.visibility == Visibility() and 'bidirectional' not in layout
     around = Surroundings((hide(visible),), layout['segments'] if plain else None, positions=positions, added_rows=rows,
-                          spans=self._spans(layout['segments']), dropout=dropout)
+                          spans=spans_of(self.config, layout['segments']), dropout=dropout)
     x = self.placed(vectors, positions)
     embedded = self.embedded(x, layout.get('tokens'), None if rows is None else rows >= 0)
     x, own = self.decoder(x, around, fronts=fronts, added=None if rows is None else added, embedded=embedded,
@@ -185,9 +181,6 @@ class DecoderOnly(nn.Module):
   def _vectors(self, layout: Batch) -> Array:
     """Returns the embedded inputs of the rows [B, T, D], before positions are added."""
     return self.input_layer(layout['features']) if self.config.features else self.token_embedder(layout['tokens'])
-
-  def _spans(self, segments: Array | None) -> Spans | None:
-    return None if segments is None or self.config.delta is None else Spans.of(segments)
 
   def fronts(self, batch: Batch, given: StackConditioning) -> tuple[list[Front], State | None, Array | int]:
     """Returns the keys and values before every row, the delta layers' state there, and the number of positions."""
@@ -236,7 +229,7 @@ class DecoderOnly(nn.Module):
       seen = index[:, None] == index[None, :]
     x = self.placed(given.prompt.astype(self.config.dtype), start + index)
     around = Surroundings((hide(seen)[None, None],), positions=start + index, added_rows=separate_rows(given),
-                          spans=self._spans(entries(given, 'prompt')))
+                          spans=spans_of(self.config, entries(given, 'prompt')))
     added, scaling = added_vectors(given, self.config.layers), scaling_of_prompts(given, len(x))
     _, own = self.decoder(x, around, fronts=before, added=added, embedded=self.embedded(x), scaling=scaling,
                           state=state, collect=True)
@@ -255,7 +248,7 @@ class DecoderOnly(nn.Module):
     """
     vectors = vectors.astype(self.config.dtype)
     around = Surroundings((jnp.zeros((1, 1, 1, 1)),), positions=start + jnp.arange(vectors.shape[2]),
-                          spans=self._spans(segments))
+                          spans=spans_of(self.config, segments))
     _, own = self.decoder(vectors[0], around, inputs=vectors, scaling=scaling, state=state, collect=True)
     return own
 

@@ -12,6 +12,7 @@ addition to those of design.md: G groups of heads that share query and key, R he
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,11 @@ class Spans:
     starts = filled != jnp.pad(filled, ((0, 0), (1, 0)))[:, :-1]
     first = jax.lax.cummax(jnp.where(starts, places, 0), axis=1)
     return cls(tokens, jnp.cumsum(starts, axis=1), places - first)
+
+
+def spans_of(config: Any, segments: Array | None) -> Spans | None:
+  """Returns the spans of rows whose segments are known, if a model has delta layers."""
+  return None if segments is None or config.delta is None else Spans.of(segments)
 
 
 def convolved(x: Array, weights: Array, tail: Array | None, spans: Spans | None) -> Array:

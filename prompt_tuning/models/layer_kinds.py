@@ -89,6 +89,12 @@ def stored_shape(config: StackConfig) -> AttentionShape:
   return functools.reduce(AttentionShape.around, others, first)
 
 
+def state_shapes(config: StackConfig) -> tuple[tuple[int, int, int], tuple[int, int, int]] | None:
+  """Returns layers, heads and head width of the keys, and of the values, of the delta layers, if there are any."""
+  shape, layers = config.delta, sum(config.delta_layers)
+  return shape and ((layers, shape.key_heads, shape.key_dim), (layers, shape.value_heads, shape.value_dim))
+
+
 def attention_shape(config: StackConfig, kind: Kind) -> AttentionShape:
   """Returns the shape of a layer's self-attention."""
   return config.wide if kind.wide else AttentionShape(config.head_dim, config.kv_heads or config.heads)

@@ -21,7 +21,7 @@ from prompt_tuning.devices import sharding
 from prompt_tuning.losses.chunks import at_targets
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.attention import hide, self_visible
-from prompt_tuning.models.delta_rule import Spans
+from prompt_tuning.models.delta_rule import spans_of
 from prompt_tuning.models.layers import gather
 from prompt_tuning.models.memory import memory_keys_values
 from prompt_tuning.models.parameters import ready
@@ -167,8 +167,7 @@ def read_pack(module: nn.Module, layers: Params, params: Params, pack: Pack, fro
 def _read_decoder(module: nn.Module, pack: Pack, front: KeysValues | None, scaling: Scalings,
                   state: State | None) -> tuple[Array, Own]:
   x, around, fronts = _packed(module.token_embedder, pack, front, causal=True)
-  if module.config.delta:
-    around = dataclasses.replace(around, spans=Spans.of(pack.segments[None]))
+  around = dataclasses.replace(around, spans=spans_of(module.config, pack.segments[None]))
   x = module.placed(x, pack.positions[None])
   embedded = module.embedded(x, pack.tokens[None], None if pack.rows is None else pack.rows[None] >= 0)
   return module.decoder(x, around, fronts=fronts, embedded=embedded, scaling=scaling.get('decoder'), state=state,
