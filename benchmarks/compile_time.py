@@ -28,7 +28,7 @@ from prompt_tuning.training.optimizers import Adafactor
 from prompt_tuning.training.step import TrainState, make_step
 
 FAMILIES = pathlib.Path(__file__).parents[1] / 'tests' / 'models' / 'families'
-SOME = ('llama_mqa_llama3', 'gemma3_sparse', 'gpt_neox', 'bloom', 'gpt_oss', 'qwen3_moe', 'qwen3_5')
+SOME = ('llama_mqa_llama3', 'gemma3_sparse', 'gpt_neox', 'bloom', 'gpt_oss', 'qwen3_moe', 'qwen3_5', 'gemma4')
 _TABLE = '| | {} layers, s | {} layers, s | ratio |\n|---|---|---|---|'
 
 
@@ -44,12 +44,14 @@ def main() -> None:
   print('\n' + _TABLE.format(4, 24))
   for name in options.families:
     config = load_model(str(FAMILIES / name)).module.config
-    compare(name, lambda layers, config=config: module_of(deeper(config, layers)), 4, 24, options.repetitions)
+    few = config.layers if config.shared_layers else 4  # with as many shared layers in proportion
+    compare(name if few == 4 else f'{name}, {few} layers', lambda layers, config=config: module_of(
+      deeper(config, layers)), few, 24, options.repetitions)
 
 
 def compare(name: str, make: Any, few: int, many: int, repetitions: int) -> None:
   """Prints the row of the table for modules that `make` makes of a number of layers."""
-  compile_step(make(few + 4))  # what only the first compilation of a process pays for
+  compile_step(make(2 * few))  # what only the first compilation of a process pays for
   times: dict[int, list[float]] = {few: [], many: []}
   for _ in range(repetitions):
     for layers, seconds in times.items():
@@ -63,7 +65,7 @@ def deeper(config: Any, layers: int) -> Any:
   of_layers = {field.name: value for field in dataclasses.fields(config)
                if isinstance(value := getattr(config, field.name), tuple) and len(value) == config.layers
                and field.name != 'mlp_activations'}
-  return dataclasses.replace(config, layers=layers, **{
+  return dataclasses.replace(config, layers=layers, shared_layers=config.shared_layers * layers // config.layers, **{
     name: tuple(itertools.islice(itertools.cycle(value), layers)) for name, value in of_layers.items()})
 
 
