@@ -200,9 +200,9 @@ class Facts:
     attentions: name of each attention (encoder, decoder, cross) -> layers, KV heads and head width.
     embedding_scale: factor on embedded tokens, and on prompts, which take the place of tokens.
     dense: name of each dense layer ('decoder/self_attention/key') -> layers, widths of its input and output.
+    layer_width: width of the layers, if vectors at the input have another one (OPT 350m); 0 means `width`.
     state_shapes: layers, heads and head width of the keys, and of the values, that the delta layers' state holds; None
       if there are none.
-    layer_width: width of the layers, if vectors at the input have another one (OPT 350m); 0 means `width`.
   """
 
   family: str

@@ -44,6 +44,27 @@ def golden_of(folder):
   return golden, column('input'), column('target') if 'target_0' in base else None
 
 
+def require_read_from_multimodal(folder, model, path, outer, more):
+  """Raises AssertionError unless the language model is read from a multimodal folder that is made of its own folder.
+
+  Args:
+    folder: of the language model.
+    model: as read from it.
+    path: of the folder that is written.
+    outer: its config.
+    more: its other arrays.
+  """
+  arrays = {name.replace('model.', 'model.language_model.', 1): array
+            for name, array in read_arrays(str(folder / 'model.safetensors')).items()}
+  write_arrays(str(path / 'model.safetensors'), {
+    name: np.asarray(array, np.float32) for name, array in (arrays | more).items()})
+  (path / 'config.json').write_text(json.dumps(outer))
+  found = loading.load_model(str(path))
+  assert found.module.config == model.module.config
+  golden, inputs, _ = golden_of(folder)
+  require_logits(found, golden, inputs, None)
+
+
 def require_logits(model, golden, inputs, targets, *, trained=saved.Trained({})):
   """Compares logits of padded rows with transformers' of each row alone."""
   layout, given = model.layout(trained.layout()), trained.conditioning(model)

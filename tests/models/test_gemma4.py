@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_families import FAMILIES, golden_of, require_logits
+from test_families import FAMILIES, require_read_from_multimodal
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
+from prompt_tuning.checkpoints.huggingface import write_arrays
 from prompt_tuning.checkpoints.peft import write_adapter
 from prompt_tuning.checkpoints.peft_modules import modules_of
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
@@ -137,19 +137,11 @@ def test_a_prompt_and_its_gradient_are_those_of_vectors_without_a_token(model, r
 @pytest.mark.slow
 def test_the_language_model_of_a_multimodal_folder_is_read_without_projections_that_nothing_uses(model, tmp_path):
   outer = {'model_type': 'gemma4', 'text_config': STORED, 'vision_config': {'depth': 2}, 'audio_config': {'depth': 2}}
-  arrays = {name.replace('model.', 'model.language_model.', 1): array
-            for name, array in read_arrays(str(FOLDER / 'model.safetensors')).items()}
   layer = 'model.language_model.layers.4.self_attn.'
-  arrays |= {f'{layer}{name}.weight': np.ones((12, 10)) for name in ('k_proj', 'v_proj', 'k_norm')}
-  arrays |= {f'model.{name}.weight': np.ones((2, 3)) for name in (
+  more = {f'{layer}{name}.weight': np.ones((12, 10)) for name in ('k_proj', 'v_proj', 'k_norm')}
+  more |= {f'model.{name}.weight': np.ones((2, 3)) for name in (
     'vision_tower.patch', 'audio_tower.layers.4.self_attn.q_proj', 'embed_vision.proj', 'embed_audio.proj')}
-  write_arrays(str(tmp_path / 'model.safetensors'), {
-    name: np.asarray(array, np.float32) for name, array in arrays.items()})
-  (tmp_path / 'config.json').write_text(json.dumps(outer))
-  found = loading.load_model(str(tmp_path))
-  assert found.module.config == model.module.config
-  golden, inputs, _ = golden_of(FOLDER)
-  require_logits(found, golden, inputs, None)
+  require_read_from_multimodal(FOLDER, model, tmp_path, outer, more)
 
 
 @pytest.mark.slow

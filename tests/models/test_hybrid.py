@@ -6,10 +6,9 @@ import json
 import jax
 import numpy as np
 import pytest
-from test_families import FAMILIES, golden_of, require_logits
+from test_families import FAMILIES, require_read_from_multimodal
 
 from prompt_tuning import trees
-from prompt_tuning.checkpoints.huggingface import read_arrays, write_arrays
 from prompt_tuning.data.vocabularies import PassThroughVocabulary
 from prompt_tuning.decoding.samplers import BeamSearch
 from prompt_tuning.evaluation.saved import SavedPrompt, Trained
@@ -136,16 +135,8 @@ def test_decoding_over_layers_apart_gives_what_the_scan_gives(any_model, monkeyp
 def test_the_language_model_of_a_multimodal_folder_is_read(model, tmp_path):
   config = json.loads((FOLDER / 'config.json').read_text())
   outer = {'model_type': 'qwen3_5', 'text_config': config, 'vision_config': {'depth': 2}, 'tie_word_embeddings': False}
-  arrays = {name.replace('model.', 'model.language_model.', 1): array
-            for name, array in read_arrays(str(FOLDER / 'model.safetensors')).items()}
-  arrays |= {'model.visual.patch_embed.proj.weight': np.ones((2, 3)), 'mtp.fc.weight': np.ones((2, 3))}
-  write_arrays(str(tmp_path / 'model.safetensors'), {
-    name: np.asarray(array, np.float32) for name, array in arrays.items()})
-  (tmp_path / 'config.json').write_text(json.dumps(outer))
-  found = loading.load_model(str(tmp_path))
-  assert found.module.config == model.module.config
-  golden, inputs, _ = golden_of(FOLDER)
-  require_logits(found, golden, inputs, None)
+  more = {'model.visual.patch_embed.proj.weight': np.ones((2, 3)), 'mtp.fc.weight': np.ones((2, 3))}
+  require_read_from_multimodal(FOLDER, model, tmp_path, outer, more)
 
 
 def test_the_program_is_as_long_for_24_layers_as_for_4(model):
