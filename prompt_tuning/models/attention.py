@@ -63,10 +63,9 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
   if sinks is not None:
     sinks = sinks.astype(jnp.float32)[:, None, None]
     logits.append(jnp.broadcast_to(sinks, (*query.shape[:3], 1)))
-  weights = jax.nn.softmax(logits[0] if len(logits) == 1 else jnp.concatenate(logits, axis=-1), axis=-1)
+  weights = _softmax(logits[0] if len(logits) == 1 else jnp.concatenate(logits, axis=-1))
   if sinks is not None:
     weights = weights[..., :-1]
-  weights = checkpoint_name(weights, 'attention_weights')
   if dropout is not None:
     weights = weights * dropout
   weights = weights.astype(query.dtype)
@@ -77,6 +76,18 @@ def attend(query: Array, blocks: Sequence[Block], *, dropout: Array | None = Non
     out = out + _sum_of_values(part, block.values)
     start += length
   return out, weights
+
+
+@jax.custom_jvp
+def _softmax(logits: Array) -> Array:
+  """Returns the softmax over the last axis. What its derivative reads has a name, so that it can be kept."""
+  return jax.nn.softmax(logits, axis=-1)
+
+
+@_softmax.defjvp
+def _(logits: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+  weights, (tangent,) = checkpoint_name(jax.nn.softmax(*logits, axis=-1), 'attention_weights'), tangents
+  return weights, weights * (tangent - jnp.sum(weights * tangent, axis=-1, keepdims=True))
 
 
 def _sum_of_values(weights: Array, values: Array) -> Array:

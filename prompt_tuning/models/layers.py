@@ -70,13 +70,14 @@ class Attention(nn.Module):
                   scales: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
     """Returns keys and values [B, kv_heads, T, K] of `x` [B, T, D]; keys are rotated by `turn`, as in `rotate`."""
     config, product = self.config, self.key(x, scales)
-    keys = self._heads(product, 'key_norm')
+    keys = self._heads(product, 'key')
     if turn is not None:
       keys = rotate(keys, turn, neighbours=config.rotary_neighbours)
     values = self._split(product if self.shape.keys_are_values else self.value(x, scales))
+    values = checkpoint_name(values, 'value')
     if config.value_norms:
       values = rms(values, config.norm_epsilon).astype(values.dtype)
-    return self._stored(checkpoint_name(keys, 'key')), self._stored(checkpoint_name(values, 'value'))
+    return self._stored(self._kept(keys, 'key')), self._stored(values)
 
   def __call__(self, x: Array, blocks: Sequence[Block], dropout: Array | None, *, site: int,
                turn: tuple[Array, Array] | None = None, factor: Array | float = 1.0,
@@ -86,12 +87,12 @@ class Attention(nn.Module):
     `site` is as in `drop`, `turn` as in `rotate`, and `factor`, of `query_factor`, multiplies the queries.
     """
     config, blocks = self.config, [*blocks, *memory]
-    query = self._heads(self.query(x, scales), 'query_norm')
+    query = self._heads(self.query(x, scales), 'query')
     if isinstance(factor, jax.Array) or factor != 1.0:
       query = (query * factor).astype(query.dtype)
     if turn is not None:
       query = rotate(query, turn, neighbours=config.rotary_neighbours)
-    query = self._widened(checkpoint_name(query, 'query'))
+    query = self._widened(self._kept(query, 'query'))
     factors = None
     if dropout is not None and config.dropout_rate:
       count = sum(block.keys.shape[2] for block in blocks)
@@ -114,8 +115,12 @@ class Attention(nn.Module):
     """Returns queries or keys [B, H, T, K], normed if the stack norms them."""
     if not self.config.query_norms:
       return self._split(x)
-    normed = getattr(self, name)
+    x, normed = checkpoint_name(x, name), getattr(self, f'{name}_norm')
     return self._split(normed(x)) if self.config.wide_query_norms else normed(self._split(x))
+
+  def _kept(self, x: Array, name: str) -> Array:
+    """Returns queries or keys, kept for the backward pass unless the input of their norm is."""
+    return x if self.config.query_norms else checkpoint_name(x, name)
 
   def _split(self, x: Array) -> Array:
     heads = x.reshape(*x.shape[:2], -1, self.shape.head_dim)
@@ -177,16 +182,22 @@ class Layer(nn.Module):
       keys = jax.vmap(lambda key: jax.random.fold_in(key, layer['number']))(keys)
     site = itertools.count()
 
+    def named(x: Array, name: str) -> Array:
+      # After a norm it is cheap to make again of what the norm read, which is kept.
+      return x if config.post_norms or config.residual_norms else checkpoint_name(x, name)
+
     def before(x: Array, name: str) -> Array:
       return norm(config, f'pre_{name}_layer_norm')(x) if config.pre_norms else x
 
     def residual(x: Array, y: Array, name: str) -> Array:
       if config.post_norms:
-        y = norm(config, f'post_{name}_layer_norm')(y)
+        y = norm(config, f'post_{name}_layer_norm')(checkpoint_name(y, 'norm_input'))
       if config.residual_scale != 1.0:
         y = y * config.residual_scale
       x = x + drop(y, keys, config.dropout_rate, site=next(site), over=(2,))
-      return norm(config, f'residual_{name}_layer_norm')(x) if config.residual_norms else x
+      if not config.residual_norms:
+        return x
+      return norm(config, f'residual_{name}_layer_norm')(checkpoint_name(x, 'norm_input'))
 
     if config.layer_biases:
       around = add_relative_biases(config, around, x.shape[1])
@@ -204,14 +215,14 @@ class Layer(nn.Module):
       mixed, own = self._attend(normed, scanned, around, keys, site=next(site), name=name)
     read, x = x, residual(x, mixed, name)
     if config.cross and not config.merged:
-      x = checkpoint_name(x, 'attention_input')
+      x = named(x, 'attention_input')
       attention = Attention(config, name='encoder_decoder_attention')
       blocks = _memory_blocks(attention, scanned, around)
       queries = norm(config, 'pre_cross_attention_layer_norm')(x)
       x = residual(x, attention(queries, blocks, keys, site=next(site), factor=config.query_scale, scales=scales),
                    'cross_attention')
     if not config.parallel:
-      read = x = checkpoint_name(x, 'mlp_input')
+      read = x = named(x, 'mlp_input')
     if not config.shared_norm:
       normed = before(read, 'mlp')
     mlp = Experts(config, name='mlp') if config.experts else MLP(config, mlp_width(config, self.kind), name='mlp')

@@ -15,7 +15,8 @@ from prompt_tuning.models.positions import Rotary
 from prompt_tuning.types import Array
 
 # The values of a layer that the backward pass needs when weights are frozen; the rest is cheap to recompute.
-_KEPT = ('attention_input', 'mlp_input', 'query', 'key', 'value', 'attention_weights', 'gate', 'mlp_hidden', 'unscaled')
+_KEPT = ('attention_input', 'mlp_input', 'norm_input', 'query', 'key', 'value', 'attention_weights', 'gate',
+         'mlp_hidden', 'unscaled')
 REMATERIALISE: dict[str, Any] = {
   'none': jax.checkpoint_policies.save_only_these_names(*_KEPT),
   'full': jax.checkpoint_policies.nothing_saveable,
