@@ -35,6 +35,26 @@ def test_sums_and_gradients_are_those_of_all_logits(columns):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, wanted)
 
 
+@pytest.mark.parametrize('columns', [1, 2, 3])
+def test_a_frozen_output_layer_changes_no_gradient_and_makes_each_product_once(columns):
+  def of_each_row(logits, targets, weights):
+    row = lambda *arrays: cross_entropy(*(array[None] for array in arrays), z_loss=0.1)
+    return jax.vmap(row)(logits, targets, weights)
+
+  def loss(hidden, frozen, most):
+    output = lambda x: x @ KERNEL
+    output.frozen = frozen
+    sums, more = sum_at_targets(of_each_row, output, hidden, WEIGHTS, TARGETS, WEIGHTS, most=most)
+    return jnp.sum(sums * jnp.asarray([1.0, 2.0, -3.0])), more
+
+  gradient = jax.grad(loss, has_aux=True)
+  wanted, found = gradient(HIDDEN, False, B * S * V), gradient(HIDDEN, True, B * columns * V)
+  wanted, found = (wanted, loss(HIDDEN, False, B * S * V)), (found, loss(HIDDEN, True, B * columns * V))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), found, wanted)
+  traced = jax.make_jaxpr(gradient, static_argnums=(1, 2))
+  assert [str(traced(HIDDEN, frozen, B * columns * V)).count('dot_general') for frozen in (True, False)] == [2, 3]
+
+
 @pytest.mark.parametrize('columns', [1, 4])
 def test_results_stand_at_their_positions(columns):
   wanted = log_probabilities(project(KERNEL, HIDDEN), TARGETS) * (WEIGHTS != 0)

@@ -32,32 +32,51 @@ def at_targets(function: Callable[..., Any], project: Callable[[Array], Array], 
   """
   real = weights != 0
   columns = _columns(project, hidden, most)
+  of_chunk = lambda x, *rest: function(project(x), *rest)
   if columns >= hidden.shape[1]:
-    found = function(project(hidden), *others)
+    found = of_chunk(hidden, *others)
   else:
-    found, order = _scanned(function, project, columns, real, hidden, *others)
-    place = jnp.argsort(order, axis=1)
-
-    def joined(array: Array) -> Array:  # [chunks, B, C, ...] -> [B, S, ...]
-      rows = jnp.moveaxis(array, 0, 1).reshape(len(hidden), -1, *array.shape[3:])
-      return _taken(rows, place)
-
-    found = jax.tree.map(joined, found)
+    found, order = _scanned(of_chunk, columns, real, hidden, *others)
+    found = jax.tree.map(lambda array: _joined(array, order), found)
   return jax.tree.map(lambda x: jnp.where(real.reshape(*real.shape, *[1] * (x.ndim - 2)), x, 0), found)
 
 
-def sum_at_targets(function: Callable[..., Any], project: Callable[[Array], Array], hidden: Array, weights: Array,
-                   *others: Array, most: int = MOST) -> Any:
-  """Returns the sum of the function's results over all positions; the arguments are those of `at_targets`.
+def sum_at_targets(function: Callable[..., tuple[Array, Any]], project: Callable[[Array], Array], hidden: Array,
+                   weights: Array, *others: Array, most: int = MOST) -> tuple[Array, Any]:
+  """Returns the sum of the function's results over all positions; the other arguments are those of `at_targets`.
 
-  The function returns sums over the positions that it reads, to which one without weight adds nothing. A gradient
-  computes the logits of a chunk again, instead of keeping those of all.
+  The gradient is that of the first result. If the output layer is frozen, the gradient in the hidden states is computed
+  with the logits of a chunk, at once; else its logits are computed again, instead of keeping those of all.
+
+  Args:
+    function: (logits [B, C, V], *others [B, C]) -> (sum [] or [B], further sums) over the positions that it reads, to
+      which one without weight adds nothing. A sum [B] has one of each row.
+    project: as in `at_targets`; `project.frozen` says that no gradient in the output layer's weights is asked for.
   """
-  columns = _columns(project, hidden, most)
+  real, columns = weights != 0, _columns(project, hidden, most)
+  of_chunk = lambda x, *rest: function(project(x), *rest)
   if columns >= hidden.shape[1]:
-    return function(project(hidden), *others)
-  parts, _ = _scanned(function, project, columns, weights != 0, hidden, *others)
-  return jax.tree.map(lambda part: part.sum(0), parts)
+    return of_chunk(hidden, *others)
+  total = lambda parts: jax.tree.map(lambda part: part.sum(0), parts)
+  summed = lambda x: total(_scanned(of_chunk, columns, real, x, *others)[0])
+  if not getattr(project, 'frozen', False):
+    return summed(hidden)
+
+  def with_gradient(x: Array, *rest: Array) -> tuple[Any, Array]:
+    value, pull, more = jax.vjp(lambda x: of_chunk(x, *rest), x, has_aux=True)
+    return (value, more), *pull(jnp.ones_like(value))
+
+  def forward(x: Array) -> tuple[Any, Array]:
+    (sums, gradients), order = _scanned(with_gradient, columns, real, x, *others)
+    return total(sums), _joined(gradients, order)
+
+  def backward(gradient: Array, cotangents: tuple[Array, Any]) -> tuple[Array]:
+    of_value, _ = cotangents
+    return (gradient * of_value.reshape(*of_value.shape, *[1] * (3 - of_value.ndim)).astype(gradient.dtype),)
+
+  summed = jax.custom_vjp(summed)
+  summed.defvjp(forward, backward)
+  return summed(hidden)
 
 
 def _columns(project: Callable[[Array], Array], hidden: Array, most: int) -> int:
@@ -66,15 +85,13 @@ def _columns(project: Callable[[Array], Array], hidden: Array, most: int) -> int
   return max(1, most // (rows * vocabulary))
 
 
-def _scanned(function: Callable[..., Any], project: Callable[[Array], Array], columns: int, real: Array,
-             *arrays: Array) -> tuple[Any, Array]:
-  """Returns the function's results for each chunk, stacked, and the order [B, S] in which positions are cut.
+def _scanned(of_chunk: Callable[..., Any], columns: int, real: Array, *arrays: Array) -> tuple[Any, Array]:
+  """Returns the results for each chunk of the arrays, stacked, and the order [B, S] in which positions are cut.
 
   Results of a chunk without a target (`real`) are 0.
   """
   order = jnp.argsort(~real, axis=1, stable=True)
   count = -(-order.shape[1] // columns)
-  body = lambda x, *rest: function(project(x), *rest)
 
   def chunks(array: Array) -> Array:  # [B, S, ...] -> [chunks, B, C, ...]
     array = _taken(array, order)
@@ -83,12 +100,18 @@ def _scanned(function: Callable[..., Any], project: Callable[[Array], Array], co
 
   def one(_: None, chunk: tuple[Array, ...]) -> tuple[None, Any]:
     has_targets, *rest = chunk
-    nothing = lambda *arrays: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(body, *arrays))
-    return None, jax.lax.cond(jnp.any(has_targets), body, nothing, *rest)
+    nothing = lambda *arrays: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_chunk, *arrays))
+    return None, jax.lax.cond(jnp.any(has_targets), of_chunk, nothing, *rest)
 
   # For a gradient, around the choice: else what both branches close over, the output layer, is kept for every chunk.
   one = jax.checkpoint(one, prevent_cse=False)
   return jax.lax.scan(one, None, tuple(map(chunks, (real, *arrays))))[1], order
+
+
+def _joined(array: Array, order: Array) -> Array:
+  """Returns [B, S, ...] of the results [chunks, B, C, ...] of positions in an order [B, S]."""
+  rows = jnp.moveaxis(array, 0, 1).reshape(len(order), -1, *array.shape[3:])
+  return _taken(rows, jnp.argsort(order, axis=1))
 
 
 def _taken(array: Array, order: Array) -> Array:

@@ -35,11 +35,13 @@ def hidden_states(module: nn.Module, params: Params, batch: Batch, conditioning:
   """Returns the hidden states [B, S, D] of a batch's targets, and the function that makes logits [B, C, V] of some.
 
   It is called inside a compiled function; the results stay on their devices. The logits of an ensemble's rows are
-  joint, see `decoding.joint`.
+  joint, see `decoding.joint`. The function's `frozen` says that it reads no trained tensor.
   """
   variables = {'params': ready(module, params, conditioning.parameters)}
   x = module.apply(variables, batch, conditioning, dropout=dropout, hidden=True)
-  return x, lambda part: joint(module.apply(variables, part, method='project'), conditioning.members)
+  project = lambda part: joint(module.apply(variables, part, method='project'), conditioning.members)
+  project.frozen = all('/layers_' in name for name in conditioning.parameters)
+  return x, project
 
 
 @functools.partial(jax.jit, static_argnames='module')
