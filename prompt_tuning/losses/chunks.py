@@ -72,7 +72,7 @@ def sum_at_targets(function: Callable[..., tuple[Array, Any]], project: Callable
 
   def backward(gradient: Array, cotangents: tuple[Array, Any]) -> tuple[Array]:
     of_value, _ = cotangents
-    return (gradient * of_value.reshape(*of_value.shape, *[1] * (3 - of_value.ndim)).astype(gradient.dtype),)
+    return (gradient * of_value.reshape(-1, 1, 1).astype(gradient.dtype),)
 
   summed = jax.custom_vjp(summed)
   summed.defvjp(forward, backward)

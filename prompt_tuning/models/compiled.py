@@ -40,7 +40,7 @@ def hidden_states(module: nn.Module, params: Params, batch: Batch, conditioning:
   variables = {'params': ready(module, params, conditioning.parameters)}
   x = module.apply(variables, batch, conditioning, dropout=dropout, hidden=True)
   project = lambda part: joint(module.apply(variables, part, method='project'), conditioning.members)
-  project.frozen = all('/layers_' in name for name in conditioning.parameters)
+  project.frozen = all(trees.split_layer_name(name)[1] is not None for name in conditioning.parameters)
   return x, project
 
 

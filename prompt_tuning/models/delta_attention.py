@@ -67,7 +67,8 @@ class DeltaAttention(nn.Module):
   def _rates(self, dense, x: Array, scales: Mapping[str, Array] | None) -> tuple[Array, Array]:
     """Returns β and g of each position, [B, T, G, R] in float32."""
     shape = self.config.delta
-    exact = lambda name, **more: dense(name, shape.value_heads, dtype=jnp.float32, **more)(x, scales)
+    exact = lambda name, **more: checkpoint_name(
+      dense(name, shape.value_heads, dtype=jnp.float32, **more)(x, scales), 'gate')
     speed = self.param('log_decay', _log_decay, (shape.value_heads,)).astype(jnp.float32)
     rate, decay = nn.sigmoid(exact('rate')), -jnp.exp(speed) * nn.softplus(exact('decay', use_bias=True))
     return tuple(each.reshape(*x.shape[:2], shape.key_heads, shape.sharing) for each in (rate, decay))

@@ -43,7 +43,7 @@ class Experts(nn.Module):
     config = self.config
     weights = {name: _Weights(config, name=name)() for name in (*mlp_names(config), 'wo')}
     router = _Router(config, name='router')
-    shares, chosen = choose(router(x), config)
+    shares, chosen = choose(checkpoint_name(router(x), 'gate'), config)
     factors = {name: scale for name, scale in (scales or {}).items() if name.startswith('mlp/')}
     if dropout is not None and config.dropout_rate:
       kept = drop(jnp.ones((len(x), 1, config.mlp_dim), x.dtype), dropout, config.dropout_rate, site=site, over=(2,))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prompt_tuning import trees
-from prompt_tuning.data import buckets, pipeline, prefetch, registry, tasks, vocabularies
+from prompt_tuning.data import pipeline, registry, tasks, vocabularies
 from prompt_tuning.rows import layouts
 
 VOCABULARY = vocabularies.PassThroughVocabulary(1000)
@@ -218,63 +218,6 @@ def test_rows_that_a_batch_lacks_are_an_error(rows):
     train_batches(numbered(5), rows=rows)
 
 
-def in_buckets(count, **settings):
-  return train_batches(numbered(count), buckets=(3, 4), **settings)
-
-
-def test_batches_of_buckets_are_as_long_as_their_longest_row_needs():
-  # The inputs of a block of 24 have 2, 3, 4 and 5 tokens, six each: four batches in the first bucket, two in the
-  # second, two in that of all lengths; in each two prompt vectors come on top.
-  lengths = []
-  for batch in itertools.islice(in_buckets(24, block=24), 8):
-    longest = batch['encoder']['segments'].sum(1).max() - 2
-    lengths.append(batch['encoder']['tokens'].shape[1])
-    assert lengths[-1] == 2 + (3 if longest <= 3 else 4 if longest <= 4 else LENGTHS['inputs'])
-    assert batch['decoder']['tokens'].shape == (3, 5)
-  assert sorted(lengths) == [5] * 4 + [6] * 2 + [9] * 2
-  assert lengths != sorted(lengths)
-
-
-def test_a_batch_where_two_buckets_meet_is_as_long_as_the_longer():
-  # Of 12 inputs six fit into the first bucket, three into the second: of batches of four the second and third have
-  # rows of two buckets.
-  batches = in_buckets(12, block=12, batch_size=4)
-  assert sorted(batch['encoder']['tokens'].shape[1] for batch in itertools.islice(batches, 3)) == [5, 6, 9]
-
-
-def test_buckets_lose_and_double_no_example_and_order_batches_anew_in_each_block():
-  batches = in_buckets(24, block=24)
-  epochs = [take_marks(batches, 8) for _ in range(3)]
-  assert [sorted(epoch) for epoch in epochs] == [list(range(10, 34))] * 3
-  lengths = [[batch['encoder']['tokens'].shape[1] for batch in itertools.islice(batches, 8)] for _ in range(3)]
-  assert len({tuple(each) for each in lengths}) > 1
-
-
-def test_blocks_are_whole_batches_where_these_have_buckets():
-  batches = in_buckets(20, batch_size=40)
-  next(batches)
-  assert batches.truncated['examples'] == 32 * 40  # enough batches that few are at a border between buckets
-
-
-def test_the_greatest_length_is_always_a_bucket():
-  assert buckets.bucket_lengths((4, 6), 9, packed=False) == (4, 6, 9)
-  assert buckets.bucket_lengths([4, 9], 9, packed=False) == (4, 9)
-
-
-@pytest.mark.parametrize(('lengths', 'packed', 'message'), [
-  ((4, 3), False, r'buckets=\(4, 3\) is not valid. Give input lengths in ascending order, at most .* inputs, 7'),
-  ((3, 3), False, r'ascending order'),
-  ((0, 3), False, r'ascending order'),
-  ((), False, r'ascending order'),
-  (64, False, r'buckets=64 is not valid\. Give'),
-  ((3, 8), False, r'at most the longest inputs, 7 tokens'),
-  ((3, 4), True, r'pack and buckets=\(3, 4\) cannot be used together.*leave one of them out'),
-])
-def test_buckets_that_cannot_be_are_an_error(lengths, packed, message):
-  with pytest.raises(ValueError, match=message):
-    train_batches(numbered(3), buckets=lengths, packed=packed)
-
-
 def test_a_mixture_alternates_by_its_rates():
   many, few = numbered(40, 'many'), tasks.Task('few', {'train': [{'inputs': '900', 'targets': '900'}]})
   mixture = tasks.Mixture('both', (many, few), (3, 1))
@@ -355,50 +298,3 @@ def test_evaluating_nothing_or_an_endless_split_is_an_error():
     pipeline.eval_batches([], VOCABULARY, layouts.Layout(), batch_size=1)
   with pytest.raises(ValueError, match='endless'):
     pipeline.eval_batches(registry.get('Add1').split('train'), VOCABULARY, layouts.Layout(), batch_size=1)
-
-
-def test_batches_made_ahead_are_the_same_and_their_state_is_that_of_the_last_handed_out():
-  plain, ahead = train_batches(numbered(11), block=5), prefetch.Prefetched(train_batches(numbered(11), block=5))
-  for _ in range(5):
-    assert_equal(next(ahead), next(plain))
-    assert ahead.state() == plain.state()
-  ahead.restore({'block': 0, 'row': 2, 'rows': 2})
-  plain.restore({'block': 0, 'row': 2, 'rows': 2})
-  assert_equal(next(ahead), next(plain))
-  ahead.close()
-  assert_equal(next(ahead), next(plain))
-  ahead.close()
-
-
-@pytest.mark.parametrize('error', [SystemExit(0), KeyboardInterrupt(), StopIteration()])
-def test_a_reader_that_ends_the_program_is_an_error_and_no_end(error):
-  class Batches:
-    truncated, state, restore = {}, dict, lambda self, state: None
-
-    def __next__(self):
-      raise error
-
-  ahead = prefetch.Prefetched(Batches())
-  with pytest.raises(ValueError, match=rf'training data cannot be read: a reader ended with {type(error).__name__}'):
-    next(ahead)
-
-
-def test_an_error_made_ahead_is_raised_where_the_batch_is_asked_for():
-  ahead = prefetch.Prefetched(train_batches(tasks.Task('bad', {'train': [{'inputs': '5'}]})))
-  with pytest.raises(ValueError, match="no 'targets'"):
-    next(ahead)
-
-
-def test_a_few_long_inputs_lengthen_their_own_batches_alone(tiny):
-  rows = [{'inputs': ' '.join(['7'] * (60 if i == 5 else 3)), 'targets': '5'} for i in range(12)]
-  batches = pipeline.eval_batches(rows, tiny.vocabulary, tiny.layout(), batch_size=4)
-  assert [batch['encoder']['tokens'].shape[1] for batch, _ in batches] == [8, 64, 8]
-  assert [batch['encoder']['tokens'].shape[1] for batch, _ in batches.questions()] == [8, 64, 8]
-  short = [row for row in rows if len(row['inputs']) < 9]
-  alike = pipeline.eval_batches(short, tiny.vocabulary, tiny.layout(), batch_size=4)
-  assert {batch['encoder']['tokens'].shape[1] for batch, _ in alike} == {8}
-
-
-@pytest.mark.parametrize(('lengths', 'usual'), [([3] * 19 + [60], 3), ([3, 4, 5], None), ([10] * 9 + [20], None)])
-def test_the_usual_length_is_that_of_all_but_far_longer_inputs(lengths, usual):
-  assert buckets.usual_length(lengths) == usual
