@@ -101,15 +101,20 @@ def of_parts(count: int, x: Array, kernel: Array) -> Array:
 
 def _sum_of_parts(count: int, x: Array, kernel: Array, axis: int) -> Array:
   """Returns the product [..., out] in float32 of x in so many parts with a kernel, over an axis of the kernel."""
+  if count == 1 and x.size > x.shape[-1]:
+    return _product_of_bfloat16(x, kernel, axis)
   parts, rest = [], x
   for _ in range(count):
     parts.append(jax.lax.reduce_precision(rest, 8, 7))  # a conversion to bfloat16 and back may be optimised away
     rest = rest - parts[-1]
   if count * x.size == x.shape[-1]:
     parts.append(jnp.zeros_like(x))  # of a single row, the product is slow
-  stacked = jnp.stack(parts).astype(jnp.bfloat16)
-  return jax.lax.dot_general(stacked, kernel, (((stacked.ndim - 1,), (axis,)), ((), ())),
-                             preferred_element_type=jnp.float32).sum(0)
+  return _product_of_bfloat16(jnp.stack(parts), kernel, axis).sum(0)
+
+
+def _product_of_bfloat16(x: Array, kernel: Array, axis: int) -> Array:
+  return jax.lax.dot_general(x.astype(jnp.bfloat16), kernel, (((x.ndim - 1,), (axis,)), ((), ())),
+                             preferred_element_type=jnp.float32)
 
 
 def _forward(count: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

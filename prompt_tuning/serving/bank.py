@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from prompt_tuning.decoding.cache import row_keys
-from prompt_tuning.decoding.samplers import Sampling
+from prompt_tuning.decoding.samplers import Greedy, Sampling
 from prompt_tuning.devices import sharding
 from prompt_tuning.models.apart import Apart
 from prompt_tuning.models.fronts import empty_state
@@ -33,13 +33,13 @@ class Draw:
   """How the next token of each slot is chosen; arrays [B].
 
   Attributes:
-    sampling: its fields have a value for each slot.
+    sampling: `Greedy` if no slot draws a token; the fields of a `Sampling` have a value for each slot.
     keys: [B, 2] of the answers' noise, see `key_of`.
     counts: the tokens that each has generated.
     active: whether the slot holds an answer that still grows.
   """
 
-  sampling: Sampling
+  sampling: Greedy | Sampling
   keys: Array
   counts: Array
   active: Array
@@ -57,7 +57,7 @@ class Bank:
   def __init__(self, model: Any, rows: int, places: Mapping[str, int]):
     self._model = model
     self.rows, self.places = rows, dict(places)
-    self.caches = _empty(model, rows, places)
+    self.caches = _empty(model.module, _is_apart(model), rows, tuple(sorted(places.items())))
 
   def resize(self, kept: Sequence[int], rows: int, places: Mapping[str, int]) -> None:
     """Changes the number of slots and of their places; the slots `kept` become the first ones, in their order."""
@@ -87,10 +87,10 @@ class Bank:
            scaling: Scalings | None = None) -> tuple[np.ndarray, TokenScores | None]:
     """Generates a token in each slot; returns the ids [B], and with `top` their scores [B]."""
     logits, own = _step(self._model.module, self._model.layers, self.caches, newest, scaling)
+    ids, scores = _choose(self._model.module, logits, draw, top=top)  # first, so that nobody waits for what is written
     self.caches = {**self.caches, 'self': _grown(self.caches['self'], own[:2], newest.lengths['self'], draw.active)}
     if 'state' in self.caches:
       self.caches = {**self.caches, 'state': _advanced(self.caches['state'], own[2], draw.active)}
-    ids, scores = _choose(self._model.module, logits, draw, top=top)
     return np.asarray(ids), None if scores is None else jax.tree.map(np.asarray, scores)
 
 
@@ -104,12 +104,17 @@ def size_of(model: Any, rows: int, places: Mapping[str, int]) -> int:
     for name, (layers, heads, head_dim) in cache_shapes(model.module).items())
 
 
-def _empty(model: Any, rows: int, places: Mapping[str, int]) -> Caches:
-  config, caches = model.module.config, {}
-  split = any(isinstance(leaf, Apart) for leaf in jax.tree.leaves(
-    model.layers, is_leaf=lambda leaf: isinstance(leaf, Apart)))
-  for name, (layers, heads, head_dim) in cache_shapes(model.module).items():
-    shapes = (rows, heads, head_dim, places[name]), (rows, heads, places[name], head_dim)
+def _is_apart(model: Any) -> bool:
+  leaves = jax.tree.leaves(model.layers, is_leaf=lambda leaf: isinstance(leaf, Apart))
+  return any(isinstance(leaf, Apart) for leaf in leaves)
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'split', 'rows', 'places'))
+def _empty(module: nn.Module, split: bool, rows: int, places: tuple[tuple[str, int], ...]) -> Caches:
+  config, caches = module.config, {}
+  for name, count in places:
+    layers, heads, head_dim = cache_shapes(module)[name]
+    shapes = (rows, heads, head_dim, count), (rows, heads, count, head_dim)
     zeros = lambda *shape: jnp.zeros(shape, config.dtype)
     if split:
       caches[name] = tuple(Apart(tuple(zeros(*shape) for _ in range(layers))) for shape in shapes)

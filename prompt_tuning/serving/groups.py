@@ -70,15 +70,18 @@ class Group:
   def _shape(self, needs: str, members: Sequence[Running], expected: int = 0) -> tuple[int, dict[str, int]]:
     count = min(self._slots, len(members) + expected)
     rows = next(size for size in row_sizes(self._slots) if size >= count)
-    most = {name: max(getattr(running, needs)[name] for running in members) for name in self._names}
-    return rows, places_of(most, rows)
+    return rows, self._places(needs, members, rows)
+
+  def _places(self, needs: str, members: Sequence[Running], rows: int) -> dict[str, int]:
+    return places_of({name: max(getattr(running, needs)[name] for running in members) for name in self._names}, rows)
 
   def add(self, running: Running, expected: int = 0) -> None:
     """Gives an answer a slot; this many more are expected."""
-    rows, places = self._shape('soon', [*self.running, running], expected)
+    members = [*self.running, running]
+    rows, places = self._shape('soon', members, expected)
     if self.bank is None:
       self.bank, self.members = Bank(self._model, rows, places), [None] * rows
-    self._grow(rows if None not in self.members else 0, places)
+    self._grow('soon', members, self.bank.rows if None in self.members else rows)
     self.members[self.members.index(None)] = running
 
   def put_prompt(self, running: Running, before: Mapping[str, Any]) -> None:
@@ -96,11 +99,12 @@ class Group:
     """Frees an answer's slot."""
     self.members[self.members.index(running)] = None
 
-  def _grow(self, rows: int, places: Mapping[str, int]) -> None:
-    """Makes the bank as large as this, if it is smaller."""
-    larger = max(rows, self.bank.rows), {name: max(size, places[name]) for name, size in self.bank.places.items()}
-    if larger != (self.bank.rows, self.bank.places):
-      self._resize(*larger)
+  def _grow(self, needs: str, members: Sequence[Running], rows: int) -> None:
+    """Gives the bank this many rows, and the places that answers need, if it has fewer."""
+    places = self._places(needs, members, rows)
+    places = {name: max(size, places[name]) for name, size in self.bank.places.items()}
+    if (rows, places) != (self.bank.rows, self.bank.places):
+      self._resize(rows, places)
 
   def _resize(self, rows: int, places: Mapping[str, int]) -> None:
     kept = [slot for slot, running in enumerate(self.members) if running is not None]
@@ -110,7 +114,7 @@ class Group:
 
   def read(self) -> list[Running]:
     """Reads a pack of inputs; returns the answers whose inputs are then read."""
-    self._grow(0, self._shape('now', self.running)[1])
+    self._grow('now', self.running, self.bank.rows)
     members = list(self._next_pack())
     whole = self._model.prompted == 'encoder'
     source, target = ('encoder', 'memory') if whole else ('self', 'self')
@@ -152,7 +156,7 @@ class Group:
 
   def decode(self) -> list[tuple[Running, Piece]]:
     """Generates a token for each answer whose input is read."""
-    self._grow(0, self._shape('now', self.running)[1])
+    self._grow('now', self.running, self.bank.rows)
     rows, places = self._shape('soon', self.running)
     self._excess = self._excess + 1 if (rows, places) != (self.bank.rows, self.bank.places) else 0
     if self._excess > _SHRINK:
@@ -205,7 +209,8 @@ def warm_up(model: Any, slots: int) -> None:
   fronts = (0,) if whole else (0, front_length(1))
   for rows in row_sizes(slots):
     bank = Bank(model, rows, places_of({name: 0 if name == 'encoder' else 150 for name in names}, rows))
-    bank.step(newest_of([None] * rows, model.width, names), draw_of([None] * rows), None)
+    for greedy in (True, False):
+      bank.step(newest_of([None] * rows, model.width, names), draw_of([None] * rows, greedy=greedy), None)
     for length, before in itertools.product((32, 64, PACK), fronts):
       pack, where = pack_of([], length, before)
       front = bank.take(source, where['front_slots'], where['front_places']) if before else None

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from prompt_tuning.decoding.samplers import Sampling
+from prompt_tuning.decoding.choose import is_certain
+from prompt_tuning.decoding.samplers import Greedy, Sampling
 from prompt_tuning.models.packed import Newest, Pack
 from prompt_tuning.models.token_scores import TokenScores
 from prompt_tuning.rows.assembling import Segment
@@ -167,15 +168,16 @@ def newest_of(slots: Sequence[Running | None], width: int, names: Sequence[str])
   return Newest(tokens, vectors, of_prompt, lengths)
 
 
-def draw_of(slots: Sequence[Running | None]) -> Draw:
-  """Returns how the next tokens of the slots of a bank are chosen."""
+def draw_of(slots: Sequence[Running | None], *, greedy: bool = True) -> Draw:
+  """Returns how the next tokens of the slots of a bank are chosen; with `greedy`, by `Greedy` if that is the same."""
   asked = [None if running is None or not running.is_read else running.answer.request for running in slots]
   of = lambda name, kind: np.asarray([getattr(request, name) if request else 0 for request in asked], kind)
   sampling = Sampling(of('temperature', np.float32), of('topk', np.int32), of('topp', np.float32),
                       of('minp', np.float32))
   counts = np.asarray([running.count if running else 0 for running in slots], np.int32)
   keys = np.stack([running.key if running else np.zeros(2, np.uint32) for running in slots])
-  return Draw(sampling, keys, counts,
+  certain = greedy and bool(np.all(is_certain(sampling.temperature)))
+  return Draw(Greedy() if certain else sampling, keys, counts,
               np.asarray([request is not None for request in asked]))
 
 

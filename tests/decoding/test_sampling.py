@@ -163,6 +163,12 @@ def test_settings_that_make_no_sense_are_errors_that_say_what_to_do():
       toy.step, toy.cache(2), jax.random.key(0), batch_size=2, max_length=3, end_ids=(EOS,), num_decodes=3)
 
 
+@pytest.mark.parametrize('count', [1, 511, 512, 1300])
+def test_the_largest_of_many_logits_is_the_first_of_its_size(count):
+  logits = np.random.default_rng(count).integers(-9, 9, (50, 1, count)).astype(np.float32)  # most have several
+  assert first_of_largest(jnp.asarray(logits)).tolist() == logits.argmax(axis=-1).tolist()
+
+
 def test_of_equal_logits_the_first_is_the_largest():
   logits = jnp.asarray([[0.0, 2.0, 2.0], [-jnp.inf, -jnp.inf, -jnp.inf], [1.0, -1.0, 3.0]])
   assert first_of_largest(logits).tolist() == jnp.argmax(logits, axis=-1).tolist() == [1, 0, 2]

@@ -1,8 +1,11 @@
-"""Growing texts and the queue, by themselves."""
+"""Growing texts, the queue and the sizes of banks, by themselves."""
+
+import types
 
 import pytest
 import tokenizers
 
+from prompt_tuning.serving import groups
 from prompt_tuning.serving.texts import GrowingText
 from prompt_tuning.serving.waiting import Waiting
 
@@ -67,3 +70,19 @@ def test_prompts_take_turns_and_each_is_served_in_its_order():
   assert queue.take(lambda item: False) is None
   assert queue.remove(lambda item: item == 'a2') == ['a2']
   assert [queue.take(lambda item: True) for _ in range(6)] == ['a1', 'b1', 'c1', 'a3', 'c2', None]
+
+
+def test_the_last_of_many_answers_give_a_bank_no_more_places(monkeypatch):
+  bank = lambda model, rows, places: types.SimpleNamespace(rows=rows, places=places)
+  monkeypatch.setattr(groups, 'Bank', bank)
+  monkeypatch.setattr(groups.packed, 'cache_shapes', lambda module: {'self': (1, 1, 1)})
+  model = types.SimpleNamespace(module=types.SimpleNamespace(config=types.SimpleNamespace(mesh=None)))
+  group, places = groups.Group(model, slots=64), {'self': 100}
+  answers = [types.SimpleNamespace(now=places, soon=places) for _ in range(64)]
+  for number, answer in enumerate(answers):
+    group.add(answer, expected=63 - number)
+  assert (group.bank.rows, group.bank.places) == (64, {'self': 128})
+  for answer in answers[:60]:
+    group.remove(answer)
+  group._grow('now', group.running, group.bank.rows)  # would resize the bank, which this one cannot
+  assert groups.places_of(places, 8) == {'self': 256}
