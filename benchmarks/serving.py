@@ -2,7 +2,7 @@
 
   python benchmarks/serving.py                             # GPT-2 small's shape, random weights
   python benchmarks/serving.py --model FOLDER              # a model of yours, such as SmolLM2's folder
-  python benchmarks/serving.py --model FOLDER --dtype bfloat16 --peer_dtype float32
+  python benchmarks/serving.py --dtype bfloat16 --peer_dtype float32
   python benchmarks/serving.py --peer_python path/to/python
 
 Requests of 16 to 64 tokens over 32 prompts of 20 vectors ask for 64 new tokens each, greedy, float32 unless --dtype
@@ -36,7 +36,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--model', help="a folder; none is GPT-2 small's shape")
   parser.add_argument('--blocks', type=int, default=3, help='turns of each contestant')
-  parser.add_argument('--dtype', default='float32', choices=DTYPES, help='of the weights of a folder')
+  parser.add_argument('--dtype', default='float32', choices=DTYPES, help='of the weights')
   parser.add_argument('--peer_dtype', choices=DTYPES, help="of PEFT's; the same unless given")
   parser.add_argument('--peer_python', default=sys.executable, help='an interpreter that can import peft')
   parser.add_argument('--without_peer', action='store_true', help='leave PEFT out')
@@ -45,8 +45,6 @@ def main() -> None:
   if options.contestant:
     {'ours': ours, 'peft': peft_generate}[options.contestant](options.model, options.dtype)
     return
-  if options.model is None and {options.dtype, options.peer_dtype} & {'bfloat16'}:
-    parser.error('--dtype and --peer_dtype are of a folder: give --model')
   command = [str(pathlib.Path(__file__)), *(['--model', options.model] if options.model else [])]
   with contextlib.ExitStack() as stack:
     start = lambda name, python, dtype: stack.enter_context(
@@ -117,7 +115,7 @@ def ours(folder: str | None, dtype: str) -> None:
     model = pt.load_model(folder, dtype=dtype)
   else:
     module, batches = made(SIZES['gpt2'])
-    model = frozen_model(module, batches[0])
+    model = frozen_model(module, batches[0], dtype)
   model = dataclasses.replace(model, vocabulary=None, ends=(-1,))  # no token ends an answer
   compilation.use_cache()
   inputs, prompts = texts(model.module.config.vocab_size), vectors(model.width)
@@ -198,7 +196,8 @@ def peft_generate(folder: str | None, dtype: str) -> None:
   else:
     size = SIZES['gpt2']
     frozen = transformers.GPT2LMHeadModel(transformers.GPT2Config(
-      vocab_size=size.vocabulary, n_embd=size.width, n_head=size.heads, n_layer=size.layers, n_inner=size.mlp_dim))
+      vocab_size=size.vocabulary, n_embd=size.width, n_head=size.heads, n_layer=size.layers,
+      n_inner=size.mlp_dim)).to(getattr(torch, dtype))
   config = peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=LENGTH)
   inputs, prompts = texts(frozen.config.vocab_size), vectors(frozen.config.hidden_size)
   model = peft.get_peft_model(frozen, config, adapter_name='prompt0').eval()
