@@ -57,7 +57,7 @@ class Bank:
   def __init__(self, model: Any, rows: int, places: Mapping[str, int]):
     self._model = model
     self.rows, self.places = rows, dict(places)
-    self.caches = _empty(model.module, _is_apart(model), rows, tuple(sorted(places.items())))
+    self.caches = _empty(model, rows, places)
 
   def resize(self, kept: Sequence[int], rows: int, places: Mapping[str, int]) -> None:
     """Changes the number of slots and of their places; the slots `kept` become the first ones, in their order."""
@@ -104,17 +104,12 @@ def size_of(model: Any, rows: int, places: Mapping[str, int]) -> int:
     for name, (layers, heads, head_dim) in cache_shapes(model.module).items())
 
 
-def _is_apart(model: Any) -> bool:
-  leaves = jax.tree.leaves(model.layers, is_leaf=lambda leaf: isinstance(leaf, Apart))
-  return any(isinstance(leaf, Apart) for leaf in leaves)
-
-
-@functools.partial(jax.jit, static_argnames=('module', 'split', 'rows', 'places'))
-def _empty(module: nn.Module, split: bool, rows: int, places: tuple[tuple[str, int], ...]) -> Caches:
-  config, caches = module.config, {}
-  for name, count in places:
-    layers, heads, head_dim = cache_shapes(module)[name]
-    shapes = (rows, heads, head_dim, count), (rows, heads, count, head_dim)
+def _empty(model: Any, rows: int, places: Mapping[str, int]) -> Caches:
+  config, caches = model.module.config, {}
+  split = any(isinstance(leaf, Apart) for leaf in jax.tree.leaves(
+    model.layers, is_leaf=lambda leaf: isinstance(leaf, Apart)))
+  for name, (layers, heads, head_dim) in cache_shapes(model.module).items():
+    shapes = (rows, heads, head_dim, places[name]), (rows, heads, places[name], head_dim)
     zeros = lambda *shape: jnp.zeros(shape, config.dtype)
     if split:
       caches[name] = tuple(Apart(tuple(zeros(*shape) for _ in range(layers))) for shape in shapes)
